@@ -1,0 +1,291 @@
+"""What the user holds: opens, wires, closes."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import secrets
+import ssl as tls
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Literal, Self, TypedDict, Unpack
+
+from pydantic import JsonValue
+
+from doitong_async.errors import BadRequestError, ClientClosedError, ConfigurationError
+from doitong_async.events import Event
+from doitong_async.jobs.job import AsyncJob
+from doitong_async.jobs.token import read_ref
+from doitong_async.limits.plan import Plan
+from doitong_async.result import Result
+from doitong_async.settings import Options, Settings, settle
+from doitong_async.types import GenerateRequest, as_request
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from doitong_async.runtime import Runtime
+
+_log: Final = logging.getLogger("doitong_async")
+
+USER_AGENT: Final = "doitong-async/0.1.0"
+
+
+class OptionArguments(TypedDict, total=False):
+    """What may be given to the client, and changed for some calls by `with_options`.
+
+    Keys:
+        timeout: seconds that the wait for a job lasts, from its accepted submit; 600 by default.
+        slot_timeout: seconds to wait for a slot of the plan; None, the default, is as long as it takes.
+        request_timeout: seconds that one try of a submit may take; 60 by default.
+        poll_timeout: seconds that one status request may take; 10 by default.
+        poll_interval: seconds between looks at a job, 2 at least and by default.
+        lease_age: seconds after which a job that is not seen to end frees its slot; 1,800 by default.
+        provider: for requests that name none; "flux-pro" by default.
+        width: pixels, for pictures that name none; by default the service's own, 1024.
+        height: pixels, for pictures that name none; by default the service's own, 1024.
+    """
+
+    timeout: float
+    slot_timeout: float | None
+    request_timeout: float
+    poll_timeout: float
+    poll_interval: float
+    lease_age: float
+    provider: str
+    width: int | None
+    height: int | None
+
+
+class RequestArguments(TypedDict, total=False):
+    """The fields of `GenerateRequest` other than the prompt."""
+
+    provider: str | None
+    width: int | None
+    height: int | None
+    version: str | None
+    quality: str | None
+    type: str | None
+    input: Mapping[str, JsonValue] | None
+    options: Mapping[str, JsonValue] | None
+
+
+class _Shared:
+    """What a client and all its `with_options` views have in common."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        session: aiohttp.ClientSession | None,
+        on_event: Callable[[Event], object] | None,
+    ) -> None:
+        self.settings = settings
+        self.session = session
+        self.on_event = on_event
+        self.runtime: Runtime | None = None
+        self.was_closed = False
+
+
+class AsyncDoitong:
+    """A client of Doitong: `async with AsyncDoitong(api_key="…", plan=Plan.PRO) as doitong: …`.
+
+    Args:
+        api_key: or the environment's DOITONG_API_KEY.
+        plan: a `Plan` or its name, or DOITONG_PLAN; `Plan.FREE` by default, the narrowest.
+        base_url: the root of the API, or DOITONG_BASE_URL; https://api.doitong.com by default.
+        status_operation: the query field that tells a job's status. Not documented: an assumption.
+        max_tries: how often a submit is sent at most, 429s not counted (reference, "Retries": 3).
+        resend_unanswered: whether a submit that may have arrived is sent again under the same idempotency
+            key. That the service honours the key outside the video pages is an assumption.
+        max_download_bytes: the largest output that is read.
+        session: an aiohttp session of your own to send with; it is not closed here.
+        trust_env: whether the proxy settings of the environment are used (not with a session of your own).
+        ssl: a context with your own CA, or True for the system's.
+        user_agent: the `User-Agent` header.
+        allow_insecure_http: lets `base_url` be plain http outside this machine, where the key can be read.
+        on_event: is called with each value of `doitong_async.events`; it must return quickly.
+        **options: see `OptionArguments`.
+
+    Raises:
+        ConfigurationError: naming the setting that cannot be.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        plan: Plan | str | None = None,
+        base_url: str | None = None,
+        status_operation: str = "generation(id: ID!)",
+        max_tries: int = 3,
+        resend_unanswered: bool = True,
+        max_download_bytes: int = 1 << 30,
+        session: aiohttp.ClientSession | None = None,
+        trust_env: bool = False,
+        ssl: tls.SSLContext | Literal[True] = True,
+        user_agent: str = USER_AGENT,
+        allow_insecure_http: bool = False,
+        on_event: Callable[[Event], object] | None = None,
+        **options: Unpack[OptionArguments],
+    ) -> None:
+        settings = settle(
+            api_key=api_key,
+            base_url=base_url,
+            plan=plan,
+            status_operation=status_operation,
+            allow_insecure_http=allow_insecure_http,
+            max_tries=max_tries,
+            resend_unanswered=resend_unanswered,
+            max_download_bytes=max_download_bytes,
+            trust_env=trust_env,
+            ssl=ssl,
+            user_agent=user_agent,
+        )
+        self._options = Options(**options)
+        self._shared = _Shared(settings, session, on_event)
+
+    def __repr__(self) -> str:
+        settings = self._shared.settings
+        state = "open" if self._shared.runtime else "closed" if self._shared.was_closed else "not open"
+        return f"<AsyncDoitong {settings.base_url} {settings.plan.name} {state}>"
+
+    async def __aenter__(self) -> Self:
+        """Open the client on the running loop."""
+        if self._shared.runtime is not None:
+            raise ConfigurationError("The client is open already; `async with` it once.")
+        # gql and aiohttp take a quarter of a second to import: whoever only builds requests need not wait.
+        from doitong_async.runtime import Runtime
+
+        runtime = Runtime(self._shared.settings, self._shared.session, self._shared.on_event)
+        await runtime.open()
+        self._shared.runtime = runtime
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self, *, drain: float | None = None) -> None:
+        """Close the client; whoever still waits gets `ClientClosedError` with the job's token.
+
+        Args:
+            drain: seconds to wait for the jobs in flight to end first; None, the default, does not wait.
+        """
+        runtime = self._shared.runtime
+        if runtime is None:
+            return
+        self._running()
+        if drain is not None:
+            waits = [asyncio.ensure_future(job.wait(timeout=drain)) for job in self.jobs()]
+            await asyncio.gather(*waits, return_exceptions=True)
+        self._shared.runtime = None
+        self._shared.was_closed = True
+        await runtime.close()
+
+    def with_options(self, **options: Unpack[OptionArguments]) -> AsyncDoitong:
+        """Return a view of this client with other options; it shares connections, limits and watcher.
+
+        Raises:
+            ConfigurationError: naming the option that cannot be.
+        """
+        unknown = sorted(options.keys() - OptionArguments.__annotations__.keys())
+        if unknown:
+            raise ConfigurationError(
+                f"with_options cannot change {', '.join(unknown)}; it changes "
+                f"{', '.join(OptionArguments.__annotations__)}. Open another client for the rest."
+            )
+        view = AsyncDoitong.__new__(type(self))
+        view._options = dataclasses.replace(self._options, **options)
+        view._shared = self._shared
+        return view
+
+    async def generate(
+        self,
+        prompt: str | GenerateRequest | None = None,
+        *,
+        idempotency_key: str | None = None,
+        **fields: Unpack[RequestArguments],
+    ) -> Result:
+        """Make one thing and wait for it.
+
+        Args:
+            prompt: what to make, or a whole `GenerateRequest`.
+            idempotency_key: by default a random one, made for this call.
+            **fields: see `GenerateRequest`.
+
+        Raises:
+            BadRequestError: if the request cannot be, before anything is sent.
+            DoitongError: as `submit` and `AsyncJob.wait` do.
+        """
+        return await (await self.submit(prompt, idempotency_key=idempotency_key, **fields))
+
+    async def submit(
+        self,
+        prompt: str | GenerateRequest | None = None,
+        *,
+        idempotency_key: str | None = None,
+        **fields: Unpack[RequestArguments],
+    ) -> AsyncJob:
+        """Start a job as soon as the plan has a slot for it, and return it without waiting for its end.
+
+        When the caller is cancelled while the request is under way, its answer is still read, and the job is
+        watched and logged with its token.
+
+        Args:
+            prompt: what to make, or a whole `GenerateRequest`.
+            idempotency_key: by default a random one, made for this call.
+            **fields: see `GenerateRequest`.
+
+        Raises:
+            BadRequestError: if the request cannot be, before anything is sent, or the service refuses it.
+            AuthenticationError, InsufficientCreditsError: if the service says so; nothing was charged.
+            RateLimitError: if no slot is free within `slot_timeout`.
+            ConnectionFailedError: if the service cannot be reached.
+            ServerError, SubmitOutcomeUnknownError: if it is not known whether a job was made.
+            ClientClosedError: if the client is not open, or is closed while this waits.
+        """
+        runtime = self._running()
+        request = as_request(prompt, **fields).with_defaults(
+            provider=self._options.provider, width=self._options.width, height=self._options.height
+        )
+        return await runtime.submit(
+            request, idempotency_key=_checked_idempotency_key(idempotency_key), options=self._options
+        )
+
+    def job(self, id_or_token: str) -> AsyncJob:
+        """Take up a job of this or another process; nothing is sent until the next look.
+
+        Args:
+            id_or_token: `job.token`, or the bare `job.id`.
+
+        Raises:
+            BadRequestError: if it is neither.
+        """
+        return self._running().take_up(read_ref(id_or_token), self._options)
+
+    def jobs(self) -> list[AsyncJob]:
+        """Return the jobs in flight: submitted or taken up by this client, and not seen to end."""
+        runtime = self._running()
+        return [runtime.job(watch) for watch in runtime.watcher]
+
+    def _running(self) -> Runtime:
+        runtime = self._shared.runtime
+        if runtime is None:
+            if self._shared.was_closed:
+                raise ClientClosedError("The client is closed.")
+            raise ClientClosedError("The client is not open yet.")
+        if runtime.loop is not asyncio.get_running_loop():
+            raise ConfigurationError(
+                "The client was opened on another event loop; open one on each loop, with `async with`."
+            )
+        return runtime
+
+
+def _checked_idempotency_key(key: str | None) -> str:
+    if key is None:
+        return secrets.token_urlsafe(24)
+    if not isinstance(key, str) or not key.strip() or not key.isascii() or not key.isprintable():
+        raise BadRequestError(f"idempotency_key is {key!r}; expected printable ASCII characters.")
+    return key

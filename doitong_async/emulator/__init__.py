@@ -1,0 +1,24 @@
+"""The Doitong API in a box, for tests and for trying things out; it shares no code with the client."""
+
+from doitong_async.emulator.api import ResetUnit
+from doitong_async.emulator.graphql import ErrorStatus
+from doitong_async.emulator.jobs import Durations, Job
+from doitong_async.emulator.limits import PLANS, PlanLimits
+from doitong_async.emulator.orders import Order
+from doitong_async.emulator.server import Emulator
+from doitong_async.emulator.world import Kind, OverConcurrency, Seen, World
+
+__all__ = [
+    "PLANS",
+    "Durations",
+    "Emulator",
+    "ErrorStatus",
+    "Job",
+    "Kind",
+    "Order",
+    "OverConcurrency",
+    "PlanLimits",
+    "ResetUnit",
+    "Seen",
+    "World",
+]

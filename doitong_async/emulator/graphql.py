@@ -1,0 +1,269 @@
+"""The GraphQL face: graphql-core executes the emulator's own schema, over HTTP as GraphQL-over-HTTP says."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from importlib.resources import files
+from typing import Any, Literal
+
+from graphql import (
+    DocumentNode,
+    ExecutionResult,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLError,
+    GraphQLResolveInfo,
+    GraphQLSchema,
+    InlineFragmentNode,
+    OperationType,
+    SelectionSetNode,
+    build_schema,
+    execute_sync,
+    get_operation_ast,
+    parse,
+    validate,
+)
+
+from doitong_async.emulator.calls import Call, Errand, Reply, fingerprint
+from doitong_async.emulator.orders import Order, from_flat, from_generate
+from doitong_async.emulator.refusals import STATUSES, Refused
+from doitong_async.emulator.world import Kind, Submission, World
+
+ErrorStatus = Literal["table", "200"]
+
+_JSON = "application/json"
+_RESPONSE_JSON = "application/graphql-response+json"
+_FLAT_FORMS = {
+    "generateImage": "IMAGE",
+    "animateImage": "VIDEO",
+    "generateAvatar": "AVATAR",
+    "generateSpeech": "AUDIO",
+}
+_READERS: dict[str, Callable[[Mapping[str, Any]], Order]] = {
+    "generate": from_generate,
+    **{name: partial(from_flat, made) for name, made in _FLAT_FORMS.items()},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The parameters of a GraphQL request, with their types checked."""
+
+    query: str
+    variables: dict[str, Any] | None
+    operation_name: str | None
+
+    @classmethod
+    def of(cls, call: Call) -> "Question":
+        """Read the parameters from the body of a POST or the query string of a GET."""
+        given = _from_query_string(call.query) if call.method == "GET" else call.json()
+        _parameter(given, "extensions", dict)
+        return cls(
+            query=_parameter(given, "query", str, required=True),
+            variables=_parameter(given, "variables", dict),
+            operation_name=_parameter(given, "operationName", str),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document that was parsed and validated; one with errors is never executed."""
+
+    ast: DocumentNode | None
+    errors: tuple[GraphQLError, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What the resolvers of one request see; they note the jobs they made or were asked about."""
+
+    call: Call
+    key: str
+    body: str
+    ids: list[str] = field(default_factory=list)
+
+
+class GraphQLFace:
+    """Answers `/graphql`."""
+
+    def __init__(
+        self,
+        world: World,
+        outputs_url: Callable[[], str],
+        *,
+        status_field: str = "generation",
+        error_status: ErrorStatus = "table",
+        answer_key: str | None = None,
+    ) -> None:
+        self._world = world
+        self._outputs_url = outputs_url
+        self._status_field = status_field
+        self._error_status = error_status
+        self._answer_key = answer_key
+        self._schema = self._build()
+        # A coalesced poll is one text sent over and over: it is parsed and validated once.
+        self._document = lru_cache(maxsize=256)(self._read)
+
+    def read(self, call: Call) -> Errand:
+        """Read a call as far as its kind; what it asks for is done when it was admitted."""
+        if call.method not in ("GET", "POST"):
+            raise Refused("METHOD_NOT_ALLOWED", "GraphQL is spoken with GET or POST")
+        content_type = _accepted(call)
+        if call.method == "POST" and _media_type(call.header("Content-Type")) != _JSON:
+            raise Refused("UNSUPPORTED_MEDIA_TYPE", f"The body of a POST must be {_JSON}")
+        question = Question.of(call)
+        document = self._document(question.query)
+        kind = self._kind(document, question.operation_name)
+        if kind == "submit" and call.method == "GET":
+            raise Refused("METHOD_NOT_ALLOWED", "Mutations are not allowed over GET")
+        return Errand(kind, lambda key: self._run(call, key, kind, question, document, content_type))
+
+    def status_of(self, status: int) -> int:
+        """The HTTP status of an error whose place in the table is `status`."""
+        return 200 if self._error_status == "200" else status
+
+    def _run(
+        self, call: Call, key: str, kind: Kind, question: Question, document: Document, content_type: str
+    ) -> Reply:
+        scene = Scene(call, key, fingerprint(question.query, question.variables, question.operation_name))
+        result = self._execute(question, document, scene)
+        status = self._http_status(result, kind, content_type)
+        body = self._body(result, kind, with_data=status == 200)
+        return Reply(status, body, tuple(scene.ids), content_type)
+
+    def _execute(self, question: Question, document: Document, scene: Scene) -> ExecutionResult:
+        if document.ast is None:
+            return ExecutionResult(None, list(document.errors))
+        return execute_sync(
+            self._schema,
+            document.ast,
+            context_value=scene,
+            variable_values=question.variables,
+            operation_name=question.operation_name,
+        )
+
+    def _http_status(self, result: ExecutionResult, kind: Kind, content_type: str) -> int:
+        """200 for whatever has data; else the table's status, or for a bad document GraphQL-over-HTTP's."""
+        if not result.errors or (result.data and any(value is not None for value in result.data.values())):
+            return 200
+        if result.data is None and kind != "submit":
+            return 400 if content_type == _RESPONSE_JSON else 200
+        code = _code(result.errors[0])
+        # The table has no 404: an id that is not known is a null at its path.
+        return 200 if code == "NOT_FOUND" else self.status_of(STATUSES[code])
+
+    def _body(self, result: ExecutionResult, kind: Kind, *, with_data: bool) -> dict[str, Any]:
+        body: dict[str, Any] = {}
+        if with_data and result.data is not None:
+            body["data"] = self._renamed(result.data) if kind == "submit" else result.data
+        if result.errors:
+            body["errors"] = [_error(error) for error in result.errors]
+        return body
+
+    def _renamed(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The answer under the documented bodies' key, where one is asked for and one mutation was sent."""
+        if self._answer_key is None or len(data) != 1:
+            return data
+        return dict.fromkeys([self._answer_key], *data.values())
+
+    def _read(self, text: str) -> Document:
+        try:
+            ast = parse(text, no_location=False)
+        except GraphQLError as error:
+            return Document(None, (error,))
+        errors = validate(self._schema, ast)
+        return Document(None, tuple(errors)) if errors else Document(ast)
+
+    def _kind(self, document: Document, operation_name: str | None) -> Kind:
+        operation = document.ast and get_operation_ast(document.ast, operation_name)
+        if not document.ast or not operation:
+            return "other"
+        if operation.operation is OperationType.MUTATION:
+            return "submit"
+        names = set(_root_fields(document.ast, operation.selection_set)) - {"__typename"}
+        if names == {self._status_field}:
+            return "poll"
+        return "introspection" if names & {"__schema", "__type"} else "other"
+
+    def _build(self) -> GraphQLSchema:
+        text = files("doitong_async.emulator").joinpath("schema.graphql").read_text(encoding="utf-8")
+        schema = build_schema(text.replace("generation(id: ID!)", f"{self._status_field}(id: ID!)"))
+        assert schema.query_type is not None
+        assert schema.mutation_type is not None
+        schema.query_type.fields[self._status_field].resolve = self._look
+        for mutation in schema.mutation_type.fields.values():
+            mutation.resolve = self._submit
+        return schema
+
+    def _look(self, _root: None, info: "GraphQLResolveInfo[Scene]", **given: Any) -> dict[str, Any]:
+        scene, job_id = info.context, given["id"]
+        scene.ids.append(job_id)
+        return self._world.look(scene.key, job_id).fields_at(scene.call.now, self._outputs_url())
+
+    def _submit(self, _root: None, info: "GraphQLResolveInfo[Scene]", **given: Any) -> dict[str, Any]:
+        scene = info.context
+        call = scene.call
+        order = _READERS[info.field_name](given["input"])
+        sender = Submission(scene.key, call.header("Idempotency-Key"), scene.body, str(info.path.key))
+        job = self._world.submit(order, sender, call.now, call.wall)
+        scene.ids.append(job.id)
+        # As it was when it was made: a second sending is answered like the first.
+        return job.fields_at(job.created_at, self._outputs_url())
+
+
+def _from_query_string(query: Mapping[str, str]) -> dict[str, Any]:
+    given: dict[str, Any] = dict(query)
+    for name in ("variables", "extensions"):
+        try:
+            given[name] = json.loads(given.get(name) or "null")
+        except ValueError:
+            raise Refused("BAD_USER_INPUT", f"{name} is not JSON") from None
+    return given
+
+
+def _parameter(given: Mapping[str, Any], name: str, wanted: type, *, required: bool = False) -> Any:
+    value = given.get(name)
+    if value is None and not required:
+        return None
+    if not isinstance(value, wanted):
+        raise Refused("BAD_USER_INPUT", f"{name} must be a {'string' if wanted is str else 'map'}")
+    return value
+
+
+def _media_type(header: str | None) -> str:
+    return (header or "").partition(";")[0].strip().lower()
+
+
+def _accepted(call: Call) -> str:
+    wanted = {_media_type(part) for part in (call.header("Accept") or "*/*").split(",")}
+    if _RESPONSE_JSON in wanted:
+        return _RESPONSE_JSON
+    if wanted & {_JSON, "application/*", "*/*"}:
+        return _JSON
+    raise Refused("NOT_ACCEPTABLE", f"Answers are {_JSON} or {_RESPONSE_JSON}")
+
+
+def _root_fields(ast: DocumentNode, selections: SelectionSetNode) -> Iterator[str]:
+    fragments = {
+        node.name.value: node for node in ast.definitions if isinstance(node, FragmentDefinitionNode)
+    }
+    for node in selections.selections:
+        if isinstance(node, FieldNode):
+            yield node.name.value
+        elif isinstance(node, InlineFragmentNode):
+            yield from _root_fields(ast, node.selection_set)
+        elif isinstance(node, FragmentSpreadNode):
+            yield from _root_fields(ast, fragments[node.name.value].selection_set)
+
+
+def _code(error: GraphQLError) -> str:
+    if error.extensions and "code" in error.extensions:
+        return str(error.extensions["code"])
+    blameless = error.original_error is None or isinstance(error.original_error, GraphQLError)
+    return "BAD_USER_INPUT" if blameless else "INTERNAL_SERVER_ERROR"
+
+
+def _error(error: GraphQLError) -> dict[str, Any]:
+    return {**error.formatted, "extensions": {**(error.extensions or {}), "code": _code(error)}}

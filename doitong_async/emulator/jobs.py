@@ -1,0 +1,108 @@
+"""A job as the server knows it: a value whose status is a function of the moment."""
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from doitong_async.emulator.orders import Order
+
+Status = Literal["queued", "processing", "completed"]
+Durations = float | Callable[[int], float] | None
+
+_EXTENSIONS = {"VIDEO": "gif", "AVATAR": "gif", "AUDIO": "wav"}
+_MEDIANS = {"VIDEO": 90.0, "AVATAR": 30.0, "AUDIO": 4.0}
+_IMAGE_MEDIAN = 6.0
+_SIGMA = 0.35
+_ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One accepted job; moments are seconds of the event loop's clock, `created_wall` of the Unix epoch."""
+
+    number: int
+    id: str
+    order: Order
+    key: str
+    idempotency_key: str | None
+    credit_cost: int
+    charged: bool
+    created_at: float
+    starts_at: float
+    ends_at: float
+    created_wall: float
+
+    @property
+    def type(self) -> str:
+        return self.order.type
+
+    @property
+    def provider(self) -> str:
+        return self.order.provider
+
+    @property
+    def prompt(self) -> str:
+        return self.order.prompt
+
+    @property
+    def width(self) -> int:
+        return self.order.width
+
+    @property
+    def height(self) -> int:
+        return self.order.height
+
+    @property
+    def file_name(self) -> str:
+        """The output's name, with the extension of what it holds."""
+        return f"{self.id}.{_EXTENSIONS.get(self.type, 'jpg')}"
+
+    def status_at(self, now: float) -> Status:
+        """The status at a moment of the event loop's clock."""
+        if now >= self.ends_at:
+            return "completed"
+        return "processing" if now >= self.starts_at else "queued"
+
+    def fields_at(self, now: float, outputs_url: str) -> dict[str, Any]:
+        """Every documented field of the answer, by its documented name."""
+        status = self.status_at(now)
+        url = f"{outputs_url}/{self.file_name}" if status == "completed" else None
+        seconds = None if self.file_name.endswith("jpg") else self.order.duration
+        return {
+            "id": self.id,
+            "status": status,
+            "type": self.type,
+            "provider": self.provider,
+            "url": url,
+            "videoUrl": url if self.type in ("VIDEO", "AVATAR") else None,
+            "audioUrl": url if self.type == "AUDIO" else None,
+            "metadata": {"duration": seconds, "width": self.width, "height": self.height},
+            "creditCost": self.credit_cost,
+            "createdAt": iso(self.created_wall),
+            "duration": seconds,
+            "webhookUrl": self.order.webhook_url,
+            "width": self.width,
+            "height": self.height,
+        }
+
+
+def iso(wall: float) -> str:
+    """A moment of the Unix epoch as the service writes it: `2024-01-01T00:00:00Z`."""
+    return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def draw_id(rng: random.Random) -> str:
+    """An id that looks like the documented one, `abc123xyz`, and does not collide."""
+    return "".join(rng.choices(_ID_LETTERS, k=14))
+
+
+def draw_duration(rng: random.Random, media_type: str, number: int, durations: Durations) -> float:
+    """How long a job takes, in seconds: as told, or lognormal about the median of its type."""
+    if callable(durations):
+        return durations(number)
+    if durations is not None:
+        return durations
+    return rng.lognormvariate(math.log(_MEDIANS.get(media_type, _IMAGE_MEDIAN)), _SIGMA)

@@ -1,0 +1,156 @@
+"""The emulator as a server: the API on one port, the outputs on another, both on the loopback."""
+
+import json
+from email.utils import formatdate
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from doitong_async.emulator.api import Api, ResetUnit
+from doitong_async.emulator.calls import Call, Reply, refusal
+from doitong_async.emulator.clocks import read_clocks
+from doitong_async.emulator.graphql import ErrorStatus, GraphQLFace
+from doitong_async.emulator.jobs import Durations
+from doitong_async.emulator.limits import PlanLimits
+from doitong_async.emulator.outputs import OutputsHost
+from doitong_async.emulator.refusals import Refused
+from doitong_async.emulator.rest import RestFace
+from doitong_async.emulator.world import OverConcurrency, World
+
+LARGEST_BODY = 1 << 20
+_KEEP_ALIVE = 3600.0
+
+
+class Emulator:
+    """The Doitong API in a box; `async with` starts and stops it.
+
+    `speed` makes jobs end that many times faster and leaves the rate limits alone; `durations` is the
+    seconds of every job, or a function from the job's number to its seconds.
+    """
+
+    def __init__(
+        self,
+        plan: str | PlanLimits = "free",
+        *,
+        credits: int = 10_000,  # noqa: A002 - the field's word; the site builtin is for interactive shells
+        seed: int = 0,
+        speed: float = 1.0,
+        key: str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        outputs_port: int = 0,
+        status_field: str = "generation",
+        error_status: ErrorStatus = "table",
+        answer_key: str | None = None,
+        over_concurrency: OverConcurrency = "refuse",
+        polls_count: bool = True,
+        reset_unit: ResetUnit = "epoch_s",
+        durations: Durations = None,
+    ) -> None:
+        self.world = World(
+            plan,
+            credits=credits,
+            seed=seed,
+            speed=speed,
+            key=key,
+            over_concurrency=over_concurrency,
+            polls_count=polls_count,
+            durations=durations,
+        )
+        graphql = GraphQLFace(
+            self.world,
+            lambda: self.outputs_url,
+            status_field=status_field,
+            error_status=error_status,
+            answer_key=answer_key,
+        )
+        self._api = Api(self.world, graphql, RestFace(self.world, lambda: self.outputs_url), reset_unit)
+        self._outputs = OutputsHost(self.world)
+        self._host = host
+        self._ports = (port, outputs_port)
+        self._runners: list[web.AppRunner] = []
+
+    @property
+    def url(self) -> str:
+        """The API's root: `/graphql` and `/v1/…` hang below it."""
+        return self._origin(0)
+
+    @property
+    def outputs_url(self) -> str:
+        """Where the outputs hang, on another origin than the API, as the service's CDN is."""
+        return f"{self._origin(1)}/outputs"
+
+    async def start(self) -> None:
+        """Listen on both ports."""
+        for handler, port in zip((self._answer, self._outputs.answer), self._ports, strict=True):
+            app = web.Application(client_max_size=LARGEST_BODY)
+            app.router.add_route("*", "/{path:.*}", handler)
+            # Long keep-alive: a test's virtual clock may jump minutes between two requests.
+            runner = web.AppRunner(
+                app,
+                access_log=None,
+                keepalive_timeout=_KEEP_ALIVE,
+                shutdown_timeout=0.1,
+                handle_signals=False,
+            )
+            self._runners.append(runner)
+            await runner.setup()
+            await web.TCPSite(runner, self._host, port).start()
+
+    async def stop(self) -> None:
+        """Close both ports and every connection."""
+        while self._runners:
+            await self._runners.pop().cleanup()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def _origin(self, place: int) -> str:
+        if len(self._runners) <= place:
+            raise RuntimeError("the emulator has no address before it is started")
+        return f"http://{self._host}:{self._runners[place].addresses[0][1]}"
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            call = _call(request, b"")
+            return _response(
+                call, refusal(Refused("PAYLOAD_TOO_LARGE", "The body is larger than 1 MiB")), self._api
+            )
+        call = _call(request, body)
+        return _response(call, self._api.answer(call), self._api)
+
+
+def _call(request: web.Request, body: bytes) -> Call:
+    now, wall = read_clocks()
+    return Call(
+        method=request.method,
+        path=request.path,
+        now=now,
+        wall=wall,
+        headers=request.headers,
+        query=request.query,
+        body=body,
+    )
+
+
+def _response(call: Call, reply: Reply, api: Api) -> web.Response:
+    return web.Response(
+        status=reply.status,
+        body=json.dumps(reply.body).encode(),
+        content_type=reply.content_type,
+        charset="utf-8",
+        headers={"Date": formatdate(call.wall, usegmt=True), **api.headers(call)},
+    )

@@ -1,0 +1,244 @@
+"""The service as a pure world: keys, limits, jobs and credits over time, and a record of what it saw.
+
+Nothing here reads a clock or waits: every moment comes in as `now`, and a job's status follows from it.
+"""
+
+import random
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from heapq import heappop, heappush, nlargest
+from typing import Literal
+
+from doitong_async.emulator.jobs import Durations, Job, draw_duration, draw_id
+from doitong_async.emulator.limits import DAY, PlanLimits, SlidingWindow, limits_of
+from doitong_async.emulator.orders import Order
+from doitong_async.emulator.prices import price
+from doitong_async.emulator.refusals import Refused
+
+Kind = Literal["submit", "poll", "introspection", "output", "other"]
+OverConcurrency = Literal["refuse", "queue"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One request as it was at the server; `ids` are the jobs it made or asked about."""
+
+    at: float
+    kind: Kind
+    http_status: int
+    ids: tuple[str, ...]
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Who sends an order, and what makes a second sending of it known as such.
+
+    `body` stands for the whole request; `place` tells its orders apart, as an alias does.
+    """
+
+    key: str
+    idempotency_key: str | None = None
+    body: str = ""
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What the rate limit headers say: requests per window, places left, and when the next comes back."""
+
+    limit: int
+    remaining: int
+    frees_at: float
+
+
+class Unfinished:
+    """The jobs that run or wait; they leave by themselves when their time has come."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+        self.most = 0
+
+    def add(self, ends_at: float, now: float) -> None:
+        heappush(self.ends, ends_at)
+        self.most = max(self.most, self.count(now))
+
+    def count(self, now: float) -> int:
+        while self.ends and self.ends[0] <= now:
+            heappop(self.ends)
+        return len(self.ends)
+
+
+@dataclass(slots=True)
+class Account:
+    """What the server keeps for one API key."""
+
+    balance: int
+    window: SlidingWindow
+    unfinished: Unfinished = field(default_factory=Unfinished)
+    jobs_by_day: Counter[int] = field(default_factory=Counter)
+    bodies: dict[str, str] = field(default_factory=dict)
+    firsts: dict[tuple[str, str], Job] = field(default_factory=dict)
+
+
+class World:
+    """All that the emulated service knows; the same seed and the same calls give the same world."""
+
+    def __init__(
+        self,
+        plan: str | PlanLimits = "free",
+        *,
+        credits: int = 10_000,  # noqa: A002 - the field's word; the site builtin is for interactive shells
+        seed: int = 0,
+        speed: float = 1.0,
+        key: str | None = None,
+        over_concurrency: OverConcurrency = "refuse",
+        polls_count: bool = True,
+        durations: Durations = None,
+        seen_kept: int = 100_000,
+    ) -> None:
+        self.limits = limits_of(plan)
+        self.jobs: dict[str, Job] = {}
+        self.seen: deque[Seen] = deque(maxlen=seen_kept)
+        self.charges = 0
+        self.most_in_window = 0
+        self._credits = credits
+        self._seed = seed
+        self._speed = speed
+        self._key = key
+        self._over_concurrency = over_concurrency
+        self._polls_count = polls_count
+        self._durations = durations
+        self._accounts: defaultdict[str, Account] = defaultdict(self._open)
+        self._counts: Counter[Kind] = Counter()
+        self._unfinished = Unfinished()
+        self._counted = SlidingWindow(limit=None)
+
+    @property
+    def most_at_once(self) -> int:
+        """The greatest number of unfinished jobs there ever was at the same time, of all keys."""
+        return self._unfinished.most
+
+    def balance(self, key: str) -> int:
+        """Credits left to a key."""
+        return self._accounts[key].balance
+
+    def count(self, kind: Kind) -> int:
+        """How many requests of a kind were seen, the refused ones among them."""
+        return self._counts[kind]
+
+    def record(self, seen: Seen) -> None:
+        """Keep what was seen of a request."""
+        self.seen.append(seen)
+        self._counts[seen.kind] += 1
+
+    def knows(self, key: str | None) -> bool:
+        """Whether a request with this key is answered at all."""
+        return bool(key) and (self._key is None or key == self._key)
+
+    def admit(self, key: str | None, kind: Kind, now: float) -> str:
+        """Let a request in and count it, or refuse it; the known key is handed back."""
+        if key is None or not self.knows(key):
+            raise Refused("UNAUTHENTICATED", "Missing or invalid API key")
+        if kind != "poll" or self._polls_count:
+            if not self._accounts[key].window.take(now):
+                raise Refused("RATE_LIMITED", "Rate limit exceeded: too many requests per minute")
+            self._counted.take(now)
+            self.most_in_window = max(self.most_in_window, self._counted.used(now))
+        return key
+
+    def allowance(self, key: str, now: float) -> Allowance:
+        """What is left to a key of its requests per minute."""
+        window = self._accounts[key].window
+        limit = self.limits.requests_per_minute
+        return Allowance(limit, limit - window.used(now), window.frees_at(now))
+
+    def submit(self, order: Order, sender: Submission, now: float, wall: float) -> Job:
+        """Accept an order and charge it; an idempotency key known already gives its first job again."""
+        account = self._accounts[sender.key]
+        first = _first_job(account, sender)
+        if first:
+            return first
+        cost = price(order.type, order.provider, order.width, order.height)
+        self._check(account, cost, now, wall)
+        job = self._make(order, sender, cost, now, wall)
+        account.balance -= cost
+        account.jobs_by_day[int(wall // DAY)] += 1
+        account.unfinished.add(job.ends_at, now)
+        self._unfinished.add(job.ends_at, now)
+        if sender.idempotency_key:
+            account.bodies[sender.idempotency_key] = sender.body
+            account.firsts[sender.idempotency_key, sender.place] = job
+        self.jobs[job.id] = job
+        self.charges += 1
+        return job
+
+    def look(self, key: str, job_id: str) -> Job:
+        """The job with this id, when it belongs to this key."""
+        job = self.jobs.get(job_id)
+        if job is None or job.key != key:
+            raise Refused("NOT_FOUND", f"There is no generation {job_id!r}")
+        return job
+
+    def output(self, file_name: str, now: float) -> Job | None:
+        """The finished job whose output has this name."""
+        job = self.jobs.get(file_name.partition(".")[0])
+        if job is None or job.file_name != file_name or job.status_at(now) != "completed":
+            return None
+        return job
+
+    def _open(self) -> Account:
+        return Account(self._credits, SlidingWindow(self.limits.requests_per_minute))
+
+    def _check(self, account: Account, cost: int, now: float, wall: float) -> None:
+        limits = self.limits
+        running = account.unfinished.count(now)
+        if self._over_concurrency == "refuse" and running >= limits.concurrent_jobs:
+            raise Refused("CONCURRENCY_LIMITED", "Rate limit exceeded: too many concurrent jobs")
+        today = account.jobs_by_day[int(wall // DAY)]
+        if limits.jobs_per_day is not None and today >= limits.jobs_per_day:
+            raise Refused("DAILY_LIMIT_EXCEEDED", "Rate limit exceeded: too many jobs today")
+        if cost > account.balance:
+            raise Refused(
+                "INSUFFICIENT_CREDITS",
+                "Insufficient credits for this operation",
+                creditsRequired=cost,
+                creditsAvailable=account.balance,
+            )
+
+    def _make(self, order: Order, sender: Submission, cost: int, now: float, wall: float) -> Job:
+        number = len(self.jobs)
+        # One generator a job, so that a job's id and duration do not hang on what came before it.
+        rng = random.Random(f"{self._seed}:{number}")
+        job_id = draw_id(rng)
+        duration = draw_duration(rng, order.type, number, self._durations) / self._speed
+        starts_at = self._slot_at(self._accounts[sender.key], now)
+        return Job(
+            number=number,
+            id=job_id,
+            order=order,
+            key=sender.key,
+            idempotency_key=sender.idempotency_key,
+            credit_cost=cost,
+            charged=True,
+            created_at=now,
+            starts_at=starts_at,
+            ends_at=starts_at + duration,
+            created_wall=wall,
+        )
+
+    def _slot_at(self, account: Account, now: float) -> float:
+        """When a slot is free: the jobs that end last hold all slots until the first of them ends."""
+        slots = self.limits.concurrent_jobs
+        if account.unfinished.count(now) < slots:
+            return now
+        return nlargest(slots, account.unfinished.ends)[-1]
+
+
+def _first_job(account: Account, sender: Submission) -> Job | None:
+    if sender.idempotency_key is None:
+        return None
+    if account.bodies.get(sender.idempotency_key, sender.body) != sender.body:
+        raise Refused("IDEMPOTENCY_CONFLICT", "This Idempotency-Key was used with another request")
+    return account.firsts.get((sender.idempotency_key, sender.place))

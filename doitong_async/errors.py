@@ -1,0 +1,260 @@
+"""Every way it can fail, with what each means for the job and the money, and what to do.
+
+DoitongError
+├── ConfigurationError (ValueError)     a setting is wrong; nothing was sent, or jobs stay alive
+├── BadRequestError (ValueError)        the request is wrong: found here, or HTTP 400
+├── AuthenticationError                 HTTP 401
+├── InsufficientCreditsError            HTTP 402
+├── RateLimitError                      a wait that the caller bounded was too long
+│   └── DailyLimitError                 no more jobs today
+├── ServerError                         HTTP 5xx, tries spent
+├── ConnectionFailedError               no answer, tries spent, nothing was sent
+├── ProtocolError                       an answer that cannot be understood
+├── SubmitOutcomeUnknownError           sent, and it is not known whether a job was made
+├── JobFailedError                      the service says that the job failed
+├── JobTimeoutError (TimeoutError)      the wait ended, the job goes on
+├── JobNotFoundError                    the service does not know the job
+├── ClientClosedError                   the client is closed, or was never opened
+└── DownloadError                       the output could not be fetched or written
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from doitong_async.jobs.job import AsyncJob
+    from doitong_async.types import Generation
+
+
+class DoitongWarning(UserWarning):
+    """Something in the caller's own code looks like a mistake, and is done all the same."""
+
+
+class DoitongError(Exception):
+    """The root of the tree; every error of this library is one.
+
+    Attributes, each None where it is not known:
+        job_id: the service's id of the job.
+        token: takes the job up again, here or in another process: `doitong.job(token)`.
+        idempotency_key: the key under which the submit was sent.
+        request_id: the service's `X-Request-Id` header, if it sends one (assumption).
+        http_status: the status of the answer that caused this.
+        code: `extensions.code` of the answer.
+    """
+
+    outcome: ClassVar[str] = ""
+    """What happened to the job and to the money."""
+    advice: ClassVar[str] = ""
+    """What to do next."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        job_id: str | None = None,
+        token: str | None = None,
+        idempotency_key: str | None = None,
+        request_id: str | None = None,
+        http_status: int | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.job_id = job_id
+        self.token = token
+        self.idempotency_key = idempotency_key
+        self.request_id = request_id
+        self.http_status = http_status
+        self.code = code
+
+    def __str__(self) -> str:
+        parts = [self.message, self.outcome, self.advice]
+        facts = [
+            f"{name.replace('_', ' ')}: {value}"
+            for name in ("job_id", "token", "idempotency_key", "request_id", "http_status", "code")
+            if (value := getattr(self, name)) is not None
+        ]
+        text = " ".join(part for part in parts if part)
+        return f"{text} [{', '.join(facts)}]" if facts else text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A live job belongs to a loop and a socket; its token is what travels.
+        state = {name: value for name, value in self.__dict__.items() if name != "job"}
+        return type(self), (self.message,), state
+
+
+class ConfigurationError(DoitongError, ValueError):
+    """A setting is missing or wrong."""
+
+    outcome = "No job was made by this; jobs that were already running stay alive."
+    advice = "Correct the setting that is named."
+
+
+class BadRequestError(DoitongError, ValueError):
+    """The request is malformed: found before sending, or answered with HTTP 400."""
+
+    outcome = "No job was made, nothing was charged."
+    advice = "Correct the request; the same one will be refused again."
+
+
+class AuthenticationError(DoitongError):
+    """The API key is missing, wrong or not allowed to do this (HTTP 401 or 403)."""
+
+    outcome = "Nothing was charged by this request; jobs that were already running stay alive."
+    advice = "Check DOITONG_API_KEY, then take running jobs up again by their token."
+
+
+class InsufficientCreditsError(DoitongError):
+    """The balance does not cover the job (HTTP 402).
+
+    Attributes:
+        credits_required: what the job would cost, if the service said so.
+        credits_available: what is left, if the service said so.
+    """
+
+    outcome = "No job was made, nothing was charged."
+    advice = "Buy credits, or ask for less."
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        credits_required: float | None = None,
+        credits_available: float | None = None,
+        **facts: Any,
+    ) -> None:
+        super().__init__(message, **facts)
+        self.credits_required = credits_required
+        self.credits_available = credits_available
+
+
+class RateLimitError(DoitongError):
+    """A limit of the plan would hold this call up for longer than its caller allows.
+
+    Attributes:
+        limit: "slot", "minute", "day" or "server": what the call waited for.
+        retry_after: seconds until it is worth trying again, or None.
+    """
+
+    outcome = "No job was made, nothing was charged."
+    advice = "Try again later, or allow a longer wait (slot_timeout)."
+
+    def __init__(
+        self, message: str = "", *, limit: str = "server", retry_after: float | None = None, **facts: Any
+    ) -> None:
+        super().__init__(message, **facts)
+        self.limit = limit
+        self.retry_after = retry_after
+
+
+class DailyLimitError(RateLimitError):
+    """The plan's jobs of the day are used up.
+
+    Attributes:
+        resets_at: when the next day begins (UTC; 00:00 is an assumption), or None.
+    """
+
+    advice = "Wait for the next day, or use a larger plan."
+
+    def __init__(self, message: str = "", *, resets_at: datetime | None = None, **facts: Any) -> None:
+        super().__init__(message, **{"limit": "day", **facts})
+        self.resets_at = resets_at
+
+
+class ServerError(DoitongError):
+    """The service answered with HTTP 5xx, and went on doing so."""
+
+    outcome = "It is not known whether a job was made; under the same idempotency key it is not made twice."
+    advice = "Try again later with the same idempotency_key."
+
+
+class ConnectionFailedError(DoitongError, ConnectionError):
+    """No connection could be made, or it broke.
+
+    Attributes:
+        sent: whether bytes of the request may have reached the service.
+    """
+
+    outcome = "No job was made, nothing was charged."
+    advice = "Check the network, the proxy and base_url, then try again."
+
+    def __init__(self, message: str = "", *, sent: bool = False, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.sent = sent
+
+
+class ProtocolError(DoitongError):
+    """The service answered with something that cannot be understood."""
+
+    outcome = "A job that was already running stays alive."
+    advice = "Check base_url and the status_operation setting; report the excerpt if it stays."
+
+
+class SubmitOutcomeUnknownError(DoitongError):
+    """A submit was sent and it is not known whether a job was made of it."""
+
+    outcome = "A job may have been made and charged."
+    advice = "Submit again with the same idempotency_key: a service that honours it does not charge twice."
+
+
+class JobFailedError(DoitongError):
+    """The service says that the job failed.
+
+    Attributes:
+        generation: the last snapshot, with what the service said.
+    """
+
+    outcome = "The job is over; count it as charged unless its credit_cost says otherwise (assumption)."
+    advice = "Change the prompt or the provider and submit a new job."
+
+    def __init__(self, message: str = "", *, generation: Generation | None = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.generation = generation
+
+
+class JobTimeoutError(DoitongError, TimeoutError):
+    """The wait for a job ended before the job did.
+
+    Attributes:
+        job: the job itself, to wait on (None after pickling: use the token).
+        generation: the last snapshot.
+    """
+
+    outcome = "The job goes on at the service and is charged."
+    advice = "Wait again on error.job, or later with doitong.job(error.token)."
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        job: AsyncJob | None = None,
+        generation: Generation | None = None,
+        **facts: Any,
+    ) -> None:
+        super().__init__(message, **facts)
+        self.job = job
+        self.generation = generation
+
+
+class JobNotFoundError(DoitongError):
+    """The service does not know the job (any more)."""
+
+    outcome = "If the job was made, it is charged; this client no longer waits for it."
+    advice = "Check the id, and that the API key is that of the account which made the job."
+
+
+class ClientClosedError(DoitongError):
+    """The client is closed, was never opened, or was closed while this call waited."""
+
+    outcome = "A job that has a token goes on at the service; without one, none was made."
+    advice = "Open a client with `async with AsyncDoitong(…)`, and take the job up by its token."
+
+
+class DownloadError(DoitongError):
+    """The output of a finished job could not be fetched or written."""
+
+    outcome = "The job is done and paid; its output is still at its URL."
+    advice = "Fetch it again: result.save(…), or doitong.job(job_id)."

@@ -1,0 +1,47 @@
+"""What happened, as frozen values, for `on_event`: logs, metrics, a progress bar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from doitong_async.types import JobStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitTried:
+    """One try of a submit ended: `failure` is None if it made a job, else why it did not."""
+
+    idempotency_key: str
+    number: int
+    job_id: str | None
+    failure: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusSeen:
+    """A job was seen in another status than before."""
+
+    job_id: str
+    status: JobStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFinished:
+    """A job was seen to be over, so many seconds after its submit was accepted."""
+
+    job_id: str
+    status: JobStatus
+    seconds: float
+    credit_cost: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotExpired:
+    """A job held its slot for its greatest age without being seen to end; it is no longer watched."""
+
+    job_id: str
+    seconds: float
+
+
+Event: TypeAlias = SubmitTried | StatusSeen | JobFinished | SlotExpired

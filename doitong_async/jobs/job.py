@@ -1,0 +1,152 @@
+"""The awaitable job that a user holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Generator
+from typing import TYPE_CHECKING
+
+from doitong_async.errors import ClientClosedError, JobFailedError, JobTimeoutError
+from doitong_async.jobs.watch import Watch
+from doitong_async.jobs.watcher import Watcher
+from doitong_async.result import Result
+from doitong_async.types import Generation, JobStatus
+
+if TYPE_CHECKING:
+    from doitong_async.downloads import Downloads
+
+
+class AsyncJob:
+    """A job at the service: await it for its result, as often and from as many tasks as you like.
+
+    Cancelling an `await` leaves the job alive, and its slot taken; so does a timeout.
+    """
+
+    __slots__ = ("_downloads", "_watch", "_watcher")
+
+    def __init__(self, watch: Watch, watcher: Watcher, downloads: Downloads) -> None:
+        self._watch = watch
+        self._watcher = watcher
+        self._downloads = downloads
+
+    def __repr__(self) -> str:
+        return f"<AsyncJob {self.id!r} {self.status.value}>"
+
+    @property
+    def id(self) -> str:
+        """The service's id of the job."""
+        return self._watch.last.id
+
+    @property
+    def status(self) -> JobStatus:
+        """The status last seen; `processing` for a job that was taken up and not looked at yet."""
+        return self._watch.last.status
+
+    @property
+    def last(self) -> Generation:
+        """The newest snapshot; it is a value and does not change."""
+        return self._watch.last
+
+    @property
+    def token(self) -> str:
+        """Takes the job up again in another process: `doitong.job(token)`. It holds no secret."""
+        return self._watch.token
+
+    def __await__(self) -> Generator[object, None, Result]:
+        return self.wait().__await__()
+
+    async def wait(self, *, timeout: float | None = None) -> Result:
+        """Wait for the job to end, and return its result.
+
+        Args:
+            timeout: seconds from now. By default the client's `timeout`, counted from the moment the
+                submit was accepted; a wait that begins after that has as many seconds again.
+
+        Raises:
+            JobFailedError: if the service says that the job failed.
+            JobTimeoutError: if the time is over first; the job goes on, and the error carries it.
+            JobNotFoundError: if the service does not know the job.
+            AuthenticationError: if the key is not accepted (any more); the job goes on.
+            ClientClosedError: if the client is closed; the error carries the token.
+        """
+        deadline = self._deadline(timeout)
+        while not self._watch.is_ended:
+            self._check()
+            if not await self._watch.news(deadline) and not self._watch.is_ended:
+                raise self._timed_out(deadline)
+        return self._outcome()
+
+    async def updates(self) -> AsyncIterator[Generation]:
+        """Yield the newest snapshot, then each one that differs from it, until the job is over.
+
+        A slow consumer sees the newest, not each. A failed job ends the iteration like a completed one.
+
+        Raises:
+            JobTimeoutError, JobNotFoundError, AuthenticationError, ClientClosedError: as `wait` does.
+        """
+        deadline = self._deadline(None)
+        seen: Generation | None = None
+        while True:
+            if self._watch.last is not seen:
+                seen = self._watch.last
+                yield seen
+                continue
+            if self._watch.loss is not None:
+                raise self._watch.loss()
+            if self._watch.is_ended:
+                return
+            self._check()
+            if not await self._watch.news(deadline) and self._watch.last is seen:
+                raise self._timed_out(deadline)
+
+    async def refresh(self) -> Generation:
+        """Look at the job now, without waiting for the next tick, and return the snapshot.
+
+        The request counts against the plan like any other and waits for its turn.
+
+        Raises:
+            JobNotFoundError: if the service does not know the job.
+            DoitongError: if the look brought nothing, saying why.
+        """
+        await self._watcher.look_at(self._watch)
+        return self._watch.last
+
+    def _check(self) -> None:
+        try:
+            self._watcher.check()
+        except ClientClosedError as error:
+            error.job_id, error.token = self.id, self.token
+            raise
+        self._watcher.resume(self._watch)
+
+    def _deadline(self, timeout: float | None) -> float:
+        now = asyncio.get_running_loop().time()
+        if timeout is not None:
+            return now + timeout
+        usual = self._watch.begun + self._watch.options.timeout
+        return usual if usual > now else now + self._watch.options.timeout
+
+    def _timed_out(self, deadline: float) -> JobTimeoutError:
+        waited = deadline - self._watch.begun
+        why = f" The last look failed: {self._watch.failure}" if self._watch.failure else ""
+        return JobTimeoutError(
+            f"Job {self.id} was still {self.status.value!r} after {waited:.0f} s.{why}",
+            job=self,
+            generation=self.last,
+            job_id=self.id,
+            token=self.token,
+        )
+
+    def _outcome(self) -> Result:
+        if self._watch.loss is not None:
+            raise self._watch.loss()
+        last = self._watch.last
+        if last.status.is_failure:
+            said = "" if last.metadata is None else f" The service said: {str(last.metadata)[:300]}."
+            raise JobFailedError(
+                f"Job {self.id} ended as {last.status.value!r}.{said}",
+                generation=last,
+                job_id=self.id,
+                token=self.token,
+            )
+        return Result(last, self._downloads)

@@ -1,0 +1,44 @@
+"""How a job's story goes on when news of it comes: in any order, late, or twice.
+
+waiting ──▶ completed     terminal: nothing changes it any more
+   │  ╲
+   │   ╲──▶ failed, …     terminal
+   └──▶ an unknown word   waits, like any other word that is not an end
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from doitong_async.types import Generation
+
+
+def merge(last: Generation, news: Generation) -> Generation:
+    """Return what is known of a job after news of it; `last` itself if they change nothing.
+
+    A terminal status stays. What was known once, such as the cost, is not forgotten because a later
+    answer leaves it out.
+    """
+    status = last.status if last.status.is_terminal else news.status
+    # The URL of a job that is over is the first one seen: late news must not swap the output.
+    url = last.url or news.url if last.status.is_terminal else news.url or last.url
+    merged = dataclasses.replace(
+        last,
+        status=status,
+        url=url,
+        type=last.type or news.type,
+        provider=last.provider or news.provider,
+        metadata=last.metadata if news.metadata is None else news.metadata,
+        credit_cost=last.credit_cost if news.credit_cost is None else news.credit_cost,
+        created_at=last.created_at or news.created_at,
+    )
+    return last if merged == last else merged
+
+
+def is_settled(job: Generation) -> bool:
+    """Whether there is nothing left to wait for.
+
+    A job that is completed but has no URL yet is looked at again: documented is that `url` is null
+    *until* completed, and an output that nobody can fetch was paid for in vain.
+    """
+    return job.status.is_failure or (job.status.is_success and job.url is not None)

@@ -1,0 +1,106 @@
+"""What this process knows of one remote job, and who waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeAlias
+
+from doitong_async.errors import DoitongError
+from doitong_async.jobs import lifecycle
+from doitong_async.jobs.token import JobRef, write_token
+from doitong_async.limits.gate import Lease
+from doitong_async.settings import Options
+from doitong_async.types import Generation
+
+MakeError: TypeAlias = Callable[[], DoitongError]
+"""Makes an error afresh for each awaiter: one raised twice collects the tracebacks of both."""
+
+
+class Watch:
+    """One remote job in this process: its last snapshot, its slot, its awaiters.
+
+    `submitted` and `begun` are moments of the loop's clock: when the submit was accepted, and when the
+    wait began; they differ only for a job that was taken up. `epoch` is the former as an epoch second.
+    """
+
+    __slots__ = (
+        "_waiters",
+        "begun",
+        "due",
+        "epoch",
+        "failure",
+        "last",
+        "lease",
+        "loss",
+        "options",
+        "submitted",
+    )
+
+    def __init__(
+        self,
+        last: Generation,
+        *,
+        submitted: float,
+        begun: float,
+        epoch: int | None,
+        options: Options,
+        lease: Lease,
+    ) -> None:
+        self.last = last
+        self.submitted = submitted
+        self.begun = begun
+        self.epoch = epoch
+        self.options = options
+        self.lease = lease
+        self.due = submitted + options.poll_interval
+        self.failure: str | None = None
+        self.loss: MakeError | None = None
+        self._waiters: set[asyncio.Future[MakeError | bool]] | None = None
+
+    @property
+    def token(self) -> str:
+        """Takes the job up again, in this process or another."""
+        return write_token(JobRef(self.last.id, self.last.type, self.last.provider, self.epoch))
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether nothing more is to come: the job is over, or not to be had any more."""
+        return self.loss is not None or lifecycle.is_settled(self.last)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether anybody waits for news right now."""
+        return bool(self._waiters)
+
+    async def news(self, deadline: float) -> bool:
+        """Wait for news of the job; False if the deadline (a moment of the loop's clock) came first.
+
+        Raises:
+            DoitongError: the one that `wake` was given.
+        """
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[MakeError | bool] = loop.create_future()
+        waiters = self._waiters = set() if self._waiters is None else self._waiters
+        waiters.add(waiter)
+        timer = loop.call_at(deadline, _tell, waiter, False)
+        try:
+            told = await waiter
+        finally:
+            timer.cancel()
+            waiters.discard(waiter)
+        if not isinstance(told, bool):
+            raise told()
+        return told
+
+    def wake(self, error: MakeError | None = None) -> None:
+        """Tell whoever waits that there is news, or an error."""
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
+            _tell(waiter, True if error is None else error)
+
+
+def _tell(waiter: asyncio.Future[MakeError | bool], what: MakeError | bool) -> None:
+    # An error travels as a result: an exception set on a future that its awaiter left would be printed.
+    if not waiter.done():
+        waiter.set_result(what)

@@ -1,0 +1,267 @@
+"""Watches every job in flight: one task, one look for all of them, one door for whatever is learned."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from doitong_async.errors import ClientClosedError, ConfigurationError, JobNotFoundError
+from doitong_async.events import Event, JobFinished, SlotExpired, StatusSeen
+from doitong_async.jobs import lifecycle, schedule
+from doitong_async.jobs.inquiry import Inquiry, Report
+from doitong_async.jobs.watch import MakeError, Watch
+from doitong_async.limits.gate import Gate, Priority, Turn
+from doitong_async.transport.refusal import Kind, Refusal
+from doitong_async.types import Generation, JobStatus
+
+_log: Final = logging.getLogger("doitong_async")
+
+VISIBLE_WITHIN: Final = 10.0
+"""Seconds after its submit in which a job may still be unknown to the status query: our choice."""
+
+
+class Watcher:
+    """Looks at the jobs in flight until they end; must be started and closed on one running loop."""
+
+    def __init__(self, gate: Gate, inquiry: Inquiry, notify: Callable[[Event], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._gate = gate
+        self._inquiry = inquiry
+        self._notify = notify
+        self._watches: dict[str, Watch] = {}
+        self._changed = asyncio.Event()
+        self._last_tick = self._loop.time() - schedule.LONGEST_TICK
+        self._failures = 0
+        self._odd_words: set[JobStatus] = set()
+        self._stopped: MakeError | None = None
+        self._looks: set[asyncio.Task[None]] = set()
+        self._task = self._loop.create_task(self._run(), name="doitong watcher")
+
+    def __iter__(self) -> Iterator[Watch]:
+        return iter(list(self._watches.values()))
+
+    def get(self, job_id: str) -> Watch | None:
+        """Return the watch of a job in flight."""
+        return self._watches.get(job_id)
+
+    def add(self, watch: Watch) -> None:
+        """Begin to watch a job; one that is over already is never asked for."""
+        self._watches[watch.last.id] = watch
+        self._notify(StatusSeen(job_id=watch.last.id, status=watch.last.status))
+        self._warn_of_odd_word(watch.last.status)
+        self._follow(watch)
+        self._changed.set()
+
+    def resume(self, watch: Watch) -> None:
+        """Watch a job again that was given up at its greatest age; it takes a slot without queueing."""
+        if not watch.is_ended and watch.last.id not in self._watches:
+            watch.lease = self._gate.slot_at_once()
+            watch.begun = self._loop.time()
+            self._watches[watch.last.id] = watch
+            self._changed.set()
+
+    def check(self) -> None:
+        """Raise what keeps this watcher from bringing any news.
+
+        Raises:
+            ClientClosedError: if the client is closed.
+            ConfigurationError: if the service does not know the status operation.
+        """
+        if self._stopped is not None:
+            raise self._stopped()
+
+    def observe(self, news: Generation) -> bool:
+        """Take news of a job, from a look or from anywhere else; False if no such job is watched."""
+        watch = self._watches.get(news.id)
+        if watch is None:
+            return False
+        before, watch.last = watch.last, lifecycle.merge(watch.last, news)
+        watch.failure = None
+        if watch.last is before:
+            return True
+        if watch.last.status != before.status:
+            self._notify(StatusSeen(job_id=news.id, status=watch.last.status))
+            self._warn_of_odd_word(watch.last.status)
+        self._follow(watch)
+        watch.wake()
+        return True
+
+    async def look_at(self, watch: Watch) -> None:
+        """Look at one job now, as soon as the plan allows a request.
+
+        Raises:
+            DoitongError: if the look brought nothing, saying why.
+        """
+        self.check()
+        report = await self._inquiry.look([watch.last.id], timeout=watch.options.poll_timeout)
+        self._take(report)
+        if report.refusal is not None:
+            raise report.refusal.error(job_id=watch.last.id)
+        if report.missing:
+            raise _not_found(watch)
+        if watch.last.id not in self._watches and report.found:
+            watch.last = lifecycle.merge(watch.last, report.found[0])
+
+    async def close(self) -> None:
+        """Stop watching and wake whoever still waits; the jobs go on at the service."""
+        self._stopped = lambda: ClientClosedError("The client is closed.")
+        tasks = [self._task, *self._looks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for watch in self:
+            watch.lease.release()
+            watch.wake(lambda watch=watch: _closed(watch))  # type: ignore[misc]  # mypy cannot type the default
+        self._watches.clear()
+
+    # What follows runs in the watcher's own task.
+
+    async def _run(self) -> None:
+        while True:
+            self._changed.clear()
+            moment = self._next_moment()
+            if moment is not None and moment <= self._loop.time():
+                self._expire_slots()
+                await self._tick()
+                continue
+            timer = None if moment is None else self._loop.call_at(moment, self._changed.set)
+            await self._changed.wait()
+            if timer is not None:
+                timer.cancel()
+
+    def _next_moment(self) -> float | None:
+        watches = self._watches.values()
+        ages = (watch.begun + watch.options.lease_age for watch in watches)
+        if self._stopped is not None:
+            return min(ages, default=None)
+        tick = schedule.next_tick(
+            (watch.due for watch in watches), last=self._last_tick, failures=self._failures
+        )
+        return None if tick is None else min(tick, *ages)
+
+    async def _tick(self) -> None:
+        if self._stopped is not None:
+            return
+        turn: Turn | None = await self._gate.turn(Priority.LOOK)
+        # Chosen only now: whoever became ready while the turn was waited for joins for nothing.
+        now = self._loop.time()
+        ready = [watch for watch in self if schedule.may_join(watch.submitted, now)]
+        if not ready and turn is not None:
+            turn.unsent()
+        for first in range(0, len(ready), self._inquiry.most):
+            turn = turn or await self._gate.turn(Priority.LOOK)
+            self._send_look(ready[first : first + self._inquiry.most], turn)
+            turn = None
+
+    def _send_look(self, watches: Sequence[Watch], turn: Turn) -> None:
+        self._last_tick = now = self._loop.time()
+        for watch in watches:
+            watch.due = now + watch.options.poll_interval
+        # Not awaited: a slow answer delays no other tick.
+        look = self._loop.create_task(self._look(watches, turn), name="doitong look")
+        self._looks.add(look)
+        look.add_done_callback(self._look_is_over)
+
+    async def _look(self, watches: Sequence[Watch], turn: Turn) -> None:
+        timeout = max(watch.options.poll_timeout for watch in watches)
+        try:
+            report = await self._inquiry.look(
+                [watch.last.id for watch in watches], timeout=timeout, turn=turn
+            )
+        except ConfigurationError as error:
+            self._stop_looking(error.message)
+            return
+        self._take(report)
+        if report.refusal is not None:
+            self._note_failure(watches, report.refusal)
+
+    def _look_is_over(self, look: asyncio.Task[None]) -> None:
+        self._looks.discard(look)
+        if not look.cancelled() and (error := look.exception()) is not None:
+            _log.error("a look at the jobs in flight broke; the next one is due as ever", exc_info=error)
+
+    def _take(self, report: Report) -> None:
+        for news in report.found:
+            self.observe(news)
+        for job_id in report.missing:
+            self._miss(job_id)
+        if report.refusal is None:
+            self._failures = 0
+
+    def _note_failure(self, watches: Sequence[Watch], refusal: Refusal) -> None:
+        self._failures += 1
+        _log.info("look at %d jobs: %s", len(watches), refusal.message)
+        for watch in watches:
+            watch.failure = refusal.message
+            if refusal.kind is Kind.AUTHENTICATION:
+                watch.wake(lambda: refusal.error())
+
+    def _stop_looking(self, message: str) -> None:
+        """The service cannot be asked: say so to everyone, and keep the jobs."""
+        _log.error("%s", message)
+        self._stopped = lambda: ConfigurationError(message)
+        for watch in self:
+            watch.wake(self._stopped)
+
+    def _miss(self, job_id: str) -> None:
+        watch = self._watches.get(job_id)
+        if watch is not None and watch.submitted + VISIBLE_WITHIN <= self._loop.time():
+            watch.loss = lambda: _not_found(watch)
+            self._end(watch)
+
+    def _follow(self, watch: Watch) -> None:
+        """Free the slot of a job that is over, and let go of one of which nothing more is to come."""
+        if watch.last.status.is_terminal:
+            watch.lease.release()
+        if watch.is_ended:
+            self._end(watch)
+
+    def _end(self, watch: Watch) -> None:
+        del self._watches[watch.last.id]
+        watch.lease.release()
+        watch.wake()
+        self._notify(
+            JobFinished(
+                job_id=watch.last.id,
+                status=watch.last.status,
+                seconds=self._loop.time() - watch.begun,
+                credit_cost=watch.last.credit_cost,
+            )
+        )
+
+    def _expire_slots(self) -> None:
+        now = self._loop.time()
+        for watch in self:
+            age = now - watch.begun
+            if watch.begun + watch.options.lease_age > now:
+                continue
+            watch.lease.release()
+            if watch.is_awaited:
+                # Whoever waits longer than that is served on; the slot is free all the same.
+                watch.begun = now
+                continue
+            del self._watches[watch.last.id]
+            _log.warning(
+                "Job %s was not seen to end within %.0f s; its slot is free again. Its token: %s",
+                watch.last.id,
+                age,
+                watch.token,
+            )
+            self._notify(SlotExpired(job_id=watch.last.id, seconds=age))
+
+    def _warn_of_odd_word(self, status: JobStatus) -> None:
+        if not status.is_known and status not in self._odd_words:
+            self._odd_words.add(status)
+            _log.warning(
+                "The service speaks of a status %r, which is not known here; it is waited on.", str(status)
+            )
+
+
+def _not_found(watch: Watch) -> JobNotFoundError:
+    return JobNotFoundError("The service does not know the job.", job_id=watch.last.id, token=watch.token)
+
+
+def _closed(watch: Watch) -> ClientClosedError:
+    return ClientClosedError("The client was closed.", job_id=watch.last.id, token=watch.token)

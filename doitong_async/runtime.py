@@ -1,0 +1,184 @@
+"""What an open client runs on: connections, gate and watcher, opened whole and closed whole."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import aiohttp
+
+from doitong_async.calls import Submits
+from doitong_async.clock import wall_time
+from doitong_async.downloads import Downloads
+from doitong_async.errors import ServerError, SubmitOutcomeUnknownError
+from doitong_async.events import Event
+from doitong_async.jobs.inquiry import Inquiry
+from doitong_async.jobs.job import AsyncJob
+from doitong_async.jobs.token import JobRef
+from doitong_async.jobs.watch import Watch
+from doitong_async.jobs.watcher import Watcher
+from doitong_async.limits.gate import Gate, Lease
+from doitong_async.settings import Options, Settings
+from doitong_async.transport.graphql import GraphQLTransport
+from doitong_async.types import GenerateRequest, Generation, JobStatus
+
+_log: Final = logging.getLogger("doitong_async")
+
+SUBMITS_END_WITHIN: Final = 10.0
+"""Seconds that closing waits for the answers of submits that are under way: our choice."""
+
+
+class Runtime:
+    """Everything that lives while a client is open; made on the loop it runs on."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        session: aiohttp.ClientSession | None,
+        on_event: Callable[[Event], object] | None,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.settings = settings
+        self._on_event = on_event
+        self._owns_session = session is None
+        self._session = session or aiohttp.ClientSession(
+            # The gate says how many requests run at once; a second limit would only hide there.
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=settings.trust_env,
+        )
+        self.gate = Gate(settings.plan)
+        self.transport = GraphQLTransport(
+            base_url=settings.base_url,
+            api_key=settings.api_key,
+            session=self._session,
+            ssl=settings.ssl,
+            user_agent=settings.user_agent,
+        )
+        self.downloads = Downloads(
+            self._session,
+            ssl=settings.ssl,
+            user_agent=settings.user_agent,
+            max_bytes=settings.max_download_bytes,
+        )
+        self.watcher = Watcher(
+            self.gate, Inquiry(self.transport, self.gate, settings.status_operation), self.notify
+        )
+        self._submits = Submits(
+            self.transport,
+            self.gate,
+            max_tries=settings.max_tries,
+            resend_unanswered=settings.resend_unanswered,
+            notify=self.notify,
+        )
+        self._under_way: set[asyncio.Task[AsyncJob]] = set()
+        self._in_doubt: dict[str, tuple[Lease, asyncio.TimerHandle]] = {}
+
+    async def open(self) -> None:
+        """Make the transport ready."""
+        await self.transport.open()
+
+    async def close(self) -> None:
+        """Read the answers of submits under way, wake whoever waits, and close what was opened."""
+        self.gate.close()
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=SUBMITS_END_WITHIN)
+            for task in self._under_way:
+                task.cancel()
+            await asyncio.gather(*self._under_way, return_exceptions=True)
+        for _, timer in self._in_doubt.values():
+            timer.cancel()
+        await self.watcher.close()
+        self.downloads.close()
+        await self.transport.close()
+        if self._owns_session:
+            await self._session.close()
+
+    def notify(self, event: Event) -> None:
+        """Tell the user's callback; a broken one harms nothing but itself."""
+        if self._on_event is None:
+            return
+        try:
+            self._on_event(event)
+        except Exception:
+            _log.exception("on_event failed on %s", type(event).__name__)
+
+    async def submit(self, request: GenerateRequest, *, idempotency_key: str, options: Options) -> AsyncJob:
+        """Take a slot, submit, and watch the job that was made."""
+        lease = self._lease_in_doubt(idempotency_key) or await self.gate.slot(options.slot_timeout)
+        task = self.loop.create_task(
+            self._submit(request, idempotency_key, options, lease), name="doitong submit"
+        )
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        try:
+            # The answer is read whatever becomes of the caller: it may be about a job that is paid for.
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(lambda done: _tell_of_orphan(done, idempotency_key))
+            raise
+
+    def take_up(self, ref: JobRef, options: Options) -> AsyncJob:
+        """Watch a job of another process; it takes a slot without queueing."""
+        watch = self.watcher.get(ref.id)
+        if watch is None:
+            now = self.loop.time()
+            age = float("inf") if ref.accepted_at is None else max(0.0, wall_time() - ref.accepted_at)
+            last = Generation(id=ref.id, status=JobStatus.PROCESSING, type=ref.type, provider=ref.provider)
+            watch = Watch(
+                last,
+                submitted=now - age,
+                begun=now,
+                epoch=ref.accepted_at,
+                options=options,
+                lease=self.gate.slot_at_once(),
+            )
+            self.watcher.add(watch)
+        return self.job(watch)
+
+    def job(self, watch: Watch) -> AsyncJob:
+        """Return the awaitable face of a watch."""
+        return AsyncJob(watch, self.watcher, self.downloads)
+
+    async def _submit(self, request: GenerateRequest, key: str, options: Options, lease: Lease) -> AsyncJob:
+        try:
+            made = await self._submits.submit(request, idempotency_key=key, timeout=options.request_timeout)
+        except (ServerError, SubmitOutcomeUnknownError):
+            self._hold_in_doubt(key, lease, options.lease_age)
+            raise
+        except BaseException:
+            lease.release()
+            raise
+        now = self.loop.time()
+        watch = Watch(made, submitted=now, begun=now, epoch=int(wall_time()), options=options, lease=lease)
+        self.watcher.add(watch)
+        return self.job(watch)
+
+    def _hold_in_doubt(self, key: str, lease: Lease, age: float) -> None:
+        """Keep the slot of a job that may have been made, as long as a job that never ends keeps its own."""
+        self._in_doubt[key] = lease, self.loop.call_later(age, self._let_go, key)
+
+    def _lease_in_doubt(self, key: str) -> Lease | None:
+        """Return the slot that the same submit holds already, if it is sent again under its key."""
+        lease, timer = self._in_doubt.pop(key, (None, None))
+        if timer is not None:
+            timer.cancel()
+        return lease
+
+    def _let_go(self, key: str) -> None:
+        lease, _ = self._in_doubt.pop(key)
+        lease.release()
+
+
+def _tell_of_orphan(task: asyncio.Task[AsyncJob], idempotency_key: str) -> None:
+    """Log what became of a submit whose caller is gone, so that no paid job is unknown to everybody."""
+    if task.cancelled():
+        _log.warning("submit %s was cut off by closing the client; a job may have been made", idempotency_key)
+    elif (error := task.exception()) is not None:
+        _log.warning("submit %s, whose caller was cancelled: %s", idempotency_key, error)
+    else:
+        _log.warning(
+            "job %s, whose caller was cancelled, goes on: token %s", task.result().id, task.result().token
+        )

@@ -1,0 +1,154 @@
+"""Arguments and environment, checked once, before anything is opened."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+from doitong_async import catalog
+from doitong_async.errors import ConfigurationError
+from doitong_async.limits.plan import Plan
+from doitong_async.transport.wire import StatusOperation
+
+DEFAULT_BASE_URL: Final = "https://api.doitong.com"
+SHORTEST_INTERVAL: Final = 2.0
+"""Seconds between looks in the documented loop; nothing here looks more often."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What may differ from call to call on one client: see `AsyncDoitong.with_options`."""
+
+    timeout: float = 600.0
+    slot_timeout: float | None = None
+    request_timeout: float = 60.0
+    poll_timeout: float = 10.0
+    poll_interval: float = SHORTEST_INTERVAL
+    lease_age: float = 1800.0
+    provider: str = catalog.DEFAULT_PROVIDER
+    width: int | None = None
+    height: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("timeout", "request_timeout", "poll_timeout", "lease_age"):
+            _check_seconds(name, getattr(self, name), least=0.0)
+        _check_seconds("poll_interval", self.poll_interval, least=SHORTEST_INTERVAL)
+        if self.slot_timeout is not None:
+            _check_seconds("slot_timeout", self.slot_timeout, least=0.0)
+        if not isinstance(self.provider, str) or not self.provider.strip():
+            raise ConfigurationError(f"provider is {self.provider!r}; expected a word such as 'flux-pro'.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What one client is for its whole life; the key is in no repr."""
+
+    api_key: str = field(repr=False)
+    base_url: str
+    plan: Plan
+    plan_is_assumed: bool
+    status_operation: StatusOperation
+    ssl: ssl.SSLContext | Literal[True]
+    trust_env: bool
+    user_agent: str
+    max_tries: int
+    resend_unanswered: bool
+    max_download_bytes: int
+
+
+def settle(
+    *,
+    api_key: str | None,
+    base_url: str | None,
+    plan: Plan | str | None,
+    status_operation: str,
+    allow_insecure_http: bool,
+    environment: Mapping[str, str] = os.environ,
+    **others: Any,
+) -> Settings:
+    """Return the settings: arguments first, then the environment, then the defaults.
+
+    Raises:
+        ConfigurationError: naming the first setting that cannot be.
+    """
+    key = api_key if api_key is not None else environment.get("DOITONG_API_KEY")
+    url = base_url if base_url is not None else environment.get("DOITONG_BASE_URL") or DEFAULT_BASE_URL
+    named = plan if plan is not None else environment.get("DOITONG_PLAN") or None
+    for name in ("max_tries", "max_download_bytes"):
+        value = others[name]
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigurationError(f"{name} is {value!r}; expected a whole number above zero.")
+    return Settings(
+        api_key=_checked_key(key),
+        base_url=_checked_url(url, allow_insecure_http),
+        plan=_checked_plan(named),
+        plan_is_assumed=named is None,
+        status_operation=StatusOperation.parse(status_operation),
+        **others,
+    )
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a host name or address means this machine."""
+    if host is None:
+        return False
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _checked_key(key: object) -> str:
+    if key is None or key == "":
+        raise ConfigurationError("There is no API key; give api_key=… or set DOITONG_API_KEY.")
+    # Neither length nor any part of the key is shown: messages end in logs.
+    if not isinstance(key, str) or not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigurationError("api_key is no key: expected printable ASCII characters without spaces.")
+    return key
+
+
+def _checked_url(url: object, allow_insecure_http: bool) -> str:
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else None
+        host, _ = (parts.hostname, parts.port) if parts else (None, None)
+    except ValueError:
+        parts = host = None
+    if parts is None or parts.scheme not in ("http", "https") or not host:
+        raise ConfigurationError(f"base_url is {url!r}; expected a root such as {DEFAULT_BASE_URL!r}.")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ConfigurationError(
+            "base_url has a user, a query or a fragment; expected only scheme, host and path."
+        )
+    root = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    if root.endswith("/graphql"):
+        raise ConfigurationError(f"base_url is {url!r}; expected the root, without /graphql, which is added.")
+    if parts.scheme == "http" and not is_loopback(host) and not allow_insecure_http:
+        raise ConfigurationError(
+            f"base_url is {url!r}: over plain http the API key can be read on the way. "
+            "Use https, or allow_insecure_http=True if that is really meant."
+        )
+    return root
+
+
+def _checked_plan(plan: object) -> Plan:
+    if plan is None:
+        return Plan.FREE
+    if isinstance(plan, str):
+        return Plan.named(plan)
+    if not isinstance(plan, Plan):
+        raise ConfigurationError(f"plan is {plan!r}; expected Plan.FREE, Plan.enterprise(…) or a name.")
+    return plan
+
+
+def _check_seconds(name: str, value: float, *, least: float) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if is_number and value > 0 and value >= least:
+        return
+    bound = f"at least {least:g}" if least else "above zero"
+    raise ConfigurationError(f"{name} is {value!r}; expected seconds, a finite number {bound}.")

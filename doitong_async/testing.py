@@ -1,0 +1,102 @@
+"""For tests of code that uses this library: a client on an emulator of its own, and a clock that jumps."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+
+from doitong_async.client import AsyncDoitong
+from doitong_async.emulator import Emulator, PlanLimits
+from doitong_async.limits.plan import Plan
+
+_T = TypeVar("_T")
+_PATIENCE: Final = 0.0005
+"""Real seconds that the loop waits for the network before it jumps: loopback may be a moment late."""
+
+
+@asynccontextmanager
+async def emulated(
+    *, plan: Plan = Plan.PRO, emulator: dict[str, Any] | None = None, **arguments: Any
+) -> AsyncIterator[AsyncDoitong]:
+    """Yield a client on an emulator of its own: no key, no network, no cost.
+
+    Args:
+        plan: of the client and of the emulator alike.
+        emulator: further arguments of `doitong_async.emulator.Emulator`.
+        **arguments: further arguments of `AsyncDoitong`.
+    """
+    limits = PlanLimits(plan.requests_per_minute, plan.concurrent_jobs, plan.jobs_per_day)
+    async with (
+        Emulator(**{"plan": limits, **(emulator or {})}) as box,
+        AsyncDoitong(**{"api_key": "emulated", "base_url": box.url, "plan": plan, **arguments}) as doitong,
+    ):
+        yield doitong
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next timer whenever nothing is ready.
+
+    It drives real sockets on loopback (dial 127.0.0.1, not a name), and does not jump while a thread works.
+    Both clocks start at fixed moments, so that a run is repeatable to the microsecond.
+    """
+
+    def __init__(self, *, epoch: float = 1_767_225_600.0) -> None:
+        self._virtual = 0.0
+        self._epoch = epoch
+        self._threads = 0
+        super().__init__(_Jumping(self))
+
+    def time(self) -> float:
+        """Return the virtual moment, in seconds since the loop was made."""
+        return self._virtual
+
+    def wall_time(self) -> float:
+        """Return the virtual wall clock, in epoch seconds; 2026-01-01 00:00 UTC at first."""
+        return self._epoch + self._virtual
+
+    def run_in_executor(  # type: ignore[override]  # mypy cannot match the stub's TypeVarTuple
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        """Run work in a thread; time stands still until it is done."""
+        future = super().run_in_executor(executor, func, *args)
+        self._threads += 1
+        future.add_done_callback(self._thread_is_done)
+        return future
+
+    def _thread_is_done(self, _: asyncio.Future[Any]) -> None:
+        self._threads -= 1
+
+    def _next_timer(self) -> float | None:
+        # asyncio's own heap, from whose top it has just removed what was cancelled.
+        timers: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]  # private, since ever
+        return timers[0].when() if timers else None
+
+
+class _Jumping(selectors.DefaultSelector):
+    """Looks for what is ready; where there is nothing, time jumps instead of passing."""
+
+    def __init__(self, loop: VirtualTimeLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if ready or (timeout is not None and timeout <= 0):
+            return ready
+        moment = self._loop._next_timer()
+        if self._loop._threads or moment is None:
+            # A thread, a signal or another process is what is waited for: it comes in real time.
+            return super().select(0.05)
+        ready = super().select(_PATIENCE)
+        if not ready:
+            self._loop._virtual = max(self._loop._virtual, moment)
+        return ready
+
+
+def run_virtual(main: Coroutine[Any, Any, _T]) -> _T:
+    """Run a coroutine to its end on a `VirtualTimeLoop`; an hour of waiting takes no time."""
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(main)

@@ -1,0 +1,50 @@
+"""Whether a submit is sent again: a rule over what went wrong, never over who asks."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Final
+
+from doitong_async.transport.refusal import Kind
+
+
+class Verdict(Enum):
+    """What follows a submit that brought no job."""
+
+    AGAIN = auto()
+    """Send again under the same key, after the next wait of the sequence."""
+    WAIT = auto()
+    """Send again when the service allows; it does not count as a try."""
+    FAIL = auto()
+    """The service said why; raise that."""
+    IN_DOUBT = auto()
+    """A job may have been made: raise SubmitOutcomeUnknownError."""
+
+
+DOUBTFUL: Final = frozenset({Kind.UNANSWERED, Kind.PROTOCOL, Kind.SERVER})
+"""After these nobody here knows whether a job was made."""
+
+_RETRIED: Final = DOUBTFUL | {Kind.NOT_SENT}
+
+
+def judge(kind: Kind, *, tries: int, max_tries: int, in_doubt: bool, resend_unanswered: bool) -> Verdict:
+    """Return what to do after a submit failed.
+
+    Args:
+        kind: what went wrong this time.
+        tries: how often it was sent so far, 429s not counted.
+        max_tries: how often it may be sent (reference, "Retries": at most 3).
+        in_doubt: whether an earlier try, or this one, may have made a job.
+        resend_unanswered: whether the service is trusted to honour idempotency keys (assumption).
+    """
+    if kind is Kind.RATE_LIMIT:
+        return Verdict.WAIT
+    if kind is Kind.CONFLICT:
+        return Verdict.IN_DOUBT
+    may_resend = kind is Kind.NOT_SENT or resend_unanswered
+    if kind in _RETRIED and may_resend and tries < max_tries:
+        return Verdict.AGAIN
+    # A service that answered 5xx said so itself; only silence and nonsense leave the caller with a riddle.
+    if kind is Kind.SERVER:
+        return Verdict.FAIL
+    return Verdict.IN_DOUBT if in_doubt else Verdict.FAIL

@@ -1,0 +1,225 @@
+"""How requests are spelled and answers are read; nothing here sends anything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from pydantic import ValidationError
+
+from doitong_async.errors import ConfigurationError
+from doitong_async.transport.refusal import Kind, Refusal, as_mapping, refusal_of
+from doitong_async.types import GenerateRequest, Generation, JobStatus
+
+GENERATE: Final = (
+    "mutation Generate($input: GenerateInput!) "
+    "{ generate(input: $input) { id status type provider url metadata creditCost createdAt } }"
+)
+"""The documented mutation, with the documented fields and no other."""
+
+LOOKED_AT: Final = "id status url metadata creditCost"
+"""What may change after the submit; type, provider and createdAt are known from its answer."""
+
+MOST_IN_ONE_LOOK: Final = 100
+"""Jobs in one status request; above it little is gained (measured)."""
+
+KEPT_HEADERS: Final = (
+    "content-type",
+    "date",
+    "retry-after",
+    "x-ratelimit-limit",
+    "x-ratelimit-remaining",
+    "x-ratelimit-reset",
+    "x-request-id",
+)
+"""The headers of an answer that anyone here reads; the rest is dropped with the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of the service, with nothing lost that the client acts on.
+
+    `headers` holds lower-case names, `body` is the parsed JSON or None, `excerpt` is short and free of
+    the API key.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: object
+    excerpt: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatusOperation:
+    """The query field that tells a job's status: not documented, so a setting."""
+
+    field: str
+    argument: str
+    argument_type: str
+
+    @classmethod
+    def parse(cls, text: str) -> StatusOperation:
+        """Read `"generation(id: ID!)"`, or only `"generation"`.
+
+        Raises:
+            ConfigurationError: if the text is neither.
+        """
+        match = _OPERATION.fullmatch(text.strip()) if isinstance(text, str) else None
+        if match is None:
+            raise ConfigurationError(
+                f"status_operation is {text!r}; expected a query field with its id argument, "
+                'as in "generation(id: ID!)".'
+            )
+        field, argument, argument_type = match.groups()
+        return cls(field, argument or "id", argument_type or "ID!")
+
+    def __str__(self) -> str:
+        return f"{self.field}({self.argument}: {self.argument_type})"
+
+
+_OPERATION: Final = re.compile(
+    r"([A-Za-z_]\w*)(?:\s*\(\s*([A-Za-z_]\w*)\s*:\s*([A-Za-z_]\w*!?)\s*\))?", re.ASCII
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """What one status request brought.
+
+    `found` are jobs, `missing` are ids that the service says it does not know, `unanswered` are ids that it
+    passed over, as a service without aliases would. A job whose fields could not be had is in none of them.
+    """
+
+    found: Sequence[Generation]
+    missing: Sequence[str]
+    unanswered: Sequence[str]
+
+
+def submit_variables(request: GenerateRequest) -> dict[str, object]:
+    """Return the variables of the `generate` mutation; what the request leaves open is not sent."""
+    content: dict[str, object] = dict(request.input or {})
+    if request.prompt is not None:
+        content = {"text": request.prompt, **content}
+    short = {
+        "width": request.width,
+        "height": request.height,
+        "version": request.version,
+        "quality": request.quality,
+    }
+    options: dict[str, object] = {name: value for name, value in short.items() if value is not None}
+    options.update(request.options or {})
+    whole: dict[str, object] = {"type": request.type, "provider": request.provider, "input": content}
+    if options:
+        whole["options"] = options
+    return {"input": whole}
+
+
+@lru_cache(maxsize=4 * MOST_IN_ONE_LOOK)
+def status_document(operation: StatusOperation, count: int) -> str:
+    """Return the query that asks for `count` jobs at once, an alias each, the ids as variables."""
+    variables = ", ".join(f"$i{n}: {operation.argument_type}" for n in range(count))
+    looks = " ".join(
+        f"j{n}: {operation.field}({operation.argument}: $i{n}) {{ {LOOKED_AT} }}" for n in range(count)
+    )
+    return f"query Status({variables}) {{ {looks} }}"
+
+
+def status_variables(ids: Sequence[str]) -> dict[str, object]:
+    """Return the variables of `status_document` for these ids."""
+    return {f"i{n}": job_id for n, job_id in enumerate(ids)}
+
+
+def read_submit(answer: Answer) -> Generation | Refusal:
+    """Read what a submit brought: the job it made, under whatever key, or why there is none."""
+    refusal = refusal_of(answer.status, answer.headers, answer.body, answer.excerpt)
+    if not 200 <= answer.status < 300:
+        return refusal or _unreadable(answer, "an answer without a meaning")
+    jobs = [job for value in _payloads(answer.body) if (job := read_generation(value)) is not None]
+    if len(jobs) == 1:
+        # Errors beside a job are about its fields; the job is there and is paid for.
+        return jobs[0]
+    return refusal or _unreadable(answer, "no job with an id and a status" if not jobs else "several jobs")
+
+
+def read_looks(answer: Answer, ids: Sequence[str]) -> Looks | Refusal:
+    """Read what a status request brought, each job matched by its `id`, whatever key it stands under."""
+    refusal = refusal_of(answer.status, answer.headers, answer.body, answer.excerpt)
+    if not 200 <= answer.status < 300:
+        return refusal or _unreadable(answer, "an answer without a meaning")
+    data = as_mapping(as_mapping(answer.body).get("data"))
+    jobs = [job for value in _payloads(answer.body) if (job := read_generation(value)) is not None]
+    found = {job.id: job for job in jobs if job.id in ids}
+    if len(ids) == 1 and len(data) == 1:
+        # A service that answers under a name of its own is understood where no other job can be meant.
+        data = {"j0": next(iter(data.values()))}
+    failed = _errors_by_alias(answer.body)
+    rest = {job_id: f"j{n}" for n, job_id in enumerate(ids) if job_id not in found}
+    unanswered = [job_id for job_id, alias in rest.items() if alias not in data]
+    if len(unanswered) == len(ids):
+        return refusal or _unreadable(answer, "none of the jobs that were asked for")
+    missing = [job_id for job_id, alias in rest.items() if _is_missing(alias, data, failed)]
+    return Looks(list(found.values()), missing, unanswered)
+
+
+def read_generation(value: object) -> Generation | None:
+    """Read one job by its shape: an object with an id. A body without a status tells it by its URL."""
+    fields = as_mapping(value)
+    url = fields.get("url") or fields.get("videoUrl") or fields.get("audioUrl")
+    status = fields.get("status")
+    if status is None:
+        status = JobStatus.COMPLETED if url else JobStatus.PROCESSING
+    try:
+        return Generation(
+            id=fields.get("id"),  # type: ignore[arg-type]  # pydantic checks what the service sent
+            status=status,  # type: ignore[arg-type]
+            url=url,  # type: ignore[arg-type]
+            type=fields.get("type"),  # type: ignore[arg-type]
+            provider=fields.get("provider") or fields.get("service"),  # type: ignore[arg-type]
+            metadata=fields.get("metadata"),  # type: ignore[arg-type]
+            credit_cost=fields.get("creditCost"),  # type: ignore[arg-type]
+            created_at=fields.get("createdAt"),  # type: ignore[arg-type]
+        )
+    except ValidationError:
+        return None
+
+
+def _payloads(body: object) -> list[object]:
+    """Return what may be a job: the values under `data`, or a REST body itself."""
+    fields = as_mapping(body)
+    if "data" not in fields:
+        return [fields] if "id" in fields else []
+    data = as_mapping(fields["data"])
+    return [data] if "id" in data else list(data.values())
+
+
+def _errors_by_alias(body: object) -> dict[object, list[object]]:
+    """Return the errors by the alias their path begins with; those without a path stand under None."""
+    errors = as_mapping(body).get("errors")
+    by_alias: dict[object, list[object]] = {}
+    for error in errors if isinstance(errors, list) else []:
+        path = as_mapping(error).get("path")
+        alias = path[0] if isinstance(path, list) and path and isinstance(path[0], str) else None
+        by_alias.setdefault(alias, []).append(error)
+    return by_alias
+
+
+def _is_missing(alias: str, data: Mapping[str, object], failed: Mapping[object, list[object]]) -> bool:
+    """Whether the service says that it knows no such job: a null with no error, or with one that says so."""
+    if alias not in data or data[alias] is not None:
+        return False
+    reasons = [
+        refusal_of(200, {}, {"errors": [error]}, "") for error in failed.get(alias) or failed.get(None, [])
+    ]
+    return all(reason is not None and reason.kind is Kind.NOT_FOUND for reason in reasons)
+
+
+def _unreadable(answer: Answer, what: str) -> Refusal:
+    return Refusal(
+        kind=Kind.PROTOCOL,
+        message=f"The service answered HTTP {answer.status} with {what}: {answer.excerpt or 'an empty body'}",
+        http_status=answer.status,
+        request_id=answer.headers.get("x-request-id"),
+    )

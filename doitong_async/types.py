@@ -1,0 +1,261 @@
+"""The nouns: what a user asks for, and what the service says of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import operator
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, JsonValue
+from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic_core import CoreSchema, core_schema
+
+from doitong_async import catalog
+from doitong_async.errors import BadRequestError, DoitongWarning
+
+MAX_SIDE: Final = 16_384
+"""Pixels; our assumption of what no model makes, so that a typing error costs nothing."""
+
+
+class MediaType(StrEnum):
+    """The types that the reference shows; others are passed through as plain strings."""
+
+    IMAGE = "IMAGE"
+    VIDEO = "VIDEO"
+    AVATAR = "AVATAR"
+    AUDIO = "AUDIO"
+
+
+class JobStatus(StrEnum):
+    """A status word: an open set, of which the reference shows `processing` and `completed`.
+
+    The other members are our assumption. A word that is not known is kept as the service spelled it
+    and counts as waiting, so that no paid job is given up for a new word.
+    """
+
+    QUEUED = "queued"
+    PENDING = "pending"
+    STARTING = "starting"
+    PROCESSING = "processing"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    ERROR = "error"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+
+    @classmethod
+    def _missing_(cls, value: object) -> JobStatus:
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"a status is a word, not {value!r}")
+        known = cls._value2member_map_.get(value.strip().lower())
+        if isinstance(known, cls):
+            return known
+        word = str.__new__(cls, value)
+        word._name_ = _UNKNOWN
+        word._value_ = value
+        return word
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this client knows what the word means."""
+        return self._name_ != _UNKNOWN
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the job ended with an output."""
+        return self is JobStatus.COMPLETED
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the job ended without an output."""
+        return self in _FAILURES
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job is over."""
+        return self.is_success or self.is_failure
+
+
+_UNKNOWN: Final = "UNKNOWN"
+_FAILURES: Final = frozenset(
+    {
+        JobStatus.FAILED,
+        JobStatus.ERROR,
+        JobStatus.REJECTED,
+        JobStatus.CANCELLED,
+        JobStatus.CANCELED,
+        JobStatus.EXPIRED,
+    }
+)
+
+
+class _OrNone:
+    """Marks a field that is not worth losing a paid job for: a value of the wrong type becomes None."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_default_schema(handler(source), default=None, on_error="default")
+
+
+_LENIENT: Final = ConfigDict(coerce_numbers_to_str=True, hide_input_in_errors=True)
+
+
+@checked_dataclass(frozen=True, slots=True, kw_only=True, config=_LENIENT)
+class Generation:
+    """A snapshot of a job, as the service told it once.
+
+    Only `id` and `status` are sure to be there. `url` is None until the job is completed,
+    `credit_cost` (credits) is what the job really cost, `created_at` is the service's own clock.
+    """
+
+    id: Annotated[str, Field(min_length=1)]
+    status: JobStatus
+    url: Annotated[str | None, _OrNone()] = None
+    type: Annotated[str | None, _OrNone()] = None
+    provider: Annotated[str | None, _OrNone()] = None
+    metadata: Annotated[JsonValue, _OrNone()] = None
+    credit_cost: Annotated[int | float | None, _OrNone()] = None
+    created_at: Annotated[datetime | None, _OrNone()] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateRequest:
+    """One thing to make, checked when it is built, before a byte is sent.
+
+    For pictures `prompt` is all that is needed. For everything else the service makes, `type`,
+    `provider`, `input` and `options` are sent as they stand (reference, "Create a job"); `prompt`
+    is then a short way to write `input={"text": …}`, and `width`, `height`, `version` and `quality`
+    are short for the options of the same name.
+
+    Args:
+        prompt: what to make.
+        provider: "flux-pro" if neither the request nor the client names one. Unknown ones pass through.
+        width: pixels, 1 to 16,384; the service's own default is 1024.
+        height: pixels, 1 to 16,384; the service's own default is 1024.
+        version: a version of the provider's model.
+        quality: only "high" is documented.
+        type: "IMAGE", "VIDEO", "AVATAR", "AUDIO" or another; by default the one the provider makes.
+        input: more of the service's `input`, as JSON.
+        options: more of the service's `options`, as JSON.
+
+    Raises:
+        BadRequestError: if the service could make nothing of it.
+    """
+
+    prompt: str | None = None
+    provider: str | None = None
+    width: int | None = None
+    height: int | None = None
+    version: str | None = None
+    quality: str | None = None
+    type: str | None = None
+    input: Mapping[str, JsonValue] | None = None
+    options: Mapping[str, JsonValue] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("width", "height"):
+            object.__setattr__(self, name, _checked_side(name, getattr(self, name)))
+        for name in ("provider", "version", "quality", "type"):
+            _check_word(name, getattr(self, name))
+        for name in ("input", "options"):
+            object.__setattr__(self, name, _checked_json(name, getattr(self, name)))
+        _check_prompt(self.prompt, self.input)
+        _check_said_once("input", self.input, {"text": self.prompt})
+        _check_said_once(
+            "options",
+            self.options,
+            {"width": self.width, "height": self.height, "version": self.version, "quality": self.quality},
+        )
+        _advise_on_version(self.provider, self.version)
+
+    def with_defaults(self, *, provider: str, width: int | None, height: int | None) -> GenerateRequest:
+        """Return the request with what it leaves open filled in; a size only where a picture is made."""
+        name = self.provider or provider
+        media = self.type or catalog.type_of(name)
+        if media == MediaType.IMAGE:
+            taken = self.options or {}
+            width = self.width if self.width is not None or "width" in taken else width
+            height = self.height if self.height is not None or "height" in taken else height
+        else:
+            width, height = self.width, self.height
+        return dataclasses.replace(self, provider=name, type=media, width=width, height=height)
+
+
+def as_request(prompt: str | GenerateRequest | None, **fields: Any) -> GenerateRequest:
+    """Return what `generate` and `submit` were asked for: a prompt with fields, or a whole request.
+
+    Raises:
+        BadRequestError: if a whole request comes with further fields, or does not hold.
+    """
+    if not isinstance(prompt, GenerateRequest):
+        return GenerateRequest(prompt=prompt, **fields)
+    extra = sorted(name for name, value in fields.items() if value is not None)
+    if extra:
+        raise BadRequestError(f"A GenerateRequest came with {', '.join(extra)} beside it; put them inside.")
+    return prompt
+
+
+def _checked_side(name: str, value: object) -> int | None:
+    if value is None:
+        return None
+    try:
+        side = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]  # any object may come
+    except TypeError:
+        side = None
+    if side is None or not 1 <= side <= MAX_SIDE:
+        raise BadRequestError(f"{name} is {value!r}; expected whole pixels from 1 to {MAX_SIDE:,}.")
+    return side
+
+
+def _check_word(name: str, value: object) -> None:
+    if value is not None and (not isinstance(value, str) or not value.strip()):
+        raise BadRequestError(f"{name} is {value!r}; expected a word, or nothing.")
+
+
+def _checked_json(name: str, value: object) -> dict[str, JsonValue] | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise BadRequestError(f"{name} is a {value.__class__.__name__}; expected a mapping with string keys.")
+    try:
+        # A copy, so that what was checked is what is sent, whatever the caller does with theirs.
+        copy: dict[str, JsonValue] = json.loads(json.dumps(dict(value), allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadRequestError(f"{name} cannot be written as JSON: {error}.") from None
+    return copy
+
+
+def _check_prompt(prompt: object, more: Mapping[str, JsonValue] | None) -> None:
+    if prompt is None and more:
+        return
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise BadRequestError(f"prompt is {prompt!r}; expected a text that says what to make.")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise BadRequestError(f"prompt cannot be sent as UTF-8: {error.reason} at {error.start}.") from None
+
+
+def _check_said_once(name: str, given: Mapping[str, JsonValue] | None, short: Mapping[str, object]) -> None:
+    twice = [key for key, value in short.items() if value is not None and given and key in given]
+    if twice:
+        raise BadRequestError(f"{', '.join(twice)} was given by name and in {name}; say it once.")
+
+
+def _advise_on_version(provider: str | None, version: str | None) -> None:
+    known = catalog.PROVIDERS.get(provider or "")
+    owner = catalog.owner_of(version) if version else None
+    if known and owner and version not in known.versions:
+        warnings.warn(
+            f"version {version!r} is shown for {owner!r}, not for {provider!r}; it is sent as asked.",
+            DoitongWarning,
+            stacklevel=4,
+        )

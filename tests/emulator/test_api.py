@@ -1,0 +1,74 @@
+"""What both faces share: keys, the requests per minute, headers, the record."""
+
+import pytest
+
+from doitong_async.emulator.api import ResetUnit, reset_text
+from doitong_async.emulator.calls import Call
+from doitong_async.emulator.limits import PlanLimits
+from tests.emulator.box import A_FOX, GENERATE, Box, a_call, codes
+
+
+@pytest.mark.parametrize("path", ["/graphql", "/v1/text_to_image", "/nothing"])
+def test_unknown_key_is_401_before_anything_else(path: str) -> None:
+    """On every path, without rate limit headers, and without taking a place."""
+    box = Box(key="right")
+    call = a_call("POST", path, b"not json", headers={"Authorization": "Bearer wrong"})
+    reply = box.api.answer(call)
+    assert (reply.status, codes(reply)) == (401, ["UNAUTHENTICATED"])
+    assert box.api.headers(call) == {}
+    assert box.world.most_in_window == 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Authorization": "Bearer k"}, 200),
+        ({"authorization": "bearer k"}, 200),
+        ({"X-API-Key": "k"}, 200),
+        ({"Authorization": "Basic k"}, 401),
+        ({"X-API-Key": ""}, 401),
+        ({}, 401),
+    ],
+)
+def test_key_comes_in_either_header(headers: dict[str, str], status: int) -> None:
+    """On either face."""
+    api = Box(key="k").api
+    sent = {"Content-Type": "application/json", **headers}
+    query, order = b'{"query": "{ __typename }"}', b'{"service": "s", "prompt": "p"}'
+    assert api.answer(Call("POST", "/graphql", 0.0, 0.0, sent, body=query)).status == status
+    assert api.answer(Call("POST", "/v1/text_to_image", 0.0, 0.0, sent, body=order)).status == status
+
+
+def test_minute_is_full() -> None:
+    """429 says which limit it was, and the headers say until when."""
+    box = Box(PlanLimits(1, 1, None))
+    box.graphql(GENERATE, {"input": A_FOX}, now=0.5)
+    reply = box.graphql("{ __typename }", now=60.0)
+    assert (reply.status, codes(reply)) == (429, ["RATE_LIMITED"])
+    headers = box.api.headers(a_call("POST", "/graphql", now=60.0))
+    assert headers == {
+        "X-RateLimit-Limit": "1",
+        "X-RateLimit-Remaining": "0",
+        "X-RateLimit-Reset": "1061",
+    }
+    assert box.graphql("{ __typename }", now=61.0).status == 200
+
+
+@pytest.mark.parametrize(
+    ("unit", "text"),
+    [("epoch_s", "1003"), ("epoch_ms", "1002500"), ("seconds", "3"), ("iso", "1970-01-01T00:16:43Z")],
+)
+def test_reset_is_rounded_up(unit: ResetUnit, text: str) -> None:
+    """Who waits until then must find a place."""
+    assert reset_text(unit, 2.5, 1000.0) == text
+
+
+def test_record_holds_what_was_seen() -> None:
+    """Refused requests too, with the headers as they were sent."""
+    box = Box("free")
+    box.graphql(GENERATE, {"input": A_FOX}, now=1.0, Idempotency_Key="once")
+    box.graphql(GENERATE, {"input": A_FOX}, now=2.0)
+    made, refused = box.world.seen
+    assert (made.at, made.kind, made.http_status, made.ids) == (1.0, "submit", 200, tuple(box.world.jobs))
+    assert made.headers["Idempotency-Key"] == "once"
+    assert (refused.at, refused.kind, refused.http_status, refused.ids) == (2.0, "submit", 429, ())

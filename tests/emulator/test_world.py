@@ -1,0 +1,210 @@
+"""Keys, limits, jobs, credits and idempotency over time, with no clock but the numbers given."""
+
+from typing import Any
+
+import pytest
+
+from doitong_async.emulator.limits import DAY, PlanLimits
+from doitong_async.emulator.orders import Order
+from doitong_async.emulator.refusals import Refused
+from doitong_async.emulator.world import Seen, Submission, World
+
+A_FOX = Order("IMAGE", "flux-pro", "a fox")
+ME = Submission("me")
+
+
+def a_world(plan: Any = "free", **settings: Any) -> World:
+    return World(plan, **{"durations": 10.0, **settings})
+
+
+def refusal_of(world: World, sender: Submission = ME, now: float = 0.0, wall: float = 0.0) -> Refused:
+    with pytest.raises(Refused) as refused:
+        world.submit(A_FOX, sender, now, wall)
+    return refused.value
+
+
+def test_job_is_charged_when_it_is_accepted() -> None:
+    """Not when it ends."""
+    world = a_world(credits=100)
+    job = world.submit(A_FOX, ME, 0.0, 0.0)
+    assert (world.balance("me"), world.charges, job.credit_cost, job.charged) == (80, 1, 20, True)
+    assert world.balance("somebody else") == 100
+    assert world.jobs == {job.id: job}
+    assert (job.type, job.provider, job.prompt, job.width, job.height) == (
+        "IMAGE",
+        "flux-pro",
+        "a fox",
+        1024,
+        1024,
+    )
+
+
+def test_too_few_credits_are_refused_and_not_charged() -> None:
+    """402 with both numbers, as documented."""
+    world = a_world(credits=19)
+    refused = refusal_of(world)
+    assert refused.status == 402
+    assert refused.extensions == {
+        "code": "INSUFFICIENT_CREDITS",
+        "creditsRequired": 20,
+        "creditsAvailable": 19,
+    }
+    assert (world.balance("me"), world.charges, world.jobs) == (19, 0, {})
+
+
+def test_slot_is_free_again_when_the_job_ends() -> None:
+    """Free has one slot; it is held for exactly as long as the job runs, and by each key for itself."""
+    world = a_world()
+    world.submit(A_FOX, ME, 0.0, 0.0)
+    assert refusal_of(world, now=9.9).code == "CONCURRENCY_LIMITED"
+    world.submit(A_FOX, Submission("somebody else"), 9.9, 0.0)
+    world.submit(A_FOX, ME, 10.0, 0.0)
+    assert world.most_at_once == 2
+
+
+def test_jobs_past_the_slots_can_wait_instead() -> None:
+    """With "queue", jobs start in their order, each when a slot comes free."""
+    world = a_world(
+        PlanLimits(100, 2, None), over_concurrency="queue", durations=[10.0, 4.0, 3.0, 1.0].__getitem__
+    )
+    jobs = [world.submit(A_FOX, ME, 0.0, 0.0) for _ in range(4)]
+    assert [(job.starts_at, job.ends_at) for job in jobs] == [(0, 10), (0, 4), (4, 7), (7, 8)]
+    assert [job.status_at(5.0) for job in jobs] == ["processing", "completed", "processing", "queued"]
+    assert world.most_at_once == 4
+
+
+def test_daily_limit_ends_with_the_utc_day() -> None:
+    """The jobs of yesterday do not count today."""
+    world = a_world(PlanLimits(100, 10, 2))
+    for _ in range(2):
+        world.submit(A_FOX, ME, 0.0, DAY - 1.0)
+    assert refusal_of(world, wall=DAY - 0.5).code == "DAILY_LIMIT_EXCEEDED"
+    world.submit(A_FOX, ME, 0.0, float(DAY))
+
+
+def test_speed_shortens_jobs() -> None:
+    """At speed 10 a job of 10 s takes 1."""
+    assert a_world(speed=10.0).submit(A_FOX, ME, 5.0, 0.0).ends_at == 6.0
+
+
+def test_same_seed_same_world() -> None:
+    """Ids and durations follow from the seed and the number of the job alone."""
+    first, again, other = (World("pro", seed=seed).submit(A_FOX, ME, 0.0, 0.0) for seed in (1, 1, 2))
+    assert (first.id, first.ends_at) == (again.id, again.ends_at)
+    assert (first.id, first.ends_at) != (other.id, other.ends_at)
+
+
+def test_second_sending_of_a_request_gives_the_first_job() -> None:
+    """It takes no slot and no credits, even where both are gone."""
+    world = a_world(credits=20)
+    sender = Submission("me", "once", "body")
+    first = world.submit(A_FOX, sender, 0.0, 0.0)
+    assert world.submit(A_FOX, sender, 1.0, 0.0) is first
+    assert (world.charges, world.balance("me"), len(world.jobs)) == (1, 0, 1)
+    assert first.idempotency_key == "once"
+
+
+def test_idempotency_key_of_another_body_conflicts() -> None:
+    """A key stands for one request."""
+    world = a_world()
+    world.submit(A_FOX, Submission("me", "once", "body"), 0.0, 0.0)
+    refused = refusal_of(world, Submission("me", "once", "another body"), now=20.0)
+    assert (refused.code, refused.status) == ("IDEMPOTENCY_CONFLICT", 409)
+
+
+def test_idempotency_keys_belong_to_their_api_key() -> None:
+    """Two customers may choose the same one."""
+    world = a_world()
+    jobs = [world.submit(A_FOX, Submission(key, "once", key), 0.0, 0.0) for key in ("me", "you")]
+    assert jobs[0] != jobs[1]
+
+
+def test_refused_sending_does_not_use_up_its_idempotency_key() -> None:
+    """What was refused can be sent again under its key, and is then done."""
+    world = a_world()
+    world.submit(A_FOX, ME, 0.0, 0.0)
+    again = Submission("me", "once", "body")
+    assert refusal_of(world, again, now=1.0).code == "CONCURRENCY_LIMITED"
+    assert world.submit(A_FOX, again, 10.0, 0.0).created_at == 10.0
+
+
+def test_orders_of_one_request_are_told_apart_by_their_place() -> None:
+    """Two aliases under one idempotency key are two jobs, each of them made once."""
+    world = a_world("pro")
+    senders = [Submission("me", "once", "body", place) for place in ("a", "b")]
+    first, second = ([world.submit(A_FOX, sender, 0.0, 0.0) for sender in senders] for _ in range(2))
+    assert first == second
+    assert len(world.jobs) == 2
+
+
+@pytest.mark.parametrize("key", [None, "", "wrong"])
+def test_unknown_key_is_refused(key: str | None) -> None:
+    """Where a key is set, only that one is known; the empty one never is."""
+    with pytest.raises(Refused, match="API key") as refused:
+        a_world(key="right").admit(key, "submit", 0.0)
+    assert refused.value.status == 401
+
+
+def test_any_key_is_known_where_none_is_set() -> None:
+    """An emulator without a key takes every key."""
+    assert a_world().admit("anything", "poll", 0.0) == "anything"
+
+
+def test_requests_are_counted_per_key() -> None:
+    """Ten a minute on Free; the eleventh is refused and takes no place."""
+    world = a_world()
+    for _ in range(10):
+        world.admit("me", "submit", 0.0)
+    with pytest.raises(Refused) as refused:
+        world.admit("me", "poll", 59.9)
+    assert (refused.value.code, refused.value.status) == ("RATE_LIMITED", 429)
+    world.admit("somebody else", "submit", 59.9)
+    world.admit("me", "poll", 60.0)
+    assert world.most_in_window == 11
+
+
+def test_polls_may_be_free() -> None:
+    """With polls_count=False they are let in whatever else was sent."""
+    world = a_world(PlanLimits(1, 1, None), polls_count=False)
+    world.admit("me", "submit", 0.0)
+    world.admit("me", "poll", 0.0)
+    assert world.allowance("me", 0.0).remaining == 0
+    assert world.most_in_window == 1
+
+
+def test_allowance_says_when_the_next_place_comes_back() -> None:
+    """The oldest counted request gives its place back first."""
+    world = a_world()
+    world.admit("me", "submit", 3.0)
+    world.admit("me", "submit", 9.0)
+    allowance = world.allowance("me", 10.0)
+    assert (allowance.limit, allowance.remaining, allowance.frees_at) == (10, 8, 63.0)
+
+
+def test_job_is_shown_to_its_key_only() -> None:
+    """To another key it is not there."""
+    world = a_world()
+    job = world.submit(A_FOX, ME, 0.0, 0.0)
+    assert world.look("me", job.id) is job
+    for key, job_id in (("you", job.id), ("me", "nothing")):
+        with pytest.raises(Refused, match="no generation"):
+            world.look(key, job_id)
+
+
+def test_output_is_there_once_the_job_is_completed() -> None:
+    """Under its one name, and not before."""
+    world = a_world()
+    job = world.submit(A_FOX, ME, 0.0, 0.0)
+    assert world.output(job.file_name, 9.9) is None
+    assert world.output(job.file_name, 10.0) is job
+    assert world.output(f"{job.id}.gif", 10.0) is None
+    assert world.output("nothing.jpg", 10.0) is None
+
+
+def test_counts_outlive_the_record() -> None:
+    """The record is bounded, the numbers are not."""
+    world = a_world(seen_kept=2)
+    for at in range(5):
+        world.record(Seen(float(at), "poll", 200, ("id",), {}))
+    assert [seen.at for seen in world.seen] == [3.0, 4.0]
+    assert (world.count("poll"), world.count("submit")) == (5, 0)

@@ -1,0 +1,404 @@
+"""A second Doitong server, written from the reference alone, that counts for itself what it sees."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import math
+import re
+from asyncio import StreamReader, StreamWriter, start_server
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from time import gmtime, strftime, time
+from typing import Any
+
+Json = dict[str, Any]
+Heads = dict[str, str]
+Answer = Callable[[str, Heads, bytes], bytes | None]
+JPEG = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABALDA4MChAODQ4SERATGCgaGBYWGDEjJR0oOjM9PDkzODdASFxOQERXRTc4UG1RV19i"
+    "Z2hnPk1xeXBkeFxlZ2P/wAALCAABAAEBAREA/8QAFAABAAAAAAAAAAAAAAAAAAAAAP/EABQQAQAAAAAAAAAAAAAAAAAAAAD/2gAI"
+    "AQEAAD8AP//Z"
+)
+SLACK = 1e-6  # float sums such as (t + 60) - 60 must not decide a refusal
+_SCHEMA = {
+    "GenerateInput": "type:String! provider:String! input:JSON! options:JSON webhookUrl:String",
+    "ImageGenerationInput": "service:String! prompt:String! width:Int height:Int version:String "
+    "webhookUrl:String",
+    "Generation": "id:ID! status:String type:String provider:String url:String metadata:JSON creditCost:Int "
+    "createdAt:String duration:Float webhookUrl:String width:Int height:Int videoUrl:String audioUrl:String",
+}
+TYPES = {name: dict(part.split(":") for part in parts.split()) for name, parts in _SCHEMA.items()}
+MUTATIONS = {"generate": "GenerateInput", "generateImage": "ImageGenerationInput"}
+SCALARS = {"ID": "str", "String": "str", "Int": "int", "Float": "float int", "JSON": "dict", "Boolean": ""}
+ISO = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@dataclass(frozen=True)
+class Ways:
+    """Where the reference leaves a thing open: the way this server goes."""
+
+    answer_key: str = "generate"  # or "generateimage", "generateImage"; "generate": each under its own name
+    errors_with_200: bool = False  # every GraphQL error, 401 and 429 too; REST keeps the table's status
+    status_field: str = "generation"
+    status_argument: str = "id"
+    introspection: bool = True
+    aliases: bool = True
+    aliases_count_as_one: bool = True
+    keys_honoured: bool = True
+    conflict_on_replay: bool = False
+    conflict_names_job: bool = True
+    over_concurrency: str = "queue"  # or "refuse"
+    reset_unit: str = "epoch_s"  # or "epoch_ms", "seconds", "iso"
+    rate_headers: bool = True
+    polls_count: bool = True
+
+    def roots(self) -> dict[str, dict[str, dict[str, str]]]:
+        """The fields of Query and Mutation, each with its argument and the argument's type."""
+        made = {name: {"input": f"{given}!"} for name, given in MUTATIONS.items()}
+        return {"Query": {self.status_field: {self.status_argument: "ID!"}}, "Mutation": made}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job, unfinished in [created, ends): its status is a function of the time alone."""
+
+    id: str
+    created: float
+    ends: float
+    key: str | None
+    cost: int
+    shown: Json
+
+
+@dataclass
+class Seen:
+    """One request: `status` as sent (0: cut), `meant` by the table, `counts` in units of the window."""
+
+    at: float
+    kind: str
+    headers: Heads
+    counts: int
+    ids: list[str]
+    status: int = 0
+    meant: int = 0
+
+
+class RefusedError(Exception):
+    """An error to answer with: a status of the table and the GraphQL error."""
+
+    def __init__(self, status: int, message: str, **extensions: str) -> None:
+        super().__init__(message)
+        self.status, self.error = status, {"message": message, "extensions": extensions}
+
+
+class Document:
+    """A GraphQL document read by regular expressions; one that cannot be read has no fields."""
+
+    NAME = r"(?:(\w++)\s*:\s*)?(\w++)\s*"
+    FIELD = NAME + r"(?:\(([^()]*)\))?\s*(?:\{([^{}]*)\})?\s*"
+    WHOLE = rf"\s*(query|mutation)?\s*\w*\s*(?:\(([^()]*)\))?\s*\{{\s*((?:{FIELD})+)\}}\s*"
+    FRAGMENT = r"\bfragment\s+(\w+)\s+on\s+\w+\s*\{([^{}]*)\}"
+
+    def __init__(self, text: str) -> None:
+        text = re.sub(r"#[^\n]*|,", " ", text)
+        self.fields: list[tuple[str, str, Heads, list[tuple[str, str]]]] = []  # key, name, variables, below
+        self.asks = re.findall(r'(?:(\w+)\s*:\s*)?__(schema|type)\b(?:\s*\(\s*name\s*:\s*["$](\w+))?', text)
+        self.kind = "introspection" if self.asks else "other"
+        pieces = dict(re.findall(self.FRAGMENT, text))
+        text = re.sub(r"\.\.\.\s*(\w+)", lambda at: pieces.get(at[1], "?"), re.sub(self.FRAGMENT, "", text))
+        if self.asks or not (whole := re.fullmatch(self.WHOLE, text)):
+            return
+        self.kind = "submit" if whole[1] == "mutation" else "poll"
+        self.declared = dict(re.findall(r"\$(\w+)\s*:\s*([\w!\[\]]+)", whole[2] or ""))
+        for alias, name, arguments, below in re.findall(self.FIELD, whole[3]):
+            given = dict(re.findall(r"(\w+)\s*:\s*\$(\w+)", arguments))
+            asked = [(key or name, name) for key, name in re.findall(self.NAME, below)]
+            self.fields.append((alias or name, name, given, asked))
+
+    def fault(self, ways: Ways) -> str | None:
+        """What a GraphQL server would find wrong with the document before running it."""
+        if self.asks:
+            return None if ways.introspection else "GraphQL introspection is not allowed."
+        root = "Mutation" if self.kind == "submit" else "Query"
+        known = ways.roots()[root]
+        for _, name, arguments, below in self.fields:
+            if name not in known:
+                return f'Cannot query field "{name}" on type "{root}".'
+            if {each: self.declared.get(of) for each, of in arguments.items()} != known[name] or not below:
+                return f'Field "{name}" takes {known[name]}, as declared variables, and a selection.'
+            if unknown := {each for _, each in below} - {"__typename"} - TYPES["Generation"].keys():
+                return f'Cannot query field "{unknown.pop()}" on type "Generation".'
+        keys = {key for key, *_ in self.fields}
+        if len(keys) < len(self.fields) or (len(keys) > 1 and not ways.aliases):
+            return "Bad Request: too many fields, or too many under one alias"
+        return None if self.fields else "Syntax Error: the document cannot be read."
+
+
+def introspected(document: Document, variables: Json, ways: Ways) -> Json:
+    """The answer to an introspection: all there is, whatever of it was asked."""
+    nothing = dict.fromkeys(("description", "defaultValue", "deprecationReason", "fields", "inputFields"))
+
+    def ref(name: str) -> Json:
+        if name.endswith("!"):
+            return {"kind": "NON_NULL", "name": None, "ofType": ref(name[:-1])}
+        kind = "SCALAR" if name in SCALARS else "INPUT_OBJECT" if "Input" in name else "OBJECT"
+        return {**nothing, "kind": kind, "name": name, "ofType": None, "interfaces": []}
+
+    def entries(parts: dict[str, str]) -> list[Json]:
+        each: Json = {**nothing, "isDeprecated": False, "args": []}
+        return [{**each, "name": name, "type": ref(of)} for name, of in parts.items()]
+
+    types = {name: ref(name) for name in (*SCALARS, *TYPES)}
+    for name, parts in TYPES.items():
+        types[name]["fields" if name == "Generation" else "inputFields"] = entries(parts)
+    for name, fields in ways.roots().items():
+        listed = entries(dict.fromkeys(fields, "Generation"))
+        types[name] = ref(name) | {"fields": [e | {"args": entries(fields[e["name"]])} for e in listed]}
+    whole: Json = {"queryType": types["Query"], "mutationType": types["Mutation"], "subscriptionType": None}
+    whole |= {"types": list(types.values()), "directives": [], "description": None}
+    named = ((alias or f"__{what}", variables.get(name, name)) for alias, what, name in document.asks)
+    return {key: types.get(name) if name else whole for key, name in named}
+
+
+def http(status: int, body: bytes, content: str, headers: Json) -> bytes:
+    """The bytes of an HTTP answer."""
+    headers = {"Content-Type": content, "Content-Length": len(body), **headers}
+    told = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {status} \r\n{told}\r\n".encode() + body
+
+
+async def read_request(reader: StreamReader) -> tuple[str, Heads, bytes]:
+    """Path, headers (names in lower case) and body of a connection's next request; EOFError when none."""
+    first, *rest = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}
+    return first.split(" ")[1], headers, await reader.readexactly(int(headers.get("content-length", 0)))
+
+
+@dataclass(kw_only=True, eq=False)
+class PlainServer:
+    """The server, open inside `async with`; `seconds` is a job's length, or that of the nth job from 1.
+
+    For the nth request of a kind `script` gives what to do instead of, or ("cut-after") having handled it.
+    """
+
+    ways: Ways = Ways()
+    requests_per_minute: int = 600
+    concurrent_jobs: int = 10
+    jobs_per_day: int | None = None
+    seconds: Callable[[int], float] | float = 6.0
+    key: str = "k-plain"
+    script: Callable[[str, int], bytes | str | None] = lambda kind, nth: None
+
+    def __post_init__(self) -> None:
+        self.jobs: dict[str, Job] = {}
+        self.requests: list[Seen] = []
+        self._counts: Counter[str | float] = Counter()  # requests of a kind, jobs of a day
+        self._keys: dict[tuple[str | None, int], Job] = {}
+        self._window: list[float] = []
+        self._foreign_next, self._foreign_step = math.inf, math.inf
+        self._connections: list[asyncio.Task[Any]] = []
+        self._listening: list[asyncio.Server] = []
+
+    async def __aenter__(self) -> PlainServer:
+        self._now = asyncio.get_running_loop().time
+        self._wall = getattr(asyncio.get_running_loop(), "wall_time", time)
+        for answer in (self._answer_api, self._answer_output):
+            self._listening.append(await start_server(partial(self._converse, answer), "127.0.0.1", 0))
+        ports = [server.sockets[0].getsockname()[1] for server in self._listening]
+        self.url, self.outputs_url = (f"http://127.0.0.1:{port}" for port in ports)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for server in self._listening:
+            server.close()
+        for _turn in range(4):  # a connection just accepted takes three turns of the loop to begin
+            await asyncio.sleep(0)
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections)  # an exception here is this server's own fault: be it heard
+        await asyncio.sleep(0)  # the turn in which closed connections let go of their sockets
+
+    def most_in_any_minute(self) -> int:
+        """Greatest number of counted requests in any 60 seconds, by arrival, refused ones included."""
+        seen = [each.at for each in self.requests for _ in range(each.counts)]
+        return max((nth + 1 - bisect_right(seen, at - 60 + SLACK) for nth, at in enumerate(seen)), default=0)
+
+    def most_at_once(self) -> int:
+        """Greatest number of jobs unfinished at one moment; it is reached when one of them is created."""
+        created = sorted(job.created for job in self.jobs.values())
+        ends = sorted(job.ends for job in self.jobs.values())
+        return max((bisect_right(created, at) - bisect_right(ends, at) for at in created), default=0)
+
+    def foreign_load(self, per_minute: float) -> None:
+        """From now on another user of the key spends `per_minute` requests, evenly, never refused."""
+        self._admit(0)
+        self._foreign_step = 60 / per_minute if per_minute else math.inf
+        self._foreign_next = self._now() + self._foreign_step
+
+    async def _converse(self, answer: Answer, reader: StreamReader, writer: StreamWriter) -> None:
+        if task := asyncio.current_task():
+            self._connections.append(task)
+        with suppress(EOFError, OSError, asyncio.CancelledError):
+            while raw := answer(*await read_request(reader)):
+                writer.write(raw)
+                await writer.drain()
+                head, _, body = raw.partition(b"\r\n\r\n")
+                if f"content-length: {len(body)}" not in head.decode("latin-1").lower().split("\r\n"):
+                    break  # odd bytes, whose end only the connection's end can tell
+        writer.close()
+
+    def _saw(self, kind: str, headers: Heads, counts: int, ids: list[str]) -> tuple[Seen, bytes | str | None]:
+        self.requests.append(Seen(self._now(), kind, headers, counts, ids))
+        self._counts[kind] += 1
+        return self.requests[-1], self.script(kind, self._counts[kind])
+
+    def _answer_output(self, path: str, headers: Heads, _: bytes) -> bytes | None:
+        asked = path.removeprefix("/outputs/").removesuffix(".jpg")
+        seen, odd = self._saw("output", headers, 0, [asked])
+        if odd is not None:
+            return odd if isinstance(odd, bytes) else None
+        there = asked in self.jobs and self.jobs[asked].ends <= self._now()
+        seen.status = seen.meant = 200 if there else 404
+        return http(seen.status, JPEG if there else b"", "image/jpeg", {})
+
+    def _answer_api(self, path: str, headers: Heads, raw: bytes) -> bytes | None:
+        body: Json = {}
+        with suppress(ValueError, TypeError):
+            body = dict(json.loads(raw))
+        graphql, document = path == "/graphql", Document(str(body.get("query")))
+        kinds = {"/v1/text_to_image": "submit", "/graphql": document.kind}
+        kind = kinds.get(path, "poll" if path.startswith("/v1/generations/") else "other")
+        name, right = ("authorization", f"Bearer {self.key}") if graphql else ("x-api-key", self.key)
+        known = headers.get(name) == right
+        units = 1 if self.ways.aliases_count_as_one else max(1, len(document.fields))
+        units = units if known and (kind != "poll" or self.ways.polls_count) else 0
+        admitted = self._admit(units)
+        seen, odd = self._saw(kind, headers, units, [])
+        if odd is not None and odd != "cut-after":
+            return odd if isinstance(odd, bytes) else None
+        key = headers.get("idempotency-key")
+        try:
+            if not known:
+                raise RefusedError(401, "Unauthorized: missing or invalid API key")
+            if not admitted:
+                raise RefusedError(429, "Too Many Requests: rate limit exceeded (requests per minute)")
+            if graphql:
+                seen.meant, told = self._run(document, body.get("variables"), key, seen.ids)
+            elif kind == "submit":
+                seen.meant, told = 200, self._submit("generateImage", body, key, 0, seen.ids)
+            else:
+                seen.meant, told = 200, self._look(path.rpartition("/")[2], seen.ids)
+        except RefusedError as refused:
+            seen.meant, told = refused.status, {"errors": [refused.error]}
+        status = 200 if graphql and (self.ways.errors_with_200 or seen.meant == 404) else seen.meant
+        seen.status = 0 if odd else status
+        limits = self._rate_headers() if known else {}
+        return None if odd else http(status, json.dumps(told).encode(), "application/json", limits)
+
+    def _run(self, document: Document, given: Any, key: str | None, ids: list[str]) -> tuple[int, Json]:
+        variables: Json = given if isinstance(given, dict) else {}
+        if fault := document.fault(self.ways):
+            raise RefusedError(400, fault)
+        if document.asks:
+            return 200, {"data": introspected(document, variables, self.ways)}
+        data, errors, worst = Json(), list[Json](), 200
+        for place, (key_asked, name, arguments, below) in enumerate(document.fields):
+            spelled = self.ways.answer_key != "generate" and key_asked in ("generate", "generateImage")
+            shown = self.ways.answer_key if spelled and key_asked == name else key_asked
+            data[shown], (value,) = None, (variables.get(variable) for variable in arguments.values())
+            try:
+                makes = document.kind == "submit"
+                full = self._submit(name, value, key, place, ids) if makes else self._look(str(value), ids)
+                data[shown] = {as_key: full[part] for as_key, part in below}
+            except RefusedError as refused:
+                if len(document.fields) == 1 and refused.status != 404:
+                    raise
+                worst = refused.status
+                errors.append({**refused.error, "path": [shown]})
+        return 200 if any(data.values()) else worst, {"data": data} | ({"errors": errors} if errors else {})
+
+    def _look(self, asked: str, ids: list[str]) -> Json:
+        ids.append(asked)
+        if asked not in self.jobs:
+            raise RefusedError(404, f"Not Found: no generation {asked}")
+        return self._rendered(self.jobs[asked], self._now())
+
+    def _submit(self, mutation: str, given: Any, key: str | None, place: int, ids: list[str]) -> Json:
+        """Make a job or answer for a key seen before; `place` tells apart the jobs of one request."""
+        before = self._keys.get((key, place)) if key and self.ways.keys_honoured else None
+        if before and self.ways.conflict_on_replay:
+            named = {"id": before.id} if self.ways.conflict_names_job else {}
+            raise RefusedError(409, "Conflict: this Idempotency-Key was used before", **named)
+        job = self._keys[key, place] = before or self._made(self._checked(mutation, given), key)
+        ids.append(job.id)
+        return self._rendered(job, job.created if before else self._now())
+
+    def _made(self, shown: Json, key: str | None) -> Job:
+        now, day = self._now(), self._wall() // 86400
+        if self.jobs_per_day is not None and self._counts[day] >= self.jobs_per_day:
+            raise RefusedError(429, "Too Many Requests: jobs per day exceeded")
+        ends = sorted((job.ends for job in self.jobs.values() if job.ends > now), reverse=True)
+        # A queued job starts when, of those before it, the `concurrent_jobs`th from the last ends.
+        starts = ends[self.concurrent_jobs - 1] if len(ends) >= self.concurrent_jobs else now
+        if starts > now and self.ways.over_concurrency == "refuse":
+            raise RefusedError(429, "Too Many Requests: concurrent jobs exceeded")
+        nth = len(self.jobs) + 1
+        lasts = self.seconds(nth) if callable(self.seconds) else self.seconds
+        pixels = shown["width"] * shown["height"]
+        cost = (10, 20, 30, 50)[sum(pixels > side * side for side in (512, 1024, 2048))]
+        created_at = strftime(ISO, gmtime(self._wall()))
+        shown |= {"id": f"plain{nth:05d}", "creditCost": cost, "createdAt": created_at}
+        job = self.jobs[shown["id"]] = Job(shown["id"], now, starts + lasts, key, cost, shown)
+        self._counts[day] += 1
+        return job
+
+    def _checked(self, mutation: str, given: Any) -> Json:
+        """What an answer shows of the input; raises the 400 for an input that does not fit its type."""
+        types, given = TYPES[MUTATIONS[mutation]], given if isinstance(given, dict) else {}
+        given = {name: value for name, value in given.items() if value is not None}
+        wrong = [name for name in types if types[name][-1] == "!" and name not in given]
+        fits = {name: SCALARS[of.rstrip("!")].split() for name, of in types.items()}
+        wrong += [name for name in given if type(given[name]).__name__ not in fits.get(name, ())]
+        if wrong:
+            raise RefusedError(400, f"Bad Request: of {MUTATIONS[mutation]}, what is wrong is {wrong}")
+        inner, options = given.get("input", given), given.get("options") or given
+        kind, text = given.get("type", "IMAGE"), inner.get("text", given.get("prompt"))
+        sizes = [options.get(name, 1024) for name in ("width", "height")]
+        if (kind == "IMAGE" and not text) or any(type(size) is not int or size <= 0 for size in sizes):
+            raise RefusedError(400, "Bad Request: an image needs a text, a size is a positive whole number")
+        shown = {"type": kind, "provider": given.get("provider") or given.get("service")}
+        shown |= {"__typename": "Generation", "webhookUrl": {**inner, **options, **given}.get("webhookUrl")}
+        return shown | {"width": sizes[0], "height": sizes[1], "duration": None, "audioUrl": None}
+
+    def _rendered(self, job: Job, at: float) -> Json:
+        done = at >= job.ends
+        url = f"{self.outputs_url}/outputs/{job.id}.jpg" if done else None
+        urls = {"url": url, "videoUrl": url if job.shown["type"] in ("VIDEO", "AVATAR") else None}
+        metadata = {name: job.shown[name] for name in ("duration", "width", "height")}
+        return {**job.shown, **urls, "status": "completed" if done else "processing", "metadata": metadata}
+
+    def _admit(self, units: int) -> bool:
+        """Whether the last 60 seconds have room for `units` more; a refused request takes none of it."""
+        while self._foreign_next <= self._now():
+            self._window.append(self._foreign_next)
+            self._foreign_next += self._foreign_step
+        self._window = [at for at in self._window if at > self._now() - 60 + SLACK]
+        admitted = not units or len(self._window) + units <= self.requests_per_minute
+        self._window += [self._now()] * units * admitted
+        return admitted
+
+    def _rate_headers(self) -> Json:
+        ahead = (self._window[0] if self._window else self._now()) + 60 - self._now() - SLACK
+        # Rounded up: who waits until the moment told must not come too early.
+        wall, millis = math.ceil(self._wall() + ahead), math.ceil((self._wall() + ahead) * 1000)
+        resets: Json = {"epoch_s": wall, "epoch_ms": millis, "seconds": math.ceil(ahead)}
+        resets["iso"] = strftime(ISO, gmtime(wall))
+        left = max(0, self.requests_per_minute - len(self._window))
+        told = {"Limit": self.requests_per_minute, "Remaining": left, "Reset": resets[self.ways.reset_unit]}
+        return {f"X-RateLimit-{name}": value for name, value in told.items() if self.ways.rate_headers}

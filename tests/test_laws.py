@@ -1,0 +1,202 @@
+"""The laws of the design, read from the source of every module."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "doitong_async"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# Bottom to top; a module imports what stands below it, or beside it on its own floor. The errors stand at
+# the bottom: the nouns are checked when they are built, and say so in errors of this library.
+FLOORS = [
+    ["errors", "catalog", "clock"],
+    ["types"],
+    ["events", "media", "files", "limits.plan", "limits.window", "transport.refusal"],
+    [
+        "transport.wire",
+        "transport.introspection",
+        "transport.retry",
+        "jobs.lifecycle",
+        "jobs.schedule",
+        "jobs.token",
+    ],
+    ["settings", "limits.gate"],
+    ["transport.graphql", "downloads", "result"],
+    ["calls", "jobs.inquiry", "jobs.watch"],
+    ["jobs.watcher", "jobs.job"],
+    ["runtime"],
+    ["client"],
+    ["testing", "cli", ""],
+]
+PURE = {
+    *("catalog", "errors", "events", "media", "types"),
+    *("transport.introspection", "transport.refusal", "transport.retry", "transport.wire"),
+    *("limits.plan", "limits.window"),
+    *("jobs.lifecycle", "jobs.schedule", "jobs.token"),
+}
+IMPURE_LIBRARIES = {"asyncio", "aiohttp", "gql", "time", "random", "secrets", "os", "socket"}
+KNOWS_GQL = {"transport.graphql"}
+KNOWS_AIOHTTP = {"transport.graphql", "downloads", "runtime"}
+# gql and aiohttp cost a quarter of a second: they are imported when a client opens, or a command runs.
+MAY_IMPORT_LATE = {
+    "client": {"doitong_async.runtime"},
+    "cli": {"doitong_async.testing", "doitong_async.emulator"},
+}
+NOBODYS_NAMES = {"utils", "helpers", "common", "base", "manager", "core"}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def is_emulator(path: Path) -> bool:
+    return name_of(path).split(".")[0] == "emulator"
+
+
+CLIENT = [path for path in MODULES if not is_emulator(path)]
+EMULATOR = [path for path in MODULES if is_emulator(path)]
+by_name = pytest.mark.parametrize("path", MODULES, ids=name_of)
+by_client_name = pytest.mark.parametrize("path", CLIENT, ids=name_of)
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imports(path: Path, *, typing_too: bool = True) -> Iterator[tuple[str, ast.AST]]:
+    """Yield every imported module by its full name, with the statement; a package's member as a module."""
+    tree = tree_of(path)
+    only_typing = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if not typing_too and id(node) in only_typing:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            assert node.module is not None
+            for alias in node.names:
+                is_module = (
+                    (PACKAGE.parent / (node.module + "." + alias.name).replace(".", "/"))
+                    .with_suffix(".py")
+                    .exists()
+                )
+                yield (f"{node.module}.{alias.name}" if is_module else node.module), node
+
+
+def floor_of(name: str) -> int:
+    return next(number for number, floor in enumerate(FLOORS) if name in floor)
+
+
+@by_client_name
+def test_every_module_of_the_client_has_its_floor(path: Path) -> None:
+    """A new module is given a place in the house; a package's `__init__` is only a doorplate."""
+    name = name_of(path)
+    if path.name == "__init__.py" and name:
+        assert not list(imports(path))
+    else:
+        assert any(name in floor for floor in FLOORS)
+
+
+@by_client_name
+def test_imports_run_downwards(path: Path) -> None:
+    """A module imports only from floors below it, or its own; the emulator is imported by the top alone."""
+    name = name_of(path)
+    if path.name == "__init__.py" and name:
+        pytest.skip("a doorplate, which the test above shows to import nothing")
+    for imported, _ in imports(path, typing_too=False):
+        if imported.startswith("doitong_async.emulator"):
+            assert name in FLOORS[-1]
+        elif imported.startswith("doitong_async."):
+            assert floor_of(imported.removeprefix("doitong_async.")) <= floor_of(name), imported
+
+
+def test_there_is_no_circle() -> None:
+    """No module imports itself by way of others, at run time."""
+    graph = {
+        name_of(path): {name.removeprefix("doitong_async.") for name, _ in imports(path, typing_too=False)}
+        for path in CLIENT
+    }
+
+    def reach(start: str) -> set[str]:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            fresh = (graph.get(todo.pop(), set()) & graph.keys()) - seen
+            seen |= fresh
+            todo += fresh
+        return seen
+
+    assert [name for name in graph if name and name in reach(name)] == []
+
+
+@by_name
+def test_no_import_is_hidden_in_a_function(path: Path) -> None:
+    """Imports stand at the top, but for the few that are late for their cost."""
+    late = {
+        imported
+        for imported, node in imports(path)
+        for function in ast.walk(tree_of(path))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) and node in ast.walk(function)
+    }
+    assert late <= MAY_IMPORT_LATE.get(name_of(path), set())
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_the_pure_decide_without_the_world(name: str) -> None:
+    """No loop, no socket, no clock, no chance: these come in as arguments."""
+    path = PACKAGE / (name.replace(".", "/") + ".py")
+    assert {imported.partition(".")[0] for imported, _ in imports(path)} & IMPURE_LIBRARIES == set()
+
+
+@by_client_name
+def test_gql_and_aiohttp_stand_where_they_may(path: Path) -> None:
+    """One file knows gql; aiohttp is known where bytes are sent."""
+    libraries = {imported.partition(".")[0] for imported, _ in imports(path, typing_too=False)}
+    assert "gql" not in libraries or name_of(path) in KNOWS_GQL
+    assert "aiohttp" not in libraries or name_of(path) in KNOWS_AIOHTTP
+
+
+@pytest.mark.parametrize("path", EMULATOR, ids=name_of)
+def test_the_emulator_shares_nothing_with_the_client(path: Path) -> None:
+    """Shared code would hide shared mistakes."""
+    ours = {imported for imported, _ in imports(path) if imported.startswith("doitong_async")}
+    assert all(imported.startswith("doitong_async.emulator") for imported in ours)
+
+
+@by_name
+def test_a_module_opens_with_one_sentence(path: Path) -> None:
+    """The first paragraph of the docstring is one sentence that says what the module is for."""
+    first = (ast.get_docstring(tree_of(path)) or "").split("\n\n")[0]
+    assert first.endswith((".", ":"))
+    assert len(first) > 20
+
+
+@by_name
+def test_a_module_is_short_and_named_for_what_it_is(path: Path) -> None:
+    """Past 400 lines it is split by noun; nobody's names are not names."""
+    assert len(path.read_text().splitlines()) <= 400
+    assert not NOBODYS_NAMES & set(name_of(path).split("."))
+
+
+@by_name
+def test_functions_fit_on_a_screen(path: Path) -> None:
+    """Sixty lines, docstring included."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            documented = len((ast.get_docstring(node) or "").splitlines())
+            assert length - documented <= 60, f"{node.name} has {length} lines"
