@@ -88,6 +88,7 @@ class Submits:
                 if answer.kind is Kind.NOT_SENT:
                     turn.unsent()
                 return answer
+            self._gate.heed(answer.headers)
             return wire.read_submit(answer)
         finally:
             turn.answered()

@@ -1,21 +1,21 @@
 """Every way it can fail, with what each means for the job and the money, and what to do.
 
 DoitongError
-├── ConfigurationError (ValueError)     a setting is wrong; nothing was sent, or jobs stay alive
-├── BadRequestError (ValueError)        the request is wrong: found here, or HTTP 400
-├── AuthenticationError                 HTTP 401
-├── InsufficientCreditsError            HTTP 402
-├── RateLimitError                      a wait that the caller bounded was too long
-│   └── DailyLimitError                 no more jobs today
-├── ServerError                         HTTP 5xx, tries spent
-├── ConnectionFailedError               no answer, tries spent, nothing was sent
-├── ProtocolError                       an answer that cannot be understood
-├── SubmitOutcomeUnknownError           sent, and it is not known whether a job was made
-├── JobFailedError                      the service says that the job failed
-├── JobTimeoutError (TimeoutError)      the wait ended, the job goes on
-├── JobNotFoundError                    the service does not know the job
-├── ClientClosedError                   the client is closed, or was never opened
-└── DownloadError                       the output could not be fetched or written
+├── ConfigurationError (ValueError)          a setting is wrong; nothing was sent, or jobs stay alive
+├── BadRequestError (ValueError)             the request is wrong: found here, or HTTP 400
+├── AuthenticationError                      HTTP 401
+├── InsufficientCreditsError                 HTTP 402
+├── RateLimitError                           a wait that the caller bounded was too long
+│   └── DailyLimitError                      no more jobs today
+├── ServerError                              HTTP 5xx, tries spent
+├── ConnectionFailedError (ConnectionError)  no answer, tries spent, nothing was sent
+├── ProtocolError                            an answer that cannot be understood
+├── SubmitOutcomeUnknownError                sent, and it is not known whether a job was made
+├── JobFailedError                           the service says that the job failed
+├── JobTimeoutError (TimeoutError)           the wait ended, the job goes on
+├── JobNotFoundError                         the service does not know the job
+├── ClientClosedError                        the client is closed, or was never opened
+└── DownloadError                            the output could not be fetched or written
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class DoitongError(Exception):
         code: `extensions.code` of the answer.
     """
 
-    outcome: ClassVar[str] = ""
+    outcome: str = ""
     """What happened to the job and to the money."""
     advice: ClassVar[str] = ""
     """What to do next."""
@@ -184,6 +184,8 @@ class ConnectionFailedError(DoitongError, ConnectionError):
     def __init__(self, message: str = "", *, sent: bool = False, **facts: Any) -> None:
         super().__init__(message, **facts)
         self.sent = sent
+        if sent:
+            self.outcome = "It is not known whether the request arrived."
 
 
 class ProtocolError(DoitongError):

@@ -38,7 +38,7 @@ class JobFinished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotExpired:
-    """A job held its slot for its greatest age without being seen to end; it is no longer watched."""
+    """A job held its slot for its greatest age without being seen to end; unless awaited, it is let go."""
 
     job_id: str
     seconds: float

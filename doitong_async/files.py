@@ -54,7 +54,7 @@ class _Part:
 
     def __init__(self, place: Path) -> None:
         self._place = place
-        self._path = place.with_name(f".{place.name[:80]}.{secrets.token_hex(6)}.part")
+        self._path = place.with_name(f".{place.name[:40]}.{secrets.token_hex(6)}.part")
         self._file: BinaryIO | None = None
 
     def open(self) -> None:
@@ -86,7 +86,10 @@ async def _in_thread(work: Callable[[], None], path: Path) -> None:
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        while not task.done():
+            # However often it is cancelled: a thread that is left alone would leave its file behind.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
         raise
     except OSError as error:
         raise DownloadError(f"{path} cannot be written: {error.strerror or error}.") from error

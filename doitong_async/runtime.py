@@ -49,7 +49,7 @@ class Runtime:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=settings.trust_env,
         )
-        self.gate = Gate(settings.plan)
+        self.gate = Gate(settings.plan, plan_is_assumed=settings.plan_is_assumed)
         self.transport = GraphQLTransport(
             base_url=settings.base_url,
             api_key=settings.api_key,

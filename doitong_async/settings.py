@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 import os
 import ssl
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from doitong_async import catalog
-from doitong_async.errors import ConfigurationError
+from doitong_async.errors import BadRequestError, ConfigurationError
 from doitong_async.limits.plan import Plan
 from doitong_async.transport.wire import StatusOperation
+from doitong_async.types import checked_side
 
 DEFAULT_BASE_URL: Final = "https://api.doitong.com"
 SHORTEST_INTERVAL: Final = 2.0
@@ -41,6 +42,11 @@ class Options:
         _check_seconds("poll_interval", self.poll_interval, least=SHORTEST_INTERVAL)
         if self.slot_timeout is not None:
             _check_seconds("slot_timeout", self.slot_timeout, least=0.0)
+        for name in ("width", "height"):
+            try:
+                checked_side(name, getattr(self, name))
+            except BadRequestError as error:
+                raise ConfigurationError(error.message) from None
         if not isinstance(self.provider, str) or not self.provider.strip():
             raise ConfigurationError(f"provider is {self.provider!r}; expected a word such as 'flux-pro'.")
 
@@ -113,22 +119,25 @@ def _checked_key(key: object) -> str:
     return key
 
 
-def _checked_url(url: object, allow_insecure_http: bool) -> str:
-    try:
-        parts = urlsplit(url) if isinstance(url, str) else None
-        host, _ = (parts.hostname, parts.port) if parts else (None, None)
-    except ValueError:
-        parts = host = None
-    if parts is None or parts.scheme not in ("http", "https") or not host:
+def _checked_url(url: str, allow_insecure_http: bool) -> str:
+    if not isinstance(url, str) or not url.isprintable() or " " in url:
         raise ConfigurationError(f"base_url is {url!r}; expected a root such as {DEFAULT_BASE_URL!r}.")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ConfigurationError(
-            "base_url has a user, a query or a fragment; expected only scheme, host and path."
-        )
+    if "@" in url:
+        # Before any message that shows it.
+        raise ConfigurationError("base_url has a user or a password; expected only scheme, host and path.")
+    try:
+        parts = urlsplit(url)
+        is_root = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_root = False
+    if not is_root:
+        raise ConfigurationError(f"base_url is {url!r}; expected a root such as {DEFAULT_BASE_URL!r}.")
+    if parts.query or parts.fragment:
+        raise ConfigurationError("base_url has a query or a fragment; expected only scheme, host and path.")
     root = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
     if root.endswith("/graphql"):
         raise ConfigurationError(f"base_url is {url!r}; expected the root, without /graphql, which is added.")
-    if parts.scheme == "http" and not is_loopback(host) and not allow_insecure_http:
+    if parts.scheme == "http" and not is_loopback(parts.hostname) and not allow_insecure_http:
         raise ConfigurationError(
             f"base_url is {url!r}: over plain http the API key can be read on the way. "
             "Use https, or allow_insecure_http=True if that is really meant."
@@ -147,8 +156,8 @@ def _checked_plan(plan: object) -> Plan:
 
 
 def _check_seconds(name: str, value: float, *, least: float) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if is_number and value > 0 and value >= least:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and value > 0 and least <= value <= sys.float_info.max:
         return
     bound = f"at least {least:g}" if least else "above zero"
     raise ConfigurationError(f"{name} is {value!r}; expected seconds, a finite number {bound}.")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import operator
 import warnings
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -162,7 +162,7 @@ class GenerateRequest:
 
     def __post_init__(self) -> None:
         for name in ("width", "height"):
-            object.__setattr__(self, name, _checked_side(name, getattr(self, name)))
+            object.__setattr__(self, name, checked_side(name, getattr(self, name)))
         for name in ("provider", "version", "quality", "type"):
             _check_word(name, getattr(self, name))
         for name in ("input", "options"):
@@ -178,15 +178,22 @@ class GenerateRequest:
 
     def with_defaults(self, *, provider: str, width: int | None, height: int | None) -> GenerateRequest:
         """Return the request with what it leaves open filled in; a size only where a picture is made."""
-        name = self.provider or provider
-        media = self.type or catalog.type_of(name)
-        if media == MediaType.IMAGE:
-            taken = self.options or {}
-            width = self.width if self.width is not None or "width" in taken else width
-            height = self.height if self.height is not None or "height" in taken else height
-        else:
-            width, height = self.width, self.height
-        return dataclasses.replace(self, provider=name, type=media, width=width, height=height)
+        if self.provider is None:
+            _advise_on_version(provider, self.version)
+        filled = copy(self)
+        _fill(filled, "provider", provider)
+        _fill(filled, "type", catalog.type_of(filled.provider or provider))
+        if filled.type == MediaType.IMAGE:
+            for side, pixels in (("width", width), ("height", height)):
+                if side not in (self.options or {}):
+                    _fill(filled, side, pixels)
+        return filled
+
+
+def _fill(request: GenerateRequest, name: str, value: object) -> None:
+    # Past the checks of a new request: all of it was checked before, and thousands pass here.
+    if getattr(request, name) is None:
+        object.__setattr__(request, name, value)
 
 
 def as_request(prompt: str | GenerateRequest | None, **fields: Any) -> GenerateRequest:
@@ -203,7 +210,12 @@ def as_request(prompt: str | GenerateRequest | None, **fields: Any) -> GenerateR
     return prompt
 
 
-def _checked_side(name: str, value: object) -> int | None:
+def checked_side(name: str, value: object) -> int | None:
+    """Return a width or height in pixels, or None for none.
+
+    Raises:
+        BadRequestError: if it is no whole number of pixels that a picture could have.
+    """
     if value is None:
         return None
     try:
@@ -227,10 +239,11 @@ def _checked_json(name: str, value: object) -> dict[str, JsonValue] | None:
         raise BadRequestError(f"{name} is a {value.__class__.__name__}; expected a mapping with string keys.")
     try:
         # A copy, so that what was checked is what is sent, whatever the caller does with theirs.
-        copy: dict[str, JsonValue] = json.loads(json.dumps(dict(value), allow_nan=False))
+        text = json.dumps(dict(value), allow_nan=False, ensure_ascii=False)
+        same: dict[str, JsonValue] = json.loads(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise BadRequestError(f"{name} cannot be written as JSON: {error}.") from None
-    return copy
+    return same
 
 
 def _check_prompt(prompt: object, more: Mapping[str, JsonValue] | None) -> None:

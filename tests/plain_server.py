@@ -25,6 +25,7 @@ JPEG = base64.b64decode(
     "Z2hnPk1xeXBkeFxlZ2P/wAALCAABAAEBAREA/8QAFAABAAAAAAAAAAAAAAAAAAAAAP/EABQQAQAAAAAAAAAAAAAAAAAAAAD/2gAI"
     "AQEAAD8AP//Z"
 )
+HANG = b"hang"  # as raw bytes of a script: the request is read and never answered
 SLACK = 1e-6  # float sums such as (t + 60) - 60 must not decide a refusal
 _SCHEMA = {
     "GenerateInput": "type:String! provider:String! input:JSON! options:JSON webhookUrl:String",
@@ -36,7 +37,6 @@ _SCHEMA = {
 TYPES = {name: dict(part.split(":") for part in parts.split()) for name, parts in _SCHEMA.items()}
 MUTATIONS = {"generate": "GenerateInput", "generateImage": "ImageGenerationInput"}
 SCALARS = {"ID": "str", "String": "str", "Int": "int", "Float": "float int", "JSON": "dict", "Boolean": ""}
-ISO = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Job:
 
 @dataclass
 class Seen:
-    """One request: `status` as sent (0: cut), `meant` by the table, `counts` in units of the window."""
+    """One request: `status` as sent (0: cut, or raw bytes), `meant` by the table, `counts` in the window."""
 
     at: float
     kind: str
@@ -100,9 +100,9 @@ class RefusedError(Exception):
 class Document:
     """A GraphQL document read by regular expressions; one that cannot be read has no fields."""
 
-    NAME = r"(?:(\w++)\s*:\s*)?(\w++)\s*"
-    FIELD = NAME + r"(?:\(([^()]*)\))?\s*(?:\{([^{}]*)\})?\s*"
-    WHOLE = rf"\s*(query|mutation)?\s*\w*\s*(?:\(([^()]*)\))?\s*\{{\s*((?:{FIELD})+)\}}\s*"
+    NAME = r"(?:(\w++)\s*+:\s*+)?(\w++)\s*+"
+    FIELD = NAME + r"(?:\(([^()]*)\))?\s*+(?:\{([^{}]*)\})?\s*+"
+    WHOLE = rf"\s*+(query|mutation)?\s*+\w*\s*+(?:\(([^()]*)\))?\s*+\{{\s*+((?:{FIELD})+)\}}\s*+"
     FRAGMENT = r"\bfragment\s+(\w+)\s+on\s+\w+\s*\{([^{}]*)\}"
 
     def __init__(self, text: str) -> None:
@@ -168,9 +168,9 @@ def introspected(document: Document, variables: Json, ways: Ways) -> Json:
 
 def http(status: int, body: bytes, content: str, headers: Json) -> bytes:
     """The bytes of an HTTP answer."""
-    headers = {"Content-Type": content, "Content-Length": len(body), **headers}
+    head = f"HTTP/1.1 {status} \r\nContent-Type: {content}\r\nContent-Length: {len(body)}\r\n"
     told = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"HTTP/1.1 {status} \r\n{told}\r\n".encode() + body
+    return f"{head}{told}\r\n".encode() + body
 
 
 async def read_request(reader: StreamReader) -> tuple[str, Heads, bytes]:
@@ -184,7 +184,7 @@ async def read_request(reader: StreamReader) -> tuple[str, Heads, bytes]:
 class PlainServer:
     """The server, open inside `async with`; `seconds` is a job's length, or that of the nth job from 1.
 
-    For the nth request of a kind `script` gives what to do instead of, or ("cut-after") having handled it.
+    `script(kind, nth)`: raw bytes or "cut" instead of handling a request, "cut-after" handling it, or None.
     """
 
     ways: Ways = Ways()
@@ -202,8 +202,7 @@ class PlainServer:
         self._keys: dict[tuple[str | None, int], Job] = {}
         self._window: list[float] = []
         self._foreign_next, self._foreign_step = math.inf, math.inf
-        self._connections: list[asyncio.Task[Any]] = []
-        self._listening: list[asyncio.Server] = []
+        self._listening, self._connections = list[asyncio.Server](), list[Any]()
 
     async def __aenter__(self) -> PlainServer:
         self._now = asyncio.get_running_loop().time
@@ -242,10 +241,11 @@ class PlainServer:
         self._foreign_next = self._now() + self._foreign_step
 
     async def _converse(self, answer: Answer, reader: StreamReader, writer: StreamWriter) -> None:
-        if task := asyncio.current_task():
-            self._connections.append(task)
+        self._connections.append(asyncio.current_task())
         with suppress(EOFError, OSError, asyncio.CancelledError):
             while raw := answer(*await read_request(reader)):
+                if raw == HANG:
+                    await asyncio.Event().wait()
                 writer.write(raw)
                 await writer.drain()
                 head, _, body = raw.partition(b"\r\n\r\n")
@@ -350,9 +350,8 @@ class PlainServer:
             raise RefusedError(429, "Too Many Requests: concurrent jobs exceeded")
         nth = len(self.jobs) + 1
         lasts = self.seconds(nth) if callable(self.seconds) else self.seconds
-        pixels = shown["width"] * shown["height"]
-        cost = (10, 20, 30, 50)[sum(pixels > side * side for side in (512, 1024, 2048))]
-        created_at = strftime(ISO, gmtime(self._wall()))
+        cost = (10, 20, 30, 50)[sum(shown["width"] * shown["height"] > side**2 for side in (512, 1024, 2048))]
+        created_at = strftime("%FT%TZ", gmtime(self._wall()))
         shown |= {"id": f"plain{nth:05d}", "creditCost": cost, "createdAt": created_at}
         job = self.jobs[shown["id"]] = Job(shown["id"], now, starts + lasts, key, cost, shown)
         self._counts[day] += 1
@@ -395,10 +394,9 @@ class PlainServer:
 
     def _rate_headers(self) -> Json:
         ahead = (self._window[0] if self._window else self._now()) + 60 - self._now() - SLACK
-        # Rounded up: who waits until the moment told must not come too early.
-        wall, millis = math.ceil(self._wall() + ahead), math.ceil((self._wall() + ahead) * 1000)
-        resets: Json = {"epoch_s": wall, "epoch_ms": millis, "seconds": math.ceil(ahead)}
-        resets["iso"] = strftime(ISO, gmtime(wall))
+        wall = self._wall() + ahead  # rounded up below: who waits until then must not come too early
+        resets = {"epoch_s": math.ceil(wall), "epoch_ms": math.ceil(wall * 1000), "seconds": math.ceil(ahead)}
+        reset = resets.get(self.ways.reset_unit, strftime("%FT%TZ", gmtime(math.ceil(wall))))
         left = max(0, self.requests_per_minute - len(self._window))
-        told = {"Limit": self.requests_per_minute, "Remaining": left, "Reset": resets[self.ways.reset_unit]}
+        told = {"Limit": self.requests_per_minute, "Remaining": left, "Reset": reset}
         return {f"X-RateLimit-{name}": value for name, value in told.items() if self.ways.rate_headers}

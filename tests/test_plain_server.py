@@ -124,7 +124,7 @@ async def test_errors_both_ways(with_200: bool) -> None:
             await client.ask(CREATE, input={**INPUT, "options": {"width": -1}}),
             await client.ask(CREATE, input={**INPUT, "prompt": "elsewhere"}),
             await client.ask(LOOK, id="x"),
-            await client.ask("mutation {"),
+            await client.ask("mutation { " + "a: generate(input: 1) { id } " * 500),
             await client.ask(CREATE, input=INPUT),
         ]
     assert [status for status, _ in said] == [200] * 6 if with_200 else [401, 400, 400, 400, 400, 429]

@@ -20,6 +20,8 @@ from doitong_async.emulator.world import OverConcurrency, World
 
 LARGEST_BODY = 1 << 20
 _KEEP_ALIVE = 3600.0
+# A client of a large plan opens hundreds of connections at once; past the backlog each would wait a second.
+_BACKLOG = 4096
 
 
 class Emulator:
@@ -96,7 +98,7 @@ class Emulator:
             )
             self._runners.append(runner)
             await runner.setup()
-            await web.TCPSite(runner, self._host, port).start()
+            await web.TCPSite(runner, self._host, port, backlog=_BACKLOG).start()
 
     async def stop(self) -> None:
         """Close both ports and every connection."""

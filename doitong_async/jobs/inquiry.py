@@ -135,7 +135,9 @@ class Inquiry:
         turn = turn or await self._gate.turn(Priority.LOOK)
         try:
             answer = await self._transport.send(document, variables, timeout=timeout)
-            if isinstance(answer, Refusal) and answer.kind is Kind.NOT_SENT:
+            if isinstance(answer, Answer):
+                self._gate.heed(answer.headers)
+            elif answer.kind is Kind.NOT_SENT:
                 turn.unsent()
             return answer
         finally:

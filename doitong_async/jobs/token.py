@@ -54,7 +54,7 @@ def read_ref(id_or_token: str) -> JobRef:
         raw = base64.b64decode(match[2] + "=" * (-len(match[2]) % 4), altchars=b"-_", validate=True)
         fields = json.loads(raw)
         return _ref_of(fields)
-    except (binascii.Error, ValueError, KeyError, TypeError, AttributeError):
+    except (binascii.Error, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BadRequestError("The token is damaged; give job.token whole, or the bare job.id.") from None
 
 
@@ -66,5 +66,5 @@ def _ref_of(fields: dict[str, object]) -> JobRef:
         job_id,
         kind if isinstance(kind, str) else None,
         provider if isinstance(provider, str) else None,
-        at if isinstance(at, int) else None,
+        at if type(at) is int else None,
     )

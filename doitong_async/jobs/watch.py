@@ -29,6 +29,7 @@ class Watch:
         "begun",
         "due",
         "epoch",
+        "expiry",
         "failure",
         "last",
         "lease",
@@ -54,6 +55,7 @@ class Watch:
         self.options = options
         self.lease = lease
         self.due = submitted + options.poll_interval
+        self.expiry: asyncio.TimerHandle | None = None
         self.failure: str | None = None
         self.loss: MakeError | None = None
         self._waiters: set[asyncio.Future[MakeError | bool]] | None = None

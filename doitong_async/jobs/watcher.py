@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from doitong_async.errors import ClientClosedError, ConfigurationError, JobNotFoundError
@@ -48,19 +49,18 @@ class Watcher:
 
     def add(self, watch: Watch) -> None:
         """Begin to watch a job; one that is over already is never asked for."""
-        self._watches[watch.last.id] = watch
-        self._notify(StatusSeen(job_id=watch.last.id, status=watch.last.status))
-        self._warn_of_odd_word(watch.last.status)
+        self._begin(watch)
+        if watch.submitted == watch.begun:
+            # The status of a job that is taken up is assumed until the first look.
+            self._tell_status(watch)
         self._follow(watch)
-        self._changed.set()
 
     def resume(self, watch: Watch) -> None:
         """Watch a job again that was given up at its greatest age; it takes a slot without queueing."""
         if not watch.is_ended and watch.last.id not in self._watches:
             watch.lease = self._gate.slot_at_once()
             watch.begun = self._loop.time()
-            self._watches[watch.last.id] = watch
-            self._changed.set()
+            self._begin(watch)
 
     def check(self) -> None:
         """Raise what keeps this watcher from bringing any news.
@@ -82,8 +82,7 @@ class Watcher:
         if watch.last is before:
             return True
         if watch.last.status != before.status:
-            self._notify(StatusSeen(job_id=news.id, status=watch.last.status))
-            self._warn_of_odd_word(watch.last.status)
+            self._tell_status(watch)
         self._follow(watch)
         watch.wake()
         return True
@@ -98,7 +97,7 @@ class Watcher:
         report = await self._inquiry.look([watch.last.id], timeout=watch.options.poll_timeout)
         self._take(report)
         if report.refusal is not None:
-            raise report.refusal.error(job_id=watch.last.id)
+            raise report.refusal.error_of_look(watch.last.id)
         if report.missing:
             raise _not_found(watch)
         if watch.last.id not in self._watches and report.found:
@@ -112,9 +111,8 @@ class Watcher:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for watch in self:
-            watch.lease.release()
-            watch.wake(lambda watch=watch: _closed(watch))  # type: ignore[misc]  # mypy cannot type the default
-        self._watches.clear()
+            self._let_go(watch)
+            watch.wake(partial(_closed, watch))
 
     # What follows runs in the watcher's own task.
 
@@ -123,7 +121,6 @@ class Watcher:
             self._changed.clear()
             moment = self._next_moment()
             if moment is not None and moment <= self._loop.time():
-                self._expire_slots()
                 await self._tick()
                 continue
             timer = None if moment is None else self._loop.call_at(moment, self._changed.set)
@@ -132,18 +129,12 @@ class Watcher:
                 timer.cancel()
 
     def _next_moment(self) -> float | None:
-        watches = self._watches.values()
-        ages = (watch.begun + watch.options.lease_age for watch in watches)
         if self._stopped is not None:
-            return min(ages, default=None)
-        tick = schedule.next_tick(
-            (watch.due for watch in watches), last=self._last_tick, failures=self._failures
-        )
-        return None if tick is None else min(tick, *ages)
+            return None
+        due = (watch.due for watch in self._watches.values())
+        return schedule.next_tick(due, last=self._last_tick, failures=self._failures)
 
     async def _tick(self) -> None:
-        if self._stopped is not None:
-            return
         turn: Turn | None = await self._gate.turn(Priority.LOOK)
         # Chosen only now: whoever became ready while the turn was waited for joins for nothing.
         now = self._loop.time()
@@ -196,7 +187,7 @@ class Watcher:
         for watch in watches:
             watch.failure = refusal.message
             if refusal.kind is Kind.AUTHENTICATION:
-                watch.wake(lambda: refusal.error())
+                watch.wake(partial(refusal.error_of_look, watch.last.id))
 
     def _stop_looking(self, message: str) -> None:
         """The service cannot be asked: say so to everyone, and keep the jobs."""
@@ -208,7 +199,7 @@ class Watcher:
     def _miss(self, job_id: str) -> None:
         watch = self._watches.get(job_id)
         if watch is not None and watch.submitted + VISIBLE_WITHIN <= self._loop.time():
-            watch.loss = lambda: _not_found(watch)
+            watch.loss = partial(_not_found, watch)
             self._end(watch)
 
     def _follow(self, watch: Watch) -> None:
@@ -218,9 +209,19 @@ class Watcher:
         if watch.is_ended:
             self._end(watch)
 
-    def _end(self, watch: Watch) -> None:
+    def _begin(self, watch: Watch) -> None:
+        self._watches[watch.last.id] = watch
+        watch.expiry = self._loop.call_at(watch.begun + watch.options.lease_age, self._expire, watch)
+        self._changed.set()
+
+    def _let_go(self, watch: Watch) -> None:
         del self._watches[watch.last.id]
         watch.lease.release()
+        if watch.expiry is not None:
+            watch.expiry.cancel()
+
+    def _end(self, watch: Watch) -> None:
+        self._let_go(watch)
         watch.wake()
         self._notify(
             JobFinished(
@@ -231,27 +232,27 @@ class Watcher:
             )
         )
 
-    def _expire_slots(self) -> None:
-        now = self._loop.time()
-        for watch in self:
-            age = now - watch.begun
-            if watch.begun + watch.options.lease_age > now:
-                continue
+    def _expire(self, watch: Watch) -> None:
+        """The greatest age of a slot: it is free, whatever becomes of the job."""
+        seconds = self._loop.time() - watch.begun
+        if watch.lease.is_held:
             watch.lease.release()
-            if watch.is_awaited:
-                # Whoever waits longer than that is served on; the slot is free all the same.
-                watch.begun = now
-                continue
-            del self._watches[watch.last.id]
-            _log.warning(
-                "Job %s was not seen to end within %.0f s; its slot is free again. Its token: %s",
-                watch.last.id,
-                age,
-                watch.token,
-            )
-            self._notify(SlotExpired(job_id=watch.last.id, seconds=age))
+            self._notify(SlotExpired(job_id=watch.last.id, seconds=seconds))
+        if watch.is_awaited:
+            # Whoever waits longer than that is served on; it is asked again whether anybody does.
+            watch.expiry = self._loop.call_later(watch.options.lease_age, self._expire, watch)
+            return
+        self._let_go(watch)
+        _log.warning(
+            "Job %s was not seen to end within %.0f s; its slot is free again. Its token: %s",
+            watch.last.id,
+            seconds,
+            watch.token,
+        )
 
-    def _warn_of_odd_word(self, status: JobStatus) -> None:
+    def _tell_status(self, watch: Watch) -> None:
+        status = watch.last.status
+        self._notify(StatusSeen(job_id=watch.last.id, status=status))
         if not status.is_known and status not in self._odd_words:
             self._odd_words.add(status)
             _log.warning(

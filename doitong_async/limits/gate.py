@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from typing import Final, Generic, TypeVar
 
 from doitong_async.errors import ClientClosedError, RateLimitError
 from doitong_async.limits.plan import Plan
 from doitong_async.limits.window import Window
+
+_log: Final = logging.getLogger("doitong_async")
 
 OVERDUE_AFTER: Final = 4.0
 """Seconds that a look waits behind submits before it goes first: our choice, two documented ticks."""
@@ -30,6 +33,11 @@ class Lease:
 
     def __init__(self, give_back: Callable[[], None]) -> None:
         self._give_back: Callable[[], None] | None = give_back
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the slot was not given back yet."""
+        return self._give_back is not None
 
     def release(self) -> None:
         """Give the slot back; a second time changes nothing."""
@@ -112,8 +120,10 @@ class _Queue(Generic[T]):
 class Gate:
     """Keeps one key within its plan: `concurrent_jobs` slots, `requests_per_minute` turns."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, plan_is_assumed: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
+        self._plan = plan
+        self._plan_is_assumed = plan_is_assumed
         self._slots = plan.concurrent_jobs
         self._slots_taken = 0
         self._for_slot: _Queue[Lease] = _Queue()
@@ -160,6 +170,18 @@ class Gate:
     def pause(self, until: float) -> None:
         """Send nothing before this moment of the loop's clock: the service said so."""
         self._paused_until = max(self._paused_until, until)
+
+    def heed(self, headers: Mapping[str, str]) -> None:
+        """Take in what an answer's headers say of the limits."""
+        limit = headers.get("x-ratelimit-limit", "")
+        if self._plan_is_assumed and limit.isdecimal() and int(limit) > self._plan.requests_per_minute:
+            self._plan_is_assumed = False
+            _log.warning(
+                "No plan was given, so the limits of %r are kept; the service allows %s requests a minute. "
+                "Say plan=… or set DOITONG_PLAN to be as fast as the plan is.",
+                self._plan.name,
+                limit,
+            )
 
     def close(self) -> None:
         """Send away whoever waits; nothing of theirs was sent."""

@@ -76,9 +76,11 @@ class Plan:
             raise ConfigurationError(f"share({n!r}): expected a whole number of workers above zero.")
         limits = (self.requests_per_minute, self.concurrent_jobs, self.jobs_per_day)
         if any(limit is not None and limit < n for limit in limits):
+            day = "any number of" if self.jobs_per_day is None else f"{self.jobs_per_day:,}"
             raise ConfigurationError(
                 f"The plan {self.name!r} cannot be shared by {n} workers: it allows {self.concurrent_jobs} "
-                f"jobs at once and {self.requests_per_minute} requests a minute. Use fewer workers."
+                f"jobs at once, {self.requests_per_minute} requests a minute and {day} jobs a day. "
+                "Use fewer workers."
             )
         return dataclasses.replace(
             self,

@@ -168,6 +168,8 @@ _NOT_SENT: Final = (
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
     aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+    aiohttp.ServerFingerprintMismatch,
     aiohttp.ClientProxyConnectionError,
     aiohttp.ClientHttpProxyError,
 )

@@ -41,6 +41,13 @@ class Refusal:
     credits_required: float | None = None
     credits_available: float | None = None
 
+    def error_of_look(self, job_id: str) -> errors.DoitongError:
+        """Return the public error that says this of a look at a job, which changes nothing about it."""
+        error = self.error(job_id=job_id)
+        if self.kind is not Kind.NOT_FOUND:
+            error.outcome = "The job goes on: a look changes nothing about it, nor about its cost."
+        return error
+
     def error(self, *, idempotency_key: str | None = None, job_id: str | None = None) -> errors.DoitongError:
         """Return the public error that says this."""
         facts: dict[str, Any] = {
@@ -139,7 +146,7 @@ def refusal_of(status: int, headers: Mapping[str, str], body: object, excerpt: s
     An error is understood with HTTP 200 as with the status of the documented table: the code says most,
     then the status, then the message.
     """
-    error = _first_error(body)
+    error = next(iter(errors_in(body)), None)
     if error is None and 200 <= status < 300:
         return None
     fields = as_mapping(error)
@@ -164,12 +171,14 @@ def as_mapping(value: object) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _first_error(body: object) -> object:
+def errors_in(body: object) -> list[object]:
+    """Return what an answer says of failures: GraphQL's list, or one error as others spell it."""
     fields = as_mapping(body)
     listed = fields.get("errors")
     if isinstance(listed, list) and listed:
-        return listed[0]
-    return fields.get("error") or listed or None
+        return listed
+    alone = fields.get("error") or listed
+    return [alone] if alone else []
 
 
 def _kind(status: int, code: str | None, said: str | None) -> Kind:
@@ -187,8 +196,8 @@ def _kind(status: int, code: str | None, said: str | None) -> Kind:
 
 def _kind_of_code(code: str) -> Kind | None:
     word = code.strip().upper().replace("-", "_").replace(" ", "_")
-    if word.isdecimal():
-        return _STATUSES.get(int(word)) or (Kind.SERVER if word.startswith("5") else None)
+    if len(word) == 3 and word.isdecimal():
+        return _STATUSES.get(int(word)) or (Kind.SERVER if int(word) >= 500 else None)
     return _CODES.get(word) or next((kind for part, kind in _PARTS_OF_CODES if part in word), None)
 
 
@@ -206,7 +215,7 @@ def _named_job(body: object, extensions: Mapping[str, object]) -> str | None:
     data = as_mapping(as_mapping(body).get("data"))
     jobs = [as_mapping(value).get("id") for value in data.values()]
     named = [*jobs, *(extensions.get(name) for name in ("id", "jobId", "generationId"))]
-    return next((str(value) for value in named if isinstance(value, str | int) and str(value)), None)
+    return next((text for value in named if (text := _text(value)) is not None), None)
 
 
 def _text(value: object) -> str | None:

@@ -11,7 +11,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from doitong_async.errors import ConfigurationError
-from doitong_async.transport.refusal import Kind, Refusal, as_mapping, refusal_of
+from doitong_async.transport.refusal import Kind, Refusal, as_mapping, errors_in, refusal_of
 from doitong_async.types import GenerateRequest, Generation, JobStatus
 
 GENERATE: Final = (
@@ -152,10 +152,10 @@ def read_looks(answer: Answer, ids: Sequence[str]) -> Looks | Refusal:
     data = as_mapping(as_mapping(answer.body).get("data"))
     jobs = [job for value in _payloads(answer.body) if (job := read_generation(value)) is not None]
     found = {job.id: job for job in jobs if job.id in ids}
+    failed = _errors_by_alias(answer.body)
     if len(ids) == 1 and len(data) == 1:
         # A service that answers under a name of its own is understood where no other job can be meant.
-        data = {"j0": next(iter(data.values()))}
-    failed = _errors_by_alias(answer.body)
+        data, failed = {"j0": next(iter(data.values()))}, {"j0": errors_in(answer.body)}
     rest = {job_id: f"j{n}" for n, job_id in enumerate(ids) if job_id not in found}
     unanswered = [job_id for job_id, alias in rest.items() if alias not in data]
     if len(unanswered) == len(ids):
@@ -197,9 +197,8 @@ def _payloads(body: object) -> list[object]:
 
 def _errors_by_alias(body: object) -> dict[object, list[object]]:
     """Return the errors by the alias their path begins with; those without a path stand under None."""
-    errors = as_mapping(body).get("errors")
     by_alias: dict[object, list[object]] = {}
-    for error in errors if isinstance(errors, list) else []:
+    for error in errors_in(body):
         path = as_mapping(error).get("path")
         alias = path[0] if isinstance(path, list) and path and isinstance(path[0], str) else None
         by_alias.setdefault(alias, []).append(error)

@@ -1,0 +1,28 @@
+"""The command line: `doitong generate`, `doitong job`, `doitong emulator`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+_EXTRA = ("typer", "rich")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; `doitong --help` lists them.
+
+    Args:
+        arguments: those of the process by default.
+    """
+    try:
+        # Late, so that a missing extra is told, and not seen as a traceback.
+        from doitong_async.cli.app import run
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        sys.stderr.write("The command line needs typer and rich: pip install 'doitong-async[cli]'\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted. Nothing was sent.\n")
+        return 130
+    return run(sys.argv[1:] if arguments is None else arguments)

@@ -1,0 +1,10 @@
+"""Lets `python -m doitong_async.cli` do what `doitong` does."""
+
+from __future__ import annotations
+
+import sys
+
+from doitong_async.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,304 @@
+"""The commands and their options, as typer reads them and `--help` teaches them."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+import typer
+from typer.main import get_command
+
+from doitong_async.cli import emulation, work
+from doitong_async.cli.exits import MEANINGS, CommandError, Exit
+from doitong_async.cli.outputs import Place
+from doitong_async.cli.report import Failure, report_to, say_failure
+from doitong_async.cli.service import EMULATOR_PORT, Service
+from doitong_async.cli.story import Story
+from doitong_async.errors import DoitongError
+from doitong_async.types import as_request
+
+# What typer calls a wrong option is click's, which it brings along or not, depending on its version.
+_USAGE_ERROR: Final[Any] = typer.BadParameter.__base__
+
+
+@dataclass(slots=True)
+class Call:
+    """One run of the command line: what was typed, and the story once there is one."""
+
+    arguments: Sequence[str]
+    as_json: bool
+    story: Story | None = None
+
+    def begin(self, service: Service, place: Place, *, as_json: bool, idempotency_key: str | None) -> Story:
+        """Begin the story of a command."""
+        self.as_json = as_json
+        if as_json and place.is_stdout:
+            raise CommandError("-o - and --json both want the standard output; give one of them.")
+        report = report_to(sys.stderr if place.is_stdout else sys.stdout, as_json=as_json)
+        self.story = Story(
+            self.arguments, report, service, place, idempotency_key or secrets.token_urlsafe(24)
+        )
+        place.check()
+        return self.story
+
+    def failure(self, error: BaseException) -> Failure:
+        """Return what to say of whatever ended the command."""
+        if isinstance(error, DoitongError) and self.story is not None:
+            return self.story.failure(error)
+        if isinstance(error, CommandError):
+            return Failure(type="CommandError", message=str(error), end=error.end)
+        if isinstance(error, _USAGE_ERROR):
+            path = error.ctx.command_path if error.ctx else "doitong"
+            advice = f"See `{path} --help`."
+            return Failure(type="UsageError", message=error.format_message(), end=Exit.USAGE, advice=advice)
+        if self.story is not None:
+            return self.story.interruption()
+        return Failure(type="Interrupted", message="Interrupted. Nothing was sent.", end=Exit.INTERRUPTED)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    call = Call(arguments, as_json="--json" in options)
+    command = get_command(app)
+    try:
+        code = command.main(
+            args=list(arguments) or ["--help"], prog_name="doitong", standalone_mode=False, obj=call
+        )
+        if code != Exit.INTERRUPTED:
+            return int(code or Exit.OK) if arguments else Exit.USAGE
+        # This is what typer makes of a KeyboardInterrupt; older ones raise Abort.
+        failure = call.failure(KeyboardInterrupt())
+    except (CommandError, DoitongError, KeyboardInterrupt, typer.Abort, _USAGE_ERROR) as error:
+        failure = call.failure(error)
+    say_failure(failure, as_json=call.as_json)
+    return failure.end
+
+
+_EPILOG: Final = "\n".join(
+    (
+        "[bold]Try it without a key[/bold]",
+        'doitong generate "a futuristic city with flying cars" --emulator -o city.jpg',
+        "",
+        "[bold]Environment[/bold]",
+        "DOITONG_API_KEY   your API key, from here alone: arguments are seen by others",
+        "DOITONG_PLAN      free, starter or pro: the limits to keep; free by default",
+        "DOITONG_BASE_URL  another root than the service's, such as an emulator's",
+        "",
+        "[bold]Exit codes[/bold]",
+        *(f"{end.value:<5}{meaning}" for end, meaning in MEANINGS.items()),
+    )
+)
+_GENERATE_EXAMPLES: Final = r"""[bold]Examples[/bold]
+doitong generate "a red fox in the snow" -o fox.jpg
+doitong generate "a red fox" --provider flux-ultra --width 1920 -o pictures/
+doitong generate "waves" --provider kling --options '{"duration": 5}' --json
+echo "a red fox" | doitong generate - -o - > fox.jpg
+
+The key is read from DOITONG_API_KEY alone. Exit codes: doitong --help."""
+_JOB_EXAMPLES: Final = """[bold]Examples[/bold]
+doitong job dtj1.eyJpZCI6ImFiYzEyMyJ9 -o fox.jpg
+doitong job abc123 --json
+
+The key is read from DOITONG_API_KEY alone. Exit codes: doitong --help."""
+_EMULATOR_EXAMPLES: Final = """[bold]Examples[/bold]
+doitong emulator --plan pro --speed 10
+doitong emulator --port 0 --credits 5 --over-concurrency queue
+
+Copy the export line that it prints into another terminal: every command and
+program there then speaks to it."""
+
+app: Final = typer.Typer(
+    help="Pictures, video, avatars and speech from Doitong: every job paid once, and none lost.",
+    epilog=_EPILOG,
+    rich_markup_mode="rich",
+    # Tracebacks with locals could show the key.
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class PlanName(StrEnum):
+    """The plans of the documented table."""
+
+    FREE = "free"
+    STARTER = "starter"
+    PRO = "pro"
+
+
+class OverConcurrency(StrEnum):
+    """What the emulator does with a job over the plan's limit of jobs at once."""
+
+    REFUSE = "refuse"
+    QUEUE = "queue"
+
+
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE|DIR|-",
+        help="Save the output there; in a directory it is named after the job. - writes it to stdout. "
+        "Without -o only its URL is told.",
+    ),
+]
+PlanOption = Annotated[
+    PlanName | None,
+    typer.Option(case_sensitive=False, help="Keep the limits of this plan.  [DOITONG_PLAN]"),
+]
+BaseUrl = Annotated[
+    str | None, typer.Option(metavar="URL", help="The root of another API.  [DOITONG_BASE_URL]")
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", help="How long to wait for the job, 600 by default."),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print exactly one JSON object, at the end; errors too.")
+]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tell retries and waits, on stderr.")]
+
+
+@app.command(epilog=_GENERATE_EXAMPLES)
+def generate(
+    context: typer.Context,
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="PROMPT", help="What to make; - reads it from stdin.")
+    ] = None,
+    output: Output = None,
+    provider: Annotated[str | None, typer.Option(help="Who makes it; flux-pro by default.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels; 1024 by default.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels; 1024 by default.")] = None,
+    version: Annotated[str | None, typer.Option(help="A version of the provider's model.")] = None,
+    quality: Annotated[str | None, typer.Option(help="Such as high.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--type", help="IMAGE, VIDEO, AVATAR or AUDIO; by default what the provider makes."),
+    ] = None,
+    more_input: Annotated[
+        str | None, typer.Option("--input", metavar="JSON", help="More of the service's input, an object.")
+    ] = None,
+    more_options: Annotated[
+        str | None,
+        typer.Option("--options", metavar="JSON", help="More of its options, an object."),
+    ] = None,
+    plan: PlanOption = None,
+    base_url: BaseUrl = None,
+    timeout: Timeout = None,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Under the same key the same request is charged once; else random."),
+    ] = None,
+    emulator: Annotated[
+        bool, typer.Option("--emulator", help="Use an emulator of its own: no key, no network, no cost.")
+    ] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make one thing, wait for it, and save it."""
+    service = Service(base_url=base_url, plan=plan, timeout=timeout, has_own_emulator=emulator)
+    story = context.obj.begin(service, Place(output), as_json=as_json, idempotency_key=idempotency_key)
+    if emulator and base_url is not None:
+        raise CommandError("--emulator brings its own address; leave out --base-url, or --emulator.")
+    request = as_request(
+        _read_prompt(prompt),
+        provider=provider,
+        width=width,
+        height=height,
+        version=version,
+        quality=quality,
+        type=kind,
+        input=_read_object("--input", more_input),
+        options=_read_object("--options", more_options),
+    )
+    work.run_to_end(story, lambda: work.generate(story, request), is_verbose=verbose)
+
+
+@app.command(epilog=_JOB_EXAMPLES)
+def job(
+    context: typer.Context,
+    id_or_token: Annotated[
+        str, typer.Argument(metavar="ID_OR_TOKEN", help="What another command told of its job.")
+    ],
+    output: Output = None,
+    plan: PlanOption = None,
+    base_url: BaseUrl = None,
+    timeout: Timeout = None,
+    emulator: Annotated[
+        bool,
+        typer.Option(
+            "--emulator",
+            help="The job is on a running `doitong emulator`, at --base-url or else at "
+            f"http://127.0.0.1:{EMULATOR_PORT}; no key is needed.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Take up a job that another command submitted: wait for it, and save it."""
+    if emulator and base_url is None:
+        base_url = f"http://127.0.0.1:{EMULATOR_PORT}"
+    service = Service(base_url=base_url, plan=plan, timeout=timeout, is_keyless=emulator)
+    story = context.obj.begin(service, Place(output), as_json=as_json, idempotency_key=None)
+    story.idempotency_key = None
+    work.run_to_end(story, lambda: work.take_up(story, id_or_token), is_verbose=verbose)
+
+
+@app.command(epilog=_EMULATOR_EXAMPLES)
+def emulator(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = EMULATOR_PORT,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    plan: Annotated[PlanName, typer.Option(case_sensitive=False, help="Its limits.")] = PlanName.FREE,
+    balance: Annotated[
+        int, typer.Option("--credits", min=0, metavar="N", help="What each key has to spend.")
+    ] = 10_000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same jobs.")] = 0,
+    speed: Annotated[float, typer.Option(help="Jobs end so many times faster.")] = 1.0,
+    key: Annotated[
+        str | None, typer.Option(help="The one key that it accepts, never a real one; by default any.")
+    ] = None,
+    over_concurrency: Annotated[
+        OverConcurrency, typer.Option(help="What becomes of a job over the limit of jobs at once.")
+    ] = OverConcurrency.REFUSE,
+) -> None:
+    """Run the Doitong API in a box, for trying things out without a key, until Ctrl-C."""
+    emulation.serve(
+        plan=plan.value,
+        key=key,
+        host=host,
+        port=port,
+        credits=balance,
+        seed=seed,
+        speed=speed,
+        over_concurrency=over_concurrency.value,
+    )
+
+
+def _read_prompt(prompt: str | None) -> str | None:
+    if prompt != "-":
+        return prompt
+    try:
+        return sys.stdin.buffer.read().decode().rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise CommandError(
+            f"The standard input is not UTF-8: {error.reason} at byte {error.start}."
+        ) from None
+
+
+def _read_object(option: str, text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise CommandError(f"{option} is no JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise CommandError(f"{option} is {text[:60]}; expected a JSON object such as '{{\"a\": 1}}'.")
+    return value

@@ -1,0 +1,71 @@
+"""How a command ends: one table from errors to exit codes."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+from doitong_async import errors
+
+
+class Exit(IntEnum):
+    """The exit codes; they are documented in `doitong --help`."""
+
+    OK = 0
+    USAGE = 2
+    CREDENTIALS = 3
+    CREDITS = 4
+    LIMITS = 5
+    JOB = 6
+    TIMEOUT = 7
+    SERVICE = 8
+    UNKNOWN = 9
+    DOWNLOAD = 10
+    INTERRUPTED = 130
+
+
+MEANINGS: Final = {
+    Exit.OK: "done",
+    Exit.USAGE: "the command, the request or a setting is wrong; no job was made",
+    Exit.CREDENTIALS: "the API key is missing or not accepted",
+    Exit.CREDITS: "not enough credits",
+    Exit.LIMITS: "a limit of the plan: too many requests, jobs at once or jobs today",
+    Exit.JOB: "the job failed, or the service does not know it",
+    Exit.TIMEOUT: "the wait was over first; the job goes on",
+    Exit.SERVICE: "no connection, or the service answered with an error or with nonsense",
+    Exit.UNKNOWN: "it is not known whether a job was made: send again under the same key",
+    Exit.DOWNLOAD: "the job is done and paid; its output could not be fetched or written",
+    Exit.INTERRUPTED: "Ctrl-C; what was submitted goes on",
+}
+
+OF_ERRORS: Final[dict[type[errors.DoitongError], Exit]] = {
+    errors.ConfigurationError: Exit.USAGE,
+    errors.BadRequestError: Exit.USAGE,
+    errors.AuthenticationError: Exit.CREDENTIALS,
+    errors.InsufficientCreditsError: Exit.CREDITS,
+    errors.RateLimitError: Exit.LIMITS,
+    errors.DailyLimitError: Exit.LIMITS,
+    errors.ServerError: Exit.SERVICE,
+    errors.ConnectionFailedError: Exit.SERVICE,
+    errors.ProtocolError: Exit.SERVICE,
+    errors.SubmitOutcomeUnknownError: Exit.UNKNOWN,
+    errors.JobFailedError: Exit.JOB,
+    errors.JobTimeoutError: Exit.TIMEOUT,
+    errors.JobNotFoundError: Exit.JOB,
+    # Nothing but Ctrl-C closes the client of a command that still waits.
+    errors.ClientClosedError: Exit.INTERRUPTED,
+    errors.DownloadError: Exit.DOWNLOAD,
+}
+
+
+class CommandError(Exception):
+    """Found by the command line itself, before anything was sent."""
+
+    def __init__(self, message: str, end: Exit = Exit.USAGE) -> None:
+        super().__init__(message)
+        self.end = end
+
+
+def exit_of(error: errors.DoitongError) -> Exit:
+    """Return the exit code of an error, by the nearest of its classes that the table has."""
+    return next(OF_ERRORS[kind] for kind in type(error).__mro__ if kind in OF_ERRORS)

@@ -1,0 +1,289 @@
+"""How a command says what happens: to a person on a screen, to a pipe in lines, to a machine in JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, Self, TextIO
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from doitong_async.cli.exits import Exit
+from doitong_async.cli.outputs import Saved, silence
+from doitong_async.cli.text import clean, hide_key
+
+FACTS: Final = ("job_id", "token", "idempotency_key", "request_id", "http_status", "code")
+"""What a machine finds with every failure, be it null."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusAt:
+    """A status, and how many seconds after the beginning it was seen."""
+
+    status: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A job that is done, and what became of its output."""
+
+    id: str
+    token: str
+    statuses: Sequence[StatusAt]
+    url: str
+    provider: str | None
+    type: str | None
+    credit_cost: float | None
+    seconds: float | None
+    idempotency_key: str | None
+    saved: Saved | None
+
+    @property
+    def summary(self) -> str:
+        """How long it took, and what it cost."""
+        cost = "cost not told" if self.credit_cost is None else f"{self.credit_cost:,g} credits"
+        return cost if self.seconds is None else f"{self.seconds:.1f} s, {cost}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a command did not do what it was asked, and what to do: words, or a command to copy."""
+
+    type: str
+    message: str
+    end: Exit
+    facts: dict[str, Any] = field(default_factory=dict)
+    advice: str | None = None
+    next: str | None = None
+
+
+class Report(Protocol):
+    """What a command tells while it runs; it is entered for as long as there is something to wait for."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+    def begin(self, prompt: str, idempotency_key: str) -> None:
+        """A request is about to be submitted."""
+
+    def status(self, job_id: str, seen: StatusAt) -> None:
+        """A job is in another status than before."""
+
+    def accepted(self, job_id: str, token: str) -> None:
+        """A submit made a job."""
+
+    def happened(self, text: str) -> None:
+        """Something else happened."""
+
+    def note(self, text: str) -> None:
+        """A warning, or a line of the log."""
+
+    def done(self, outcome: Outcome) -> None:
+        """The job is done."""
+
+
+class Lines:
+    """Plain lines, one for each thing that happened, each written at once; colours never."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def begin(self, prompt: str, idempotency_key: str) -> None:
+        self.happened(f"submitting {prompt!r} under idempotency key {idempotency_key}")
+
+    def status(self, job_id: str, seen: StatusAt) -> None:
+        self.happened(f"job {job_id} {seen.status}")
+
+    def accepted(self, job_id: str, token: str) -> None:
+        self.happened(f"job {job_id} token {token}")
+
+    def happened(self, text: str) -> None:
+        write_line(self._file, f"{time.strftime('%H:%M:%S')} {clean(text)}")
+
+    def note(self, text: str) -> None:
+        write_line(sys.stderr, clean(text))
+
+    def done(self, outcome: Outcome) -> None:
+        made_by = f", {outcome.provider}" if outcome.provider else ""
+        self.happened(f"job {outcome.id} done: {outcome.summary}{made_by}")
+        self.happened(f"url {outcome.url}")
+        if outcome.saved is not None:
+            self.happened(f"saved {outcome.saved.file or 'to stdout'}, {outcome.saved.size:,} bytes")
+
+
+class Screen:
+    """A spinner with status and seconds, and a short summary at the end."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._console = Console(file=file, highlight=False, markup=False, emoji=False)
+        self._progress = Progress(
+            SpinnerColumn(style="cyan"),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._line = self._progress.add_task("starting")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def begin(self, prompt: str, idempotency_key: str) -> None:
+        self._console.print(Text(clean(prompt), style="bold"), no_wrap=True, overflow="ellipsis")
+        self._progress.update(self._line, description="submitting")
+
+    def status(self, job_id: str, seen: StatusAt) -> None:
+        self._progress.update(self._line, description=clean(f"job {job_id} {seen.status}"))
+
+    def accepted(self, job_id: str, token: str) -> None:
+        pass
+
+    def happened(self, text: str) -> None:
+        self._console.print(Text(clean(text)), soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        if sys.stderr.isatty():
+            self._console.print(Text(clean(text), style="yellow"), soft_wrap=True)
+        else:
+            write_line(sys.stderr, clean(text))
+
+    def done(self, outcome: Outcome) -> None:
+        seen = " → ".join(f"{each.status} {each.seconds:.1f} s" for each in outcome.statuses)
+        rows = {
+            "job": outcome.id,
+            "made by": outcome.provider or "",
+            "status": seen,
+            "took": outcome.summary,
+            "url": outcome.url,
+        }
+        if outcome.saved is not None:
+            rows["file"] = f"{outcome.saved.file or 'standard output'}  ({outcome.saved.size:,} bytes)"
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim", justify="right", min_width=9)
+        # Folded, not cut: a URL or a path that lacks its end is of no use.
+        table.add_column(overflow="fold")
+        for name, value in rows.items():
+            if value:
+                table.add_row(name, Text(clean(value), style="green" if name == "file" else ""))
+        self._progress.stop()
+        self._console.print(table)
+
+
+class Json:
+    """Nothing, until one JSON object at the end; notes go to the standard error."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def begin(self, prompt: str, idempotency_key: str) -> None:
+        pass
+
+    def status(self, job_id: str, seen: StatusAt) -> None:
+        pass
+
+    def accepted(self, job_id: str, token: str) -> None:
+        pass
+
+    def happened(self, text: str) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        write_line(sys.stderr, clean(text))
+
+    def done(self, outcome: Outcome) -> None:
+        seen = [{"status": each.status, "seconds": round(each.seconds, 3)} for each in outcome.statuses]
+        write_json(
+            self._file,
+            {
+                "id": outcome.id,
+                "token": outcome.token,
+                "status": "completed",
+                "statuses": seen,
+                "url": outcome.url,
+                "provider": outcome.provider,
+                "type": outcome.type,
+                "credit_cost": outcome.credit_cost,
+                "seconds": None if outcome.seconds is None else round(outcome.seconds, 3),
+                "idempotency_key": outcome.idempotency_key,
+                "file": outcome.saved.file if outcome.saved else None,
+                "bytes": outcome.saved.size if outcome.saved else None,
+            },
+        )
+
+
+def report_to(file: TextIO, *, as_json: bool) -> Report:
+    """Return the report that fits a stream."""
+    if as_json:
+        return Json(file)
+    return Screen(file) if is_screen(file) else Lines(file)
+
+
+def say_failure(failure: Failure, *, as_json: bool) -> None:
+    """Say why a command failed: to a machine on the standard output, to a person on the standard error."""
+    if as_json:
+        said = {"type": failure.type, "message": failure.message, "exit_code": int(failure.end)}
+        more = {"advice": failure.advice, "next": failure.next}
+        write_json(sys.stdout, {"error": {**said, **dict.fromkeys(FACTS), **failure.facts, **more}})
+        return
+    facts = [f"{name.replace('_', ' ')} {value}" for name, value in failure.facts.items()]
+    hints = {"next": failure.next or failure.advice, "facts": ", ".join(facts)}
+    if not is_screen(sys.stderr):
+        for name, text in {"error": failure.message, **hints}.items():
+            if text:
+                write_line(sys.stderr, f"{name}: {clean(text)}")
+        return
+    console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
+    console.print(Text(f"✗ {clean(failure.message)}", style="red"), soft_wrap=True)
+    for mark, text, style in (("→", hints["next"], "bold"), ("·", hints["facts"], "dim")):
+        if text:
+            console.print(Text(f"  {mark} {clean(text)}", style=style), soft_wrap=True)
+
+
+def is_screen(file: TextIO) -> bool:
+    """Whether a person looks at this stream, through a terminal that can draw."""
+    return file.isatty() and (file.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def write_line(file: TextIO, line: str) -> None:
+    """Write a line now. Letters that the stream lacks are escaped; a reader that went away is no failure."""
+    encoding = file.encoding or "utf-8"
+    try:
+        file.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        file.flush()
+    except BrokenPipeError:
+        silence(file.fileno())
+
+
+def write_json(file: TextIO, value: dict[str, Any]) -> None:
+    """Write one JSON object, in ASCII, so that no letter of it can act on a terminal."""
+    write_line(file, json.dumps(_without_key(value)))
+
+
+def _without_key(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_key(item) for name, item in value.items()}
+    return hide_key(value) if isinstance(value, str) else value

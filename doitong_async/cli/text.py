@@ -1,0 +1,49 @@
+"""Words made fit for a terminal and for a shell: nothing in them acts, nothing in them is secret."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable
+from typing import Final
+
+_JOINERS: Final = "\u200c\u200d"
+"""Invisible, harmless, and part of many an emoji."""
+_SHORTEST_SECRET: Final = 8
+_NOT_SECRET: Final = "emulated"
+
+
+def clean(text: str) -> str:
+    """Return one line in which control characters are shown instead of obeyed, without the API key."""
+    words = hide_key(" ".join(text.splitlines()))
+    return "".join(letter if _is_harmless(letter) else _escape(letter) for letter in words)
+
+
+def hide_key(text: str) -> str:
+    """Return the text without the API key, should the service have said it."""
+    key = os.environ.get("DOITONG_API_KEY", "")
+    is_secret = len(key) >= _SHORTEST_SECRET and key != _NOT_SECRET
+    return text.replace(key, "***") if is_secret else text
+
+
+def command_line(words: Iterable[str]) -> str:
+    """Return a command to copy into a shell; odd letters are escaped the way bash and zsh read them."""
+    return " ".join(["doitong", *(_quoted(word) for word in words)])
+
+
+def _quoted(word: str) -> str:
+    if all(map(_is_harmless, word)):
+        return shlex.quote(word)
+    letters = (f"\\{x}" if x in "\\'" else x if _is_harmless(x) else _escape(x) for x in word)
+    return f"$'{''.join(letters)}'"
+
+
+def _is_harmless(letter: str) -> bool:
+    return letter.isprintable() or letter in _JOINERS
+
+
+def _escape(letter: str) -> str:
+    code = ord(letter)
+    if letter == "\n":
+        return "\\n"
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -1,0 +1,1 @@
+"""Tests of `doitong_async.jobs`, one file a module."""

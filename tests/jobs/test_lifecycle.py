@@ -1,0 +1,126 @@
+"""How a job's story goes on: the same end for every order of its news."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+from functools import reduce
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from doitong_async.jobs.lifecycle import is_settled, merge
+from doitong_async.types import Generation, JobStatus
+
+TERMINAL = [status for status in JobStatus if status.is_terminal]
+WAITING = [*(status for status in JobStatus if not status.is_terminal), JobStatus("upscaling")]
+
+urls = st.none() | st.sampled_from(["https://cdn.example/a", "https://cdn.example/b"])
+scraps = st.none() | st.sampled_from(["x", "y"])
+
+
+def snapshots_of(*statuses: JobStatus) -> st.SearchStrategy[Generation]:
+    """Draw news of one job in one of these statuses."""
+    return st.builds(
+        Generation,
+        id=st.just("abc"),
+        status=st.sampled_from(statuses),
+        url=urls,
+        type=scraps,
+        provider=scraps,
+        metadata=scraps,
+        credit_cost=st.none() | st.integers(0, 50),
+        created_at=st.none() | st.just(datetime(2024, 1, 1, tzinfo=UTC)),
+    )
+
+
+waiting = snapshots_of(*WAITING)
+terminal = snapshots_of(*TERMINAL)
+anything = waiting | terminal
+
+
+def told(news: list[Generation]) -> Generation:
+    """Tell the news one after the other, beginning with a job just submitted."""
+    return reduce(merge, news, Generation(id="abc", status=JobStatus.PROCESSING))
+
+
+def seen(status: str, url: str | None = None, credit_cost: int | None = None) -> Generation:
+    """Write down one snapshot."""
+    return Generation(id="abc", status=JobStatus(status), url=url, credit_cost=credit_cost)
+
+
+@settings(deadline=None, max_examples=100)
+@given(terminal, st.lists(anything, max_size=8))
+def test_a_terminal_status_stays(end: Generation, news: list[Generation]) -> None:
+    """No late, doubled or contradicting news changes it; nor a URL that came with it."""
+    after = reduce(merge, news, end)
+    assert after.status is end.status
+    assert end.url is None or after.url == end.url
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(waiting, max_size=5), terminal.filter(lambda end: end.url is not None), st.data())
+def test_the_end_is_the_same_in_any_order(
+    news: list[Generation], end: Generation, data: st.DataObject
+) -> None:
+    """One terminal snapshot with a URL among others: status and URL end as it says, in any number."""
+    again = data.draw(st.lists(st.sampled_from([*news, end]), max_size=5))
+    order = data.draw(st.permutations([*news, end, *again]))
+    assert (told(order).status, told(order).url) == (end.status, end.url)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(waiting.map(lambda news: dataclasses.replace(news, url=None)), max_size=4), st.data())
+def test_an_end_may_come_before_its_url(news: list[Generation], data: st.DataObject) -> None:
+    """`completed` without a URL and with one, in any order: the URL is had in the end."""
+    both = [seen("completed"), seen("completed", "https://cdn.example/a")]
+    last = told(data.draw(st.permutations([*news, *both])))
+    assert (last.status, last.url) == (JobStatus.COMPLETED, "https://cdn.example/a")
+    assert is_settled(last)
+
+
+@settings(deadline=None, max_examples=100)
+@given(anything, anything)
+def test_the_same_news_twice_change_nothing(last: Generation, news: Generation) -> None:
+    """It is the very same object, so that nobody is woken for it."""
+    assert merge(last, last) is last
+    after = merge(last, news)
+    assert merge(after, after) is after
+    assert merge(after, news) is after
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(anything, min_size=1, max_size=8))
+def test_what_was_known_is_not_forgotten(news: list[Generation]) -> None:
+    """Above all the cost: a later answer that leaves it out, or sends null, does not undo it."""
+    after = told(news)
+    for name in ("credit_cost", "metadata", "created_at", "type", "provider", "url"):
+        ever = [value for snapshot in news if (value := getattr(snapshot, name)) is not None]
+        assert getattr(after, name) in ever or (not ever and getattr(after, name) is None)
+
+
+def test_the_latest_cost_counts() -> None:
+    """It is estimated first and settled at the end; zero is a cost."""
+    assert told([seen("processing", credit_cost=20), seen("failed", credit_cost=0)]).credit_cost == 0
+    assert told([seen("completed", "u", credit_cost=20), seen("processing")]).credit_cost == 20
+
+
+def test_words_follow_each_other_while_it_waits() -> None:
+    """Also one that is not known here, and back again."""
+    for word in ("queued", "upscaling", "running"):
+        assert told([seen("pending"), seen(word)]).status == word
+
+
+def test_the_url_of_a_job_that_waits_may_change() -> None:
+    """A preview is no output yet; null does not take it away."""
+    assert told([seen("running", "preview"), seen("running", "better"), seen("running")]).url == "better"
+    assert told([seen("running", "preview"), seen("completed", "whole")]).url == "whole"
+
+
+@pytest.mark.parametrize("url", [None, "https://cdn.example/a"])
+@pytest.mark.parametrize("status", [*JobStatus, JobStatus("upscaling")])
+def test_when_there_is_nothing_left_to_wait_for(status: JobStatus, url: str | None) -> None:
+    """A failure, or an output that can be fetched; not a completed job without a URL."""
+    settled = status in TERMINAL and (status is not JobStatus.COMPLETED or url is not None)
+    assert is_settled(seen(status.value, url)) is settled

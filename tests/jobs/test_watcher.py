@@ -1,0 +1,224 @@
+"""The watcher: what it asks, when, and what it costs, counted at the server."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from itertools import pairwise
+
+import pytest
+
+from doitong_async import (
+    AsyncDoitong,
+    AuthenticationError,
+    ConfigurationError,
+    JobNotFoundError,
+    JobStatus,
+    JobTimeoutError,
+    Plan,
+)
+from doitong_async.events import Event, JobFinished, SlotExpired, StatusSeen
+from tests.plain_server import HANG, Ways
+from tests.virtual import boxed, now, plain, seen, virtual
+
+
+@virtual
+async def test_ten_jobs_cost_one_status_request_every_two_seconds() -> None:
+    """Polls eat the plan: the requests do not grow with the jobs, and none comes sooner than 2 s."""
+    async with boxed(box={"durations": 20.0}) as (doitong, emulator):
+        await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(10)))
+        looks = seen(emulator, "poll")
+    assert [len(look.ids) for look in looks] == [10] * 10
+    assert all(later.at - earlier.at >= 2.0 for earlier, later in pairwise(looks))
+
+
+@virtual
+async def test_a_job_joins_the_first_tick_that_is_two_seconds_after_its_submit() -> None:
+    """A job that comes between two ticks is not looked at sooner than 2 s after its own submit."""
+    async with boxed(box={"durations": 9.0}) as (doitong, emulator):
+        first = await doitong.submit("first")
+        await asyncio.sleep(1)
+        second = await doitong.submit("second")
+        await asyncio.gather(first, second)
+        looks = seen(emulator, "poll")
+    assert [(look.at, len(look.ids)) for look in looks[:3]] == [(2.0, 1), (4.0, 2), (6.0, 2)]
+
+
+@virtual
+async def test_a_job_that_is_completed_at_once_is_never_polled() -> None:
+    """The answer to the submit may already be the end."""
+    async with boxed(box={"durations": 0.0}) as (doitong, emulator):
+        result = await doitong.generate("a fox")
+        assert emulator.world.count("poll") == 0
+    assert result.id
+
+
+@virtual
+async def test_more_jobs_than_fit_into_one_look_take_several() -> None:
+    """At most 100 jobs stand in one status request."""
+    plan = Plan.enterprise(requests_per_minute=10_000, concurrent_jobs=250)
+    async with boxed(plan, box={"durations": 2.5}) as (doitong, emulator):
+        await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(250)))
+        sizes = [len(look.ids) for look in seen(emulator, "poll")]
+    assert max(sizes) == 100
+    assert sum(sizes) == 500
+
+
+@virtual
+async def test_a_slow_answer_delays_no_other_tick() -> None:
+    """While one look hangs, the next ones are sent all the same."""
+    async with plain(seconds=7.0) as (doitong, server):
+        server.script = lambda kind, nth: HANG if (kind, nth) == ("poll", 1) else None
+        await doitong.generate("a fox")
+        assert [request.at for request in server.requests if request.kind == "poll"] == [2.0, 4.0, 6.0, 8.0]
+
+
+@virtual
+async def test_one_lost_job_harms_no_other() -> None:
+    """An id that the service does not know ends with its own error, at the first look."""
+    async with boxed(box={"durations": 5.0}) as (doitong, emulator):
+        jobs = [await doitong.submit(f"fox {n}") for n in range(3)]
+        with pytest.raises(JobNotFoundError) as caught:
+            await doitong.job("no-such-job")
+        assert caught.value.job_id == "no-such-job"
+        assert [(await job).id for job in jobs] == [job.id for job in jobs]
+        assert emulator.world.charges == 3
+
+
+@virtual
+async def test_a_service_without_aliases_is_asked_for_each_job() -> None:
+    """Where several jobs in one request are refused, halves find what is allowed, and that is kept to."""
+    async with plain(seconds=6.0, ways=Ways(aliases=False)) as (doitong, server):
+        results = await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(4)))
+        sizes = [
+            len(request.ids)
+            for request in server.requests
+            if request.kind == "poll" and request.status == 200
+        ]
+    assert len({result.id for result in results}) == 4
+    assert set(sizes) == {1}
+
+
+@virtual
+async def test_a_wrong_key_wakes_every_waiter_and_loses_no_job() -> None:
+    """401 on a look: each awaiter gets an error of its own, and the jobs can be awaited again."""
+    async with plain(seconds=6.0) as (doitong, server):
+        jobs = [await doitong.submit(f"fox {n}") for n in range(3)]
+        right, server.key = server.key, "another"
+        errors = await asyncio.gather(*jobs, return_exceptions=True)
+        assert [type(error) for error in errors] == [AuthenticationError] * 3
+        assert len({id(error) for error in errors}) == 3
+        server.key = right
+        assert [(await job).id for job in jobs] == [job.id for job in jobs]
+        assert len(server.jobs) == 3
+
+
+@virtual
+async def test_another_name_of_the_status_field_is_found_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The status query is not documented: the schema is asked once, and the setting is named."""
+    async with boxed(box={"status_field": "jobStatus", "durations": 7.0}) as (doitong, emulator):
+        await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(3)))
+        assert emulator.world.count("introspection") == 1
+    assert 'status_operation="jobStatus(id: ID!)"' in caplog.text
+
+
+@virtual
+async def test_no_status_field_that_fits_names_the_setting_and_keeps_the_jobs() -> None:
+    """The error says what to set; the job is in flight all the while, and nothing more is asked in vain."""
+    ways = Ways(introspection=False)
+    async with plain(seconds=6.0, ways=ways, status_operation="look(id: ID!)") as (doitong, server):
+        job = await doitong.submit("a fox")
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match="status_operation"):
+                await job
+        assert [each.id for each in doitong.jobs()] == [job.id]
+        assert sum(request.kind != "submit" for request in server.requests) == 2
+        async with AsyncDoitong(api_key=server.key, base_url=server.url, plan=Plan.PRO) as corrected:
+            assert (await corrected.job(job.token)).id == job.id
+
+
+@virtual
+async def test_an_unknown_status_is_waited_on_and_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
+    """No paid job is given up for a new word."""
+    async with boxed(box={"durations": 5.0}) as (doitong, _):
+        job = await doitong.submit("a fox")
+        for word in ("dreaming", "processing", "dreaming"):
+            news = dataclasses.replace(job.last, status=JobStatus(word))
+            assert doitong._running().watcher.observe(news)
+        assert job.status == "dreaming"
+        assert (await job).id == job.id
+    assert caplog.text.count("dreaming") == 1
+
+
+@virtual
+async def test_a_slot_expires_at_its_greatest_age() -> None:
+    """A job that never ends must not block a Free plan for good; it is told of."""
+    events: list[Event] = []
+    box = {"durations": lambda number: 1e6 if number == 0 else 3.0, "over_concurrency": "queue"}
+    options = {"timeout": 30.0, "lease_age": 60.0}
+    async with boxed(Plan.FREE, box=box, on_event=events.append, **options) as (doitong, _):
+        stuck = await doitong.submit("never")
+        with pytest.raises(JobTimeoutError):
+            await stuck
+        following = await doitong.submit("next")
+        assert now() == 60.0
+        assert SlotExpired(job_id=stuck.id, seconds=60.0) in events
+        assert [job.id for job in doitong.jobs()] == [following.id]
+
+
+@virtual
+async def test_whoever_waits_longer_than_the_greatest_age_is_served_on() -> None:
+    """The slot is free then, but the job is watched as long as somebody waits."""
+    async with boxed(Plan.FREE, box={"durations": 100.0}, lease_age=60.0) as (doitong, _):
+        job = await doitong.submit("slow")
+        assert (await job).id == job.id
+
+
+@virtual
+async def test_a_job_given_up_at_its_greatest_age_can_be_awaited_again() -> None:
+    """Awaiting it takes it up again, with a slot, without queueing."""
+    async with boxed(Plan.FREE, box={"durations": 100.0}, lease_age=60.0) as (doitong, emulator):
+        job = await doitong.submit("slow")
+        await asyncio.sleep(90)
+        assert doitong.jobs() == []
+        assert (await job).id == job.id
+        assert emulator.world.charges == 1
+
+
+@virtual
+async def test_events_tell_the_story_of_a_job() -> None:
+    """Each status once, then the end with its seconds and its cost."""
+    events: list[Event] = []
+    async with boxed(box={"durations": 5.0}, on_event=events.append) as (doitong, _):
+        job = await doitong.submit("a fox", width=512, height=512)
+        await job
+    assert events[1:] == [
+        StatusSeen(job_id=job.id, status=JobStatus.PROCESSING),
+        StatusSeen(job_id=job.id, status=JobStatus.COMPLETED),
+        JobFinished(job_id=job.id, status=JobStatus.COMPLETED, seconds=6.0, credit_cost=10),
+    ]
+
+
+@virtual
+async def test_a_broken_callback_harms_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """What a user's callback raises is logged, and the job ends as ever."""
+
+    def broken(event: Event) -> None:
+        raise RuntimeError("mine")
+
+    async with boxed(box={"durations": 3.0}, on_event=broken) as (doitong, _):
+        assert (await doitong.generate("a fox")).url
+    assert "on_event failed" in caplog.text
+
+
+@virtual
+async def test_a_failing_service_is_looked_at_less_and_less_often() -> None:
+    """A poll that fails never ends the wait; the looks spread out, and the job ends as ever."""
+    async with plain(seconds=6.0) as (doitong, server):
+        server.script = lambda kind, nth: HTML_502 if kind == "poll" and nth <= 4 else None
+        assert (await doitong.generate("a fox")).url
+        looks = [request.at for request in server.requests if request.kind == "poll"]
+    assert looks == [2.0, 6.0, 14.0, 30.0, 60.0]
+
+
+HTML_502 = b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<html></html>"

@@ -1,0 +1,1 @@
+"""Tests of `doitong_async.limits`, one file a module."""

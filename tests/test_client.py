@@ -1,0 +1,305 @@
+"""The client as a user holds it: opened, used in every way, closed, and misused."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import warnings
+
+import aiohttp
+import pytest
+
+from doitong_async import (
+    AsyncDoitong,
+    BadRequestError,
+    ClientClosedError,
+    ConfigurationError,
+    DoitongWarning,
+    GenerateRequest,
+    InsufficientCreditsError,
+    Plan,
+    RateLimitError,
+)
+from doitong_async.emulator import Emulator
+from doitong_async.testing import run_virtual
+from tests.virtual import boxed, now, plain, seen, until, virtual
+
+
+@virtual
+async def test_one_prompt_makes_one_picture() -> None:
+    """The main job: prompt in, result out, one charge."""
+    async with boxed() as (doitong, emulator):
+        result = await doitong.generate("a red fox", width=640, height=320)
+        assert (result.type, result.provider) == ("IMAGE", "flux-pro")
+        assert result.credit_cost is not None
+        assert result.created_at is not None
+        assert result.metadata == {"duration": None, "width": 640, "height": 320}
+        assert emulator.world.charges == 1
+
+
+@virtual
+async def test_a_thousand_at_once_keep_to_the_plan() -> None:
+    """`gather` of 1,000 ends, and the server never sees more than the plan's jobs or requests."""
+    plan = Plan.enterprise(requests_per_minute=600, concurrent_jobs=40)
+    async with boxed(plan) as (doitong, emulator):
+        results = await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(1_000)))
+        world = emulator.world
+    assert len({result.id for result in results}) == 1_000
+    assert world.charges == 1_000
+    assert world.most_at_once <= 40
+    assert world.most_in_window <= 600
+    assert {request.http_status for request in world.seen} == {200}
+
+
+@virtual
+async def test_everything_else_the_service_makes_is_asked_for_in_its_general_form() -> None:
+    """Type, provider, input and options go out as they stand; a prompt is short for the text."""
+    async with boxed(box={"durations": 0.0}) as (doitong, emulator):
+        await doitong.generate("a sunrise", provider="kling", options={"duration": 5, "aspectRatio": "16:9"})
+        await doitong.generate(type="AVATAR", provider="hedra", input={"text": "hello", "avatarId": "a-1"})
+        await doitong.generate(GenerateRequest(prompt="hi", provider="elevenlabs", input={"voice": "v-1"}))
+        made = [(job.type, job.provider, job.prompt) for job in emulator.world.jobs.values()]
+    assert made == [
+        ("VIDEO", "kling", "a sunrise"),
+        ("AVATAR", "hedra", "hello"),
+        ("AUDIO", "elevenlabs", "hi"),
+    ]
+
+
+@virtual
+async def test_options_of_a_view_hold_for_its_calls_alone() -> None:
+    """Defaults differ from view to view; connections, limits and watcher are one."""
+    async with boxed(Plan.FREE, box={"durations": 5.0}) as (doitong, emulator):
+        view = doitong.with_options(provider="flux-krea", width=512, height=256)
+        job = await view.submit("a fox")
+        assert [each.id for each in doitong.jobs()] == [job.id]
+        await doitong.generate("another")
+        made = [(each.provider, each.width) for each in emulator.world.jobs.values()]
+        assert made == [("flux-krea", 512), ("flux-pro", 1024)]
+        assert emulator.world.most_at_once == 1
+        await view.aclose()
+        with pytest.raises(ClientClosedError):
+            doitong.jobs()
+
+
+@pytest.mark.parametrize("name", ["api_key", "base_url", "plan", "session"])
+def test_a_view_cannot_change_what_is_shared(name: str) -> None:
+    """Key, URL and plan belong to the whole client; the error says what can be changed."""
+    client = AsyncDoitong(api_key="k")
+    with pytest.raises(ConfigurationError, match=f"cannot change {name}; it changes timeout"):
+        client.with_options(**{name: "x"})  # type: ignore[arg-type]  # as without a type checker
+
+
+@virtual
+async def test_a_slower_cadence_is_kept() -> None:
+    """`poll_interval` spaces the looks at a job further out."""
+    async with boxed(box={"durations": 30.0}, poll_interval=10.0) as (doitong, emulator):
+        await doitong.generate("a fox")
+        assert [look.at for look in seen(emulator, "poll")] == [10.0, 20.0, 30.0]
+
+
+@virtual
+async def test_the_wait_for_a_slot_can_be_bounded() -> None:
+    """By default it is as long as it takes; with `slot_timeout` it ends in an error, and nothing was sent."""
+    async with boxed(Plan.FREE, box={"durations": 30.0}) as (doitong, emulator):
+        await doitong.submit("first")
+        with pytest.raises(RateLimitError, match="1 jobs at once") as caught:
+            await doitong.with_options(slot_timeout=3.0).submit("second")
+        assert caught.value.limit == "slot"
+        assert now() == 3.0
+        assert emulator.world.count("submit") == 1
+
+
+@virtual
+async def test_too_few_credits_say_how_many() -> None:
+    """402 comes at once, typed, and with the numbers."""
+    async with boxed(box={"credits": 5}) as (doitong, emulator):
+        with pytest.raises(InsufficientCreditsError) as caught:
+            await doitong.generate("a fox")
+        assert (caught.value.credits_required, caught.value.credits_available) == (20, 5)
+        assert emulator.world.count("submit") == 1
+
+
+@virtual
+async def test_a_bad_request_costs_no_request() -> None:
+    """What is wrong is said before a byte is sent."""
+    async with boxed() as (doitong, emulator):
+        with pytest.raises(BadRequestError, match="prompt"):
+            await doitong.generate("  ")
+        with pytest.raises(BadRequestError, match="put them inside"):
+            await doitong.generate(GenerateRequest(prompt="x"), width=512)
+        with pytest.raises(BadRequestError, match="idempotency_key"):
+            await doitong.generate("x", idempotency_key="two\nlines")
+        assert list(emulator.world.seen) == []
+
+
+@virtual
+async def test_a_cancelled_submit_is_read_to_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    """A job that is paid for is known to somebody: watched, and logged with its token."""
+    async with plain(seconds=6.0) as (doitong, server):
+        submit = asyncio.ensure_future(doitong.submit("a fox"))
+        await until(lambda: server.requests)
+        submit.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await submit
+        await asyncio.sleep(1)
+        (job,) = doitong.jobs()
+        assert job.token in caplog.text
+        assert (await job).id in server.jobs
+
+
+@virtual
+async def test_a_submit_that_waits_for_a_slot_is_cancelled_without_a_trace() -> None:
+    """Nothing was sent, so nothing is to be read; the slot goes to the next in line."""
+    async with boxed(Plan.FREE, box={"durations": 5.0}) as (doitong, emulator):
+        await doitong.submit("first")
+        waiting = asyncio.ensure_future(doitong.submit("second"))
+        third = asyncio.ensure_future(doitong.generate("third"))
+        await asyncio.sleep(1)
+        waiting.cancel()
+        await third
+        assert emulator.world.charges == 2
+
+
+@virtual
+async def test_closing_sends_away_whoever_waits_for_a_slot() -> None:
+    """Nothing of theirs was sent, and the error says so."""
+    async with boxed(Plan.FREE, box={"durations": 50.0}) as (doitong, emulator):
+        await doitong.submit("first")
+        waiting = asyncio.ensure_future(doitong.submit("second"))
+        await asyncio.sleep(1)
+        await doitong.aclose()
+        with pytest.raises(ClientClosedError):
+            await waiting
+        assert emulator.world.charges == 1
+
+
+@virtual
+async def test_closing_waits_for_a_submit_under_way(caplog: pytest.LogCaptureFixture) -> None:
+    """Its answer is read, and the job's token is told to the caller or to the log."""
+    async with plain(seconds=6.0) as (doitong, server):
+        submit = asyncio.ensure_future(doitong.submit("a fox"))
+        await until(lambda: server.requests)
+        await doitong.aclose()
+        assert (await submit).id in server.jobs
+
+
+@virtual
+async def test_draining_lets_the_jobs_end_first() -> None:
+    """`aclose(drain=…)` waits for what is in flight, but no longer than that."""
+    async with boxed(box={"durations": lambda number: 5.0 if number == 0 else 1e6}) as (doitong, _):
+        quick, endless = await doitong.submit("quick"), await doitong.submit("endless")
+        await doitong.aclose(drain=20.0)
+        assert now() == 20.0
+        assert (quick.status, endless.status) == ("completed", "processing")
+        assert (await quick).id == quick.id
+
+
+@virtual
+async def test_a_session_of_the_users_own_is_used_and_left_open() -> None:
+    """Its settings stay its own: a `raise_for_status` there changes nothing here."""
+    async with aiohttp.ClientSession(raise_for_status=True, headers={"X-Mine": "yes"}) as session:
+        async with boxed(box={"durations": 0.0}, session=session) as (doitong, emulator):
+            result = await doitong.generate("a fox", width=64, height=64)
+            assert await result.read()
+            assert all(request.headers["X-Mine"] == "yes" for request in emulator.world.seen)
+        assert not session.closed
+
+
+@virtual
+async def test_a_session_that_cannot_send_is_named() -> None:
+    """Credentials of its own would replace the key: the error says where to look."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        session = aiohttp.ClientSession(auth=aiohttp.BasicAuth("me", "pass"))
+    async with session, boxed(session=session) as (doitong, emulator):
+        with pytest.raises(ConfigurationError, match="auth"):
+            await doitong.generate("a fox")
+        assert list(emulator.world.seen) == []
+
+
+@virtual
+async def test_the_user_agent_can_be_set() -> None:
+    """And says by default who asks."""
+    async with boxed(box={"durations": 0.0}, user_agent="atelier/2") as (doitong, emulator):
+        await doitong.generate("a fox")
+        assert seen(emulator, "submit")[0].headers["User-Agent"] == "atelier/2"
+
+
+@virtual
+async def test_a_ca_of_the_users_own_is_accepted() -> None:
+    """It goes to every connection; over plain http it has nothing to check."""
+    async with boxed(box={"durations": 0.0}, ssl=ssl.create_default_context()) as (doitong, _):
+        assert (await doitong.generate("a fox")).id
+
+
+@virtual
+async def test_an_assumed_plan_that_is_too_narrow_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Who gives no plan is kept to the narrowest, and is told once when the service allows more."""
+    async with (
+        Emulator(plan="pro", durations=0.0) as emulator,
+        AsyncDoitong(api_key="k", base_url=emulator.url) as doitong,
+    ):
+        await doitong.generate("one")
+        await doitong.generate("two")
+    assert caplog.text.count("allows 60 requests a minute") == 1
+
+
+@virtual
+async def test_a_plan_that_was_given_is_never_doubted(caplog: pytest.LogCaptureFixture) -> None:
+    """A share of a plan is narrower than what the headers say, on purpose."""
+    async with boxed(box={"durations": 0.0}, plan=Plan.PRO.share(6)) as (doitong, _):
+        await doitong.generate("one")
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_no_client_is_used_unopened_closed_or_opened_twice() -> None:
+    """Each says what is the matter."""
+
+    async def misuse() -> None:
+        client = AsyncDoitong(api_key="k", base_url="http://127.0.0.1:9")
+        with pytest.raises(ClientClosedError, match="not open yet"):
+            await client.generate("a fox")
+        async with client:
+            with pytest.raises(ConfigurationError, match="open already"):
+                await client.__aenter__()
+        with pytest.raises(ClientClosedError, match="closed"):
+            await client.generate("a fox")
+        await client.aclose()
+
+    virtual(misuse)()
+
+
+def test_a_client_belongs_to_the_loop_it_was_opened_on() -> None:
+    """On another loop it says so, instead of hanging on sockets that nobody reads."""
+    client = AsyncDoitong(api_key="k", base_url="http://127.0.0.1:9")
+    runner = asyncio.Runner()
+    runner.run(client.__aenter__())
+    with pytest.raises(ConfigurationError, match="another event loop"):
+        run_virtual(client.generate("a fox"))
+    runner.run(client.aclose())
+    runner.close()
+
+
+def test_two_runs_in_a_row_work() -> None:
+    """Nothing of one event loop is left over for the next."""
+
+    async def once() -> str:
+        async with boxed(box={"durations": 0.0}) as (doitong, _):
+            return (await doitong.generate("a fox")).id
+
+    assert asyncio.run(once()) == asyncio.run(once())
+
+
+def test_the_key_is_in_no_repr() -> None:
+    """Nor is any part of it in what the client says of itself."""
+    client = AsyncDoitong(api_key="sk-very-secret", plan="pro")
+    assert repr(client) == "<AsyncDoitong https://api.doitong.com pro not open>"
+    assert "secret" not in repr(vars(client))
+
+
+def test_a_version_of_another_provider_is_pointed_out() -> None:
+    """It is sent all the same: the catalogue may be older than the service."""
+    with pytest.warns(DoitongWarning, match="flux-kontext"):
+        GenerateRequest(prompt="x", provider="flux-pro", version="flux-kontext-max")

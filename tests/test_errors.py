@@ -1,0 +1,176 @@
+"""The tree of errors: whole, as it is drawn, and able to travel."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+import doitong_async
+from doitong_async import errors
+from doitong_async.errors import DoitongError, DoitongWarning
+from doitong_async.types import Generation, JobStatus
+
+CLASSES = [
+    member
+    for _, member in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(member, DoitongError) and member.__module__ == errors.__name__
+]
+by_class = pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+
+LAST = Generation(id="abc", status=JobStatus.PROCESSING)
+FACTS: dict[str, Any] = {
+    "job_id": "abc",
+    "token": "dtj1.e30",
+    "idempotency_key": "key-1",
+    "request_id": "req-1",
+    "http_status": 402,
+    "code": "SOME_CODE",
+}
+OWN: dict[str, dict[str, Any]] = {
+    "InsufficientCreditsError": {"credits_required": 100, "credits_available": 50},
+    "RateLimitError": {"limit": "slot", "retry_after": 2.5},
+    "DailyLimitError": {"resets_at": datetime(2024, 1, 2, tzinfo=UTC), "retry_after": 60.0},
+    "ConnectionFailedError": {"sent": True},
+    "JobFailedError": {"generation": LAST},
+    "JobTimeoutError": {"generation": LAST},
+}
+
+
+def full(kind: type[DoitongError]) -> DoitongError:
+    """Build an error that knows everything it can know."""
+    return kind("It went wrong.", **FACTS, **OWN.get(kind.__name__, {}))
+
+
+def drawn() -> dict[str, tuple[str, str | None]]:
+    """Read the tree in the docstring: name → (parent, the built-in beside it)."""
+    tree: dict[str, tuple[str, str | None]] = {}
+    above: list[str] = []
+    for line in (errors.__doc__ or "").splitlines():
+        match = re.match(r"([│ ├└─]*)(\w+Error)(?: \((\w+)\))?(?:  |$)", line)
+        if match:
+            depth = len(match[1]) // 4
+            above[depth:] = [match[2]]
+            tree[match[2]] = (above[depth - 1] if depth else "Exception", match[3])
+    return tree
+
+
+def test_the_drawing_is_the_tree() -> None:
+    """Every class is drawn under its parent with its built-in, and nothing else is drawn."""
+    real = {}
+    for kind in CLASSES:
+        parent, *beside = kind.__bases__
+        real[kind.__name__] = (parent.__name__, beside[0].__name__ if beside else None)
+    assert drawn() == real
+
+
+def test_the_warning_is_no_error() -> None:
+    """It can be silenced, or turned into an error, like any user warning."""
+    assert issubclass(DoitongWarning, UserWarning)
+    assert not issubclass(DoitongWarning, DoitongError)
+
+
+@by_class
+def test_every_error_says_what_follows(kind: type[DoitongError]) -> None:
+    """What became of the job and the money, and what to do: a sentence each, the root's are empty."""
+    if kind is DoitongError:
+        assert (kind.outcome, kind.advice) == ("", "")
+    else:
+        assert kind.outcome.endswith(".")
+        assert kind.advice.endswith(".")
+
+
+@by_class
+def test_the_text_holds_it_all(kind: type[DoitongError]) -> None:
+    """The message, the outcome, the advice, and every fact that is known by its name."""
+    assert str(full(kind)) == " ".join(
+        part
+        for part in (
+            "It went wrong.",
+            full(kind).outcome,
+            kind.advice,
+            "[job id: abc, token: dtj1.e30, idempotency key: key-1, request id: req-1, "
+            "http status: 402, code: SOME_CODE]",
+        )
+        if part
+    )
+
+
+def test_facts_that_are_not_known_are_not_named() -> None:
+    """No brackets without facts; and an error without a message is no error of its own."""
+    assert str(DoitongError("Oh.")) == "Oh."
+    assert str(DoitongError("Oh.", code="X")) == "Oh. [code: X]"
+    assert str(DoitongError()) == ""
+
+
+@by_class
+@pytest.mark.parametrize(
+    "how",
+    [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy],
+    ids=["pickle", "copy", "deepcopy"],
+)
+def test_every_error_travels_whole(kind: type[DoitongError], how: Any) -> None:
+    """Out of a process pool, or into a task queue, with all that it knows."""
+    error = full(kind)
+    twin = how(error)
+    assert type(twin) is kind
+    assert (str(twin), twin.args, vars(twin)) == (
+        str(error),
+        error.args,
+        {**vars(error), **({"job": None} if hasattr(error, "job") else {})},
+    )
+    own = OWN.get(kind.__name__, {})
+    assert {name: getattr(twin, name) for name in own} == own
+
+
+def test_a_live_job_does_not_travel() -> None:
+    """It belongs to a loop and a socket; its token is what travels."""
+    job: Any = object()
+    twin = pickle.loads(pickle.dumps(errors.JobTimeoutError("Late.", job=job, token="t", generation=LAST)))
+    assert (twin.job, twin.token, twin.generation) == (None, "t", LAST)
+
+
+@pytest.mark.parametrize(
+    ("kind", "builtin"),
+    [
+        (errors.JobTimeoutError, TimeoutError),
+        (errors.ConnectionFailedError, ConnectionError),
+        (errors.BadRequestError, ValueError),
+        (errors.ConfigurationError, ValueError),
+    ],
+)
+def test_builtins_catch_ours(kind: type[DoitongError], builtin: type[Exception]) -> None:
+    """Code that knows nothing of this library still understands it."""
+    with pytest.raises(builtin, match="It went wrong"):
+        raise full(kind)
+
+
+def test_a_daily_limit_is_a_limit_of_the_day() -> None:
+    """Who catches RateLimitError reads which one it was."""
+    assert errors.DailyLimitError("Enough.").limit == "day"
+    assert errors.RateLimitError("Enough.").limit == "server"
+
+
+def test_every_error_is_public() -> None:
+    """Whoever can meet one can name it from the top of the package."""
+    names = {kind.__name__ for kind in CLASSES} | {"DoitongWarning"}
+    assert names <= set(doitong_async.__all__)
+    assert all(getattr(doitong_async, name) is getattr(errors, name) for name in names)
+
+
+def test_the_public_names_are_sorted_and_there() -> None:
+    """One list, in order, each name once, each name real."""
+    names = doitong_async.__all__
+    assert names == sorted(set(names))
+    assert all(hasattr(doitong_async, name) for name in names)
+
+
+def test_a_broken_connection_does_not_say_that_no_job_was_made() -> None:
+    """Only where nothing was sent is that known."""
+    assert "No job was made" in str(errors.ConnectionFailedError("refused"))
+    assert "not known whether" in str(errors.ConnectionFailedError("cut", sent=True))

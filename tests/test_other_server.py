@@ -1,0 +1,145 @@
+"""A server that is not the emulator is served as well, whichever way it goes where the reference is open."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doitong_async import (
+    AsyncDoitong,
+    AuthenticationError,
+    JobNotFoundError,
+    JobTimeoutError,
+    Plan,
+    SubmitOutcomeUnknownError,
+)
+from tests.plain_server import JPEG, Ways
+from tests.virtual import now, plain, virtual
+
+WAYS = [
+    Ways(),
+    Ways(answer_key="generateimage"),
+    Ways(answer_key="generateImage"),
+    Ways(errors_with_200=True),
+    Ways(status_field="checkJobStatus", status_argument="jobId"),
+    Ways(aliases=False),
+    Ways(aliases_count_as_one=False),
+    Ways(over_concurrency="refuse"),
+    Ways(reset_unit="epoch_ms"),
+    Ways(reset_unit="seconds"),
+    Ways(reset_unit="iso"),
+    Ways(rate_headers=False),
+    Ways(polls_count=False),
+    Ways(answer_key="generateimage", errors_with_200=True, status_field="job", rate_headers=False),
+]
+
+
+def differs(ways: Ways) -> str:
+    """Name a way by what it does otherwise."""
+    return (
+        "-".join(f"{name}={value}" for name, value in vars(ways).items() if value != vars(Ways())[name])
+        or "plain"
+    )
+
+
+@pytest.mark.parametrize("ways", WAYS, ids=differs)
+@virtual
+async def test_every_way_ends_with_the_picture_paid_once(ways: Ways, tmp_path: Path) -> None:
+    """Ten prompts, ten whole files, ten jobs at the server."""
+    plan = Plan.enterprise(requests_per_minute=120, concurrent_jobs=10)
+    async with plain(plan, ways=ways) as (doitong, server):
+
+        async def picture(number: int) -> Path:
+            result = await doitong.generate(f"fox {number}")
+            return await result.save(tmp_path / f"{number}.jpg")
+
+        files = await asyncio.gather(*(picture(number) for number in range(10)))
+        assert {file.read_bytes() for file in files} == {JPEG}
+        assert len(server.jobs) == 10
+        assert server.most_at_once() <= 10
+        assert server.most_in_any_minute() <= 120
+        assert all("k-plain" not in str(each.headers) for each in server.requests if each.kind == "output")
+
+
+@pytest.mark.parametrize("ways", [Ways(), Ways(errors_with_200=True)], ids=differs)
+@virtual
+async def test_errors_are_the_same_with_either_status(ways: Ways) -> None:
+    """401 and an unknown job are understood with HTTP 200 as with the table's status."""
+    async with plain(ways=ways) as (doitong, server):
+        with pytest.raises(JobNotFoundError):
+            await doitong.job("stranger")
+        async with AsyncDoitong(api_key="wrong", base_url=server.url) as stranger:
+            with pytest.raises(AuthenticationError):
+                await stranger.generate("a fox")
+
+
+@virtual
+async def test_cancelled_timed_out_and_restarted_it_is_paid_once() -> None:
+    """Whoever leaves, the job is finished by somebody."""
+    async with plain(seconds=30.0) as (doitong, server):
+        job = await doitong.submit("a fox")
+        waiting = asyncio.ensure_future(job.wait())
+        await asyncio.sleep(3)
+        waiting.cancel()
+        with pytest.raises(JobTimeoutError) as caught:
+            await job.wait(timeout=5)
+        assert caught.value.token is not None
+        async with AsyncDoitong(api_key=server.key, base_url=server.url, plan=Plan.PRO) as restarted:
+            assert (await restarted.job(caught.value.token)).id == job.id
+        assert len(server.jobs) == 1
+
+
+@virtual
+async def test_an_answer_that_is_lost_after_the_job_was_made_costs_one_job() -> None:
+    """The submit goes again under its key, and the service replays its first answer."""
+    async with plain() as (doitong, server):
+        server.script = lambda kind, nth: "cut-after" if (kind, nth) == ("submit", 1) else None
+        assert (await doitong.generate("a fox")).id in server.jobs
+        keys = {request.headers["idempotency-key"] for request in server.requests if request.kind == "submit"}
+    assert len(server.jobs) == len(keys) == 1
+
+
+@virtual
+async def test_a_conflict_that_names_the_job_is_as_good_as_a_replay() -> None:
+    """Both answers to a key that was used before are understood."""
+    async with plain(ways=Ways(conflict_on_replay=True)) as (doitong, server):
+        server.script = lambda kind, nth: "cut-after" if (kind, nth) == ("submit", 1) else None
+        assert (await doitong.generate("a fox")).id in server.jobs
+    assert len(server.jobs) == 1
+
+
+@virtual
+async def test_a_conflict_that_names_no_job_is_in_doubt() -> None:
+    """It is said, with the key, and not sent once more."""
+    async with plain(ways=Ways(conflict_on_replay=True, conflict_names_job=False)) as (doitong, server):
+        server.script = lambda kind, nth: "cut-after" if (kind, nth) == ("submit", 1) else None
+        with pytest.raises(SubmitOutcomeUnknownError) as caught:
+            await doitong.generate("a fox", idempotency_key="mine")
+        assert caught.value.idempotency_key == "mine"
+        assert sum(request.kind == "submit" for request in server.requests) == 2
+
+
+@virtual
+async def test_where_keys_are_ignored_nothing_is_sent_twice() -> None:
+    """With `resend_unanswered=False` an unanswered submit is said to be in doubt at once."""
+    async with plain(ways=Ways(keys_honoured=False), resend_unanswered=False) as (doitong, server):
+        server.script = lambda kind, nth: "cut-after" if kind == "submit" else None
+        with pytest.raises(SubmitOutcomeUnknownError) as caught:
+            await doitong.generate("a fox")
+        assert caught.value.idempotency_key
+        assert len(server.jobs) == 1
+        assert now() < 1.0
+
+
+@virtual
+async def test_the_documented_bodies_are_understood_under_any_plan_of_theirs() -> None:
+    """A change of the server's ways between two requests is no more than another answer."""
+    async with plain(seconds=5.0) as (doitong, server):
+        first = doitong.generate("one")
+        server.ways = replace(server.ways, answer_key="generateimage")
+        second: Any = doitong.generate("two")
+        assert len({(await first).id, (await second).id}) == 2

@@ -1,0 +1,1 @@
+"""Tests of `doitong_async.transport`, one file a module."""

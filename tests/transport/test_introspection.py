@@ -1,0 +1,140 @@
+"""Finding the status query in a service's schema, by its shape and not by its name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from graphql import build_schema, graphql_sync, parse
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from doitong_async.transport import introspection
+from doitong_async.transport.introspection import status_candidates
+from doitong_async.transport.wire import StatusOperation
+
+SCHEMA = """
+scalar JSON
+input GenerateInput {{ type: String provider: String input: JSON options: JSON }}
+type Generation {{ id: ID! status: String url: String metadata: JSON creditCost: Int createdAt: String }}
+type Account {{ id: ID! credits: Int }}
+type Mutation {{ generate(input: GenerateInput!): {made} rename(id: ID!): Account }}
+type Query {{ {fields} }}
+"""
+
+
+def found(fields: str, made: str = "Generation") -> list[str]:
+    """Ask a real GraphQL server with such a schema, and return the candidates as one would write them."""
+    schema = build_schema(SCHEMA.format(fields=fields, made=made))
+    answer = graphql_sync(schema, introspection.DOCUMENT)
+    assert answer.errors is None
+    return [str(candidate) for candidate in status_candidates({"data": answer.data})]
+
+
+def test_the_document_is_graphql() -> None:
+    """And small enough for the depth limits that services set."""
+    parse(introspection.DOCUMENT)
+    assert introspection.DOCUMENT.count("ofType") == 9
+
+
+@pytest.mark.parametrize(
+    ("fields", "candidates"),
+    [
+        ("generation(id: ID!): Generation", ["generation(id: ID!)"]),
+        ("job(jobId: String!): Generation!", ["job(jobId: String!)"]),
+        ("checkJobStatus(jobId: ID): Generation", ["checkJobStatus(jobId: ID)"]),
+        ("generation(id: ID! = 5): Generation", ["generation(id: ID!)"]),
+        (
+            "generation(id: ID!): Generation job(id: ID!): Generation",
+            ["generation(id: ID!)", "job(id: ID!)"],
+        ),
+        (
+            "account(id: ID!): Account generation(id: ID!, wait: Boolean): Generation",
+            ["generation(id: ID!)"],
+        ),
+        ('generation(id: ID!, size: String! = "s"): Generation', ["generation(id: ID!)"]),
+    ],
+)
+def test_a_field_that_takes_one_id_and_returns_the_same_type(fields: str, candidates: list[str]) -> None:
+    """Whatever it is called; other arguments may be left out if the schema lets one."""
+    assert found(fields) == candidates
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "account(id: ID!): Account",
+        "generations(id: ID!): [Generation!]!",
+        "generation: Generation",
+        "generation(ids: [ID!]!): Generation",
+        "generation(id: ID!, region: String!): Generation",
+        "generation(id: ID!, accountId: ID!): Generation",
+        "generation(name: String!): Generation",
+        "generation(id: Int!): Generation",
+    ],
+)
+def test_other_fields_are_no_candidates(fields: str) -> None:
+    """Another type, a list, no id, two of them, or something required that nobody here knows."""
+    assert found(fields) == []
+
+
+@pytest.mark.parametrize("made", ["Generation!", "[Generation!]!"])
+def test_the_type_is_seen_through_its_wrappings(made: str) -> None:
+    """As deep as GraphQL schemas wrap."""
+    assert found("generation(id: ID!): Generation!", made) == ["generation(id: ID!)"]
+
+
+ID = {"name": "id", "defaultValue": None, "type": {"kind": "SCALAR", "name": "ID", "ofType": None}}
+OBJECT = {"kind": "OBJECT", "name": "Generation", "ofType": None}
+
+
+def by_hand(**changes: object) -> dict[str, Any]:
+    """Write the answer to `DOCUMENT` by hand, with changes to the schema in it."""
+    schema = {
+        "queryType": {"fields": [{"name": "generation", "args": [ID], "type": OBJECT}]},
+        "mutationType": {"fields": [{"name": "generate", "type": OBJECT}]},
+    }
+    return {"data": {"__schema": {**schema, **changes}}}
+
+
+def test_an_answer_written_by_hand() -> None:
+    """Only what is read here is needed."""
+    assert status_candidates(by_hand()) == [StatusOperation("generation", "id", "ID")]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        {},
+        {"data": None},
+        {"data": {"__schema": None}, "errors": [{"message": "introspection is off"}]},
+        by_hand(queryType=None),
+        by_hand(mutationType=None),
+        by_hand(mutationType={"fields": None}),
+        by_hand(mutationType={"fields": [{"name": "make", "type": OBJECT}]}),
+        by_hand(mutationType={"fields": [{"name": "generate", "type": None}]}),
+        by_hand(mutationType={"fields": ["generate"]}),
+        by_hand(queryType={"fields": [{"name": "generation", "args": None, "type": OBJECT}]}),
+        by_hand(queryType={"fields": [{"name": "generation", "args": [ID], "type": {}}]}),
+    ],
+)
+def test_a_schema_that_tells_nothing_has_no_candidates(body: object) -> None:
+    """Introspection may be switched off, or answered by something that is no GraphQL."""
+    assert status_candidates(body) == []
+
+
+names = st.sampled_from(["data", "__schema", "queryType", "mutationType", "fields", "args", "type", "name"])
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(["generate", "ID", "NON_NULL"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(values, values, values)
+def test_any_answer_can_be_read(body: object, query: object, mutation: object) -> None:
+    """Whatever comes, there are candidates or none."""
+    assert isinstance(status_candidates(body), list)
+    assert isinstance(status_candidates(by_hand(queryType=query, mutationType=mutation)), list)

@@ -1,0 +1,309 @@
+"""Why the service did not do what it was asked: by status, by code, by message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from doitong_async import errors
+from doitong_async.transport.refusal import Kind, Refusal, errors_in, refusal_of
+
+# wire/error-insufficient-credits.json, as data.
+INSUFFICIENT_CREDITS = {
+    "errors": [
+        {
+            "message": "Insufficient credits for this operation",
+            "extensions": {"code": "INSUFFICIENT_CREDITS", "creditsRequired": 100, "creditsAvailable": 50},
+        }
+    ]
+}
+# The error table of the reference: status, name, what it is.
+TABLE = [
+    (400, "Bad Request", Kind.BAD_REQUEST),
+    (401, "Unauthorized", Kind.AUTHENTICATION),
+    (402, "Payment Required", Kind.CREDITS),
+    (429, "Too Many Requests", Kind.RATE_LIMIT),
+    (500, "Internal Server Error", Kind.SERVER),
+]
+by_row = pytest.mark.parametrize(("status", "name", "kind"), TABLE)
+
+
+def refusal(
+    status: int = 200, body: object = None, headers: Mapping[str, str] | None = None, excerpt: str = ""
+) -> Refusal:
+    """Read a refusal, and insist that it is one."""
+    read = refusal_of(status, headers or {}, body, excerpt)
+    assert read is not None
+    return read
+
+
+def coded(code: object, message: str = "No.") -> dict[str, object]:
+    """Write an error of GraphQL with a code."""
+    return {"errors": [{"message": message, "extensions": {"code": code}}]}
+
+
+class TestTable:
+    @by_row
+    def test_by_the_status_alone(self, status: int, name: str, kind: Kind) -> None:
+        """A gateway answers with a page, or with nothing."""
+        assert refusal(status).kind is kind
+        assert refusal(status, {"errors": [{"message": "?"}]}).kind is kind
+
+    @by_row
+    def test_by_the_code_under_200(self, status: int, name: str, kind: Kind) -> None:
+        """GraphQL servers answer 200 with the name of the row as a code, however it is spelled."""
+        spellings = (
+            name.upper().replace(" ", "_"),
+            name,
+            name.lower().replace(" ", "-"),
+            status,
+            str(status),
+        )
+        assert {refusal(200, coded(code)).kind for code in spellings} == {kind}
+
+    @by_row
+    def test_by_the_message_under_200(self, status: int, name: str, kind: Kind) -> None:
+        """With no code at all the name in a sentence is enough."""
+        assert refusal(200, {"errors": [{"message": f"{name}: please check"}]}).kind is kind
+
+    @by_row
+    def test_the_code_says_more_than_the_status(self, status: int, name: str, kind: Kind) -> None:
+        """And the status more than the message."""
+        assert refusal(status, coded("RATE_LIMITED")).kind is Kind.RATE_LIMIT
+        assert refusal(status, {"errors": [{"message": "rate limit"}]}).kind is kind
+
+
+class TestKinds:
+    @pytest.mark.parametrize(
+        ("status", "kind"),
+        [
+            (403, Kind.AUTHENTICATION),
+            (404, Kind.MISPLACED),
+            (405, Kind.MISPLACED),
+            (408, Kind.SERVER),
+            (409, Kind.CONFLICT),
+            (413, Kind.BAD_REQUEST),
+            (418, Kind.PROTOCOL),
+            (422, Kind.BAD_REQUEST),
+            (502, Kind.SERVER),
+            (503, Kind.SERVER),
+            (599, Kind.SERVER),
+            (301, Kind.MISPLACED),
+            (307, Kind.MISPLACED),
+            (101, Kind.PROTOCOL),
+        ],
+    )
+    def test_other_statuses(self, status: int, kind: Kind) -> None:
+        """What HTTP itself says of them; where it says nothing, the answer is not understood."""
+        assert refusal(status).kind is kind
+
+    @pytest.mark.parametrize(
+        ("code", "kind"),
+        [
+            ("RATE_LIMITED", Kind.RATE_LIMIT),
+            ("CONCURRENCY_LIMIT", Kind.RATE_LIMIT),
+            ("TOO_MANY_CONCURRENT_JOBS", Kind.RATE_LIMIT),
+            ("DAILY_LIMIT_REACHED", Kind.RATE_LIMIT),
+            ("QUOTA_EXCEEDED", Kind.RATE_LIMIT),
+            ("IDEMPOTENCY_KEY_IN_USE", Kind.CONFLICT),
+            ("CONFLICT", Kind.CONFLICT),
+            ("GENERATION_NOT_FOUND", Kind.NOT_FOUND),
+            ("UNAUTHENTICATED", Kind.AUTHENTICATION),
+            ("GRAPHQL_VALIDATION_FAILED", Kind.BAD_REQUEST),
+            ("404", Kind.MISPLACED),
+            (503, Kind.SERVER),
+        ],
+    )
+    def test_codes_that_servers_use(self, code: object, kind: Kind) -> None:
+        """None of them is documented; each says plainly what it is, whatever the status."""
+        assert {refusal(status, coded(code)).kind for status in (200, 400, 500)} == {kind}
+
+    @pytest.mark.parametrize(
+        "code", ["E_PURPLE", "1001", "50001", "299", "5" * 5000, "٤٢٩٠", "", True, None, 1.5, []]
+    )
+    def test_a_code_that_says_nothing_decides_nothing(self, code: object) -> None:
+        """The status does, or the message."""
+        assert refusal(401, coded(code)).kind is Kind.AUTHENTICATION
+        assert refusal(200, coded(code, "Rate limit exceeded")).kind is Kind.RATE_LIMIT
+
+    def test_an_error_that_nothing_is_known_of_is_the_servers(self) -> None:
+        """Whether a job was made is not known either, so it must not count as a clean refusal."""
+        assert refusal(200, {"errors": [{"message": "boom"}]}).kind is Kind.SERVER
+        assert refusal(200, {"errors": [{}]}).kind is Kind.SERVER
+
+    @pytest.mark.parametrize(
+        ("message", "kind"),
+        [
+            ("Generation not found", Kind.NOT_FOUND),
+            ("Invalid API key", Kind.AUTHENTICATION),
+            ('Cannot query field "generation" on type "Query".', Kind.BAD_REQUEST),
+            ('Unknown argument "id" on field "Query.generation".', Kind.BAD_REQUEST),
+            ("Idempotency key was used before", Kind.CONFLICT),
+        ],
+    )
+    def test_messages_that_servers_use(self, message: str, kind: Kind) -> None:
+        """The last resort."""
+        assert refusal(200, {"errors": [{"message": message}]}).kind is kind
+
+    @pytest.mark.parametrize(
+        "body", [None, {}, [], "ok", {"data": {}}, {"errors": []}, {"errors": None, "error": ""}]
+    )
+    def test_a_success_that_names_no_error_is_none(self, body: object) -> None:
+        """Whether it holds a job is for others to read."""
+        assert refusal_of(200, {}, body, "") is None
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"error": {"code": "UNAUTHORIZED", "message": "no"}},
+            {"error": "Unauthorized"},
+            {"errors": "Unauthorized"},
+            {"errors": {"message": "Unauthorized"}},
+            {"errors": ["Unauthorized"]},
+            {"errors": [{"code": "UNAUTHORIZED"}]},
+        ],
+    )
+    def test_errors_as_other_services_spell_them(self, body: object) -> None:
+        """REST errors are not shown, so any usual spelling is understood."""
+        assert refusal(200, body).kind is Kind.AUTHENTICATION
+        assert len(errors_in(body)) == 1
+
+
+class TestFacts:
+    def test_the_documented_body(self) -> None:
+        """With the credits that it names, as a status or under 200."""
+        for status in (200, 402):
+            read = refusal(status, INSUFFICIENT_CREDITS)
+            assert (read.kind, read.http_status, read.code) == (Kind.CREDITS, status, "INSUFFICIENT_CREDITS")
+            assert (read.credits_required, read.credits_available) == (100, 50)
+            assert read.message == "The service said: 'Insufficient credits for this operation'."
+
+    @pytest.mark.parametrize("value", ["100", True, None, [100]])
+    def test_credits_are_numbers(self, value: object) -> None:
+        """Or they are not known."""
+        body = {"errors": [{"extensions": {"code": "INSUFFICIENT_CREDITS", "creditsRequired": value}}]}
+        assert refusal(402, body).credits_required is None
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"errors": [{"extensions": {"code": "CONFLICT", "id": "abc"}}]},
+            {"errors": [{"extensions": {"code": "CONFLICT", "jobId": "abc"}}]},
+            {"errors": [{"extensions": {"code": "CONFLICT", "generationId": "abc"}}]},
+            {"errors": [{"extensions": {"code": "CONFLICT"}}], "data": {"generate": {"id": "abc"}}},
+        ],
+    )
+    def test_a_conflict_names_the_job(self, body: object) -> None:
+        """That job is ours: the key was used for it."""
+        assert (refusal(409, body).kind, refusal(409, body).job_id) == (Kind.CONFLICT, "abc")
+
+    @pytest.mark.parametrize("value", [None, True, "", [], {}])
+    def test_what_is_no_id_names_no_job(self, value: object) -> None:
+        """A truth value is not the job `True`."""
+        assert refusal(409, {"errors": [{"extensions": {"id": value}}]}).job_id is None
+
+    def test_headers_ride_along(self) -> None:
+        """Among them the id of the request, and those that say until when."""
+        headers = {"x-request-id": "req-1", "retry-after": "3"}
+        assert (refusal(429, None, headers).request_id, refusal(429, None, headers).headers) == (
+            "req-1",
+            headers,
+        )
+
+    def test_a_redirect_is_said_not_to_be_followed(self) -> None:
+        """The key goes nowhere else."""
+        assert refusal(307).message == (
+            "The service answered with a redirect (HTTP 307), which is never followed with the key."
+        )
+
+    def test_a_page_is_shown_in_part(self) -> None:
+        """With its type, so that one sees that a proxy spoke."""
+        headers = {"content-type": "text/html; charset=utf-8"}
+        read = refusal(502, None, headers, "<html>Bad Gateway")
+        assert read.message == "The service answered HTTP 502 (text/html): <html>Bad Gateway"
+        assert refusal(502).message == "The service answered HTTP 502 (no content type): an empty body"
+
+    def test_a_long_message_is_cut(self) -> None:
+        """Some servers answer with a stack trace."""
+        assert len(refusal(500, {"error": "x" * 5000}).message) < 400
+
+
+class TestError:
+    @pytest.mark.parametrize(
+        ("kind", "expected"),
+        [
+            (Kind.BAD_REQUEST, errors.BadRequestError),
+            (Kind.AUTHENTICATION, errors.AuthenticationError),
+            (Kind.CREDITS, errors.InsufficientCreditsError),
+            (Kind.RATE_LIMIT, errors.RateLimitError),
+            (Kind.NOT_FOUND, errors.JobNotFoundError),
+            (Kind.CONFLICT, errors.SubmitOutcomeUnknownError),
+            (Kind.SERVER, errors.ServerError),
+            (Kind.PROTOCOL, errors.ProtocolError),
+            (Kind.MISPLACED, errors.ConfigurationError),
+            (Kind.NOT_SENT, errors.ConnectionFailedError),
+            (Kind.UNANSWERED, errors.ConnectionFailedError),
+        ],
+    )
+    def test_every_kind_has_its_error(self, kind: Kind, expected: type[errors.DoitongError]) -> None:
+        """With all that is known of it."""
+        error = Refusal(kind, "No.", http_status=418, code="C", request_id="r", job_id="j").error(
+            idempotency_key="i"
+        )
+        assert type(error) is expected
+        assert (error.message, error.http_status, error.code, error.request_id) == ("No.", 418, "C", "r")
+        assert (error.job_id, error.idempotency_key) == ("j", "i")
+
+    @pytest.mark.parametrize("kind", Kind)
+    def test_no_kind_is_forgotten(self, kind: Kind) -> None:
+        """A new kind needs an error of its own."""
+        assert isinstance(Refusal(kind, "No.").error(), errors.DoitongError)
+
+    def test_the_credits_are_in_the_error(self) -> None:
+        """So that a caller can decide by numbers."""
+        error = refusal(402, INSUFFICIENT_CREDITS).error()
+        assert isinstance(error, errors.InsufficientCreditsError)
+        assert (error.credits_required, error.credits_available) == (100, 50)
+
+    @pytest.mark.parametrize(("kind", "sent"), [(Kind.NOT_SENT, False), (Kind.UNANSWERED, True)])
+    def test_a_broken_connection_says_whether_anything_was_sent(self, kind: Kind, sent: bool) -> None:
+        """It is what decides about the money."""
+        error = Refusal(kind, "No.").error()
+        assert isinstance(error, errors.ConnectionFailedError)
+        assert error.sent is sent
+
+    def test_whoever_asks_knows_the_job_better(self) -> None:
+        """Its id goes before one that an answer named."""
+        assert Refusal(Kind.SERVER, "No.", job_id="told").error(job_id="asked").job_id == "asked"
+
+
+jsons = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["errors", "error", "message", "extensions", "code", "data", "id", "jobId"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=15,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    jsons,
+    st.integers(100, 599),
+    st.dictionaries(st.sampled_from(["content-type", "x-request-id"]), st.text()),
+)
+def test_any_answer_can_be_refused(body: object, status: int, headers: dict[str, str]) -> None:
+    """Whatever comes: a refusal that says something and becomes an error, or none under a success."""
+    read = refusal_of(status, headers, body, "")
+    assert read is not None or 200 <= status < 300
+    if read is not None:
+        assert read.message in str(read.error(idempotency_key="key-1"))
+        assert read.message.startswith("The service ")

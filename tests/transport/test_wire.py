@@ -1,0 +1,427 @@
+"""How requests are spelled and answers are read, against the documented bodies and against nonsense."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from graphql import FieldNode, OperationDefinitionNode, parse
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from doitong_async.transport import wire
+from doitong_async.transport.refusal import Kind, Refusal
+from doitong_async.transport.wire import Answer, Looks, StatusOperation
+from doitong_async.types import GenerateRequest, Generation, JobStatus
+
+# The bodies of the reference (`wire/`), as data.
+DOCUMENTED_VARIABLES = {
+    "input": {
+        "type": "IMAGE",
+        "provider": "flux-kontext",
+        "input": {"text": "A futuristic city with flying cars and neon lights"},
+        "options": {"width": 1024, "height": 1024},
+    }
+}
+DOCUMENTED_COMPLETED = {
+    "id": "abc123xyz",
+    "status": "completed",
+    "url": "https://cdn.doitong.com/outputs/abc123xyz.jpg",
+    "duration": None,
+    "createdAt": "2024-01-01T00:00:00Z",
+}
+DOCUMENTED_PROCESSING = {
+    "id": "abc123xyz",
+    "status": "processing",
+    "url": None,
+    "webhookUrl": "https://your-webhook.com/callback",
+    "createdAt": "2024-01-01T00:00:00Z",
+}
+DOCUMENTED_DAY = datetime(2024, 1, 1, tzinfo=UTC)
+OPERATION = StatusOperation("generation", "id", "ID!")
+
+
+def answer_of(body: object, status: int = 200, excerpt: str = "…", **headers: str) -> Answer:
+    """Build an answer of the service."""
+    return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, body, excerpt)
+
+
+def looks_of(body: object, ids: list[str], status: int = 200) -> Looks:
+    """Read a status answer that is no refusal."""
+    looks = wire.read_looks(answer_of(body, status), ids)
+    assert isinstance(looks, Looks)
+    return looks
+
+
+def refused(read: object) -> Refusal:
+    """Insist on a refusal."""
+    assert isinstance(read, Refusal)
+    return read
+
+
+def job(job_id: str, status: str = "processing", **fields: object) -> dict[str, object]:
+    """Spell a job as the service does."""
+    return {"id": job_id, "status": status, **fields}
+
+
+class TestSubmitVariables:
+    def test_they_are_the_documented_ones(self) -> None:
+        """Name by name, as in wire/generate-request.json."""
+        request = GenerateRequest(
+            prompt="A futuristic city with flying cars and neon lights",
+            provider="flux-kontext",
+            type="IMAGE",
+            width=1024,
+            height=1024,
+        )
+        assert wire.submit_variables(request) == DOCUMENTED_VARIABLES
+
+    def test_what_is_left_open_is_not_sent(self) -> None:
+        """The service has defaults of its own; there are no empty options."""
+        request = GenerateRequest(prompt="a fox", provider="flux-pro", type="IMAGE")
+        assert wire.submit_variables(request) == {
+            "input": {"type": "IMAGE", "provider": "flux-pro", "input": {"text": "a fox"}}
+        }
+
+    def test_more_input_and_options_are_passed_through(self) -> None:
+        """Beside the prompt and the short names."""
+        request = GenerateRequest(
+            prompt="hello",
+            provider="hedra",
+            type="AVATAR",
+            quality="high",
+            version="v1",
+            input={"avatarId": "a1"},
+            options={"voice": "deep", "seed": None},
+        )
+        assert wire.submit_variables(request) == {
+            "input": {
+                "type": "AVATAR",
+                "provider": "hedra",
+                "input": {"text": "hello", "avatarId": "a1"},
+                "options": {"version": "v1", "quality": "high", "voice": "deep", "seed": None},
+            }
+        }
+
+    def test_an_input_without_a_prompt_has_no_text(self) -> None:
+        """As runway-i2v takes an image alone."""
+        request = GenerateRequest(provider="runway-i2v", type="VIDEO", input={"image": "https://e.example/a"})
+        assert wire.submit_variables(request)["input"] == {
+            "type": "VIDEO",
+            "provider": "runway-i2v",
+            "input": {"image": "https://e.example/a"},
+        }
+
+    def test_the_mutation_is_graphql(self) -> None:
+        """With the documented fields, and no other."""
+        (operation,) = parse(wire.GENERATE).definitions
+        assert isinstance(operation, OperationDefinitionNode)
+        (field,) = operation.selection_set.selections
+        assert isinstance(field, FieldNode)
+        assert field.selection_set is not None
+        assert [
+            part.name.value for part in field.selection_set.selections if isinstance(part, FieldNode)
+        ] == [*("id", "status", "type", "provider", "url", "metadata", "creditCost", "createdAt")]
+
+
+class TestStatusDocument:
+    @pytest.mark.parametrize("count", [1, 2, 7, wire.MOST_IN_ONE_LOOK])
+    def test_it_has_an_alias_a_job(self, count: int) -> None:
+        """It is GraphQL; each alias asks one field with a variable of its own."""
+        (operation,) = parse(
+            wire.status_document(StatusOperation("job", "jobId", "String"), count)
+        ).definitions
+        assert isinstance(operation, OperationDefinitionNode)
+        asked = [part for part in operation.selection_set.selections if isinstance(part, FieldNode)]
+        assert [field.alias and field.alias.value for field in asked] == [f"j{n}" for n in range(count)]
+        assert {field.name.value for field in asked} == {"job"}
+        assert {argument.name.value for field in asked for argument in field.arguments or ()} == {"jobId"}
+        assert len(operation.variable_definitions or ()) == count
+
+    def test_a_single_one_in_full(self) -> None:
+        """As it goes over the wire."""
+        assert wire.status_document(OPERATION, 1) == (
+            "query Status($i0: ID!) { j0: generation(id: $i0) { id status url metadata creditCost } }"
+        )
+
+    def test_the_ids_are_variables(self) -> None:
+        """So that no id is ever part of the text."""
+        assert wire.status_variables(["a", '") { x }']) == {"i0": "a", "i1": '") { x }'}
+
+
+class TestReadSubmit:
+    @pytest.mark.parametrize("key", ["generateimage", "generate", "generateImage", "anything"])
+    def test_the_documented_bodies_under_whatever_key(self, key: str) -> None:
+        """The reference answers under a key that is not the name of the mutation."""
+        assert wire.read_submit(answer_of({"data": {key: DOCUMENTED_PROCESSING}})) == Generation(
+            id="abc123xyz", status=JobStatus.PROCESSING, created_at=DOCUMENTED_DAY
+        )
+        assert wire.read_submit(answer_of({"data": {key: DOCUMENTED_COMPLETED}})) == Generation(
+            id="abc123xyz",
+            status=JobStatus.COMPLETED,
+            url="https://cdn.doitong.com/outputs/abc123xyz.jpg",
+            created_at=DOCUMENTED_DAY,
+        )
+
+    @pytest.mark.parametrize("body", [DOCUMENTED_PROCESSING, {"data": DOCUMENTED_PROCESSING}])
+    @pytest.mark.parametrize("status", [200, 201, 202])
+    def test_a_bare_body(self, body: object, status: int) -> None:
+        """REST bodies are not shown; a job is known by its shape."""
+        read = wire.read_submit(answer_of(body, status))
+        assert isinstance(read, Generation)
+        assert read.id == "abc123xyz"
+
+    def test_a_job_beside_errors_is_a_job(self) -> None:
+        """They are about its fields; it was made and is paid for."""
+        body = {"data": {"generate": job("a")}, "errors": [{"message": "creditCost is not known"}]}
+        assert wire.read_submit(answer_of(body)) == Generation(id="a", status=JobStatus.PROCESSING)
+
+    def test_several_jobs_are_not_understood(self) -> None:
+        """One was asked for; which of them it is nobody knows."""
+        refusal = refused(wire.read_submit(answer_of({"data": {"a": job("1"), "b": job("2")}})))
+        assert (refusal.kind, "several jobs" in refusal.message) == (Kind.PROTOCOL, True)
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            None,
+            "ok",
+            [],
+            {},
+            {"data": None},
+            {"data": {}},
+            {"data": {"generate": None}},
+            {"data": {"generate": {"status": "processing"}}},
+            {"data": {"generate": {"id": "", "status": "processing"}}},
+            {"data": {"generate": {"id": "a", "status": 5}}},
+            {"data": [job("a")]},
+            {"message": "hello"},
+        ],
+    )
+    def test_an_answer_without_a_job_is_not_understood(self, body: object) -> None:
+        """It is a refusal that shows the excerpt and carries the request's id."""
+        read = wire.read_submit(answer_of(body, excerpt="<html>", x_request_id="req-1"))
+        assert refused(read).kind is Kind.PROTOCOL
+        assert (
+            refused(read).message
+            == "The service answered HTTP 200 with no job with an id and a status: <html>"
+        )
+        assert (refused(read).http_status, refused(read).request_id) == (200, "req-1")
+
+    def test_an_empty_answer_is_said_to_be_empty(self) -> None:
+        """A message never ends in nothing."""
+        assert refused(wire.read_submit(answer_of(None, excerpt=""))).message.endswith(": an empty body")
+
+    def test_a_job_under_an_error_status_is_none(self) -> None:
+        """HTTP 500 with a job in it is a failure first; the job it names is kept."""
+        refusal = refused(wire.read_submit(answer_of({"data": {"generate": job("a")}}, 500)))
+        assert (refusal.kind, refusal.job_id) == (Kind.SERVER, "a")
+
+
+class TestReadLooks:
+    def test_jobs_are_matched_by_their_ids(self) -> None:
+        """Out of order, and under whatever alias."""
+        looks = looks_of(
+            {"data": {"j1": job("a"), "x": job("c", "completed"), "j0": job("b")}}, ["a", "b", "c"]
+        )
+        assert {(found.id, found.status) for found in looks.found} == {
+            ("a", "processing"),
+            ("b", "processing"),
+            ("c", "completed"),
+        }
+        assert (looks.missing, looks.unanswered) == ([], [])
+
+    def test_a_single_job_may_stand_under_any_name(self) -> None:
+        """A service without aliases answers under the name of the field, or bare."""
+        for body in ({"data": {"generation": job("a")}}, {"data": job("a")}, job("a")):
+            assert [found.id for found in looks_of(body, ["a"]).found] == ["a"]
+
+    @pytest.mark.parametrize(
+        "errors",
+        [
+            None,
+            [],
+            [{"message": "Generation not found", "path": ["j1"]}],
+            [{"message": "?", "path": ["j1"], "extensions": {"code": "JOB_NOT_FOUND"}}],
+            [{"message": "?", "extensions": {"code": "NOT_FOUND"}}],
+            [{"message": "boom", "path": ["j0", "creditCost"]}],
+        ],
+    )
+    def test_a_null_that_means_unknown_is_missing(self, errors: object) -> None:
+        """Without an error of its own, or with one that says so."""
+        looks = looks_of({"data": {"j0": job("a"), "j1": None}, "errors": errors}, ["a", "b"])
+        assert ([found.id for found in looks.found], looks.missing, looks.unanswered) == (["a"], ["b"], [])
+
+    @pytest.mark.parametrize(
+        "errors",
+        [
+            [{"message": "boom", "path": ["j1"]}],
+            [{"message": "boom", "path": ["j1", "metadata"]}],
+            [{"message": "boom"}],
+            [{"message": "not found", "path": ["j1"]}, {"message": "boom", "path": ["j1"]}],
+            [None],
+            {"message": "boom"},
+            "boom",
+        ],
+    )
+    def test_a_null_for_another_reason_is_nothing(self, errors: object) -> None:
+        """Its fields could not be had: the job is neither found, nor missing, nor passed over."""
+        looks = looks_of({"data": {"j0": job("a"), "j1": None}, "errors": errors}, ["a", "b"])
+        assert ([found.id for found in looks.found], looks.missing, looks.unanswered) == (["a"], [], [])
+
+    @pytest.mark.parametrize(
+        ("errors", "missing"),
+        [
+            (None, ["a"]),
+            ([{"message": "not found", "path": ["generation"]}], ["a"]),
+            ([{"message": "boom", "path": ["generation"]}], []),
+            ([{"message": "boom"}], []),
+        ],
+    )
+    def test_a_single_null_under_a_name_of_its_own(self, errors: object, missing: list[str]) -> None:
+        """Every error is about the one job that was asked for, whatever its path begins with."""
+        looks = looks_of({"data": {"generation": None}, "errors": errors}, ["a"])
+        assert (looks.found, looks.missing, looks.unanswered) == ([], missing, [])
+
+    def test_an_alias_that_is_not_there_is_unanswered(self) -> None:
+        """As where a service without aliases answers only one of them."""
+        looks = looks_of({"data": {"generation": job("b")}}, ["a", "b", "c"])
+        assert ([found.id for found in looks.found], looks.missing, looks.unanswered) == (
+            ["b"],
+            [],
+            ["a", "c"],
+        )
+
+    def test_a_job_that_was_not_asked_for_is_left_alone(self) -> None:
+        """It is somebody else's."""
+        looks = looks_of({"data": {"j0": job("other"), "j1": job("b")}}, ["a", "b"])
+        assert ([found.id for found in looks.found], looks.missing, looks.unanswered) == (["b"], [], [])
+
+    @pytest.mark.parametrize("value", [5, "text", [], {}, {"id": "a", "status": 5}, [job("a")]])
+    def test_a_value_of_another_shape_is_nothing(self, value: object) -> None:
+        """An answer is there, so the job is not missing."""
+        looks = looks_of({"data": {"j0": value, "j1": job("b")}}, ["a", "b"])
+        assert ([found.id for found in looks.found], looks.missing, looks.unanswered) == (["b"], [], [])
+
+    @pytest.mark.parametrize("ids", [["a"], ["a", "b"]])
+    @pytest.mark.parametrize("body", [None, {}, [], "x", {"data": None}, {"data": {}}, {"data": [job("a")]}])
+    def test_an_answer_about_none_of_them_is_not_understood(self, body: object, ids: list[str]) -> None:
+        """HTML, or JSON of another make: a refusal, never a job that is called missing."""
+        refusal = refused(wire.read_looks(answer_of(body), ids))
+        assert refusal.kind is Kind.PROTOCOL
+        assert "none of the jobs that were asked for" in refusal.message
+
+    def test_no_data_with_an_error_is_that_error(self) -> None:
+        """The whole request was refused."""
+        body = {"data": None, "errors": [{"message": 'Cannot query field "generation" on type "Query".'}]}
+        assert refused(wire.read_looks(answer_of(body), ["a"])).kind is Kind.BAD_REQUEST
+
+    @pytest.mark.parametrize(
+        ("status", "kind"), [(500, Kind.SERVER), (302, Kind.MISPLACED), (100, Kind.PROTOCOL)]
+    )
+    def test_a_status_that_is_no_success_is_a_refusal(self, status: int, kind: Kind) -> None:
+        """Even with jobs in the body: whose mistake it is nobody knows."""
+        assert refused(wire.read_looks(answer_of({"data": {"j0": job("a")}}, status), ["a"])).kind is kind
+
+
+class TestReadGeneration:
+    @pytest.mark.parametrize("name", ["url", "videoUrl", "audioUrl"])
+    def test_a_body_without_a_status_tells_it_by_its_url(self, name: str) -> None:
+        """The flat forms of the reference have one or the other."""
+        done = wire.read_generation({"id": "a", name: "https://cdn.example/a"})
+        assert done == Generation(id="a", status=JobStatus.COMPLETED, url="https://cdn.example/a")
+        assert wire.read_generation({"id": "a", name: None}) == Generation(
+            id="a", status=JobStatus.PROCESSING
+        )
+
+    def test_the_words_of_a_webhook(self) -> None:
+        """They say `service` where others say `provider`."""
+        read = wire.read_generation({**DOCUMENTED_COMPLETED, "service": "flux-kontext"})
+        assert read is not None
+        assert read.provider == "flux-kontext"
+
+    @pytest.mark.parametrize(
+        "value", [None, 5, "a", [], {}, {"status": "completed"}, {"id": [], "status": "x"}]
+    )
+    def test_what_is_no_job_is_none(self, value: object) -> None:
+        """An id is what makes a job."""
+        assert wire.read_generation(value) is None
+
+
+words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+jsons = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+    max_leaves=8,
+)
+shapes: st.SearchStrategy[object] = st.dictionaries(
+    st.sampled_from(
+        ["data", "errors", "error", "id", "status", "url", "j0", "j1", "path", "message", "code"]
+    ),
+    st.deferred(lambda: jsons | shapes | st.lists(shapes, max_size=2)),
+    max_size=4,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(jsons | shapes, st.sampled_from([100, 200, 204, 301, 400, 401, 402, 404, 418, 429, 500, 599]))
+def test_any_answer_can_be_read(body: object, status: int) -> None:
+    """Whatever JSON comes under whatever status: a job or looks, else a refusal, and never an exception."""
+    answer = answer_of(body, status)
+    assert isinstance(wire.read_submit(answer), Generation | Refusal)
+    for ids in (["a"], ["a", "b"]):
+        looks = wire.read_looks(answer, ids)
+        assert isinstance(looks, Looks | Refusal)
+        if isinstance(looks, Looks):
+            told = [*(found.id for found in looks.found), *looks.missing, *looks.unanswered]
+            assert len(told) == len(set(told))
+            assert set(told) <= set(ids)
+
+
+snapshots = st.builds(
+    Generation,
+    id=words,
+    status=st.sampled_from([*JobStatus, JobStatus("upscaling")]),
+    url=st.none() | words,
+    type=st.none() | words,
+    provider=st.none() | words,
+    metadata=jsons,
+    credit_cost=st.none() | st.integers(0, 10_000),
+    created_at=st.none() | st.datetimes(timezones=st.just(UTC)),
+)
+
+
+def spelled(snapshot: Generation) -> dict[str, Any]:
+    """Write a snapshot as the service would."""
+    return {
+        "id": snapshot.id,
+        "status": snapshot.status.value,
+        "url": snapshot.url,
+        "type": snapshot.type,
+        "provider": snapshot.provider,
+        "metadata": snapshot.metadata,
+        "creditCost": snapshot.credit_cost,
+        "createdAt": snapshot.created_at and snapshot.created_at.isoformat(),
+    }
+
+
+@settings(deadline=None, max_examples=200)
+@given(snapshots)
+def test_nothing_is_lost_on_the_way(snapshot: Generation) -> None:
+    """What a service writes is read as it was meant."""
+    assert wire.read_generation(spelled(snapshot)) == snapshot
+    assert wire.read_submit(answer_of({"data": {"generate": spelled(snapshot)}})) == snapshot
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(snapshots, min_size=1, max_size=5, unique_by=lambda snapshot: snapshot.id), st.randoms())
+def test_a_look_brings_every_job_once(jobs: list[Generation], chance: Any) -> None:
+    """In whatever order the service writes them."""
+    ids = [snapshot.id for snapshot in jobs]
+    aliases = [(f"j{n}", spelled(snapshot)) for n, snapshot in enumerate(jobs)]
+    chance.shuffle(aliases)
+    looks = looks_of({"data": dict(aliases)}, ids)
+    assert sorted(found.id for found in looks.found) == sorted(ids)
+    assert all(found in jobs for found in looks.found)
+    assert (looks.missing, looks.unanswered) == ([], [])

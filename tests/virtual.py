@@ -1,0 +1,91 @@
+"""Runs an async test in virtual time, and sees that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, ParamSpec
+
+from doitong_async import AsyncDoitong, Plan
+from doitong_async.emulator import Emulator, PlanLimits, Seen
+from doitong_async.testing import run_virtual
+from tests.plain_server import PlainServer, Ways
+
+P = ParamSpec("P")
+
+
+def virtual(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Make a sync test of an async one: an hour of waiting takes no time, and nothing may be left running."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        async def checked() -> None:
+            complaints: list[dict[str, Any]] = []
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+            await test(*args, **kwargs)
+            await asyncio.sleep(0)
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            # A future whose exception nobody saw complains when it is collected.
+            gc.collect()
+            assert complaints == []
+            assert not {task for task in left if not task.done()}
+
+        run_virtual(checked())
+
+    return run
+
+
+def now() -> float:
+    """Return the moment of the running loop's clock."""
+    return asyncio.get_running_loop().time()
+
+
+@asynccontextmanager
+async def boxed(
+    plan: Plan = Plan.PRO, *, box: dict[str, Any] | None = None, **arguments: Any
+) -> AsyncIterator[tuple[AsyncDoitong, Emulator]]:
+    """Yield a client and the emulator it speaks to, to count at the server."""
+    limits = PlanLimits(plan.requests_per_minute, plan.concurrent_jobs, plan.jobs_per_day)
+    async with (
+        Emulator(**{"plan": limits, "credits": 1_000_000, **(box or {})}) as emulator,
+        AsyncDoitong(**{"api_key": "k-box", "base_url": emulator.url, "plan": plan, **arguments}) as doitong,
+    ):
+        yield doitong, emulator
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Give way to others until a condition holds; time stands still meanwhile."""
+    while not condition():  # noqa: ASYNC110 - it is seen at a server, which sets no event
+        await asyncio.sleep(0)
+
+
+def seen(emulator: Emulator, kind: str) -> list[Seen]:
+    """Return the requests of one kind that the emulator saw."""
+    return [request for request in emulator.world.seen if request.kind == kind]
+
+
+@asynccontextmanager
+async def plain(
+    plan: Plan = Plan.PRO,
+    *,
+    ways: Ways | None = None,
+    seconds: Callable[[int], float] | float = 6.0,
+    requests_per_minute: int | None = None,
+    **arguments: Any,
+) -> AsyncIterator[tuple[AsyncDoitong, PlainServer]]:
+    """Yield a client and a server that is not the emulator, on the same plan."""
+    server = PlainServer(
+        ways=ways or Ways(),
+        requests_per_minute=requests_per_minute or plan.requests_per_minute,
+        concurrent_jobs=plan.concurrent_jobs,
+        jobs_per_day=plan.jobs_per_day,
+        seconds=seconds,
+    )
+    async with (
+        server,
+        AsyncDoitong(**{"api_key": server.key, "base_url": server.url, "plan": plan, **arguments}) as doitong,
+    ):
+        yield doitong, server
