@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import backoff
 
-from doitong_async.errors import DoitongError, SubmitOutcomeUnknownError
+from doitong_async.errors import (
+    ClientClosedError,
+    DoitongError,
+    RateLimitError,
+    SubmitOutcomeUnknownError,
+)
 from doitong_async.events import Event, SubmitTried
-from doitong_async.limits.gate import Gate, Priority
+from doitong_async.limits.entrance import Entrance
+from doitong_async.limits.gate import Priority
+from doitong_async.limits.word import Limit
+from doitong_async.settings import Options
 from doitong_async.transport import wire
 from doitong_async.transport.refusal import Kind, Refusal
 from doitong_async.transport.retry import DOUBTFUL, Verdict, judge
@@ -24,74 +32,122 @@ _log: Final = logging.getLogger("doitong_async")
 
 
 class Submits:
-    """Sends submits; each is one mutation, however often it takes."""
+    """Sends submits; each is one mutation, however often it takes.
+
+    Args:
+        transport: sends one request.
+        entrance: says when.
+        max_tries: how often a submit is sent at most, 429s not counted.
+        resend_unanswered: whether the service is trusted to honour idempotency keys.
+        notify: is told of every try.
+    """
 
     def __init__(
         self,
         transport: GraphQLTransport,
-        gate: Gate,
+        entrance: Entrance,
         *,
         max_tries: int,
         resend_unanswered: bool,
         notify: Callable[[Event], None],
     ) -> None:
         self._transport = transport
-        self._gate = gate
+        self._entrance = entrance
         self._max_tries = max_tries
         self._resend_unanswered = resend_unanswered
         self._notify = notify
 
-    async def submit(self, request: GenerateRequest, *, idempotency_key: str, timeout: float) -> Generation:
-        """Submit one request, each try at most `timeout` seconds, and return the job that was made of it.
+    async def submit(self, request: GenerateRequest, *, idempotency_key: str, options: Options) -> Generation:
+        """Submit one request and return the job that was made of it.
 
         Raises:
             DoitongError: as the tree in `errors` says; it carries the idempotency key.
         """
-        variables = wire.submit_variables(request)
+        call = _Call(wire.submit_variables(request), idempotency_key, options)
         pauses = _pauses()
-        tries, number, in_doubt = 0, 0, False
         while True:
-            outcome = await self._try(variables, idempotency_key, timeout)
-            number += 1
-            job_id = outcome.id if isinstance(outcome, Generation) else outcome.job_id
-            failure = outcome.message if isinstance(outcome, Refusal) else None
-            self._notify(
-                SubmitTried(idempotency_key=idempotency_key, number=number, job_id=job_id, failure=failure)
-            )
-            if isinstance(outcome, Generation):
-                return outcome
-            if outcome.kind is Kind.CONFLICT and outcome.job_id is not None:
-                # The key was used before, and the service says for which job: that one is ours.
-                return Generation(id=outcome.job_id, status=JobStatus.PROCESSING)
-            tries += outcome.kind is not Kind.RATE_LIMIT
-            in_doubt = in_doubt or outcome.kind in DOUBTFUL
-            verdict = judge(
-                outcome.kind,
-                tries=tries,
-                max_tries=self._max_tries,
-                in_doubt=in_doubt,
-                resend_unanswered=self._resend_unanswered,
-            )
-            if verdict in (Verdict.FAIL, Verdict.IN_DOUBT):
-                raise _error(outcome, verdict, idempotency_key)
-            pause = next(pauses)
-            _log.info("submit %s: %s Again in %.1f s.", idempotency_key, outcome.message, pause)
-            await asyncio.sleep(pause)
+            try:
+                outcome = await self._try(call)
+                if isinstance(outcome, Generation):
+                    return outcome
+                verdict = judge(
+                    outcome.kind,
+                    tries=call.tries,
+                    max_tries=self._max_tries,
+                    in_doubt=call.in_doubt,
+                    resend_unanswered=self._resend_unanswered,
+                )
+                if verdict is Verdict.WAIT:
+                    await self._obey(outcome, options)
+                elif verdict is Verdict.AGAIN:
+                    await self._entrance.sleep(next(pauses))
+                else:
+                    raise _error(outcome, verdict, idempotency_key)
+            except (ClientClosedError, RateLimitError) as error:
+                # It was sent away between two tries; whether the last one made a job is another matter.
+                error.idempotency_key = idempotency_key
+                if not call.in_doubt:
+                    raise
+                raise _in_doubt(error) from error
 
-    async def _try(self, variables: dict[str, object], key: str, timeout: float) -> Generation | Refusal:
-        turn = await self._gate.turn(Priority.SUBMIT)
+    async def _try(self, call: _Call) -> Generation | Refusal:
+        """Send once, when it is its turn, and tell what came of it."""
+        turn = await self._entrance.turn(Priority.SUBMIT, timeout=call.options.slot_timeout)
         try:
-            answer = await self._transport.send(
-                wire.GENERATE, variables, timeout=timeout, idempotency_key=key
-            )
-            if isinstance(answer, Refusal):
-                if answer.kind is Kind.NOT_SENT:
-                    turn.unsent()
-                return answer
-            self._gate.heed(answer.headers)
-            return wire.read_submit(answer)
+            outcome = await self._send(call)
+            if isinstance(outcome, Refusal) and outcome.kind is Kind.NOT_SENT:
+                turn.unsent()
         finally:
             turn.answered()
+        call.number += 1
+        refused = outcome if isinstance(outcome, Refusal) else None
+        if refused is not None and refused.kind is Kind.CONFLICT and refused.job_id is not None:
+            # The key was used before, and the service says for which job: that one is ours.
+            outcome, refused = Generation(id=refused.job_id, status=JobStatus.PROCESSING), None
+        if refused is not None:
+            call.tries += refused.kind is not Kind.RATE_LIMIT
+            call.in_doubt = call.in_doubt or refused.kind in DOUBTFUL
+            _log.info("submit %s, try %d: %s", call.key, call.number, refused.message)
+        self._notify(
+            SubmitTried(
+                idempotency_key=call.key,
+                number=call.number,
+                job_id=outcome.id if isinstance(outcome, Generation) else None,
+                failure=refused.message if refused else None,
+                is_in_doubt=refused is not None and refused.kind in DOUBTFUL,
+            )
+        )
+        return outcome
+
+    async def _send(self, call: _Call) -> Generation | Refusal:
+        answer = await self._transport.send(
+            wire.GENERATE, call.variables, timeout=call.options.request_timeout, idempotency_key=call.key
+        )
+        if isinstance(answer, Refusal):
+            return answer
+        self._entrance.heed(answer.headers)
+        return wire.read_submit(answer)
+
+    async def _obey(self, refusal: Refusal, options: Options) -> None:
+        """Wait as a 429 says: the gate holds the next turn back, but the next day is for us to wait for."""
+        gate = self._entrance.gate
+        if gate.refused(refusal) is not Limit.DAY:
+            return
+        if not options.wait_for_next_day:
+            raise gate.daily_limit()
+        await self._entrance.sleep(gate.seconds_to_next_day())
+
+
+@dataclass(slots=True)
+class _Call:
+    """One submit over all its tries: 429s are numbered, but not counted as tries."""
+
+    variables: dict[str, object]
+    key: str
+    options: Options
+    number: int = 0
+    tries: int = 0
+    in_doubt: bool = False
 
 
 def _pauses() -> Generator[float, None, None]:
@@ -106,12 +162,16 @@ def _error(refusal: Refusal, verdict: Verdict, idempotency_key: str) -> DoitongE
     error = refusal.error(idempotency_key=idempotency_key)
     if verdict is Verdict.FAIL or isinstance(error, SubmitOutcomeUnknownError):
         return error
-    unknown = SubmitOutcomeUnknownError(
-        refusal.message,
-        idempotency_key=idempotency_key,
-        request_id=refusal.request_id,
-        http_status=refusal.http_status,
-        code=refusal.code,
-    )
+    unknown = _in_doubt(error)
     unknown.__cause__ = error
     return unknown
+
+
+def _in_doubt(error: DoitongError) -> SubmitOutcomeUnknownError:
+    return SubmitOutcomeUnknownError(
+        error.message,
+        idempotency_key=error.idempotency_key,
+        request_id=error.request_id,
+        http_status=error.http_status,
+        code=error.code,
+    )

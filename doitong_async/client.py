@@ -37,7 +37,8 @@ class OptionArguments(TypedDict, total=False):
 
     Keys:
         timeout: seconds that the wait for a job lasts, from its accepted submit; 600 by default.
-        slot_timeout: seconds to wait for a slot of the plan; None, the default, is as long as it takes.
+        slot_timeout: seconds to wait for the plan before a submit goes; None, the default: as it takes.
+        wait_for_next_day: whether to wait where the jobs of the day are used up; else `DailyLimitError`.
         request_timeout: seconds that one try of a submit may take; 60 by default.
         poll_timeout: seconds that one status request may take; 10 by default.
         poll_interval: seconds between looks at a job, 2 at least and by default.
@@ -49,6 +50,7 @@ class OptionArguments(TypedDict, total=False):
 
     timeout: float
     slot_timeout: float | None
+    wait_for_next_day: bool
     request_timeout: float
     poll_timeout: float
     poll_interval: float
@@ -241,7 +243,8 @@ class AsyncDoitong:
         Raises:
             BadRequestError: if the request cannot be, before anything is sent, or the service refuses it.
             AuthenticationError, InsufficientCreditsError: if the service says so; nothing was charged.
-            RateLimitError: if no slot is free within `slot_timeout`.
+            RateLimitError: if the plan does not let it go within `slot_timeout`.
+            DailyLimitError: if the jobs of the day are used up, unless `wait_for_next_day`.
             ConnectionFailedError: if the service cannot be reached.
             ServerError, SubmitOutcomeUnknownError: if it is not known whether a job was made.
             ClientClosedError: if the client is not open, or is closed while this waits.

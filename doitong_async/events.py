@@ -10,12 +10,16 @@ from doitong_async.types import JobStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitTried:
-    """One try of a submit ended: `failure` is None if it made a job, else why it did not."""
+    """One try of a submit ended: `failure` is None if it made a job, else why it brought none.
+
+    `is_in_doubt` is whether this try may have made a job all the same.
+    """
 
     idempotency_key: str
     number: int
     job_id: str | None
     failure: str | None
+    is_in_doubt: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,4 +48,19 @@ class SlotExpired:
     seconds: float
 
 
-Event: TypeAlias = SubmitTried | StatusSeen | JobFinished | SlotExpired
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitBegan:
+    """A call waits for the plan: `reason` is "slot", "minute", "day" or "server"."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitEnded:
+    """A call waited so many seconds, and goes on or was sent away."""
+
+    reason: str
+    seconds: float
+
+
+Event: TypeAlias = SubmitTried | StatusSeen | JobFinished | SlotExpired | WaitBegan | WaitEnded

@@ -19,6 +19,7 @@ from doitong_async.jobs.job import AsyncJob
 from doitong_async.jobs.token import JobRef
 from doitong_async.jobs.watch import Watch
 from doitong_async.jobs.watcher import Watcher
+from doitong_async.limits.entrance import Entrance
 from doitong_async.limits.gate import Gate, Lease
 from doitong_async.settings import Options, Settings
 from doitong_async.transport.graphql import GraphQLTransport
@@ -49,7 +50,8 @@ class Runtime:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=settings.trust_env,
         )
-        self.gate = Gate(settings.plan, plan_is_assumed=settings.plan_is_assumed)
+        self.gate = Gate(settings.plan)
+        self.entrance = Entrance(self.gate, self.notify, plan_is_assumed=settings.plan_is_assumed)
         self.transport = GraphQLTransport(
             base_url=settings.base_url,
             api_key=settings.api_key,
@@ -63,12 +65,11 @@ class Runtime:
             user_agent=settings.user_agent,
             max_bytes=settings.max_download_bytes,
         )
-        self.watcher = Watcher(
-            self.gate, Inquiry(self.transport, self.gate, settings.status_operation), self.notify
-        )
+        inquiry = Inquiry(self.transport, self.entrance, settings.status_operation)
+        self.watcher = Watcher(self.entrance, inquiry, self.notify)
         self._submits = Submits(
             self.transport,
-            self.gate,
+            self.entrance,
             max_tries=settings.max_tries,
             resend_unanswered=settings.resend_unanswered,
             notify=self.notify,
@@ -82,7 +83,7 @@ class Runtime:
 
     async def close(self) -> None:
         """Read the answers of submits under way, wake whoever waits, and close what was opened."""
-        self.gate.close()
+        self.entrance.close()
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=SUBMITS_END_WITHIN)
             for task in self._under_way:
@@ -107,7 +108,9 @@ class Runtime:
 
     async def submit(self, request: GenerateRequest, *, idempotency_key: str, options: Options) -> AsyncJob:
         """Take a slot, submit, and watch the job that was made."""
-        lease = self._lease_in_doubt(idempotency_key) or await self.gate.slot(options.slot_timeout)
+        lease = self._lease_in_doubt(idempotency_key) or await self.entrance.slot(
+            timeout=options.slot_timeout, waits_for_day=options.wait_for_next_day
+        )
         task = self.loop.create_task(
             self._submit(request, idempotency_key, options, lease), name="doitong submit"
         )
@@ -144,13 +147,15 @@ class Runtime:
 
     async def _submit(self, request: GenerateRequest, key: str, options: Options, lease: Lease) -> AsyncJob:
         try:
-            made = await self._submits.submit(request, idempotency_key=key, timeout=options.request_timeout)
+            made = await self._submits.submit(request, idempotency_key=key, options=options)
         except (ServerError, SubmitOutcomeUnknownError):
             self._hold_in_doubt(key, lease, options.lease_age)
             raise
         except BaseException:
             lease.release()
             raise
+        lease.job_is_made()
+        self.gate.accepted()
         now = self.loop.time()
         watch = Watch(made, submitted=now, begun=now, epoch=int(wall_time()), options=options, lease=lease)
         self.watcher.add(watch)

@@ -28,6 +28,7 @@ class Options:
 
     timeout: float = 600.0
     slot_timeout: float | None = None
+    wait_for_next_day: bool = False
     request_timeout: float = 60.0
     poll_timeout: float = 10.0
     poll_interval: float = SHORTEST_INTERVAL

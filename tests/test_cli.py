@@ -30,7 +30,8 @@ from doitong_async.cli.outputs import Place
 from doitong_async.cli.report import Lines, Screen, report_to, write_line
 from doitong_async.cli.text import clean, command_line
 from doitong_async.emulator import Emulator
-from doitong_async.limits.gate import Gate, Priority, Turn
+from doitong_async.limits.entrance import Entrance
+from doitong_async.limits.gate import Priority
 from doitong_async.testing import run_virtual
 from tests.plain_server import HANG, PlainServer, http
 
@@ -747,11 +748,11 @@ def test_ctrl_c_while_a_submit_waits_for_its_turn(
 ) -> None:
     """What was sent away from the queue was never sent to the service."""
 
-    async def wait_for_turn(gate: Gate, priority: Priority) -> Turn:
+    async def wait_for_turn(door: Entrance, priority: Priority, **_: Any) -> None:
         signal.raise_signal(signal.SIGINT)
-        return await gate._for_submit.wait(gate._for_submit.enter(0.0))
+        await door.sleep(3600)
 
-    monkeypatch.setattr(Gate, "turn", wait_for_turn)
+    monkeypatch.setattr(Entrance, "turn", wait_for_turn)
     server = PlainServer(key=KEY)
     beside(server)
     assert main(["generate", "a fox"]) == Exit.INTERRUPTED

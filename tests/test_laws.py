@@ -17,7 +17,17 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     ["errors", "catalog", "clock"],
     ["types"],
-    ["events", "media", "files", "limits.plan", "limits.window", "transport.refusal"],
+    [
+        "events",
+        "media",
+        "files",
+        "limits.plan",
+        "limits.window",
+        "limits.day",
+        "limits.word",
+        "limits.line",
+        "transport.refusal",
+    ],
     [
         "transport.wire",
         "transport.introspection",
@@ -26,7 +36,7 @@ FLOORS = [
         "jobs.schedule",
         "jobs.token",
     ],
-    ["settings", "limits.gate"],
+    ["settings", "limits.gate", "limits.entrance"],
     ["transport.graphql", "downloads", "result"],
     ["calls", "jobs.inquiry", "jobs.watch"],
     ["jobs.watcher", "jobs.job"],
@@ -40,7 +50,7 @@ FLOORS = [
 PURE = {
     *("catalog", "errors", "events", "media", "types"),
     *("transport.introspection", "transport.refusal", "transport.retry", "transport.wire"),
-    *("limits.plan", "limits.window"),
+    *("limits.day", "limits.plan", "limits.window", "limits.word"),
     *("jobs.lifecycle", "jobs.schedule", "jobs.token"),
 }
 IMPURE_LIBRARIES = {"asyncio", "aiohttp", "gql", "time", "random", "secrets", "os", "socket"}

@@ -48,7 +48,6 @@ class Story:
     """Whether a submit was begun of which it is not known that it made no job."""
     refusal: DoitongError | None = None
     """What became of a submit that was still under way at Ctrl-C."""
-    tries: int = 0
     statuses: list[StatusAt] = field(default_factory=list)
     seconds: float | None = None
     _begun: float | None = None
@@ -60,7 +59,6 @@ class Story:
     def on_event(self, event: Event) -> None:
         """Take in what the client says."""
         if isinstance(event, SubmitTried):
-            self.tries = event.number
             if event.failure is not None:
                 self.report.happened(f"try {event.number} made no job: {event.failure}")
         elif isinstance(event, StatusSeen) and self._begun is not None:

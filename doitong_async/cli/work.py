@@ -74,8 +74,8 @@ def _learn_fate(story: Story, submit: asyncio.Future[AsyncJob]) -> None:
     if not submit.cancelled() and error is None:
         story.job = submit.result()
     elif isinstance(error, ClientClosedError):
-        # It was sent away from the queue; but an earlier try may have been sent.
-        story.may_be_sent = story.tries > 0
+        # It was sent away from the queue; after a try in doubt it would be another error.
+        story.may_be_sent = False
     elif isinstance(error, DoitongError):
         story.refusal = error
 

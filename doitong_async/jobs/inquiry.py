@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from doitong_async.errors import ConfigurationError
-from doitong_async.limits.gate import Gate, Priority, Turn
+from doitong_async.limits.entrance import Entrance
+from doitong_async.limits.gate import Priority, Turn
 from doitong_async.transport import introspection, wire
 from doitong_async.transport.refusal import Kind, Refusal
 from doitong_async.transport.wire import Answer, Looks, StatusOperation
@@ -44,9 +45,9 @@ class Report:
 class Inquiry:
     """Knows how this service is asked for a status, and learns it where the setting is wrong."""
 
-    def __init__(self, transport: GraphQLTransport, gate: Gate, operation: StatusOperation) -> None:
+    def __init__(self, transport: GraphQLTransport, entrance: Entrance, operation: StatusOperation) -> None:
         self._transport = transport
-        self._gate = gate
+        self._entrance = entrance
         self._operation = operation
         self._most = wire.MOST_IN_ONE_LOOK
         self._verdict: str | None = None
@@ -63,6 +64,8 @@ class Inquiry:
             ConfigurationError: if the service does not know the status operation, nor a likely other one.
         """
         answer = await self._ask(ids, timeout, turn)
+        if isinstance(answer, Refusal) and answer.kind is Kind.RATE_LIMIT:
+            self._entrance.gate.refused(answer)
         if isinstance(answer, Looks):
             report = Report(list(answer.found), list(answer.missing))
             if answer.unanswered:
@@ -132,11 +135,11 @@ class Inquiry:
     async def _send(
         self, document: str, variables: dict[str, object], timeout: float, turn: Turn | None
     ) -> Answer | Refusal:
-        turn = turn or await self._gate.turn(Priority.LOOK)
+        turn = turn or await self._entrance.turn(Priority.LOOK)
         try:
             answer = await self._transport.send(document, variables, timeout=timeout)
             if isinstance(answer, Answer):
-                self._gate.heed(answer.headers)
+                self._entrance.heed(answer.headers)
             elif answer.kind is Kind.NOT_SENT:
                 turn.unsent()
             return answer

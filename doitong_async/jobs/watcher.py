@@ -13,7 +13,8 @@ from doitong_async.events import Event, JobFinished, SlotExpired, StatusSeen
 from doitong_async.jobs import lifecycle, schedule
 from doitong_async.jobs.inquiry import Inquiry, Report
 from doitong_async.jobs.watch import MakeError, Watch
-from doitong_async.limits.gate import Gate, Priority, Turn
+from doitong_async.limits.entrance import Entrance
+from doitong_async.limits.gate import Priority, Turn
 from doitong_async.transport.refusal import Kind, Refusal
 from doitong_async.types import Generation, JobStatus
 
@@ -26,9 +27,9 @@ VISIBLE_WITHIN: Final = 10.0
 class Watcher:
     """Looks at the jobs in flight until they end; must be started and closed on one running loop."""
 
-    def __init__(self, gate: Gate, inquiry: Inquiry, notify: Callable[[Event], None]) -> None:
+    def __init__(self, entrance: Entrance, inquiry: Inquiry, notify: Callable[[Event], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._gate = gate
+        self._entrance = entrance
         self._inquiry = inquiry
         self._notify = notify
         self._watches: dict[str, Watch] = {}
@@ -39,6 +40,7 @@ class Watcher:
         self._stopped: MakeError | None = None
         self._looks: set[asyncio.Task[None]] = set()
         self._task = self._loop.create_task(self._run(), name="doitong watcher")
+        self._task.add_done_callback(_tell_of_a_broken_task)
 
     def __iter__(self) -> Iterator[Watch]:
         return iter(list(self._watches.values()))
@@ -58,7 +60,7 @@ class Watcher:
     def resume(self, watch: Watch) -> None:
         """Watch a job again that was given up at its greatest age; it takes a slot without queueing."""
         if not watch.is_ended and watch.last.id not in self._watches:
-            watch.lease = self._gate.slot_at_once()
+            watch.lease = self._entrance.gate.slot_at_once()
             watch.begun = self._loop.time()
             self._begin(watch)
 
@@ -121,7 +123,10 @@ class Watcher:
             self._changed.clear()
             moment = self._next_moment()
             if moment is not None and moment <= self._loop.time():
-                await self._tick()
+                try:
+                    await self._tick()
+                except ClientClosedError:
+                    return
                 continue
             timer = None if moment is None else self._loop.call_at(moment, self._changed.set)
             await self._changed.wait()
@@ -135,14 +140,14 @@ class Watcher:
         return schedule.next_tick(due, last=self._last_tick, failures=self._failures)
 
     async def _tick(self) -> None:
-        turn: Turn | None = await self._gate.turn(Priority.LOOK)
+        turn: Turn | None = await self._entrance.turn(Priority.LOOK)
         # Chosen only now: whoever became ready while the turn was waited for joins for nothing.
         now = self._loop.time()
         ready = [watch for watch in self if schedule.may_join(watch.submitted, now)]
         if not ready and turn is not None:
             turn.unsent()
         for first in range(0, len(ready), self._inquiry.most):
-            turn = turn or await self._gate.turn(Priority.LOOK)
+            turn = turn or await self._entrance.turn(Priority.LOOK)
             self._send_look(ready[first : first + self._inquiry.most], turn)
             turn = None
 
@@ -170,8 +175,7 @@ class Watcher:
 
     def _look_is_over(self, look: asyncio.Task[None]) -> None:
         self._looks.discard(look)
-        if not look.cancelled() and (error := look.exception()) is not None:
-            _log.error("a look at the jobs in flight broke; the next one is due as ever", exc_info=error)
+        _tell_of_a_broken_task(look)
 
     def _take(self, report: Report) -> None:
         for news in report.found:
@@ -258,6 +262,11 @@ class Watcher:
             _log.warning(
                 "The service speaks of a status %r, which is not known here; it is waited on.", str(status)
             )
+
+
+def _tell_of_a_broken_task(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("%s broke; this is a mistake of doitong_async, please report it", task, exc_info=error)
 
 
 def _not_found(watch: Watch) -> JobNotFoundError:

@@ -1,22 +1,32 @@
-"""The one gate before every request: slots for jobs, turns for requests, first come first served."""
+"""The one gate before every request of a key: slots for jobs, turns for requests, and the server's word."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+import random
+from datetime import UTC, datetime
 from enum import Enum, auto
-from typing import Final, Generic, TypeVar
+from typing import Final, Literal, TypeAlias
 
-from doitong_async.errors import ClientClosedError, RateLimitError
+from doitong_async.clock import wall_time
+from doitong_async.errors import DailyLimitError
+from doitong_async.limits.day import Day
+from doitong_async.limits.line import Line, Place, Waiting
 from doitong_async.limits.plan import Plan
 from doitong_async.limits.window import Window
-
-_log: Final = logging.getLogger("doitong_async")
+from doitong_async.limits.word import Limit, read_word, wait_told, which_limit
+from doitong_async.transport.refusal import Refusal
 
 OVERDUE_AFTER: Final = 4.0
 """Seconds that a look waits behind submits before it goes first: our choice, two documented ticks."""
+_UNTOLD_PAUSE: Final = 2.0
+"""Seconds to pause after a 429 that does not say how long."""
+_UNTOLD_HOLD: Final = 5.0
+"""Seconds until a submit that met too many jobs at once tries again, if no job of ours ends before; doubled
+each time, up to a minute."""
+_JITTER: Final = 1.0
+"""Seconds over which those who were told the same moment spread."""
+Reason: TypeAlias = Literal["slot", "minute", "day", "server"]
 
 
 class Priority(Enum):
@@ -29,108 +39,73 @@ class Priority(Enum):
 class Lease:
     """A slot of the plan, held by a remote job from before its submit until its end is seen."""
 
-    __slots__ = ("_give_back",)
+    __slots__ = ("_gate", "_is_counted")
 
-    def __init__(self, give_back: Callable[[], None]) -> None:
-        self._give_back: Callable[[], None] | None = give_back
+    def __init__(self, gate: Gate, *, is_counted: bool) -> None:
+        self._gate: Gate | None = gate
+        self._is_counted = is_counted
 
     @property
     def is_held(self) -> bool:
         """Whether the slot was not given back yet."""
-        return self._give_back is not None
+        return self._gate is not None
+
+    def job_is_made(self) -> None:
+        """Count the job in its day: its submit was accepted."""
+        self._settle(was_made=True)
 
     def release(self) -> None:
         """Give the slot back; a second time changes nothing."""
-        give_back, self._give_back = self._give_back, None
-        if give_back is not None:
-            give_back()
+        if self._gate is not None:
+            self._settle(was_made=False)
+            gate, self._gate = self._gate, None
+            gate._slot_is_back()
+
+    give_back = release
+
+    def _settle(self, *, was_made: bool) -> None:
+        if self._is_counted and self._gate is not None:
+            self._is_counted = False
+            self._gate._day.settle(wall_time(), was_made=was_made)
 
 
 class Turn:
     """The right to send one request now. It ends with the one or the other, and then changes nothing more."""
 
-    __slots__ = ("_end",)
+    __slots__ = ("_gate",)
 
-    def __init__(self, end: Callable[[bool], None]) -> None:
-        self._end: Callable[[bool], None] | None = end
+    def __init__(self, gate: Gate) -> None:
+        self._gate: Gate | None = gate
 
     def answered(self) -> None:
         """Say that the request was answered, or is lost."""
-        self._finish(True)
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate._turn_is_over(was_sent=True)
 
     def unsent(self) -> None:
         """Say that the request never left this machine."""
-        self._finish(False)
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate._turn_is_over(was_sent=False)
 
-    release = unsent
-
-    def _finish(self, was_sent: bool) -> None:
-        end, self._end = self._end, None
-        if end is not None:
-            end(was_sent)
-
-
-T = TypeVar("T", Lease, Turn)
-
-
-class _Queue(Generic[T]):
-    """Callers that wait for a lease or a turn, in the order they came."""
-
-    def __init__(self) -> None:
-        self._waiters: OrderedDict[asyncio.Future[T], float] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._waiters)
-
-    def waiting_since(self) -> float:
-        """Return when the first of them came."""
-        return next(iter(self._waiters.values()))
-
-    def enter(self, now: float) -> asyncio.Future[T]:
-        """Stand in line."""
-        waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = now
-        return waiter
-
-    async def wait(self, waiter: asyncio.Future[T]) -> T:
-        """Wait in line. What was granted to a caller that is gone by then goes back."""
-        try:
-            return await waiter
-        except BaseException:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                waiter.result().release()
-            raise
-        finally:
-            self._waiters.pop(waiter, None)
-
-    def grant(self, make: Callable[[], T]) -> None:
-        """Give the first in line what it waits for, unless it left at this very moment."""
-        waiter, _ = self._waiters.popitem(last=False)
-        if not waiter.done():
-            waiter.set_result(make())
-
-    def fail(self, error: Callable[[], Exception]) -> None:
-        """Send everybody away."""
-        while self._waiters:
-            waiter, _ = self._waiters.popitem(last=False)
-            if not waiter.done():
-                waiter.set_exception(error())
+    give_back = unsent
 
 
 class Gate:
-    """Keeps one key within its plan: `concurrent_jobs` slots, `requests_per_minute` turns."""
+    """Keeps one key within its plan, for every client in this process that uses it."""
 
-    def __init__(self, plan: Plan, *, plan_is_assumed: bool = False) -> None:
+    def __init__(self, plan: Plan, *, day_starts_at: float = 0.0) -> None:
         self._loop = asyncio.get_running_loop()
-        self._plan = plan
-        self._plan_is_assumed = plan_is_assumed
-        self._slots = plan.concurrent_jobs
+        self.plan = plan
         self._slots_taken = 0
-        self._for_slot: _Queue[Lease] = _Queue()
+        self._day = Day(plan.jobs_per_day, day_starts_at)
         self._window = Window(plan.requests_per_minute)
-        self._for_submit: _Queue[Turn] = _Queue()
-        self._for_look: _Queue[Turn] = _Queue()
-        self._paused_until = self._loop.time()
+        self._for_slot: Line[Lease] = Line()
+        self._for_submit: Line[Turn] = Line()
+        self._for_look: Line[Turn] = Line()
+        self._paused_until = self._held_until = self._loop.time()
+        self._holds = 0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -138,89 +113,129 @@ class Gate:
         """How many slots are held by remote jobs; more than the plan has where jobs were taken up."""
         return self._slots_taken
 
-    async def slot(self, timeout: float | None = None) -> Lease:
-        """Wait for a slot, at most `timeout` seconds (None: as long as it takes).
+    def queue_for_slot(self, *, waits_for_day: bool) -> Waiting[Lease]:
+        """Stand in line for a slot."""
+        waiting = self._for_slot.enter(Place(self._loop.time(), waits_for_day))
+        self._serve(self._loop.time())
+        return waiting
 
-        Raises:
-            RateLimitError: if no slot was free by then.
-        """
-        if self._slots_taken < self._slots and not self._for_slot:
-            return self.slot_at_once()
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._for_slot.wait(self._for_slot.enter(self._loop.time()))
-        except TimeoutError:
-            raise RateLimitError(
-                f"No slot was free within {timeout:g} s: the plan allows {self._slots} jobs at once.",
-                limit="slot",
-            ) from None
+    def queue_for_turn(self, priority: Priority) -> Waiting[Turn]:
+        """Stand in line for the right to send one request."""
+        line = self._for_submit if priority is Priority.SUBMIT else self._for_look
+        waiting = line.enter(Place(self._loop.time()))
+        self._serve(self._loop.time())
+        return waiting
 
     def slot_at_once(self) -> Lease:
         """Take a slot without queueing: the remote job runs already, whether there is room or not."""
         self._slots_taken += 1
-        return Lease(self._slot_is_back)
+        return Lease(self, is_counted=False)
 
-    async def turn(self, priority: Priority) -> Turn:
-        """Wait until one request may be sent."""
-        queue = self._for_submit if priority is Priority.SUBMIT else self._for_look
-        waiter = queue.enter(self._loop.time())
-        self._serve_turns(self._loop.time())
-        return await queue.wait(waiter)
+    def reason(self, waiting_for: Priority | None) -> Reason:
+        """Return what keeps a caller waiting for a turn of this priority, or for a slot (None)."""
+        if waiting_for is None:
+            return "day" if self._day.is_over(wall_time()) else "slot"
+        is_submit = waiting_for is Priority.SUBMIT
+        told = max(self._paused_until, self._held_until) if is_submit else self._paused_until
+        return "server" if self._loop.time() < told else "minute"
 
-    def pause(self, until: float) -> None:
-        """Send nothing before this moment of the loop's clock: the service said so."""
-        self._paused_until = max(self._paused_until, until)
+    def seconds_to_next_day(self) -> float:
+        """Return how long it is until the service's next day."""
+        wall = wall_time()
+        return self._day.next_begins(wall) - wall
 
-    def heed(self, headers: Mapping[str, str]) -> None:
-        """Take in what an answer's headers say of the limits."""
-        limit = headers.get("x-ratelimit-limit", "")
-        if self._plan_is_assumed and limit.isdecimal() and int(limit) > self._plan.requests_per_minute:
-            self._plan_is_assumed = False
-            _log.warning(
-                "No plan was given, so the limits of %r are kept; the service allows %s requests a minute. "
-                "Say plan=… or set DOITONG_PLAN to be as fast as the plan is.",
-                self._plan.name,
-                limit,
-            )
+    def refused(self, refusal: Refusal) -> Limit:
+        """Obey a 429, and return which limit it was about."""
+        word = read_word(refusal.headers or {}, wall_time())
+        # The refused submit holds a slot itself.
+        limit = which_limit(refusal.code, refusal.message, word, jobs_in_flight=self._slots_taken > 1)
+        told = wait_told(word, limit=limit)
+        now = self._loop.time()
+        spread = random.uniform(0, _JITTER)
+        if limit is Limit.DAY:
+            wall = wall_time()
+            self._day.end(wall + told if told else self._day.next_begins(wall))
+        elif limit is Limit.SLOT:
+            usual = min(_UNTOLD_HOLD * 2**self._holds, 60.0)
+            self._holds += 1
+            self._held_until = now + (usual if told is None else told) + spread
+        else:
+            self._paused_until = max(self._paused_until, now + (told or _UNTOLD_PAUSE) + spread)
+        self._serve(now)
+        return limit
 
-    def close(self) -> None:
-        """Send away whoever waits; nothing of theirs was sent."""
-        for queue in (self._for_slot, self._for_submit, self._for_look):
-            queue.fail(
-                lambda: ClientClosedError("The client was closed while this call waited for its turn.")
-            )
-        if self._timer is not None:
-            self._timer.cancel()
+    def accepted(self) -> None:
+        """Note that a submit was accepted: what held submits back is over."""
+        self._holds = 0
+
+    def daily_limit(self) -> DailyLimitError:
+        """Return the error for whoever does not wait for the next day."""
+        wall = wall_time()
+        begins = self._day.next_begins(wall)
+        return DailyLimitError(
+            f"No more jobs today: the plan {self.plan.name!r} allows {self.plan.jobs_per_day} a day.",
+            retry_after=begins - wall,
+            resets_at=datetime.fromtimestamp(begins, UTC),
+        )
 
     def _slot_is_back(self) -> None:
         self._slots_taken -= 1
-        while self._for_slot and self._slots_taken < self._slots:
-            self._for_slot.grant(self.slot_at_once)
+        # A job of ours is over, so one more may run: a submit that was held may try again.
+        self._held_until = now = self._loop.time()
+        self._serve(now)
 
-    def _turn_is_over(self, was_sent: bool) -> None:
+    def _turn_is_over(self, *, was_sent: bool) -> None:
+        now = self._loop.time()
         if was_sent:
-            self._window.answered(self._loop.time())
+            self._window.answered(now)
         else:
             self._window.unsent()
-        self._serve_turns(self._loop.time())
+        self._serve(now)
 
-    def _spend(self) -> Turn:
-        self._window.spend()
-        return Turn(self._turn_is_over)
-
-    def _serve_turns(self, now: float) -> None:
-        while now >= self._paused_until and self._window.free(now) and (queue := self._next_queue(now)):
-            queue.grant(self._spend)
+    def _serve(self, now: float) -> None:
+        """Grant what can be granted, and come back at the next moment at which more can."""
+        self._serve_slots()
+        while now >= self._paused_until and self._window.free(now) and (line := self._next_line(now)):
+            line.grant(self._spend)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        moment = self._window.next_free(now)
-        if moment is not None and (self._for_submit or self._for_look):
-            moment = max(moment, self._paused_until)
+        moment = self._next_moment(now)
+        if moment is not None:
             # The moment itself is handed on: a timer may fire a rounding error before it.
-            self._timer = self._loop.call_at(moment, self._serve_turns, moment)
+            self._timer = self._loop.call_at(moment, self._serve, moment)
 
-    def _next_queue(self, now: float) -> _Queue[Turn] | None:
-        look_is_overdue = self._for_look and self._for_look.waiting_since() + OVERDUE_AFTER <= now
-        queues = (self._for_look, self._for_submit) if look_is_overdue else (self._for_submit, self._for_look)
-        return next((queue for queue in queues if queue), None)
+    def _serve_slots(self) -> None:
+        while self._for_slot and self._slots_taken < self.plan.concurrent_jobs:
+            if self._day.is_over(wall_time()):
+                self._for_slot.refuse(self.daily_limit, unless=lambda place: place.waits_for_day)
+                return
+            self._for_slot.grant(self._lease)
+
+    def _lease(self) -> Lease:
+        self._slots_taken += 1
+        self._day.reserve()
+        return Lease(self, is_counted=True)
+
+    def _spend(self) -> Turn:
+        self._window.spend()
+        return Turn(self)
+
+    def _next_line(self, now: float) -> Line[Turn] | None:
+        submits = self._for_submit if now >= self._held_until else None
+        look = self._for_look.first()
+        if look is not None and (not submits or look.since + OVERDUE_AFTER <= now):
+            return self._for_look
+        return submits or None
+
+    def _next_moment(self, now: float) -> float | None:
+        moments = []
+        if self._for_slot and self._slots_taken < self.plan.concurrent_jobs:
+            wall = wall_time()
+            moments.append(now + max(0.0, self._day.next_begins(wall) - wall))
+        free = self._window.next_free(now)
+        if free is not None and self._for_look:
+            moments.append(max(free, self._paused_until))
+        if free is not None and self._for_submit:
+            moments.append(max(free, self._paused_until, self._held_until))
+        return min(moments, default=None)

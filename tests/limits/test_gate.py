@@ -7,11 +7,24 @@ from typing import Any
 
 import pytest
 
-from doitong_async import ClientClosedError, Plan, RateLimitError
+from doitong_async import ClientClosedError, DailyLimitError, Plan, RateLimitError
+from doitong_async.events import Event, WaitBegan, WaitEnded
+from doitong_async.limits.entrance import Entrance
 from doitong_async.limits.gate import Gate, Priority, Turn
+from doitong_async.transport.refusal import Kind, Refusal
 from tests.virtual import now, virtual
 
 NARROW = Plan.enterprise(requests_per_minute=2, concurrent_jobs=1)
+
+
+def open_door(plan: Plan) -> Entrance:
+    """Return a client's way through a gate of its own."""
+    return Entrance(Gate(plan), lambda event: None, plan_is_assumed=False)
+
+
+def too_many(message: str, **headers: str) -> Refusal:
+    """Return a 429."""
+    return Refusal(Kind.RATE_LIMIT, message, http_status=429, headers=headers)
 
 
 async def settle() -> None:
@@ -28,12 +41,12 @@ def start(coroutine: Any) -> asyncio.Task[Any]:
 @virtual
 async def test_slots_go_to_who_came_first() -> None:
     """However many wait, a slot that comes back goes to the first in line."""
-    gate = Gate(NARROW)
-    lease = await gate.slot()
+    door = open_door(NARROW)
+    lease = await door.slot()
     order: list[int] = []
 
     async def take(number: int) -> None:
-        mine = await gate.slot()
+        mine = await door.slot()
         order.append(number)
         mine.release()
 
@@ -43,76 +56,76 @@ async def test_slots_go_to_who_came_first() -> None:
     lease.release()
     await asyncio.gather(*waiting)
     assert order == [0, 1, 2, 3, 4]
-    assert gate.slots_taken == 0
+    assert door.gate.slots_taken == 0
 
 
 @virtual
 async def test_a_lease_is_given_back_once() -> None:
     """A second release must not make a slot out of nothing."""
-    gate = Gate(NARROW)
-    lease = await gate.slot()
+    door = open_door(NARROW)
+    lease = await door.slot()
     lease.release()
     lease.release()
-    assert gate.slots_taken == 0
+    assert door.gate.slots_taken == 0
 
 
 @virtual
 async def test_a_slot_granted_to_a_caller_who_is_gone_goes_on_to_the_next() -> None:
     """The cancel may come in the very moment in which the slot is granted."""
-    gate = Gate(NARROW)
-    lease = await gate.slot()
-    gone, following = start(gate.slot()), start(gate.slot())
+    door = open_door(NARROW)
+    lease = await door.slot()
+    gone, following = start(door.slot()), start(door.slot())
     await settle()
     lease.release()
     gone.cancel()
     (await following).release()
-    assert gate.slots_taken == 0
+    assert door.gate.slots_taken == 0
 
 
 @virtual
 async def test_a_bounded_wait_for_a_slot_ends() -> None:
     """With an error that names the limit, and without a place left in the line."""
-    gate = Gate(NARROW)
-    lease = await gate.slot()
+    door = open_door(NARROW)
+    lease = await door.slot()
     with pytest.raises(RateLimitError):
-        await gate.slot(timeout=3.0)
+        await door.slot(timeout=3.0)
     assert now() == 3.0
     lease.release()
-    assert (await gate.slot(timeout=3.0)).is_held
+    assert (await door.slot(timeout=3.0)).is_held
 
 
 @virtual
 async def test_turns_come_back_a_minute_after_the_answer() -> None:
     """Not after the sending: the server may have counted the request as late as its answer."""
-    gate = Gate(NARROW)
-    first, second = await gate.turn(Priority.SUBMIT), await gate.turn(Priority.SUBMIT)
+    door = open_door(NARROW)
+    first, second = await door.turn(Priority.SUBMIT), await door.turn(Priority.SUBMIT)
     first.answered()
     await asyncio.sleep(10)
     second.answered()
-    (await gate.turn(Priority.SUBMIT)).answered()
+    (await door.turn(Priority.SUBMIT)).answered()
     assert now() == 60.0
-    (await gate.turn(Priority.SUBMIT)).answered()
+    (await door.turn(Priority.SUBMIT)).answered()
     assert now() == 70.0
 
 
 @virtual
 async def test_a_request_that_was_never_sent_costs_nothing() -> None:
     """Its turn is back at once."""
-    gate = Gate(NARROW)
+    door = open_door(NARROW)
     for _ in range(5):
-        (await gate.turn(Priority.SUBMIT)).unsent()
+        (await door.turn(Priority.SUBMIT)).unsent()
     assert now() == 0.0
 
 
 @virtual
 async def test_submits_go_before_looks_but_an_overdue_look_goes_first() -> None:
     """A look may wait behind submits, though not for ever."""
-    gate = Gate(Plan.enterprise(requests_per_minute=1, concurrent_jobs=9))
-    (await gate.turn(Priority.SUBMIT)).answered()
+    door = open_door(Plan.enterprise(requests_per_minute=1, concurrent_jobs=9))
+    (await door.turn(Priority.SUBMIT)).answered()
     order: list[str] = []
 
     async def take(name: str, priority: Priority) -> None:
-        turn: Turn = await gate.turn(priority)
+        turn: Turn = await door.turn(priority)
         order.append(name)
         turn.answered()
 
@@ -126,9 +139,9 @@ async def test_submits_go_before_looks_but_an_overdue_look_goes_first() -> None:
 @virtual
 async def test_a_turn_granted_to_a_caller_who_is_gone_is_not_spent() -> None:
     """Nothing was sent, so the next in line has it at once."""
-    gate = Gate(Plan.enterprise(requests_per_minute=1, concurrent_jobs=9))
-    held = await gate.turn(Priority.SUBMIT)
-    gone, following = start(gate.turn(Priority.SUBMIT)), start(gate.turn(Priority.SUBMIT))
+    door = open_door(Plan.enterprise(requests_per_minute=1, concurrent_jobs=9))
+    held = await door.turn(Priority.SUBMIT)
+    gone, following = start(door.turn(Priority.SUBMIT)), start(door.turn(Priority.SUBMIT))
     await settle()
     held.unsent()
     gone.cancel()
@@ -137,22 +150,131 @@ async def test_a_turn_granted_to_a_caller_who_is_gone_is_not_spent() -> None:
 
 
 @virtual
-async def test_a_pause_holds_everything() -> None:
-    """What the service forbids until a moment is not sent before it."""
-    gate = Gate(NARROW)
-    gate.pause(now() + 12.5)
-    (await gate.turn(Priority.LOOK)).answered()
-    assert now() == 12.5
+async def test_a_429_of_the_minute_pauses_everything() -> None:
+    """Until the moment that the service told, and a little longer, so that not all come back at once."""
+    door = open_door(NARROW)
+    assert door.gate.refused(too_many("requests per minute", **{"retry-after": "12"})) == "minute"
+    (await door.turn(Priority.LOOK)).answered()
+    assert 12.0 <= now() <= 13.0
+
+
+@virtual
+async def test_a_429_that_tells_nothing_pauses_for_a_moment() -> None:
+    """Not for long: the next answer may tell more."""
+    door = open_door(NARROW)
+    door.gate.refused(too_many("slow down"))
+    (await door.turn(Priority.SUBMIT)).answered()
+    assert 2.0 <= now() <= 3.0
+
+
+@virtual
+async def test_a_429_of_the_jobs_at_once_holds_submits_until_a_job_ends() -> None:
+    """Looks go on meanwhile: they are how the end is seen."""
+    door = open_door(Plan.PRO)
+    running, mine = await door.slot(), await door.slot()
+    assert door.gate.refused(too_many("too many concurrent jobs")) == "slot"
+    submit = start(door.turn(Priority.SUBMIT))
+    (await door.turn(Priority.LOOK)).answered()
+    await asyncio.sleep(1)
+    assert now() == 1.0
+    assert not submit.done()
+    running.release()
+    (await submit).answered()
+    assert now() == 1.0
+    mine.release()
+
+
+@virtual
+async def test_submits_held_for_jobs_of_somebody_else_try_again_in_time() -> None:
+    """The jobs that are in the way may be another process's: then nobody here sees them end."""
+    door = open_door(Plan.PRO)
+    await door.slot()
+    waits = []
+    for _ in range(4):
+        begun = now()
+        door.gate.refused(too_many("too many concurrent jobs"))
+        (await door.turn(Priority.SUBMIT)).answered()
+        waits.append(now() - begun)
+    for wait, usual in zip(waits, (5, 10, 20, 40), strict=True):
+        assert usual <= wait <= usual + 1
+
+
+@virtual
+async def test_the_jobs_of_a_day_are_counted_and_end_in_an_error_that_says_until_when() -> None:
+    """What would be one too many is not even sent."""
+    door = open_door(Plan.enterprise(requests_per_minute=60, concurrent_jobs=9, jobs_per_day=2))
+    for _ in range(2):
+        lease = await door.slot()
+        lease.job_is_made()
+        lease.release()
+    with pytest.raises(DailyLimitError, match="2 a day") as caught:
+        await door.slot()
+    assert caught.value.retry_after == 86_400.0
+    assert str(caught.value.resets_at) == "2026-01-02 00:00:00+00:00"
+
+
+@virtual
+async def test_who_waits_for_the_next_day_goes_first_then() -> None:
+    """The wait ends with the day, to the moment."""
+    door = open_door(Plan.enterprise(requests_per_minute=60, concurrent_jobs=9, jobs_per_day=1))
+    (await door.slot()).job_is_made()
+    await door.slot(waits_for_day=True)
+    assert now() == pytest.approx(86_400.0)
+
+
+@virtual
+async def test_a_submit_that_made_no_job_gives_its_job_of_the_day_back() -> None:
+    """Only jobs that were accepted count."""
+    door = open_door(Plan.enterprise(requests_per_minute=60, concurrent_jobs=9, jobs_per_day=1))
+    (await door.slot()).release()
+    assert (await door.slot()).is_held
+
+
+@virtual
+async def test_a_429_of_the_day_ends_it_until_the_moment_that_was_told() -> None:
+    """Whoever waits in line is sent away with that moment, or waits on."""
+    door = open_door(Plan.enterprise(requests_per_minute=60, concurrent_jobs=1))
+    lease = await door.slot()
+    waiting = start(door.slot())
+    await settle()
+    assert door.gate.refused(too_many("daily limit exceeded", **{"retry-after": "7200"})) == "day"
+    lease.release()
+    with pytest.raises(DailyLimitError) as caught:
+        await waiting
+    assert caught.value.retry_after == pytest.approx(7200.0)
+
+
+@virtual
+async def test_waits_can_be_asked_about_and_are_events() -> None:
+    """What a caller waits for, from when to when."""
+    events: list[Event] = []
+    door = Entrance(Gate(NARROW), events.append, plan_is_assumed=False)
+    lease = await door.slot()
+    for _ in range(2):
+        (await door.turn(Priority.LOOK)).answered()
+    waits = [start(door.slot()), start(door.turn(Priority.SUBMIT))]
+    await settle()
+    assert door.waiting() == {"slot": 1, "minute": 1}
+    lease.release()
+    await asyncio.gather(*waits)
+    assert events == [
+        WaitBegan(reason="slot"),
+        WaitBegan(reason="minute"),
+        WaitEnded(reason="slot", seconds=0.0),
+        WaitEnded(reason="minute", seconds=60.0),
+    ]
 
 
 @virtual
 async def test_closing_sends_everybody_away() -> None:
     """Whoever waits for a slot or a turn is told that the client is closed."""
-    gate = Gate(Plan.enterprise(requests_per_minute=1, concurrent_jobs=1))
-    await gate.slot()
-    (await gate.turn(Priority.SUBMIT)).answered()
-    waiting = [start(gate.slot()), start(gate.turn(Priority.SUBMIT)), start(gate.turn(Priority.LOOK))]
+    door = open_door(Plan.enterprise(requests_per_minute=1, concurrent_jobs=1))
+    await door.slot()
+    (await door.turn(Priority.SUBMIT)).answered()
+    waiting = [start(door.slot()), start(door.turn(Priority.SUBMIT)), start(door.turn(Priority.LOOK))]
     await settle()
-    gate.close()
+    door.close()
     errors = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(error) for error in errors] == [ClientClosedError] * 3
+    with pytest.raises(ClientClosedError):
+        await door.slot()

@@ -1,0 +1,60 @@
+"""Jobs a day: how many were made in this day of the service, and when the next one begins."""
+
+from __future__ import annotations
+
+from typing import Final
+
+LENGTH: Final = 86_400.0
+"""Seconds."""
+
+
+class Day:
+    """Counts the jobs of the current day; all moments are epoch seconds.
+
+    Args:
+        limit: jobs a day, or None for no limit.
+        starts_at: seconds after 00:00 UTC at which the service's day begins (assumption: 0).
+    """
+
+    __slots__ = ("_limit", "_made", "_number", "_over_until", "_reserved", "_starts_at")
+
+    def __init__(self, limit: int | None, starts_at: float = 0.0) -> None:
+        self._limit = limit
+        self._starts_at = starts_at
+        self._number = 0
+        self._made = 0
+        self._reserved = 0
+        self._over_until = 0.0
+
+    def is_over(self, wall: float) -> bool:
+        """Whether no more job may be begun today; jobs under way count, as they may yet be made."""
+        self._turn_over(wall)
+        used_up = self._limit is not None and self._made + self._reserved >= self._limit
+        return used_up or wall < self._over_until
+
+    def next_begins(self, wall: float) -> float:
+        """Return when jobs may be begun again."""
+        self._turn_over(wall)
+        if wall < self._over_until:
+            return self._over_until
+        return (self._number + 1) * LENGTH + self._starts_at
+
+    def reserve(self) -> None:
+        """Set one job aside: its submit is about to be sent."""
+        self._reserved += 1
+
+    def settle(self, wall: float, *, was_made: bool) -> None:
+        """Note what became of a job that was set aside; it counts for the day in which it was accepted."""
+        self._turn_over(wall)
+        self._reserved -= 1
+        self._made += was_made
+
+    def end(self, until: float) -> None:
+        """Begin no more jobs before this moment: the service said so."""
+        self._over_until = max(self._over_until, until)
+
+    def _turn_over(self, wall: float) -> None:
+        number = int((wall - self._starts_at) // LENGTH)
+        # A clock that is set back does not give a day's jobs a second time.
+        if number > self._number:
+            self._number, self._made = number, 0

@@ -1,0 +1,122 @@
+"""One client's way through the gate of its key: its waits can be asked about, and end when it closes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+from doitong_async.errors import ClientClosedError, RateLimitError
+from doitong_async.events import Event, WaitBegan, WaitEnded
+from doitong_async.limits.gate import Gate, Lease, Priority, Reason, Turn
+from doitong_async.limits.line import Returnable, Waiting
+
+_log: Final = logging.getLogger("doitong_async")
+T = TypeVar("T", bound=Returnable)
+
+
+class Entrance:
+    """What a client asks for slots and turns; other clients on the same key stand in the same lines."""
+
+    def __init__(self, gate: Gate, notify: Callable[[Event], None], *, plan_is_assumed: bool) -> None:
+        self.gate = gate
+        self._plan_is_assumed = plan_is_assumed
+        self._notify = notify
+        self._waits: dict[Waiting[Any], Priority | None] = {}
+        self._closed = asyncio.Event()
+
+    def waiting(self) -> Counter[Reason]:
+        """Return how many callers wait, by what they wait for."""
+        return Counter(self.gate.reason(priority) for priority in self._waits.values())
+
+    async def slot(self, *, timeout: float | None = None, waits_for_day: bool = False) -> Lease:
+        """Wait for a slot, at most `timeout` seconds (None: as long as it takes).
+
+        Raises:
+            RateLimitError: if no slot was free by then.
+            DailyLimitError: if the jobs of the day are used up, unless `waits_for_day`.
+            ClientClosedError: if the client closes first.
+        """
+        self._check_open()
+        waiting = self.gate.queue_for_slot(waits_for_day=waits_for_day)
+        return await self._bounded(waiting, None, timeout)
+
+    async def turn(self, priority: Priority, *, timeout: float | None = None) -> Turn:
+        """Wait until one request may be sent, at most `timeout` seconds (None: as long as it takes).
+
+        Raises:
+            RateLimitError: if it could not be sent by then.
+            ClientClosedError: if the client closes first.
+        """
+        self._check_open()
+        return await self._bounded(self.gate.queue_for_turn(priority), priority, timeout)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait some time.
+
+        Raises:
+            ClientClosedError: if the client closes first.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._closed.wait()
+        except TimeoutError:
+            return
+        raise _closed()
+
+    def close(self) -> None:
+        """Send away whoever waits here, now or later; nothing of theirs was sent."""
+        self._closed.set()
+        for waiting in self._waits:
+            waiting.refuse(_closed())
+
+    def heed(self, headers: Mapping[str, str]) -> None:
+        """Take in what the headers of an answer say of the limits."""
+        limit = headers.get("x-ratelimit-limit", "")
+        plan = self.gate.plan
+        if self._plan_is_assumed and limit.isdecimal() and int(limit) > plan.requests_per_minute:
+            self._plan_is_assumed = False
+            _log.warning(
+                "No plan was given, so the limits of %r are kept; the service allows %s requests a minute. "
+                "Say plan=… or set DOITONG_PLAN to be as fast as the plan is.",
+                plan.name,
+                limit,
+            )
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise _closed()
+
+    async def _bounded(self, waiting: Waiting[T], priority: Priority | None, timeout: float | None) -> T:
+        if waiting.is_over:
+            return await waiting
+        reason = self.gate.reason(priority)
+        begun = asyncio.get_running_loop().time()
+        self._waits[waiting] = priority
+        self._notify(WaitBegan(reason=reason))
+        try:
+            async with asyncio.timeout(timeout):
+                return await waiting
+        except TimeoutError:
+            raise self._too_long(self.gate.reason(priority), timeout) from None
+        finally:
+            del self._waits[waiting]
+            seconds = asyncio.get_running_loop().time() - begun
+            self._notify(WaitEnded(reason=reason, seconds=seconds))
+
+    def _too_long(self, reason: Reason, timeout: float | None) -> RateLimitError:
+        if reason == "day":
+            return self.gate.daily_limit()
+        plan = self.gate.plan
+        limits = {
+            "slot": f"the plan allows {plan.concurrent_jobs} jobs at once",
+            "minute": f"the plan allows {plan.requests_per_minute} requests a minute",
+            "server": "the service asked to wait",
+        }
+        return RateLimitError(f"No {reason} was free within {timeout:g} s: {limits[reason]}.", limit=reason)
+
+
+def _closed() -> ClientClosedError:
+    return ClientClosedError("The client was closed while this call waited.")

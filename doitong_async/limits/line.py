@@ -1,0 +1,94 @@
+"""Callers in line: first come, first served, and nothing lost with those who leave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+
+class Returnable(Protocol):
+    """What is granted can be given back unused."""
+
+    def give_back(self) -> None:
+        """Take it back: nobody used it."""
+
+
+T = TypeVar("T", bound=Returnable)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How a caller stands in line: since when, and whether it would wait for the next day."""
+
+    since: float
+    waits_for_day: bool = False
+
+
+class Line(Generic[T]):
+    """Callers that wait for one kind of thing, in the order they came."""
+
+    def __init__(self) -> None:
+        self._waiters: OrderedDict[asyncio.Future[T], Place] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def first(self) -> Place | None:
+        """Return the place of who is next."""
+        return next(iter(self._waiters.values()), None)
+
+    def enter(self, place: Place) -> Waiting[T]:
+        """Stand in line."""
+        waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiters[waiter] = place
+        return Waiting(self, waiter)
+
+    def leave(self, waiter: asyncio.Future[T]) -> None:
+        """Stand in line no more; what was granted in this very moment goes back."""
+        self._waiters.pop(waiter, None)
+        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            waiter.result().give_back()
+
+    def grant(self, make: Callable[[], T]) -> None:
+        """Give the first in line what it waits for, unless it left at this very moment."""
+        waiter, _ = self._waiters.popitem(last=False)
+        if not waiter.done():
+            waiter.set_result(make())
+
+    def refuse(self, make: Callable[[], Exception], *, unless: Callable[[Place], bool]) -> None:
+        """Send away whoever stands in line, with an error of its own, but for some."""
+        for waiter, place in list(self._waiters.items()):
+            if not unless(place):
+                del self._waiters[waiter]
+                if not waiter.done():
+                    waiter.set_exception(make())
+
+
+class Waiting(Generic[T]):
+    """One caller's wait; await it once."""
+
+    __slots__ = ("_line", "_waiter")
+
+    def __init__(self, line: Line[T], waiter: asyncio.Future[T]) -> None:
+        self._line = line
+        self._waiter = waiter
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was granted, or refused, already."""
+        return self._waiter.done()
+
+    def __await__(self) -> Generator[object, None, T]:
+        try:
+            return (yield from self._waiter)
+        except BaseException:
+            self._line.leave(self._waiter)
+            raise
+
+    def refuse(self, error: Exception) -> None:
+        """End the wait with an error."""
+        if not self._waiter.done():
+            self._waiter.set_exception(error)
