@@ -78,10 +78,14 @@ _WORDS: Final = (
 
 def wait_told(word: Word, *, limit: Limit) -> float | None:
     """Return the seconds to wait that the service told, within reason, or None if it told none."""
-    told = word.reset_in if word.retry_after is None else word.retry_after
-    if told is None:
+    if word.retry_after is not None:
+        return min(word.retry_after, MINUTE_WAIT if limit is Limit.MINUTE else DAY_WAIT)
+    if word.reset_in is None:
         return None
-    return min(told, MINUTE_WAIT if limit is Limit.MINUTE else DAY_WAIT)
+    if limit is Limit.MINUTE:
+        return min(word.reset_in, MINUTE_WAIT)
+    # The reset is documented for the window of requests; only one that is too far for that is the day's.
+    return min(word.reset_in, DAY_WAIT) if limit is Limit.DAY and word.reset_in > MINUTE_WAIT else None
 
 
 def _seconds_until(text: str | None, now: float) -> float | None:

@@ -1,0 +1,86 @@
+"""Jobs a day: counted, set aside, turned over at the service's midnight."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from doitong_async.limits.day import LENGTH, Day
+
+MIDNIGHT = 20_000 * LENGTH
+
+
+def make(day: Day, wall: float) -> None:
+    """Begin one job, and have it accepted."""
+    day.reserve()
+    day.settle(wall, was_made=True)
+
+
+def test_a_day_is_over_when_its_jobs_are_used_up() -> None:
+    """And the next one begins at midnight."""
+    day = Day(2)
+    for _ in range(2):
+        assert not day.is_over(MIDNIGHT + 10)
+        make(day, MIDNIGHT + 10)
+    assert day.is_over(MIDNIGHT + 10)
+    assert day.next_begins(MIDNIGHT + 10) == MIDNIGHT + LENGTH
+    assert not day.is_over(MIDNIGHT + LENGTH)
+
+
+def test_a_job_set_aside_counts_until_it_is_known_not_to_be() -> None:
+    """Two submits at once must not share the last job of a day."""
+    day = Day(1)
+    day.reserve()
+    assert day.is_over(MIDNIGHT)
+    day.settle(MIDNIGHT, was_made=False)
+    assert not day.is_over(MIDNIGHT)
+
+
+def test_a_job_counts_for_the_day_in_which_it_was_accepted() -> None:
+    """As the service would count it."""
+    day = Day(1)
+    assert not day.is_over(MIDNIGHT - 1)
+    day.reserve()
+    day.settle(MIDNIGHT + 1, was_made=True)
+    assert day.is_over(MIDNIGHT + 1)
+
+
+def test_a_day_may_begin_at_another_hour() -> None:
+    """00:00 UTC is an assumption."""
+    day = Day(1, starts_at=8 * 3600)
+    make(day, MIDNIGHT + 7 * 3600)
+    assert day.is_over(MIDNIGHT + 7.9 * 3600)
+    assert not day.is_over(MIDNIGHT + 8 * 3600)
+
+
+def test_without_a_limit_no_day_is_over_until_the_service_says_so() -> None:
+    """Enterprise is unlimited, but a 429 is believed."""
+    day = Day(None)
+    for _ in range(1000):
+        make(day, MIDNIGHT)
+    assert not day.is_over(MIDNIGHT)
+    day.end(MIDNIGHT + 100)
+    assert day.is_over(MIDNIGHT + 99)
+    assert day.next_begins(MIDNIGHT + 99) == MIDNIGHT + 100
+    assert not day.is_over(MIDNIGHT + 100)
+
+
+def test_a_clock_that_is_set_back_gives_no_second_day() -> None:
+    """What was used up stays used up."""
+    day = Day(1)
+    make(day, MIDNIGHT)
+    assert day.is_over(MIDNIGHT - 3600)
+    assert day.next_begins(MIDNIGHT - 3600) > MIDNIGHT
+
+
+@given(st.integers(1, 5), st.lists(st.tuples(st.floats(0, 40_000), st.booleans()), max_size=60))
+def test_no_day_ever_holds_more_than_its_jobs(limit: int, steps: list[tuple[float, bool]]) -> None:
+    """For any sequence of moments and outcomes, counted by the service's own days."""
+    day, wall, made = Day(limit), MIDNIGHT, dict[int, int]()
+    for seconds, was_made in steps:
+        wall += seconds
+        if not day.is_over(wall):
+            day.reserve()
+            day.settle(wall, was_made=was_made)
+            made[int(wall // LENGTH)] = made.get(int(wall // LENGTH), 0) + was_made
+    assert all(count <= limit for count in made.values())

@@ -1,0 +1,111 @@
+"""What the service says of its limits, read from anything it may say."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from doitong_async.limits.word import DAY_WAIT, MINUTE_WAIT, Limit, Word, read_word, wait_told, which_limit
+
+NOW = 1_767_225_600.0  # 2026-01-01 00:00:00 UTC
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["30", "30.0", "1767225630", "1767225630000", "2026-01-01T00:00:30Z", "Thu, 01 Jan 2026 00:00:30 GMT"],
+)
+def test_a_reset_is_told_apart_by_its_size(text: str) -> None:
+    """Seconds from now, epoch seconds, epoch milliseconds, ISO 8601, an HTTP date: none is documented."""
+    assert read_word({"x-ratelimit-reset": text}, NOW).reset_in == 30.0
+    assert read_word({"retry-after": text}, NOW).retry_after == 30.0
+
+
+def test_a_moment_without_a_zone_is_utc() -> None:
+    """As the documented moments are."""
+    assert read_word({"x-ratelimit-reset": "2026-01-01T00:01:00"}, NOW).reset_in == 60.0
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5", "nan", "inf", "1e999", "2026-13-01T00:00:00Z"])
+def test_what_is_no_moment_says_nothing(text: str) -> None:
+    """It is not guessed at."""
+    assert read_word({"x-ratelimit-reset": text}, NOW).reset_in is None
+
+
+def test_a_moment_is_read_against_the_answers_own_date() -> None:
+    """The clock here may be wrong by minutes; the two moments of one answer are of one clock."""
+    headers = {"x-ratelimit-reset": "1767225630", "date": "Thu, 01 Jan 2026 00:00:20 GMT"}
+    assert read_word(headers, NOW - 300).reset_in == 10.0
+
+
+def test_a_moment_that_is_over_means_now() -> None:
+    """Never a wait of less than nothing."""
+    assert read_word({"x-ratelimit-reset": "1767225000"}, NOW).reset_in == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("60", 60), (" 7 ", 7), ("0", 0), ("-1", None), ("x", None), ("٣", None)]
+)
+def test_counts_are_whole_numbers(text: str, count: int | None) -> None:
+    """Anything else says nothing."""
+    word = read_word({"x-ratelimit-limit": text, "x-ratelimit-remaining": text}, NOW)
+    assert (word.limit, word.remaining) == (count, count)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "limit"),
+    [
+        ("CONCURRENCY_LIMITED", "Rate limit exceeded", Limit.SLOT),
+        (None, "Rate limit exceeded: too many concurrent jobs", Limit.SLOT),
+        ("DAILY_LIMIT_EXCEEDED", "", Limit.DAY),
+        (None, "Rate limit exceeded: too many jobs today", Limit.DAY),
+        ("RATE_LIMITED", "too many requests per minute", Limit.MINUTE),
+        (None, "Too Many Requests", Limit.MINUTE),
+    ],
+)
+def test_the_words_tell_the_limits_apart(code: str | None, message: str, limit: Limit) -> None:
+    """The narrower word decides."""
+    assert which_limit(code, message, Word(), jobs_in_flight=False) is limit
+
+
+def test_headers_tell_the_limits_apart_where_words_do_not() -> None:
+    """A wait of hours is the day's; requests left while jobs run is the jobs'; else it is the minute's."""
+    assert which_limit(None, "no", Word(retry_after=7200), jobs_in_flight=True) is Limit.DAY
+    assert which_limit(None, "no", Word(remaining=5), jobs_in_flight=True) is Limit.SLOT
+    assert which_limit(None, "no", Word(remaining=5), jobs_in_flight=False) is Limit.MINUTE
+    assert which_limit(None, "no", Word(remaining=0), jobs_in_flight=True) is Limit.MINUTE
+
+
+def test_retry_after_wins_and_everything_is_bounded() -> None:
+    """No header makes anybody wait for a year."""
+    assert wait_told(Word(retry_after=3, reset_in=50), limit=Limit.MINUTE) == 3
+    assert wait_told(Word(reset_in=50), limit=Limit.MINUTE) == 50
+    assert wait_told(Word(reset_in=1e6), limit=Limit.MINUTE) == MINUTE_WAIT
+    assert wait_told(Word(retry_after=1e9), limit=Limit.DAY) == DAY_WAIT
+    assert wait_told(Word(), limit=Limit.MINUTE) is None
+
+
+def test_the_reset_of_the_window_is_not_taken_for_that_of_another_limit() -> None:
+    """It comes with every answer, a 429 of the day or of the jobs at once among them."""
+    assert wait_told(Word(reset_in=50), limit=Limit.DAY) is None
+    assert wait_told(Word(reset_in=50), limit=Limit.SLOT) is None
+    assert wait_told(Word(reset_in=7200), limit=Limit.DAY) == 7200
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["date", "retry-after", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"]
+        ),
+        st.text()
+        | st.integers().map(str)
+        | st.floats().map(str)
+        | st.datetimes().map(lambda at: at.isoformat()),
+    )
+)
+def test_no_header_breaks_the_reader(headers: dict[str, str]) -> None:
+    """Whatever comes, the word is read, and its waits are none or finite."""
+    word = read_word(headers, NOW)
+    for limit in Limit:
+        told = wait_told(word, limit=limit)
+        assert told is None or 0 <= told <= DAY_WAIT

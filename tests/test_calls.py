@@ -1,0 +1,264 @@
+"""One submit and its tries: what is sent again, under which key, how often, and what is said in the end."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from doitong_async import (
+    AuthenticationError,
+    BadRequestError,
+    ClientClosedError,
+    ConfigurationError,
+    ConnectionFailedError,
+    DailyLimitError,
+    InsufficientCreditsError,
+    Plan,
+    RateLimitError,
+    ServerError,
+    SubmitOutcomeUnknownError,
+)
+from doitong_async.emulator import PlanLimits
+from doitong_async.events import Event, SubmitTried
+from tests.plain_server import HANG, PlainServer
+from tests.virtual import boxed, now, plain, until, virtual
+
+
+def http(status: str, body: str = "", **headers: str) -> bytes:
+    """Return an HTTP answer as bytes."""
+    named = {"Content_Type": "application/json", "Content_Length": str(len(body)), **headers}
+    lines = [f"{name.replace('_', '-')}: {value}" for name, value in named.items()]
+    return "\r\n".join([f"HTTP/1.1 {status}", *lines, "", body]).encode()
+
+
+def submits(server: PlainServer) -> list[tuple[float, str]]:
+    """Return when submits came, and under which key."""
+    return [(each.at, each.headers["idempotency-key"]) for each in server.requests if each.kind == "submit"]
+
+
+def odd(*answers: bytes | str | None) -> Any:
+    """Return a script: the first submits bring these, the rest are answered as ever."""
+    return lambda kind, nth: answers[nth - 1] if kind == "submit" and nth <= len(answers) else None
+
+
+HTML_502 = http("502 Bad Gateway", "<html>Bad Gateway</html>", Content_Type="text/html")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        HTML_502,
+        http("500 Internal Server Error", '{"errors": [{"message": "Internal Server Error"}]}'),
+        http("500 Internal Server Error", '{"data": {"generate": {"id": "x", "status": "completed"}}}'),
+        http("200 OK", '{"data": null}'),
+        http("200 OK", '{"data": {"generate": {"status": "processing"}}}'),
+        http("200 OK", '{"data": {"generate": {"id": {"a": 1}, "status": 7}}}'),
+        http("200 OK", "[1, 2]"),
+        http("200 OK", "not json"),
+        "cut",
+        "cut-after",
+    ],
+)
+@virtual
+async def test_what_is_in_doubt_goes_again_under_its_key(answer: bytes | str) -> None:
+    """Whatever it was, the second try makes the job, or finds it: one charge, one key."""
+    async with plain(seconds=0.0) as (doitong, server):
+        server.script = odd(answer)
+        assert (await doitong.generate("a fox")).id in server.jobs
+        keys = {key for _, key in submits(server)}
+        assert len(server.jobs) == len(keys) == 1
+        assert len(submits(server)) == 2
+
+
+@virtual
+async def test_waits_are_one_second_then_two_spread_over_their_length() -> None:
+    """As documented, with full jitter; three tries, then the error of the last one."""
+    async with plain() as (doitong, server):
+        server.script = odd(*[HTML_502] * 9)
+        with pytest.raises(ServerError, match="502") as caught:
+            await doitong.generate("a fox")
+        moments = [at for at, _ in submits(server)]
+        assert len(moments) == 3
+        assert 0 <= moments[1] - moments[0] <= 1
+        assert 0 <= moments[2] - moments[1] <= 2
+        assert caught.value.idempotency_key == submits(server)[0][1]
+
+
+@virtual
+async def test_silence_to_the_end_leaves_the_outcome_unknown() -> None:
+    """The error carries the key, under which the same submit finds the job that was made."""
+    async with plain(seconds=0.0, request_timeout=5.0) as (doitong, server):
+        server.script = odd(*["cut-after"] * 3)
+        with pytest.raises(SubmitOutcomeUnknownError) as caught:
+            await doitong.generate("a fox")
+        assert len(server.jobs) == 1
+        result = await doitong.generate("a fox", idempotency_key=caught.value.idempotency_key)
+        assert result.id in server.jobs
+        assert len(server.jobs) == 1
+
+
+@virtual
+async def test_a_submit_that_hangs_is_given_up_in_time() -> None:
+    """`request_timeout` ends each try."""
+    async with plain(request_timeout=5.0, max_tries=1) as (doitong, server):
+        server.script = odd(HANG)
+        with pytest.raises(SubmitOutcomeUnknownError, match="no answer came in time"):
+            await doitong.generate("a fox")
+        assert 5.0 <= now() <= 6.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (http("400 Bad Request", '{"errors": [{"message": "bad input"}]}'), BadRequestError),
+        (http("401 Unauthorized", '{"errors": [{"message": "who?"}]}'), AuthenticationError),
+        (http("403 Forbidden"), AuthenticationError),
+        (http("402 Payment Required"), InsufficientCreditsError),
+        (http("404 Not Found"), ConfigurationError),
+        (http("307 Temporary Redirect", Location="https://elsewhere.example/graphql"), ConfigurationError),
+        (
+            http("200 OK", '{"errors": [{"message": "x", "extensions": {"code": "UNAUTHENTICATED"}}]}'),
+            AuthenticationError,
+        ),
+    ],
+)
+@virtual
+async def test_a_clear_no_is_said_at_once(answer: bytes, error: type[Exception]) -> None:
+    """One request, a typed error, the slot is free again."""
+    async with plain() as (doitong, server):
+        server.script = odd(answer)
+        with pytest.raises(error):
+            await doitong.generate("a fox")
+        assert len(submits(server)) == 1
+        assert doitong._running().gate.slots_taken == 0
+
+
+@virtual
+async def test_a_no_after_a_lost_answer_is_in_doubt_all_the_same() -> None:
+    """The first try may have made a job: the clear no of the second is only its cause."""
+    async with plain() as (doitong, server):
+        server.script = odd("cut-after", http("401 Unauthorized"))
+        with pytest.raises(SubmitOutcomeUnknownError) as caught:
+            await doitong.generate("a fox")
+        assert isinstance(caught.value.__cause__, AuthenticationError)
+        assert len(server.jobs) == 1
+
+
+@virtual
+async def test_what_was_never_sent_says_that_no_job_was_made() -> None:
+    """Nobody listens: three tries, and no doubt."""
+    async with plain(base_url="http://127.0.0.1:9") as (doitong, server):
+        with pytest.raises(ConnectionFailedError, match="No job was made") as caught:
+            await doitong.generate("a fox")
+        assert not caught.value.sent
+        assert not server.requests
+
+
+@virtual
+async def test_a_429_is_no_try_and_fails_no_job() -> None:
+    """However many come, the submit waits as told and goes again."""
+    told = http("429 Too Many Requests", Retry_After="5")
+    async with plain(seconds=0.0) as (doitong, server):
+        server.script = odd(*[told] * 8)
+        assert (await doitong.generate("a fox")).id
+        moments = [at for at, _ in submits(server)]
+        assert len(moments) == 9
+        assert all(5 <= later - earlier <= 6.1 for earlier, later in pairwise(moments))
+
+
+@virtual
+async def test_the_wait_on_429s_can_be_bounded() -> None:
+    """With `slot_timeout` it ends in an error that says what was waited for; no job was made."""
+    told = http("429 Too Many Requests", Retry_After="60")
+    async with plain(slot_timeout=10.0) as (doitong, server):
+        server.script = odd(*[told] * 8)
+        with pytest.raises(RateLimitError) as caught:
+            await doitong.generate("a fox")
+        assert caught.value.limit == "server"
+        assert caught.value.idempotency_key
+        assert now() == 10.0
+
+
+@virtual
+async def test_the_day_is_over_by_our_own_count() -> None:
+    """What would be refused is not sent, and the error says until when."""
+    plan = Plan.enterprise(requests_per_minute=60, concurrent_jobs=9, jobs_per_day=2)
+    async with boxed(plan, box={"durations": 0.0}) as (doitong, emulator):
+        await doitong.generate("one")
+        await doitong.generate("two")
+        with pytest.raises(DailyLimitError) as caught:
+            await doitong.generate("three")
+        assert caught.value.resets_at is not None
+        assert emulator.world.count("submit") == 2
+        await doitong.with_options(wait_for_next_day=True).generate("three")
+        assert now() == pytest.approx(86_400.0)
+
+
+@virtual
+async def test_the_day_is_over_by_the_servers_count() -> None:
+    """Somebody else used the key: the 429 is believed, jobs in flight are drained."""
+    limits = {"plan": PlanLimits(60, 9, 1), "durations": 5.0}
+    async with boxed(Plan.PRO, box=limits) as (doitong, emulator):
+        first = await doitong.submit("one")
+        with pytest.raises(DailyLimitError):
+            await doitong.generate("two")
+        with pytest.raises(DailyLimitError):
+            await doitong.generate("three")
+        assert emulator.world.count("submit") == 2
+        assert (await first).id == first.id
+        await doitong.with_options(wait_for_next_day=True).generate("two")
+        assert 86_400.0 <= now() <= 86_410.0
+        assert emulator.world.count("submit") == 3
+
+
+@virtual
+async def test_every_try_is_an_event() -> None:
+    """With its number, its key, and what came of it."""
+    events: list[Event] = []
+    async with plain(seconds=0.0, on_event=events.append) as (doitong, server):
+        server.script = odd(HTML_502, "cut-after")
+        job = await doitong.submit("a fox", idempotency_key="mine")
+    tried = [event for event in events if isinstance(event, SubmitTried)]
+    assert [(event.number, event.idempotency_key, event.job_id) for event in tried] == [
+        (1, "mine", None),
+        (2, "mine", None),
+        (3, "mine", job.id),
+    ]
+    assert [event.is_in_doubt for event in tried] == [True, True, False]
+
+
+@virtual
+async def test_closing_between_two_tries_says_what_is_known() -> None:
+    """After a try in doubt: unknown; after a 429: no job was made."""
+    for answer, error in ((HTML_502, SubmitOutcomeUnknownError), (http("429 Slow Down"), ClientClosedError)):
+        async with plain() as (doitong, server):
+            server.script = odd(*[answer] * 3)
+            submit = asyncio.ensure_future(doitong.submit("a fox", idempotency_key="mine"))
+            await until(lambda: server.requests)
+            await doitong.aclose()
+            with pytest.raises(error) as caught:
+                await submit
+            assert caught.value.idempotency_key == "mine"
+
+
+@virtual
+async def test_a_job_in_doubt_keeps_its_slot_until_it_is_found_or_grows_old() -> None:
+    """It may run at the service; the same submit under its key takes the slot over."""
+    async with plain(Plan.FREE, seconds=1.0, lease_age=100.0, request_timeout=2.0) as (doitong, server):
+        server.script = odd(*["cut-after"] * 3)
+        with pytest.raises(SubmitOutcomeUnknownError) as caught:
+            await doitong.generate("a fox")
+        in_doubt = now()
+        with pytest.raises(RateLimitError):
+            await doitong.with_options(slot_timeout=5.0).generate("a hare")
+        await doitong.generate("a fox", idempotency_key=caught.value.idempotency_key)
+        assert doitong._running().gate.slots_taken == 0
+        server.script = lambda kind, nth: "cut" if kind == "submit" else None
+        with pytest.raises(SubmitOutcomeUnknownError):
+            await doitong.generate("a wolf")
+        server.script = lambda kind, nth: None
+        await doitong.generate("a hare")
+        assert now() >= in_doubt + 100.0
