@@ -1,10 +1,12 @@
 """The Doitong API in a box, for tests and for trying things out; it shares no code with the client."""
 
 from doitong_async.emulator.api import ResetUnit
+from doitong_async.emulator.faults import Fault, parse_fault
 from doitong_async.emulator.graphql import ErrorStatus
 from doitong_async.emulator.jobs import Durations, Job
 from doitong_async.emulator.limits import PLANS, PlanLimits
 from doitong_async.emulator.orders import Order
+from doitong_async.emulator.script import Faults
 from doitong_async.emulator.server import Emulator
 from doitong_async.emulator.world import Kind, OverConcurrency, Seen, World
 
@@ -13,6 +15,8 @@ __all__ = [
     "Durations",
     "Emulator",
     "ErrorStatus",
+    "Fault",
+    "Faults",
     "Job",
     "Kind",
     "Order",
@@ -21,4 +25,5 @@ __all__ = [
     "ResetUnit",
     "Seen",
     "World",
+    "parse_fault",
 ]

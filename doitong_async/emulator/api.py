@@ -1,13 +1,18 @@
 """The whole API as one function from a Call to a Reply: face, admission, rate limit headers, record."""
 
 import math
+from dataclasses import replace
 from typing import Literal
 
+from doitong_async.emulator.breakage import broken, is_left_undone, refused_by
 from doitong_async.emulator.calls import Call, Errand, Reply, refusal
+from doitong_async.emulator.faults import Fault
 from doitong_async.emulator.graphql import GraphQLFace
 from doitong_async.emulator.jobs import iso
+from doitong_async.emulator.limits import MINUTE
 from doitong_async.emulator.refusals import Refused
 from doitong_async.emulator.rest import RestFace
+from doitong_async.emulator.script import Hits
 from doitong_async.emulator.world import Seen, World
 
 ResetUnit = Literal["epoch_s", "epoch_ms", "seconds", "iso"]
@@ -25,24 +30,58 @@ class Api:
     def answer(self, call: Call) -> Reply:
         """Do what a call asks for, if it may, and keep a record of it."""
         errand = self._read(call)
+        hits = self._world.faults.of_request(errand.kind)
+        made = len(self._world.jobs)
         try:
-            reply = errand.run(self._world.admit(call.key, errand.kind, call.now))
+            reply = self._run(call, errand, hits.main)
         except Refused as refused:
             reply = self._refuse(call, refused)
-        self._world.record(Seen(call.now, errand.kind, reply.status, reply.ids, dict(call.headers)))
+        if hits.main:
+            reply = broken(reply, hits.main, graphql=call.path == "/graphql")
+            reply = replace(reply, headers=self._odd_headers(call, hits.main))
+        if hits.delay:
+            reply = replace(reply, delay=hits.delay)
+        hits = Hits((*hits.all, *self._world.faults_since(made)))
+        status = 0 if reply.cut else reply.status
+        self._world.record(
+            Seen(call.now, errand.kind, status, reply.ids, dict(call.headers), str(hits) or None)
+        )
         return reply
 
-    def headers(self, call: Call) -> dict[str, str]:
-        """The rate limit headers, for a key that is known."""
-        if call.key is None or not self._world.knows(call.key):
-            return {}
+    def headers(self, call: Call, reply: Reply | None = None) -> dict[str, str]:
+        """The headers of a reply: the rate limit's, for a key that is known, and its own."""
+        own = dict(reply.headers) if reply else {}
+        if call.key is None or not self._world.knows(call.key) or (reply and reply.by_gateway):
+            return own
         allowance = self._world.allowance(call.key, call.now)
         wait = allowance.frees_at - call.now
         return {
             "X-RateLimit-Limit": str(allowance.limit),
             "X-RateLimit-Remaining": str(allowance.remaining),
             "X-RateLimit-Reset": reset_text(self._reset_unit, wait, call.wall),
+            **own,
         }
+
+    def _run(self, call: Call, errand: Errand, fault: Fault | None) -> Reply:
+        """Admit a call and do its errand, as far as its fault lets it come."""
+        refused = refused_by(fault) if fault else None
+        # These two refuse at the gate, where a request takes no place; the others leave its place taken.
+        if refused and refused.code in ("UNAUTHENTICATED", "RATE_LIMITED"):
+            raise refused
+        key = self._world.admit(call.key, errand.kind, call.now)
+        if refused:
+            raise refused
+        return Reply(200, {}) if fault and is_left_undone(fault) else errand.run(key)
+
+    def _odd_headers(self, call: Call, fault: Fault) -> dict[str, str]:
+        """Those that a scripted 429 has beside the usual ones, or instead of them."""
+        after = fault.retry_after
+        headers = {} if after is None else {"Retry-After": str(after)}
+        if fault.what == "429-minute" and call.key is not None and self._world.knows(call.key):
+            wait = self._world.allowance(call.key, call.now).frees_at - call.now or MINUTE
+            reset = reset_text(self._reset_unit, wait if after is None else after, call.wall)
+            headers |= {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": reset}
+        return headers
 
     def _read(self, call: Call) -> Errand:
         """The errand of a call; what cannot be read is refused too, but only after its key was looked at."""

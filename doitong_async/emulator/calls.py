@@ -45,12 +45,21 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One HTTP answer; `ids` are the jobs it made or was asked about."""
+    """One HTTP answer; `ids` are the jobs it made or was asked about, the rest is what faults make of it."""
 
     status: int
     body: Mapping[str, Any]
     ids: tuple[str, ...] = ()
     content_type: str = "application/json"
+    text: str | None = None
+    """Sent instead of the body."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Beside the rate limit's, or instead of them."""
+    by_gateway: bool = False
+    """The service did not send it: it lacks the rate limit's headers."""
+    delay: float = 0.0
+    cut: bool = False
+    """Not sent at all: the connection is closed."""
 
 
 @dataclass(frozen=True, slots=True)

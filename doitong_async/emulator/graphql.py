@@ -200,7 +200,9 @@ class GraphQLFace:
     def _look(self, _root: None, info: "GraphQLResolveInfo[Scene]", **given: Any) -> dict[str, Any]:
         scene, job_id = info.context, given["id"]
         scene.ids.append(job_id)
-        return self._world.look(scene.key, job_id).fields_at(scene.call.now, self._outputs_url())
+        return self._world.look(scene.key, job_id, scene.call.now).fields_at(
+            scene.call.now, self._outputs_url()
+        )
 
     def _submit(self, _root: None, info: "GraphQLResolveInfo[Scene]", **given: Any) -> dict[str, Any]:
         scene = info.context

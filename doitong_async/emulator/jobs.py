@@ -5,12 +5,14 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
+from doitong_async.emulator.faults import Fault
 from doitong_async.emulator.orders import Order
 
-Status = Literal["queued", "processing", "completed"]
 Durations = float | Callable[[int], float] | None
+
+FAILURE = "The model gave no output"
 
 _EXTENSIONS = {"VIDEO": "gif", "AVATAR": "gif", "AUDIO": "wav"}
 _MEDIANS = {"VIDEO": 90.0, "AVATAR": 30.0, "AUDIO": 4.0}
@@ -34,6 +36,14 @@ class Job:
     starts_at: float
     ends_at: float
     created_wall: float
+    hidden_until: float = -math.inf
+    """Before this moment a status request does not find it."""
+    odd_word: str = ""
+    odd_from: float = math.inf
+    """From this moment until its end the status is the odd word."""
+    fails: bool = False
+    faults: tuple[Fault, ...] = ()
+    """What hit it, and gave it the four fields above."""
 
     @property
     def type(self) -> str:
@@ -60,10 +70,12 @@ class Job:
         """The output's name, with the extension of what it holds."""
         return f"{self.id}.{_EXTENSIONS.get(self.type, 'jpg')}"
 
-    def status_at(self, now: float) -> Status:
+    def status_at(self, now: float) -> str:
         """The status at a moment of the event loop's clock."""
         if now >= self.ends_at:
-            return "completed"
+            return "failed" if self.fails else "completed"
+        if now >= self.odd_from:
+            return self.odd_word
         return "processing" if now >= self.starts_at else "queued"
 
     def fields_at(self, now: float, outputs_url: str) -> dict[str, Any]:
@@ -71,6 +83,8 @@ class Job:
         status = self.status_at(now)
         url = f"{outputs_url}/{self.file_name}" if status == "completed" else None
         seconds = None if self.file_name.endswith("jpg") else self.order.duration
+        metadata = {"duration": seconds, "width": self.width, "height": self.height}
+        failed = status == "failed"
         return {
             "id": self.id,
             "status": status,
@@ -79,8 +93,8 @@ class Job:
             "url": url,
             "videoUrl": url if self.type in ("VIDEO", "AVATAR") else None,
             "audioUrl": url if self.type == "AUDIO" else None,
-            "metadata": {"duration": seconds, "width": self.width, "height": self.height},
-            "creditCost": self.credit_cost,
+            "metadata": {"reason": FAILURE} if failed else metadata,
+            "creditCost": 0 if failed and not self.charged else self.credit_cost,
             "createdAt": iso(self.created_wall),
             "duration": seconds,
             "webhookUrl": self.order.webhook_url,

@@ -5,23 +5,32 @@ from email.utils import formatdate
 
 from aiohttp import web
 
+from doitong_async.emulator.breakage import GATEWAY_PAGE
 from doitong_async.emulator.clocks import read_clocks
+from doitong_async.emulator.edges import Waits, cut, send_oddly
+from doitong_async.emulator.faults import Fault
 from doitong_async.emulator.gallery import Gallery
 from doitong_async.emulator.world import Seen, World
 
 _TYPES = {"jpg": "image/jpeg", "gif": "image/gif", "wav": "audio/wav"}
 
 
+_REDIRECTED = "redirected"
+
+
 class OutputsHost:
     """Answers `/outputs/<id>.<ext>`."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, waits: Waits) -> None:
         self._world = world
+        self._waits = waits
         self._gallery = Gallery()
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
         """The output, or the part of it that was asked for, and a record of the headers that came."""
         now, wall = read_clocks()
+        followed = ("redirect",) if _REDIRECTED in request.query else ()
+        hits = self._world.faults.of_request("output", without=followed)
         folder, _, name = request.path.rpartition("/")
         job = self._world.output(name, now) if folder == "/outputs" else None
         if request.method not in ("GET", "HEAD"):
@@ -30,10 +39,36 @@ class OutputsHost:
             response = web.Response(status=404, text="404: Not Found")
         else:
             response = _serve(request, await self._gallery.draw(job), name)
+        fault = hits.main
+        response = _broken(response, fault) if fault else response
         response.headers["Date"] = formatdate(wall, usegmt=True)
         ids = (job.id,) if job else ()
-        self._world.record(Seen(now, "output", response.status, ids, dict(request.headers)))
+        is_cut = fault is not None and fault.what == "cut-before"
+        status = 0 if is_cut else response.status
+        self._world.record(Seen(now, "output", status, ids, dict(request.headers), str(hits) or None))
+        if hits.delay:
+            await self._waits.wait(hits.delay)
+        if is_cut:
+            return cut(request)
+        if fault and fault.what in ("truncated", "slow", "oversized") and request.method == "GET":
+            return await send_oddly(request, response, fault, self._waits)
         return response
+
+
+def _broken(response: web.Response, fault: Fault) -> web.Response:
+    """The response as a fault leaves it, where that is another response and not another way of sending."""
+    match fault.what:
+        case "500":
+            return web.Response(status=500, text="500: Internal Server Error")
+        case "502":
+            return web.Response(status=502, text=GATEWAY_PAGE, content_type="text/html")
+        case "redirect":
+            return web.Response(status=302, headers={"Location": fault.url or f"?{_REDIRECTED}"})
+        case "html":
+            return web.Response(text="<html><body>Please sign in</body></html>", content_type="text/html")
+        case "empty":
+            return web.Response(content_type=response.content_type)
+    return response
 
 
 def _serve(request: web.Request, content: bytes, name: str) -> web.Response:

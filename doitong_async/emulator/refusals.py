@@ -20,6 +20,13 @@ STATUSES = {
 """Of these codes only INSUFFICIENT_CREDITS is documented; the others are the emulator's own."""
 
 
+UNKNOWN_KEY = ("UNAUTHENTICATED", "Missing or invalid API key")
+TOO_MANY_A_MINUTE = ("RATE_LIMITED", "Rate limit exceeded: too many requests per minute")
+TOO_MANY_AT_ONCE = ("CONCURRENCY_LIMITED", "Rate limit exceeded: too many concurrent jobs")
+TOO_MANY_A_DAY = ("DAILY_LIMIT_EXCEEDED", "Rate limit exceeded: too many jobs today")
+BROKEN = ("INTERNAL_SERVER_ERROR", "Internal server error, please retry")
+
+
 class Refused(Exception):  # noqa: N818 - it is an answer, not an accident
     """The service says no; graphql-core copies `extensions` into the error it reports."""
 

@@ -35,7 +35,7 @@ class RestFace:
         return Reply(200, job.fields_at(job.created_at, self._outputs_url()), (job.id,))
 
     def _look(self, call: Call, key: str) -> Reply:
-        job = self._world.look(key, call.path.removeprefix(_STATUS))
+        job = self._world.look(key, call.path.removeprefix(_STATUS), call.now)
         return Reply(200, job.fields_at(call.now, self._outputs_url()), (job.id,))
 
 

@@ -1,6 +1,7 @@
 """The emulator as a server: the API on one port, the outputs on another, both on the loopback."""
 
 import json
+from collections.abc import Iterable
 from email.utils import formatdate
 from types import TracebackType
 from typing import Self
@@ -10,12 +11,16 @@ from aiohttp import web
 from doitong_async.emulator.api import Api, ResetUnit
 from doitong_async.emulator.calls import Call, Reply, refusal
 from doitong_async.emulator.clocks import read_clocks
+from doitong_async.emulator.control import FAULTS_PATH, control_faults
+from doitong_async.emulator.edges import Waits, cut
+from doitong_async.emulator.faults import Fault
 from doitong_async.emulator.graphql import ErrorStatus, GraphQLFace
 from doitong_async.emulator.jobs import Durations
 from doitong_async.emulator.limits import PlanLimits
 from doitong_async.emulator.outputs import OutputsHost
 from doitong_async.emulator.refusals import Refused
 from doitong_async.emulator.rest import RestFace
+from doitong_async.emulator.script import Faults
 from doitong_async.emulator.world import OverConcurrency, World
 
 LARGEST_BODY = 1 << 20
@@ -28,7 +33,9 @@ class Emulator:
     """The Doitong API in a box; `async with` starts and stops it.
 
     `speed` makes jobs end that many times faster and leaves the rate limits alone; `durations` is the
-    seconds of every job, or a function from the job's number to its seconds.
+    seconds of every job, or a function from the job's number to its seconds. `faults` are what goes wrong,
+    as values or in the text form of `doitong_async.emulator.faults`. With `keys_honoured=False` a second
+    sending under the same Idempotency-Key makes a second job.
     """
 
     def __init__(
@@ -49,6 +56,8 @@ class Emulator:
         polls_count: bool = True,
         reset_unit: ResetUnit = "epoch_s",
         durations: Durations = None,
+        keys_honoured: bool = True,
+        faults: Iterable[Fault | str] = (),
     ) -> None:
         self.world = World(
             plan,
@@ -59,6 +68,8 @@ class Emulator:
             over_concurrency=over_concurrency,
             polls_count=polls_count,
             durations=durations,
+            keys_honoured=keys_honoured,
+            faults=faults,
         )
         graphql = GraphQLFace(
             self.world,
@@ -68,7 +79,8 @@ class Emulator:
             answer_key=answer_key,
         )
         self._api = Api(self.world, graphql, RestFace(self.world, lambda: self.outputs_url), reset_unit)
-        self._outputs = OutputsHost(self.world)
+        self._waits = Waits()
+        self._outputs = OutputsHost(self.world, self._waits)
         self._host = host
         self._ports = (port, outputs_port)
         self._runners: list[web.AppRunner] = []
@@ -82,6 +94,11 @@ class Emulator:
     def outputs_url(self) -> str:
         """Where the outputs hang, on another origin than the API, as the service's CDN is."""
         return f"{self._origin(1)}/outputs"
+
+    @property
+    def faults(self) -> Faults:
+        """The faults in force; a change holds from the next request on."""
+        return self.world.faults
 
     async def start(self) -> None:
         """Listen on both ports."""
@@ -101,9 +118,11 @@ class Emulator:
             await web.TCPSite(runner, self._host, port, backlog=_BACKLOG).start()
 
     async def stop(self) -> None:
-        """Close both ports and every connection."""
+        """Close both ports and every connection, those too that wait on purpose."""
         while self._runners:
+            await self._waits.end()
             await self._runners.pop().cleanup()
+        await self._waits.end()
 
     async def __aenter__(self) -> Self:
         try:
@@ -124,6 +143,8 @@ class Emulator:
         return f"http://{self._host}:{self._runners[place].addresses[0][1]}"
 
     async def _answer(self, request: web.Request) -> web.Response:
+        if request.path == FAULTS_PATH:
+            return await control_faults(request, self.faults)
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
@@ -132,7 +153,11 @@ class Emulator:
                 call, refusal(Refused("PAYLOAD_TOO_LARGE", "The body is larger than 1 MiB")), self._api
             )
         call = _call(request, body)
-        return _response(call, self._api.answer(call), self._api)
+        reply = self._api.answer(call)
+        # What is asked for is done when it comes in, however late the answer is.
+        if reply.delay:
+            await self._waits.wait(reply.delay)
+        return cut(request) if reply.cut else _response(call, reply, self._api)
 
 
 def _call(request: web.Request, body: bytes) -> Call:
@@ -151,8 +176,8 @@ def _call(request: web.Request, body: bytes) -> Call:
 def _response(call: Call, reply: Reply, api: Api) -> web.Response:
     return web.Response(
         status=reply.status,
-        body=json.dumps(reply.body).encode(),
+        body=(json.dumps(reply.body) if reply.text is None else reply.text).encode(),
         content_type=reply.content_type,
         charset="utf-8",
-        headers={"Date": formatdate(call.wall, usegmt=True), **api.headers(call)},
+        headers={"Date": formatdate(call.wall, usegmt=True), **api.headers(call, reply)},
     )

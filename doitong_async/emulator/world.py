@@ -3,18 +3,27 @@
 Nothing here reads a clock or waits: every moment comes in as `now`, and a job's status follows from it.
 """
 
+import math
 import random
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, nlargest
 from typing import Literal
 
+from doitong_async.emulator.faults import Fault
 from doitong_async.emulator.jobs import Durations, Job, draw_duration, draw_id
 from doitong_async.emulator.limits import DAY, PlanLimits, SlidingWindow, limits_of
 from doitong_async.emulator.orders import Order
 from doitong_async.emulator.prices import price
-from doitong_async.emulator.refusals import Refused
+from doitong_async.emulator.refusals import (
+    TOO_MANY_A_DAY,
+    TOO_MANY_A_MINUTE,
+    TOO_MANY_AT_ONCE,
+    UNKNOWN_KEY,
+    Refused,
+)
+from doitong_async.emulator.script import Faults
 
 Kind = Literal["submit", "poll", "introspection", "output", "other"]
 OverConcurrency = Literal["refuse", "queue"]
@@ -22,13 +31,17 @@ OverConcurrency = Literal["refuse", "queue"]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One request as it was at the server; `ids` are the jobs it made or asked about."""
+    """One request as it was at the server; `ids` are the jobs it made or asked about.
+
+    `http_status` is 0 where the connection was cut; `fault` names the faults that hit it or its jobs.
+    """
 
     at: float
     kind: Kind
     http_status: int
     ids: tuple[str, ...]
     headers: Mapping[str, str]
+    fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +93,13 @@ class Account:
     jobs_by_day: Counter[int] = field(default_factory=Counter)
     bodies: dict[str, str] = field(default_factory=dict)
     firsts: dict[tuple[str, str], Job] = field(default_factory=dict)
+    returns: list[tuple[float, int]] = field(default_factory=list)
+    """When a job will have failed that is not charged, and how many credits then come back."""
+
+    def settle(self, now: float) -> None:
+        """Give back what is due."""
+        while self.returns and self.returns[0][0] <= now:
+            self.balance += heappop(self.returns)[1]
 
 
 class World:
@@ -96,9 +116,12 @@ class World:
         over_concurrency: OverConcurrency = "refuse",
         polls_count: bool = True,
         durations: Durations = None,
+        keys_honoured: bool = True,
+        faults: Iterable[Fault | str] = (),
         seen_kept: int = 100_000,
     ) -> None:
         self.limits = limits_of(plan)
+        self.faults = Faults(faults)
         self.jobs: dict[str, Job] = {}
         self.seen: deque[Seen] = deque(maxlen=seen_kept)
         self.charges = 0
@@ -110,6 +133,7 @@ class World:
         self._over_concurrency = over_concurrency
         self._polls_count = polls_count
         self._durations = durations
+        self._keys_honoured = keys_honoured
         self._accounts: defaultdict[str, Account] = defaultdict(self._open)
         self._counts: Counter[Kind] = Counter()
         self._unfinished = Unfinished()
@@ -121,7 +145,7 @@ class World:
         return self._unfinished.most
 
     def balance(self, key: str) -> int:
-        """Credits left to a key."""
+        """Credits left to a key, as of its last request."""
         return self._accounts[key].balance
 
     def count(self, kind: Kind) -> int:
@@ -140,10 +164,11 @@ class World:
     def admit(self, key: str | None, kind: Kind, now: float) -> str:
         """Let a request in and count it, or refuse it; the known key is handed back."""
         if key is None or not self.knows(key):
-            raise Refused("UNAUTHENTICATED", "Missing or invalid API key")
+            raise Refused(*UNKNOWN_KEY)
+        self._accounts[key].settle(now)
         if kind != "poll" or self._polls_count:
             if not self._accounts[key].window.take(now):
-                raise Refused("RATE_LIMITED", "Rate limit exceeded: too many requests per minute")
+                raise Refused(*TOO_MANY_A_MINUTE)
             self._counted.take(now)
             self.most_in_window = max(self.most_in_window, self._counted.used(now))
         return key
@@ -157,13 +182,16 @@ class World:
     def submit(self, order: Order, sender: Submission, now: float, wall: float) -> Job:
         """Accept an order and charge it; an idempotency key known already gives its first job again."""
         account = self._accounts[sender.key]
-        first = _first_job(account, sender)
+        account.settle(now)
+        first = _first_job(account, sender) if self._keys_honoured else None
         if first:
             return first
         cost = price(order.type, order.provider, order.width, order.height)
         self._check(account, cost, now, wall)
         job = self._make(order, sender, cost, now, wall)
         account.balance -= cost
+        if not job.charged:
+            heappush(account.returns, (job.ends_at, cost))
         account.jobs_by_day[int(wall // DAY)] += 1
         account.unfinished.add(job.ends_at, now)
         self._unfinished.add(job.ends_at, now)
@@ -171,15 +199,21 @@ class World:
             account.bodies[sender.idempotency_key] = sender.body
             account.firsts[sender.idempotency_key, sender.place] = job
         self.jobs[job.id] = job
-        self.charges += 1
+        self.charges += job.charged
         return job
 
-    def look(self, key: str, job_id: str) -> Job:
-        """The job with this id, when it belongs to this key."""
+    def look(self, key: str, job_id: str, now: float) -> Job:
+        """The job with this id, when it belongs to this key and can be found already."""
         job = self.jobs.get(job_id)
-        if job is None or job.key != key:
+        if job is None or job.key != key or now < job.hidden_until:
             raise Refused("NOT_FOUND", f"There is no generation {job_id!r}")
         return job
+
+    def faults_since(self, made: int) -> Iterator[Fault]:
+        """What hit the jobs made after the first `made` of them."""
+        newest = reversed(self.jobs.values())
+        jobs = [next(newest) for _ in range(len(self.jobs) - made)]
+        return (fault for job in reversed(jobs) for fault in job.faults)
 
     def output(self, file_name: str, now: float) -> Job | None:
         """The finished job whose output has this name."""
@@ -195,10 +229,10 @@ class World:
         limits = self.limits
         running = account.unfinished.count(now)
         if self._over_concurrency == "refuse" and running >= limits.concurrent_jobs:
-            raise Refused("CONCURRENCY_LIMITED", "Rate limit exceeded: too many concurrent jobs")
+            raise Refused(*TOO_MANY_AT_ONCE)
         today = account.jobs_by_day[int(wall // DAY)]
         if limits.jobs_per_day is not None and today >= limits.jobs_per_day:
-            raise Refused("DAILY_LIMIT_EXCEEDED", "Rate limit exceeded: too many jobs today")
+            raise Refused(*TOO_MANY_A_DAY)
         if cost > account.balance:
             raise Refused(
                 "INSUFFICIENT_CREDITS",
@@ -214,6 +248,10 @@ class World:
         job_id = draw_id(rng)
         duration = draw_duration(rng, order.type, number, self._durations) / self._speed
         starts_at = self._slot_at(self._accounts[sender.key], now)
+        faults = {fault.what: fault for fault in self.faults.of_job(number + 1)}
+        odd, late, fail = faults.get("odd-status"), faults.get("late"), faults.get("fail")
+        over_at = math.inf if "stuck" in faults else starts_at + duration
+        ends_at = over_at + odd.seconds if odd else over_at
         return Job(
             number=number,
             id=job_id,
@@ -221,11 +259,17 @@ class World:
             key=sender.key,
             idempotency_key=sender.idempotency_key,
             credit_cost=cost,
-            charged=True,
+            # One that never ends does not fail either.
+            charged=fail is None or fail.charged or math.isinf(ends_at),
             created_at=now,
             starts_at=starts_at,
-            ends_at=starts_at + duration,
+            ends_at=ends_at,
             created_wall=wall,
+            hidden_until=now + late.seconds if late else -math.inf,
+            odd_word=odd.word if odd else "",
+            odd_from=over_at if odd else math.inf,
+            fails=fail is not None,
+            faults=tuple(faults.values()),
         )
 
     def _slot_at(self, account: Account, now: float) -> float:

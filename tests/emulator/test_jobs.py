@@ -1,11 +1,12 @@
 """A job's status and fields over time."""
 
 import random
+from dataclasses import replace
 from statistics import median
 
 import pytest
 
-from doitong_async.emulator.jobs import Job, draw_duration, draw_id, iso
+from doitong_async.emulator.jobs import FAILURE, Job, draw_duration, draw_id, iso
 from doitong_async.emulator.orders import Order
 
 
@@ -93,3 +94,29 @@ def test_ids_are_plain_words() -> None:
 def test_moments_are_iso_8601() -> None:
     """In the documentation's form."""
     assert iso(0) == "1970-01-01T00:00:00Z"
+
+
+def test_failed_job_has_a_reason_and_no_output() -> None:
+    """It says so at its end, and not before."""
+    job = replace(a_job("VIDEO"), fails=True)
+    assert job.status_at(10.9) == "processing"
+    fields = job.fields_at(11.0, "o")
+    assert (fields["status"], fields["url"], fields["videoUrl"]) == ("failed", None, None)
+    assert (fields["metadata"], fields["creditCost"]) == ({"reason": FAILURE}, 20)
+
+
+def test_failed_job_that_is_not_charged_costs_nothing() -> None:
+    """From its end on."""
+    job = replace(a_job(), fails=True, charged=False)
+    assert [job.fields_at(now, "o")["creditCost"] for now in (10.9, 11.0)] == [20, 0]
+
+
+def test_odd_word_stands_between_processing_and_the_end() -> None:
+    """For its while."""
+    job = replace(a_job(), odd_word="dreaming", odd_from=8.0)
+    assert [job.status_at(now) for now in (7.9, 8.0, 10.9, 11.0)] == [
+        "processing",
+        "dreaming",
+        "dreaming",
+        "completed",
+    ]

@@ -153,3 +153,16 @@ def test_missing_pillow_is_told() -> None:
     code = "import sys; sys.modules['PIL'] = None; import doitong_async.emulator"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'doitong-async[emulator]'" in ran.stderr
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("settings", "jobs"), [({}, 1), ({"keys_honoured": False}, 2)])
+async def test_idempotency_keys_can_be_ignored(settings: dict[str, Any], jobs: int) -> None:
+    """By an option; otherwise they are honoured."""
+    async with (
+        Emulator("pro", **settings) as emulator,
+        ClientSession(headers={"Idempotency-Key": "1"}) as session,
+    ):
+        for _ in range(2):
+            await submit(session, emulator)
+        assert len(emulator.world.jobs) == jobs

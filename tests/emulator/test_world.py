@@ -185,10 +185,10 @@ def test_job_is_shown_to_its_key_only() -> None:
     """To another key it is not there."""
     world = a_world()
     job = world.submit(A_FOX, ME, 0.0, 0.0)
-    assert world.look("me", job.id) is job
+    assert world.look("me", job.id, 0.0) is job
     for key, job_id in (("you", job.id), ("me", "nothing")):
         with pytest.raises(Refused, match="no generation"):
-            world.look(key, job_id)
+            world.look(key, job_id, 0.0)
 
 
 def test_output_is_there_once_the_job_is_completed() -> None:
@@ -208,3 +208,92 @@ def test_counts_outlive_the_record() -> None:
         world.record(Seen(float(at), "poll", 200, ("id",), {}))
     assert [seen.at for seen in world.seen] == [3.0, 4.0]
     assert (world.count("poll"), world.count("submit")) == (5, 0)
+
+
+def test_stuck_job_never_ends_and_keeps_its_slot() -> None:
+    """The others have what is left."""
+    world = a_world(faults=["job 1: stuck"])
+    job = world.submit(A_FOX, ME, 0.0, 0.0)
+    assert job.status_at(1e9) == "processing"
+    assert world.output(job.file_name, 1e9) is None
+    assert refusal_of(world, now=1e9).code == "CONCURRENCY_LIMITED"
+
+
+def test_job_faults_count_jobs() -> None:
+    """A refused submit makes none, and neither does a second sending."""
+    world = a_world(faults=["job 2: stuck"])
+    sender = Submission("me", "once", "body")
+    first = world.submit(A_FOX, sender, 0.0, 0.0)
+    refusal_of(world, now=1.0)
+    assert world.submit(A_FOX, sender, 2.0, 0.0) is first
+    assert [str(fault) for fault in world.submit(A_FOX, ME, 10.0, 0.0).faults] == ["job 2: stuck"]
+
+
+def test_faults_leave_ids_and_durations_alone() -> None:
+    """The same seed gives the same jobs, with whatever goes wrong."""
+    plain, odd = (World(seed=1, faults=faults) for faults in ([], ["job: fail", "job: late 9"]))
+    jobs = [world.submit(A_FOX, ME, 0.0, 0.0) for world in (plain, odd)]
+    assert len({(job.id, job.ends_at) for job in jobs}) == 1
+
+
+def test_odd_word_lasts_for_its_seconds() -> None:
+    """They come on top of the job's own, and it keeps its slot for as long."""
+    world = a_world(faults=["job 1: odd-status dreaming seconds=5"])
+    job = world.submit(A_FOX, ME, 0.0, 0.0)
+    assert [job.status_at(now) for now in (9.9, 10.0, 14.9, 15.0)] == [
+        "processing",
+        "dreaming",
+        "dreaming",
+        "completed",
+    ]
+    assert refusal_of(world, now=14.9).code == "CONCURRENCY_LIMITED"
+
+
+def test_odd_word_may_be_the_last() -> None:
+    """For ever."""
+    job = a_world(faults=["job: odd-status expired seconds=inf"]).submit(A_FOX, ME, 0.0, 0.0)
+    assert (job.status_at(9.9), job.status_at(1e9)) == ("processing", "expired")
+
+
+def test_failed_job_is_charged() -> None:
+    """Unless it is told not to be."""
+    world = a_world(credits=100, faults=["job 1: fail"])
+    job = world.submit(A_FOX, ME, 0.0, 0.0)
+    world.admit("me", "poll", 99.0)
+    assert (job.status_at(10.0), world.charges, world.balance("me")) == ("failed", 1, 80)
+    assert world.output(job.file_name, 10.0) is None
+
+
+def test_credits_of_a_failed_job_come_back() -> None:
+    """When it fails, as the key's next request finds; it never counts as charged."""
+    world = a_world("pro", credits=40, faults=["job: fail charged=no"])
+    for now in (0.0, 1.0):
+        world.submit(A_FOX, ME, now, 0.0)
+    balances = []
+    for now in (9.9, 10.0, 11.0):
+        world.admit("me", "poll", now)
+        balances.append(world.balance("me"))
+    assert (balances, world.charges) == ([0, 20, 40], 0)
+
+
+def test_credits_that_came_back_can_be_spent() -> None:
+    """At the very moment."""
+    world = a_world(credits=20, faults=["job 1: fail charged=no"])
+    world.submit(A_FOX, ME, 0.0, 0.0)
+    assert world.submit(A_FOX, ME, 10.0, 0.0).charged
+
+
+@pytest.mark.parametrize("endless", ["job: stuck", "job: odd-status seconds=inf"])
+def test_job_that_never_ends_does_not_fail(endless: str) -> None:
+    """So it stays charged."""
+    world = a_world(credits=20, faults=["job: fail charged=no", endless])
+    assert world.submit(A_FOX, ME, 0.0, 0.0).charged
+    assert (world.charges, world.balance("me")) == (1, 0)
+
+
+def test_keys_may_be_ignored() -> None:
+    """With keys_honoured=False each sending makes a job, whatever its body."""
+    world = a_world("pro", keys_honoured=False)
+    jobs = [world.submit(A_FOX, Submission("me", "once", body), 0.0, 0.0) for body in "aab"]
+    assert (len(world.jobs), world.charges) == (3, 3)
+    assert {job.idempotency_key for job in jobs} == {"once"}

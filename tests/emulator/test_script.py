@@ -1,0 +1,88 @@
+"""The faults in force: what is counted, what is chosen, and changes while it runs."""
+
+import pytest
+
+from doitong_async.emulator.faults import Fault
+from doitong_async.emulator.script import Faults
+
+
+def hits(faults: Faults, *kinds: str) -> list[str]:
+    return [str(faults.of_request(kind)) for kind in kinds]
+
+
+def test_each_kind_is_counted_for_itself() -> None:
+    """The second poll is the second poll, whatever came between."""
+    faults = Faults(["poll 2: 500", "submit 1: 502", "output 1: empty"])
+    found = hits(faults, "poll", "submit", "output", "poll", "other")
+    assert found == ["", "submit 1: 502", "output 1: empty", "poll 2: 500", ""]
+
+
+def test_any_counts_all_of_the_api() -> None:
+    """Introspection and what nobody understands too, but no outputs."""
+    faults = Faults(["any 3: 500"])
+    assert hits(faults, "poll", "output", "introspection", "other") == ["", "", "", "any 3: 500"]
+
+
+def test_requests_for_which_there_is_no_fault_count() -> None:
+    """A fault that is added later goes by the numbers since the start."""
+    faults = Faults()
+    hits(faults, "poll", "poll")
+    faults.append("poll 3: 500")
+    assert hits(faults, "poll", "poll") == ["poll 3: 500", ""]
+
+
+def test_times_bounds_the_hits() -> None:
+    """It counts what hit, not what might have."""
+    faults = Faults(["poll 2-: 500 times=2"])
+    assert hits(faults, *["poll"] * 5) == ["", *["poll 2-: 500 times=2"] * 2, "", ""]
+
+
+def test_latencies_add_up_and_one_other_fault_hits() -> None:
+    """The first in the list; another is not used up meanwhile."""
+    faults = Faults(["poll: latency 1", "poll: 500 times=1", "poll: 502 times=1", "any: latency 2"])
+    first, second, third = (faults.of_request("poll") for _ in range(3))
+    assert [first.delay, third.delay] == [3.0, 3.0]
+    assert [first.main, second.main, third.main] == [
+        Fault("500", "poll", times=1),
+        Fault("502", "poll", times=1),
+        None,
+    ]
+
+
+def test_fault_can_be_left_out() -> None:
+    """It is not used up then."""
+    faults = Faults(["output: redirect times=1"])
+    assert faults.of_request("output", without=("redirect",)).main is None
+    assert faults.of_request("output").main is not None
+
+
+def test_job_has_one_fault_of_each_sort() -> None:
+    """The first in the list of each."""
+    faults = Faults(["job 2: late 1", "job: late 2 times=1", "job: fail", "poll: 500"])
+    assert [[str(fault) for fault in faults.of_job(number)] for number in (1, 2, 3)] == [
+        ["job: late 2 times=1", "job: fail"],
+        ["job 2: late 1", "job: fail"],
+        ["job: fail"],
+    ]
+
+
+def test_list_can_be_changed() -> None:
+    """Values and texts are the same to it."""
+    faults = Faults([Fault("500", "poll")])
+    faults.extend(["poll: 502", "submit: 500"])
+    assert len(faults) == 3
+    faults.remove("poll: 500")
+    faults.remove(Fault("502", "poll"))
+    assert [str(fault) for fault in faults] == ["submit: 500"]
+    with pytest.raises(ValueError, match="not in list"):
+        faults.remove("poll: 500")
+    faults.clear()
+    assert not faults
+
+
+def test_bad_text_adds_nothing() -> None:
+    """Not even the good ones before it."""
+    faults = Faults()
+    with pytest.raises(ValueError, match="the fault 'nonsense'"):
+        faults.extend(["poll: 500", "nonsense"])
+    assert not faults
