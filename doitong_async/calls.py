@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import backoff
@@ -12,7 +13,7 @@ import backoff
 from doitong_async.errors import (
     ClientClosedError,
     DoitongError,
-    RateLimitError,
+    ServerError,
     SubmitOutcomeUnknownError,
 )
 from doitong_async.events import Event, SubmitTried
@@ -22,13 +23,33 @@ from doitong_async.limits.word import Limit
 from doitong_async.settings import Options
 from doitong_async.transport import wire
 from doitong_async.transport.refusal import Kind, Refusal
-from doitong_async.transport.retry import DOUBTFUL, Verdict, judge
-from doitong_async.types import GenerateRequest, Generation, JobStatus
+from doitong_async.transport.retry import DOUBTFUL, SILENT, Verdict, judge
+from doitong_async.types import Generation, JobStatus
 
 if TYPE_CHECKING:
     from doitong_async.transport.graphql import GraphQLTransport
 
 _log: Final = logging.getLogger("doitong_async")
+
+
+@dataclass(slots=True)
+class Submit:
+    """One submit over all its tries.
+
+    `number` counts tries, `tries` those that were no 429. `in_doubt` is whether a job may have been made,
+    `was_silent` whether a try brought nothing that could be understood, `is_sending` whether one is under
+    way, `is_abandoned` whether the caller is gone.
+    """
+
+    variables: dict[str, object]
+    key: str
+    options: Options
+    number: int = 0
+    tries: int = 0
+    in_doubt: bool = False
+    was_silent: bool = False
+    is_sending: bool = False
+    is_abandoned: bool = False
 
 
 class Submits:
@@ -57,40 +78,54 @@ class Submits:
         self._resend_unanswered = resend_unanswered
         self._notify = notify
 
-    async def submit(self, request: GenerateRequest, *, idempotency_key: str, options: Options) -> Generation:
-        """Submit one request and return the job that was made of it.
+    async def submit(self, call: Submit) -> Generation:
+        """Carry out one submit and return the job that was made of it.
+
+        Whoever cancels this gets an error like any other: only then is it known what was sent before.
 
         Raises:
             DoitongError: as the tree in `errors` says; it carries the idempotency key.
         """
-        call = _Call(wire.submit_variables(request), idempotency_key, options)
         pauses = _pauses()
         while True:
             try:
                 outcome = await self._try(call)
                 if isinstance(outcome, Generation):
                     return outcome
-                verdict = judge(
-                    outcome.kind,
-                    tries=call.tries,
-                    max_tries=self._max_tries,
-                    in_doubt=call.in_doubt,
-                    resend_unanswered=self._resend_unanswered,
-                )
+                verdict = self._judge(call, outcome)
                 if verdict is Verdict.WAIT:
-                    await self._obey(outcome, options)
+                    await self._obey(outcome, call.options)
                 elif verdict is Verdict.AGAIN:
                     await self._entrance.sleep(next(pauses))
                 else:
-                    raise _error(outcome, verdict, idempotency_key)
-            except (ClientClosedError, RateLimitError) as error:
-                # It was sent away between two tries; whether the last one made a job is another matter.
-                error.idempotency_key = idempotency_key
+                    raise _error(outcome, verdict, call.key)
+            except asyncio.CancelledError:
+                cut = ClientClosedError("The submit was cut off.", idempotency_key=call.key)
+                raise (_in_doubt(cut) if call.in_doubt else cut) from None
+            except (ServerError, SubmitOutcomeUnknownError):
+                raise
+            except DoitongError as error:
+                # Whatever ended it now, an earlier try may have made a job.
+                error.idempotency_key = call.key
                 if not call.in_doubt:
                     raise
                 raise _in_doubt(error) from error
 
-    async def _try(self, call: _Call) -> Generation | Refusal:
+    def _judge(self, call: Submit, refused: Refusal) -> Verdict:
+        verdict = judge(
+            refused.kind,
+            tries=call.tries,
+            max_tries=self._max_tries,
+            in_doubt=call.in_doubt,
+            resend_unanswered=self._resend_unanswered,
+            was_silent=call.was_silent,
+        )
+        if call.is_abandoned and verdict in (Verdict.AGAIN, Verdict.WAIT):
+            # Nobody waits for it any more: nothing further is sent in their name.
+            return Verdict.IN_DOUBT if call.in_doubt else Verdict.FAIL
+        return verdict
+
+    async def _try(self, call: Submit) -> Generation | Refusal:
         """Send once, when it is its turn, and tell what came of it."""
         turn = await self._entrance.turn(Priority.SUBMIT, timeout=call.options.slot_timeout)
         try:
@@ -99,14 +134,44 @@ class Submits:
                 turn.unsent()
         finally:
             turn.answered()
+        if (
+            isinstance(outcome, Refusal)
+            and outcome.kind is Kind.CONFLICT
+            and outcome.job_id
+            and call.in_doubt
+        ):
+            # This very call used the key before, and the service says for which job: that one is ours.
+            outcome = Generation(id=outcome.job_id, status=JobStatus.PROCESSING)
+        self._note(call, outcome)
+        return outcome
+
+    async def _send(self, call: Submit) -> Generation | Refusal:
+        call.is_sending = True
+        try:
+            answer = await self._transport.send(
+                wire.GENERATE, call.variables, timeout=call.options.request_timeout, idempotency_key=call.key
+            )
+        except asyncio.CancelledError:
+            call.in_doubt = True
+            raise
+        finally:
+            call.is_sending = False
+        if isinstance(answer, Refusal):
+            return answer
+        self._entrance.heed(answer.headers)
+        outcome = wire.read_submit(answer)
+        if isinstance(outcome, Refusal) and outcome.kind is Kind.NOT_FOUND:
+            # There is no job yet that could be missing: what was asked for is.
+            return replace(outcome, kind=Kind.BAD_REQUEST)
+        return outcome
+
+    def _note(self, call: Submit, outcome: Generation | Refusal) -> None:
         call.number += 1
         refused = outcome if isinstance(outcome, Refusal) else None
-        if refused is not None and refused.kind is Kind.CONFLICT and refused.job_id is not None:
-            # The key was used before, and the service says for which job: that one is ours.
-            outcome, refused = Generation(id=refused.job_id, status=JobStatus.PROCESSING), None
         if refused is not None:
             call.tries += refused.kind is not Kind.RATE_LIMIT
             call.in_doubt = call.in_doubt or refused.kind in DOUBTFUL
+            call.was_silent = call.was_silent or refused.kind in SILENT
             _log.info("submit %s, try %d: %s", call.key, call.number, refused.message)
         self._notify(
             SubmitTried(
@@ -117,16 +182,6 @@ class Submits:
                 is_in_doubt=refused is not None and refused.kind in DOUBTFUL,
             )
         )
-        return outcome
-
-    async def _send(self, call: _Call) -> Generation | Refusal:
-        answer = await self._transport.send(
-            wire.GENERATE, call.variables, timeout=call.options.request_timeout, idempotency_key=call.key
-        )
-        if isinstance(answer, Refusal):
-            return answer
-        self._entrance.heed(answer.headers)
-        return wire.read_submit(answer)
 
     async def _obey(self, refusal: Refusal, options: Options) -> None:
         """Wait as a 429 says: the gate holds the next turn back, but the next day is for us to wait for."""
@@ -136,18 +191,6 @@ class Submits:
         if not options.wait_for_next_day:
             raise gate.daily_limit()
         await self._entrance.sleep(gate.seconds_to_next_day())
-
-
-@dataclass(slots=True)
-class _Call:
-    """One submit over all its tries: 429s are numbered, but not counted as tries."""
-
-    variables: dict[str, object]
-    key: str
-    options: Options
-    number: int = 0
-    tries: int = 0
-    in_doubt: bool = False
 
 
 def _pauses() -> Generator[float, None, None]:
@@ -171,6 +214,7 @@ def _in_doubt(error: DoitongError) -> SubmitOutcomeUnknownError:
     return SubmitOutcomeUnknownError(
         error.message,
         idempotency_key=error.idempotency_key,
+        job_id=error.job_id,
         request_id=error.request_id,
         http_status=error.http_status,
         code=error.code,

@@ -42,7 +42,7 @@ class OptionArguments(TypedDict, total=False):
         request_timeout: seconds that one try of a submit may take; 60 by default.
         poll_timeout: seconds that one status request may take; 10 by default.
         poll_interval: seconds between looks at a job, 2 at least and by default.
-        lease_age: seconds after which a job that is not seen to end frees its slot; 1,800 by default.
+        lease_age: seconds after which a job that is not seen to end frees its slot; 600 by default.
         provider: for requests that name none; "flux-pro" by default.
         width: pixels, for pictures that name none; by default the service's own, 1024.
         height: pixels, for pictures that name none; by default the service's own, 1024.
@@ -86,6 +86,7 @@ class _Shared:
         self.session = session
         self.on_event = on_event
         self.runtime: Runtime | None = None
+        self.closing: asyncio.Future[None] | None = None
         self.was_closed = False
 
 
@@ -162,6 +163,7 @@ class AsyncDoitong:
         runtime = Runtime(self._shared.settings, self._shared.session, self._shared.on_event)
         await runtime.open()
         self._shared.runtime = runtime
+        self._shared.was_closed = False
         return self
 
     async def __aexit__(
@@ -173,18 +175,26 @@ class AsyncDoitong:
         """Close the client; whoever still waits gets `ClientClosedError` with the job's token.
 
         Args:
-            drain: seconds to wait for the jobs in flight to end first; None, the default, does not wait.
+            drain: seconds to wait first for submits under way and jobs in flight to end; None, the default,
+                does not wait for jobs, and 10 s at most for answers of submits that were sent.
         """
-        runtime = self._shared.runtime
-        if runtime is None:
+        shared = self._shared
+        if shared.runtime is None:
             return
-        self._running()
+        _check_loop(shared.runtime)
         if drain is not None:
-            waits = [asyncio.ensure_future(job.wait(timeout=drain)) for job in self.jobs()]
-            await asyncio.gather(*waits, return_exceptions=True)
-        self._shared.runtime = None
+            await shared.runtime.drain(drain)
+        if shared.closing is None:
+            shared.closing = asyncio.ensure_future(self._close(shared.runtime))
+        # A caller that is cancelled leaves no half-closed client behind.
+        await asyncio.shield(shared.closing)
+
+    async def _close(self, runtime: Runtime) -> None:
         self._shared.was_closed = True
-        await runtime.close()
+        try:
+            await runtime.close()
+        finally:
+            self._shared.runtime = self._shared.closing = None
 
     def with_options(self, **options: Unpack[OptionArguments]) -> AsyncDoitong:
         """Return a view of this client with other options; it shares connections, limits and watcher.
@@ -221,7 +231,13 @@ class AsyncDoitong:
             BadRequestError: if the request cannot be, before anything is sent.
             DoitongError: as `submit` and `AsyncJob.wait` do.
         """
-        return await (await self.submit(prompt, idempotency_key=idempotency_key, **fields))
+        job = await self.submit(prompt, idempotency_key=idempotency_key, **fields)
+        try:
+            return await job
+        except asyncio.CancelledError:
+            # Nobody but the log knows of this job any more.
+            _log.warning("job %s, whose caller was cancelled, goes on: token %s", job.id, job.token)
+            raise
 
     async def submit(
         self,
@@ -260,6 +276,8 @@ class AsyncDoitong:
     def job(self, id_or_token: str) -> AsyncJob:
         """Take up a job of this or another process; nothing is sent until the next look.
 
+        It takes a slot without queueing, as it runs already; a job of this client stays what it is.
+
         Args:
             id_or_token: `job.token`, or the bare `job.id`.
 
@@ -271,19 +289,27 @@ class AsyncDoitong:
     def jobs(self) -> list[AsyncJob]:
         """Return the jobs in flight: submitted or taken up by this client, and not seen to end."""
         runtime = self._running()
-        return [runtime.job(watch) for watch in runtime.watcher]
+        return [runtime.job(watch, self._options) for watch in runtime.watcher]
 
     def _running(self) -> Runtime:
         runtime = self._shared.runtime
+        if self._shared.was_closed:
+            raise ClientClosedError("The client is closed.")
         if runtime is None:
-            if self._shared.was_closed:
-                raise ClientClosedError("The client is closed.")
             raise ClientClosedError("The client is not open yet.")
-        if runtime.loop is not asyncio.get_running_loop():
-            raise ConfigurationError(
-                "The client was opened on another event loop; open one on each loop, with `async with`."
-            )
+        _check_loop(runtime)
         return runtime
+
+
+def _check_loop(runtime: Runtime) -> None:
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        loop = None
+    if runtime.loop is not loop:
+        raise ConfigurationError(
+            "The client was opened on another event loop than this; open one on each, with `async with`."
+        )
 
 
 def _checked_idempotency_key(key: str | None) -> str:

@@ -13,7 +13,7 @@ import aiohttp
 import backoff
 
 from doitong_async import media
-from doitong_async.errors import ClientClosedError, DownloadError
+from doitong_async.errors import ClientClosedError, ConfigurationError, DownloadError
 from doitong_async.settings import is_loopback
 from doitong_async.types import Generation
 
@@ -37,6 +37,8 @@ class _Progress:
     length: int | None = None
     head: bytes = b""
     content_type: str = ""
+    is_encoded: bool = False
+    """Whether the length counts other bytes than those that are read."""
     url: str = field(default="", repr=False)
 
 
@@ -48,6 +50,7 @@ class Downloads:
     """Fetches the outputs of finished jobs."""
 
     def __init__(self, session: aiohttp.ClientSession, *, ssl: Any, user_agent: str, max_bytes: int) -> None:
+        self._loop = asyncio.get_running_loop()
         self._session = session
         self._ssl = ssl
         self._headers = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
@@ -68,13 +71,13 @@ class Downloads:
             DownloadError: if it cannot be had, is truncated, empty, too large or not what the job makes.
             ClientClosedError: if the client is closed.
         """
-        if self._is_closed:
-            raise ClientClosedError("The client is closed.", job_id=job.id)
+        self._check_usable(job)
         progress = _Progress(url=_checked_url(job.url, job))
         pauses = backoff.expo(max_value=30)
         next(pauses)  # backoff's sequences give their first value at the second step
         async with self._room:
             for number in range(1, MAX_TRIES + 1):
+                self._check_usable(job)
                 try:
                     async with aclosing(self._one_try(progress, job)) as chunks:
                         async for chunk in chunks:
@@ -101,11 +104,14 @@ class Downloads:
                     self._check_head(held, progress, job)
                     yield held
                     held = b""
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
             failure = type(error).__name__
         finally:
             response.close()
+        if failure is None and progress.got < (progress.length or 0) and not progress.is_encoded:
+            failure = "it ended early"
         if failure is not None:
+            self._check_usable(job)
             # What was read and not passed on is read again.
             progress.got -= len(held)
             raise _TryAgain(f"The download broke after {progress.got:,} bytes ({failure}).")
@@ -143,9 +149,17 @@ class Downloads:
                 ssl=self._ssl,
                 timeout=aiohttp.ClientTimeout(total=None, connect=30, sock_read=60),
             )
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
             failure = type(error).__name__
         raise _TryAgain(f"The output host could not be reached ({failure}).")
+
+    def _check_usable(self, job: Generation) -> None:
+        if self._is_closed:
+            raise ClientClosedError("The client is closed.", job_id=job.id)
+        if self._session.closed:
+            raise DownloadError("The HTTP session that was given is closed.", job_id=job.id)
+        if self._loop is not asyncio.get_running_loop():
+            raise ConfigurationError("The result belongs to a client on another event loop; read it there.")
 
     def _join(self, response: aiohttp.ClientResponse, progress: _Progress, job: Generation) -> int:
         """Fit an answer to what was read before, and return how many of its bytes are known already."""
@@ -162,6 +176,7 @@ class Downloads:
             raise DownloadError("The output host left a gap in the output.", job_id=job.id)
         progress.version, progress.length = version, length
         progress.content_type = response.headers.get("Content-Type", "")
+        progress.is_encoded = "Content-Encoding" in response.headers
         return progress.got - start
 
     def _check_head(self, held: bytes, progress: _Progress, job: Generation) -> None:

@@ -32,7 +32,7 @@ class StatusSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFinished:
-    """A job was seen to be over, so many seconds after its submit was accepted."""
+    """A job was seen to be over, or lost, so many seconds after this client began to wait for it."""
 
     job_id: str
     status: JobStatus
@@ -42,9 +42,12 @@ class JobFinished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotExpired:
-    """A job held its slot for its greatest age without being seen to end; unless awaited, it is let go."""
+    """A job held its slot for its greatest age without being seen to end; unless awaited, it is let go.
 
-    job_id: str
+    `job_id` is None for a job that was only in doubt.
+    """
+
+    job_id: str | None
     seconds: float
 
 

@@ -76,7 +76,7 @@ class _Part:
         with contextlib.suppress(OSError):
             if self._file is not None:
                 self._file.close()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             self._path.unlink()
 
 
@@ -91,5 +91,7 @@ async def _in_thread(work: Callable[[], None], path: Path) -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([task])
         raise
-    except OSError as error:
-        raise DownloadError(f"{path} cannot be written: {error.strerror or error}.") from error
+    except (OSError, ValueError) as error:
+        # ValueError: a null byte in the name.
+        reason = getattr(error, "strerror", None) or error
+        raise DownloadError(f"{path} cannot be written: {reason}.") from error

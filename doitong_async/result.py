@@ -84,8 +84,7 @@ class Result:
         The file appears under its name only when it is whole; one that stood there is replaced.
 
         Args:
-            path: a file, or a directory (an existing one, or with a slash at the end), in which the file is
-                named after the job's id.
+            path: a file, or an existing directory, in which the file is named after the job's id.
 
         Raises:
             DownloadError: if the output cannot be had, or the file cannot be written.

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import aiohttp
 
-from doitong_async.calls import Submits
+from doitong_async.calls import Submit, Submits
 from doitong_async.clock import wall_time
 from doitong_async.downloads import Downloads
-from doitong_async.errors import ServerError, SubmitOutcomeUnknownError
-from doitong_async.events import Event
+from doitong_async.errors import ConfigurationError, ServerError, SubmitOutcomeUnknownError
+from doitong_async.events import Event, SlotExpired
 from doitong_async.jobs.inquiry import Inquiry
 from doitong_async.jobs.job import AsyncJob
 from doitong_async.jobs.token import JobRef
@@ -22,6 +23,7 @@ from doitong_async.jobs.watcher import Watcher
 from doitong_async.limits.entrance import Entrance
 from doitong_async.limits.gate import Gate, Lease
 from doitong_async.settings import Options, Settings
+from doitong_async.transport import wire
 from doitong_async.transport.graphql import GraphQLTransport
 from doitong_async.types import GenerateRequest, Generation, JobStatus
 
@@ -43,6 +45,10 @@ class Runtime:
         self.loop = asyncio.get_running_loop()
         self.settings = settings
         self._on_event = on_event
+        if session is not None and (not isinstance(session, aiohttp.ClientSession) or session.closed):
+            raise ConfigurationError(
+                f"session is {session!r}; expected an aiohttp.ClientSession that is open."
+            )
         self._owns_session = session is None
         self._session = session or aiohttp.ClientSession(
             # The gate says how many requests run at once; a second limit would only hide there.
@@ -74,12 +80,26 @@ class Runtime:
             resend_unanswered=settings.resend_unanswered,
             notify=self.notify,
         )
+        self._callers: set[asyncio.Future[None]] = set()
         self._under_way: set[asyncio.Task[AsyncJob]] = set()
         self._in_doubt: dict[str, tuple[Lease, asyncio.TimerHandle]] = {}
 
     async def open(self) -> None:
         """Make the transport ready."""
         await self.transport.open()
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until no submit is under way and no job in flight, at most so many seconds."""
+        deadline = self.loop.time() + seconds
+        while (left := deadline - self.loop.time()) > 0:
+            jobs = [asyncio.ensure_future(self.job(watch).wait(timeout=left)) for watch in self.watcher]
+            waits: set[asyncio.Future[Any]] = {*jobs, *self._callers}
+            if not waits:
+                return
+            await asyncio.wait(waits, timeout=left)
+            for wait in jobs:
+                wait.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)
 
     async def close(self) -> None:
         """Read the answers of submits under way, wake whoever waits, and close what was opened."""
@@ -107,31 +127,40 @@ class Runtime:
             _log.exception("on_event failed on %s", type(event).__name__)
 
     async def submit(self, request: GenerateRequest, *, idempotency_key: str, options: Options) -> AsyncJob:
-        """Take a slot, submit, and watch the job that was made."""
-        lease = self._lease_in_doubt(idempotency_key) or await self.entrance.slot(
-            timeout=options.slot_timeout, waits_for_day=options.wait_for_next_day
-        )
-        task = self.loop.create_task(
-            self._submit(request, idempotency_key, options, lease), name="doitong submit"
-        )
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        """Take a slot, submit, and watch the job that was made.
+
+        A caller that leaves before anything was sent takes its request along. Once it is sent, the answer is
+        read whatever becomes of the caller: it may be about a job that is paid for.
+        """
+        caller = self.loop.create_future()
+        self._callers.add(caller)
         try:
-            # The answer is read whatever becomes of the caller: it may be about a job that is paid for.
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(lambda done: _tell_of_orphan(done, idempotency_key))
-            raise
+            lease = self._lease_in_doubt(idempotency_key) or await self.entrance.slot(
+                timeout=options.slot_timeout, waits_for_day=options.wait_for_next_day
+            )
+            call = Submit(wire.submit_variables(request), idempotency_key, options)
+            task = self.loop.create_task(self._submit(call, lease), name="doitong submit")
+            self._under_way.add(task)
+            task.add_done_callback(partial(self._submit_is_over, call, lease))
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                call.is_abandoned = True
+                if not call.is_sending:
+                    task.cancel()
+                raise
+        finally:
+            self._callers.discard(caller)
+            caller.cancel()
 
     def take_up(self, ref: JobRef, options: Options) -> AsyncJob:
         """Watch a job of another process; it takes a slot without queueing."""
-        watch = self.watcher.get(ref.id)
-        if watch is None:
+        watch = self.watcher.find(ref.id)
+        if watch is None or watch.loss is not None:
             now = self.loop.time()
             age = float("inf") if ref.accepted_at is None else max(0.0, wall_time() - ref.accepted_at)
-            last = Generation(id=ref.id, status=JobStatus.PROCESSING, type=ref.type, provider=ref.provider)
             watch = Watch(
-                last,
+                Generation(id=ref.id, status=JobStatus.PROCESSING, type=ref.type, provider=ref.provider),
                 submitted=now - age,
                 begun=now,
                 epoch=ref.accepted_at,
@@ -139,31 +168,54 @@ class Runtime:
                 lease=self.gate.slot_at_once(),
             )
             self.watcher.add(watch)
-        return self.job(watch)
+        self.watcher.resume(watch)
+        return self.job(watch, options)
 
-    def job(self, watch: Watch) -> AsyncJob:
+    def job(self, watch: Watch, options: Options | None = None) -> AsyncJob:
         """Return the awaitable face of a watch."""
-        return AsyncJob(watch, self.watcher, self.downloads)
+        return AsyncJob(watch, self.watcher, self.downloads, (options or watch.options).timeout)
 
-    async def _submit(self, request: GenerateRequest, key: str, options: Options, lease: Lease) -> AsyncJob:
-        try:
-            made = await self._submits.submit(request, idempotency_key=key, options=options)
-        except (ServerError, SubmitOutcomeUnknownError):
-            self._hold_in_doubt(key, lease, options.lease_age)
-            raise
-        except BaseException:
-            lease.release()
-            raise
+    async def _submit(self, call: Submit, lease: Lease) -> AsyncJob:
+        made = await self._submits.submit(call)
         lease.job_is_made()
         self.gate.accepted()
-        now = self.loop.time()
-        watch = Watch(made, submitted=now, begun=now, epoch=int(wall_time()), options=options, lease=lease)
-        self.watcher.add(watch)
-        return self.job(watch)
+        watch = self.watcher.find(made.id)
+        if watch is not None and watch.loss is None:
+            # The same key again: the job is known, and has a slot of its own if it needs one.
+            lease.release()
+            self.watcher.resume(watch)
+        else:
+            now = self.loop.time()
+            watch = Watch(
+                made, submitted=now, begun=now, epoch=int(wall_time()), options=call.options, lease=lease
+            )
+            self.watcher.add(watch)
+        return self.job(watch, call.options)
+
+    def _submit_is_over(self, call: Submit, lease: Lease, task: asyncio.Task[AsyncJob]) -> None:
+        self._under_way.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, SubmitOutcomeUnknownError):
+            self._hold_in_doubt(call.key, lease, call.options.lease_age)
+        elif error is not None or task.cancelled():
+            lease.release()
+        if not call.is_abandoned:
+            return
+        # No paid job may be unknown to everybody.
+        if isinstance(error, SubmitOutcomeUnknownError | ServerError):
+            _log.warning("submit %s, whose caller was cancelled: %s", call.key, error)
+        elif error is None and not task.cancelled():
+            job = task.result()
+            _log.warning("job %s, whose caller was cancelled, goes on: token %s", job.id, job.token)
 
     def _hold_in_doubt(self, key: str, lease: Lease, age: float) -> None:
         """Keep the slot of a job that may have been made, as long as a job that never ends keeps its own."""
-        self._in_doubt[key] = lease, self.loop.call_later(age, self._let_go, key)
+        if key in self._in_doubt:
+            # Twice under one key is one job at most.
+            lease.release()
+            return
+        _log.warning("submit %s may have made a job: its slot is kept for %.0f s.", key, age)
+        self._in_doubt[key] = lease, self.loop.call_later(age, self._let_go, key, age)
 
     def _lease_in_doubt(self, key: str) -> Lease | None:
         """Return the slot that the same submit holds already, if it is sent again under its key."""
@@ -172,18 +224,7 @@ class Runtime:
             timer.cancel()
         return lease
 
-    def _let_go(self, key: str) -> None:
+    def _let_go(self, key: str, age: float) -> None:
         lease, _ = self._in_doubt.pop(key)
         lease.release()
-
-
-def _tell_of_orphan(task: asyncio.Task[AsyncJob], idempotency_key: str) -> None:
-    """Log what became of a submit whose caller is gone, so that no paid job is unknown to everybody."""
-    if task.cancelled():
-        _log.warning("submit %s was cut off by closing the client; a job may have been made", idempotency_key)
-    elif (error := task.exception()) is not None:
-        _log.warning("submit %s, whose caller was cancelled: %s", idempotency_key, error)
-    else:
-        _log.warning(
-            "job %s, whose caller was cancelled, goes on: token %s", task.result().id, task.result().token
-        )
+        self.notify(SlotExpired(job_id=None, seconds=age))

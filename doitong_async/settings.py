@@ -32,7 +32,7 @@ class Options:
     request_timeout: float = 60.0
     poll_timeout: float = 10.0
     poll_interval: float = SHORTEST_INTERVAL
-    lease_age: float = 1800.0
+    lease_age: float = 600.0
     provider: str = catalog.DEFAULT_PROVIDER
     width: int | None = None
     height: int | None = None
@@ -87,6 +87,7 @@ def settle(
     key = api_key if api_key is not None else environment.get("DOITONG_API_KEY")
     url = base_url if base_url is not None else environment.get("DOITONG_BASE_URL") or DEFAULT_BASE_URL
     named = plan if plan is not None else environment.get("DOITONG_PLAN") or None
+    _check_session_settings(others["ssl"], others["user_agent"])
     for name in ("max_tries", "max_download_bytes"):
         value = others[name]
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -109,6 +110,14 @@ def is_loopback(host: str | None) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+def _check_session_settings(context: object, user_agent: object) -> None:
+    if context is not True and not isinstance(context, ssl.SSLContext):
+        raise ConfigurationError(f"ssl is {context!r}; expected True or an ssl.SSLContext with your own CA.")
+    is_plain = isinstance(user_agent, str) and user_agent.isascii() and user_agent.isprintable()
+    if not is_plain or not user_agent:
+        raise ConfigurationError(f"user_agent is {user_agent!r}; expected printable ASCII.")
 
 
 def _checked_key(key: object) -> str:

@@ -262,3 +262,48 @@ async def test_a_job_in_doubt_keeps_its_slot_until_it_is_found_or_grows_old() ->
         server.script = lambda kind, nth: None
         await doitong.generate("a hare")
         assert now() >= in_doubt + 100.0
+
+
+@virtual
+async def test_a_conflict_over_a_key_of_the_callers_own_is_not_taken_for_its_job() -> None:
+    """The job it names may have been made of another request: it is said, not returned."""
+    async with boxed(box={"durations": 0.0}) as (doitong, emulator):
+        cat = await doitong.generate("a cat", idempotency_key="mine")
+        with pytest.raises(SubmitOutcomeUnknownError, match="another request"):
+            await doitong.generate("a dog", idempotency_key="mine")
+        assert list(emulator.world.jobs) == [cat.id]
+
+
+@virtual
+async def test_closing_while_a_retry_waits_for_its_turn_is_in_doubt() -> None:
+    """The first try made a job: "no job was made" would be a lie."""
+    plan = Plan.enterprise(requests_per_minute=1, concurrent_jobs=5)
+    async with plain(plan, requests_per_minute=60) as (doitong, server):
+        server.script = odd("cut-after")
+        submit = asyncio.ensure_future(doitong.submit("a fox"))
+        await asyncio.sleep(10)
+        await doitong.aclose()
+        with pytest.raises(SubmitOutcomeUnknownError):
+            await submit
+        assert len(server.jobs) == 1
+
+
+@virtual
+async def test_what_the_service_does_not_know_of_a_request_is_a_bad_request() -> None:
+    """There is no job yet that could be missing."""
+    unknown = '{"errors": [{"message": "Provider nope not found", "extensions": {"code": "NOT_FOUND"}}]}'
+    async with plain() as (doitong, server):
+        server.script = odd(http("200 OK", unknown))
+        with pytest.raises(BadRequestError, match="nope"):
+            await doitong.generate("a fox", provider="nope")
+
+
+@virtual
+async def test_a_prompt_that_speaks_of_rate_limits_is_no_rate_limit() -> None:
+    """The words that come first tell what it is; a prompt may be quoted after them."""
+    quoted = '{"errors": [{"message": "Bad Request: the prompt \'a rate limit sign\' is refused"}]}'
+    async with plain() as (doitong, server):
+        server.script = odd(http("200 OK", quoted))
+        with pytest.raises(BadRequestError):
+            await doitong.generate("a rate limit sign")
+        assert len(submits(server)) == 1

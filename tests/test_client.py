@@ -15,14 +15,18 @@ from doitong_async import (
     BadRequestError,
     ClientClosedError,
     ConfigurationError,
+    ConnectionFailedError,
     DoitongWarning,
+    DownloadError,
     GenerateRequest,
     InsufficientCreditsError,
     Plan,
     RateLimitError,
+    SubmitOutcomeUnknownError,
 )
 from doitong_async.emulator import Emulator
 from doitong_async.testing import run_virtual
+from tests.plain_server import HANG
 from tests.virtual import boxed, now, plain, seen, until, virtual
 
 
@@ -303,3 +307,131 @@ def test_a_version_of_another_provider_is_pointed_out() -> None:
     """It is sent all the same: the catalogue may be older than the service."""
     with pytest.warns(DoitongWarning, match="flux-kontext"):
         GenerateRequest(prompt="x", provider="flux-pro", version="flux-kontext-max")
+
+
+@virtual
+async def test_a_submit_that_was_not_sent_is_taken_along_by_its_caller() -> None:
+    """Whether it waits for a turn or out a 429: nothing is made for somebody who is gone."""
+    slow_down = b"HTTP/1.1 429 Slow\r\nRetry-After: 30\r\nContent-Length: 0\r\n\r\n"
+    async with plain(Plan.FREE, seconds=1.0) as (doitong, server):
+        server.script = lambda kind, nth: slow_down if kind == "submit" else None
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(5):
+                await doitong.generate("a fox")
+        server.script = lambda kind, nth: None
+        await asyncio.sleep(120)
+        assert server.jobs == {}
+        assert doitong._running().gate.slots_taken == 0
+
+
+@virtual
+async def test_the_same_key_twice_at_once_is_one_job_for_both() -> None:
+    """Both callers get it, and its slot is free afterwards."""
+    async with plain(seconds=5.0) as (doitong, server):
+        results = await asyncio.gather(*(doitong.generate("a fox", idempotency_key="one") for _ in range(2)))
+        assert {result.id for result in results} == server.jobs.keys()
+        assert doitong._running().gate.slots_taken == 0
+
+
+@virtual
+async def test_closing_cuts_off_a_submit_that_is_never_answered() -> None:
+    """After a while; its caller is told that the outcome is unknown, not cancelled by nobody."""
+    async with plain() as (doitong, server):
+        server.script = lambda kind, nth: HANG
+        submit = asyncio.ensure_future(doitong.submit("a fox", idempotency_key="mine"))
+        await until(lambda: server.requests)
+        await doitong.aclose()
+        assert now() == 10.0
+        with pytest.raises(SubmitOutcomeUnknownError) as caught:
+            await submit
+        assert caught.value.idempotency_key == "mine"
+
+
+@virtual
+async def test_nothing_is_sent_once_closing_has_begun() -> None:
+    """Not by those who come, and not by those who wait."""
+    async with plain(Plan.FREE, seconds=50.0) as (doitong, server):
+        await doitong.submit("first")
+        waiting = asyncio.ensure_future(doitong.submit("second"))
+        await asyncio.sleep(1)
+        closing = asyncio.ensure_future(doitong.aclose())
+        await asyncio.sleep(0)
+        with pytest.raises(ClientClosedError):
+            await doitong.submit("third")
+        await closing
+        with pytest.raises(ClientClosedError):
+            await waiting
+        assert len(server.jobs) == 1
+
+
+@virtual
+async def test_a_close_that_is_cut_off_goes_on_and_can_be_awaited_again() -> None:
+    """No half-closed client is left behind."""
+    async with plain() as (doitong, server):
+        server.script = lambda kind, nth: HANG
+        submit = asyncio.ensure_future(doitong.submit("a fox"))
+        await until(lambda: server.requests)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await doitong.aclose()
+        await doitong.aclose()
+        assert now() == 10.0
+        with pytest.raises(SubmitOutcomeUnknownError):
+            await submit
+
+
+@virtual
+async def test_draining_counts_what_has_only_just_begun() -> None:
+    """Submits in the queue and under way are waited for as jobs are."""
+    async with boxed(Plan.FREE, box={"durations": 3.0}) as (doitong, emulator):
+        work = [asyncio.ensure_future(doitong.generate(f"fox {n}")) for n in range(3)]
+        await asyncio.sleep(0)
+        await doitong.aclose(drain=600.0)
+        assert len({result.id for result in await asyncio.gather(*work)}) == 3
+        assert emulator.world.charges == 3
+
+
+@virtual
+async def test_a_generate_that_is_cancelled_leaves_its_token_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nobody else could know of the job any more."""
+    async with boxed(box={"durations": 30.0}) as (doitong, _):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(3):
+                await doitong.generate("a fox")
+        (job,) = doitong.jobs()
+        assert job.token in caplog.text
+
+
+@virtual
+async def test_a_session_closed_by_its_owner_is_named() -> None:
+    """Submits, looks and downloads say so, and no job is lost by it."""
+    session = aiohttp.ClientSession()
+    async with boxed(box={"durations": 5.0}, session=session) as (doitong, emulator):
+        done = await doitong.generate("one")
+        job = await doitong.submit("two")
+        await session.close()
+        with pytest.raises(ConfigurationError, match="closed"):
+            await doitong.generate("three")
+        with pytest.raises(ConfigurationError, match="closed"):
+            await job
+        with pytest.raises(DownloadError, match="closed"):
+            await done.read()
+        assert emulator.world.charges == 2
+    with pytest.raises(ConfigurationError, match="session"):
+        await AsyncDoitong(api_key="k", session=session).__aenter__()
+
+
+@virtual
+async def test_an_environment_proxy_is_used_if_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request goes to the proxy, which is the only one that listens."""
+    async with Emulator(durations=0.0) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        elsewhere = "http://127.0.0.9:9"
+        async with AsyncDoitong(api_key="k", base_url=elsewhere, trust_env=True) as doitong:
+            assert (await doitong.generate("a fox")).id
+        assert proxy.world.charges == 1
+        async with AsyncDoitong(api_key="k", base_url=elsewhere) as doitong:
+            with pytest.raises(ConnectionFailedError):
+                await doitong.generate("a fox")

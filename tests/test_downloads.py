@@ -216,3 +216,23 @@ async def test_a_closed_client_downloads_nothing() -> None:
     with pytest.raises(Exception, match="client is closed") as caught:
         await result.read()
     assert getattr(caught.value, "job_id", None) == result.id
+
+
+@virtual
+async def test_a_part_that_ends_early_is_not_the_whole() -> None:
+    """The answer to a range is complete in itself; the file is not."""
+    first = answer(JPEG[:100], length=len(JPEG), ETag='"v"')
+    short = answer(
+        JPEG[100:150], status="206 Partial Content", ETag='"v"', Content_Range=f"bytes 100-149/{len(JPEG)}"
+    )
+    with pytest.raises(DownloadError, match="ended early"):
+        await fetched(lambda nth: first if nth == 1 else short)
+
+
+@virtual
+async def test_a_name_that_no_file_can_have_is_an_error_of_ours(tmp_path: Path) -> None:
+    """A null byte in it is not a ValueError from somewhere below."""
+    async with boxed(box={"durations": 0.0}) as (doitong, _):
+        result = await doitong.generate("a fox", width=8, height=8)
+        with pytest.raises(DownloadError, match="cannot be written"):
+            await result.save(tmp_path / "a\0b.jpg")

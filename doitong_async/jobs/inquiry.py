@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 from doitong_async.errors import ConfigurationError
@@ -23,22 +24,40 @@ _log: Final = logging.getLogger("doitong_async")
 _ABOUT_THE_QUERY: Final = frozenset({Kind.BAD_REQUEST, Kind.PROTOCOL, Kind.SERVER, Kind.NOT_FOUND})
 """Refusals that one job among many, or the number of them, may be the reason of."""
 
-_ADOPTED: Final = "adopted"
-_IS_KNOWN: Final = "known"
+
+class _Standing(Enum):
+    """What is known of the status operation."""
+
+    UNPROVEN = auto()
+    PROVEN = auto()
+    """A look brought a job, or the schema has the operation: what is refused now is refused for a job."""
 
 
 @dataclass(slots=True)
 class Report:
-    """What a look brought: jobs found, ids that are not known, and why the rest is not here."""
+    """What a look brought.
+
+    `found` are jobs, `missing` ids that are not known, `unreadable` ids whose job was there but could not be
+    read, `spoilers` ids that were refused alone; `refusal` is why the rest is not here.
+    """
 
     found: list[Generation] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    spoilers: dict[str, Refusal] = field(default_factory=dict)
     refusal: Refusal | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was learned of any job."""
+        return not (self.found or self.missing or self.unreadable)
 
     def add(self, other: Report) -> None:
         """Take over what another look brought."""
         self.found += other.found
         self.missing += other.missing
+        self.unreadable |= other.unreadable
+        self.spoilers |= other.spoilers
         self.refusal = self.refusal or other.refusal
 
 
@@ -50,7 +69,7 @@ class Inquiry:
         self._entrance = entrance
         self._operation = operation
         self._most = wire.MOST_IN_ONE_LOOK
-        self._verdict: str | None = None
+        self._standing = _Standing.UNPROVEN
 
     @property
     def most(self) -> int:
@@ -63,59 +82,70 @@ class Inquiry:
         Raises:
             ConfigurationError: if the service does not know the status operation, nor a likely other one.
         """
+        return await self._look(ids, timeout, turn, is_hopeless=False)
+
+    async def _look(
+        self, ids: Sequence[str], timeout: float, turn: Turn | None, *, is_hopeless: bool
+    ) -> Report:
+        """Ask; a hopeless look is not halved, as everything that was asked just before was refused."""
         answer = await self._ask(ids, timeout, turn)
-        if isinstance(answer, Refusal) and answer.kind is Kind.RATE_LIMIT:
-            self._entrance.gate.refused(answer)
         if isinstance(answer, Looks):
-            report = Report(list(answer.found), list(answer.missing))
-            if answer.unanswered:
-                report.add(await self.look(answer.unanswered, timeout=timeout))
-            return report
+            return await self._read(answer, timeout)
         if answer.kind not in _ABOUT_THE_QUERY or (answer.http_status or 0) >= 500:
             return Report(refusal=answer)
-        if _names_an_unknown_field(answer) or (len(ids) == 1 and answer.kind is Kind.BAD_REQUEST):
-            return await self._look_by_another_name(ids, timeout, answer)
+        if self._standing is _Standing.UNPROVEN and answer.is_of_document:
+            return await self._look_by_another_name(ids, timeout, answer, is_hopeless=is_hopeless)
         if len(ids) == 1:
-            return Report(missing=list(ids)) if answer.kind is Kind.NOT_FOUND else Report(refusal=answer)
+            is_missing = answer.kind is Kind.NOT_FOUND and not answer.is_of_document
+            return Report(missing=list(ids)) if is_missing else Report(spoilers={ids[0]: answer})
+        if is_hopeless:
+            return Report(refusal=answer)
         return await self._look_in_halves(ids, timeout)
+
+    async def _read(self, looks: Looks, timeout: float) -> Report:
+        report = Report(list(looks.found), list(looks.missing), dict(looks.unreadable))
+        if report.found:
+            self._standing = _Standing.PROVEN
+        if looks.unanswered:
+            # A service without aliases: it answers so many and passes over the rest.
+            told = len(looks.found) + len(looks.missing) + len(looks.unreadable)
+            self._most = min(self._most, max(1, told))
+            for first in range(0, len(looks.unanswered), self._most):
+                report.add(await self.look(looks.unanswered[first : first + self._most], timeout=timeout))
+        return report
 
     async def _look_in_halves(self, ids: Sequence[str], timeout: float) -> Report:
         half = (len(ids) + 1) // 2
-        report = await self.look(ids[:half], timeout=timeout)
-        if report.refusal is not None and not report.found and not report.missing:
-            # Refused down to a single job: the next tick tries again, instead of asking for each one now.
+        report = await self._look(ids[:half], timeout, None, is_hopeless=False)
+        if report.refusal is not None and report.refusal.kind not in _ABOUT_THE_QUERY:
             return report
-        report.add(await self.look(ids[half:], timeout=timeout))
+        # Where nothing at all gets through, halving on would cost a request for every job.
+        report.add(await self._look(ids[half:], timeout, None, is_hopeless=report.is_empty))
         if len(report.found) == len(ids):
             # All of them are well, so it was their number.
             self._most = min(self._most, half)
+        if report.is_empty and report.spoilers and report.refusal is None:
+            # Refused one and all: no job of them is to blame more than the others.
+            report.refusal, report.spoilers = next(iter(report.spoilers.values())), {}
         return report
 
-    async def _look_by_another_name(self, ids: Sequence[str], timeout: float, refused: Refusal) -> Report:
-        if self._verdict is None:
-            answer = await self._send(introspection.DOCUMENT, {}, timeout, None)
-            if isinstance(answer, Refusal) or answer.status == 429 or answer.status >= 500:
-                return Report(refusal=refused)
-            self._verdict = self._judge(introspection.status_candidates(answer.body), refused)
-            if self._verdict == _ADOPTED:
-                return await self.look(ids, timeout=timeout)
-        if self._verdict in (_ADOPTED, _IS_KNOWN):
+    async def _look_by_another_name(
+        self, ids: Sequence[str], timeout: float, refused: Refusal, *, is_hopeless: bool
+    ) -> Report:
+        """The document was refused, and the operation never worked: is it known at all? The schema says."""
+        answer = await self._send(introspection.DOCUMENT, {}, timeout, None)
+        if isinstance(answer, Refusal) or answer.status in (401, 402, 403, 429) or answer.status >= 500:
             return Report(refusal=refused)
-        raise ConfigurationError(self._verdict)
-
-    def _judge(self, candidates: list[StatusOperation], refused: Refusal) -> str:
-        """Return what the service's schema says of the setting: a mark, or the text of an error."""
-        if self._operation in candidates:
-            return _IS_KNOWN
-        if len(candidates) == 1:
+        candidates = introspection.status_candidates(answer.body)
+        if not candidates and "field" not in refused.message.lower():
+            # No schema to be had, and no word of a field: it may be about this one id.
+            return Report(refusal=refused) if len(ids) > 1 else Report(spoilers={ids[0]: refused})
+        if self._operation not in candidates and len(candidates) != 1:
+            raise ConfigurationError(_no_operation(self._operation, candidates, refused))
+        if self._operation not in candidates:
             self._adopt(candidates[0])
-            return _ADOPTED
-        found = ", ".join(str(candidate) for candidate in candidates) or "none"
-        return (
-            f"The service does not know the status operation {str(self._operation)!r} ({refused.message}) "
-            f"Query fields that take an id and return what generate returns: {found}. "
-            "Set status_operation to the right one."
-        )
+        self._standing = _Standing.PROVEN
+        return await self._look(ids, timeout, None, is_hopeless=is_hopeless)
 
     def _adopt(self, operation: StatusOperation) -> None:
         _log.warning(
@@ -130,7 +160,10 @@ class Inquiry:
     async def _ask(self, ids: Sequence[str], timeout: float, turn: Turn | None) -> Looks | Refusal:
         document = wire.status_document(self._operation, len(ids))
         answer = await self._send(document, wire.status_variables(ids), timeout, turn)
-        return answer if isinstance(answer, Refusal) else wire.read_looks(answer, ids)
+        looks = answer if isinstance(answer, Refusal) else wire.read_looks(answer, ids)
+        if isinstance(looks, Refusal) and looks.kind is Kind.RATE_LIMIT:
+            self._entrance.gate.refused(looks)
+        return looks
 
     async def _send(
         self, document: str, variables: dict[str, object], timeout: float, turn: Turn | None
@@ -147,6 +180,10 @@ class Inquiry:
             turn.answered()
 
 
-def _names_an_unknown_field(refused: Refusal) -> bool:
-    said = refused.message.lower()
-    return "cannot query field" in said or "unknown argument" in said
+def _no_operation(asked: StatusOperation, candidates: Sequence[StatusOperation], refused: Refusal) -> str:
+    found = ", ".join(str(candidate) for candidate in candidates) or "none"
+    return (
+        f"The service does not know the status operation {str(asked)!r} ({refused.message}) "
+        f"Query fields that take an id and return what generate returns: {found}. "
+        "Set status_operation to the right one."
+    )

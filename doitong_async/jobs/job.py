@@ -6,7 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING
 
-from doitong_async.errors import ClientClosedError, JobFailedError, JobTimeoutError
+from doitong_async.errors import (
+    BadRequestError,
+    ClientClosedError,
+    ConfigurationError,
+    JobFailedError,
+    JobTimeoutError,
+)
 from doitong_async.jobs.watch import Watch
 from doitong_async.jobs.watcher import Watcher
 from doitong_async.result import Result
@@ -22,12 +28,20 @@ class AsyncJob:
     Cancelling an `await` leaves the job alive, and its slot taken; so does a timeout.
     """
 
-    __slots__ = ("_downloads", "_watch", "_watcher")
+    __slots__ = ("_downloads", "_timeout", "_watch", "_watcher")
 
-    def __init__(self, watch: Watch, watcher: Watcher, downloads: Downloads) -> None:
+    def __init__(self, watch: Watch, watcher: Watcher, downloads: Downloads, timeout: float) -> None:
         self._watch = watch
         self._watcher = watcher
         self._downloads = downloads
+        self._timeout = timeout
+
+    def __eq__(self, other: object) -> bool:
+        """Two handles of one job are equal."""
+        return self._watch is other._watch if isinstance(other, AsyncJob) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._watch)
 
     def __repr__(self) -> str:
         return f"<AsyncJob {self.id!r} {self.status.value}>"
@@ -108,10 +122,17 @@ class AsyncJob:
             JobNotFoundError: if the service does not know the job.
             DoitongError: if the look brought nothing, saying why.
         """
+        self._check()
         await self._watcher.look_at(self._watch)
         return self._watch.last
 
     def _check(self) -> None:
+        """Make sure that news can come, and that they are looked for."""
+        if self._watcher.loop is not asyncio.get_running_loop():
+            raise ConfigurationError(
+                "The job belongs to a client on another event loop; take it up there by its token, or here "
+                "with a client of this loop."
+            )
         try:
             self._watcher.check()
         except ClientClosedError as error:
@@ -122,9 +143,11 @@ class AsyncJob:
     def _deadline(self, timeout: float | None) -> float:
         now = asyncio.get_running_loop().time()
         if timeout is not None:
+            if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
+                raise BadRequestError(f"timeout is {timeout!r}; expected seconds, zero or more.")
             return now + timeout
-        usual = self._watch.begun + self._watch.options.timeout
-        return usual if usual > now else now + self._watch.options.timeout
+        usual = self._watch.begun + self._timeout
+        return usual if usual > now else now + self._timeout
 
     def _timed_out(self, deadline: float) -> JobTimeoutError:
         waited = deadline - self._watch.begun

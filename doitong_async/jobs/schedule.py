@@ -17,13 +17,20 @@ def next_tick(due: Iterable[float], *, last: float, failures: int) -> float | No
     Args:
         due: when each job wants to be looked at next.
         last: when the last look was sent.
-        failures: how many looks in a row brought nothing; each doubles the wait.
+        failures: how many looks in a row brought nothing: see `spacing`.
     """
     earliest = min(due, default=None)
     if earliest is None:
         return None
-    spacing: float = min(TICK * 2 ** min(failures, 8), LONGEST_TICK)
-    return max(earliest, last + spacing)
+    return max(earliest, last + spacing(failures))
+
+
+def spacing(failures: int) -> float:
+    """Return the seconds until the next look after so many in a row that brought nothing.
+
+    One failure changes nothing, as the next look may well succeed; each further one doubles the wait.
+    """
+    return float(min(TICK * 2 ** max(0, min(failures, 8) - 1), LONGEST_TICK))
 
 
 def may_join(accepted: float, now: float) -> bool:

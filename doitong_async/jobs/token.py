@@ -12,6 +12,8 @@ from typing import Final
 from doitong_async.errors import BadRequestError
 
 _MARK: Final = "dtj1."
+_LATEST: Final = 10**11
+"""Epoch seconds; more is no moment that a clock of ours could show."""
 _ANY_MARK: Final = re.compile(r"dtj(\d+)\.(.*)", re.DOTALL)
 
 
@@ -66,5 +68,5 @@ def _ref_of(fields: dict[str, object]) -> JobRef:
         job_id,
         kind if isinstance(kind, str) else None,
         provider if isinstance(provider, str) else None,
-        at if type(at) is int else None,
+        at if type(at) is int and 0 <= at < _LATEST else None,
     )

@@ -22,9 +22,11 @@ class Watch:
 
     `submitted` and `begun` are moments of the loop's clock: when the submit was accepted, and when the
     wait began; they differ only for a job that was taken up. `epoch` is the former as an epoch second.
+    `misses` counts looks in a row to which the job was unknown, `refusals` those that it alone spoiled.
     """
 
     __slots__ = (
+        "__weakref__",
         "_waiters",
         "begun",
         "due",
@@ -34,7 +36,9 @@ class Watch:
         "last",
         "lease",
         "loss",
+        "misses",
         "options",
+        "refusals",
         "submitted",
     )
 
@@ -58,6 +62,8 @@ class Watch:
         self.expiry: asyncio.TimerHandle | None = None
         self.failure: str | None = None
         self.loss: MakeError | None = None
+        self.misses = 0
+        self.refusals = 0
         self._waiters: set[asyncio.Future[MakeError | bool]] | None = None
 
     @property

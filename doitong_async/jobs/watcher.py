@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
+from weakref import WeakValueDictionary
 
 from doitong_async.errors import ClientClosedError, ConfigurationError, JobNotFoundError
 from doitong_async.events import Event, JobFinished, SlotExpired, StatusSeen
@@ -22,6 +23,8 @@ _log: Final = logging.getLogger("doitong_async")
 
 VISIBLE_WITHIN: Final = 10.0
 """Seconds after its submit in which a job may still be unknown to the status query: our choice."""
+MISSES: Final = 2
+"""Looks in a row to which a job must be unknown until it is believed: one may be a replica's slip."""
 
 
 class Watcher:
@@ -33,6 +36,8 @@ class Watcher:
         self._inquiry = inquiry
         self._notify = notify
         self._watches: dict[str, Watch] = {}
+        # One watch a job, also when it is let go and taken up again: whoever holds it is told all the same.
+        self._known: WeakValueDictionary[str, Watch] = WeakValueDictionary()
         self._changed = asyncio.Event()
         self._last_tick = self._loop.time() - schedule.LONGEST_TICK
         self._failures = 0
@@ -45,9 +50,14 @@ class Watcher:
     def __iter__(self) -> Iterator[Watch]:
         return iter(list(self._watches.values()))
 
-    def get(self, job_id: str) -> Watch | None:
-        """Return the watch of a job in flight."""
-        return self._watches.get(job_id)
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop on which it watches, and on which alone its jobs can be awaited."""
+        return self._loop
+
+    def find(self, job_id: str) -> Watch | None:
+        """Return the watch of a job in flight, or of one that somebody still holds."""
+        return self._known.get(job_id)
 
     def add(self, watch: Watch) -> None:
         """Begin to watch a job; one that is over already is never asked for."""
@@ -58,10 +68,11 @@ class Watcher:
         self._follow(watch)
 
     def resume(self, watch: Watch) -> None:
-        """Watch a job again that was given up at its greatest age; it takes a slot without queueing."""
+        """Watch a job again that was let go before its end; it takes a slot without queueing."""
         if not watch.is_ended and watch.last.id not in self._watches:
             watch.lease = self._entrance.gate.slot_at_once()
             watch.begun = self._loop.time()
+            watch.misses = watch.refusals = 0
             self._begin(watch)
 
     def check(self) -> None:
@@ -80,7 +91,7 @@ class Watcher:
         if watch is None:
             return False
         before, watch.last = watch.last, lifecycle.merge(watch.last, news)
-        watch.failure = None
+        watch.failure, watch.misses, watch.refusals = None, 0, 0
         if watch.last is before:
             return True
         if watch.last.status != before.status:
@@ -96,14 +107,19 @@ class Watcher:
             DoitongError: if the look brought nothing, saying why.
         """
         self.check()
-        report = await self._inquiry.look([watch.last.id], timeout=watch.options.poll_timeout)
+        job_id = watch.last.id
+        report = await self._inquiry.look([job_id], timeout=watch.options.poll_timeout)
         self._take(report)
-        if report.refusal is not None:
-            raise report.refusal.error_of_look(watch.last.id)
+        refusal = report.spoilers.get(job_id) or report.refusal
+        if refusal is not None:
+            raise refusal.error_of_look(job_id)
         if report.missing:
             raise _not_found(watch)
-        if watch.last.id not in self._watches and report.found:
+        if job_id in report.unreadable:
+            raise Refusal(Kind.PROTOCOL, report.unreadable[job_id]).error_of_look(job_id)
+        if job_id not in self._watches:
             watch.last = lifecycle.merge(watch.last, report.found[0])
+            watch.loss = None
 
     async def close(self) -> None:
         """Stop watching and wake whoever still waits; the jobs go on at the service."""
@@ -140,21 +156,25 @@ class Watcher:
         return schedule.next_tick(due, last=self._last_tick, failures=self._failures)
 
     async def _tick(self) -> None:
-        turn: Turn | None = await self._entrance.turn(Priority.LOOK)
+        turn = await self._entrance.turn(Priority.LOOK)
         # Chosen only now: whoever became ready while the turn was waited for joins for nothing.
-        now = self._loop.time()
-        ready = [watch for watch in self if schedule.may_join(watch.submitted, now)]
-        if not ready and turn is not None:
+        looks = self._looks_due()
+        if not looks:
             turn.unsent()
-        for first in range(0, len(ready), self._inquiry.most):
-            turn = turn or await self._entrance.turn(Priority.LOOK)
-            self._send_look(ready[first : first + self._inquiry.most], turn)
-            turn = None
+        for number, watches in enumerate(looks):
+            self._send_look(watches, turn if number == 0 else await self._entrance.turn(Priority.LOOK))
+
+    def _looks_due(self) -> list[list[Watch]]:
+        """Return who is looked at now: all together, but for those who would spoil it for the others."""
+        now, most = self._loop.time(), self._inquiry.most
+        joining = [watch for watch in self if not watch.refusals and schedule.may_join(watch.submitted, now)]
+        alone = [[watch] for watch in self if watch.refusals and watch.due <= now]
+        return [joining[first : first + most] for first in range(0, len(joining), most)] + alone
 
     def _send_look(self, watches: Sequence[Watch], turn: Turn) -> None:
         self._last_tick = now = self._loop.time()
         for watch in watches:
-            watch.due = now + watch.options.poll_interval
+            watch.due = now + max(watch.options.poll_interval, schedule.spacing(watch.refusals))
         # Not awaited: a slow answer delays no other tick.
         look = self._loop.create_task(self._look(watches, turn), name="doitong look")
         self._looks.add(look)
@@ -182,6 +202,14 @@ class Watcher:
             self.observe(news)
         for job_id in report.missing:
             self._miss(job_id)
+        for job_id, reason in report.unreadable.items():
+            if (watch := self._watches.get(job_id)) is not None:
+                watch.failure = reason
+        for job_id, refusal in report.spoilers.items():
+            if (watch := self._watches.get(job_id)) is not None:
+                watch.failure = refusal.message
+                watch.refusals += 1
+                watch.due = self._loop.time() + schedule.spacing(watch.refusals)
         if report.refusal is None:
             self._failures = 0
 
@@ -190,7 +218,7 @@ class Watcher:
         _log.info("look at %d jobs: %s", len(watches), refusal.message)
         for watch in watches:
             watch.failure = refusal.message
-            if refusal.kind is Kind.AUTHENTICATION:
+            if refusal.kind in (Kind.AUTHENTICATION, Kind.UNUSABLE):
                 watch.wake(partial(refusal.error_of_look, watch.last.id))
 
     def _stop_looking(self, message: str) -> None:
@@ -202,7 +230,10 @@ class Watcher:
 
     def _miss(self, job_id: str) -> None:
         watch = self._watches.get(job_id)
-        if watch is not None and watch.submitted + VISIBLE_WITHIN <= self._loop.time():
+        if watch is None:
+            return
+        watch.misses += 1
+        if watch.misses >= MISSES and watch.submitted + VISIBLE_WITHIN <= self._loop.time():
             watch.loss = partial(_not_found, watch)
             self._end(watch)
 
@@ -214,12 +245,12 @@ class Watcher:
             self._end(watch)
 
     def _begin(self, watch: Watch) -> None:
-        self._watches[watch.last.id] = watch
+        self._watches[watch.last.id] = self._known[watch.last.id] = watch
         watch.expiry = self._loop.call_at(watch.begun + watch.options.lease_age, self._expire, watch)
         self._changed.set()
 
     def _let_go(self, watch: Watch) -> None:
-        del self._watches[watch.last.id]
+        self._watches.pop(watch.last.id, None)
         watch.lease.release()
         if watch.expiry is not None:
             watch.expiry.cancel()

@@ -12,6 +12,7 @@ from doitong_async.errors import ClientClosedError, RateLimitError
 from doitong_async.events import Event, WaitBegan, WaitEnded
 from doitong_async.limits.gate import Gate, Lease, Priority, Reason, Turn
 from doitong_async.limits.line import Returnable, Waiting
+from doitong_async.limits.word import read_word
 
 _log: Final = logging.getLogger("doitong_async")
 T = TypeVar("T", bound=Returnable)
@@ -74,12 +75,12 @@ class Entrance:
 
     def heed(self, headers: Mapping[str, str]) -> None:
         """Take in what the headers of an answer say of the limits."""
-        limit = headers.get("x-ratelimit-limit", "")
+        limit = read_word(headers, 0.0).limit or 0 if self._plan_is_assumed else 0
         plan = self.gate.plan
-        if self._plan_is_assumed and limit.isdecimal() and int(limit) > plan.requests_per_minute:
+        if limit > plan.requests_per_minute:
             self._plan_is_assumed = False
             _log.warning(
-                "No plan was given, so the limits of %r are kept; the service allows %s requests a minute. "
+                "No plan was given, so the limits of %r are kept; the service allows %d requests a minute. "
                 "Say plan=… or set DOITONG_PLAN to be as fast as the plan is.",
                 plan.name,
                 limit,

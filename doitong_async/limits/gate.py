@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from datetime import UTC, datetime
 from enum import Enum, auto
@@ -16,6 +17,8 @@ from doitong_async.limits.plan import Plan
 from doitong_async.limits.window import Window
 from doitong_async.limits.word import Limit, read_word, wait_told, which_limit
 from doitong_async.transport.refusal import Refusal
+
+_log: Final = logging.getLogger("doitong_async")
 
 OVERDUE_AFTER: Final = 4.0
 """Seconds that a look waits behind submits before it goes first: our choice, two documented ticks."""
@@ -107,6 +110,7 @@ class Gate:
         self._paused_until = self._held_until = self._loop.time()
         self._holds = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._warned_of: set[Limit] = set()
 
     @property
     def slots_taken(self) -> int:
@@ -149,6 +153,9 @@ class Gate:
         word = read_word(refusal.headers or {}, wall_time())
         # The refused submit holds a slot itself.
         limit = which_limit(refusal.code, refusal.message, word, jobs_in_flight=self._slots_taken > 1)
+        if limit not in self._warned_of:
+            self._warned_of.add(limit)
+            _log.warning("The service says that a limit is reached (%s): %s", limit.value, refusal.message)
         told = wait_told(word, limit=limit)
         now = self._loop.time()
         spread = random.uniform(0, _JITTER)

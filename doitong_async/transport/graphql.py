@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 import aiohttp
@@ -12,14 +12,14 @@ from gql.transport.aiohttp import AIOHTTPTransport
 from graphql import DocumentNode, ExecutionResult
 from pydantic_core import from_json
 
-from doitong_async.errors import ConfigurationError
 from doitong_async.transport.refusal import Kind, Refusal
 from doitong_async.transport.wire import KEPT_HEADERS, Answer
 
 MOST_BYTES: Final = 8 << 20
 """Bytes of one answer that are read at most; 100 jobs take some 30 KB."""
-EXCERPT: Final = 200
-"""Characters of an answer that an error shows."""
+
+SHORTEST_KEY: Final = 12
+"""Characters; our assumption of what no real key is shorter than."""
 
 _NO_DOCUMENT: Final = DocumentNode(definitions=())
 
@@ -43,10 +43,10 @@ class _Keeping(AIOHTTPTransport):
     and their status would be gone) nor asserts on `data: null`.
     """
 
-    def __init__(self, url: str, session: aiohttp.ClientSession, redact: Callable[[str], str]) -> None:
+    def __init__(self, url: str, session: aiohttp.ClientSession, redactor: _Redactor) -> None:
         super().__init__(url)
         self._shared = session
-        self._redact = redact
+        self._redactor = redactor
 
     async def connect(self) -> None:
         self.session = self._shared
@@ -70,15 +70,25 @@ class _Keeping(AIOHTTPTransport):
 
     def _answer(self, response: aiohttp.ClientResponse, raw: bytes) -> Answer:
         headers = {
-            name: self._redact(value) for name in KEPT_HEADERS if (value := response.headers.get(name))
+            name: self._redactor.text(value)
+            for name in KEPT_HEADERS
+            if (value := response.headers.get(name)) is not None
         }
-        text = raw.decode("utf-8", "replace")
-        clean = self._redact(text)
-        try:
-            body = from_json(raw if clean is text else clean, allow_inf_nan=False)
-        except ValueError:
-            body = None
-        return Answer(response.status, headers, body, " ".join(clean[:EXCERPT].split()))
+        text = raw.decode("utf-8-sig", "replace")
+        body = self._redactor.body(_parsed(raw, text), text)
+        return Answer(response.status, headers, body, self._redactor.text(text))
+
+
+def _parsed(raw: bytes, text: str) -> object:
+    try:
+        return from_json(raw)
+    except ValueError:
+        pass
+    try:
+        # Slower, and more forgiving: a lone surrogate in a field must not cost the id beside it.
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
@@ -107,7 +117,7 @@ class GraphQLTransport:
     ) -> None:
         self._headers = {"Authorization": f"Bearer {api_key}", "User-Agent": user_agent}
         self._ssl = ssl
-        self._keeping = _Keeping(f"{base_url}/graphql", session, _redactor(api_key))
+        self._keeping = _Keeping(f"{base_url}/graphql", session, _Redactor(api_key))
         self._client = Client(transport=self._keeping, execute_timeout=None)
 
     async def open(self) -> None:
@@ -135,33 +145,21 @@ class GraphQLTransport:
             idempotency_key: goes into the `Idempotency-Key` header.
 
         Returns:
-            The answer, whatever its status; or a `Refusal` of kind `NOT_SENT` or `UNANSWERED`.
-
-        Raises:
-            ConfigurationError: if the session that carries the request cannot send it as it must be sent.
+            The answer, whatever its status; or a `Refusal` of kind NOT_SENT, UNANSWERED or UNUSABLE.
         """
         headers = self._headers
         if idempotency_key is not None:
             headers = {**headers, "Idempotency-Key": idempotency_key}
-        extra = {"headers": headers, "timeout": aiohttp.ClientTimeout(total=timeout), "ssl": self._ssl}
+        # A connection that is not made by half of the time was surely not used to send anything.
+        limits = aiohttp.ClientTimeout(total=timeout, connect=timeout / 2)
+        extra = {"headers": headers, "timeout": limits, "ssl": self._ssl}
         try:
             result = await self._session.execute(_Text(document, variables), extra_args=extra)
-        except (
-            aiohttp.ClientError,
-            OSError,
-            TimeoutError,
-            ValueError,
-            RuntimeError,
-            asyncio.LimitOverrunError,
-        ) as error:
-            failure = _failure(error)
-        else:
-            answer: Answer = result["answer"]
-            return answer
-        # Raised out of the handler: the context of an aiohttp error shows the request's headers, the key too.
-        if isinstance(failure, ConfigurationError):
-            raise failure
-        return failure
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RuntimeError) as error:
+            # As a value: the context of an aiohttp error shows the request's headers, the key too.
+            return _failure(error)
+        answer: Answer = result["answer"]
+        return answer
 
 
 _NOT_SENT: Final = (
@@ -175,25 +173,50 @@ _NOT_SENT: Final = (
 )
 
 
-def _failure(error: Exception) -> Refusal | ConfigurationError:
+def _failure(error: Exception) -> Refusal:
     name = type(error).__name__
     if isinstance(error, _NOT_SENT):
         reason = getattr(error, "os_error", None) or name
         return Refusal(Kind.NOT_SENT, f"The service could not be reached ({reason}).")
-    if isinstance(error, aiohttp.ClientError | OSError | asyncio.LimitOverrunError):
+    if isinstance(error, aiohttp.ClientError | OSError):
         what = "no answer came in time" if isinstance(error, TimeoutError) else "the connection broke"
         return Refusal(Kind.UNANSWERED, f"The request was sent, but {what} ({name}).")
-    return ConfigurationError(f"The HTTP session cannot send the request ({name}); see its auth and netrc.")
+    if isinstance(error, RuntimeError):
+        return Refusal(Kind.UNUSABLE, "The HTTP session is closed, or belongs to another event loop.")
+    return Refusal(
+        Kind.UNUSABLE,
+        "The HTTP session cannot send the request: it has credentials of its own (auth, netrc).",
+    )
 
 
-def _redactor(secret: str) -> Callable[[str], str]:
-    """Return what takes the key out of a text that the service sent; other texts come back as they are."""
-    spellings = {secret, secret.replace("/", "\\/")}
+class _Redactor:
+    """Takes the key out of what the service sends, should it echo it.
 
-    def redact(text: str) -> str:
-        for spelling in spellings:
-            if spelling in text:
-                text = text.replace(spelling, "***")
-        return text
+    A key shorter than any real one is left alone: it would be found in words that are not it.
+    """
 
-    return redact
+    def __init__(self, key: str) -> None:
+        self._key = key if len(key) >= SHORTEST_KEY else None
+        self._escaped = key.replace("/", "\\/")
+
+    def text(self, text: str) -> str:
+        """Return a text without the key."""
+        if self._key is None:
+            return text
+        return text.replace(self._key, "***").replace(self._escaped, "***")
+
+    def body(self, body: object, text: str) -> object:
+        """Return a parsed body without the key; `text` is what it was parsed from."""
+        # Escapes may spell it in ways that no search of the text finds.
+        if self._key is None or (self._key not in text and "\\" not in text):
+            return body
+        return self._walked(body)
+
+    def _walked(self, value: object) -> object:
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, list):
+            return [self._walked(item) for item in value]
+        if isinstance(value, dict):
+            return {self.text(name): self._walked(item) for name, item in value.items()}
+        return value

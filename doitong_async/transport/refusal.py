@@ -23,6 +23,8 @@ class Kind(Enum):
     PROTOCOL = auto()
     MISPLACED = auto()
     """HTTP says that there is nothing of the kind here: the address is wrong, not the request."""
+    UNUSABLE = auto()
+    """The session that carries the requests cannot send them as they must be sent."""
     NOT_SENT = auto()
     UNANSWERED = auto()
 
@@ -38,6 +40,8 @@ class Refusal:
     request_id: str | None = None
     job_id: str | None = None
     headers: Mapping[str, str] | None = None
+    is_of_document: bool = False
+    """Whether the whole document was refused, before any of it was done, as an unknown field is."""
     credits_required: float | None = None
     credits_available: float | None = None
 
@@ -78,6 +82,7 @@ _ERRORS: Final[dict[Kind, type[errors.DoitongError]]] = {
     Kind.SERVER: errors.ServerError,
     Kind.PROTOCOL: errors.ProtocolError,
     Kind.MISPLACED: errors.ConfigurationError,
+    Kind.UNUSABLE: errors.ConfigurationError,
 }
 
 # Only INSUFFICIENT_CREDITS is documented. The others are what GraphQL servers say of themselves, and the
@@ -161,6 +166,7 @@ def refusal_of(status: int, headers: Mapping[str, str], body: object, excerpt: s
         request_id=headers.get("x-request-id"),
         job_id=_named_job(body, extensions),
         headers=headers,
+        is_of_document="data" not in as_mapping(body) and "path" not in fields,
         credits_required=_number(extensions.get("creditsRequired")),
         credits_available=_number(extensions.get("creditsAvailable")),
     )
@@ -189,9 +195,11 @@ def _kind(status: int, code: str | None, said: str | None) -> Kind:
         return Kind.MISPLACED
     if not 200 <= status < 300:
         return _STATUSES.get(status) or (Kind.SERVER if status >= 500 else Kind.PROTOCOL)
-    by_message = next((kind for words, kind in _MESSAGES if words in (said or "").lower()), None)
+    # The words that come first: what follows them may be a prompt that is quoted.
+    text = (said or "").lower()
+    places = [(text.find(words), kind) for words, kind in _MESSAGES if words in text]
     # An error that nothing is known of: whether a job was made is not known either.
-    return by_message or Kind.SERVER
+    return min(places, key=lambda place: place[0])[1] if places else Kind.SERVER
 
 
 def _kind_of_code(code: str) -> Kind | None:

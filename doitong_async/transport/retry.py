@@ -23,11 +23,21 @@ class Verdict(Enum):
 
 DOUBTFUL: Final = frozenset({Kind.UNANSWERED, Kind.PROTOCOL, Kind.SERVER})
 """After these nobody here knows whether a job was made."""
+SILENT: Final = frozenset({Kind.UNANSWERED, Kind.PROTOCOL})
+"""Of these, the ones in which the service did not even say that it failed."""
 
 _RETRIED: Final = DOUBTFUL | {Kind.NOT_SENT}
 
 
-def judge(kind: Kind, *, tries: int, max_tries: int, in_doubt: bool, resend_unanswered: bool) -> Verdict:
+def judge(
+    kind: Kind,
+    *,
+    tries: int,
+    max_tries: int,
+    in_doubt: bool,
+    resend_unanswered: bool,
+    was_silent: bool = False,
+) -> Verdict:
     """Return what to do after a submit failed.
 
     Args:
@@ -36,6 +46,7 @@ def judge(kind: Kind, *, tries: int, max_tries: int, in_doubt: bool, resend_unan
         max_tries: how often it may be sent (reference, "Retries": at most 3).
         in_doubt: whether an earlier try, or this one, may have made a job.
         resend_unanswered: whether the service is trusted to honour idempotency keys (assumption).
+        was_silent: whether a try brought no answer that could be understood, not even a 5xx.
     """
     if kind is Kind.RATE_LIMIT:
         return Verdict.WAIT
@@ -45,6 +56,6 @@ def judge(kind: Kind, *, tries: int, max_tries: int, in_doubt: bool, resend_unan
     if kind in _RETRIED and may_resend and tries < max_tries:
         return Verdict.AGAIN
     # A service that answered 5xx said so itself; only silence and nonsense leave the caller with a riddle.
-    if kind is Kind.SERVER:
+    if kind is Kind.SERVER and not was_silent:
         return Verdict.FAIL
     return Verdict.IN_DOUBT if in_doubt else Verdict.FAIL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ GENERATE: Final = (
 LOOKED_AT: Final = "id status url metadata creditCost"
 """What may change after the submit; type, provider and createdAt are known from its answer."""
 
+EXCERPT: Final = 200
+"""Characters of an answer that an error shows."""
+
 MOST_IN_ONE_LOOK: Final = 100
 """Jobs in one status request; above it little is gained (measured)."""
 
@@ -42,14 +46,20 @@ KEPT_HEADERS: Final = (
 class Answer:
     """One answer of the service, with nothing lost that the client acts on.
 
-    `headers` holds lower-case names, `body` is the parsed JSON or None, `excerpt` is short and free of
-    the API key.
+    `headers` holds lower-case names, `body` is the parsed JSON or None; nothing here holds the API key.
     """
 
     status: int
     headers: Mapping[str, str]
     body: object
-    excerpt: str
+    text: str
+
+    @property
+    def excerpt(self) -> str:
+        """The beginning of it on one line, for an error to show."""
+        # Of a body that was parsed the escapes are gone, in which a key could hide.
+        text = self.text if self.body is None else json.dumps(self.body, ensure_ascii=False)
+        return " ".join(text[:EXCERPT].split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +100,14 @@ class Looks:
     """What one status request brought.
 
     `found` are jobs, `missing` are ids that the service says it does not know, `unanswered` are ids that it
-    passed over, as a service without aliases would. A job whose fields could not be had is in none of them.
+    passed over, as a service without aliases would, and `unreadable` are those whose fields could not be had,
+    each with the reason.
     """
 
     found: Sequence[Generation]
     missing: Sequence[str]
     unanswered: Sequence[str]
+    unreadable: Mapping[str, str]
 
 
 def submit_variables(request: GenerateRequest) -> dict[str, object]:
@@ -134,7 +146,7 @@ def status_variables(ids: Sequence[str]) -> dict[str, object]:
 
 def read_submit(answer: Answer) -> Generation | Refusal:
     """Read what a submit brought: the job it made, under whatever key, or why there is none."""
-    refusal = refusal_of(answer.status, answer.headers, answer.body, answer.excerpt)
+    refusal = _refusal(answer)
     if not 200 <= answer.status < 300:
         return refusal or _unreadable(answer, "an answer without a meaning")
     jobs = [job for value in _payloads(answer.body) if (job := read_generation(value)) is not None]
@@ -146,7 +158,7 @@ def read_submit(answer: Answer) -> Generation | Refusal:
 
 def read_looks(answer: Answer, ids: Sequence[str]) -> Looks | Refusal:
     """Read what a status request brought, each job matched by its `id`, whatever key it stands under."""
-    refusal = refusal_of(answer.status, answer.headers, answer.body, answer.excerpt)
+    refusal = _refusal(answer)
     if not 200 <= answer.status < 300:
         return refusal or _unreadable(answer, "an answer without a meaning")
     data = as_mapping(as_mapping(answer.body).get("data"))
@@ -161,15 +173,21 @@ def read_looks(answer: Answer, ids: Sequence[str]) -> Looks | Refusal:
     if len(unanswered) == len(ids):
         return refusal or _unreadable(answer, "none of the jobs that were asked for")
     missing = [job_id for job_id, alias in rest.items() if _is_missing(alias, data, failed)]
-    return Looks(list(found.values()), missing, unanswered)
+    unreadable = {
+        job_id: _reason(failed.get(alias) or failed.get(None, []))
+        for job_id, alias in rest.items()
+        if alias in data and job_id not in missing
+    }
+    return Looks(list(found.values()), missing, unanswered, unreadable)
 
 
 def read_generation(value: object) -> Generation | None:
-    """Read one job by its shape: an object with an id. A body without a status tells it by its URL."""
+    """Read one job by its shape: an object with an id. Where no status is told, the URL tells it."""
     fields = as_mapping(value)
     url = fields.get("url") or fields.get("videoUrl") or fields.get("audioUrl")
     status = fields.get("status")
-    if status is None:
+    if not isinstance(status, str) or not status.strip():
+        # The id is what is paid for; a status of an odd type is as good as none.
         status = JobStatus.COMPLETED if url else JobStatus.PROCESSING
     try:
         return Generation(
@@ -184,6 +202,12 @@ def read_generation(value: object) -> Generation | None:
         )
     except ValidationError:
         return None
+
+
+def _refusal(answer: Answer) -> Refusal | None:
+    if 200 <= answer.status < 300 and not errors_in(answer.body):
+        return None
+    return refusal_of(answer.status, answer.headers, answer.body, answer.excerpt)
 
 
 def _payloads(body: object) -> list[object]:
@@ -213,6 +237,11 @@ def _is_missing(alias: str, data: Mapping[str, object], failed: Mapping[object, 
         refusal_of(200, {}, {"errors": [error]}, "") for error in failed.get(alias) or failed.get(None, [])
     ]
     return all(reason is not None and reason.kind is Kind.NOT_FOUND for reason in reasons)
+
+
+def _reason(errors: Sequence[object]) -> str:
+    refusal = refusal_of(200, {}, {"errors": list(errors)}, "")
+    return refusal.message if refusal else "The service answered without the fields of the job."
 
 
 def _unreadable(answer: Answer, what: str) -> Refusal:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from typing import Any
 
 import pytest
 
 from doitong_async import (
     AsyncDoitong,
+    AsyncJob,
     BadRequestError,
     ClientClosedError,
+    ConfigurationError,
     JobFailedError,
     JobStatus,
     JobTimeoutError,
     Plan,
     Result,
 )
+from doitong_async.emulator import Emulator
+from doitong_async.testing import VirtualTimeLoop, run_virtual
 from tests.virtual import boxed, now, plain, virtual
 
 FAILED = (
@@ -244,3 +249,58 @@ def test_a_job_says_what_it_is() -> None:
             assert repr(await job).startswith(f"<Result {job.id!r} http://127.0.0.1:")
 
     virtual(look)()
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), "5", True])
+@virtual
+async def test_a_timeout_is_seconds(timeout: Any) -> None:
+    """Anything else would wait for ever, or say nonsense afterwards."""
+    async with boxed() as (doitong, _):
+        job = await doitong.submit("a fox")
+        with pytest.raises(BadRequestError, match="timeout is"):
+            await job.wait(timeout=timeout)
+
+
+@virtual
+async def test_a_timeout_of_nothing_asks_what_is_known_now() -> None:
+    """Done or not, without waiting."""
+    async with boxed(box={"durations": 3.0}) as (doitong, _):
+        job = await doitong.submit("a fox")
+        with pytest.raises(JobTimeoutError):
+            await job.wait(timeout=0)
+        await job
+        assert (await job.wait(timeout=0)).id == job.id
+
+
+def test_a_job_is_awaited_on_its_own_loop_alone() -> None:
+    """Anywhere else it would hang; the error says where it can be taken up."""
+    runner = asyncio.Runner(loop_factory=VirtualTimeLoop)
+
+    async def begin() -> tuple[AsyncJob, AsyncDoitong, Emulator]:
+        emulator = Emulator(durations=0.0)
+        await emulator.start()
+        client = await AsyncDoitong(api_key="k", base_url=emulator.url).__aenter__()
+        return await client.submit("a fox"), client, emulator
+
+    job, client, emulator = runner.run(begin())
+    with pytest.raises(ConfigurationError, match="another event loop"):
+        run_virtual(job.refresh())
+    result = runner.run(job.wait())
+    with pytest.raises(ConfigurationError, match="another event loop"):
+        run_virtual(result.read())
+    with pytest.raises(ConfigurationError, match="another event loop"):
+        client.jobs()
+    runner.run(client.aclose())
+    runner.run(emulator.stop())
+    runner.close()
+
+
+@virtual
+async def test_a_view_waits_by_its_own_timeout() -> None:
+    """Also for a job that another view submitted."""
+    async with boxed(box={"durations": 60.0}) as (doitong, _):
+        job = await doitong.submit("a fox")
+        with pytest.raises(JobTimeoutError):
+            await doitong.with_options(timeout=5.0).job(job.id)
+        assert now() == 5.0
+        assert (await job).id == job.id

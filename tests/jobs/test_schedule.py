@@ -28,10 +28,10 @@ def test_the_earliest_wish_is_granted_but_not_too_soon(
 
 
 @pytest.mark.parametrize(
-    ("failures", "seconds"), [(0, 2), (1, 4), (2, 8), (3, 16), (4, 30), (8, 30), (9, 30), (10**9, 30)]
+    ("failures", "seconds"), [(0, 2), (1, 2), (2, 4), (3, 8), (4, 16), (5, 30), (8, 30), (9, 30), (10**9, 30)]
 )
 def test_a_failing_service_is_asked_less_and_less(failures: int, seconds: float) -> None:
-    """Twice as long after each failure, up to half a minute, however long it lasts."""
+    """Twice as long after each failure but the first, up to half a minute, however long it lasts."""
     assert next_tick([0.0], last=100.0, failures=failures) == 100.0 + seconds
 
 

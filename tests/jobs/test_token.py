@@ -21,7 +21,7 @@ refs = st.builds(
     id=words,
     type=st.none() | words,
     provider=st.none() | words,
-    accepted_at=st.none() | st.integers(0, 2**40),
+    accepted_at=st.none() | st.integers(0, 2**36),
 )
 FOX = JobRef("abc123xyz", "IMAGE", "flux-pro", 1_704_067_200)
 

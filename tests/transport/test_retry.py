@@ -24,6 +24,7 @@ TRUSTED = {
     Kind.SERVER: (AGAIN, FAIL),
     Kind.PROTOCOL: (AGAIN, IN_DOUBT),
     Kind.MISPLACED: (FAIL, FAIL),
+    Kind.UNUSABLE: (FAIL, FAIL),
     Kind.NOT_SENT: (AGAIN, FAIL),
     Kind.UNANSWERED: (AGAIN, IN_DOUBT),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,9 +43,9 @@ DOCUMENTED_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 OPERATION = StatusOperation("generation", "id", "ID!")
 
 
-def answer_of(body: object, status: int = 200, excerpt: str = "…", **headers: str) -> Answer:
+def answer_of(body: object, status: int = 200, text: str = "…", **headers: str) -> Answer:
     """Build an answer of the service."""
-    return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, body, excerpt)
+    return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, body, text)
 
 
 def looks_of(body: object, ids: list[str], status: int = 200) -> Looks:
@@ -177,6 +178,12 @@ class TestReadSubmit:
         body = {"data": {"generate": job("a")}, "errors": [{"message": "creditCost is not known"}]}
         assert wire.read_submit(answer_of(body)) == Generation(id="a", status=JobStatus.PROCESSING)
 
+    @pytest.mark.parametrize("status", [5, None, {"word": "completed"}, " "])
+    def test_a_status_of_an_odd_type_costs_no_job(self, status: object) -> None:
+        """The id is what was paid for; the next look may tell more."""
+        read = wire.read_submit(answer_of({"data": {"generate": {"id": "a", "status": status}}}))
+        assert read == Generation(id="a", status=JobStatus.PROCESSING)
+
     def test_several_jobs_are_not_understood(self) -> None:
         """One was asked for; which of them it is nobody knows."""
         refusal = refused(wire.read_submit(answer_of({"data": {"a": job("1"), "b": job("2")}})))
@@ -194,24 +201,24 @@ class TestReadSubmit:
             {"data": {"generate": None}},
             {"data": {"generate": {"status": "processing"}}},
             {"data": {"generate": {"id": "", "status": "processing"}}},
-            {"data": {"generate": {"id": "a", "status": 5}}},
             {"data": [job("a")]},
             {"message": "hello"},
         ],
     )
     def test_an_answer_without_a_job_is_not_understood(self, body: object) -> None:
         """It is a refusal that shows the excerpt and carries the request's id."""
-        read = wire.read_submit(answer_of(body, excerpt="<html>", x_request_id="req-1"))
+        read = wire.read_submit(answer_of(body, text="<html>", x_request_id="req-1"))
         assert refused(read).kind is Kind.PROTOCOL
+        excerpt = "<html>" if body is None else json.dumps(body)
         assert (
             refused(read).message
-            == "The service answered HTTP 200 with no job with an id and a status: <html>"
+            == f"The service answered HTTP 200 with no job with an id and a status: {excerpt}"
         )
         assert (refused(read).http_status, refused(read).request_id) == (200, "req-1")
 
     def test_an_empty_answer_is_said_to_be_empty(self) -> None:
         """A message never ends in nothing."""
-        assert refused(wire.read_submit(answer_of(None, excerpt=""))).message.endswith(": an empty body")
+        assert refused(wire.read_submit(answer_of(None, text=""))).message.endswith(": an empty body")
 
     def test_a_job_under_an_error_status_is_none(self) -> None:
         """HTTP 500 with a job in it is a failure first; the job it names is kept."""
@@ -298,7 +305,7 @@ class TestReadLooks:
         looks = looks_of({"data": {"j0": job("other"), "j1": job("b")}}, ["a", "b"])
         assert ([found.id for found in looks.found], looks.missing, looks.unanswered) == (["b"], [], [])
 
-    @pytest.mark.parametrize("value", [5, "text", [], {}, {"id": "a", "status": 5}, [job("a")]])
+    @pytest.mark.parametrize("value", [5, "text", [], {}, {"id": "", "status": "completed"}, [job("a")]])
     def test_a_value_of_another_shape_is_nothing(self, value: object) -> None:
         """An answer is there, so the job is not missing."""
         looks = looks_of({"data": {"j0": value, "j1": job("b")}}, ["a", "b"])
