@@ -57,6 +57,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Return the virtual wall clock, in epoch seconds; 2026-01-01 00:00 UTC at first."""
         return self._epoch + self._virtual
 
+    def skip(self, seconds: float) -> None:
+        """Let time pass while nothing runs, as if the loop were blocked or the machine asleep."""
+        self._virtual += seconds
+
     def run_in_executor(  # type: ignore[override]  # mypy cannot match the stub's TypeVarTuple
         self, executor: Any, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
