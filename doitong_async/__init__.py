@@ -1,6 +1,6 @@
 """Asyncio client for Doitong: every job paid once, none lost, as early as the plan allows."""
 
-from doitong_async.client import AsyncDoitong
+from doitong_async.client import AsyncDoitong, Stats
 from doitong_async.errors import (
     AuthenticationError,
     BadRequestError,
@@ -50,5 +50,6 @@ __all__ = [
     "RateLimitError",
     "Result",
     "ServerError",
+    "Stats",
     "SubmitOutcomeUnknownError",
 ]

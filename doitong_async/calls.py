@@ -16,7 +16,8 @@ from doitong_async.errors import (
     ServerError,
     SubmitOutcomeUnknownError,
 )
-from doitong_async.events import Event, SubmitTried
+from doitong_async.events import CallSent, Event, SubmitTried
+from doitong_async.jobs.durations import JobKind
 from doitong_async.limits.entrance import Entrance
 from doitong_async.limits.gate import Priority
 from doitong_async.limits.word import Limit
@@ -44,6 +45,7 @@ class Submit:
     variables: dict[str, object]
     key: str
     options: Options
+    kind: JobKind = ""
     number: int = 0
     tries: int = 0
     in_doubt: bool = False
@@ -146,6 +148,7 @@ class Submits:
         return outcome
 
     async def _send(self, call: Submit) -> Generation | Refusal:
+        self._notify(CallSent(kind="submit", jobs=1))
         call.is_sending = True
         try:
             answer = await self._transport.send(

@@ -32,6 +32,25 @@ _log: Final = logging.getLogger("doitong_async")
 USER_AGENT: Final = "doitong-async/0.1.0"
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stats:
+    """How a client does at one moment.
+
+    Attributes:
+        in_flight: jobs submitted or taken up, and not seen to end.
+        waiting: callers that wait, by what for: "slot", "minute", "day" or "server".
+        requests_left: requests that the plan allows now, for all clients on the key in this process.
+        mean_seconds: how long jobs took, by provider, version and size.
+        credits_spent: what the jobs of this client cost, as far as the service told.
+    """
+
+    in_flight: int
+    waiting: Mapping[str, int]
+    requests_left: int
+    mean_seconds: Mapping[str, float]
+    credits_spent: float
+
+
 class OptionArguments(TypedDict, total=False):
     """What may be given to the client, and changed for some calls by `with_options`.
 
@@ -98,6 +117,8 @@ class AsyncDoitong:
         plan: a `Plan` or its name, or DOITONG_PLAN; `Plan.FREE` by default, the narrowest.
         base_url: the root of the API, or DOITONG_BASE_URL; https://api.doitong.com by default.
         status_operation: the query field that tells a job's status. Not documented: an assumption.
+        polls_count: whether status requests count against the requests per minute (assumption: they do).
+        day_starts_at: seconds after 00:00 UTC at which the day of the plan begins (assumption: 0).
         max_tries: how often a submit is sent at most, 429s not counted (reference, "Retries": 3).
         resend_unanswered: whether a submit that may have arrived is sent again under the same idempotency
             key. That the service honours the key outside the video pages is an assumption.
@@ -121,6 +142,8 @@ class AsyncDoitong:
         plan: Plan | str | None = None,
         base_url: str | None = None,
         status_operation: str = "generation(id: ID!)",
+        polls_count: bool = True,
+        day_starts_at: float = 0.0,
         max_tries: int = 3,
         resend_unanswered: bool = True,
         max_download_bytes: int = 1 << 30,
@@ -138,6 +161,8 @@ class AsyncDoitong:
             plan=plan,
             status_operation=status_operation,
             allow_insecure_http=allow_insecure_http,
+            polls_count=polls_count,
+            day_starts_at=day_starts_at,
             max_tries=max_tries,
             resend_unanswered=resend_unanswered,
             max_download_bytes=max_download_bytes,
@@ -290,6 +315,17 @@ class AsyncDoitong:
         """Return the jobs in flight: submitted or taken up by this client, and not seen to end."""
         runtime = self._running()
         return [runtime.job(watch, self._options) for watch in runtime.watcher]
+
+    def stats(self) -> Stats:
+        """Return how the client does right now."""
+        runtime = self._running()
+        return Stats(
+            in_flight=len(list(runtime.watcher)),
+            waiting={**runtime.entrance.waiting()},
+            requests_left=runtime.gate.free,
+            mean_seconds=dict(runtime.watcher.durations.means()),
+            credits_spent=runtime.watcher.credits_spent,
+        )
 
     def _running(self) -> Runtime:
         runtime = self._shared.runtime

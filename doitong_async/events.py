@@ -9,6 +9,14 @@ from doitong_async.types import JobStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CallSent:
+    """A request was sent: `kind` is "submit" or "look", `jobs` how many it is about."""
+
+    kind: str
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitTried:
     """One try of a submit ended: `failure` is None if it made a job, else why it brought none.
 
@@ -66,4 +74,4 @@ class WaitEnded:
     seconds: float
 
 
-Event: TypeAlias = SubmitTried | StatusSeen | JobFinished | SlotExpired | WaitBegan | WaitEnded
+Event: TypeAlias = CallSent | SubmitTried | StatusSeen | JobFinished | SlotExpired | WaitBegan | WaitEnded

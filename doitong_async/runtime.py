@@ -15,13 +15,15 @@ from doitong_async.clock import wall_time
 from doitong_async.downloads import Downloads
 from doitong_async.errors import ConfigurationError, ServerError, SubmitOutcomeUnknownError
 from doitong_async.events import Event, SlotExpired
+from doitong_async.jobs.durations import kind_of
 from doitong_async.jobs.inquiry import Inquiry
 from doitong_async.jobs.job import AsyncJob
 from doitong_async.jobs.token import JobRef
 from doitong_async.jobs.watch import Watch
 from doitong_async.jobs.watcher import Watcher
 from doitong_async.limits.entrance import Entrance
-from doitong_async.limits.gate import Gate, Lease
+from doitong_async.limits.gate import Lease
+from doitong_async.limits.gates import gate_of
 from doitong_async.settings import Options, Settings
 from doitong_async.transport import wire
 from doitong_async.transport.graphql import GraphQLTransport
@@ -56,7 +58,13 @@ class Runtime:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=settings.trust_env,
         )
-        self.gate = Gate(settings.plan)
+        self.gate = gate_of(
+            settings.api_key,
+            settings.base_url,
+            settings.plan,
+            polls_count=settings.polls_count,
+            day_starts_at=settings.day_starts_at,
+        )
         self.entrance = Entrance(self.gate, self.notify, plan_is_assumed=settings.plan_is_assumed)
         self.transport = GraphQLTransport(
             base_url=settings.base_url,
@@ -71,7 +79,7 @@ class Runtime:
             user_agent=settings.user_agent,
             max_bytes=settings.max_download_bytes,
         )
-        inquiry = Inquiry(self.transport, self.entrance, settings.status_operation)
+        inquiry = Inquiry(self.transport, self.entrance, settings.status_operation, self.notify)
         self.watcher = Watcher(self.entrance, inquiry, self.notify)
         self._submits = Submits(
             self.transport,
@@ -138,7 +146,7 @@ class Runtime:
             lease = self._lease_in_doubt(idempotency_key) or await self.entrance.slot(
                 timeout=options.slot_timeout, waits_for_day=options.wait_for_next_day
             )
-            call = Submit(wire.submit_variables(request), idempotency_key, options)
+            call = Submit(wire.submit_variables(request), idempotency_key, options, kind_of(request))
             task = self.loop.create_task(self._submit(call, lease), name="doitong submit")
             self._under_way.add(task)
             task.add_done_callback(partial(self._submit_is_over, call, lease))
@@ -187,7 +195,13 @@ class Runtime:
         else:
             now = self.loop.time()
             watch = Watch(
-                made, submitted=now, begun=now, epoch=int(wall_time()), options=call.options, lease=lease
+                made,
+                submitted=now,
+                begun=now,
+                epoch=int(wall_time()),
+                options=call.options,
+                lease=lease,
+                kind=call.kind,
             )
             self.watcher.add(watch)
         return self.job(watch, call.options)

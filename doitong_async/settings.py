@@ -60,6 +60,8 @@ class Settings:
     base_url: str
     plan: Plan
     plan_is_assumed: bool
+    polls_count: bool
+    day_starts_at: float
     status_operation: StatusOperation
     ssl: ssl.SSLContext | Literal[True]
     trust_env: bool
@@ -88,6 +90,10 @@ def settle(
     url = base_url if base_url is not None else environment.get("DOITONG_BASE_URL") or DEFAULT_BASE_URL
     named = plan if plan is not None else environment.get("DOITONG_PLAN") or None
     _check_session_settings(others["ssl"], others["user_agent"])
+    if not isinstance(others["day_starts_at"], int | float) or not 0 <= others["day_starts_at"] < 86_400:
+        raise ConfigurationError(
+            f"day_starts_at is {others['day_starts_at']!r}; expected seconds after 00:00 UTC, below 86,400."
+        )
     for name in ("max_tries", "max_download_bytes"):
         value = others[name]
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:

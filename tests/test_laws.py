@@ -32,11 +32,12 @@ FLOORS = [
         "transport.wire",
         "transport.introspection",
         "transport.retry",
+        "jobs.durations",
         "jobs.lifecycle",
         "jobs.schedule",
         "jobs.token",
     ],
-    ["settings", "limits.gate", "limits.entrance"],
+    ["settings", "limits.gate", "limits.gates", "limits.entrance"],
     ["transport.graphql", "downloads", "result"],
     ["calls", "jobs.inquiry", "jobs.watch"],
     ["jobs.watcher", "jobs.job"],
@@ -51,7 +52,7 @@ PURE = {
     *("catalog", "errors", "events", "media", "types"),
     *("transport.introspection", "transport.refusal", "transport.retry", "transport.wire"),
     *("limits.day", "limits.plan", "limits.window", "limits.word"),
-    *("jobs.lifecycle", "jobs.schedule", "jobs.token"),
+    *("jobs.durations", "jobs.lifecycle", "jobs.schedule", "jobs.token"),
 }
 IMPURE_LIBRARIES = {"asyncio", "aiohttp", "gql", "time", "random", "secrets", "os", "socket"}
 KNOWS_GQL = {"transport.graphql"}

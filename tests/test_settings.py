@@ -30,6 +30,8 @@ def settled(environment: dict[str, str] | None = None, **arguments: Any) -> Sett
         "trust_env": False,
         "user_agent": "tests",
         "max_tries": 3,
+        "polls_count": True,
+        "day_starts_at": 0.0,
         "resend_unanswered": True,
         "max_download_bytes": 1,
     }
@@ -80,6 +82,8 @@ class TestOrder:
             trust_env=False,
             user_agent="tests",
             max_tries=1,
+            polls_count=True,
+            day_starts_at=0.0,
             resend_unanswered=False,
             max_download_bytes=1,
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 from doitong_async.errors import ConfigurationError
+from doitong_async.events import CallSent, Event
 from doitong_async.limits.entrance import Entrance
 from doitong_async.limits.gate import Priority, Turn
 from doitong_async.transport import introspection, wire
@@ -64,10 +65,17 @@ class Report:
 class Inquiry:
     """Knows how this service is asked for a status, and learns it where the setting is wrong."""
 
-    def __init__(self, transport: GraphQLTransport, entrance: Entrance, operation: StatusOperation) -> None:
+    def __init__(
+        self,
+        transport: GraphQLTransport,
+        entrance: Entrance,
+        operation: StatusOperation,
+        notify: Callable[[Event], None],
+    ) -> None:
         self._transport = transport
         self._entrance = entrance
         self._operation = operation
+        self._notify = notify
         self._most = wire.MOST_IN_ONE_LOOK
         self._standing = _Standing.UNPROVEN
 
@@ -159,6 +167,8 @@ class Inquiry:
 
     async def _ask(self, ids: Sequence[str], timeout: float, turn: Turn | None) -> Looks | Refusal:
         document = wire.status_document(self._operation, len(ids))
+        turn = turn or await self._entrance.turn(Priority.LOOK)
+        self._notify(CallSent(kind="look", jobs=len(ids)))
         answer = await self._send(document, wire.status_variables(ids), timeout, turn)
         looks = answer if isinstance(answer, Refusal) else wire.read_looks(answer, ids)
         if isinstance(looks, Refusal) and looks.kind is Kind.RATE_LIMIT:

@@ -1,31 +1,93 @@
-"""When to look at the jobs in flight: one tick for all of them, never sooner than 2 s after the last."""
+"""When to look at the jobs in flight: one tick for all of them, never sooner than 2 s after the last.
+
+Each look costs a request that a submit could have had, and each second between looks costs the slots of jobs
+that are over but not seen to be. With R requests and C jobs at once, jobs of T seconds and k requests a look,
+a tick of τ starts min(C / (T + τ/2), R − k/τ) jobs a second: best where both are equal. While requests are to
+be had faster than the plan gives them in the long run, as in the first minute or when few jobs are left, 2 s
+is better; which of the two ends the queue earlier is decided again at every tick.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 TICK: Final = 2.0
 """Seconds between two looks in the documented loop."""
 LONGEST_TICK: Final = 30.0
 """Seconds between two looks at a service that keeps failing: our choice."""
+_PERIOD: Final = 60.0
 
 
-def next_tick(due: Iterable[float], *, last: float, failures: int) -> float | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What the tick hangs on.
+
+    `rate` is requests a minute, `slots` jobs at once, `seconds` the mean time of a job (None: not known yet),
+    `waiting` the jobs that wait for a slot, `free` the requests that may be sent now, `next_free` the seconds
+    until more of them come back, `requests` how many one look takes. With `polls_count` false a look costs
+    nothing.
+    """
+
+    rate: int
+    slots: int
+    seconds: float | None
+    waiting: int
+    free: int
+    next_free: float
+    requests: int = 1
+    polls_count: bool = True
+
+
+def tick(load: Load) -> float:
+    """Return the seconds between two looks that end the queue earliest, 2 at least."""
+    if not load.polls_count:
+        return TICK
+    if load.waiting == 0 or load.seconds is None:
+        # Nobody loses by a look, unless the plan's minute runs out of them.
+        is_plenty = load.free * 2 >= load.rate
+        return TICK if is_plenty else max(TICK, _PERIOD * load.requests / load.rate)
+    even = even_tick(load.rate, load.slots, load.seconds, load.requests)
+    return min((even, TICK), key=lambda seconds: _ends_in(load, load.seconds or 0.0, seconds))
+
+
+def even_tick(rate: int, slots: int, seconds: float, requests: int = 1) -> float:
+    """Return the tick τ* at which slots and requests are used up alike, in the long run."""
+    r = rate / _PERIOD
+    b = slots + requests / 2 - r * seconds
+    return max(TICK, (b + math.sqrt(b * b + 2 * r * requests * seconds)) / r)
+
+
+def _ends_in(load: Load, seconds: float, every: float) -> float:
+    """Return roughly in how many seconds the queue would be through, with a look every so often."""
+    jobs = load.slots / (seconds + every / 2)
+    requests = jobs + load.requests / every
+    burst = load.free / requests
+    if load.waiting <= jobs * burst:
+        return load.waiting / jobs + every / 2
+    left = load.waiting - jobs * burst
+    begins = max(burst, load.next_free)
+    if requests * _PERIOD <= load.rate:
+        return begins + left / jobs + every / 2
+    minutes, rest = divmod(left, load.rate * jobs / requests)
+    return begins + _PERIOD * minutes + rest / jobs + every / 2
+
+
+def next_tick(due: Iterable[float], *, last: float, spacing: float) -> float | None:
     """Return the moment of the next tick, or None if there is no job to look at.
 
     Args:
         due: when each job wants to be looked at next.
         last: when the last look was sent.
-        failures: how many looks in a row brought nothing: see `spacing`.
+        spacing: seconds from one look to the next.
     """
     earliest = min(due, default=None)
-    if earliest is None:
-        return None
-    return max(earliest, last + spacing(failures))
+    return None if earliest is None else max(earliest, last + spacing)
 
 
-def spacing(failures: int) -> float:
+def spacing_after(failures: int) -> float:
     """Return the seconds until the next look after so many in a row that brought nothing.
 
     One failure changes nothing, as the next look may well succeed; each further one doubles the wait.

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from doitong_async.errors import DoitongError
 from doitong_async.jobs import lifecycle
+from doitong_async.jobs.durations import JobKind
 from doitong_async.jobs.token import JobRef, write_token
 from doitong_async.limits.gate import Lease
 from doitong_async.settings import Options
@@ -22,6 +23,7 @@ class Watch:
 
     `submitted` and `begun` are moments of the loop's clock: when the submit was accepted, and when the
     wait began; they differ only for a job that was taken up. `epoch` is the former as an epoch second.
+    `kind` says which jobs take about as long, `waited_at` is when it was last known not to be over.
     `misses` counts looks in a row to which the job was unknown, `refusals` those that it alone spoiled.
     """
 
@@ -33,6 +35,7 @@ class Watch:
         "epoch",
         "expiry",
         "failure",
+        "kind",
         "last",
         "lease",
         "loss",
@@ -40,6 +43,7 @@ class Watch:
         "options",
         "refusals",
         "submitted",
+        "waited_at",
     )
 
     def __init__(
@@ -51,6 +55,7 @@ class Watch:
         epoch: int | None,
         options: Options,
         lease: Lease,
+        kind: JobKind = "",
     ) -> None:
         self.last = last
         self.submitted = submitted
@@ -58,6 +63,8 @@ class Watch:
         self.epoch = epoch
         self.options = options
         self.lease = lease
+        self.kind = kind
+        self.waited_at = submitted
         self.due = submitted + options.poll_interval
         self.expiry: asyncio.TimerHandle | None = None
         self.failure: str | None = None

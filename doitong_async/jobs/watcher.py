@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
@@ -12,6 +13,7 @@ from weakref import WeakValueDictionary
 from doitong_async.errors import ClientClosedError, ConfigurationError, JobNotFoundError
 from doitong_async.events import Event, JobFinished, SlotExpired, StatusSeen
 from doitong_async.jobs import lifecycle, schedule
+from doitong_async.jobs.durations import Durations
 from doitong_async.jobs.inquiry import Inquiry, Report
 from doitong_async.jobs.watch import MakeError, Watch
 from doitong_async.limits.entrance import Entrance
@@ -42,6 +44,8 @@ class Watcher:
         self._last_tick = self._loop.time() - schedule.LONGEST_TICK
         self._failures = 0
         self._odd_words: set[JobStatus] = set()
+        self.durations = Durations()
+        self._credits_of_ended = 0.0
         self._stopped: MakeError | None = None
         self._looks: set[asyncio.Task[None]] = set()
         self._task = self._loop.create_task(self._run(), name="doitong watcher")
@@ -75,6 +79,11 @@ class Watcher:
             watch.misses = watch.refusals = 0
             self._begin(watch)
 
+    @property
+    def credits_spent(self) -> float:
+        """What the jobs cost that were watched here, as far as the service told."""
+        return self._credits_of_ended + sum(watch.last.credit_cost or 0.0 for watch in self)
+
     def check(self) -> None:
         """Raise what keeps this watcher from bringing any news.
 
@@ -91,6 +100,7 @@ class Watcher:
         if watch is None:
             return False
         before, watch.last = watch.last, lifecycle.merge(watch.last, news)
+        self._note_duration(watch, before)
         watch.failure, watch.misses, watch.refusals = None, 0, 0
         if watch.last is before:
             return True
@@ -153,7 +163,23 @@ class Watcher:
         if self._stopped is not None:
             return None
         due = (watch.due for watch in self._watches.values())
-        return schedule.next_tick(due, last=self._last_tick, failures=self._failures)
+        spacing = max(schedule.spacing_after(self._failures), self._tick_length())
+        return schedule.next_tick(due, last=self._last_tick, spacing=spacing)
+
+    def _tick_length(self) -> float:
+        gate = self._entrance.gate
+        return schedule.tick(
+            schedule.Load(
+                rate=gate.plan.requests_per_minute,
+                slots=gate.plan.concurrent_jobs,
+                seconds=self.durations.mean(watch.kind for watch in self._watches.values()),
+                waiting=gate.waiting_for_slot,
+                free=gate.free,
+                next_free=gate.next_free,
+                requests=math.ceil(len(self._watches) / self._inquiry.most),
+                polls_count=gate.polls_count,
+            )
+        )
 
     async def _tick(self) -> None:
         turn = await self._entrance.turn(Priority.LOOK)
@@ -174,7 +200,7 @@ class Watcher:
     def _send_look(self, watches: Sequence[Watch], turn: Turn) -> None:
         self._last_tick = now = self._loop.time()
         for watch in watches:
-            watch.due = now + max(watch.options.poll_interval, schedule.spacing(watch.refusals))
+            watch.due = now + max(watch.options.poll_interval, schedule.spacing_after(watch.refusals))
         # Not awaited: a slow answer delays no other tick.
         look = self._loop.create_task(self._look(watches, turn), name="doitong look")
         self._looks.add(look)
@@ -209,7 +235,7 @@ class Watcher:
             if (watch := self._watches.get(job_id)) is not None:
                 watch.failure = refusal.message
                 watch.refusals += 1
-                watch.due = self._loop.time() + schedule.spacing(watch.refusals)
+                watch.due = self._loop.time() + schedule.spacing_after(watch.refusals)
         if report.refusal is None:
             self._failures = 0
 
@@ -255,8 +281,17 @@ class Watcher:
         if watch.expiry is not None:
             watch.expiry.cancel()
 
+    def _note_duration(self, watch: Watch, before: Generation) -> None:
+        now = self._loop.time()
+        if not watch.last.status.is_terminal:
+            watch.waited_at = now
+        elif not before.status.is_terminal and watch.submitted == watch.begun:
+            # It ended somewhere between the two looks; half the way is right on average.
+            self.durations.add(watch.kind, (watch.waited_at + now) / 2 - watch.submitted)
+
     def _end(self, watch: Watch) -> None:
         self._let_go(watch)
+        self._credits_of_ended += watch.last.credit_cost or 0.0
         watch.wake()
         self._notify(
             JobFinished(

@@ -26,6 +26,11 @@ class Day:
         self._reserved = 0
         self._over_until = 0.0
 
+    def narrow(self, limit: int | None) -> None:
+        """Keep to a lower limit from now on."""
+        limits = [each for each in (self._limit, limit) if each is not None]
+        self._limit = min(limits, default=None)
+
     def is_over(self, wall: float) -> bool:
         """Whether no more job may be begun today; jobs under way count, as they may yet be made."""
         self._turn_over(wall)

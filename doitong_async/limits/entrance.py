@@ -12,7 +12,7 @@ from doitong_async.errors import ClientClosedError, RateLimitError
 from doitong_async.events import Event, WaitBegan, WaitEnded
 from doitong_async.limits.gate import Gate, Lease, Priority, Reason, Turn
 from doitong_async.limits.line import Returnable, Waiting
-from doitong_async.limits.word import read_word
+from doitong_async.limits.word import limit_of
 
 _log: Final = logging.getLogger("doitong_async")
 T = TypeVar("T", bound=Returnable)
@@ -23,12 +23,13 @@ class Entrance:
 
     def __init__(self, gate: Gate, notify: Callable[[Event], None], *, plan_is_assumed: bool) -> None:
         self.gate = gate
+        gate.users += 1
         self._plan_is_assumed = plan_is_assumed
         self._notify = notify
         self._waits: dict[Waiting[Any], Priority | None] = {}
         self._closed = asyncio.Event()
 
-    def waiting(self) -> Counter[Reason]:
+    def waiting(self) -> Counter[str]:
         """Return how many callers wait, by what they wait for."""
         return Counter(self.gate.reason(priority) for priority in self._waits.values())
 
@@ -52,7 +53,8 @@ class Entrance:
             ClientClosedError: if the client closes first.
         """
         self._check_open()
-        return await self._bounded(self.gate.queue_for_turn(priority), priority, timeout)
+        at_once = self.gate.turn_at_once(priority)
+        return at_once or await self._bounded(self.gate.queue_for_turn(priority), priority, timeout)
 
     async def sleep(self, seconds: float) -> None:
         """Wait some time.
@@ -69,15 +71,18 @@ class Entrance:
 
     def close(self) -> None:
         """Send away whoever waits here, now or later; nothing of theirs was sent."""
+        if not self._closed.is_set():
+            self.gate.users -= 1
         self._closed.set()
         for waiting in self._waits:
             waiting.refuse(_closed())
 
     def heed(self, headers: Mapping[str, str]) -> None:
         """Take in what the headers of an answer say of the limits."""
-        limit = read_word(headers, 0.0).limit or 0 if self._plan_is_assumed else 0
+        self.gate.heed(headers)
+        limit = limit_of(headers) or 0
         plan = self.gate.plan
-        if limit > plan.requests_per_minute:
+        if self._plan_is_assumed and limit > plan.requests_per_minute:
             self._plan_is_assumed = False
             _log.warning(
                 "No plan was given, so the limits of %r are kept; the service allows %d requests a minute. "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Final, Literal, TypeAlias
@@ -14,8 +15,8 @@ from doitong_async.errors import DailyLimitError
 from doitong_async.limits.day import Day
 from doitong_async.limits.line import Line, Place, Waiting
 from doitong_async.limits.plan import Plan
-from doitong_async.limits.window import Window
-from doitong_async.limits.word import Limit, read_word, wait_told, which_limit
+from doitong_async.limits.window import PERIOD, Window
+from doitong_async.limits.word import Limit, read_word, remaining_of, wait_told, which_limit
 from doitong_async.transport.refusal import Refusal
 
 _log: Final = logging.getLogger("doitong_async")
@@ -27,6 +28,8 @@ _UNTOLD_PAUSE: Final = 2.0
 _UNTOLD_HOLD: Final = 5.0
 """Seconds until a submit that met too many jobs at once tries again, if no job of ours ends before; doubled
 each time, up to a minute."""
+_FEEL: Final = 1.0
+"""Seconds that one request at most holds up the next where somebody else uses the key: our choice."""
 _JITTER: Final = 1.0
 """Seconds over which those who were told the same moment spread."""
 Reason: TypeAlias = Literal["slot", "minute", "day", "server"]
@@ -77,8 +80,8 @@ class Turn:
 
     __slots__ = ("_gate",)
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate: Gate | None = gate
+    def __init__(self, gate: Gate | None) -> None:
+        self._gate = gate
 
     def answered(self) -> None:
         """Say that the request was answered, or is lost."""
@@ -96,18 +99,28 @@ class Turn:
 
 
 class Gate:
-    """Keeps one key within its plan, for every client in this process that uses it."""
+    """Keeps one key within its plan, for every client on this event loop that uses it.
 
-    def __init__(self, plan: Plan, *, day_starts_at: float = 0.0) -> None:
+    Args:
+        plan: the limits.
+        polls_count: whether looks take a turn of the minute (assumption: they do).
+        day_starts_at: seconds after 00:00 UTC at which the service's day begins (assumption: 0).
+    """
+
+    def __init__(self, plan: Plan, *, polls_count: bool = True, day_starts_at: float = 0.0) -> None:
         self._loop = asyncio.get_running_loop()
         self.plan = plan
+        self.polls_count = polls_count
+        self.users = 0
+        """How many open clients go through it."""
         self._slots_taken = 0
         self._day = Day(plan.jobs_per_day, day_starts_at)
         self._window = Window(plan.requests_per_minute)
         self._for_slot: Line[Lease] = Line()
         self._for_submit: Line[Turn] = Line()
         self._for_look: Line[Turn] = Line()
-        self._paused_until = self._held_until = self._loop.time()
+        self._paused_until = self._held_until = self._contested_until = self._loop.time()
+        self._spent_at = self._loop.time() - _FEEL
         self._holds = 0
         self._timer: asyncio.TimerHandle | None = None
         self._warned_of: set[Limit] = set()
@@ -117,11 +130,61 @@ class Gate:
         """How many slots are held by remote jobs; more than the plan has where jobs were taken up."""
         return self._slots_taken
 
+    @property
+    def waiting_for_slot(self) -> int:
+        """How many callers stand in line for a slot."""
+        return len(self._for_slot)
+
+    @property
+    def free(self) -> int:
+        """How many requests may be sent now."""
+        return self._window.free(self._loop.time())
+
+    @property
+    def next_free(self) -> float:
+        """Seconds until one more request may be sent than now."""
+        moment = self._window.next_return(self._loop.time())
+        return max(0.0, moment - self._loop.time())
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it holds nothing that a fresh gate would not know."""
+        return self._slots_taken == 0 and self.free == self.plan.requests_per_minute
+
+    def narrow(self, plan: Plan) -> None:
+        """Keep to the narrower of two plans: another client says something else of the same key."""
+        days = [each.jobs_per_day for each in (self.plan, plan) if each.jobs_per_day is not None]
+        self.plan = Plan(
+            min(self.plan, plan, key=lambda each: each.requests_per_minute).name,
+            min(self.plan.requests_per_minute, plan.requests_per_minute),
+            min(self.plan.concurrent_jobs, plan.concurrent_jobs),
+            min(days, default=None),
+        )
+        self._window.narrow(plan.requests_per_minute)
+        self._day.narrow(plan.jobs_per_day)
+
+    def heed(self, headers: Mapping[str, str]) -> None:
+        """Take in what an answer says is left: it may be less than we think, when others use the key too."""
+        remaining = remaining_of(headers)
+        now = self._loop.time()
+        if remaining is not None and self._window.lower(remaining, now):
+            self._contested_until = now + PERIOD
+
     def queue_for_slot(self, *, waits_for_day: bool) -> Waiting[Lease]:
         """Stand in line for a slot."""
         waiting = self._for_slot.enter(Place(self._loop.time(), waits_for_day))
         self._serve(self._loop.time())
         return waiting
+
+    def turn_at_once(self, priority: Priority) -> Turn | None:
+        """Return the right to send one request now, if nobody stands in line and nothing is in the way."""
+        now = self._loop.time()
+        is_held = now < (self._held_until if priority is Priority.SUBMIT else self._paused_until)
+        if is_held or now < self._paused_until or self._for_submit or self._for_look:
+            return None
+        if priority is Priority.LOOK and not self.polls_count:
+            return Turn(None)
+        return self._spend() if self._may_spend(now) else None
 
     def queue_for_turn(self, priority: Priority) -> Waiting[Turn]:
         """Stand in line for the right to send one request."""
@@ -168,6 +231,7 @@ class Gate:
             self._held_until = now + (usual if told is None else told) + spread
         else:
             self._paused_until = max(self._paused_until, now + (told or _UNTOLD_PAUSE) + spread)
+            self._contested_until = now + PERIOD
         self._serve(now)
         return limit
 
@@ -202,8 +266,13 @@ class Gate:
     def _serve(self, now: float) -> None:
         """Grant what can be granted, and come back at the next moment at which more can."""
         self._serve_slots()
-        while now >= self._paused_until and self._window.free(now) and (line := self._next_line(now)):
-            line.grant(self._spend)
+        while now >= self._paused_until and (line := self._next_line(now)):
+            if line is self._for_look and not self.polls_count:
+                line.grant(lambda: Turn(None))
+            elif self._may_spend(now):
+                line.grant(self._spend)
+            else:
+                break
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -224,7 +293,13 @@ class Gate:
         self._day.reserve()
         return Lease(self, is_counted=True)
 
+    def _may_spend(self, now: float) -> bool:
+        """Whether the window has room; where others use the key, each answer is waited for, as it tells."""
+        is_felt = now >= self._contested_until or not self._window.in_flight or now >= self._spent_at + _FEEL
+        return is_felt and self._window.free(now) > 0
+
     def _spend(self) -> Turn:
+        self._spent_at = self._loop.time()
         self._window.spend()
         return Turn(self)
 
@@ -241,7 +316,11 @@ class Gate:
             wall = wall_time()
             moments.append(now + max(0.0, self._day.next_begins(wall) - wall))
         free = self._window.next_free(now)
-        if free is not None and self._for_look:
+        if free == now and not self._may_spend(now):
+            free = self._spent_at + _FEEL
+        if self._for_look and not self.polls_count:
+            moments.append(max(now, self._paused_until))
+        elif self._for_look and free is not None:
             moments.append(max(free, self._paused_until))
         if free is not None and self._for_submit:
             moments.append(max(free, self._paused_until, self._held_until))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from heapq import merge
+from itertools import islice, repeat
 from typing import Final
 
 PERIOD: Final = 60.0
@@ -19,27 +22,53 @@ class Window:
     waited for, never as a remaining time: rounding that just under its end would wait for ever.
     """
 
-    __slots__ = ("_limit", "_period", "_returns", "_sent")
+    __slots__ = ("_foreign", "_foreign_heard", "_foreign_since", "_limit", "_own", "_period", "_sent")
 
     def __init__(self, limit: int, period: float = PERIOD) -> None:
         self._limit = limit
         self._period = period
         self._sent = 0
-        self._returns: deque[float] = deque()
+        self._own: deque[float] = deque()
+        """When our own tokens come back; in order, as answers are."""
+        self._foreign = 0
+        """Places that somebody else's requests were last heard to take."""
+        self._foreign_since = 0.0
+        self._foreign_heard = 0.0
 
     def free(self, now: float) -> int:
         """Return how many requests may be sent at this moment."""
-        while self._returns and self._returns[0] <= now:
-            self._returns.popleft()
-        return max(0, self._limit - self._sent - len(self._returns))
+        while self._own and self._own[0] <= now:
+            self._own.popleft()
+        return max(0, self._limit - self._sent - len(self._own) - self._theirs(now))
+
+    def _theirs(self, now: float) -> int:
+        """Return how many places somebody else's requests take, if they go on as they did."""
+        silence = now - self._foreign_heard
+        if silence >= self._period:
+            self._foreign = 0
+        span = min(self._period, self._foreign_heard - self._foreign_since)
+        if not self._foreign or span <= 0:
+            return self._foreign
+        rate = self._foreign / span
+        return max(self._foreign, math.ceil(min(rate * self._period, self._foreign + rate * silence)))
 
     def next_free(self, now: float) -> float | None:
         """Return the moment from which a request may be sent, or None while that hangs on an answer."""
         if self.free(now):
             return now
         # So many must have come back until one more fits; those in flight have no moment yet.
-        needed = self._sent + len(self._returns) - self._limit
-        return self._returns[needed] if needed < len(self._returns) else None
+        count = self._theirs(now)
+        needed = self._sent + len(self._own) + count - self._limit
+        theirs = repeat(self._foreign_heard + self._period, count)
+        return next(islice(merge(self._own, theirs), needed, None), None)
+
+    def next_return(self, now: float) -> float:
+        """Return the moment at which the next token comes back; now if there is none to come."""
+        self.free(now)
+        moments = [self._own[0]] if self._own else []
+        if self._foreign:
+            moments.append(self._foreign_heard + self._period)
+        return min(moments, default=now)
 
     def spend(self) -> None:
         """Take a token: a request is sent now."""
@@ -48,9 +77,36 @@ class Window:
     def answered(self, now: float) -> None:
         """Note that a request was answered, or is known to be lost: its token is back a period from now."""
         self._sent -= 1
-        last = self._returns[-1] if self._returns else now
-        self._returns.append(max(last, now + self._period))
+        last = self._own[-1] if self._own else now
+        self._own.append(max(last, now + self._period))
 
     def unsent(self) -> None:
         """Give a token back at once: its request never left this machine."""
         self._sent -= 1
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are sent and not answered."""
+        return self._sent
+
+    def lower(self, remaining: int, now: float) -> bool:
+        """Believe the server that fewer requests are left than we thought: somebody else uses the key.
+
+        When theirs were sent is not known, and more of them are likely: their places are left to them for a
+        whole period from the last news of them. More than we thought is never believed.
+
+        Returns:
+            Whether that was news.
+        """
+        excess = self.free(now) - max(0, remaining)
+        if excess <= 0:
+            return False
+        theirs = self._theirs(now) + excess
+        if not self._foreign:
+            self._foreign_since = now
+        self._foreign, self._foreign_heard = theirs, now
+        return True
+
+    def narrow(self, limit: int) -> None:
+        """Keep to a lower limit from now on."""
+        self._limit = min(self._limit, limit)

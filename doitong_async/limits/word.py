@@ -48,11 +48,21 @@ def read_word(headers: Mapping[str, str], wall: float) -> Word:
     served = _http_date(headers.get("date"))
     now = wall if served is None else served
     return Word(
-        limit=_count(headers.get("x-ratelimit-limit")),
-        remaining=_count(headers.get("x-ratelimit-remaining")),
+        limit=limit_of(headers),
+        remaining=remaining_of(headers),
         reset_in=_seconds_until(headers.get("x-ratelimit-reset"), now),
         retry_after=_seconds_until(headers.get("retry-after"), now),
     )
+
+
+def remaining_of(headers: Mapping[str, str]) -> int | None:
+    """Return how many requests are left in the window, if the answer says so."""
+    return _count(headers.get("x-ratelimit-remaining"))
+
+
+def limit_of(headers: Mapping[str, str]) -> int | None:
+    """Return how many requests the window holds, if the answer says so."""
+    return _count(headers.get("x-ratelimit-limit"))
 
 
 def which_limit(code: str | None, message: str, word: Word, *, jobs_in_flight: bool) -> Limit:

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doitong_async.jobs.schedule import LONGEST_TICK, TICK, may_join, next_tick
+from doitong_async.jobs.schedule import TICK, Load, even_tick, may_join, next_tick, spacing_after, tick
 
 moments = st.integers(0, 10_000).map(lambda n: n / 8)
 
 
+def load(**changes: Any) -> Load:
+    """Return a busy moment on Pro, or what is told otherwise."""
+    usual: dict[str, Any] = {
+        "rate": 60,
+        "slots": 10,
+        "seconds": 6.0,
+        "waiting": 200,
+        "free": 0,
+        "next_free": 20.0,
+    }
+    return Load(**{**usual, **changes})
+
+
 def test_without_jobs_there_is_no_tick() -> None:
     """Nobody is asked about nothing."""
-    assert next_tick([], last=0.0, failures=0) is None
+    assert next_tick([], last=0.0, spacing=TICK) is None
 
 
 @pytest.mark.parametrize(
@@ -24,7 +39,7 @@ def test_the_earliest_wish_is_granted_but_not_too_soon(
     due: list[float], last: float, expected: float
 ) -> None:
     """One tick for all of them, two seconds apart."""
-    assert next_tick(due, last=last, failures=0) == expected
+    assert next_tick(due, last=last, spacing=TICK) == expected
 
 
 @pytest.mark.parametrize(
@@ -32,23 +47,75 @@ def test_the_earliest_wish_is_granted_but_not_too_soon(
 )
 def test_a_failing_service_is_asked_less_and_less(failures: int, seconds: float) -> None:
     """Twice as long after each failure but the first, up to half a minute, however long it lasts."""
-    assert next_tick([0.0], last=100.0, failures=failures) == 100.0 + seconds
+    assert spacing_after(failures) == seconds
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.lists(moments, min_size=1), moments, st.integers(0, 20))
+@given(st.lists(moments, min_size=1), moments, st.integers(2, 60))
 def test_a_tick_is_never_too_soon_and_never_later_than_it_must(
-    due: list[float], last: float, failures: int
+    due: list[float], last: float, spacing: int
 ) -> None:
-    """It depends on no order, and more failures never make it sooner."""
-    tick = next_tick(due, last=last, failures=failures)
-    assert tick is not None
-    assert tick >= max(min(due), last + TICK)
-    assert tick <= max(min(due), last + LONGEST_TICK)
-    assert tick == next_tick(reversed(due), last=last, failures=failures)
-    later = next_tick(due, last=last, failures=failures + 1)
-    assert later is not None
-    assert later >= tick
+    """It depends on no order of the jobs."""
+    moment = next_tick(due, last=last, spacing=spacing)
+    assert moment == max(min(due), last + spacing)
+    assert moment == next_tick(reversed(due), last=last, spacing=spacing)
+
+
+@pytest.mark.parametrize(
+    ("rate", "slots", "seconds", "expected"),
+    [(10, 1, 6.0, 12.0), (30, 3, 6.0, 6.0), (60, 10, 6.0, 10.18), (600, 100, 6.0, 8.25), (60, 10, 90.0, 2.0)],
+)
+def test_the_even_tick_uses_up_slots_and_requests_alike(
+    rate: int, slots: int, seconds: float, expected: float
+) -> None:
+    """As the design derives it; never under two seconds."""
+    every = even_tick(rate, slots, seconds)
+    assert every == pytest.approx(expected, abs=0.01)
+    if every > TICK:
+        assert slots / (seconds + every / 2) == pytest.approx(rate / 60 - 1 / every)
+
+
+def test_two_seconds_while_nothing_is_known_or_nobody_waits() -> None:
+    """Looks cost nobody anything then, as long as the minute has plenty of requests left."""
+    assert tick(load(seconds=None, free=60)) == TICK
+    assert tick(load(waiting=0, free=30)) == TICK
+    assert tick(load(waiting=0, free=29)) == TICK
+    assert tick(load(rate=10, slots=1, waiting=0, free=4)) == 6.0
+
+
+def test_looks_that_cost_nothing_are_never_spared() -> None:
+    """Where status requests do not count against the minute."""
+    assert tick(load(polls_count=False)) == TICK
+
+
+def test_a_long_queue_is_served_by_the_even_tick_a_short_one_by_the_quick() -> None:
+    """Requests spared are jobs begun, if there are so many to begin."""
+    assert tick(load(waiting=1000)) == pytest.approx(10.18, abs=0.01)
+    assert tick(load(waiting=5, free=40)) == TICK
+
+
+def test_jobs_that_take_many_requests_a_look_are_looked_at_less() -> None:
+    """A thousand jobs in flight take ten requests each time."""
+    few, many = (even_tick(600, 1000, 60.0, requests) for requests in (1, 10))
+    assert many > few
+
+
+@given(
+    st.builds(
+        Load,
+        rate=st.integers(1, 10_000),
+        slots=st.integers(1, 10_000),
+        seconds=st.none() | st.floats(0.0, 1e4),
+        waiting=st.integers(0, 10**6),
+        free=st.integers(0, 10_000),
+        next_free=st.floats(0, 60),
+        requests=st.integers(1, 100),
+        polls_count=st.booleans(),
+    )
+)
+def test_a_tick_is_two_seconds_or_longer_and_finite(any_load: Load) -> None:
+    """Whatever the plan, the queue and the jobs."""
+    assert TICK <= tick(any_load) < 10_000_000
 
 
 @pytest.mark.parametrize(("now", "joins"), [(10.0, False), (11.999, False), (12.0, True), (99.0, True)])

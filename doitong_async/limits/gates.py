@@ -1,0 +1,34 @@
+"""One gate a key: clients on one event loop that use the same key share what it allows."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import Final
+from weakref import WeakKeyDictionary
+
+from doitong_async.limits.gate import Gate
+from doitong_async.limits.plan import Plan
+
+_GATES: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Gate]]] = WeakKeyDictionary()
+
+
+def gate_of(
+    api_key: str, base_url: str, plan: Plan, *, polls_count: bool = True, day_starts_at: float = 0.0
+) -> Gate:
+    """Return the gate of this key on the running loop.
+
+    It is kept after its last client closed: the service has not forgotten that client's requests either. If
+    another client named another plan for the key, the narrower limits of both hold.
+    """
+    gates = _GATES.setdefault(asyncio.get_running_loop(), {})
+    # Of the key only a digest is kept.
+    name = hashlib.sha256(f"{base_url} {api_key}".encode()).hexdigest()
+    for idle in [each for each, gate in gates.items() if gate.is_idle and not gate.users]:
+        del gates[idle]
+    gate = gates.get(name)
+    if gate is None:
+        gate = gates[name] = Gate(plan, polls_count=polls_count, day_starts_at=day_starts_at)
+    elif gate.plan != plan:
+        gate.narrow(plan)
+    return gate
