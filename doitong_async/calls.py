@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +16,8 @@ from doitong_async.errors import (
     ServerError,
     SubmitOutcomeUnknownError,
 )
-from doitong_async.events import CallSent, Event, SubmitTried
+from doitong_async.events import CallSent, SubmitTried
+from doitong_async.hook import Hook
 from doitong_async.jobs.durations import JobKind
 from doitong_async.limits.entrance import Entrance
 from doitong_async.limits.gate import Priority
@@ -72,7 +73,7 @@ class Submits:
         *,
         max_tries: int,
         resend_unanswered: bool,
-        notify: Callable[[Event], None],
+        notify: Hook,
     ) -> None:
         self._transport = transport
         self._entrance = entrance
@@ -148,7 +149,8 @@ class Submits:
         return outcome
 
     async def _send(self, call: Submit) -> Generation | Refusal:
-        self._notify(CallSent(kind="submit", jobs=1))
+        if self._notify:
+            self._notify(CallSent(kind="submit", jobs=1))
         call.is_sending = True
         try:
             answer = await self._transport.send(
@@ -176,15 +178,16 @@ class Submits:
             call.in_doubt = call.in_doubt or refused.kind in DOUBTFUL
             call.was_silent = call.was_silent or refused.kind in SILENT
             _log.info("submit %s, try %d: %s", call.key, call.number, refused.message)
-        self._notify(
-            SubmitTried(
-                idempotency_key=call.key,
-                number=call.number,
-                job_id=outcome.id if isinstance(outcome, Generation) else None,
-                failure=refused.message if refused else None,
-                is_in_doubt=refused is not None and refused.kind in DOUBTFUL,
+        if self._notify:
+            self._notify(
+                SubmitTried(
+                    idempotency_key=call.key,
+                    number=call.number,
+                    job_id=outcome.id if isinstance(outcome, Generation) else None,
+                    failure=refused.message if refused else None,
+                    is_in_doubt=refused is not None and refused.kind in DOUBTFUL,
+                )
             )
-        )
 
     async def _obey(self, refusal: Refusal, options: Options) -> None:
         """Wait as a 429 says: the gate holds the next turn back, but the next day is for us to wait for."""

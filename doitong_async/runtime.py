@@ -15,6 +15,7 @@ from doitong_async.clock import wall_time
 from doitong_async.downloads import Downloads
 from doitong_async.errors import ConfigurationError, ServerError, SubmitOutcomeUnknownError
 from doitong_async.events import Event, SlotExpired
+from doitong_async.hook import Hook
 from doitong_async.jobs.durations import kind_of
 from doitong_async.jobs.inquiry import Inquiry
 from doitong_async.jobs.job import AsyncJob
@@ -46,7 +47,7 @@ class Runtime:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.settings = settings
-        self._on_event = on_event
+        self.notify = Hook(on_event)
         if session is not None and (not isinstance(session, aiohttp.ClientSession) or session.closed):
             raise ConfigurationError(
                 f"session is {session!r}; expected an aiohttp.ClientSession that is open."
@@ -88,7 +89,8 @@ class Runtime:
             resend_unanswered=settings.resend_unanswered,
             notify=self.notify,
         )
-        self._callers: set[asyncio.Future[None]] = set()
+        self._callers = 0
+        self._no_callers = asyncio.Event()
         self._under_way: set[asyncio.Task[AsyncJob]] = set()
         self._in_doubt: dict[str, tuple[Lease, asyncio.TimerHandle]] = {}
 
@@ -101,13 +103,16 @@ class Runtime:
         deadline = self.loop.time() + seconds
         while (left := deadline - self.loop.time()) > 0:
             jobs = [asyncio.ensure_future(self.job(watch).wait(timeout=left)) for watch in self.watcher]
-            waits: set[asyncio.Future[Any]] = {*jobs, *self._callers}
-            if not waits:
+            if not jobs and not self._callers:
                 return
+            self._no_callers.clear()
+            waits: list[asyncio.Future[Any]] = [*jobs]
+            if self._callers:
+                waits.append(asyncio.ensure_future(self._no_callers.wait()))
             await asyncio.wait(waits, timeout=left)
-            for wait in jobs:
+            for wait in waits:
                 wait.cancel()
-            await asyncio.gather(*jobs, return_exceptions=True)
+            await asyncio.gather(*waits, return_exceptions=True)
 
     async def close(self) -> None:
         """Read the answers of submits under way, wake whoever waits, and close what was opened."""
@@ -125,23 +130,13 @@ class Runtime:
         if self._owns_session:
             await self._session.close()
 
-    def notify(self, event: Event) -> None:
-        """Tell the user's callback; a broken one harms nothing but itself."""
-        if self._on_event is None:
-            return
-        try:
-            self._on_event(event)
-        except Exception:
-            _log.exception("on_event failed on %s", type(event).__name__)
-
     async def submit(self, request: GenerateRequest, *, idempotency_key: str, options: Options) -> AsyncJob:
         """Take a slot, submit, and watch the job that was made.
 
         A caller that leaves before anything was sent takes its request along. Once it is sent, the answer is
         read whatever becomes of the caller: it may be about a job that is paid for.
         """
-        caller = self.loop.create_future()
-        self._callers.add(caller)
+        self._callers += 1
         try:
             lease = self._lease_in_doubt(idempotency_key) or await self.entrance.slot(
                 timeout=options.slot_timeout, waits_for_day=options.wait_for_next_day
@@ -158,8 +153,9 @@ class Runtime:
                     task.cancel()
                 raise
         finally:
-            self._callers.discard(caller)
-            caller.cancel()
+            self._callers -= 1
+            if not self._callers:
+                self._no_callers.set()
 
     def take_up(self, ref: JobRef, options: Options) -> AsyncJob:
         """Watch a job of another process; it takes a slot without queueing."""

@@ -45,7 +45,8 @@ class Options:
             _check_seconds("slot_timeout", self.slot_timeout, least=0.0)
         for name in ("width", "height"):
             try:
-                checked_side(name, getattr(self, name))
+                if (side := getattr(self, name)) is not None:
+                    checked_side(name, side)
             except BadRequestError as error:
                 raise ConfigurationError(error.message) from None
         if not isinstance(self.provider, str) or not self.provider.strip():

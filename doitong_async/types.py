@@ -6,8 +6,7 @@ import json
 import operator
 import warnings
 from collections.abc import Mapping
-from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final
@@ -162,25 +161,30 @@ class GenerateRequest:
 
     def __post_init__(self) -> None:
         for name in ("width", "height"):
-            object.__setattr__(self, name, checked_side(name, getattr(self, name)))
+            if (side := getattr(self, name)) is not None:
+                object.__setattr__(self, name, checked_side(name, side))
         for name in ("provider", "version", "quality", "type"):
-            _check_word(name, getattr(self, name))
+            if (word := getattr(self, name)) is not None:
+                _check_word(name, word)
         for name in ("input", "options"):
-            object.__setattr__(self, name, _checked_json(name, getattr(self, name)))
+            if (more := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _checked_json(name, more))
         _check_prompt(self.prompt, self.input)
-        _check_said_once("input", self.input, {"text": self.prompt})
-        _check_said_once(
-            "options",
-            self.options,
-            {"width": self.width, "height": self.height, "version": self.version, "quality": self.quality},
-        )
-        _advise_on_version(self.provider, self.version)
+        if self.input is not None:
+            _check_said_once("input", self.input, {"text": self.prompt})
+        if self.options is not None:
+            short = {name: getattr(self, name) for name in ("width", "height", "version", "quality")}
+            _check_said_once("options", self.options, short)
+        if self.version is not None:
+            _advise_on_version(self.provider, self.version)
 
     def with_defaults(self, *, provider: str, width: int | None, height: int | None) -> GenerateRequest:
         """Return the request with what it leaves open filled in; a size only where a picture is made."""
-        if self.provider is None:
+        if self.provider is None and self.version is not None:
             _advise_on_version(provider, self.version)
-        filled = copy(self)
+        filled = object.__new__(GenerateRequest)
+        for field in _FIELDS:
+            object.__setattr__(filled, field, getattr(self, field))
         _fill(filled, "provider", provider)
         _fill(filled, "type", catalog.type_of(filled.provider or provider))
         if filled.type == MediaType.IMAGE:
@@ -196,28 +200,29 @@ def _fill(request: GenerateRequest, name: str, value: object) -> None:
         object.__setattr__(request, name, value)
 
 
-def as_request(prompt: str | GenerateRequest | None, **fields: Any) -> GenerateRequest:
+_FIELDS: Final = tuple(field.name for field in fields(GenerateRequest))
+
+
+def as_request(prompt: str | GenerateRequest | None, **more: Any) -> GenerateRequest:
     """Return what `generate` and `submit` were asked for: a prompt with fields, or a whole request.
 
     Raises:
         BadRequestError: if a whole request comes with further fields, or does not hold.
     """
     if not isinstance(prompt, GenerateRequest):
-        return GenerateRequest(prompt=prompt, **fields)
-    extra = sorted(name for name, value in fields.items() if value is not None)
+        return GenerateRequest(prompt=prompt, **more)
+    extra = sorted(name for name, value in more.items() if value is not None)
     if extra:
         raise BadRequestError(f"A GenerateRequest came with {', '.join(extra)} beside it; put them inside.")
     return prompt
 
 
-def checked_side(name: str, value: object) -> int | None:
-    """Return a width or height in pixels, or None for none.
+def checked_side(name: str, value: object) -> int:
+    """Return a width or height in pixels.
 
     Raises:
         BadRequestError: if it is no whole number of pixels that a picture could have.
     """
-    if value is None:
-        return None
     try:
         side = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]  # any object may come
     except TypeError:
@@ -228,13 +233,11 @@ def checked_side(name: str, value: object) -> int | None:
 
 
 def _check_word(name: str, value: object) -> None:
-    if value is not None and (not isinstance(value, str) or not value.strip()):
+    if not isinstance(value, str) or not value.strip():
         raise BadRequestError(f"{name} is {value!r}; expected a word, or nothing.")
 
 
-def _checked_json(name: str, value: object) -> dict[str, JsonValue] | None:
-    if value is None:
-        return None
+def _checked_json(name: str, value: object) -> dict[str, JsonValue]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise BadRequestError(f"{name} is a {value.__class__.__name__}; expected a mapping with string keys.")
     try:
@@ -257,15 +260,15 @@ def _check_prompt(prompt: object, more: Mapping[str, JsonValue] | None) -> None:
         raise BadRequestError(f"prompt cannot be sent as UTF-8: {error.reason} at {error.start}.") from None
 
 
-def _check_said_once(name: str, given: Mapping[str, JsonValue] | None, short: Mapping[str, object]) -> None:
-    twice = [key for key, value in short.items() if value is not None and given and key in given]
+def _check_said_once(name: str, given: Mapping[str, JsonValue], short: Mapping[str, object]) -> None:
+    twice = [key for key, value in short.items() if value is not None and key in given]
     if twice:
         raise BadRequestError(f"{', '.join(twice)} was given by name and in {name}; say it once.")
 
 
-def _advise_on_version(provider: str | None, version: str | None) -> None:
+def _advise_on_version(provider: str | None, version: str) -> None:
     known = catalog.PROVIDERS.get(provider or "")
-    owner = catalog.owner_of(version) if version else None
+    owner = catalog.owner_of(version)
     if known and owner and version not in known.versions:
         warnings.warn(
             f"version {version!r} is shown for {owner!r}, not for {provider!r}; it is sent as asked.",

@@ -16,6 +16,7 @@ import gql
 import pydantic
 import pytest
 from aiohttp import web
+from gql.client import AsyncClientSession
 from gql.transport.aiohttp import AIOHTTPTransport
 from gql.transport.exceptions import TransportConnectionFailed, TransportQueryError
 from graphql import ExecutionResult
@@ -79,6 +80,22 @@ async def test_gql_hands_data_and_extra_arguments_through_untouched() -> None:
     async with gql.Client(transport=Echo("http://127.0.0.1:9"), execute_timeout=None) as session:
         result = await session.execute(gql.GraphQLRequest("{ x }"), extra_args={"n": 1})
     assert result == {"marker": marker, "extra_args": {"n": 1}}
+
+
+@virtual
+async def test_gql_sends_by_a_method_that_a_session_of_our_own_replaces() -> None:
+    """`_execute` is where gql adds its timeout; a session without it is all that ours differs by."""
+    called: list[object] = []
+
+    class Own(AsyncClientSession):
+        async def _execute(self, request: Any, **kwargs: Any) -> Any:
+            called.append(request)
+            return ExecutionResult(data={"x": 1})
+
+    session = Own(gql.Client(transport=AIOHTTPTransport("http://127.0.0.1:9")))
+    request = gql.GraphQLRequest("{ x }")
+    assert await session.execute(request) == {"x": 1}
+    assert called == [request]
 
 
 @virtual

@@ -29,6 +29,7 @@ FLOORS = [
         "transport.refusal",
     ],
     [
+        "hook",
         "transport.wire",
         "transport.introspection",
         "transport.retry",

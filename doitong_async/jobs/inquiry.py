@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 from doitong_async.errors import ConfigurationError
-from doitong_async.events import CallSent, Event
+from doitong_async.events import CallSent
+from doitong_async.hook import Hook
 from doitong_async.limits.entrance import Entrance
 from doitong_async.limits.gate import Priority, Turn
 from doitong_async.transport import introspection, wire
@@ -70,7 +71,7 @@ class Inquiry:
         transport: GraphQLTransport,
         entrance: Entrance,
         operation: StatusOperation,
-        notify: Callable[[Event], None],
+        notify: Hook,
     ) -> None:
         self._transport = transport
         self._entrance = entrance

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
 from doitong_async.errors import ClientClosedError, ConfigurationError, JobNotFoundError
-from doitong_async.events import Event, JobFinished, SlotExpired, StatusSeen
+from doitong_async.events import JobFinished, SlotExpired, StatusSeen
+from doitong_async.hook import Hook
 from doitong_async.jobs import lifecycle, schedule
 from doitong_async.jobs.durations import Durations
 from doitong_async.jobs.inquiry import Inquiry, Report
@@ -32,7 +33,7 @@ MISSES: Final = 2
 class Watcher:
     """Looks at the jobs in flight until they end; must be started and closed on one running loop."""
 
-    def __init__(self, entrance: Entrance, inquiry: Inquiry, notify: Callable[[Event], None]) -> None:
+    def __init__(self, entrance: Entrance, inquiry: Inquiry, notify: Hook) -> None:
         self._loop = asyncio.get_running_loop()
         self._entrance = entrance
         self._inquiry = inquiry
@@ -65,7 +66,9 @@ class Watcher:
 
     def add(self, watch: Watch) -> None:
         """Begin to watch a job; one that is over already is never asked for."""
-        self._begin(watch)
+        if not watch.is_ended:
+            self._begin(watch)
+        self._known[watch.last.id] = watch
         if watch.submitted == watch.begun:
             # The status of a job that is taken up is assumed until the first look.
             self._tell_status(watch)
@@ -271,7 +274,7 @@ class Watcher:
             self._end(watch)
 
     def _begin(self, watch: Watch) -> None:
-        self._watches[watch.last.id] = self._known[watch.last.id] = watch
+        self._watches[watch.last.id] = watch
         watch.expiry = self._loop.call_at(watch.begun + watch.options.lease_age, self._expire, watch)
         self._changed.set()
 
@@ -293,14 +296,15 @@ class Watcher:
         self._let_go(watch)
         self._credits_of_ended += watch.last.credit_cost or 0.0
         watch.wake()
-        self._notify(
-            JobFinished(
-                job_id=watch.last.id,
-                status=watch.last.status,
-                seconds=self._loop.time() - watch.begun,
-                credit_cost=watch.last.credit_cost,
+        if self._notify:
+            self._notify(
+                JobFinished(
+                    job_id=watch.last.id,
+                    status=watch.last.status,
+                    seconds=self._loop.time() - watch.begun,
+                    credit_cost=watch.last.credit_cost,
+                )
             )
-        )
 
     def _expire(self, watch: Watch) -> None:
         """The greatest age of a slot: it is free, whatever becomes of the job."""
@@ -322,7 +326,8 @@ class Watcher:
 
     def _tell_status(self, watch: Watch) -> None:
         status = watch.last.status
-        self._notify(StatusSeen(job_id=watch.last.id, status=status))
+        if self._notify:
+            self._notify(StatusSeen(job_id=watch.last.id, status=status))
         if not status.is_known and status not in self._odd_words:
             self._odd_words.add(status)
             _log.warning(

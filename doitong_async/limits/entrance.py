@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 from doitong_async.errors import ClientClosedError, RateLimitError
-from doitong_async.events import Event, WaitBegan, WaitEnded
+from doitong_async.events import WaitBegan, WaitEnded
+from doitong_async.hook import Hook
 from doitong_async.limits.gate import Gate, Lease, Priority, Reason, Turn
 from doitong_async.limits.line import Returnable, Waiting
 from doitong_async.limits.word import limit_of
@@ -21,7 +22,7 @@ T = TypeVar("T", bound=Returnable)
 class Entrance:
     """What a client asks for slots and turns; other clients on the same key stand in the same lines."""
 
-    def __init__(self, gate: Gate, notify: Callable[[Event], None], *, plan_is_assumed: bool) -> None:
+    def __init__(self, gate: Gate, notify: Hook, *, plan_is_assumed: bool) -> None:
         self.gate = gate
         gate.users += 1
         self._plan_is_assumed = plan_is_assumed
@@ -42,8 +43,10 @@ class Entrance:
             ClientClosedError: if the client closes first.
         """
         self._check_open()
-        waiting = self.gate.queue_for_slot(waits_for_day=waits_for_day)
-        return await self._bounded(waiting, None, timeout)
+        at_once = self.gate.free_slot()
+        return at_once or await self._bounded(
+            self.gate.queue_for_slot(waits_for_day=waits_for_day), None, timeout
+        )
 
     async def turn(self, priority: Priority, *, timeout: float | None = None) -> Turn:
         """Wait until one request may be sent, at most `timeout` seconds (None: as long as it takes).
@@ -80,9 +83,10 @@ class Entrance:
     def heed(self, headers: Mapping[str, str]) -> None:
         """Take in what the headers of an answer say of the limits."""
         self.gate.heed(headers)
-        limit = limit_of(headers) or 0
-        plan = self.gate.plan
-        if self._plan_is_assumed and limit > plan.requests_per_minute:
+        if not self._plan_is_assumed:
+            return
+        limit, plan = limit_of(headers) or 0, self.gate.plan
+        if limit > plan.requests_per_minute:
             self._plan_is_assumed = False
             _log.warning(
                 "No plan was given, so the limits of %r are kept; the service allows %d requests a minute. "

@@ -170,6 +170,11 @@ class Gate:
         if remaining is not None and self._window.lower(remaining, now):
             self._contested_until = now + PERIOD
 
+    def free_slot(self) -> Lease | None:
+        """Take a slot now, if nobody stands in line and there is one."""
+        is_full = self._for_slot or self._slots_taken >= self.plan.concurrent_jobs
+        return None if is_full or self._day.is_over(wall_time()) else self._lease()
+
     def queue_for_slot(self, *, waits_for_day: bool) -> Waiting[Lease]:
         """Stand in line for a slot."""
         waiting = self._for_slot.enter(Place(self._loop.time(), waits_for_day))
@@ -265,6 +270,8 @@ class Gate:
 
     def _serve(self, now: float) -> None:
         """Grant what can be granted, and come back at the next moment at which more can."""
+        if self._timer is None and not (self._for_slot or self._for_submit or self._for_look):
+            return
         self._serve_slots()
         while now >= self._paused_until and (line := self._next_line(now)):
             if line is self._for_look and not self.polls_count:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import aiohttp
 from gql import Client, GraphQLRequest
+from gql.client import AsyncClientSession
 from gql.transport.aiohttp import AIOHTTPTransport
 from graphql import DocumentNode, ExecutionResult
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from doitong_async.transport.refusal import Kind, Refusal
 from doitong_async.transport.wire import KEPT_HEADERS, Answer
@@ -28,12 +30,12 @@ class _Text(GraphQLRequest):
     """A request whose text is sent as it was written: printing a parsed one again is most of gql's cost."""
 
     def __init__(self, text: str, variables: Mapping[str, object]) -> None:
-        super().__init__(_NO_DOCUMENT, variable_values=dict(variables))
-        self._text = text
+        super().__init__(_NO_DOCUMENT)
+        self._whole = {"query": text, "variables": variables}
 
     @property
     def payload(self) -> dict[str, Any]:
-        return {"query": self._text, "variables": self.variable_values}
+        return self._whole
 
 
 class _Keeping(AIOHTTPTransport):
@@ -62,8 +64,9 @@ class _Keeping(AIOHTTPTransport):
         extra_args: dict[str, Any] | None = None,
         upload_files: bool = False,
     ) -> ExecutionResult:
+        body = to_json(request.payload)
         async with self._shared.post(
-            self.url, json=request.payload, allow_redirects=False, raise_for_status=False, **extra_args or {}
+            self.url, data=body, allow_redirects=False, raise_for_status=False, **extra_args or {}
         ) as response:
             raw = await _read(response)
             return ExecutionResult(data={"answer": self._answer(response, raw)})
@@ -92,6 +95,11 @@ def _parsed(raw: bytes, text: str) -> object:
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
+    if (
+        "Content-Encoding" not in response.headers
+        and (response.content_length or MOST_BYTES + 1) <= MOST_BYTES
+    ):
+        return await response.read()
     chunks, size = [], 0
     async for chunk in response.content.iter_any():
         size += len(chunk)
@@ -99,6 +107,21 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
             raise aiohttp.ClientPayloadError(f"more than {MOST_BYTES:,} bytes")
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+class _Session(AsyncClientSession):
+    """gql's session without its timeout, which costs as much as all the rest of it even where it is off."""
+
+    async def _execute(
+        self,
+        request: GraphQLRequest,
+        *,
+        serialize_variables: bool | None = None,
+        parse_result: bool | None = None,
+        **kwargs: Any,
+    ) -> ExecutionResult:
+        result: ExecutionResult = await self.transport.execute(request, **kwargs)
+        return result
 
 
 class GraphQLTransport:
@@ -115,18 +138,22 @@ class GraphQLTransport:
     def __init__(
         self, *, base_url: str, api_key: str, session: aiohttp.ClientSession, ssl: Any, user_agent: str
     ) -> None:
-        self._headers = {"Authorization": f"Bearer {api_key}", "User-Agent": user_agent}
+        self._headers = {
+            "Authorization": f"Bearer {api_key}",
+            "Content-Type": "application/json",
+            "User-Agent": user_agent,
+        }
         self._ssl = ssl
         self._keeping = _Keeping(f"{base_url}/graphql", session, _Redactor(api_key))
-        self._client = Client(transport=self._keeping, execute_timeout=None)
+        self._session = _Session(Client(transport=self._keeping))
 
     async def open(self) -> None:
         """Make it ready to send."""
-        self._session = await self._client.connect_async()  # type: ignore[no-untyped-call]  # gql's own gap
+        await self._session.connect()  # type: ignore[no-untyped-call]  # gql's own gap
 
     async def close(self) -> None:
         """End the gql session; the connections are the owner's to close."""
-        await self._client.close_async()  # type: ignore[no-untyped-call]  # gql's own gap
+        await self._session.close()  # type: ignore[no-untyped-call]  # gql's own gap
 
     async def send(
         self,
@@ -150,9 +177,7 @@ class GraphQLTransport:
         headers = self._headers
         if idempotency_key is not None:
             headers = {**headers, "Idempotency-Key": idempotency_key}
-        # A connection that is not made by half of the time was surely not used to send anything.
-        limits = aiohttp.ClientTimeout(total=timeout, connect=timeout / 2)
-        extra = {"headers": headers, "timeout": limits, "ssl": self._ssl}
+        extra = {"headers": headers, "timeout": _limits(timeout), "ssl": self._ssl}
         try:
             result = await self._session.execute(_Text(document, variables), extra_args=extra)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RuntimeError) as error:
@@ -160,6 +185,12 @@ class GraphQLTransport:
             return _failure(error)
         answer: Answer = result["answer"]
         return answer
+
+
+@lru_cache(maxsize=64)
+def _limits(timeout: float) -> aiohttp.ClientTimeout:
+    # A connection that is not made by half of the time was surely not used to send anything.
+    return aiohttp.ClientTimeout(total=timeout, connect=timeout / 2)
 
 
 _NOT_SENT: Final = (
@@ -201,7 +232,7 @@ class _Redactor:
 
     def text(self, text: str) -> str:
         """Return a text without the key."""
-        if self._key is None:
+        if self._key is None or (self._key not in text and self._escaped not in text):
             return text
         return text.replace(self._key, "***").replace(self._escaped, "***")
 

@@ -9,6 +9,7 @@ import pytest
 
 from doitong_async import ClientClosedError, DailyLimitError, Plan, RateLimitError
 from doitong_async.events import Event, WaitBegan, WaitEnded
+from doitong_async.hook import Hook
 from doitong_async.limits.entrance import Entrance
 from doitong_async.limits.gate import Gate, Priority, Turn
 from doitong_async.transport.refusal import Kind, Refusal
@@ -19,7 +20,7 @@ NARROW = Plan.enterprise(requests_per_minute=2, concurrent_jobs=1)
 
 def open_door(plan: Plan) -> Entrance:
     """Return a client's way through a gate of its own."""
-    return Entrance(Gate(plan), lambda event: None, plan_is_assumed=False)
+    return Entrance(Gate(plan), Hook(None), plan_is_assumed=False)
 
 
 def too_many(message: str, **headers: str) -> Refusal:
@@ -248,7 +249,7 @@ async def test_a_429_of_the_day_ends_it_until_the_moment_that_was_told() -> None
 async def test_waits_can_be_asked_about_and_are_events() -> None:
     """What a caller waits for, from when to when."""
     events: list[Event] = []
-    door = Entrance(Gate(NARROW), events.append, plan_is_assumed=False)
+    door = Entrance(Gate(NARROW), Hook(events.append), plan_is_assumed=False)
     lease = await door.slot()
     for _ in range(2):
         (await door.turn(Priority.LOOK)).answered()

@@ -97,10 +97,12 @@ async def test_a_request_is_what_the_documentation_shows() -> None:
         odd.answer("{}")
         await send(transport)
         ((call,),) = odd.requests.values()
-    assert call.kwargs["json"] == {"query": "query { x }", "variables": {"n": 1}}
+    assert json.loads(call.kwargs["data"]) == {"query": "query { x }", "variables": {"n": 1}}
     assert call.kwargs["headers"]["Authorization"] == f"Bearer {KEY}"
     assert call.kwargs["headers"]["Idempotency-Key"] == "i-1"
+    assert call.kwargs["headers"]["Content-Type"] == "application/json"
     assert call.kwargs["allow_redirects"] is False
+    assert call.kwargs["timeout"] == aiohttp.ClientTimeout(total=5, connect=2.5)
 
 
 @virtual
