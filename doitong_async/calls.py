@@ -38,6 +38,7 @@ _log: Final = logging.getLogger("doitong_async")
 class Submit:
     """One submit over all its tries.
 
+    `waits_until` is the moment of the loop's clock until which the plan may hold it up (None: for ever).
     `number` counts tries, `tries` those that were no 429. `in_doubt` is whether a job may have been made,
     `was_silent` whether a try brought nothing that could be understood, `is_sending` whether one is under
     way, `is_abandoned` whether the caller is gone.
@@ -47,6 +48,7 @@ class Submit:
     key: str
     options: Options
     kind: JobKind = ""
+    waits_until: float | None = None
     number: int = 0
     tries: int = 0
     in_doubt: bool = False
@@ -130,7 +132,9 @@ class Submits:
 
     async def _try(self, call: Submit) -> Generation | Refusal:
         """Send once, when it is its turn, and tell what came of it."""
-        turn = await self._entrance.turn(Priority.SUBMIT, timeout=call.options.slot_timeout)
+        now = asyncio.get_running_loop().time()
+        left = None if call.waits_until is None else max(0.0, call.waits_until - now)
+        turn = await self._entrance.turn(Priority.SUBMIT, timeout=left)
         try:
             outcome = await self._send(call)
             if isinstance(outcome, Refusal) and outcome.kind is Kind.NOT_SENT:

@@ -32,6 +32,9 @@ from doitong_async.types import GenerateRequest, Generation, JobStatus
 
 _log: Final = logging.getLogger("doitong_async")
 
+IN_DOUBT_FOR: Final = 120.0
+"""Seconds for which a job that may have been made keeps a slot: our choice, as an outage must not block a
+plan for as long as a job that is known to run."""
 SUBMITS_END_WITHIN: Final = 10.0
 """Seconds that closing waits for the answers of submits that are under way: our choice."""
 
@@ -137,11 +140,15 @@ class Runtime:
         read whatever becomes of the caller: it may be about a job that is paid for.
         """
         self._callers += 1
+        bound = options.slot_timeout
+        waits_until = None if bound is None else self.loop.time() + bound
         try:
             lease = self._lease_in_doubt(idempotency_key) or await self.entrance.slot(
                 timeout=options.slot_timeout, waits_for_day=options.wait_for_next_day
             )
-            call = Submit(wire.submit_variables(request), idempotency_key, options, kind_of(request))
+            call = Submit(
+                wire.submit_variables(request), idempotency_key, options, kind_of(request), waits_until
+            )
             task = self.loop.create_task(self._submit(call, lease), name="doitong submit")
             self._under_way.add(task)
             task.add_done_callback(partial(self._submit_is_over, call, lease))
@@ -205,8 +212,8 @@ class Runtime:
     def _submit_is_over(self, call: Submit, lease: Lease, task: asyncio.Task[AsyncJob]) -> None:
         self._under_way.discard(task)
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, SubmitOutcomeUnknownError):
-            self._hold_in_doubt(call.key, lease, call.options.lease_age)
+        if isinstance(error, SubmitOutcomeUnknownError | ServerError):
+            self._hold_in_doubt(call.key, lease, min(call.options.lease_age, IN_DOUBT_FOR))
         elif error is not None or task.cancelled():
             lease.release()
         if not call.is_abandoned:
@@ -219,7 +226,7 @@ class Runtime:
             _log.warning("job %s, whose caller was cancelled, goes on: token %s", job.id, job.token)
 
     def _hold_in_doubt(self, key: str, lease: Lease, age: float) -> None:
-        """Keep the slot of a job that may have been made, as long as a job that never ends keeps its own."""
+        """Keep the slot of a job that may have been made for as long as most jobs would take."""
         if key in self._in_doubt:
             # Twice under one key is one job at most.
             lease.release()

@@ -169,12 +169,13 @@ async def test_a_429_is_no_try_and_fails_no_job() -> None:
         assert all(5 <= later - earlier <= 6.1 for earlier, later in pairwise(moments))
 
 
+@pytest.mark.parametrize("retry_after", ["60", "3"])
 @virtual
-async def test_the_wait_on_429s_can_be_bounded() -> None:
+async def test_the_wait_on_429s_can_be_bounded(retry_after: str) -> None:
     """With `slot_timeout` it ends in an error that says what was waited for; no job was made."""
-    told = http("429 Too Many Requests", Retry_After="60")
+    told = http("429 Too Many Requests", Retry_After=retry_after)
     async with plain(slot_timeout=10.0) as (doitong, server):
-        server.script = odd(*[told] * 8)
+        server.script = odd(*[told] * 80)
         with pytest.raises(RateLimitError) as caught:
             await doitong.generate("a fox")
         assert caught.value.limit == "server"
@@ -307,3 +308,15 @@ async def test_a_prompt_that_speaks_of_rate_limits_is_no_rate_limit() -> None:
         with pytest.raises(BadRequestError):
             await doitong.generate("a rate limit sign")
         assert len(submits(server)) == 1
+
+
+@virtual
+async def test_a_service_that_failed_may_have_made_a_job_that_still_takes_its_slot() -> None:
+    """Three 5xx, one of them after the job was made: no second job runs on a plan of one meanwhile."""
+    faults = ["submit 1: 500 handled=yes", "submit 2-3: 500"]
+    async with boxed(Plan.FREE, box={"durations": 60.0, "faults": faults}) as (doitong, emulator):
+        with pytest.raises(ServerError):
+            await doitong.submit("a fox")
+        await doitong.submit("a hare")
+        assert now() >= 120.0
+        assert emulator.world.most_at_once == 1

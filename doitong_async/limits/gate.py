@@ -285,8 +285,11 @@ class Gate:
             self._timer = None
         moment = self._next_moment(now)
         if moment is not None:
-            # The moment itself is handed on: a timer may fire a rounding error before it.
-            self._timer = self._loop.call_at(moment, self._serve, moment)
+            self._timer = self._loop.call_at(moment, self._serve_later)
+
+    def _serve_later(self) -> None:
+        # A timer may fire a nanosecond early; then there is nothing to grant yet, and it is set again.
+        self._serve(self._loop.time())
 
     def _serve_slots(self) -> None:
         while self._for_slot and self._slots_taken < self.plan.concurrent_jobs:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
+from urllib.parse import unquote
 
 import aiohttp
 from gql import Client, GraphQLRequest
@@ -220,6 +223,9 @@ def _failure(error: Exception) -> Refusal:
     )
 
 
+_JSON_ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
+
+
 class _Redactor:
     """Takes the key out of what the service sends, should it echo it.
 
@@ -231,17 +237,25 @@ class _Redactor:
         self._escaped = key.replace("/", "\\/")
 
     def text(self, text: str) -> str:
-        """Return a text without the key."""
-        if self._key is None or (self._key not in text and self._escaped not in text):
+        """Return a text without the key; one that spells it in other letters is withheld whole."""
+        if self._key is None:
             return text
-        return text.replace(self._key, "***").replace(self._escaped, "***")
+        if self._key in text or self._escaped in text:
+            text = text.replace(self._key, "***").replace(self._escaped, "***")
+        return "(withheld: it spells the API key)" if self._is_spelled_in(text) else text
 
     def body(self, body: object, text: str) -> object:
         """Return a parsed body without the key; `text` is what it was parsed from."""
-        # Escapes may spell it in ways that no search of the text finds.
-        if self._key is None or (self._key not in text and "\\" not in text):
+        if self._key is None or not (self._key in text or self._is_spelled_in(text)):
             return body
         return self._walked(body)
+
+    def _is_spelled_in(self, text: str) -> bool:
+        """Whether the text has the key in JSON's, HTML's or a URL's escapes."""
+        if self._key is None or not any(mark in text for mark in ("\\", "&", "%")):
+            return False
+        plain = _JSON_ESCAPE.sub(lambda match: chr(int(match[1], 16)), text).replace("\\/", "/")
+        return any(self._key in spelled for spelled in (plain, html.unescape(plain), unquote(plain)))
 
     def _walked(self, value: object) -> object:
         if isinstance(value, str):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from doitong_async import ClientClosedError, DailyLimitError, Plan, RateLimitError
 from doitong_async.events import Event, WaitBegan, WaitEnded
@@ -279,3 +282,62 @@ async def test_closing_sends_everybody_away() -> None:
     assert [type(error) for error in errors] == [ClientClosedError] * 3
     with pytest.raises(ClientClosedError):
         await door.slot()
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request of a scene: when its caller comes, how long the answer takes, and what it says."""
+
+    comes: float
+    takes: float
+    counted: float
+    remaining: int | None
+    is_refused: bool
+    is_look: bool
+    is_sent: bool
+
+
+requests = st.builds(
+    Request,
+    comes=st.integers(0, 400).map(lambda half: half / 2),
+    takes=st.sampled_from([0.0, 0.25, 3.0, 30.0]),
+    counted=st.sampled_from([0.0, 0.5, 1.0]),
+    remaining=st.none() | st.integers(0, 12),
+    is_refused=st.sampled_from([False] * 6 + [True]),
+    is_look=st.booleans(),
+    is_sent=st.sampled_from([True] * 5 + [False]),
+)
+
+
+async def ask(door: Entrance, request: Request, counted: list[float]) -> None:
+    """Send one request: the server counts it somewhere between its sending and its answer."""
+    await asyncio.sleep(request.comes)
+    turn = await door.turn(Priority.LOOK if request.is_look else Priority.SUBMIT)
+    if not request.is_sent:
+        turn.unsent()
+        return
+    counted.append(now() + request.takes * request.counted)
+    await asyncio.sleep(request.takes)
+    if request.remaining is not None:
+        door.heed({"x-ratelimit-remaining": str(request.remaining)})
+    if request.is_refused:
+        door.gate.refused(too_many("per minute", **{"x-ratelimit-reset": "7"}))
+    turn.answered()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 8), st.lists(requests, max_size=40))
+def test_the_servers_window_never_holds_more_and_nobody_waits_for_ever(
+    rate: int, scene: list[Request]
+) -> None:
+    """For any requests, answers, headers and refusals, wherever the server counts them."""
+
+    async def play() -> None:
+        door = open_door(Plan.enterprise(requests_per_minute=rate, concurrent_jobs=1))
+        counted: list[float] = []
+        async with asyncio.timeout(60.0 * 4 * (len(scene) + 10)):
+            await asyncio.gather(*(ask(door, request, counted) for request in scene))
+        counted.sort()
+        assert all(later - earlier >= 60.0 for earlier, later in zip(counted, counted[rate:], strict=False))
+
+    virtual(play)()

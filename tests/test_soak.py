@@ -1,0 +1,352 @@
+"""Soak in virtual time: an hour on Pro at full load with faults of every kind; it ends as it began."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import logging
+import random
+import sys
+import types
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Final, get_args
+
+import aiohttp
+import pytest
+
+from doitong_async import AsyncDoitong, AsyncJob, DoitongError, Plan, Result
+from doitong_async.emulator import Emulator, Job, Seen, parse_fault
+from doitong_async.emulator.faults import What
+from doitong_async.jobs.watch import Watch
+from doitong_async.limits.gate import Lease, Turn
+from tests.virtual import boxed, now, virtual
+
+HALF: Final = 1800.0
+"""Seconds of full load; then all is let end and counted, and the same again."""
+CALLERS: Final = 25
+"""At the same time: two and a half for each slot, so that somebody always waits."""
+LEASE_AGE: Final = 60.0
+IDLE_CONNECTIONS: Final = 30
+"""What the pool may grow by: a task, a future and a timer of the server's each, for 10 connections."""
+FAULTS: Final = [
+    "submit: 429-minute retry-after=3 p=0.01 seed=1",
+    "submit: 429-minute p=0.003 seed=2",
+    "submit: 429-concurrency retry-after=2 p=0.01 seed=3",
+    "submit: 429-concurrency p=0.005 seed=4",
+    "submit: 500 p=0.02 seed=5",
+    "submit: 500 handled=yes p=0.02 seed=6",
+    "submit: 502 p=0.02 seed=7",
+    "submit: 502 handled=yes p=0.02 seed=8",
+    "submit: 401 p=0.002 seed=9",
+    "submit: cut-before p=0.02 seed=10",
+    "submit: cut-after p=0.02 seed=11",
+    "submit: null p=0.01 seed=12",
+    "submit: null handled=yes p=0.01 seed=13",
+    "submit: partial p=0.02 seed=14",
+    "submit: null-alias p=0.01 seed=15",
+    "submit: latency 4 p=0.03 seed=16",
+    "submit: latency 30 p=0.01 seed=17",
+    "poll: 429-minute retry-after=2 p=0.01 seed=20",
+    "poll: 500 p=0.02 seed=21",
+    "poll: 502 p=0.02 seed=22",
+    "poll: 401 p=0.001 seed=23",
+    "poll: cut-before p=0.02 seed=24",
+    "poll: cut-after p=0.02 seed=25",
+    "poll: null p=0.02 seed=26",
+    "poll: partial p=0.03 seed=27",
+    "poll: null-alias p=0.03 seed=28",
+    "poll: latency 3 p=0.03 seed=29",
+    "poll: latency 30 p=0.01 seed=30",
+    "any: cut-before p=0.002 seed=31",
+    "any: latency 1 p=0.01 seed=32",
+    "output: latency 5 p=0.05 seed=40",
+    "output: 500 p=0.1 seed=41",
+    "output: 502 p=0.05 seed=42",
+    "output: cut-before p=0.1 seed=43",
+    "output: truncated p=0.1 seed=44",
+    "output: slow 4 p=0.05 seed=45",
+    "output: oversized 2000000 p=0.03 seed=46",
+    "output: redirect p=0.05 seed=47",
+    "output: html p=0.03 seed=48",
+    "output: empty p=0.05 seed=49",
+    "job: stuck p=0.005 seed=50 times=3",
+    "job: fail p=0.03 seed=51",
+    "job: fail charged=no p=0.02 seed=52",
+    "job: odd-status dreaming seconds=5 p=0.03 seed=53",
+    "job: late 5 p=0.05 seed=54",
+]
+
+
+@dataclass
+class Told:
+    """What the callers were told: by result, by error, or through the log where they left before."""
+
+    began: int = 0
+    ended: Counter[str] = field(default_factory=Counter)
+    fetched: Counter[str] = field(default_factory=Counter)
+    ids: set[str] = field(default_factory=set)
+    keys: set[str] = field(default_factory=set)
+
+    def result(self, result: Result) -> None:
+        """Note a success."""
+        self.ended["Result"] += 1
+        self.ids.add(result.id)
+
+    def error(self, error: Exception) -> None:
+        """Note an error, and the job or the key that it names."""
+        self.ended[type(error).__name__] += 1
+        if isinstance(error, DoitongError):
+            self.ids |= {error.job_id} - {None}  # type: ignore[arg-type]  # mypy keeps the None
+            self.keys |= {error.idempotency_key} - {None}  # type: ignore[arg-type]
+
+
+async def one_call(doitong: AsyncDoitong, number: int, told: Told) -> None:
+    """Generate one picture: most callers wait, some leave early, some fetch what was made."""
+    told.began += 1
+    patience = random.uniform(0.2, 15.0) if number % 11 == 0 else None
+    client = doitong.with_options(timeout=4.0) if number % 13 == 0 else doitong
+    try:
+        async with asyncio.timeout(patience):
+            result = await client.generate(f"fox {number}", width=8, height=8)
+            told.result(result)
+    except (DoitongError, TimeoutError) as error:
+        told.error(error)
+        return
+    if number % 8 == 0:
+        await fetch(result, told)
+
+
+async def fetch(result: Result, told: Told) -> None:
+    """Read the output; an error of it is no error of the job."""
+    try:
+        told.fetched["bytes" if await result.read() else "nothing"] += 1
+    except DoitongError as error:
+        told.fetched[type(error).__name__] += 1
+
+
+async def supply(doitong: AsyncDoitong, numbers: Iterator[int], until: float, told: Told) -> None:
+    """Call one after the other until the time is over."""
+    while now() < until:
+        await one_call(doitong, next(numbers), told)
+
+
+async def full_load(doitong: AsyncDoitong, numbers: Iterator[int], told: Told, seconds: float) -> None:
+    """Keep every slot busy for so long, then let all end: slots of stuck jobs, too."""
+    until = now() + seconds
+    async with asyncio.TaskGroup() as group:
+        for _ in range(CALLERS):
+            group.create_task(supply(doitong, numbers, until, told))
+    await asyncio.sleep(2 * LEASE_AGE + 1)
+
+
+@dataclass(frozen=True)
+class Census:
+    """What there is of the client at a quiet moment."""
+
+    alive: Counter[str]
+    slots_taken: int
+    bytes_held: int
+
+
+LIVES: Final = (Watch, Turn, Lease, AsyncJob, asyncio.Future, asyncio.Task, asyncio.TimerHandle)
+# What leads out of the client: into the loop, the interpreter, the test; and aiohttp's pool, which keeps as
+# many idle connections as ever were in use at once, and ages them by the real clock, not by the loop's.
+_OUTSIDE: Final = (
+    aiohttp.BaseConnector,
+    asyncio.AbstractEventLoop,
+    types.ModuleType,
+    types.FunctionType,
+    type,
+    contextvars.Context,
+    logging.Logger,
+)
+
+
+def census(doitong: AsyncDoitong) -> Census:
+    """Count what lives, and the bytes of all that the open client leads to."""
+    gc.collect()
+    alive = Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, LIVES))
+    runtime = doitong._running()
+    return Census(alive, runtime.gate.slots_taken, bytes_reachable(runtime))
+
+
+def bytes_reachable(start: object) -> int:
+    """Sum the sizes of everything that can be come to from here."""
+    seen = {id(start)}
+    queue, size = deque([start]), 0
+    while queue:
+        thing = queue.popleft()
+        size += sys.getsizeof(thing)
+        for other in gc.get_referents(thing):
+            if id(other) not in seen and not isinstance(other, _OUTSIDE):
+                seen.add(id(other))
+                queue.append(other)
+    return size
+
+
+def most_in_a_minute(requests: list[Seen]) -> int:
+    """Return the greatest number of requests that came within any 60 seconds.
+
+    Those that a fault refused at the gate took no place; one that the server refused by its own count would
+    be one too many. A loop may fire a timer a clock's resolution (1 ns) early, which no network shows.
+    """
+    window: deque[float] = deque()
+    most = 0
+    for request in requests:
+        if is_refused_by_a_fault(request):
+            continue
+        while window and window[0] + 60.0 <= request.at + 1e-6:
+            window.popleft()
+        window.append(request.at)
+        most = max(most, len(window))
+    return most
+
+
+def most_at_once(jobs: list[Job]) -> int:
+    """Return the greatest number of jobs that ran at once; a stuck one counts until its slot grew old."""
+    changes = [(job.created_at, 1) for job in jobs]
+    changes += [(min(job.ends_at, job.created_at + LEASE_AGE), -1) for job in jobs]
+    running = most = 0
+    # Who ends in the very moment in which another begins has left its place.
+    for _, change in sorted(changes):
+        running += change
+        most = max(most, running)
+    return most
+
+
+def to_api(emulator: Emulator) -> list[Seen]:
+    """Return the requests that count against the plan."""
+    return [request for request in emulator.world.seen if request.kind != "output"]
+
+
+def is_refused_by_a_fault(request: Seen) -> bool:
+    """Whether it was refused at the gate, on purpose."""
+    return request.http_status == 401 or (
+        request.http_status == 429 and "429-minute" in (request.fault or "")
+    )
+
+
+@dataclass(frozen=True)
+class Soak:
+    """What was counted in one hour, and after it."""
+
+    told: Told
+    jobs: list[Job]
+    requests: list[Seen]
+    faults_hit: set[str]
+    halves: list[Census]
+    log: str
+
+    @property
+    def story(self) -> list[tuple[float, str, int]]:
+        """What the server saw, to compare two runs by."""
+        return [(seen.at, seen.kind, seen.http_status) for seen in self.requests]
+
+    def knows(self, job: Job) -> bool:
+        """Whether somebody was told of a job, by its id or by its idempotency key."""
+        key = job.idempotency_key or ""
+        return job.id in self.told.ids or key in self.told.keys or job.id in self.log or key in self.log
+
+
+async def soak(seed: int, caplog: pytest.LogCaptureFixture, half: float = HALF) -> Soak:
+    """Run it: two halves, with a quiet moment after each."""
+    random.seed(seed)
+    caplog.clear()
+    caplog.set_level(logging.WARNING)
+    told, numbers = Told(), count(1)
+    options: dict[str, Any] = {"timeout": LEASE_AGE, "lease_age": LEASE_AGE, "request_timeout": 10.0}
+    # Nobody waits so long while no slot is lost; if slots are, it fails instead of hanging.
+    options["slot_timeout"] = 5 * LEASE_AGE
+    # The server queues what is too much instead of refusing it: so it can be counted there.
+    box = {"credits": 10**9, "faults": FAULTS, "over_concurrency": "queue", "seed": seed}
+    halves = []
+    async with boxed(Plan.PRO, box=box, max_download_bytes=1_000_000, **options) as (doitong, emulator):
+        for _ in range(2):
+            await full_load(doitong, numbers, told, half)
+            halves.append(census(doitong))
+    return Soak(
+        told=told,
+        jobs=list(emulator.world.jobs.values()),
+        requests=to_api(emulator),
+        faults_hit=hits(emulator),
+        halves=halves,
+        log=caplog.text,
+    )
+
+
+def hits(emulator: Emulator) -> set[str]:
+    """Return the faults that hit anything."""
+    return {fault for seen in emulator.world.seen for fault in (seen.fault or "").split("; ") if fault}
+
+
+def assert_plan_was_kept(ran: Soak) -> None:
+    """Never more requests or jobs than the plan allows, as the server counts; and it was used well."""
+    assert most_in_a_minute(ran.requests) == 60
+    assert most_at_once(ran.jobs) == 10
+
+
+def assert_nobody_was_left_in_the_dark(ran: Soak) -> None:
+    """Every caller was told something, and every job that was charged is known to somebody."""
+    assert ran.told.ended.total() == ran.told.began
+    assert [job for job in ran.jobs if job.charged and not ran.knows(job)] == []
+
+
+def assert_nothing_was_paid_twice(ran: Soak) -> None:
+    """One job for a caller at most, and one for a key."""
+    assert max(Counter(job.prompt for job in ran.jobs).values()) == 1
+    assert max(Counter(job.idempotency_key for job in ran.jobs).values()) == 1
+
+
+def assert_it_ended_as_it_began(halves: list[Census]) -> None:
+    """What lives after the second half lived after the first; a constant is left to chance."""
+    first, second = halves
+    assert (first.slots_taken, second.slots_taken) == (0, 0)
+    assert (second.alive - first.alive).total() <= IDLE_CONNECTIONS
+    assert {name: second.alive[name] for name in ("Watch", "Turn", "Lease", "AsyncJob")} == NOTHING_OF_OURS
+    assert second.bytes_held - first.bytes_held < 32_000
+
+
+NOTHING_OF_OURS: Final = dict.fromkeys(("Watch", "Turn", "Lease", "AsyncJob"), 0)
+
+
+def open_ends(loop: Any) -> tuple[int, int]:
+    """Return how many timers and how many files the loop still waits for; its own pipe is one."""
+    timers = [timer for timer in loop._scheduled if not timer.cancelled()]
+    return len(timers), len(loop._selector.get_map())
+
+
+@virtual
+async def test_an_hour_at_full_load_ends_as_it_began(caplog: pytest.LogCaptureFixture) -> None:
+    """With faults of every kind the plan is kept, nothing is lost or paid twice, and nothing is left."""
+    ran = await soak(7, caplog)
+    assert now() >= 3600
+    assert ran.told.ended["Result"] > 1000
+    assert ran.told.ended["RateLimitError"] == 0
+    assert ran.faults_hit == {str(parse_fault(fault)) for fault in FAULTS}
+    assert_plan_was_kept(ran)
+    assert_nobody_was_left_in_the_dark(ran)
+    assert_nothing_was_paid_twice(ran)
+    assert_it_ended_as_it_began(ran.halves)
+    assert open_ends(asyncio.get_running_loop()) == (0, 1)
+
+
+def test_a_soak_can_be_run_again(caplog: pytest.LogCaptureFixture) -> None:
+    """The same seed brings the same requests in the same moments, so that a failure can be looked into."""
+    runs: list[Soak] = []
+
+    async def run(seed: int) -> None:
+        runs.append(await soak(seed, caplog, half=200.0))
+
+    for seed in (1, 1, 2):
+        virtual(run)(seed)
+    one, same, other = (ran.story for ran in runs)
+    assert one == same != other
+
+
+def test_faults_of_every_kind_are_in_the_mix() -> None:
+    """But for the day's end, after which there would be no load."""
+    assert {parse_fault(fault).what for fault in FAULTS} == {*get_args(What)} - {"429-day"}
