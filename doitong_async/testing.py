@@ -13,6 +13,8 @@ from doitong_async.emulator import Emulator, PlanLimits
 from doitong_async.limits.plan import Plan
 
 _T = TypeVar("_T")
+_LONGEST: Final = 1e7
+"""Virtual seconds, 115 days: at 2^24 asyncio's resolution of 1 ns is lost in rounding, and timers never fire."""
 _PATIENCE: Final = 0.0005
 """Real seconds that the loop waits for the network before it jumps: loopback may be a moment late."""
 
@@ -96,6 +98,10 @@ class _Jumping(selectors.DefaultSelector):
             return super().select(0.05)
         ready = super().select(_PATIENCE)
         if not ready:
+            if moment > _LONGEST:
+                raise OverflowError(
+                    f"virtual time ends after {_LONGEST:,.0f} s; past that asyncio's clock is too coarse"
+                )
             self._loop._virtual = max(self._loop._virtual, moment)
         return ready
 

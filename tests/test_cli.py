@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import gc
 import io
 import json
 import os
@@ -29,10 +30,11 @@ from doitong_async.cli.exits import MEANINGS, OF_ERRORS, Exit, exit_of
 from doitong_async.cli.outputs import Place
 from doitong_async.cli.report import Lines, Screen, report_to, write_line
 from doitong_async.cli.text import clean, command_line
-from doitong_async.emulator import Emulator
+from doitong_async.emulator import Emulator, parse_fault
 from doitong_async.limits.entrance import Entrance
 from doitong_async.limits.gate import Priority
 from doitong_async.testing import run_virtual
+from tests.emulator.test_server import has_ipv6
 from tests.plain_server import HANG, PlainServer, http
 
 KEY = "sk-never-to-be-seen"
@@ -67,7 +69,7 @@ def virtual(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def beside(monkeypatch: pytest.MonkeyPatch) -> Beside:
+def beside(monkeypatch: pytest.MonkeyPatch) -> Iterator[Beside]:
     """Commands run in virtual time beside a server, on one loop with it, and know where it is."""
 
     def start(server: Emulator | PlainServer) -> None:
@@ -81,7 +83,10 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> Beside:
 
         monkeypatch.setattr(asyncio, "run", run)
 
-    return start
+    yield start
+    # An interrupted task complains when it is collected: here, and not within another test's `ast.parse`,
+    # which Python 3.11 then fails with a SystemError.
+    gc.collect()
 
 
 @contextmanager
@@ -335,6 +340,12 @@ def test_what_cannot_be_drawn_is_written_in_lines() -> None:
         (["emulator", "--speed", "nan"], "--speed is nan"),
         (["emulator", "--key", "two words"], "--key is no key"),
         (["emulator", "--host", "999.0.0.1"], "cannot listen on 999.0.0.1"),
+        (
+            ["emulator", "--fault", "poll: 5oo"],
+            "the fault 'poll: 5oo' cannot be: '5oo' is none of latency, 500",
+        ),
+        (["emulator", "--fault", "poll: 500", "--fault", "x"], "the fault 'x' cannot be: expected WHERE"),
+        (["emulator", "--fault", "nonsense"], "`doitong emulator --fault help` lists all there is"),
     ],
 )
 def test_bad_input_is_told_before_anything_is_sent(
@@ -901,3 +912,61 @@ def test_a_port_that_is_taken_is_told(capsys: pytest.CaptureFixture[str]) -> Non
     err = capsys.readouterr().err
     assert f"cannot listen on 127.0.0.1 port {port}" in err
     assert "Choose another --port" in err
+
+
+def test_faults_of_the_emulator_are_told_and_hold() -> None:
+    """Each in a line of its own, as it is understood, and a line to copy that reaches them while it runs."""
+    process = spawn("emulator", "--port", "0", "--fault", "submit  1-1: 502", "--fault", "job: stuck times=2")
+    assert process.stdout is not None
+    _, export, curl, first, second, put = (process.stdout.readline().strip() for _ in range(6))
+    assert (first, second) == ("fault submit 1: 502", "fault job: stuck times=2")
+    show = put.partition(" -X")[0] + " $DOITONG_BASE_URL/_emulator/faults"
+    script = f"{export}; {curl}; echo; {curl}; echo; {put}; echo; {show}"
+    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    page, made, told, shown = ran.stdout.strip().rsplit("\n", 3)
+    assert "502 Bad Gateway" in page
+    assert json.loads(made)["status"] == "processing"
+    assert json.loads(told) == json.loads(shown) == ["submit 1: 502", "job: stuck times=2"]
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate()[1] == ""
+
+
+@pytest.mark.parametrize("arguments", [["help"], ["poll: nonsense", "--fault", "help"]])
+def test_the_forms_of_faults_can_be_asked_for(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--fault help` prints the table of `doitong_async.emulator.faults` and runs nothing."""
+    assert main(["emulator", "--fault", *arguments]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.startswith("Faults as data")
+    assert all(
+        f"\n  {what}" in out for what in ("latency 10", "cut-after ", "odd-status dreaming", "late 10")
+    )
+
+
+def test_the_help_teaches_faults(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every text in it can be read, and it names where faults are changed while the emulator runs."""
+    monkeypatch.setenv("COLUMNS", "160")
+    assert main(["emulator", "--help"]) == 0
+    text = capsys.readouterr().out
+    shown = re.findall(r"^ *((?:submit|poll|any|output|job)[^:\n]*: .+?)(?:  .*)?$", text, re.MULTILINE)
+    assert len(shown) == 5
+    for fault in shown:
+        assert str(parse_fault(fault.strip()))
+    assert "--fault help" in text
+    assert all(word in text for word in ("/_emulator/faults", "GET", "PUT", "DELETE"))
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
+def test_an_address_with_colons_is_told_in_brackets() -> None:
+    """The lines to copy work for an emulator on IPv6 too, in a shell that looks for files in brackets."""
+    process = spawn("emulator", "--host", "::1", "--port", "0")
+    assert process.stdout is not None
+    first, _, curl = (process.stdout.readline().strip() for _ in range(3))
+    assert re.match(r"emulator on http://\[::1\]:\d+, ", first)
+    assert re.match(r"curl -s 'http://\[::1\]:\d+/v1/text_to_image' ", curl)
+    ran = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, check=True)
+    assert json.loads(ran.stdout)["type"] == "IMAGE"
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate()[1] == ""

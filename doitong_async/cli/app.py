@@ -109,9 +109,21 @@ The key is read from DOITONG_API_KEY alone. Exit codes: doitong --help."""
 _EMULATOR_EXAMPLES: Final = """[bold]Examples[/bold]
 doitong emulator --plan pro --speed 10
 doitong emulator --port 0 --credits 5 --over-concurrency queue
+doitong emulator --fault "submit 3: cut-after" --fault "poll: 502 p=0.2 seed=7"
+doitong emulator --fault help
 
 Copy the export line that it prints into another terminal: every command and
-program there then speaks to it."""
+program there then speaks to it.
+
+[bold]Faults[/bold]
+submit 3: cut-after        the third submit is done, its answer is lost
+poll: 502 p=0.2 seed=7     one look in five meets a gateway's HTML page
+any 5-: 429-minute times=2 retry-after=5
+job 1: fail charged=no     the first job fails, its credits come back
+output: truncated every=3  each third download breaks off
+
+While it runs, they are at /_emulator/faults: GET shows them, PUT with a JSON
+list of such texts puts others in their place, DELETE takes all away."""
 
 app: Final = typer.Typer(
     help="Pictures, video, avatars and speech from Doitong: every job paid once, and none lost.",
@@ -267,6 +279,14 @@ def emulator(
     over_concurrency: Annotated[
         OverConcurrency, typer.Option(help="What becomes of a job over the limit of jobs at once.")
     ] = OverConcurrency.REFUSE,
+    faults: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fault",
+            metavar="TEXT",
+            help='What goes wrong, such as "poll 2-4: latency 12"; repeatable. "help" lists all there is.',
+        ),
+    ] = None,
 ) -> None:
     """Run the Doitong API in a box, for trying things out without a key, until Ctrl-C."""
     emulation.serve(
@@ -278,6 +298,7 @@ def emulator(
         seed=seed,
         speed=speed,
         over_concurrency=over_concurrency.value,
+        faults=faults or [],
     )
 
 

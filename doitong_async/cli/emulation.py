@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
+import json
 import math
 import shlex
 import signal
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from doitong_async.cli.exits import CommandError
@@ -19,12 +22,13 @@ if TYPE_CHECKING:
     from doitong_async.emulator import Emulator
 
 
-def serve(*, plan: str, key: str | None, **settings: Any) -> None:
-    """Run an emulator until SIGINT or SIGTERM.
+def serve(*, plan: str, key: str | None, faults: Sequence[str], **settings: Any) -> None:
+    """Run an emulator until SIGINT or SIGTERM; or tell which faults it knows, where "help" is among them.
 
     Args:
         plan: free, starter or pro.
         key: the one that is accepted; by default any.
+        faults: what goes wrong, in the text form of `doitong_async.emulator.faults`.
         **settings: further arguments of `doitong_async.emulator.Emulator`.
 
     Raises:
@@ -35,10 +39,19 @@ def serve(*, plan: str, key: str | None, **settings: Any) -> None:
     if key is not None and (not key.isascii() or not key.isprintable() or " " in key or not key):
         raise CommandError("--key is no key: expected printable ASCII characters without spaces.")
     try:
-        from doitong_async.emulator import Emulator
+        from doitong_async.emulator import Emulator, parse_fault
     except ImportError as missing:
         raise CommandError(f"{missing}.") from None
-    asyncio.run(_serve(Emulator(plan, key=key, **settings), plan, key or EMULATED_KEY, settings))
+    if "help" in faults:
+        # The table stands where the forms are read, and only there.
+        write_line(sys.stdout, inspect.getdoc(sys.modules[parse_fault.__module__]) or "")
+        return
+    try:
+        parsed = [parse_fault(text) for text in faults]
+    except ValueError as error:
+        raise CommandError(f"--fault: {error}. `doitong emulator --fault help` lists all there is.") from None
+    emulator = Emulator(plan, key=key, faults=parsed, **settings)
+    asyncio.run(_serve(emulator, plan, key or EMULATED_KEY, settings))
 
 
 async def _serve(emulator: Emulator, plan: str, key: str, settings: dict[str, Any]) -> None:
@@ -58,7 +71,7 @@ async def _serve(emulator: Emulator, plan: str, key: str, settings: dict[str, An
             "Choose another --port; 0 takes any that is free."
         ) from None
     try:
-        for line in _how_to_reach(emulator.url, plan, key):
+        for line in (*_how_to_reach(emulator.url, plan, key), *_what_goes_wrong(emulator)):
             write_line(sys.stdout, line)
         await stopped.wait()
     finally:
@@ -72,10 +85,21 @@ def _how_to_reach(url: str, plan: str, key: str) -> list[str]:
     # The only key that is ever printed: the emulator's own, which opens nothing else.
     environment = {"DOITONG_BASE_URL": url, "DOITONG_API_KEY": key, "DOITONG_PLAN": plan}
     exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
-    authorization = shlex.quote(f"Authorization: Bearer {key}")
+    address, authorization = (
+        shlex.quote(word) for word in (f"{url}/v1/text_to_image", f"Authorization: Bearer {key}")
+    )
     return [
         clean(f"emulator on {url}, plan {plan}; Ctrl-C stops it"),
         f"export {exports}",
-        f"curl -s {url}/v1/text_to_image -H {authorization} -H 'Content-Type: application/json' "
+        f"curl -s {address} -H {authorization} -H 'Content-Type: application/json' "
         """-d '{"service": "flux-pro", "prompt": "A futuristic city"}'""",
     ]
+
+
+def _what_goes_wrong(emulator: Emulator) -> list[str]:
+    """The faults in force, and a line to copy that puts the same ones in force again, to be changed."""
+    texts = [str(fault) for fault in emulator.faults]
+    if not texts:
+        return []
+    address, body = shlex.quote(f"{emulator.url}/_emulator/faults"), shlex.quote(json.dumps(texts))
+    return [*(clean(f"fault {text}") for text in texts), f"curl -s -X PUT {address} -d {body}"]

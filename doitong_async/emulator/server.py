@@ -140,7 +140,9 @@ class Emulator:
     def _origin(self, place: int) -> str:
         if len(self._runners) <= place:
             raise RuntimeError("the emulator has no address before it is started")
-        return f"http://{self._host}:{self._runners[place].addresses[0][1]}"
+        # The colons of an IPv6 address are told apart from the port's by brackets (RFC 3986, 3.2.2).
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._runners[place].addresses[0][1]}"
 
     async def _answer(self, request: web.Request) -> web.Response:
         if request.path == FAULTS_PATH:

@@ -1,7 +1,9 @@
 """The servers over the loopback: two origins, dates, outputs and their ranges, a clean end."""
 
 import asyncio
+import errno
 import io
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -10,10 +12,16 @@ import pytest
 from aiohttp import ClientSession
 from PIL import Image
 
+from doitong_async import AsyncDoitong
 from doitong_async.emulator import Emulator
 from tests.emulator.box import A_FOX, GENERATE
 
 KEY = {"Authorization": "Bearer secret"}
+
+
+def has_ipv6() -> bool:
+    with socket.socket(socket.AF_INET6) as one:
+        return one.connect_ex(("::1", 9)) in (0, errno.ECONNREFUSED)
 
 
 async def submit(session: ClientSession, emulator: Emulator, given: object = A_FOX) -> dict[str, Any]:
@@ -109,6 +117,21 @@ async def test_dates_follow_the_loops_wall_clock() -> None:
             assert response.headers["X-RateLimit-Remaining"] == "9"
         async with session.get(f"{emulator.outputs_url}/nothing.jpg") as response:
             assert response.headers["Date"] == "Mon, 01 Jan 2024 00:00:00 GMT"
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
+@pytest.mark.asyncio
+async def test_an_ipv6_address_stands_in_brackets() -> None:
+    """Both origins can be dialled, and a client takes them for this machine."""
+    async with (
+        Emulator("pro", host="::1", durations=0.0) as emulator,
+        AsyncDoitong(api_key="k", base_url=emulator.url) as doitong,
+    ):
+        assert emulator.url.startswith("http://[::1]:")
+        assert emulator.outputs_url.startswith("http://[::1]:")
+        result = await doitong.generate("a fox", width=64, height=64)
+        assert result.url.startswith(emulator.outputs_url)
+        assert await result.read()
 
 
 @pytest.mark.asyncio

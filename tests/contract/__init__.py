@@ -1,0 +1,1 @@
+"""What the service promises, asked of whatever says it is the service."""

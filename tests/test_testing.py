@@ -1,0 +1,79 @@
+"""The helpers for other people's tests: time that jumps, and a client on an emulator of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from doitong_async import Plan
+from doitong_async.clock import wall_time
+from doitong_async.testing import VirtualTimeLoop, emulated, run_virtual
+
+
+def test_an_hour_takes_no_time() -> None:
+    """The clock jumps to the next timer whenever nothing else is to be done."""
+
+    async def an_hour() -> float:
+        await asyncio.sleep(3600)
+        return asyncio.get_running_loop().time()
+
+    begun = time.monotonic()
+    assert run_virtual(an_hour()) == 3600.0
+    assert time.monotonic() - begun < 60
+
+
+def test_time_stands_still_while_a_thread_works() -> None:
+    """What is done elsewhere is real work: no timer may overtake it."""
+
+    async def work() -> float:
+        sleeper = asyncio.ensure_future(asyncio.sleep(1000))
+        await asyncio.to_thread(time.sleep, 0.05)
+        moment = asyncio.get_running_loop().time()
+        await sleeper
+        return moment
+
+    assert run_virtual(work()) == 0.0
+
+
+def test_both_clocks_are_the_same_in_every_run() -> None:
+    """A run is repeatable to the microsecond, dates and all."""
+
+    async def clocks() -> tuple[float, float]:
+        await asyncio.sleep(1.5)
+        return asyncio.get_running_loop().time(), wall_time()
+
+    assert run_virtual(clocks()) == run_virtual(clocks()) == (1.5, 1_767_225_601.5)
+
+
+def test_time_can_be_skipped() -> None:
+    """As if the loop had been blocked: what was due meanwhile runs afterwards, once."""
+
+    async def skip() -> float:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        sleeper = asyncio.ensure_future(asyncio.sleep(5))
+        await asyncio.sleep(0)
+        loop.skip(60)
+        await sleeper
+        return loop.time()
+
+    assert run_virtual(skip()) == 60.0
+
+
+def test_virtual_time_ends_before_it_would_hang() -> None:
+    """Past some hundred days asyncio's own arithmetic fails; that is said."""
+    with pytest.raises(OverflowError, match="virtual time ends"):
+        run_virtual(asyncio.sleep(1e8))
+
+
+def test_a_client_on_an_emulator_of_its_own() -> None:
+    """Its plan is the emulator's, and further arguments go to the one or the other."""
+
+    async def two() -> float:
+        async with emulated(plan=Plan.FREE, emulator={"durations": 5.0}, timeout=60.0) as doitong:
+            await asyncio.gather(doitong.generate("one"), doitong.generate("two"))
+        return asyncio.get_running_loop().time()
+
+    assert run_virtual(two()) >= 10.0
