@@ -14,7 +14,7 @@ from doitong_async.limits.plan import Plan
 
 _T = TypeVar("_T")
 _LONGEST: Final = 1e7
-"""Virtual seconds, 115 days: at 2^24 asyncio's resolution of 1 ns is lost in rounding, and timers never fire."""
+"""Virtual seconds, 115 days: at 2^24 asyncio's resolution of 1 ns is lost in rounding; no timer fires."""
 _PATIENCE: Final = 0.0005
 """Real seconds that the loop waits for the network before it jumps: loopback may be a moment late."""
 

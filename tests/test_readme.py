@@ -102,3 +102,20 @@ def test_every_error_has_its_row(error: type[DoitongError]) -> None:
     rows = [line for line in TEXT.splitlines() if line.startswith(f"| `{error.__name__}`")]
     assert len(rows) == 1
     assert error.outcome in rows[0]
+
+
+def test_the_clock_times_of_the_limits_are_what_happens() -> None:
+    """Twelve prompts on Pro, 6 s each: twelve submits, six looks, twelve seconds."""
+
+    async def twelve() -> tuple[float, int, int]:
+        async with Emulator(plan="pro", durations=6.0) as emulator:
+            async with doitong_async.AsyncDoitong(api_key="k", base_url=emulator.url, plan="pro") as doitong:
+                await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(12)))
+            return (
+                asyncio.get_running_loop().time(),
+                emulator.world.count("submit"),
+                emulator.world.count("poll"),
+            )
+
+    assert run_virtual(twelve()) == (12.0, 12, 6)
+    assert "12 jobs, 12 submits, 6 looks" in TEXT
