@@ -69,7 +69,9 @@ class Runtime:
             polls_count=settings.polls_count,
             day_starts_at=settings.day_starts_at,
         )
-        self.entrance = Entrance(self.gate, self.notify, plan_is_assumed=settings.plan_is_assumed)
+        self.entrance = Entrance(
+            self.gate, settings.plan, self.notify, plan_is_assumed=settings.plan_is_assumed
+        )
         self.transport = GraphQLTransport(
             base_url=settings.base_url,
             api_key=settings.api_key,

@@ -91,11 +91,13 @@ async def test_two_clients_on_one_key_share_its_plan() -> None:
 
 @virtual
 async def test_two_plans_for_one_key_are_kept_both() -> None:
-    """The narrower limits hold: one of the two is wrong, and nobody knows which."""
+    """The narrower limits hold while both are open: one is wrong, and nobody knows which."""
     async with boxed(box={"durations": 3.0}) as (doitong, emulator):
         async with AsyncDoitong(api_key="k-box", base_url=emulator.url, plan=Plan.STARTER):
             await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(12)))
-        assert emulator.world.most_at_once == 3
+            assert emulator.world.most_at_once == 3
+        await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(12)))
+        assert emulator.world.most_at_once == 10
 
 
 @virtual

@@ -145,8 +145,6 @@ class Watcher:
             self._let_go(watch)
             watch.wake(partial(_closed, watch))
 
-    # What follows runs in the watcher's own task.
-
     async def _run(self) -> None:
         while True:
             self._changed.clear()

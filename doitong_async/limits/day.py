@@ -16,25 +16,20 @@ class Day:
         starts_at: seconds after 00:00 UTC at which the service's day begins (assumption: 0).
     """
 
-    __slots__ = ("_limit", "_made", "_number", "_over_until", "_reserved", "_starts_at")
+    __slots__ = ("_made", "_number", "_over_until", "_reserved", "_starts_at", "limit")
 
     def __init__(self, limit: int | None, starts_at: float = 0.0) -> None:
-        self._limit = limit
+        self.limit = limit
         self._starts_at = starts_at
         self._number = 0
         self._made = 0
         self._reserved = 0
         self._over_until = 0.0
 
-    def narrow(self, limit: int | None) -> None:
-        """Keep to a lower limit from now on."""
-        limits = [each for each in (self._limit, limit) if each is not None]
-        self._limit = min(limits, default=None)
-
     def is_over(self, wall: float) -> bool:
         """Whether no more job may be begun today; jobs under way count, as they may yet be made."""
         self._turn_over(wall)
-        used_up = self._limit is not None and self._made + self._reserved >= self._limit
+        used_up = self.limit is not None and self._made + self._reserved >= self.limit
         return used_up or wall < self._over_until
 
     def next_begins(self, wall: float) -> float:

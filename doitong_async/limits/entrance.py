@@ -13,6 +13,7 @@ from doitong_async.events import WaitBegan, WaitEnded
 from doitong_async.hook import Hook
 from doitong_async.limits.gate import Gate, Lease, Priority, Reason, Turn
 from doitong_async.limits.line import Returnable, Waiting
+from doitong_async.limits.plan import Plan
 from doitong_async.limits.word import limit_of
 
 _log: Final = logging.getLogger("doitong_async")
@@ -22,9 +23,10 @@ T = TypeVar("T", bound=Returnable)
 class Entrance:
     """What a client asks for slots and turns; other clients on the same key stand in the same lines."""
 
-    def __init__(self, gate: Gate, notify: Hook, *, plan_is_assumed: bool) -> None:
+    def __init__(self, gate: Gate, plan: Plan, notify: Hook, *, plan_is_assumed: bool) -> None:
         self.gate = gate
-        gate.users += 1
+        self._plan = plan
+        gate.join(plan)
         self._plan_is_assumed = plan_is_assumed
         self._notify = notify
         self._waits: dict[Waiting[Any], Priority | None] = {}
@@ -75,7 +77,7 @@ class Entrance:
     def close(self) -> None:
         """Send away whoever waits here, now or later; nothing of theirs was sent."""
         if not self._closed.is_set():
-            self.gate.users -= 1
+            self.gate.leave(self._plan)
         self._closed.set()
         for waiting in self._waits:
             waiting.refuse(_closed())

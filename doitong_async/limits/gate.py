@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Final, Literal, TypeAlias
@@ -111,8 +112,7 @@ class Gate:
         self._loop = asyncio.get_running_loop()
         self.plan = plan
         self.polls_count = polls_count
-        self.users = 0
-        """How many open clients go through it."""
+        self._plans: list[Plan] = []
         self._slots_taken = 0
         self._day = Day(plan.jobs_per_day, day_starts_at)
         self._window = Window(plan.requests_per_minute)
@@ -148,20 +148,31 @@ class Gate:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it holds nothing that a fresh gate would not know."""
-        return self._slots_taken == 0 and self.free == self.plan.requests_per_minute
+        """Whether nobody uses it, and it holds nothing that a fresh gate would not know."""
+        return not self._plans and not self._slots_taken and self.free == self.plan.requests_per_minute
 
-    def narrow(self, plan: Plan) -> None:
-        """Keep to the narrower of two plans: another client says something else of the same key."""
-        days = [each.jobs_per_day for each in (self.plan, plan) if each.jobs_per_day is not None]
-        self.plan = Plan(
-            min(self.plan, plan, key=lambda each: each.requests_per_minute).name,
-            min(self.plan.requests_per_minute, plan.requests_per_minute),
-            min(self.plan.concurrent_jobs, plan.concurrent_jobs),
-            min(days, default=None),
+    def join(self, plan: Plan) -> None:
+        """Take a client in. Where clients say different plans for a key, the narrower limits hold."""
+        self._plans.append(plan)
+        self._keep_to(self._plans)
+
+    def leave(self, plan: Plan) -> None:
+        """Let a client go; what its requests took of the window stays taken."""
+        self._plans.remove(plan)
+        if self._plans:
+            self._keep_to(self._plans)
+
+    def _keep_to(self, plans: list[Plan]) -> None:
+        days = [plan.jobs_per_day for plan in plans if plan.jobs_per_day is not None]
+        narrowest = min(plans, key=lambda plan: plan.requests_per_minute)
+        self.plan = replace(
+            narrowest,
+            concurrent_jobs=min(plan.concurrent_jobs for plan in plans),
+            jobs_per_day=min(days, default=None),
         )
-        self._window.narrow(plan.requests_per_minute)
-        self._day.narrow(plan.jobs_per_day)
+        self._window.limit = self.plan.requests_per_minute
+        self._day.limit = self.plan.jobs_per_day
+        self._serve(self._loop.time())
 
     def heed(self, headers: Mapping[str, str]) -> None:
         """Take in what an answer says is left: it may be less than we think, when others use the key too."""
@@ -184,12 +195,14 @@ class Gate:
     def turn_at_once(self, priority: Priority) -> Turn | None:
         """Return the right to send one request now, if nobody stands in line and nothing is in the way."""
         now = self._loop.time()
-        is_held = now < (self._held_until if priority is Priority.SUBMIT else self._paused_until)
-        if is_held or now < self._paused_until or self._for_submit or self._for_look:
+        if now < self._paused_until:
             return None
         if priority is Priority.LOOK and not self.polls_count:
             return Turn(None)
-        return self._spend() if self._may_spend(now) else None
+        is_held = priority is Priority.SUBMIT and now < self._held_until
+        if is_held or self._for_submit or self._for_look or not self._may_spend(now):
+            return None
+        return self._spend()
 
     def queue_for_turn(self, priority: Priority) -> Waiting[Turn]:
         """Stand in line for the right to send one request."""
@@ -273,13 +286,10 @@ class Gate:
         if self._timer is None and not (self._for_slot or self._for_submit or self._for_look):
             return
         self._serve_slots()
-        while now >= self._paused_until and (line := self._next_line(now)):
-            if line is self._for_look and not self.polls_count:
-                line.grant(lambda: Turn(None))
-            elif self._may_spend(now):
-                line.grant(self._spend)
-            else:
-                break
+        while now >= self._paused_until and self._for_look and not self.polls_count:
+            self._for_look.grant(lambda: Turn(None))
+        while now >= self._paused_until and self._may_spend(now) and (line := self._next_line(now)):
+            line.grant(self._spend)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -329,7 +339,7 @@ class Gate:
         if free == now and not self._may_spend(now):
             free = self._spent_at + _FEEL
         if self._for_look and not self.polls_count:
-            moments.append(max(now, self._paused_until))
+            moments.append(self._paused_until)
         elif self._for_look and free is not None:
             moments.append(max(free, self._paused_until))
         if free is not None and self._for_submit:

@@ -18,17 +18,14 @@ def gate_of(
 ) -> Gate:
     """Return the gate of this key on the running loop.
 
-    It is kept after its last client closed: the service has not forgotten that client's requests either. If
-    another client named another plan for the key, the narrower limits of both hold.
+    It is kept after its last client closed: the service has not forgotten that client's requests either.
     """
     gates = _GATES.setdefault(asyncio.get_running_loop(), {})
     # Of the key only a digest is kept.
     name = hashlib.sha256(f"{base_url} {api_key}".encode()).hexdigest()
-    for idle in [each for each, gate in gates.items() if gate.is_idle and not gate.users]:
+    for idle in [each for each, gate in gates.items() if gate.is_idle]:
         del gates[idle]
     gate = gates.get(name)
     if gate is None:
         gate = gates[name] = Gate(plan, polls_count=polls_count, day_starts_at=day_starts_at)
-    elif gate.plan != plan:
-        gate.narrow(plan)
     return gate

@@ -22,10 +22,10 @@ class Window:
     waited for, never as a remaining time: rounding that just under its end would wait for ever.
     """
 
-    __slots__ = ("_foreign", "_foreign_heard", "_foreign_since", "_limit", "_own", "_period", "_sent")
+    __slots__ = ("_foreign", "_foreign_heard", "_foreign_since", "_own", "_period", "_sent", "limit")
 
     def __init__(self, limit: int, period: float = PERIOD) -> None:
-        self._limit = limit
+        self.limit = limit
         self._period = period
         self._sent = 0
         self._own: deque[float] = deque()
@@ -39,7 +39,7 @@ class Window:
         """Return how many requests may be sent at this moment."""
         while self._own and self._own[0] <= now:
             self._own.popleft()
-        return max(0, self._limit - self._sent - len(self._own) - self._theirs(now))
+        return max(0, self.limit - self._sent - len(self._own) - self._theirs(now))
 
     def _theirs(self, now: float) -> int:
         """Return how many places somebody else's requests take, if they go on as they did."""
@@ -58,7 +58,7 @@ class Window:
             return now
         # So many must have come back until one more fits; those in flight have no moment yet.
         count = self._theirs(now)
-        needed = self._sent + len(self._own) + count - self._limit
+        needed = self._sent + len(self._own) + count - self.limit
         theirs = repeat(self._foreign_heard + self._period, count)
         return next(islice(merge(self._own, theirs), needed, None), None)
 
@@ -106,7 +106,3 @@ class Window:
             self._foreign_since = now
         self._foreign, self._foreign_heard = theirs, now
         return True
-
-    def narrow(self, limit: int) -> None:
-        """Keep to a lower limit from now on."""
-        self._limit = min(self._limit, limit)

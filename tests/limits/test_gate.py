@@ -23,7 +23,7 @@ NARROW = Plan.enterprise(requests_per_minute=2, concurrent_jobs=1)
 
 def open_door(plan: Plan) -> Entrance:
     """Return a client's way through a gate of its own."""
-    return Entrance(Gate(plan), Hook(None), plan_is_assumed=False)
+    return Entrance(Gate(plan), plan, Hook(None), plan_is_assumed=False)
 
 
 def too_many(message: str, **headers: str) -> Refusal:
@@ -154,6 +154,23 @@ async def test_a_turn_granted_to_a_caller_who_is_gone_is_not_spent() -> None:
 
 
 @virtual
+async def test_looks_that_do_not_count_pass_by_the_submits_that_wait() -> None:
+    """At once, and without a spin of the loop; only a pause holds them."""
+    door = Entrance(Gate(NARROW, polls_count=False), NARROW, Hook(None), plan_is_assumed=False)
+    for _ in range(2):
+        (await door.turn(Priority.SUBMIT)).answered()
+    submit = start(door.turn(Priority.SUBMIT))
+    await settle()
+    (await door.turn(Priority.LOOK)).answered()
+    assert now() == 0.0
+    door.gate.refused(too_many("per minute", **{"retry-after": "10"}))
+    (await door.turn(Priority.LOOK)).answered()
+    assert 10.0 <= now() <= 11.0
+    (await submit).answered()
+    assert now() == 60.0
+
+
+@virtual
 async def test_a_429_of_the_minute_pauses_everything() -> None:
     """Until the moment that the service told, and a little longer, so that not all come back at once."""
     door = open_door(NARROW)
@@ -252,7 +269,7 @@ async def test_a_429_of_the_day_ends_it_until_the_moment_that_was_told() -> None
 async def test_waits_can_be_asked_about_and_are_events() -> None:
     """What a caller waits for, from when to when."""
     events: list[Event] = []
-    door = Entrance(Gate(NARROW), Hook(events.append), plan_is_assumed=False)
+    door = Entrance(Gate(NARROW), NARROW, Hook(events.append), plan_is_assumed=False)
     lease = await door.slot()
     for _ in range(2):
         (await door.turn(Priority.LOOK)).answered()
