@@ -39,6 +39,7 @@ class Submit:
     """One submit over all its tries.
 
     `waits_until` is the moment of the loop's clock until which the plan may hold it up (None: for ever).
+    `limit` is the one that the last 429 was about.
     `number` counts tries, `tries` those that were no 429. `in_doubt` is whether a job may have been made,
     `was_silent` whether a try brought nothing that could be understood, `is_sending` whether one is under
     way, `is_abandoned` whether the caller is gone.
@@ -49,6 +50,7 @@ class Submit:
     options: Options
     kind: JobKind = ""
     waits_until: float | None = None
+    limit: Limit | None = None
     number: int = 0
     tries: int = 0
     in_doubt: bool = False
@@ -99,7 +101,7 @@ class Submits:
                     return outcome
                 verdict = self._judge(call, outcome)
                 if verdict is Verdict.WAIT:
-                    await self._obey(outcome, call.options)
+                    await self._obey(call)
                 elif verdict is Verdict.AGAIN:
                     await self._entrance.sleep(next(pauses))
                 else:
@@ -134,11 +136,19 @@ class Submits:
         """Send once, when it is its turn, and tell what came of it."""
         now = asyncio.get_running_loop().time()
         left = None if call.waits_until is None else max(0.0, call.waits_until - now)
-        turn = await self._entrance.turn(Priority.SUBMIT, timeout=left)
+        turn = await self._entrance.turn(
+            Priority.SUBMIT, timeout=left, waits_for_day=call.options.wait_for_next_day
+        )
+        gate = self._entrance.gate
         try:
             outcome = await self._send(call)
-            if isinstance(outcome, Refusal) and outcome.kind is Kind.NOT_SENT:
+            # The gate hears of it before the turn is over, as that lets the next submit go.
+            if isinstance(outcome, Generation):
+                gate.accepted()
+            elif outcome.kind is Kind.NOT_SENT:
                 turn.unsent()
+            elif outcome.kind is Kind.RATE_LIMIT:
+                call.limit = gate.refused(outcome)
         finally:
             turn.answered()
         if (
@@ -193,12 +203,12 @@ class Submits:
                 )
             )
 
-    async def _obey(self, refusal: Refusal, options: Options) -> None:
+    async def _obey(self, call: Submit) -> None:
         """Wait as a 429 says: the gate holds the next turn back, but the next day is for us to wait for."""
         gate = self._entrance.gate
-        if gate.refused(refusal) is not Limit.DAY:
+        if call.limit is not Limit.DAY:
             return
-        if not options.wait_for_next_day:
+        if not call.options.wait_for_next_day:
             raise gate.daily_limit()
         await self._entrance.sleep(gate.seconds_to_next_day())
 

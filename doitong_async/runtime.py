@@ -23,8 +23,9 @@ from doitong_async.jobs.token import JobRef
 from doitong_async.jobs.watch import Watch
 from doitong_async.jobs.watcher import Watcher
 from doitong_async.limits.entrance import Entrance
-from doitong_async.limits.gate import Lease
+from doitong_async.limits.gate import Member
 from doitong_async.limits.gates import gate_of
+from doitong_async.limits.grants import Lease
 from doitong_async.settings import Options, Settings
 from doitong_async.transport import wire
 from doitong_async.transport.graphql import GraphQLTransport
@@ -63,15 +64,10 @@ class Runtime:
             trust_env=settings.trust_env,
         )
         self.gate = gate_of(
-            settings.api_key,
-            settings.base_url,
-            settings.plan,
-            polls_count=settings.polls_count,
-            day_starts_at=settings.day_starts_at,
+            settings.api_key, settings.base_url, settings.plan, day_starts_at=settings.day_starts_at
         )
-        self.entrance = Entrance(
-            self.gate, settings.plan, self.notify, plan_is_assumed=settings.plan_is_assumed
-        )
+        member = Member(settings.plan, settings.plan_is_assumed, settings.polls_count)
+        self.entrance = Entrance(self.gate, member, self.notify)
         self.transport = GraphQLTransport(
             base_url=settings.base_url,
             api_key=settings.api_key,
@@ -107,8 +103,11 @@ class Runtime:
         """Wait until no submit is under way and no job in flight, at most so many seconds."""
         deadline = self.loop.time() + seconds
         while (left := deadline - self.loop.time()) > 0:
-            jobs = [asyncio.ensure_future(self.job(watch).wait(timeout=left)) for watch in self.watcher]
-            if not jobs and not self._callers:
+            # A watcher that brings no news has nothing to be waited for.
+            watches = [] if self.watcher.is_stopped else list(self.watcher)
+            waits_for_anything = bool(watches or self._callers)
+            jobs = [asyncio.ensure_future(self.job(watch).wait(timeout=left)) for watch in watches]
+            if not waits_for_anything:
                 return
             self._no_callers.clear()
             waits: list[asyncio.Future[Any]] = [*jobs]
@@ -127,8 +126,9 @@ class Runtime:
             for task in self._under_way:
                 task.cancel()
             await asyncio.gather(*self._under_way, return_exceptions=True)
-        for _, timer in self._in_doubt.values():
+        for lease, timer in self._in_doubt.values():
             timer.cancel()
+            lease.keep(timer.when())
         await self.watcher.close()
         self.downloads.close()
         await self.transport.close()
@@ -190,14 +190,13 @@ class Runtime:
 
     async def _submit(self, call: Submit, lease: Lease) -> AsyncJob:
         made = await self._submits.submit(call)
-        lease.job_is_made()
-        self.gate.accepted()
         watch = self.watcher.find(made.id)
         if watch is not None and watch.loss is None:
             # The same key again: the job is known, and has a slot of its own if it needs one.
             lease.release()
             self.watcher.resume(watch)
         else:
+            lease.job_is_made()
             now = self.loop.time()
             watch = Watch(
                 made,

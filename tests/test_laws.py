@@ -25,6 +25,7 @@ FLOORS = [
         "limits.window",
         "limits.day",
         "limits.word",
+        "limits.grants",
         "limits.line",
         "transport.refusal",
     ],
@@ -52,7 +53,7 @@ FLOORS = [
 PURE = {
     *("catalog", "errors", "events", "media", "types"),
     *("transport.introspection", "transport.refusal", "transport.retry", "transport.wire"),
-    *("limits.day", "limits.plan", "limits.window", "limits.word"),
+    *("limits.day", "limits.grants", "limits.plan", "limits.window", "limits.word"),
     *("jobs.durations", "jobs.lifecycle", "jobs.schedule", "jobs.token"),
 }
 IMPURE_LIBRARIES = {"asyncio", "aiohttp", "gql", "time", "random", "secrets", "os", "socket"}

@@ -22,7 +22,7 @@ from doitong_async import AsyncDoitong, AsyncJob, DoitongError, Plan, Result
 from doitong_async.emulator import Emulator, Job, Seen, parse_fault
 from doitong_async.emulator.faults import What
 from doitong_async.jobs.watch import Watch
-from doitong_async.limits.gate import Lease, Turn
+from doitong_async.limits.grants import Lease, Turn
 from tests.virtual import boxed, now, virtual
 
 HALF: Final = 1800.0

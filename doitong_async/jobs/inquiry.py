@@ -12,9 +12,10 @@ from doitong_async.errors import ConfigurationError
 from doitong_async.events import CallSent
 from doitong_async.hook import Hook
 from doitong_async.limits.entrance import Entrance
-from doitong_async.limits.gate import Priority, Turn
+from doitong_async.limits.gate import Priority
+from doitong_async.limits.grants import Turn
 from doitong_async.transport import introspection, wire
-from doitong_async.transport.refusal import Kind, Refusal
+from doitong_async.transport.refusal import Kind, Refusal, refusal_of
 from doitong_async.transport.wire import Answer, Looks, StatusOperation
 from doitong_async.types import Generation
 
@@ -25,6 +26,10 @@ _log: Final = logging.getLogger("doitong_async")
 
 _ABOUT_THE_QUERY: Final = frozenset({Kind.BAD_REQUEST, Kind.PROTOCOL, Kind.SERVER, Kind.NOT_FOUND})
 """Refusals that one job among many, or the number of them, may be the reason of."""
+
+
+_PASSING: Final = frozenset({Kind.RATE_LIMIT, Kind.SERVER, Kind.AUTHENTICATION, Kind.CREDITS})
+"""Refusals of the introspection that say nothing of the schema: it is asked again at the next look."""
 
 
 class _Standing(Enum):
@@ -143,8 +148,13 @@ class Inquiry:
     ) -> Report:
         """The document was refused, and the operation never worked: is it known at all? The schema says."""
         answer = await self._send(introspection.DOCUMENT, {}, timeout, None)
-        if isinstance(answer, Refusal) or answer.status in (401, 402, 403, 429) or answer.status >= 500:
-            return Report(refusal=refused)
+        if isinstance(answer, Refusal):
+            return Report(refusal=answer)
+        said = refusal_of(answer.status, answer.headers, answer.body, answer.excerpt)
+        if said is not None and said.kind in _PASSING:
+            if said.kind is Kind.RATE_LIMIT:
+                self._entrance.gate.refused(said)
+            return Report(refusal=said)
         candidates = introspection.status_candidates(answer.body)
         if not candidates and "field" not in refused.message.lower():
             # No schema to be had, and no word of a field: it may be about this one id.

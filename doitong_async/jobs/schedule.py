@@ -10,7 +10,7 @@ is better; which of the two ends the queue earlier is decided again at every tic
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +18,11 @@ TICK: Final = 2.0
 """Seconds between two looks in the documented loop."""
 LONGEST_TICK: Final = 30.0
 """Seconds between two looks at a service that keeps failing: our choice."""
+PARTS: Final = 24
 _PERIOD: Final = 60.0
+_MOST_LOOKED: Final = 0.05
+"""The share of requests that looks take at least: past that a longer tick gains next to nothing."""
+_HORIZON: Final = 6 * PARTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +30,9 @@ class Load:
     """What the tick hangs on.
 
     `rate` is requests a minute, `slots` jobs at once, `seconds` the mean time of a job (None: not known yet),
-    `waiting` the jobs that wait for a slot, `free` the requests that may be sent now, `next_free` the seconds
-    until more of them come back, `requests` how many one look takes. With `polls_count` false a look costs
-    nothing.
+    `waiting` the jobs that wait to be begun, `free` the requests that may be sent now, `coming` those that
+    come back in each of `PARTS` parts of the next minute, `requests` how many one look takes. With
+    `polls_count` false a look costs nothing.
     """
 
     rate: int
@@ -36,7 +40,7 @@ class Load:
     seconds: float | None
     waiting: int
     free: int
-    next_free: float
+    coming: Sequence[int]
     requests: int = 1
     polls_count: bool = True
 
@@ -57,22 +61,30 @@ def even_tick(rate: int, slots: int, seconds: float, requests: int = 1) -> float
     """Return the tick τ* at which slots and requests are used up alike, in the long run."""
     r = rate / _PERIOD
     b = slots + requests / 2 - r * seconds
-    return max(TICK, (b + math.sqrt(b * b + 2 * r * requests * seconds)) / r)
+    even = (b + math.sqrt(b * b + 2 * r * requests * seconds)) / r
+    return max(TICK, min(even, requests / (_MOST_LOOKED * r)))
 
 
 def _ends_in(load: Load, seconds: float, every: float) -> float:
-    """Return roughly in how many seconds the queue would be through, with a look every so often."""
-    jobs = load.slots / (seconds + every / 2)
-    requests = jobs + load.requests / every
-    burst = load.free / requests
-    if load.waiting <= jobs * burst:
-        return load.waiting / jobs + every / 2
-    left = load.waiting - jobs * burst
-    begins = max(burst, load.next_free)
-    if requests * _PERIOD <= load.rate:
-        return begins + left / jobs + every / 2
-    minutes, rest = divmod(left, load.rate * jobs / requests)
-    return begins + _PERIOD * minutes + rest / jobs + every / 2
+    """Return roughly in how many seconds the queue would be through, with a look every so often.
+
+    What is spent in one part of a minute comes back in the same part of the next.
+    """
+    part = _PERIOD / PARTS
+    begun = load.slots / (seconds + every / 2) * part
+    wanted = begun + load.requests / every * part
+    coming: list[float] = list(load.coming)
+    free, left = float(load.free), float(load.waiting)
+    for number in range(_HORIZON):
+        free += coming[number % PARTS]
+        spent = min(wanted, free)
+        done = begun * spent / wanted
+        if done >= left:
+            return (number + left / done) * part + every / 2
+        free, left = free - spent, left - done
+        coming[number % PARTS] = spent
+    rate = (load.waiting - left) / _HORIZON
+    return (_HORIZON + left / rate) * part + every / 2 if rate else math.inf
 
 
 def next_tick(due: Iterable[float], *, last: float, spacing: float) -> float | None:

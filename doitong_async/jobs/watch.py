@@ -10,7 +10,7 @@ from doitong_async.errors import DoitongError
 from doitong_async.jobs import lifecycle
 from doitong_async.jobs.durations import JobKind
 from doitong_async.jobs.token import JobRef, write_token
-from doitong_async.limits.gate import Lease
+from doitong_async.limits.grants import Lease
 from doitong_async.settings import Options
 from doitong_async.types import Generation
 
@@ -31,6 +31,7 @@ class Watch:
         "__weakref__",
         "_waiters",
         "begun",
+        "booked",
         "due",
         "epoch",
         "expiry",
@@ -60,6 +61,7 @@ class Watch:
         self.last = last
         self.submitted = submitted
         self.begun = begun
+        self.booked = 0.0
         self.epoch = epoch
         self.options = options
         self.lease = lease

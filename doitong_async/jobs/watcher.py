@@ -18,7 +18,8 @@ from doitong_async.jobs.durations import Durations
 from doitong_async.jobs.inquiry import Inquiry, Report
 from doitong_async.jobs.watch import MakeError, Watch
 from doitong_async.limits.entrance import Entrance
-from doitong_async.limits.gate import Priority, Turn
+from doitong_async.limits.gate import Priority
+from doitong_async.limits.grants import Turn
 from doitong_async.transport.refusal import Kind, Refusal
 from doitong_async.types import Generation, JobStatus
 
@@ -26,6 +27,8 @@ _log: Final = logging.getLogger("doitong_async")
 
 VISIBLE_WITHIN: Final = 10.0
 """Seconds after its submit in which a job may still be unknown to the status query: our choice."""
+LANES: Final = 4
+"""Looks of one tick that are under way at once: our choice."""
 MISSES: Final = 2
 """Looks in a row to which a job must be unknown until it is believed: one may be a replica's slip."""
 
@@ -40,13 +43,15 @@ class Watcher:
         self._notify = notify
         self._watches: dict[str, Watch] = {}
         # One watch a job, also when it is let go and taken up again: whoever holds it is told all the same.
-        self._known: WeakValueDictionary[str, Watch] = WeakValueDictionary()
+        self._let_go_of: WeakValueDictionary[str, Watch] = WeakValueDictionary()
         self._changed = asyncio.Event()
         self._last_tick = self._loop.time() - schedule.LONGEST_TICK
         self._failures = 0
         self._odd_words: set[JobStatus] = set()
         self.durations = Durations()
-        self._credits_of_ended = 0.0
+        self.credits_spent = 0.0
+        """What the jobs cost that were submitted here, as far as the service told."""
+        self._sleeps_until: float | None = None
         self._stopped: MakeError | None = None
         self._looks: set[asyncio.Task[None]] = set()
         self._task = self._loop.create_task(self._run(), name="doitong watcher")
@@ -61,17 +66,17 @@ class Watcher:
         return self._loop
 
     def find(self, job_id: str) -> Watch | None:
-        """Return the watch of a job in flight, or of one that somebody still holds."""
-        return self._known.get(job_id)
+        """Return the watch of a job in flight, or of one that was let go and somebody still holds."""
+        return self._watches.get(job_id) or self._let_go_of.get(job_id)
 
     def add(self, watch: Watch) -> None:
         """Begin to watch a job; one that is over already is never asked for."""
         if not watch.is_ended:
             self._begin(watch)
-        self._known[watch.last.id] = watch
         if watch.submitted == watch.begun:
             # The status of a job that is taken up is assumed until the first look.
             self._tell_status(watch)
+            self._book(watch)
         self._follow(watch)
 
     def resume(self, watch: Watch) -> None:
@@ -83,9 +88,9 @@ class Watcher:
             self._begin(watch)
 
     @property
-    def credits_spent(self) -> float:
-        """What the jobs cost that were watched here, as far as the service told."""
-        return self._credits_of_ended + sum(watch.last.credit_cost or 0.0 for watch in self)
+    def is_stopped(self) -> bool:
+        """Whether no news will come any more."""
+        return self._stopped is not None
 
     def check(self) -> None:
         """Raise what keeps this watcher from bringing any news.
@@ -104,6 +109,7 @@ class Watcher:
             return False
         before, watch.last = watch.last, lifecycle.merge(watch.last, news)
         self._note_duration(watch, before)
+        self._book(watch)
         watch.failure, watch.misses, watch.refusals = None, 0, 0
         if watch.last is before:
             return True
@@ -142,6 +148,9 @@ class Watcher:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for watch in self:
+            if not watch.last.status.is_terminal:
+                # The job goes on, and others may use the key: its slot is kept for it until its greatest age.
+                watch.lease.keep(watch.begun + watch.options.lease_age)
             self._let_go(watch)
             watch.wake(partial(_closed, watch))
 
@@ -155,6 +164,7 @@ class Watcher:
                 except ClientClosedError:
                     return
                 continue
+            self._sleeps_until = moment
             timer = None if moment is None else self._loop.call_at(moment, self._changed.set)
             await self._changed.wait()
             if timer is not None:
@@ -174,9 +184,9 @@ class Watcher:
                 rate=gate.plan.requests_per_minute,
                 slots=gate.plan.concurrent_jobs,
                 seconds=self.durations.mean(watch.kind for watch in self._watches.values()),
-                waiting=gate.waiting_for_slot,
+                waiting=gate.waiting,
                 free=gate.free,
-                next_free=gate.next_free,
+                coming=gate.coming(schedule.PARTS),
                 requests=math.ceil(len(self._watches) / self._inquiry.most),
                 polls_count=gate.polls_count,
             )
@@ -188,8 +198,11 @@ class Watcher:
         looks = self._looks_due()
         if not looks:
             turn.unsent()
+        # A few at a time, so that a thousand answers do not keep the loop from everybody else.
+        lanes = asyncio.Semaphore(LANES)
         for number, watches in enumerate(looks):
-            self._send_look(watches, turn if number == 0 else await self._entrance.turn(Priority.LOOK))
+            await lanes.acquire()
+            self._send_look(watches, turn if number == 0 else await self._entrance.turn(Priority.LOOK), lanes)
 
     def _looks_due(self) -> list[list[Watch]]:
         """Return who is looked at now: all together, but for those who would spoil it for the others."""
@@ -198,7 +211,7 @@ class Watcher:
         alone = [[watch] for watch in self if watch.refusals and watch.due <= now]
         return [joining[first : first + most] for first in range(0, len(joining), most)] + alone
 
-    def _send_look(self, watches: Sequence[Watch], turn: Turn) -> None:
+    def _send_look(self, watches: Sequence[Watch], turn: Turn, lanes: asyncio.Semaphore) -> None:
         self._last_tick = now = self._loop.time()
         for watch in watches:
             watch.due = now + max(watch.options.poll_interval, schedule.spacing_after(watch.refusals))
@@ -206,6 +219,9 @@ class Watcher:
         look = self._loop.create_task(self._look(watches, turn), name="doitong look")
         self._looks.add(look)
         look.add_done_callback(self._look_is_over)
+        # Cancelled before its first step it would never end its turn; a second end changes nothing.
+        look.add_done_callback(lambda _: turn.unsent())
+        look.add_done_callback(lambda _: lanes.release())
 
     async def _look(self, watches: Sequence[Watch], turn: Turn) -> None:
         timeout = max(watch.options.poll_timeout for watch in watches)
@@ -215,6 +231,8 @@ class Watcher:
             )
         except ConfigurationError as error:
             self._stop_looking(error.message)
+            return
+        except ClientClosedError:
             return
         self._take(report)
         if report.refusal is not None:
@@ -274,13 +292,23 @@ class Watcher:
     def _begin(self, watch: Watch) -> None:
         self._watches[watch.last.id] = watch
         watch.expiry = self._loop.call_at(watch.begun + watch.options.lease_age, self._expire, watch)
-        self._changed.set()
+        # Every job is due some time; only where nobody waits may one more make the next look earlier.
+        is_earlier = self._sleeps_until is None or watch.due < self._sleeps_until
+        if is_earlier and (self._sleeps_until is None or not self._entrance.gate.waiting):
+            self._changed.set()
 
     def _let_go(self, watch: Watch) -> None:
         self._watches.pop(watch.last.id, None)
+        self._let_go_of[watch.last.id] = watch
         watch.lease.release()
         if watch.expiry is not None:
             watch.expiry.cancel()
+
+    def _book(self, watch: Watch) -> None:
+        if watch.submitted == watch.begun:
+            cost = watch.last.credit_cost or 0.0
+            self.credits_spent += cost - watch.booked
+            watch.booked = cost
 
     def _note_duration(self, watch: Watch, before: Generation) -> None:
         now = self._loop.time()
@@ -292,7 +320,6 @@ class Watcher:
 
     def _end(self, watch: Watch) -> None:
         self._let_go(watch)
-        self._credits_of_ended += watch.last.credit_cost or 0.0
         watch.wake()
         if self._notify:
             self._notify(

@@ -27,10 +27,24 @@ class Day:
         self._over_until = 0.0
 
     def is_over(self, wall: float) -> bool:
-        """Whether no more job may be begun today; jobs under way count, as they may yet be made."""
+        """Whether the jobs of the day are used up, or the service said so."""
         self._turn_over(wall)
-        used_up = self.limit is not None and self._made + self._reserved >= self.limit
-        return used_up or wall < self._over_until
+        is_used_up = self.limit is not None and self._made >= self.limit
+        return is_used_up or self.is_ended(wall)
+
+    def is_ended(self, wall: float) -> bool:
+        """Whether the service said that there are no more jobs for now."""
+        return wall < self._over_until
+
+    def has_room(self, wall: float) -> bool:
+        """Whether one more job may be begun; those under way count, as they may yet be made."""
+        is_full = self.limit is not None and self._made + self._reserved >= self.limit
+        return not self.is_over(wall) and not is_full
+
+    def is_fresh(self, wall: float) -> bool:
+        """Whether nothing of the day is used."""
+        self._turn_over(wall)
+        return not self._made and not self._reserved and not self.is_ended(wall)
 
     def next_begins(self, wall: float) -> float:
         """Return when jobs may be begun again."""

@@ -11,9 +11,9 @@ from typing import Any, Final, TypeVar
 from doitong_async.errors import ClientClosedError, RateLimitError
 from doitong_async.events import WaitBegan, WaitEnded
 from doitong_async.hook import Hook
-from doitong_async.limits.gate import Gate, Lease, Priority, Reason, Turn
+from doitong_async.limits.gate import Gate, Member, Priority, Reason
+from doitong_async.limits.grants import Lease, Turn
 from doitong_async.limits.line import Returnable, Waiting
-from doitong_async.limits.plan import Plan
 from doitong_async.limits.word import limit_of
 
 _log: Final = logging.getLogger("doitong_async")
@@ -23,11 +23,11 @@ T = TypeVar("T", bound=Returnable)
 class Entrance:
     """What a client asks for slots and turns; other clients on the same key stand in the same lines."""
 
-    def __init__(self, gate: Gate, plan: Plan, notify: Hook, *, plan_is_assumed: bool) -> None:
+    def __init__(self, gate: Gate, member: Member, notify: Hook) -> None:
         self.gate = gate
-        self._plan = plan
-        gate.join(plan)
-        self._plan_is_assumed = plan_is_assumed
+        self._member = member
+        gate.join(member)
+        self._tells_of_plan = member.plan_is_assumed
         self._notify = notify
         self._waits: dict[Waiting[Any], Priority | None] = {}
         self._closed = asyncio.Event()
@@ -50,16 +50,21 @@ class Entrance:
             self.gate.queue_for_slot(waits_for_day=waits_for_day), None, timeout
         )
 
-    async def turn(self, priority: Priority, *, timeout: float | None = None) -> Turn:
+    async def turn(
+        self, priority: Priority, *, timeout: float | None = None, waits_for_day: bool = False
+    ) -> Turn:
         """Wait until one request may be sent, at most `timeout` seconds (None: as long as it takes).
 
         Raises:
             RateLimitError: if it could not be sent by then.
+            DailyLimitError: if the service says that the day is over, unless `waits_for_day`.
             ClientClosedError: if the client closes first.
         """
         self._check_open()
         at_once = self.gate.turn_at_once(priority)
-        return at_once or await self._bounded(self.gate.queue_for_turn(priority), priority, timeout)
+        return at_once or await self._bounded(
+            self.gate.queue_for_turn(priority, waits_for_day=waits_for_day), priority, timeout
+        )
 
     async def sleep(self, seconds: float) -> None:
         """Wait some time.
@@ -77,7 +82,7 @@ class Entrance:
     def close(self) -> None:
         """Send away whoever waits here, now or later; nothing of theirs was sent."""
         if not self._closed.is_set():
-            self.gate.leave(self._plan)
+            self.gate.leave(self._member)
         self._closed.set()
         for waiting in self._waits:
             waiting.refuse(_closed())
@@ -85,11 +90,11 @@ class Entrance:
     def heed(self, headers: Mapping[str, str]) -> None:
         """Take in what the headers of an answer say of the limits."""
         self.gate.heed(headers)
-        if not self._plan_is_assumed:
+        if not self._tells_of_plan:
             return
         limit, plan = limit_of(headers) or 0, self.gate.plan
         if limit > plan.requests_per_minute:
-            self._plan_is_assumed = False
+            self._tells_of_plan = False
             _log.warning(
                 "No plan was given, so the limits of %r are kept; the service allows %d requests a minute. "
                 "Say plan=… or set DOITONG_PLAN to be as fast as the plan is.",
@@ -107,18 +112,18 @@ class Entrance:
         reason = self.gate.reason(priority)
         begun = asyncio.get_running_loop().time()
         self._waits[waiting] = priority
-        self._notify(WaitBegan(reason=reason))
         try:
+            self._notify(WaitBegan(reason=reason))
             async with asyncio.timeout(timeout):
                 return await waiting
         except TimeoutError:
-            raise self._too_long(self.gate.reason(priority), timeout) from None
+            raise self._too_long(self.gate.reason(priority)) from None
         finally:
             del self._waits[waiting]
             seconds = asyncio.get_running_loop().time() - begun
             self._notify(WaitEnded(reason=reason, seconds=seconds))
 
-    def _too_long(self, reason: Reason, timeout: float | None) -> RateLimitError:
+    def _too_long(self, reason: Reason) -> RateLimitError:
         if reason == "day":
             return self.gate.daily_limit()
         plan = self.gate.plan
@@ -127,7 +132,7 @@ class Entrance:
             "minute": f"the plan allows {plan.requests_per_minute} requests a minute",
             "server": "the service asked to wait",
         }
-        return RateLimitError(f"No {reason} was free within {timeout:g} s: {limits[reason]}.", limit=reason)
+        return RateLimitError(f"The wait that was allowed is over: {limits[reason]}.", limit=reason)
 
 
 def _closed() -> ClientClosedError:

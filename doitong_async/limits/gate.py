@@ -6,18 +6,20 @@ import asyncio
 import logging
 import random
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum, auto
+from heapq import heappop, heappush
 from typing import Final, Literal, TypeAlias
 
 from doitong_async.clock import wall_time
 from doitong_async.errors import DailyLimitError
 from doitong_async.limits.day import Day
+from doitong_async.limits.grants import Lease, Turn
 from doitong_async.limits.line import Line, Place, Waiting
 from doitong_async.limits.plan import Plan
 from doitong_async.limits.window import PERIOD, Window
-from doitong_async.limits.word import Limit, read_word, remaining_of, wait_told, which_limit
+from doitong_async.limits.word import Limit, limit_of, read_word, remaining_of, wait_told, which_limit
 from doitong_async.transport.refusal import Refusal
 
 _log: Final = logging.getLogger("doitong_async")
@@ -33,6 +35,9 @@ _FEEL: Final = 1.0
 """Seconds that one request at most holds up the next where somebody else uses the key: our choice."""
 _JITTER: Final = 1.0
 """Seconds over which those who were told the same moment spread."""
+_MOST_KEPT: Final = 30
+"""Requests a minute that are kept back for looks at most: as many as the documented loop of one job takes."""
+
 Reason: TypeAlias = Literal["slot", "minute", "day", "server"]
 
 
@@ -43,148 +48,113 @@ class Priority(Enum):
     LOOK = auto()
 
 
-class Lease:
-    """A slot of the plan, held by a remote job from before its submit until its end is seen."""
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A client that goes through the gate, and what it says of the key."""
 
-    __slots__ = ("_gate", "_is_counted")
-
-    def __init__(self, gate: Gate, *, is_counted: bool) -> None:
-        self._gate: Gate | None = gate
-        self._is_counted = is_counted
-
-    @property
-    def is_held(self) -> bool:
-        """Whether the slot was not given back yet."""
-        return self._gate is not None
-
-    def job_is_made(self) -> None:
-        """Count the job in its day: its submit was accepted."""
-        self._settle(was_made=True)
-
-    def release(self) -> None:
-        """Give the slot back; a second time changes nothing."""
-        if self._gate is not None:
-            self._settle(was_made=False)
-            gate, self._gate = self._gate, None
-            gate._slot_is_back()
-
-    give_back = release
-
-    def _settle(self, *, was_made: bool) -> None:
-        if self._is_counted and self._gate is not None:
-            self._is_counted = False
-            self._gate._day.settle(wall_time(), was_made=was_made)
-
-
-class Turn:
-    """The right to send one request now. It ends with the one or the other, and then changes nothing more."""
-
-    __slots__ = ("_gate",)
-
-    def __init__(self, gate: Gate | None) -> None:
-        self._gate = gate
-
-    def answered(self) -> None:
-        """Say that the request was answered, or is lost."""
-        gate, self._gate = self._gate, None
-        if gate is not None:
-            gate._turn_is_over(was_sent=True)
-
-    def unsent(self) -> None:
-        """Say that the request never left this machine."""
-        gate, self._gate = self._gate, None
-        if gate is not None:
-            gate._turn_is_over(was_sent=False)
-
-    give_back = unsent
+    plan: Plan
+    plan_is_assumed: bool = False
+    polls_count: bool = True
 
 
 class Gate:
     """Keeps one key within its plan, for every client on this event loop that uses it.
 
     Args:
-        plan: the limits.
-        polls_count: whether looks take a turn of the minute (assumption: they do).
+        plan: the limits, as long as no member says others.
         day_starts_at: seconds after 00:00 UTC at which the service's day begins (assumption: 0).
     """
 
-    def __init__(self, plan: Plan, *, polls_count: bool = True, day_starts_at: float = 0.0) -> None:
+    def __init__(self, plan: Plan, *, day_starts_at: float = 0.0) -> None:
         self._loop = asyncio.get_running_loop()
         self.plan = plan
-        self.polls_count = polls_count
-        self._plans: list[Plan] = []
+        self.polls_count = True
+        self._members: list[Member] = []
         self._slots_taken = 0
+        self._kept: list[float] = []
+        """When slots come back of jobs that nobody watches any more."""
         self._day = Day(plan.jobs_per_day, day_starts_at)
         self._window = Window(plan.requests_per_minute)
         self._for_slot: Line[Lease] = Line()
         self._for_submit: Line[Turn] = Line()
         self._for_look: Line[Turn] = Line()
         self._paused_until = self._held_until = self._contested_until = self._loop.time()
+        self._crowded_until = self._loop.time()
         self._spent_at = self._loop.time() - _FEEL
-        self._holds = 0
+        self._holds = self._ends = self._submits_out = 0
+        self._look_went_first = False
         self._timer: asyncio.TimerHandle | None = None
         self._warned_of: set[Limit] = set()
 
     @property
     def slots_taken(self) -> int:
         """How many slots are held by remote jobs; more than the plan has where jobs were taken up."""
+        while self._kept and self._kept[0] <= self._loop.time():
+            heappop(self._kept)
+            self._slots_taken -= 1
         return self._slots_taken
 
     @property
-    def waiting_for_slot(self) -> int:
-        """How many callers stand in line for a slot."""
-        return len(self._for_slot)
+    def waiting(self) -> int:
+        """How many jobs wait to be begun, for a slot or for a request."""
+        return len(self._for_slot) + len(self._for_submit)
 
     @property
     def free(self) -> int:
-        """How many requests may be sent now."""
+        """How many requests the window allows now."""
         return self._window.free(self._loop.time())
 
-    @property
-    def next_free(self) -> float:
-        """Seconds until one more request may be sent than now."""
-        moment = self._window.next_return(self._loop.time())
-        return max(0.0, moment - self._loop.time())
+    def coming(self, parts: int) -> list[int]:
+        """Return how many requests come back in each of so many parts of the next minute."""
+        return self._window.coming(self._loop.time(), parts)
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody uses it, and it holds nothing that a fresh gate would not know."""
-        return not self._plans and not self._slots_taken and self.free == self.plan.requests_per_minute
+        """Whether nobody uses it, and it knows nothing that a fresh gate would not know."""
+        now = self._loop.time()
+        is_quiet = now >= max(self._paused_until, self._held_until, self._contested_until)
+        is_unused = not self._members and not self.slots_taken and self._day.is_fresh(wall_time())
+        return is_unused and is_quiet and self.free == self.plan.requests_per_minute
 
-    def join(self, plan: Plan) -> None:
+    def join(self, member: Member) -> None:
         """Take a client in. Where clients say different plans for a key, the narrower limits hold."""
-        self._plans.append(plan)
-        self._keep_to(self._plans)
+        self._members.append(member)
+        self._keep_to_members()
 
-    def leave(self, plan: Plan) -> None:
+    def leave(self, member: Member) -> None:
         """Let a client go; what its requests took of the window stays taken."""
-        self._plans.remove(plan)
-        if self._plans:
-            self._keep_to(self._plans)
+        self._members.remove(member)
+        if self._members:
+            self._keep_to_members()
 
-    def _keep_to(self, plans: list[Plan]) -> None:
+    def _keep_to_members(self) -> None:
+        # Who gave no plan does not narrow the one that another gave.
+        plans = [each.plan for each in self._members if not each.plan_is_assumed]
+        plans = plans or [each.plan for each in self._members]
         days = [plan.jobs_per_day for plan in plans if plan.jobs_per_day is not None]
-        narrowest = min(plans, key=lambda plan: plan.requests_per_minute)
         self.plan = replace(
-            narrowest,
+            min(plans, key=lambda plan: plan.requests_per_minute),
             concurrent_jobs=min(plan.concurrent_jobs for plan in plans),
             jobs_per_day=min(days, default=None),
         )
+        self.polls_count = any(each.polls_count for each in self._members)
         self._window.limit = self.plan.requests_per_minute
         self._day.limit = self.plan.jobs_per_day
         self._serve(self._loop.time())
 
     def heed(self, headers: Mapping[str, str]) -> None:
-        """Take in what an answer says is left: it may be less than we think, when others use the key too."""
-        remaining = remaining_of(headers)
+        """Take in what an answer says: it may be less than we think, when others use the key too."""
+        limit, remaining = limit_of(headers), remaining_of(headers)
+        if limit is not None:
+            self._window.limit = max(1, min(limit, self.plan.requests_per_minute))
         now = self._loop.time()
         if remaining is not None and self._window.lower(remaining, now):
             self._contested_until = now + PERIOD
 
     def free_slot(self) -> Lease | None:
         """Take a slot now, if nobody stands in line and there is one."""
-        is_full = self._for_slot or self._slots_taken >= self.plan.concurrent_jobs
-        return None if is_full or self._day.is_over(wall_time()) else self._lease()
+        is_full = self._for_slot or self.slots_taken >= self.plan.concurrent_jobs
+        return None if is_full or not self._day.has_room(wall_time()) else self._lease()
 
     def queue_for_slot(self, *, waits_for_day: bool) -> Waiting[Lease]:
         """Stand in line for a slot."""
@@ -192,29 +162,28 @@ class Gate:
         self._serve(self._loop.time())
         return waiting
 
+    def slot_at_once(self) -> Lease:
+        """Take a slot without queueing: the remote job runs already, whether there is room or not."""
+        self._slots_taken += 1
+        return Lease(self, is_counted=False)
+
     def turn_at_once(self, priority: Priority) -> Turn | None:
         """Return the right to send one request now, if nobody stands in line and nothing is in the way."""
         now = self._loop.time()
         if now < self._paused_until:
             return None
         if priority is Priority.LOOK and not self.polls_count:
-            return Turn(None)
-        is_held = priority is Priority.SUBMIT and now < self._held_until
-        if is_held or self._for_submit or self._for_look or not self._may_spend(now):
+            return Turn(None, is_submit=False)
+        if self._for_submit or self._for_look or not self._may_spend(now, priority):
             return None
-        return self._spend()
+        return self._spend(priority)
 
-    def queue_for_turn(self, priority: Priority) -> Waiting[Turn]:
+    def queue_for_turn(self, priority: Priority, *, waits_for_day: bool = False) -> Waiting[Turn]:
         """Stand in line for the right to send one request."""
         line = self._for_submit if priority is Priority.SUBMIT else self._for_look
-        waiting = line.enter(Place(self._loop.time()))
+        waiting = line.enter(Place(self._loop.time(), waits_for_day))
         self._serve(self._loop.time())
         return waiting
-
-    def slot_at_once(self) -> Lease:
-        """Take a slot without queueing: the remote job runs already, whether there is room or not."""
-        self._slots_taken += 1
-        return Lease(self, is_counted=False)
 
     def reason(self, waiting_for: Priority | None) -> Reason:
         """Return what keeps a caller waiting for a turn of this priority, or for a slot (None)."""
@@ -231,50 +200,72 @@ class Gate:
 
     def refused(self, refusal: Refusal) -> Limit:
         """Obey a 429, and return which limit it was about."""
-        word = read_word(refusal.headers or {}, wall_time())
+        now, wall = self._loop.time(), wall_time()
+        word = read_word(refusal.headers or {}, wall)
         # The refused submit holds a slot itself.
         limit = which_limit(refusal.code, refusal.message, word, jobs_in_flight=self._slots_taken > 1)
         if limit not in self._warned_of:
             self._warned_of.add(limit)
             _log.warning("The service says that a limit is reached (%s): %s", limit.value, refusal.message)
         told = wait_told(word, limit=limit)
-        now = self._loop.time()
-        spread = random.uniform(0, _JITTER)
         if limit is Limit.DAY:
-            wall = wall_time()
             self._day.end(wall + told if told else self._day.next_begins(wall))
         elif limit is Limit.SLOT:
-            usual = min(_UNTOLD_HOLD * 2**self._holds, 60.0)
-            self._holds += 1
-            self._held_until = now + (usual if told is None else told) + spread
+            self._hold(now, told)
         else:
+            spread = random.uniform(0, _JITTER)
             self._paused_until = max(self._paused_until, now + (told or _UNTOLD_PAUSE) + spread)
             self._contested_until = now + PERIOD
         self._serve(now)
         return limit
 
+    def _hold(self, now: float, told: float | None) -> None:
+        """Too many jobs at once: each job of ours that ends admits one submit; else one tries in a while."""
+        if now >= self._held_until:
+            self._holds += 1
+        usual = min(_UNTOLD_HOLD * 2 ** (self._holds - 1), PERIOD)
+        until = now + (usual if told is None else told) + random.uniform(0, _JITTER)
+        self._held_until = max(self._held_until, until)
+        self._crowded_until = self._held_until + PERIOD
+        self._ends = 0
+
     def accepted(self) -> None:
-        """Note that a submit was accepted: what held submits back is over."""
-        self._holds = 0
+        """Note that a submit was accepted; after a refusal the next one is tried only now."""
+        if self._loop.time() >= self._held_until:
+            self._holds = 0
 
     def daily_limit(self) -> DailyLimitError:
         """Return the error for whoever does not wait for the next day."""
         wall = wall_time()
         begins = self._day.next_begins(wall)
+        per_day = self.plan.jobs_per_day
+        is_ours = per_day is not None and not self._day.is_ended(wall)
+        why = f"the plan {self.plan.name!r} allows {per_day} a day" if is_ours else "the service says so"
         return DailyLimitError(
-            f"No more jobs today: the plan {self.plan.name!r} allows {self.plan.jobs_per_day} a day.",
+            f"No more jobs today: {why}.",
             retry_after=begins - wall,
             resets_at=datetime.fromtimestamp(begins, UTC),
         )
 
-    def _slot_is_back(self) -> None:
+    def slot_is_back(self, *, was_of_a_job: bool) -> None:
+        """Take a slot back; where the service found too many jobs, one that ended lets one more submit go."""
         self._slots_taken -= 1
-        # A job of ours is over, so one more may run: a submit that was held may try again.
-        self._held_until = now = self._loop.time()
-        self._serve(now)
+        self._ends += was_of_a_job
+        self._serve(self._loop.time())
 
-    def _turn_is_over(self, *, was_sent: bool) -> None:
+    def slot_is_kept(self, until: float) -> None:
+        """Take a slot back at that moment, without anybody's doing."""
+        heappush(self._kept, until)
+
+    def job_is_settled(self, *, was_made: bool) -> None:
+        """Count a job of the day that was set aside, or set it aside no more."""
+        self._day.settle(wall_time(), was_made=was_made)
+        self._serve(self._loop.time())
+
+    def turn_is_over(self, *, was_sent: bool, is_submit: bool) -> None:
+        """Take a turn back."""
         now = self._loop.time()
+        self._submits_out -= is_submit
         if was_sent:
             self._window.answered(now)
         else:
@@ -287,9 +278,10 @@ class Gate:
             return
         self._serve_slots()
         while now >= self._paused_until and self._for_look and not self.polls_count:
-            self._for_look.grant(lambda: Turn(None))
-        while now >= self._paused_until and self._may_spend(now) and (line := self._next_line(now)):
-            line.grant(self._spend)
+            self._for_look.grant(lambda: Turn(None, is_submit=False))
+        while now >= self._paused_until and (priority := self._next(now)) is not None:
+            line = self._for_submit if priority is Priority.SUBMIT else self._for_look
+            line.grant(lambda priority=priority: self._spend(priority))  # type: ignore[misc]  # bound at once
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -302,46 +294,91 @@ class Gate:
         self._serve(self._loop.time())
 
     def _serve_slots(self) -> None:
-        while self._for_slot and self._slots_taken < self.plan.concurrent_jobs:
-            if self._day.is_over(wall_time()):
-                self._for_slot.refuse(self.daily_limit, unless=lambda place: place.waits_for_day)
-                return
+        wall = wall_time()
+        if self._day.is_over(wall):
+            self._for_slot.refuse(self.daily_limit, unless=lambda place: place.waits_for_day)
+        if self._day.is_ended(wall):
+            self._for_submit.refuse(self.daily_limit, unless=lambda place: place.waits_for_day)
+        while self._for_slot and self._has_slot() and self._day.has_room(wall):
             self._for_slot.grant(self._lease)
+
+    def _has_slot(self) -> bool:
+        return self.slots_taken < self.plan.concurrent_jobs
 
     def _lease(self) -> Lease:
         self._slots_taken += 1
         self._day.reserve()
         return Lease(self, is_counted=True)
 
-    def _may_spend(self, now: float) -> bool:
-        """Whether the window has room; where others use the key, each answer is waited for, as it tells."""
-        is_felt = now >= self._contested_until or not self._window.in_flight or now >= self._spent_at + _FEEL
-        return is_felt and self._window.free(now) > 0
-
-    def _spend(self) -> Turn:
-        self._spent_at = self._loop.time()
-        self._window.spend()
-        return Turn(self)
-
-    def _next_line(self, now: float) -> Line[Turn] | None:
-        submits = self._for_submit if now >= self._held_until else None
+    def _next(self, now: float) -> Priority | None:
+        """Return who may send a request now: submits, but every other time an overdue look before them."""
         look = self._for_look.first()
-        if look is not None and (not submits or look.since + OVERDUE_AFTER <= now):
-            return self._for_look
-        return submits or None
+        may_look = look is not None and self._may_spend(now, Priority.LOOK)
+        may_submit = bool(self._for_submit) and self._may_spend(now, Priority.SUBMIT)
+        is_overdue = look is not None and look.since + OVERDUE_AFTER <= now and not self._look_went_first
+        if may_look and (is_overdue or not may_submit):
+            self._look_went_first = may_submit
+            return Priority.LOOK
+        self._look_went_first = False
+        return Priority.SUBMIT if may_submit else None
+
+    def _may_spend(self, now: float, priority: Priority) -> bool:
+        """Whether a request may be sent now; a submit leaves a few for the looks at what runs."""
+        # Where others use the key, each answer is waited for, as it tells what they left.
+        is_felt = now >= self._contested_until or not self._window.in_flight or now >= self._spent_at + _FEEL
+        if not is_felt:
+            return False
+        if priority is Priority.LOOK:
+            return self._window.free(now) > 0
+        return not self._is_held(now) and self._window.free(now) > self._for_looks()
+
+    def _is_held(self, now: float) -> bool:
+        """Whether the service found too many jobs at once a while ago, and this submit has to wait for it."""
+        if now < self._held_until:
+            return self._ends <= 0
+        # One after the other, so that a crowded service refuses one, and not all that wait.
+        return now < self._crowded_until and self._submits_out > 0
+
+    def _for_looks(self) -> int:
+        """How many requests submits leave to looks: where a burst could take a whole minute's for itself."""
+        is_wide = self.plan.concurrent_jobs * 2 >= self._window.limit > 1
+        if not is_wide or not self.polls_count or self._slots_taken < 2:
+            return 0
+        return max(1, min(self._window.limit // 10, _MOST_KEPT))
+
+    def _spend(self, priority: Priority) -> Turn:
+        now = self._loop.time()
+        is_submit = priority is Priority.SUBMIT
+        self._spent_at = now
+        self._submits_out += is_submit
+        if is_submit and now < self._held_until:
+            self._ends -= 1
+        self._window.spend()
+        return Turn(self, is_submit=is_submit)
 
     def _next_moment(self, now: float) -> float | None:
-        moments = []
-        if self._for_slot and self._slots_taken < self.plan.concurrent_jobs:
-            wall = wall_time()
-            moments.append(now + max(0.0, self._day.next_begins(wall) - wall))
-        free = self._window.next_free(now)
-        if free == now and not self._may_spend(now):
-            free = self._spent_at + _FEEL
-        if self._for_look and not self.polls_count:
-            moments.append(self._paused_until)
-        elif self._for_look and free is not None:
-            moments.append(max(free, self._paused_until))
-        if free is not None and self._for_submit:
-            moments.append(max(free, self._paused_until, self._held_until))
-        return min(moments, default=None)
+        """Return when more can be granted by the mere passing of time."""
+        moments: list[float | None] = []
+        if self._for_slot and self._has_slot():
+            moments.append(now + max(0.0, self.seconds_to_next_day()))
+        if self._for_slot and self._kept:
+            moments.append(self._kept[0])
+        if self._for_look:
+            free = now if not self.polls_count else self._window.next_free(now)
+            moments.append(self._felt(free))
+        if self._for_submit:
+            free = self._window.next_free(now, beside=self._for_looks())
+            held = self._held_until if now < self._held_until else now
+            moments.append(None if free is None else self._felt(max(free, held)))
+        later = [moment for moment in moments if moment is not None]
+        # What could be granted now was granted: only something that happens can change the rest.
+        return min(
+            (max(moment, self._paused_until) for moment in later if moment > now or self._paused_until > now),
+            default=None,
+        )
+
+    def _felt(self, moment: float | None) -> float | None:
+        """Return the moment, or the one at which a request that is out holds up the next no longer."""
+        if moment is None or moment >= self._contested_until or not self._window.in_flight:
+            return moment
+        return max(moment, self._spent_at + _FEEL)

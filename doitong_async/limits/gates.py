@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from typing import Final
-from weakref import WeakKeyDictionary
 
 from doitong_async.limits.gate import Gate
 from doitong_async.limits.plan import Plan
 
-_GATES: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Gate]]] = WeakKeyDictionary()
+_GATES: Final[dict[asyncio.AbstractEventLoop, dict[str, Gate]]] = {}
 
 
-def gate_of(
-    api_key: str, base_url: str, plan: Plan, *, polls_count: bool = True, day_starts_at: float = 0.0
-) -> Gate:
+def gate_of(api_key: str, base_url: str, plan: Plan, *, day_starts_at: float = 0.0) -> Gate:
     """Return the gate of this key on the running loop.
 
     It is kept after its last client closed: the service has not forgotten that client's requests either.
     """
+    for closed in [loop for loop in _GATES if loop.is_closed()]:
+        del _GATES[closed]
     gates = _GATES.setdefault(asyncio.get_running_loop(), {})
     # Of the key only a digest is kept.
     name = hashlib.sha256(f"{base_url} {api_key}".encode()).hexdigest()
@@ -27,5 +26,5 @@ def gate_of(
         del gates[idle]
     gate = gates.get(name)
     if gate is None:
-        gate = gates[name] = Gate(plan, polls_count=polls_count, day_starts_at=day_starts_at)
+        gate = gates[name] = Gate(plan, day_starts_at=day_starts_at)
     return gate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from heapq import merge
-from itertools import islice, repeat
+from itertools import chain, islice, repeat
 from typing import Final
 
 PERIOD: Final = 60.0
@@ -22,7 +22,16 @@ class Window:
     waited for, never as a remaining time: rounding that just under its end would wait for ever.
     """
 
-    __slots__ = ("_foreign", "_foreign_heard", "_foreign_since", "_own", "_period", "_sent", "limit")
+    __slots__ = (
+        "_foreign",
+        "_foreign_heard",
+        "_foreign_since",
+        "_foreign_until",
+        "_own",
+        "_period",
+        "_sent",
+        "limit",
+    )
 
     def __init__(self, limit: int, period: float = PERIOD) -> None:
         self.limit = limit
@@ -34,6 +43,7 @@ class Window:
         """Places that somebody else's requests were last heard to take."""
         self._foreign_since = 0.0
         self._foreign_heard = 0.0
+        self._foreign_until = 0.0
 
     def free(self, now: float) -> int:
         """Return how many requests may be sent at this moment."""
@@ -43,32 +53,39 @@ class Window:
 
     def _theirs(self, now: float) -> int:
         """Return how many places somebody else's requests take, if they go on as they did."""
-        silence = now - self._foreign_heard
-        if silence >= self._period:
+        # The moment of their return is kept, not the time since: rounding that would promise it too early.
+        if now >= self._foreign_until:
             self._foreign = 0
+        silence = now - self._foreign_heard
         span = min(self._period, self._foreign_heard - self._foreign_since)
         if not self._foreign or span <= 0:
             return self._foreign
         rate = self._foreign / span
         return max(self._foreign, math.ceil(min(rate * self._period, self._foreign + rate * silence)))
 
-    def next_free(self, now: float) -> float | None:
-        """Return the moment from which a request may be sent, or None while that hangs on an answer."""
-        if self.free(now):
+    def next_free(self, now: float, *, beside: int = 0) -> float | None:
+        """Return the moment from which a request may be sent, or None while that hangs on an answer.
+
+        Args:
+            now: a moment of the clock.
+            beside: how many more are to be left then.
+        """
+        if self.free(now) > beside:
             return now
         # So many must have come back until one more fits; those in flight have no moment yet.
         count = self._theirs(now)
-        needed = self._sent + len(self._own) + count - self.limit
-        theirs = repeat(self._foreign_heard + self._period, count)
+        needed = self._sent + len(self._own) + count - self.limit + beside
+        theirs = repeat(self._foreign_until, count)
         return next(islice(merge(self._own, theirs), needed, None), None)
 
-    def next_return(self, now: float) -> float:
-        """Return the moment at which the next token comes back; now if there is none to come."""
-        self.free(now)
-        moments = [self._own[0]] if self._own else []
-        if self._foreign:
-            moments.append(self._foreign_heard + self._period)
-        return min(moments, default=now)
+    def coming(self, now: float, parts: int) -> list[int]:
+        """Return how many tokens come back in each of so many equal parts of the next period."""
+        counts = [0] * parts
+        for moment in chain(self._own, repeat(self._foreign_until, self._theirs(now))):
+            counts[max(0, min(parts - 1, int((moment - now) / self._period * parts)))] += 1
+        # Those in flight have no moment yet; they are not far from a whole period away.
+        counts[-1] += self._sent
+        return counts
 
     def spend(self) -> None:
         """Take a token: a request is sent now."""
@@ -104,5 +121,5 @@ class Window:
         theirs = self._theirs(now) + excess
         if not self._foreign:
             self._foreign_since = now
-        self._foreign, self._foreign_heard = theirs, now
+        self._foreign, self._foreign_heard, self._foreign_until = theirs, now, now + self._period
         return True

@@ -68,9 +68,13 @@ def limit_of(headers: Mapping[str, str]) -> int | None:
 def which_limit(code: str | None, message: str, word: Word, *, jobs_in_flight: bool) -> Limit:
     """Return which limit a 429 means: by code and words, then by headers, then by our own counters."""
     said = f"{code or ''} {message}".lower()
-    for limit, words in _WORDS:
-        if any(each in said for each in words):
-            return limit
+    named = [limit for limit, words in _WORDS if any(each in said for each in words)]
+    is_minute = word.remaining == 0 and word.reset_in is not None and word.reset_in <= MINUTE_WAIT
+    if named and not (len(named) > 1 and is_minute):
+        return named[0]
+    if named:
+        # A text that lists all limits: the headers say which of them it is.
+        return Limit.MINUTE
     wait = word.retry_after or word.reset_in or 0.0
     if wait > 3600:
         return Limit.DAY
@@ -80,8 +84,8 @@ def which_limit(code: str | None, message: str, word: Word, *, jobs_in_flight: b
 
 # The narrower words first: "rate limit exceeded: too many concurrent jobs" is about the jobs.
 _WORDS: Final = (
-    (Limit.SLOT, ("concurren", "simultaneous", "parallel", "at once", "in flight", "in progress")),
-    (Limit.DAY, ("daily", "per day", "per_day", "today", "jobs_per_day", "a day")),
+    (Limit.SLOT, ("concurren", "simultaneous", "parallel", "at once", "in flight")),
+    (Limit.DAY, ("daily", "per day", "per_day", "today")),
     (Limit.MINUTE, ("minute", "rpm")),
 )
 

@@ -31,9 +31,10 @@ def test_a_job_set_aside_counts_until_it_is_known_not_to_be() -> None:
     """Two submits at once must not share the last job of a day."""
     day = Day(1)
     day.reserve()
-    assert day.is_over(MIDNIGHT)
-    day.settle(MIDNIGHT, was_made=False)
+    assert not day.has_room(MIDNIGHT)
     assert not day.is_over(MIDNIGHT)
+    day.settle(MIDNIGHT, was_made=False)
+    assert day.has_room(MIDNIGHT)
 
 
 def test_a_job_counts_for_the_day_in_which_it_was_accepted() -> None:
@@ -79,7 +80,7 @@ def test_no_day_ever_holds_more_than_its_jobs(limit: int, steps: list[tuple[floa
     day, wall, made = Day(limit), MIDNIGHT, dict[int, int]()
     for seconds, was_made in steps:
         wall += seconds
-        if not day.is_over(wall):
+        if day.has_room(wall):
             day.reserve()
             day.settle(wall, was_made=was_made)
             made[int(wall // LENGTH)] = made.get(int(wall // LENGTH), 0) + was_made

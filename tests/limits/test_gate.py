@@ -14,7 +14,8 @@ from doitong_async import ClientClosedError, DailyLimitError, Plan, RateLimitErr
 from doitong_async.events import Event, WaitBegan, WaitEnded
 from doitong_async.hook import Hook
 from doitong_async.limits.entrance import Entrance
-from doitong_async.limits.gate import Gate, Priority, Turn
+from doitong_async.limits.gate import Gate, Member, Priority
+from doitong_async.limits.grants import Turn
 from doitong_async.transport.refusal import Kind, Refusal
 from tests.virtual import now, virtual
 
@@ -23,7 +24,7 @@ NARROW = Plan.enterprise(requests_per_minute=2, concurrent_jobs=1)
 
 def open_door(plan: Plan) -> Entrance:
     """Return a client's way through a gate of its own."""
-    return Entrance(Gate(plan), plan, Hook(None), plan_is_assumed=False)
+    return Entrance(Gate(plan), Member(plan), Hook(None))
 
 
 def too_many(message: str, **headers: str) -> Refusal:
@@ -156,7 +157,7 @@ async def test_a_turn_granted_to_a_caller_who_is_gone_is_not_spent() -> None:
 @virtual
 async def test_looks_that_do_not_count_pass_by_the_submits_that_wait() -> None:
     """At once, and without a spin of the loop; only a pause holds them."""
-    door = Entrance(Gate(NARROW, polls_count=False), NARROW, Hook(None), plan_is_assumed=False)
+    door = Entrance(Gate(NARROW), Member(NARROW, polls_count=False), Hook(None))
     for _ in range(2):
         (await door.turn(Priority.SUBMIT)).answered()
     submit = start(door.turn(Priority.SUBMIT))
@@ -193,6 +194,7 @@ async def test_a_429_of_the_jobs_at_once_holds_submits_until_a_job_ends() -> Non
     """Looks go on meanwhile: they are how the end is seen."""
     door = open_door(Plan.PRO)
     running, mine = await door.slot(), await door.slot()
+    running.job_is_made()
     assert door.gate.refused(too_many("too many concurrent jobs")) == "slot"
     submit = start(door.turn(Priority.SUBMIT))
     (await door.turn(Priority.LOOK)).answered()
@@ -269,7 +271,7 @@ async def test_a_429_of_the_day_ends_it_until_the_moment_that_was_told() -> None
 async def test_waits_can_be_asked_about_and_are_events() -> None:
     """What a caller waits for, from when to when."""
     events: list[Event] = []
-    door = Entrance(Gate(NARROW), NARROW, Hook(events.append), plan_is_assumed=False)
+    door = Entrance(Gate(NARROW), Member(NARROW), Hook(events.append))
     lease = await door.slot()
     for _ in range(2):
         (await door.turn(Priority.LOOK)).answered()

@@ -1,0 +1,88 @@
+"""What the gate grants: a slot for a job, a turn for a request; each is given back once."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Grantor(Protocol):
+    """Who granted them, and takes them back."""
+
+    def slot_is_back(self, *, was_of_a_job: bool) -> None:
+        """Take a slot back."""
+
+    def slot_is_kept(self, until: float) -> None:
+        """Take a slot back at that moment of the loop's clock."""
+
+    def job_is_settled(self, *, was_made: bool) -> None:
+        """Count a job of the day that was set aside, or set it aside no more."""
+
+    def turn_is_over(self, *, was_sent: bool, is_submit: bool) -> None:
+        """Take a turn back."""
+
+
+class Lease:
+    """A slot of the plan, held by a remote job from before its submit until its end is seen."""
+
+    __slots__ = ("_gate", "_has_job", "_is_counted")
+
+    def __init__(self, gate: Grantor, *, is_counted: bool) -> None:
+        self._gate: Grantor | None = gate
+        self._is_counted = is_counted
+        self._has_job = not is_counted
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the slot was not given back yet."""
+        return self._gate is not None
+
+    def job_is_made(self) -> None:
+        """Count the job in its day: its submit was accepted."""
+        self._settle(was_made=True)
+
+    def release(self) -> None:
+        """Give the slot back; a second time changes nothing."""
+        if self._gate is not None:
+            self._settle(was_made=False)
+            gate, self._gate = self._gate, None
+            gate.slot_is_back(was_of_a_job=self._has_job)
+
+    give_back = release
+
+    def keep(self, until: float) -> None:
+        """Leave the slot with a job that nobody here watches any more, until a moment of the loop's clock."""
+        if self._gate is not None:
+            self._settle(was_made=True)
+            gate, self._gate = self._gate, None
+            gate.slot_is_kept(until)
+
+    def _settle(self, *, was_made: bool) -> None:
+        if self._is_counted and self._gate is not None:
+            self._is_counted = False
+            self._has_job = was_made
+            self._gate.job_is_settled(was_made=was_made)
+
+
+class Turn:
+    """The right to send one request now. It ends with the one or the other, and then changes nothing more."""
+
+    __slots__ = ("_gate", "_is_submit")
+
+    def __init__(self, gate: Grantor | None, *, is_submit: bool) -> None:
+        self._gate = gate
+        self._is_submit = is_submit
+
+    def answered(self) -> None:
+        """Say that the request was answered, or is lost."""
+        self._end(was_sent=True)
+
+    def unsent(self) -> None:
+        """Say that the request never left this machine."""
+        self._end(was_sent=False)
+
+    give_back = unsent
+
+    def _end(self, *, was_sent: bool) -> None:
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.turn_is_over(was_sent=was_sent, is_submit=self._is_submit)
