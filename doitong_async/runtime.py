@@ -36,6 +36,7 @@ _log: Final = logging.getLogger("doitong_async")
 IN_DOUBT_FOR: Final = 120.0
 """Seconds for which a job that may have been made keeps a slot: our choice, as an outage must not block a
 plan for as long as a job that is known to run."""
+MOST_CONNECTIONS: Final = 256
 SUBMITS_END_WITHIN: Final = 10.0
 """Seconds that closing waits for the answers of submits that are under way: our choice."""
 
@@ -58,8 +59,9 @@ class Runtime:
             )
         self._owns_session = session is None
         self._session = session or aiohttp.ClientSession(
-            # The gate says how many requests run at once; a second limit would only hide there.
-            connector=aiohttp.TCPConnector(limit=0),
+            # The gate says how many requests run at once; this only keeps a large plan's burst of submits
+            # from opening a thousand sockets.
+            connector=aiohttp.TCPConnector(limit=MOST_CONNECTIONS),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=settings.trust_env,
         )

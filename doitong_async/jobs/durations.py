@@ -27,17 +27,26 @@ class Durations:
     def __init__(self) -> None:
         self._seen: dict[JobKind, tuple[int, float]] = {}
 
-    def add(self, kind: JobKind, seconds: float) -> None:
-        """Note how long a job took."""
-        count, mean = self._seen.get(kind, (0, 0.0))
-        weight = 1 / min(count + 1, _MEMORY)
-        self._seen[kind] = count + 1, mean + (seconds - mean) * weight
+    def add(self, kind: JobKind, low: float, high: float) -> None:
+        """Note that a job was seen to run after so many seconds, and to be over after so many more.
+
+        Where in between is not known: half the way, drawn towards the mean so far where that is possible.
+        """
+        count, mean = self._seen.get(kind, (0, (low + high) / 2))
+        seconds = ((low + high) / 2 + min(max(mean, low), high)) / 2
+        self._seen[kind] = count + 1, mean + (seconds - mean) / min(count + 1, _MEMORY)
 
     def means(self) -> Mapping[JobKind, float]:
         """Return the mean seconds of every kind that was seen."""
         return {kind: mean for kind, (_, mean) in self._seen.items()}
 
-    def mean(self, kinds: Iterable[JobKind]) -> float | None:
-        """Return the mean seconds of jobs of these kinds, as far as they were seen; None if none was."""
-        seen = [self._seen[kind][1] for kind in kinds if kind in self._seen]
-        return sum(seen) / len(seen) if seen else None
+    def mean(self, running: Iterable[tuple[JobKind, float]], *, enough: int) -> float | None:
+        """Return the mean seconds that running jobs are likely to take, or None while too few were seen.
+
+        Args:
+            running: their kinds, and for how many seconds each is known to have run: it takes no less.
+            enough: how many of a kind must have been seen to end; the first that end are the short ones.
+        """
+        known = {kind: mean for kind, (count, mean) in self._seen.items() if count >= enough}
+        likely = [max(known[kind], age) for kind, age in running if kind in known]
+        return sum(likely) / len(likely) if likely else None

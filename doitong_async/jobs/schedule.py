@@ -61,8 +61,11 @@ def even_tick(rate: int, slots: int, seconds: float, requests: int = 1) -> float
     """Return the tick τ* at which slots and requests are used up alike, in the long run."""
     r = rate / _PERIOD
     b = slots + requests / 2 - r * seconds
-    even = (b + math.sqrt(b * b + 2 * r * requests * seconds)) / r
-    return max(TICK, min(even, requests / (_MOST_LOOKED * r)))
+    even = min((b + math.sqrt(b * b + 2 * r * requests * seconds)) / r, requests / (_MOST_LOOKED * r))
+    if even <= TICK:
+        return TICK
+    # What is spent comes back a minute later: a tick that divides the minute finds it there.
+    return _PERIOD / max(1, round(_PERIOD / even))
 
 
 def _ends_in(load: Load, seconds: float, every: float) -> float:

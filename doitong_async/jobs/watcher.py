@@ -27,6 +27,8 @@ _log: Final = logging.getLogger("doitong_async")
 
 VISIBLE_WITHIN: Final = 10.0
 """Seconds after its submit in which a job may still be unknown to the status query: our choice."""
+ENOUGH: Final = 5
+"""Jobs of a kind that must have been seen to end until their mean is believed: our choice."""
 LANES: Final = 4
 """Looks of one tick that are under way at once: our choice."""
 MISSES: Final = 2
@@ -183,7 +185,10 @@ class Watcher:
             schedule.Load(
                 rate=gate.plan.requests_per_minute,
                 slots=gate.plan.concurrent_jobs,
-                seconds=self.durations.mean(watch.kind for watch in self._watches.values()),
+                seconds=self.durations.mean(
+                    ((watch.kind, watch.waited_at - watch.submitted) for watch in self._watches.values()),
+                    enough=min(ENOUGH, gate.plan.concurrent_jobs),
+                ),
                 waiting=gate.waiting,
                 free=gate.free,
                 coming=gate.coming(schedule.PARTS),
@@ -237,6 +242,8 @@ class Watcher:
         self._take(report)
         if report.refusal is not None:
             self._note_failure(watches, report.refusal)
+        # What was learned may change when to look next.
+        self._changed.set()
 
     def _look_is_over(self, look: asyncio.Task[None]) -> None:
         self._looks.discard(look)
@@ -315,8 +322,7 @@ class Watcher:
         if not watch.last.status.is_terminal:
             watch.waited_at = now
         elif not before.status.is_terminal and watch.submitted == watch.begun:
-            # It ended somewhere between the two looks; half the way is right on average.
-            self.durations.add(watch.kind, (watch.waited_at + now) / 2 - watch.submitted)
+            self.durations.add(watch.kind, watch.waited_at - watch.submitted, now - watch.submitted)
 
     def _end(self, watch: Watch) -> None:
         self._let_go(watch)

@@ -1,0 +1,1 @@
+"""The numbers of this library, for anyone to make again: `python -m benchmarks`."""

@@ -1,0 +1,271 @@
+"""The benchmarks run, what is exact in them holds, and what they say is said rightly."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import call_overhead, loops, makespan, notice
+from benchmarks.__main__ import HERE, NAMES
+from benchmarks.clocks import HurryingLoop
+from benchmarks.harness import Sample, percentile, spread
+from benchmarks.report import Bar, Chart, Group, Report, Table, Target, as_markdown
+from benchmarks.schedules import best_fixed_tick, clairvoyant, fixed_tick
+from benchmarks.service import RefusedError, Service
+from benchmarks.svg import drawn
+from benchmarks.waiting import lags
+from benchmarks.wire import Http, asked
+from benchmarks.workload import CASES, Case, durations, lower_bound
+from doitong_async import AsyncDoitong, Plan
+from doitong_async.emulator import Emulator, PlanLimits
+from doitong_async.testing import run_virtual
+
+SMALL = [replace(case, jobs=case.jobs // 5) for case in CASES if case.kind == "image"]
+by_case = pytest.mark.parametrize("case", SMALL, ids=lambda case: case.plan.name)
+PRO = next(case for case in CASES if case.plan is Plan.PRO)
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Report], Path]:
+    """Run all benchmarks once, quickly, as one does by hand."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    written = folder / "found.json"
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--json", str(written), "--plot", str(folder)]
+    subprocess.run(command, cwd=HERE.parent, check=True, capture_output=True, timeout=120)
+    reports = map(Report.from_json, json.loads(written.read_text()))
+    return {report.name: report for report in reports}, folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_benchmark_answers_its_question(name: str, quick: tuple[dict[str, Report], Path]) -> None:
+    reports, folder = quick
+
+    report = reports[name]
+
+    assert report.question.endswith("?")
+    assert report.targets
+    assert report.tables
+    assert report.doubts
+    assert "Python 3." in report.stamp
+    for chart in report.charts:
+        assert (folder / f"{chart.name}.svg").read_text().startswith("<svg ")
+
+
+def test_a_quick_run_keeps_to_the_plans_and_loses_nothing(quick: tuple[dict[str, Report], Path]) -> None:
+    reports, _ = quick
+
+    exact = {target.what: target.measured for target in reports["makespan"].targets if not target.limit}
+
+    assert exact == {"429s of doitong_async, all runs": 0, "jobs that doitong_async lost, all runs": 0}
+
+
+def test_a_quick_run_leaves_the_measured_numbers_alone(tmp_path: Path) -> None:
+    before = {
+        path.name: path.read_bytes() for path in HERE.iterdir() if path.suffix != ".py" and path.is_file()
+    }
+
+    command = [sys.executable, "-m", "benchmarks", "notice", "--quick", "--plot", str(tmp_path)]
+    subprocess.run(command, cwd=HERE.parent, check=True, capture_output=True, timeout=60)
+
+    after = {
+        path.name: path.read_bytes() for path in HERE.iterdir() if path.suffix != ".py" and path.is_file()
+    }
+    assert after == before
+
+
+@by_case
+def test_no_schedule_beats_the_lower_bound_nor_any_client_the_clairvoyant(case: Case) -> None:
+    seconds = durations(case, 0)
+
+    ours = makespan.run_ours(case.plan, seconds)
+
+    assert (ours.refused, ours.lost, ours.paid_and_lost, ours.submits) == (0, 0, 0, case.jobs)
+    foresight = clairvoyant(case.plan, seconds).seconds
+    _, (fixed,) = best_fixed_tick(case.plan, [seconds], [2.0, 6.0, 10.0])
+    assert lower_bound(case.plan, seconds) <= foresight <= min(fixed.seconds, ours.seconds)
+
+
+@by_case
+def test_a_paced_loop_gets_no_429_and_loses_nothing(case: Case) -> None:
+    run = loops.run_paced(case.plan, durations(case, 0))
+
+    assert (run.refused, run.lost, run.paid_and_lost) == (0, 0, 0)
+
+
+def test_the_documented_loop_loses_the_jobs_of_pro_and_has_paid_for_ten() -> None:
+    run = loops.run_documented(PRO.plan, durations(PRO, 0))
+
+    assert run.lost >= 290
+    assert run.paid_and_lost == 10
+
+
+def test_a_semaphore_does_not_save_the_documented_loop() -> None:
+    run = loops.run_semaphore(PRO.plan, durations(PRO, 0))
+
+    assert run.lost > 200
+    assert run.paid_and_lost > 10
+
+
+def test_the_lean_service_and_the_emulator_give_the_same_run() -> None:
+    case = Case(Plan.STARTER, "image", 25)
+    seconds = durations(case, 0)
+
+    async def on_the_emulator() -> tuple[float, int, int]:
+        limits = PlanLimits(case.plan.requests_per_minute, case.plan.concurrent_jobs, case.plan.jobs_per_day)
+        async with (
+            Emulator(limits, durations=lambda number: seconds[number]) as emulator,
+            AsyncDoitong(api_key="benchmark-key", base_url=emulator.url, plan=case.plan) as client,
+        ):
+            await asyncio.gather(*(client.generate(f"picture {number}") for number in range(case.jobs)))
+            return loops.now(), emulator.world.count("submit"), emulator.world.count("poll")
+
+    lean = makespan.run_ours(case.plan, seconds)
+
+    took, submits, looks = run_virtual(on_the_emulator())
+    assert (took, submits, looks) == (lean.seconds, lean.submits, lean.looks)
+
+
+def test_ten_jobs_are_noticed_when_the_loop_would_at_a_tenth_of_its_looks() -> None:
+    found = notice.measure([[20.0] * 10, [21.5] * 10])
+
+    ours, documented = found[notice.OURS], found[notice.DOCUMENTED]
+    assert ours.seconds == pytest.approx(documented.seconds)
+    assert ours.looks * 10 == documented.looks
+    assert ours.refused == documented.refused == 0
+
+
+def test_the_service_counts_a_window_that_slides() -> None:
+    service = Service(Plan.enterprise(requests_per_minute=2, concurrent_jobs=2), [5.0, 5.0, 5.0])
+    service.submit(0.0)
+    service.submit(10.0)
+
+    with pytest.raises(RefusedError, match="minute"):
+        service.look(59.9, [0])
+
+    assert service.opens(59.9) == 60.0
+    assert service.look(60.0, [0, 1]) == [True, True]
+    assert (service.refused, service.most_in_window, service.most_at_once) == (1, 2, 1)
+
+
+def test_the_service_refuses_a_job_too_many_at_once_and_a_day() -> None:
+    service = Service(Plan("narrow", 60, 1, 2), [5.0, 5.0])
+    service.submit(0.0)
+
+    with pytest.raises(RefusedError, match="slot"):
+        service.submit(4.9)
+    service.submit(5.0)
+    with pytest.raises(RefusedError, match="day"):
+        service.submit(10.0)
+
+
+def test_a_fixed_tick_sees_a_job_at_the_first_tick_after_its_end() -> None:
+    run = fixed_tick(Plan.PRO, [6.5, 3.0], 2.0)
+
+    assert (run.seconds, run.submits, run.looks) == (8.0, 2, 4)
+
+
+def test_the_lower_bound_counts_the_jobs_that_the_last_minute_has_to_run() -> None:
+    plan = Plan.enterprise(requests_per_minute=3, concurrent_jobs=2)
+
+    assert lower_bound(plan, [6.0]) == 6.0
+    assert lower_bound(plan, [6.0, 6.0, 9.0]) == 10.5
+    assert lower_bound(plan, [6.0, 6.0, 6.0, 7.0]) == 67.0
+    assert lower_bound(Plan("day", 60, 1, 2), [6.0, 5.0, 6.0]) == 86_405.0
+
+
+def test_of_few_values_the_99th_percentile_is_the_greatest() -> None:
+    assert percentile([3.0, 1.0, 2.0], 0.99) == 3.0
+    assert percentile(range(1, 101), 0.99) == 99
+    assert percentile([1.0, 2.0, 3.0, 4.0], 0.5) == 2.0
+    told = spread([4.0, 1.0, 2.0])
+    assert (told.least, told.median, told.p99) == (1.0, 2.0, 4.0)
+    with pytest.raises(ValueError, match="no values"):
+        spread([])
+
+
+def test_a_moment_that_passes_while_the_loop_is_busy_counts_as_late() -> None:
+    async def main() -> list[float]:
+        watching = asyncio.create_task(lags(0.02, step=0.005))
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().now += 0.02  # type: ignore[attr-defined]  # busy, on a clock that jumps
+        return await watching
+
+    late = loops.run_jumping(main())
+
+    assert late == pytest.approx([0.015, 0.01, 0.005, 0.0])
+
+
+def test_a_clock_that_hurries_shortens_the_wait() -> None:
+    with asyncio.Runner(loop_factory=lambda: HurryingLoop(1000.0)) as runner:
+        loop = runner.get_loop()
+        before = loop.time()
+        runner.run(asyncio.sleep(10))
+
+        assert loop.time() - before >= 10
+
+
+def test_what_is_left_out_is_said_and_not_compared() -> None:
+    sample = Sample(cpu=1.0, wall=2.0, operations=1000, rss=1 << 20, more={})
+    names = [name for name in call_overhead.COMPETITORS if name != "httpx"]
+
+    report = call_overhead.report({name: [sample] for name in names}, ["httpx"])
+
+    assert "httpx is not installed, so it is left out." in report.doubts
+    assert not [target for target in report.targets if "httpx" in target.what]
+
+
+def test_a_target_is_met_up_to_its_limit() -> None:
+    assert Target("x", 1.05, 1.05).is_met
+    assert not Target("x", 1.05, 1.051).is_met
+    assert not Target("429s", 0, 1).is_met
+
+
+def test_a_report_survives_json_and_reads_as_markdown() -> None:
+    chart = Chart(
+        "c", "A chart", "of two", [Group("g", [Bar("doitong_async", 1.2), Bar("x", None, "loses 3")])]
+    )
+    report = Report(
+        "n", "Why?", [Table("T", ["", "s"], [["a", "1"]])], [Target("fast", 1.0, 2.0)], ["D."], [chart]
+    )
+
+    again = Report.from_json(json.loads(json.dumps(report.as_json())))
+
+    assert again == report
+    text = as_markdown(again)
+    assert "| fast | 1 | 2 | **missed** |" in text
+    assert "![A chart](c.svg)" in text
+    picture = drawn(again.charts[0])
+    assert "loses 3" in picture
+    assert "prefers-color-scheme: dark" in picture
+
+
+def test_the_thin_server_answers_requests_that_come_in_pieces_or_together() -> None:
+    class Written:
+        data = b""
+
+        def write(self, data: bytes) -> None:
+            self.data += data
+
+    seen: list[bytes] = []
+    http, written = Http(lambda _, body: seen.append(body) or b"."), Written()  # type: ignore[func-returns-value]
+    http._transport = written  # type: ignore[assignment]
+    request = b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\nhi"
+
+    http.data_received(request[:30])
+    http.data_received(request[30:] + request)
+
+    assert (seen, written.data) == ([b"hi", b"hi"], b"..")
+
+
+def test_it_is_known_what_a_status_query_asks_for() -> None:
+    single = "query Status($id: ID!) { generation(id: $id) { id status } }"
+    several = "query S($i0: ID!, $i1: ID!) { j0: generation(id: $i0) { id } j1: generation(id: $i1) { id } }"
+
+    assert asked(single) == (("generation", "id"),)
+    assert asked(several) == (("j0", "i0"), ("j1", "i1"))
