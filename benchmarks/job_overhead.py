@@ -79,6 +79,9 @@ def _table(in_flight: int, samples: Mapping[str, Sequence[Sample]]) -> Table:
 
 
 _DOUBTS: Final = [
+    "Over the targets: half of a job's cost is its submit (see call_overhead), and at 10 in flight a look is "
+    "shared by ten only. Tried: news that change nothing build nothing, statuses compared as plain words, "
+    "the next tick worked out once a look instead of once a job.",
     "The event loop's clock runs 10 to 50 times as fast, for all alike: waiting costs no CPU, so it is cut.",
     "A round's jobs begin together and end with their fifth look, so they stay in step; jobs that straggle "
     "share looks less well, and at 10 in flight that tells.",

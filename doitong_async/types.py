@@ -76,25 +76,18 @@ class JobStatus(StrEnum):
     @property
     def is_failure(self) -> bool:
         """Whether the job ended without an output."""
-        return self in _FAILURES
+        return self._value_ in _FAILURES
 
     @property
     def is_terminal(self) -> bool:
         """Whether the job is over."""
-        return self.is_success or self.is_failure
+        return self._value_ in _TERMINAL
 
 
 _UNKNOWN: Final = "UNKNOWN"
-_FAILURES: Final = frozenset(
-    {
-        JobStatus.FAILED,
-        JobStatus.ERROR,
-        JobStatus.REJECTED,
-        JobStatus.CANCELLED,
-        JobStatus.CANCELED,
-        JobStatus.EXPIRED,
-    }
-)
+# Plain words: an enum's own hash is a call into Python, and these are asked at every look.
+_FAILURES: Final = frozenset({"failed", "error", "rejected", "cancelled", "canceled", "expired"})
+_TERMINAL: Final = _FAILURES | {"completed"}
 
 
 class _OrNone:

@@ -19,6 +19,8 @@ def merge(last: Generation, news: Generation) -> Generation:
     A terminal status stays. What was known once, such as the cost, is not forgotten because a later
     answer leaves it out.
     """
+    if _is_old(last, news):
+        return last
     status = last.status if last.status.is_terminal else news.status
     # The URL of a job that is over is the first one seen: late news must not swap the output.
     url = last.url or news.url if last.status.is_terminal else news.url or last.url
@@ -33,6 +35,19 @@ def merge(last: Generation, news: Generation) -> Generation:
         created_at=last.created_at or news.created_at,
     )
     return last if merged == last else merged
+
+
+def _is_old(last: Generation, news: Generation) -> bool:
+    """Whether the news are that nothing has happened, as most looks bring: told without building any."""
+    return (
+        news.status == last.status
+        and (news.url is None or news.url == last.url)
+        and (news.credit_cost is None or news.credit_cost == last.credit_cost)
+        and (news.metadata is None or news.metadata == last.metadata)
+        and (news.type is None or last.type is not None)
+        and (news.provider is None or last.provider is not None)
+        and (news.created_at is None or last.created_at is not None)
+    )
 
 
 def is_settled(job: Generation) -> bool:
