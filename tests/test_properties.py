@@ -179,7 +179,7 @@ async def restart(emulator: Emulator, paid: dict[str, str | None]) -> None:
             assert ends[-1] in ("completed", "failed")
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(scenes)
 def test_every_job_is_paid_once_and_known_to_somebody(scene: Scene) -> None:
     """For any faults on submits and polls, any moment of leaving and of closing, and a restart afterwards."""
