@@ -1,9 +1,14 @@
 """Asyncio client for Doitong: every job paid once, none lost, as early as the plan allows."""
 
+from doitong_async.batch.outcome import Item, Outcome, Progress
+from doitong_async.batch.runner import Batch
+from doitong_async.budget import Budget
 from doitong_async.client import AsyncDoitong, Stats
+from doitong_async.credits import Estimate
 from doitong_async.errors import (
     AuthenticationError,
     BadRequestError,
+    BudgetReachedError,
     ClientClosedError,
     ConfigurationError,
     ConnectionFailedError,
@@ -15,6 +20,7 @@ from doitong_async.errors import (
     JobFailedError,
     JobNotFoundError,
     JobTimeoutError,
+    LedgerError,
     ProtocolError,
     RateLimitError,
     ServerError,
@@ -30,6 +36,9 @@ __all__ = [
     "AsyncJob",
     "AuthenticationError",
     "BadRequestError",
+    "Batch",
+    "Budget",
+    "BudgetReachedError",
     "ClientClosedError",
     "ConfigurationError",
     "ConnectionFailedError",
@@ -37,15 +46,20 @@ __all__ = [
     "DoitongError",
     "DoitongWarning",
     "DownloadError",
+    "Estimate",
     "GenerateRequest",
     "Generation",
     "InsufficientCreditsError",
+    "Item",
     "JobFailedError",
     "JobNotFoundError",
     "JobStatus",
     "JobTimeoutError",
+    "LedgerError",
     "MediaType",
+    "Outcome",
     "Plan",
+    "Progress",
     "ProtocolError",
     "RateLimitError",
     "Result",

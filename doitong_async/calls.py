@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -42,7 +42,8 @@ class Submit:
     `limit` is the one that the last 429 was about.
     `number` counts tries, `tries` those that were no 429. `in_doubt` is whether a job may have been made,
     `was_silent` whether a try brought nothing that could be understood, `is_sending` whether one is under
-    way, `is_abandoned` whether the caller is gone.
+    way, `is_abandoned` whether the caller is gone. `before_sending` is awaited once, when it is the call's
+    turn and nothing is sent yet; what it raises ends the submit.
     """
 
     variables: dict[str, object]
@@ -57,6 +58,7 @@ class Submit:
     was_silent: bool = False
     is_sending: bool = False
     is_abandoned: bool = False
+    before_sending: Callable[[], Awaitable[None]] | None = None
 
 
 class Submits:
@@ -140,6 +142,13 @@ class Submits:
             Priority.SUBMIT, timeout=left, waits_for_day=call.options.wait_for_next_day
         )
         gate = self._entrance.gate
+        try:
+            if call.before_sending is not None:
+                await call.before_sending()
+                call.before_sending = None
+        except BaseException:
+            turn.unsent()
+            raise
         try:
             outcome = await self._send(call)
             # The gate hears of it before the turn is over, as that lets the next submit go.

@@ -1,4 +1,4 @@
-"""The providers and versions that the reference names: data for advice, never a reason to refuse."""
+"""The providers, versions and prices of the reference: data for advice, never a reason to refuse."""
 
 from __future__ import annotations
 
@@ -35,6 +35,24 @@ PROVIDERS: Final[dict[str, Provider]] = {
     "hedra": Provider("AVATAR"),
     "elevenlabs": Provider("AUDIO"),
 }
+
+
+class PixelPrice(NamedTuple):
+    """What a picture from `least` up to `most` pixels (None: and above) costs, in credits."""
+
+    least: int
+    most: int | None
+    low: int
+    high: int
+
+
+PRICES_BY_PIXELS: Final = (
+    PixelPrice(512 * 512, 1024 * 1024, 10, 20),
+    PixelPrice(2048 * 2048, None, 30, 50),
+)
+"""Reference, "Credits": of pictures smaller than these, or between them, it says nothing."""
+PRICES_BY_PROVIDER: Final[dict[str, int]] = {"flux-dev": 50}
+"""Credits for a picture of any size, where the provider's page says so (reference, "Credits")."""
 
 
 def type_of(provider: str) -> str:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import os
 import secrets
 import ssl as tls
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack
 
-from pydantic import JsonValue
-
+from doitong_async.arguments import OptionArguments, RequestArguments
+from doitong_async.batch.items import read_item
+from doitong_async.batch.runner import Batch, Requests
+from doitong_async.batch.work import terms_of
+from doitong_async.budget import Budget
+from doitong_async.credits import Estimate, PriceArgument, estimate
 from doitong_async.errors import BadRequestError, ClientClosedError, ConfigurationError
 from doitong_async.events import Event
 from doitong_async.jobs.job import AsyncJob
@@ -49,47 +56,6 @@ class Stats:
     requests_left: int
     mean_seconds: Mapping[str, float]
     credits_spent: float
-
-
-class OptionArguments(TypedDict, total=False):
-    """What may be given to the client, and changed for some calls by `with_options`.
-
-    Keys:
-        timeout: seconds that the wait for a job lasts, from its accepted submit; 600 by default.
-        slot_timeout: seconds to wait for the plan before a submit goes; None, the default: as it takes.
-        wait_for_next_day: whether to wait where the jobs of the day are used up; else `DailyLimitError`.
-        request_timeout: seconds that one try of a submit may take; 60 by default.
-        poll_timeout: seconds that one status request may take; 10 by default.
-        poll_interval: seconds between looks at a job, 2 at least and by default.
-        lease_age: seconds after which a job that is not seen to end frees its slot; 600 by default.
-        provider: for requests that name none; "flux-pro" by default.
-        width: pixels, for pictures that name none; by default the service's own, 1024.
-        height: pixels, for pictures that name none; by default the service's own, 1024.
-    """
-
-    timeout: float
-    slot_timeout: float | None
-    wait_for_next_day: bool
-    request_timeout: float
-    poll_timeout: float
-    poll_interval: float
-    lease_age: float
-    provider: str
-    width: int | None
-    height: int | None
-
-
-class RequestArguments(TypedDict, total=False):
-    """The fields of `GenerateRequest` other than the prompt."""
-
-    provider: str | None
-    width: int | None
-    height: int | None
-    version: str | None
-    quality: str | None
-    type: str | None
-    input: Mapping[str, JsonValue] | None
-    options: Mapping[str, JsonValue] | None
 
 
 class _Shared:
@@ -291,9 +257,7 @@ class AsyncDoitong:
             ClientClosedError: if the client is not open, or is closed while this waits.
         """
         runtime = self._running()
-        request = as_request(prompt, **fields).with_defaults(
-            provider=self._options.provider, width=self._options.width, height=self._options.height
-        )
+        request = self._filled(as_request(prompt, **fields))
         return await runtime.submit(
             request, idempotency_key=_checked_idempotency_key(idempotency_key), options=self._options
         )
@@ -311,10 +275,85 @@ class AsyncDoitong:
         """
         return self._running().take_up(read_ref(id_or_token), self._options)
 
+    def generate_many(
+        self,
+        requests: Requests,
+        *,
+        ledger: str | os.PathLike[str] | None = None,
+        out: str | os.PathLike[str] | None = None,
+        budget: float | Budget | None = None,
+        price: PriceArgument = None,
+        retry_failed: bool = False,
+        verify: bool = False,
+        key_lives: float = 86_400.0,
+    ) -> Batch:
+        """Make many things: `async for item in doitong.generate_many(…)` yields each item as it ends.
+
+        Run again with the same ledger and the same requests it goes on where it was, whatever broke it off:
+        what is done is not made again, what was submitted is taken up. One bad item never ends it.
+
+        Args:
+            requests: an iterable or async iterable of prompts, mappings (`key` and fields of
+                `GenerateRequest`) or `GenerateRequest`; read no further ahead than the plan can use.
+            ledger: the file that makes the batch survive; without one nothing is remembered.
+            out: the folder for the outputs; without one they are not fetched.
+            budget: credits that may be spent over all runs on the ledger, or a `Budget`.
+            price: credits of a job whose price is not documented; or credits by provider.
+            retry_failed: whether items that failed are made again, and paid again.
+            verify: whether files of items that are done are hashed, and fetched again if they changed.
+            key_lives: seconds for which the service knows an idempotency key (assumption: 24 hours).
+
+        Raises:
+            BadRequestError, ConfigurationError: if an argument cannot be; what can be wrong later is told
+                at `Batch.__aiter__`.
+            ClientClosedError: if the client is not open.
+        """
+        return Batch(
+            self._running(),
+            requests,
+            terms_of(
+                self._options,
+                out=out,
+                budget=budget,
+                price=price,
+                retry_failed=retry_failed,
+                verify=verify,
+                key_lives=key_lives,
+            ),
+            None if ledger is None else Path(ledger),
+        )
+
     def jobs(self) -> list[AsyncJob]:
         """Return the jobs in flight: submitted or taken up by this client, and not seen to end."""
         runtime = self._running()
         return [runtime.job(watch, self._options) for watch in runtime.watcher]
+
+    def estimate(
+        self, requests: Iterable[str | Mapping[str, Any] | GenerateRequest], *, price: PriceArgument = None
+    ) -> Estimate:
+        """Return what requests cost and how long the plan takes for them; nothing is sent.
+
+        Args:
+            requests: prompts, mappings of `GenerateRequest`'s fields and `key`, or requests; read once.
+            price: credits of each job whose price is not documented, or credits by provider.
+
+        Raises:
+            BadRequestError: if one of them cannot be.
+            ConfigurationError: if one has no documented price and `price` does not say it.
+        """
+        settings, runtime = self._shared.settings, self._shared.runtime
+        seen = runtime.watcher.durations.means().values() if runtime else ()
+        return estimate(
+            (self._filled(read_item(each)[1]) for each in requests),
+            settings.plan,
+            price=price,
+            seconds=statistics.fmean(seen) if seen else None,
+            polls_count=settings.polls_count,
+        )
+
+    def _filled(self, request: GenerateRequest) -> GenerateRequest:
+        options = self._options
+        return request.with_defaults(provider=options.provider, width=options.width, height=options.height)
 
     def stats(self) -> Stats:
         """Return how the client does right now."""

@@ -15,7 +15,9 @@ DoitongError
 ├── JobTimeoutError (TimeoutError)           the wait ended, the job goes on
 ├── JobNotFoundError                         the service does not know the job
 ├── ClientClosedError                        the client is closed, or was never opened
-└── DownloadError                            the output could not be fetched or written
+├── DownloadError                            the output could not be fetched or written
+├── BudgetReachedError                       the budget does not cover the next item of a batch
+└── LedgerError                              the ledger of a batch cannot be used
 """
 
 from __future__ import annotations
@@ -260,3 +262,34 @@ class DownloadError(DoitongError):
 
     outcome = "The job is done and paid; its output is still at its URL."
     advice = "Fetch it again: result.save(…), or doitong.job(job_id)."
+
+
+class BudgetReachedError(DoitongError):
+    """What is left of the budget of a batch does not cover its next item.
+
+    Attributes:
+        credits_required: the most that the item may cost.
+        credits_available: what is left of the budget.
+    """
+
+    outcome = "No job was made, nothing was charged."
+    advice = "Run the batch again with a larger budget; what is done is not paid again."
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        credits_required: float | None = None,
+        credits_available: float | None = None,
+        **facts: Any,
+    ) -> None:
+        super().__init__(message, **facts)
+        self.credits_required = credits_required
+        self.credits_available = credits_available
+
+
+class LedgerError(DoitongError):
+    """The ledger of a batch is in use, damaged, of another version, or cannot be written."""
+
+    outcome = "Nothing was sent that the ledger does not know; jobs that were already running stay alive."
+    advice = "Mend what is named, then run the batch again: it goes on where it was."

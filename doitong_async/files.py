@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -17,8 +18,17 @@ from doitong_async.errors import DownloadError
 _BUFFER: Final = 1 << 20
 
 
-async def write_whole(path: Path, chunks: AsyncIterator[bytes]) -> None:
-    """Write all chunks to `path`.
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file that is whole: where, how many bytes, and their SHA-256 in hexadecimal."""
+
+    path: Path
+    length: int
+    sha256: str
+
+
+async def write_whole(path: Path, chunks: AsyncIterator[bytes]) -> Written:
+    """Write all chunks to `path`, and return what was written.
 
     Until the last byte is on the disk nothing stands under the final name; what stood there before stays.
     On an error, a cancel or a full disk nothing is left behind.
@@ -36,6 +46,7 @@ async def write_whole(path: Path, chunks: AsyncIterator[bytes]) -> None:
         # Not in a thread: whoever cancelled must find nothing left when this returns.
         part.discard()
         raise
+    return Written(path, part.length, part.digest.hexdigest())
 
 
 def safe_name(job_id: str, suffix: str) -> str:
@@ -56,6 +67,8 @@ class _Part:
         self._place = place
         self._path = place.with_name(f".{place.name[:40]}.{secrets.token_hex(6)}.part")
         self._file: BinaryIO | None = None
+        self.length = 0
+        self.digest = hashlib.sha256()
 
     def open(self) -> None:
         # Exclusive, and with the rights that the user's umask gives a new file.
@@ -64,6 +77,8 @@ class _Part:
     def write(self, data: bytes) -> None:
         assert self._file is not None
         self._file.write(data)
+        self.length += len(data)
+        self.digest.update(data)
 
     def finish(self) -> None:
         assert self._file is not None

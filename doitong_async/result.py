@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 from pydantic import JsonValue
 
 from doitong_async import media
-from doitong_async.files import safe_name, write_whole
+from doitong_async.files import Written, safe_name, write_whole
 from doitong_async.types import Generation
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from doitong_async.downloads import Downloads
 
@@ -91,13 +91,23 @@ class Result:
         """
         place = Path(path)
         is_folder = os.fspath(path).endswith(("/", os.sep)) or await asyncio.to_thread(place.is_dir)
+        written = await self.write(lambda suffix: place / safe_name(self.id, suffix) if is_folder else place)
+        return written.path
+
+    async def write(self, name: Callable[[str], Path]) -> Written:
+        """Write the output to a file whose name hangs on what it is, as `save` does.
+
+        Args:
+            name: from an ending such as ".jpg" to the path of the file.
+
+        Raises:
+            DownloadError: if the output cannot be had, or the file cannot be written.
+        """
         async with aclosing(self._downloads.chunks(self.generation)) as chunks:
             # The first chunk is asked for before the file is opened: it tells the ending, and most failures.
             first = await anext(chunks)
-            if is_folder:
-                place = place / safe_name(self.id, media.suffix_of(first) or self._suffix())
-            await write_whole(place, _with_first(first, chunks))
-        return place
+            path = name(media.suffix_of(first) or self._suffix())
+            return await write_whole(path, _with_first(first, chunks))
 
     def _suffix(self) -> str:
         """The ending that the URL has, if it is a plain one."""

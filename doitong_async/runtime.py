@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import aiohttp
 
@@ -39,6 +39,13 @@ plan for as long as a job that is known to run."""
 MOST_CONNECTIONS: Final = 256
 SUBMITS_END_WITHIN: Final = 10.0
 """Seconds that closing waits for the answers of submits that are under way: our choice."""
+
+
+class Closable(Protocol):
+    """Something that runs on an open client, and has to end before it closes."""
+
+    async def aclose(self) -> None:
+        """End, and return when that is done."""
 
 
 class Runtime:
@@ -96,6 +103,8 @@ class Runtime:
         self._no_callers = asyncio.Event()
         self._under_way: set[asyncio.Task[AsyncJob]] = set()
         self._in_doubt: dict[str, tuple[Lease, asyncio.TimerHandle]] = {}
+        self.batches: set[Closable] = set()
+        """The batches that run on this; they are let go of before it closes."""
 
     async def open(self) -> None:
         """Make the transport ready."""
@@ -122,6 +131,7 @@ class Runtime:
 
     async def close(self) -> None:
         """Read the answers of submits under way, wake whoever waits, and close what was opened."""
+        await asyncio.gather(*(batch.aclose() for batch in self.batches))
         self.entrance.close()
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=SUBMITS_END_WITHIN)
@@ -137,11 +147,26 @@ class Runtime:
         if self._owns_session:
             await self._session.close()
 
-    async def submit(self, request: GenerateRequest, *, idempotency_key: str, options: Options) -> AsyncJob:
+    async def submit(
+        self,
+        request: GenerateRequest,
+        *,
+        idempotency_key: str,
+        options: Options,
+        in_doubt: bool = False,
+        before_sending: Callable[[], Awaitable[None]] | None = None,
+    ) -> AsyncJob:
         """Take a slot, submit, and watch the job that was made.
 
         A caller that leaves before anything was sent takes its request along. Once it is sent, the answer is
         read whatever becomes of the caller: it may be about a job that is paid for.
+
+        Args:
+            request: with the defaults filled in.
+            idempotency_key: of this job alone.
+            options: how long to wait for what.
+            in_doubt: whether it was sent before under this key, perhaps by another process.
+            before_sending: is awaited when nothing keeps the first byte back any more.
         """
         self._callers += 1
         bound = options.slot_timeout
@@ -153,6 +178,7 @@ class Runtime:
             call = Submit(
                 wire.submit_variables(request), idempotency_key, options, kind_of(request), waits_until
             )
+            call.in_doubt, call.before_sending = in_doubt, before_sending
             task = self.loop.create_task(self._submit(call, lease), name="doitong submit")
             self._under_way.add(task)
             task.add_done_callback(partial(self._submit_is_over, call, lease))
@@ -168,8 +194,8 @@ class Runtime:
             if not self._callers:
                 self._no_callers.set()
 
-    def take_up(self, ref: JobRef, options: Options) -> AsyncJob:
-        """Watch a job of another process; it takes a slot without queueing."""
+    def take_up(self, ref: JobRef, options: Options, *, idempotency_key: str | None = None) -> AsyncJob:
+        """Watch a job of another process; it takes a slot without queueing, or its submit's if in doubt."""
         watch = self.watcher.find(ref.id)
         if watch is None or watch.loss is not None:
             now = self.loop.time()
@@ -180,7 +206,7 @@ class Runtime:
                 begun=now,
                 epoch=ref.accepted_at,
                 options=options,
-                lease=self.gate.slot_at_once(),
+                lease=self._lease_in_doubt(idempotency_key) or self.gate.slot_at_once(),
             )
             self.watcher.add(watch)
         self.watcher.resume(watch)
@@ -237,9 +263,9 @@ class Runtime:
         _log.warning("submit %s may have made a job: its slot is kept for %.0f s.", key, age)
         self._in_doubt[key] = lease, self.loop.call_later(age, self._let_go, key, age)
 
-    def _lease_in_doubt(self, key: str) -> Lease | None:
+    def _lease_in_doubt(self, key: str | None) -> Lease | None:
         """Return the slot that the same submit holds already, if it is sent again under its key."""
-        lease, timer = self._in_doubt.pop(key, (None, None))
+        lease, timer = self._in_doubt.pop(key or "", (None, None))
         if timer is not None:
             timer.cancel()
         return lease

@@ -10,6 +10,8 @@ from typing import assert_type
 from doitong_async import (
     AsyncDoitong,
     AsyncJob,
+    Budget,
+    Estimate,
     GenerateRequest,
     Generation,
     JobFailedError,
@@ -47,6 +49,14 @@ async def one_job(doitong: AsyncDoitong) -> None:
     assert_type(result.created_at, datetime | None)
     assert_type(await result.save("fox.jpg"), Path)
     assert_type(await result.read(), bytes)
+
+
+def a_plan(doitong: AsyncDoitong) -> None:
+    """Estimate, and set a budget."""
+    found = doitong.estimate(["a fox", {"prompt": "waves", "provider": "kling"}], price={"kling": 100})
+    assert_type(found, Estimate)
+    assert_type(found.high, float)
+    assert_type(Budget(found.high, low_at=0.2, on_low=print).credits, float)
 
 
 async def many_jobs() -> None:

@@ -617,7 +617,7 @@ def test_other_peoples_warnings_stay_theirs(monkeypatch: pytest.MonkeyPatch) -> 
     seen: list[str] = []
     monkeypatch.setattr(warnings, "showwarning", lambda message, *_, **__: seen.append(str(message)))
     report = Lines(io.StringIO())
-    with work._heard(report, is_verbose=False), pytest.MonkeyPatch.context() as patch:
+    with work.heard(report, is_verbose=False), pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "note", lambda text: seen.append(f"note {text}"))
         warnings.simplefilter("always")
         warnings.warn("theirs", UserWarning, stacklevel=1)

@@ -77,6 +77,7 @@ def test_it_is_short_and_in_order() -> None:
         "## What it takes off your hands",
         "## Install",
         "## One job",
+        "## A batch that survives a crash",
         "## Limits",
         "## Errors",
         "## Testing your own code",

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Final
 import typer
 from typer.main import get_command
 
-from doitong_async.cli import emulation, work
-from doitong_async.cli.exits import MEANINGS, CommandError, Exit
+from doitong_async.cli import emulation, planning, work
+from doitong_async.cli.exits import MEANINGS, CommandError, Exit, exit_of
+from doitong_async.cli.options import AsJson, PlanName, PlanOption
 from doitong_async.cli.outputs import Place
 from doitong_async.cli.report import Failure, report_to, say_failure
 from doitong_async.cli.service import EMULATOR_PORT, Service
@@ -51,7 +52,9 @@ class Call:
         if isinstance(error, DoitongError) and self.story is not None:
             return self.story.failure(error)
         if isinstance(error, CommandError):
-            return Failure(type="CommandError", message=str(error), end=error.end)
+            return Failure(type="CommandError", message=error.message, end=error.end, details=error.details)
+        if isinstance(error, DoitongError):
+            return Failure(type=type(error).__name__, message=error.message, end=exit_of(error))
         if isinstance(error, _USAGE_ERROR):
             path = error.ctx.command_path if error.ctx else "doitong"
             advice = f"See `{path} --help`."
@@ -136,14 +139,6 @@ app: Final = typer.Typer(
 )
 
 
-class PlanName(StrEnum):
-    """The plans of the documented table."""
-
-    FREE = "free"
-    STARTER = "starter"
-    PRO = "pro"
-
-
 class OverConcurrency(StrEnum):
     """What the emulator does with a job over the plan's limit of jobs at once."""
 
@@ -161,19 +156,12 @@ Output = Annotated[
         "Without -o only its URL is told.",
     ),
 ]
-PlanOption = Annotated[
-    PlanName | None,
-    typer.Option(case_sensitive=False, help="Keep the limits of this plan.  [DOITONG_PLAN]"),
-]
 BaseUrl = Annotated[
     str | None, typer.Option(metavar="URL", help="The root of another API.  [DOITONG_BASE_URL]")
 ]
 Timeout = Annotated[
     float | None,
     typer.Option(metavar="SECONDS", help="How long to wait for the job, 600 by default."),
-]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print exactly one JSON object, at the end; errors too.")
 ]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tell retries and waits, on stderr.")]
 
@@ -300,6 +288,9 @@ def emulator(
         over_concurrency=over_concurrency.value,
         faults=faults or [],
     )
+
+
+app.command("estimate", epilog=planning.EXAMPLES)(planning.estimate_file)
 
 
 def _read_prompt(prompt: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final
 
@@ -59,11 +60,19 @@ OF_ERRORS: Final[dict[type[errors.DoitongError], Exit]] = {
 
 
 class CommandError(Exception):
-    """Found by the command line itself, before anything was sent."""
+    """Found by the command line itself, before anything was sent.
 
-    def __init__(self, message: str, end: Exit = Exit.USAGE) -> None:
-        super().__init__(message)
+    Attributes:
+        message: what is wrong.
+        end: the exit code.
+        details: what is wrong one by one, such as the bad lines of a file, each for a line of its own.
+    """
+
+    def __init__(self, message: str, end: Exit = Exit.USAGE, *, details: Sequence[str] = ()) -> None:
+        super().__init__("\n".join([message, *details]))
+        self.message = message
         self.end = end
+        self.details = details
 
 
 def exit_of(error: errors.DoitongError) -> Exit:

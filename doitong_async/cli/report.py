@@ -62,6 +62,7 @@ class Failure:
     facts: dict[str, Any] = field(default_factory=dict)
     advice: str | None = None
     next: str | None = None
+    details: Sequence[str] = ()
 
 
 class Report(Protocol):
@@ -245,19 +246,24 @@ def report_to(file: TextIO, *, as_json: bool) -> Report:
 def say_failure(failure: Failure, *, as_json: bool) -> None:
     """Say why a command failed: to a machine on the standard output, to a person on the standard error."""
     if as_json:
-        said = {"type": failure.type, "message": failure.message, "exit_code": int(failure.end)}
-        more = {"advice": failure.advice, "next": failure.next}
-        write_json(sys.stdout, {"error": {**said, **dict.fromkeys(FACTS), **failure.facts, **more}})
+        facts_of = {"type": failure.type, "message": failure.message, "exit_code": int(failure.end)}
+        more: dict[str, Any] = {"advice": failure.advice, "next": failure.next}
+        if failure.details:
+            more["details"] = list(failure.details)
+        write_json(sys.stdout, {"error": {**facts_of, **dict.fromkeys(FACTS), **failure.facts, **more}})
         return
     facts = [f"{name.replace('_', ' ')} {value}" for name, value in failure.facts.items()]
     hints = {"next": failure.next or failure.advice, "facts": ", ".join(facts)}
     if not is_screen(sys.stderr):
-        for name, text in {"error": failure.message, **hints}.items():
+        said = [("error", failure.message), *(("error", each) for each in failure.details), *hints.items()]
+        for name, text in said:
             if text:
                 write_line(sys.stderr, f"{name}: {clean(text)}")
         return
     console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
     console.print(Text(f"✗ {clean(failure.message)}", style="red"), soft_wrap=True)
+    for each in failure.details:
+        console.print(Text(f"  {clean(each)}"), soft_wrap=True)
     for mark, text, style in (("→", hints["next"], "bold"), ("·", hints["facts"], "dim")):
         if text:
             console.print(Text(f"  {mark} {clean(text)}", style=style), soft_wrap=True)

@@ -25,7 +25,7 @@ def run_to_end(story: Story, work: Callable[[], Coroutine[Any, Any, Outcome]], *
         CommandError, DoitongError: if the work does; the story knows how far it came.
         KeyboardInterrupt: at Ctrl-C, when the client is closed and the story complete.
     """
-    with _heard(story.report, is_verbose=is_verbose), story.report:
+    with heard(story.report, is_verbose=is_verbose), story.report:
         outcome = asyncio.run(work())
     story.report.done(outcome)
     if story.service.has_own_emulator and outcome.saved is None:
@@ -86,7 +86,7 @@ async def _finish(story: Story, job: AsyncJob) -> Outcome:
 
 
 @contextmanager
-def _heard(report: Report, *, is_verbose: bool) -> Iterator[None]:
+def heard(report: Report, *, is_verbose: bool) -> Iterator[None]:
     """Let the report tell what the library warns of and logs, instead of Python in its own way."""
     log = logging.getLogger("doitong_async")
     handler, level = _ToReport(report), log.level

@@ -16,7 +16,7 @@ class Day:
         starts_at: seconds after 00:00 UTC at which the service's day begins (assumption: 0).
     """
 
-    __slots__ = ("_made", "_number", "_over_until", "_reserved", "_starts_at", "limit")
+    __slots__ = ("_made", "_number", "_over_until", "_reserved", "_starts_at", "_told_by", "limit")
 
     def __init__(self, limit: int | None, starts_at: float = 0.0) -> None:
         self.limit = limit
@@ -25,6 +25,7 @@ class Day:
         self._made = 0
         self._reserved = 0
         self._over_until = 0.0
+        self._told_by: set[str] = set()
 
     def is_over(self, wall: float) -> bool:
         """Whether the jobs of the day are used up, or the service said so."""
@@ -52,6 +53,18 @@ class Day:
         if wall < self._over_until:
             return self._over_until
         return (self._number + 1) * LENGTH + self._starts_at
+
+    def number(self, wall: float) -> int:
+        """Return the number of the day that it is: days since 1970, as the service begins them."""
+        self._turn_over(wall)
+        return self._number
+
+    def carry(self, wall: float, made: int, *, told_by: str) -> None:
+        """Count jobs of this day that other processes made, as a ledger tells; once for each ledger."""
+        self._turn_over(wall)
+        if told_by not in self._told_by:
+            self._told_by.add(told_by)
+            self._made += made
 
     def reserve(self) -> None:
         """Set one job aside: its submit is about to be sent."""

@@ -73,7 +73,7 @@ class Gate:
         self._slots_taken = 0
         self._kept: list[float] = []
         """When slots come back of jobs that nobody watches any more."""
-        self._day = Day(plan.jobs_per_day, day_starts_at)
+        self.day = Day(plan.jobs_per_day, day_starts_at)
         self._window = Window(plan.requests_per_minute)
         self._for_slot: Line[Lease] = Line()
         self._for_submit: Line[Turn] = Line()
@@ -83,6 +83,7 @@ class Gate:
         self._spent_at = self._loop.time() - _FEEL
         self._holds = self._ends = self._submits_out = 0
         self._look_went_first = False
+        self._behind: dict[object, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._warned_of: set[Limit] = set()
 
@@ -96,8 +97,14 @@ class Gate:
 
     @property
     def waiting(self) -> int:
-        """How many jobs wait to be begun, for a slot or for a request."""
-        return len(self._for_slot) + len(self._for_submit)
+        """How many jobs wait to be begun, for a slot or for a request, or come behind those that do."""
+        return len(self._for_slot) + len(self._for_submit) + sum(self._behind.values())
+
+    def expect(self, batch: object, jobs: int) -> None:
+        """Note how many jobs a batch will bring that do not stand in line yet; 0 once it is through."""
+        self._behind[batch] = jobs
+        if not jobs:
+            del self._behind[batch]
 
     @property
     def free(self) -> int:
@@ -113,7 +120,7 @@ class Gate:
         """Whether nobody uses it, and it knows nothing that a fresh gate would not know."""
         now = self._loop.time()
         is_quiet = now >= max(self._paused_until, self._held_until, self._contested_until)
-        is_unused = not self._members and not self.slots_taken and self._day.is_fresh(wall_time())
+        is_unused = not self._members and not self.slots_taken and self.day.is_fresh(wall_time())
         return is_unused and is_quiet and self.free == self.plan.requests_per_minute
 
     def join(self, member: Member) -> None:
@@ -139,7 +146,7 @@ class Gate:
         )
         self.polls_count = any(each.polls_count for each in self._members)
         self._window.limit = self.plan.requests_per_minute
-        self._day.limit = self.plan.jobs_per_day
+        self.day.limit = self.plan.jobs_per_day
         self._serve(self._loop.time())
 
     def heed(self, headers: Mapping[str, str]) -> None:
@@ -154,7 +161,7 @@ class Gate:
     def free_slot(self) -> Lease | None:
         """Take a slot now, if nobody stands in line and there is one."""
         is_full = self._for_slot or self.slots_taken >= self.plan.concurrent_jobs
-        return None if is_full or not self._day.has_room(wall_time()) else self._lease()
+        return None if is_full or not self.day.has_room(wall_time()) else self._lease()
 
     def queue_for_slot(self, *, waits_for_day: bool) -> Waiting[Lease]:
         """Stand in line for a slot."""
@@ -188,7 +195,7 @@ class Gate:
     def reason(self, waiting_for: Priority | None) -> Reason:
         """Return what keeps a caller waiting for a turn of this priority, or for a slot (None)."""
         if waiting_for is None:
-            return "day" if self._day.is_over(wall_time()) else "slot"
+            return "day" if self.day.is_over(wall_time()) else "slot"
         is_submit = waiting_for is Priority.SUBMIT
         told = max(self._paused_until, self._held_until) if is_submit else self._paused_until
         return "server" if self._loop.time() < told else "minute"
@@ -196,7 +203,7 @@ class Gate:
     def seconds_to_next_day(self) -> float:
         """Return how long it is until the service's next day."""
         wall = wall_time()
-        return self._day.next_begins(wall) - wall
+        return self.day.next_begins(wall) - wall
 
     def refused(self, refusal: Refusal) -> Limit:
         """Obey a 429, and return which limit it was about."""
@@ -209,7 +216,7 @@ class Gate:
             _log.warning("The service says that a limit is reached (%s): %s", limit.value, refusal.message)
         told = wait_told(word, limit=limit)
         if limit is Limit.DAY:
-            self._day.end(wall + told if told else self._day.next_begins(wall))
+            self.day.end(wall + told if told else self.day.next_begins(wall))
         elif limit is Limit.SLOT:
             self._hold(now, told)
         else:
@@ -237,9 +244,9 @@ class Gate:
     def daily_limit(self) -> DailyLimitError:
         """Return the error for whoever does not wait for the next day."""
         wall = wall_time()
-        begins = self._day.next_begins(wall)
+        begins = self.day.next_begins(wall)
         per_day = self.plan.jobs_per_day
-        is_ours = per_day is not None and not self._day.is_ended(wall)
+        is_ours = per_day is not None and not self.day.is_ended(wall)
         why = f"the plan {self.plan.name!r} allows {per_day} a day" if is_ours else "the service says so"
         return DailyLimitError(
             f"No more jobs today: {why}.",
@@ -259,7 +266,7 @@ class Gate:
 
     def job_is_settled(self, *, was_made: bool) -> None:
         """Count a job of the day that was set aside, or set it aside no more."""
-        self._day.settle(wall_time(), was_made=was_made)
+        self.day.settle(wall_time(), was_made=was_made)
         self._serve(self._loop.time())
 
     def turn_is_over(self, *, was_sent: bool, is_submit: bool) -> None:
@@ -295,11 +302,11 @@ class Gate:
 
     def _serve_slots(self) -> None:
         wall = wall_time()
-        if self._day.is_over(wall):
+        if self.day.is_over(wall):
             self._for_slot.refuse(self.daily_limit, unless=lambda place: place.waits_for_day)
-        if self._day.is_ended(wall):
+        if self.day.is_ended(wall):
             self._for_submit.refuse(self.daily_limit, unless=lambda place: place.waits_for_day)
-        while self._for_slot and self._has_slot() and self._day.has_room(wall):
+        while self._for_slot and self._has_slot() and self.day.has_room(wall):
             self._for_slot.grant(self._lease)
 
     def _has_slot(self) -> bool:
@@ -307,7 +314,7 @@ class Gate:
 
     def _lease(self) -> Lease:
         self._slots_taken += 1
-        self._day.reserve()
+        self.day.reserve()
         return Lease(self, is_counted=True)
 
     def _next(self, now: float) -> Priority | None:

@@ -1,0 +1,49 @@
+"""The keyword arguments of the client's methods, as type checkers and editors see them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypedDict
+
+from pydantic import JsonValue
+
+
+class OptionArguments(TypedDict, total=False):
+    """What may be given to the client, and changed for some calls by `with_options`.
+
+    Keys:
+        timeout: seconds that the wait for a job lasts, from its accepted submit; 600 by default.
+        slot_timeout: seconds to wait for the plan before a submit goes; None, the default: as it takes.
+        wait_for_next_day: whether to wait where the jobs of the day are used up; else `DailyLimitError`.
+        request_timeout: seconds that one try of a submit may take; 60 by default.
+        poll_timeout: seconds that one status request may take; 10 by default.
+        poll_interval: seconds between looks at a job, 2 at least and by default.
+        lease_age: seconds after which a job that is not seen to end frees its slot; 600 by default.
+        provider: for requests that name none; "flux-pro" by default.
+        width: pixels, for pictures that name none; by default the service's own, 1024.
+        height: pixels, for pictures that name none; by default the service's own, 1024.
+    """
+
+    timeout: float
+    slot_timeout: float | None
+    wait_for_next_day: bool
+    request_timeout: float
+    poll_timeout: float
+    poll_interval: float
+    lease_age: float
+    provider: str
+    width: int | None
+    height: int | None
+
+
+class RequestArguments(TypedDict, total=False):
+    """The fields of `GenerateRequest` other than the prompt."""
+
+    provider: str | None
+    width: int | None
+    height: int | None
+    version: str | None
+    quality: str | None
+    type: str | None
+    input: Mapping[str, JsonValue] | None
+    options: Mapping[str, JsonValue] | None

@@ -1,0 +1,78 @@
+"""Where a batch writes down what it does: a ledger, or nowhere."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from doitong_async.batch.entry import Entry, State
+
+
+class Book(Protocol):
+    """Where a batch writes down what it does; each change is from what the line is known to be."""
+
+    def find(self, key: str) -> Entry | None:
+        """Return what is known of an item."""
+
+    async def begin(
+        self,
+        key: str,
+        *,
+        attempt: int,
+        digest: str,
+        request: str,
+        idempotency_key: str,
+        reserved: float | None,
+        at: float,
+    ) -> None:
+        """Write down the intent to submit an item; it is on the disk when this returns."""
+
+    async def accept(
+        self, key: str, *, attempt: int, job_id: str, status: str, cost: float | None, at: float, day: int
+    ) -> None:
+        """Write down which job a submit made."""
+
+    def note(
+        self, key: str, *, attempt: int, status: str, cost: float | None, url: str | None, at: float
+    ) -> None:
+        """Write down a status that was seen, soon."""
+
+    async def end(
+        self,
+        key: str,
+        *,
+        attempt: int,
+        before: State,
+        state: State,
+        reason: str | None = None,
+        file: str | None = None,
+        length: int | None = None,
+        sha256: str | None = None,
+        ended_at: float | None = None,
+    ) -> None:
+        """Write down how an item ended, or (as `State.OPEN`) that its intent is withdrawn."""
+
+    async def close(self) -> None:
+        """Let go of whatever is open."""
+
+
+class Unrecorded:
+    """No ledger: a batch that cannot be taken up again."""
+
+    def find(self, key: str) -> Entry | None:
+        """Know nothing."""
+        return None
+
+    async def begin(self, key: str, **_: Any) -> None:
+        """Write nothing down."""
+
+    async def accept(self, key: str, **_: Any) -> None:
+        """Write nothing down."""
+
+    def note(self, key: str, **_: Any) -> None:
+        """Write nothing down."""
+
+    async def end(self, key: str, **_: Any) -> None:
+        """Write nothing down."""
+
+    async def close(self) -> None:
+        """Leave nothing open."""

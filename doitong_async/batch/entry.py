@@ -1,0 +1,167 @@
+"""What is known of one item of a batch, and what that means for a new run of it: a rule over values."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, fields
+from enum import Enum, StrEnum, auto
+from typing import Any, Final
+
+from doitong_async.types import GenerateRequest
+
+KEY_LENGTH: Final = 16
+"""Hexadecimal digits of a request's digest that are its item key, if its user gives none."""
+
+
+class State(StrEnum):
+    """How far an item has come, as the ledger has it."""
+
+    OPEN = "open"
+    """Nothing of it is sent: the submit that was meant was surely refused."""
+    INTENT = "intent"
+    """A submit was about to be sent; nobody here knows whether it was."""
+    SUBMITTED = "submitted"
+    """A job was made, and its end, or its file, is still to come."""
+    DONE = "done"
+    FAILED = "failed"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One line of the ledger.
+
+    `number` counts items in the order in which they were begun; `digest` and `request` say what was asked
+    for; `attempt` counts the jobs that were meant to be made of it, each under an idempotency key of its own.
+    `reserved` and `cost` are credits, `earlier_cost` is what earlier attempts cost. Moments are epoch
+    seconds. `file` is a name in the folder of the outputs, `length` its bytes.
+    """
+
+    number: int
+    key: str
+    digest: str
+    request: str
+    state: State
+    attempt: int
+    idempotency_key: str | None
+    intended_at: float | None
+    reserved: float | None
+    job_id: str | None
+    accepted_at: float | None
+    status: str | None
+    url: str | None
+    cost: float | None
+    earlier_cost: float
+    reason: str | None
+    file: str | None
+    length: int | None
+    sha256: str | None
+    ended_at: float | None
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The fields of the request."""
+        asked: dict[str, Any] = json.loads(self.request)
+        return asked
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the job took, from its accepted submit to its end."""
+        if self.ended_at is None or self.accepted_at is None:
+            return None
+        return max(0.0, self.ended_at - self.accepted_at)
+
+
+class Action(Enum):
+    """What a run does with an item."""
+
+    BEGIN = auto()
+    """Submit it under a new idempotency key."""
+    RESEND = auto()
+    """Submit it again under the key of its intent: it may have been made."""
+    TAKE_UP = auto()
+    """Wait for the job that was made."""
+    FETCH = auto()
+    """Its job is done; the file is not there, or not whole."""
+    REPORT = auto()
+    """It is over: say so."""
+    DOUBT = auto()
+    """It may have been made and paid, and cannot be asked about: say so, and send nothing."""
+    CLASH = auto()
+    """The ledger knows this item key with another request: refuse."""
+
+
+def decide(
+    entry: Entry | None,
+    digest: str,
+    *,
+    wall: float,
+    key_lives: float,
+    may_resend: bool,
+    retry_failed: bool,
+    has_file: bool,
+) -> Action:
+    """Return what to do with an item.
+
+    Args:
+        entry: what the ledger has of it, if anything.
+        digest: of the request that is asked for now.
+        wall: now, in epoch seconds.
+        key_lives: seconds for which the service knows an idempotency key (assumption).
+        may_resend: whether the service is trusted to honour idempotency keys.
+        retry_failed: whether what failed is made again, and paid again.
+        has_file: whether the file that the ledger names stands in its place, or none is wanted.
+    """
+    if entry is None:
+        return Action.BEGIN
+    if entry.digest != digest:
+        return Action.CLASH
+    if entry.state is State.INTENT:
+        is_alive = wall < (entry.intended_at or 0.0) + key_lives
+        return Action.RESEND if is_alive and may_resend else Action.DOUBT
+    if entry.state in (State.FAILED, State.REJECTED):
+        return Action.BEGIN if retry_failed else Action.REPORT
+    if entry.state is State.DONE:
+        return Action.REPORT if has_file else Action.FETCH
+    return Action.TAKE_UP if entry.state is State.SUBMITTED else Action.BEGIN
+
+
+_FIELDS: Final = tuple(sorted(field.name for field in fields(GenerateRequest)))
+
+
+def spelled(request: GenerateRequest) -> str:
+    """Return a request as JSON in one spelling: two that ask for the same are the same text."""
+    given = {name: value for name in _FIELDS if (value := getattr(request, name)) is not None}
+    return json.dumps(given, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def digest_of(text: str) -> str:
+    """Return the SHA-256 of a request's one spelling."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def stem_of(key: str, request: GenerateRequest, *, is_given: bool) -> str:
+    """Return the name, without ending, of the file that an item's output is kept in.
+
+    It tells items apart on file systems too that do not tell "A" from "a".
+
+    Args:
+        key: the item's.
+        request: what is asked for.
+        is_given: whether the key is its user's; else words of the prompt stand before it.
+    """
+    if not is_given:
+        words = re.sub(r"[^a-z0-9]+", "-", (request.prompt or request.provider or "").lower())
+        return f"{words[:40].strip('-')}-{key}".lstrip("-")
+    plain = re.sub(r"[^a-z0-9_-]", "_", key.lower())[:100]
+    is_safe = plain == key and plain not in _RESERVED
+    return plain if is_safe else f"{plain}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+
+
+# The page of the batch stands beside the files; the others are no names on Windows.
+_RESERVED: Final = {
+    *("index", "con", "prn", "aux", "nul"),
+    *(f"{port}{number}" for port in ("com", "lpt") for number in range(10)),
+}

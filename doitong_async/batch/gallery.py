@@ -1,0 +1,250 @@
+"""The page on which a batch is looked at: one file beside its pictures, written whole.
+
+`gallery.html` is the page around the cards and `gallery.js` what moves on it; both go into the file, so that
+it works wherever the folder is taken. The cards are plain HTML, written one by one: without its script the
+page is still a gallery, and a card is forgotten once it is written. The totals stand at the top, where room
+was left for them.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path, PurePath
+from typing import BinaryIO, Final
+from urllib.parse import quote
+
+_HERE: Final = Path(__file__).parent
+_BUFFER: Final = 1 << 20
+_ROOM: Final = 4096
+"""Bytes left for the totals: the longest, with numbers of 300 digits, take half of it."""
+_SHEET: Final = 120
+"""Cards laid out together: whole rows of 1, 2, 3, 4, 5, 6 or 8 columns."""
+_ALT: Final = 100
+"""Letters of a prompt that stand in for a picture which is not there."""
+
+_OUTCOMES: Final = ("done", "failed", "rejected", "in_doubt", "skipped", "running")
+_SHOWN_BY: Final = {
+    "image": (".jpg", ".jpeg", ".png", ".gif", ".webp", ".avif", ".bmp", ".svg"),
+    "video": (".mp4", ".webm", ".mov", ".m4v"),
+    "audio": (".mp3", ".wav", ".ogg", ".m4a", ".aac", ".flac"),
+}
+_KINDS: Final = {suffix: kind for kind, suffixes in _SHOWN_BY.items() for suffix in suffixes}
+_NOTE: Final = (
+    '<svg viewBox="0 0 48 32" fill="none" stroke="currentColor" stroke-width="2.5" stroke-linecap="round" '
+    'aria-hidden="true"><path d="M3 13v6M10 8v16M17 3v26M24 10v12M31 5v22M38 11v10M45 14v4"/></svg>'
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One item of a batch, as the gallery shows it.
+
+    Attributes:
+        key: the item's key in the ledger.
+        prompt: what was asked for.
+        provider: who was asked.
+        outcome: "done", "failed", "rejected", "in_doubt", "skipped" or "running".
+        credits: what it cost, or None if that is not known.
+        seconds: how long it took, or None.
+        file: the name of its file relative to the page, with "/" between folders; None if there is none.
+        size: width and height that were asked for, in pixels.
+        job_id: the service's id of the job.
+        reason: why it is not done.
+    """
+
+    key: str
+    prompt: str
+    provider: str
+    outcome: str
+    credits: float | None
+    seconds: float | None
+    file: str | None
+    size: tuple[int, int] | None = None
+    job_id: str | None = None
+    reason: str | None = None
+
+
+def write_gallery(folder: Path, cards: Iterable[Card], *, title: str) -> Path:
+    """Write the page whole and return its path.
+
+    The old page stays until the last card of the new one is on the disk; on any error it stays for good, and
+    nothing is left beside it.
+
+    Args:
+        folder: where the pictures are; the page is its `index.html`.
+        cards: read once, one by one, none of them kept.
+        title: what the page is called.
+
+    Raises:
+        ValueError: if a card has an outcome that is none.
+        OSError: if the page cannot be written.
+    """
+    place = folder / "index.html"
+    part = folder / f".{place.name}.{secrets.token_hex(6)}.part"
+    try:
+        with part.open("xb", buffering=_BUFFER) as file:
+            _write_page(file, cards, title)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, place)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+    return place
+
+
+def _write_page(file: BinaryIO, cards: Iterable[Card], title: str) -> None:
+    script = (_HERE / "gallery.js").read_text("utf-8")
+    words = {
+        "title": escape(title),
+        "script": script,
+        "sheet": str(_SHEET),
+        # Only this very script runs on the page, whatever a prompt may have smuggled in.
+        "hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    }
+    tally = _Tally()
+    room = 0
+    # Even pieces are the page's own text, odd ones name what stands between them.
+    for number, piece in enumerate(re.split(r"\{\{(\w+)\}\}", (_HERE / "gallery.html").read_text("utf-8"))):
+        if piece == "totals":
+            room = file.tell()
+            file.write(b" " * _ROOM)
+        elif piece == "cards":
+            for count, card in enumerate(cards):
+                tally.add(card)
+                if count % _SHEET == 0:
+                    file.write(_bytes(f'{"</ul>" if count else ""}<ul class="sheet" role="list">'))
+                file.write(_bytes(_item(card)))
+            if tally.total:
+                file.write(b"</ul>")
+        else:
+            file.write(_bytes(words[piece] if number % 2 else piece))
+    file.seek(room)
+    file.write(_bytes(tally.html()))
+
+
+def _bytes(text: str) -> bytes:
+    # Half a surrogate pair is a str and not UTF-8.
+    return text.encode("utf-8", "replace")
+
+
+class _Tally:
+    """What all cards come to."""
+
+    def __init__(self) -> None:
+        self._outcomes = dict.fromkeys(_OUTCOMES, 0)
+        self._credits = 0.0
+        self._seconds = 0.0
+        self._timed = 0
+
+    def add(self, card: Card) -> None:
+        if card.outcome not in self._outcomes:
+            raise ValueError(
+                f"The outcome of item {card.key!r} is {card.outcome!r}; "
+                f"it must be one of {', '.join(_OUTCOMES)}."
+            )
+        self._outcomes[card.outcome] += 1
+        self._credits += card.credits or 0
+        if card.seconds is not None:
+            self._seconds += card.seconds
+            self._timed += 1
+
+    @property
+    def total(self) -> int:
+        return sum(self._outcomes.values())
+
+    def html(self) -> str:
+        total = self.total
+        words = ["1 item" if total == 1 else f"{total:,} items", _credits(self._credits)]
+        if self._timed:
+            words.append(f"{_seconds(self._seconds / self._timed)} on average")
+        counts = {"": total, **{outcome: count for outcome, count in self._outcomes.items() if count}}
+        buttons = "".join(
+            f'<li><button type="button" class="{outcome}" data-outcome="{outcome}" disabled>'
+            f"<b>{count:,}</b> {outcome.replace('_', ' ') or 'all'}</button></li>\n"
+            for outcome, count in counts.items()
+        )
+        return (
+            f'<p class="sum">{" · ".join(words)}</p>\n'
+            f'<ul class="totals" role="list" aria-label="Totals">\n{buttons}</ul>'
+        )
+
+
+def _item(card: Card) -> str:
+    suffix = PurePath(card.file).suffix.lower() if card.file else ""
+    kind = _KINDS.get(suffix, "") if card.file else ""
+    size = f"{card.size[0]} × {card.size[1]}" if card.size else None
+    marks = {
+        "outcome": card.outcome,
+        "provider": card.provider,
+        "key": card.key,
+        "job": card.job_id,
+        "kind": kind,
+        "size": size,
+        "why": card.reason if kind else None,
+    }
+    data = "".join(f' data-{name}="{escape(mark)}"' for name, mark in marks.items() if mark)
+    facts = [f"<bdi>{escape(card.provider)}</bdi>"]
+    if card.credits is not None:
+        facts.append(f'<span class="credits">{_credits(card.credits)}</span>')
+    if card.seconds is not None:
+        facts.append(f'<span class="seconds">{_seconds(card.seconds)}</span>')
+    if card.file:
+        facts.append(
+            f'<a class="file" href="{_url(card.file)}" title="Open {escape(card.file)}" tabindex="-1">'
+            f"{escape(suffix[1:6] or 'file')}</a>"
+        )
+    return (
+        f'\n<li class="card {card.outcome}"{data}>{_frame(card, kind)}'
+        f'<p class="prompt" dir="auto">{escape(card.prompt)}</p><p class="facts">{"".join(facts)}</p></li>'
+    )
+
+
+def _frame(card: Card, kind: str) -> str:
+    """The square at the top of a card: its file, or the word for why there is none."""
+    tag = "" if card.outcome == "done" else f'<span class="tag">{card.outcome.replace("_", " ")}</span>'
+    if not card.file or not kind:
+        named = "no file" if not card.file else "file"
+        word = tag or f'<span class="tag">{named}</span>'
+        why = f'<p class="why" dir="auto">{escape(card.reason)}</p>' if card.reason else ""
+        return f'<div class="frame word">{word}{why}</div>'
+    url = _url(card.file)
+    if kind == "image":
+        size = f' width="{card.size[0]}" height="{card.size[1]}"' if card.size else ""
+        alt = escape(card.prompt[:_ALT])
+        return (
+            f'<a class="frame" href="{url}">'
+            f'<img src="{url}" alt="{alt}"{size} loading="lazy" decoding="async">{tag}</a>'
+        )
+    if kind == "video":
+        video = f'<video src="{url}" preload="none" controls muted loop playsinline></video>'
+        return f'<div class="frame">{video}{tag}</div>'
+    return f'<div class="frame sign">{_NOTE}<audio src="{url}" preload="none" controls></audio>{tag}</div>'
+
+
+def _url(file: str) -> str:
+    # "./" and no bare colon: no name is ever read as a scheme, a host or the root of a disk.
+    return "./" + quote(file, errors="surrogateescape")
+
+
+def _credits(amount: float) -> str:
+    number = f"{amount:,.2f}".rstrip("0").rstrip(".")
+    return f"{number} credit" if number == "1" else f"{number} credits"
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    if seconds < 599.5:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min"

@@ -1,0 +1,208 @@
+"""The ledger of a batch: written by one thread, in groups, and read where the batch runs."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from doitong_async.batch import records
+from doitong_async.batch.entry import Entry
+from doitong_async.errors import LedgerError
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Change:
+    """One change that waits to be written; `is_urgent` if it has to be on the disk, whatever happens then."""
+
+    write: Callable[[sqlite3.Connection], None]
+    is_urgent: bool
+    written: asyncio.Future[None] | None
+
+
+class Ledger:
+    """An open ledger; made by `open`, on the loop that it is used on."""
+
+    def __init__(self, path: Path, thread: ThreadPoolExecutor, connections: _Connections) -> None:
+        self.path = path
+        self._loop = asyncio.get_running_loop()
+        self._thread = thread
+        self._connections = connections
+        self._waiting: list[_Change] = []
+        self._is_due = False
+        self._writing: asyncio.Future[list[Exception | None]] | None = None
+
+    @classmethod
+    async def open(cls, path: Path, *, service: str) -> Ledger:
+        """Open a ledger, or make it.
+
+        Args:
+            path: of the file.
+            service: which service its jobs are at: a ledger is of one alone.
+
+        Raises:
+            LedgerError: if it is in use, damaged, of another version or another service; it stays as it is.
+        """
+        thread = ThreadPoolExecutor(1, thread_name_prefix="doitong ledger")
+        opening = asyncio.get_running_loop().run_in_executor(thread, _open, path, service)
+        try:
+            return cls(path, thread, await asyncio.shield(opening))
+        except BaseException:
+            # The thread goes on when this is cancelled: what it opens is closed behind it.
+            opening.add_done_callback(_close_behind)
+            thread.shutdown(wait=False)
+            raise
+
+    def find(self, key: str) -> Entry | None:
+        """Return what is known of an item: a few microseconds, so it is not worth a thread."""
+        return self._read(records.find, key)
+
+    def totals(self) -> records.Totals:
+        """Add up what the ledger has."""
+        return self._read(records.totals)
+
+    def unsettled(self) -> list[Entry]:
+        """Return the items whose end is to come: no more than were in flight at once."""
+        return self._read(lambda connection: list(records.entries(connection, unsettled=True)))
+
+    def made_on(self, day: int) -> int:
+        """Return how many jobs were made on a day of the service."""
+        return self._read(records.made_on, day)
+
+    async def begin(self, key: str, **values: Any) -> None:
+        """Write down the intent to submit an item; it is on the disk when this returns."""
+        await self._write(partial(records.begin, key=key, **values), is_urgent=True)
+
+    async def accept(self, key: str, **values: Any) -> None:
+        """Write down which job a submit made."""
+        await self._write(partial(records.accept, key=key, **values))
+
+    def note(self, key: str, **values: Any) -> None:
+        """Write down a status that was seen, along with whatever is written next."""
+        self._waiting.append(_Change(partial(records.note, key=key, **values), False, None))
+
+    async def end(self, key: str, **values: Any) -> None:
+        """Write down how an item ended, or that its intent is withdrawn."""
+        await self._write(partial(records.end, key=key, **{**_NOTHING, **values}))
+
+    async def close(self) -> None:
+        """Write what waits, and let go of the file; another process may take it then."""
+        self._start()
+        while self._writing is not None:
+            await asyncio.wait([self._writing])
+            self._start()
+        await self._loop.run_in_executor(self._thread, self._connections.close)
+        self._thread.shutdown(wait=False)
+
+    def _read(self, read: Callable[..., T], *arguments: Any) -> T:
+        try:
+            return read(self._connections.reader, *arguments)
+        except sqlite3.Error as error:
+            raise records.broken(self.path, error) from error
+
+    async def _write(self, write: Callable[[sqlite3.Connection], None], *, is_urgent: bool = False) -> None:
+        written = self._loop.create_future()
+        self._waiting.append(_Change(write, is_urgent, written))
+        if not self._is_due and self._writing is None:
+            # Whoever has something to write in this turn of the loop is in the group.
+            self._is_due = True
+            self._loop.call_soon(self._start)
+        await written
+
+    def _start(self) -> None:
+        self._is_due = False
+        if self._writing is not None or not self._waiting:
+            return
+        group, self._waiting = self._waiting, []
+        self._writing = self._loop.run_in_executor(self._thread, _commit, self._connections.writer, group)
+        self._writing.add_done_callback(partial(self._is_written, group))
+
+    def _is_written(self, group: Sequence[_Change], writing: asyncio.Future[list[Exception | None]]) -> None:
+        self._writing = None
+        for change, failure in zip(group, writing.result(), strict=True):
+            if change.written is None or change.written.done():
+                continue
+            if failure is None:
+                change.written.set_result(None)
+            elif isinstance(failure, LedgerError):
+                change.written.set_exception(failure)
+            else:
+                change.written.set_exception(records.broken(self.path, failure))
+        if any(change.written is not None for change in self._waiting):
+            self._start()
+
+
+_NOTHING: Final = dict.fromkeys(("reason", "file", "length", "sha256", "ended_at"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Connections:
+    """The lock, the writer's connection and the reader's."""
+
+    held: sqlite3.Connection
+    writer: sqlite3.Connection
+    reader: sqlite3.Connection
+
+    def close(self) -> None:
+        # The writer after the reader: the last one moves the log into the ledger and removes it.
+        for connection in (self.reader, self.writer, self.held):
+            connection.close()
+
+
+def _open(path: Path, service: str) -> _Connections:
+    with ExitStack() as opened:
+        held = opened.enter_context(closing(records.lock(path)))
+        writer = opened.enter_context(closing(records.writer(path)))
+        reader = opened.enter_context(closing(records.reader(path)))
+        try:
+            of = records.fact(writer, "service")
+            if of is None:
+                records.state_fact(writer, name="service", value=service)
+        except sqlite3.Error as error:
+            raise records.broken(path, error) from error
+        if of not in (None, service):
+            raise LedgerError(
+                f"The ledger {path} is of jobs at {of}, and this client speaks to {service}. Nothing was "
+                "sent. Give this batch a ledger of its own."
+            )
+        opened.pop_all()
+        return _Connections(held, writer, reader)
+
+
+def _close_behind(opening: asyncio.Future[_Connections]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
+
+
+def _commit(connection: sqlite3.Connection, group: Sequence[_Change]) -> list[Exception | None]:
+    """Write a group in one transaction, and return what failed: one that is refused spoils no other."""
+    try:
+        # An intent is on the disk before its first byte is sent. What comes after it can be asked for again,
+        # and is safe from a killed process, if not from a power cut, without waiting for the disk.
+        is_urgent = any(change.is_urgent for change in group)
+        connection.execute(f"PRAGMA synchronous = {'FULL' if is_urgent else 'NORMAL'}")
+        connection.execute("BEGIN IMMEDIATE")
+        outcomes: list[Exception | None] = [_outcome(connection, change) for change in group]
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        if connection.in_transaction:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+        return [error] * len(group)
+    return outcomes
+
+
+def _outcome(connection: sqlite3.Connection, change: _Change) -> LedgerError | None:
+    try:
+        change.write(connection)
+    except LedgerError as refused:
+        return refused
+    return None

@@ -1,0 +1,43 @@
+"""What the ledger remembers of an item, as a run yields it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from doitong_async import errors
+from doitong_async.batch.entry import Entry
+from doitong_async.errors import DoitongError
+from doitong_async.result import Result
+from doitong_async.types import Generation, JobStatus
+
+if TYPE_CHECKING:
+    from doitong_async.runtime import Runtime
+
+
+def known(entry: Entry, runtime: Runtime) -> Result:
+    """Return the result of an item that the ledger has as done."""
+    asked = entry.asked
+    generation = Generation(
+        id=entry.job_id or "",
+        status=JobStatus.COMPLETED,
+        url=entry.url,
+        type=asked.get("type"),
+        provider=asked.get("provider"),
+        credit_cost=entry.cost,
+    )
+    return Result(generation, runtime.downloads)
+
+
+def kept(entry: Entry | None, out: Path | None) -> Path | None:
+    """Return where the output of an item is, that the ledger has as done."""
+    return None if entry is None or entry.file is None or out is None else out / entry.file
+
+
+def recorded(entry: Entry) -> DoitongError:
+    """Return the error that the ledger has of an item."""
+    name, _, message = (entry.reason or "").partition(": ")
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, DoitongError):
+        return kind(message, job_id=entry.job_id)
+    return errors.JobFailedError(entry.reason or "It failed.", job_id=entry.job_id)

@@ -1,0 +1,282 @@
+"""The ledger's file: one SQLite database, of one process at a time, and refused where it is not sound."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from doitong_async.batch.entry import Entry, State
+from doitong_async.errors import LedgerError
+
+APPLICATION: Final = 0x444F4954
+"""Marks the file as ours, in the place that SQLite has for that ("DOIT")."""
+VERSION: Final = 1
+
+_SCHEMA: Final = """
+CREATE TABLE items (
+    number INTEGER PRIMARY KEY,
+    key TEXT NOT NULL UNIQUE,
+    digest TEXT NOT NULL,
+    request TEXT NOT NULL,
+    state TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    idempotency_key TEXT,
+    intended_at REAL,
+    reserved REAL,
+    job_id TEXT,
+    accepted_at REAL,
+    status TEXT,
+    url TEXT,
+    cost REAL,
+    earlier_cost REAL NOT NULL,
+    reason TEXT,
+    file TEXT,
+    length INTEGER,
+    sha256 TEXT,
+    ended_at REAL
+);
+CREATE INDEX unsettled ON items (state) WHERE state IN ('intent', 'submitted');
+CREATE TABLE statuses (
+    item INTEGER NOT NULL, attempt INTEGER NOT NULL, status TEXT NOT NULL, at REAL NOT NULL
+);
+CREATE TABLE days (day INTEGER PRIMARY KEY, made INTEGER NOT NULL);
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+_COLUMNS: Final = ", ".join(field.name for field in fields(Entry))
+# What an attempt cost, or may cost: what the service told, else what was set aside for it.
+_COST: Final = "CASE WHEN state IN ('open', 'rejected') THEN 0 ELSE coalesce(cost, reserved, 0) END"
+_BEGIN_FIRST: Final = """
+INSERT INTO items (key, digest, request, state, attempt, idempotency_key, intended_at, reserved, earlier_cost)
+VALUES (:key, :digest, :request, 'intent', 1, :idempotency_key, :at, :reserved, 0)
+ON CONFLICT DO NOTHING
+"""
+_BEGIN_AGAIN: Final = f"""
+UPDATE items SET earlier_cost = earlier_cost + {_COST}, state = 'intent', attempt = attempt + 1,
+    idempotency_key = :idempotency_key, intended_at = :at, reserved = :reserved, job_id = NULL,
+    accepted_at = NULL, status = NULL, url = NULL, cost = NULL, reason = NULL, file = NULL, length = NULL,
+    sha256 = NULL, ended_at = NULL
+WHERE key = :key AND digest = :digest AND attempt = :attempt AND state IN ('open', 'failed', 'rejected')
+"""
+_ACCEPT: Final = """
+UPDATE items SET state = 'submitted', job_id = :job_id, accepted_at = :at, status = :status, cost = :cost
+WHERE key = :key AND attempt = :attempt AND state = 'intent'
+"""
+_STATUS: Final = """
+UPDATE items SET status = :status, cost = coalesce(:cost, cost), url = coalesce(:url, url)
+WHERE key = :key AND attempt = :attempt AND state = 'submitted'
+"""
+_NOTE: Final = """
+INSERT INTO statuses SELECT number, attempt, :status, :at FROM items WHERE key = :key AND attempt = :attempt
+"""
+_END: Final = """
+UPDATE items SET state = :state, reason = :reason, file = :file, length = :length, sha256 = :sha256,
+    ended_at = coalesce(:ended_at, ended_at)
+WHERE key = :key AND attempt = :attempt AND state = :before
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a ledger adds up to: items by state, and credits that are spent or may be."""
+
+    items: dict[State, int]
+    spent: float
+
+
+def writer(path: Path) -> sqlite3.Connection:
+    """Open the ledger for writing, or make it; whoever calls this holds the `lock`.
+
+    Raises:
+        LedgerError: if the file is damaged, of another version or no ledger; it is left as it is.
+    """
+    try:
+        if path.exists() and path.stat().st_size:
+            _check(path)
+        else:
+            _make(path)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        return connection
+    except (OSError, sqlite3.Error) as error:
+        raise broken(path, error) from error
+
+
+def reader(path: Path) -> sqlite3.Connection:
+    """Open the ledger for reading; another process may be writing.
+
+    Raises:
+        LedgerError: if it is not there, damaged, of another version or no ledger.
+    """
+    try:
+        if not path.is_file():
+            raise LedgerError(f"There is no ledger {path}.")
+        _check_header(path)
+        return sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+        )
+    except (OSError, sqlite3.Error) as error:
+        raise broken(path, error) from error
+
+
+def lock(path: Path) -> sqlite3.Connection:
+    """Take the ledger for this process, until the returned connection is closed or the process is dead.
+
+    The lock is on a file beside the ledger: closing any descriptor of the ledger would drop one on itself.
+
+    Raises:
+        LedgerError: if another process has it, or the file cannot be made.
+    """
+    side = path.with_name(f"{path.name}.lock")
+    try:
+        held = sqlite3.connect(side, timeout=0, isolation_level=None, check_same_thread=False)
+        held.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error):
+            raise broken(side, error) from error
+    except sqlite3.Error as error:
+        raise broken(side, error) from error
+    else:
+        return held
+    raise LedgerError(
+        f"The ledger {path} is in use by another batch. Nothing was sent. Wait for it to end, stop it, or "
+        "give this one a ledger of its own."
+    )
+
+
+def broken(path: Path, error: Exception) -> LedgerError:
+    """Return what to raise for an error of SQLite or of the disk."""
+    said = getattr(error, "strerror", None) or str(error)
+    return LedgerError(f"The ledger {path} cannot be used: {said}.")
+
+
+def find(connection: sqlite3.Connection, key: str) -> Entry | None:
+    """Return the line of one item."""
+    row = connection.execute(f"SELECT {_COLUMNS} FROM items WHERE key = ?", (key,)).fetchone()
+    return None if row is None else _entry(row)
+
+
+def entries(connection: sqlite3.Connection, *, unsettled: bool = False) -> Iterator[Entry]:
+    """Yield every line in the order in which items were begun, or those alone whose end is to come."""
+    where = "WHERE state IN ('intent', 'submitted')" if unsettled else ""
+    for row in connection.execute(f"SELECT {_COLUMNS} FROM items {where} ORDER BY number"):
+        yield _entry(row)
+
+
+def statuses(connection: sqlite3.Connection, number: int) -> list[tuple[int, str, float]]:
+    """Return each status that was seen of an item: attempt, word and epoch second."""
+    asked = "SELECT attempt, status, at FROM statuses WHERE item = ? ORDER BY rowid"
+    return connection.execute(asked, (number,)).fetchall()
+
+
+def totals(connection: sqlite3.Connection) -> Totals:
+    """Add up the ledger."""
+    asked = f"SELECT state, count(*), sum(earlier_cost + {_COST}) FROM items GROUP BY state"
+    rows = connection.execute(asked).fetchall()
+    return Totals({State(state): count for state, count, _ in rows}, float(sum(cost for *_, cost in rows)))
+
+
+def made_on(connection: sqlite3.Connection, day: int) -> int:
+    """Return how many jobs were made on that day of the service."""
+    row = connection.execute("SELECT made FROM days WHERE day = ?", (day,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def fact(connection: sqlite3.Connection, name: str) -> str | None:
+    """Return one fact about the whole ledger."""
+    row = connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def state_fact(connection: sqlite3.Connection, *, name: str, value: str) -> None:
+    """Write down a fact about the whole ledger."""
+    connection.execute(
+        "INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value)
+    )
+
+
+def begin(connection: sqlite3.Connection, *, attempt: int, **values: Any) -> None:
+    """Write down the intent to submit an item: its `attempt` so far, 0 for one that is new."""
+    if attempt:
+        _swap(connection, _BEGIN_AGAIN, {"attempt": attempt, **values})
+    else:
+        _swap(connection, _BEGIN_FIRST, values)
+
+
+def accept(connection: sqlite3.Connection, *, day: int, **values: Any) -> None:
+    """Write down that a submit made a job, and count it in its day."""
+    _swap(connection, _ACCEPT, values)
+    connection.execute("INSERT INTO days VALUES (?, 1) ON CONFLICT DO UPDATE SET made = made + 1", (day,))
+    connection.execute(_NOTE, values)
+
+
+def note(connection: sqlite3.Connection, **values: Any) -> None:
+    """Write down a status that was seen."""
+    _swap(connection, _STATUS, values)
+    connection.execute(_NOTE, values)
+
+
+def end(connection: sqlite3.Connection, **values: Any) -> None:
+    """Write down how an item ended, or that its intent is withdrawn, if it is in the state `before` still."""
+    _swap(connection, _END, values)
+
+
+def _swap(connection: sqlite3.Connection, statement: str, values: dict[str, Any]) -> None:
+    """Change one line from what it is known to be; a line that is something else is left as it is."""
+    if connection.execute(statement, values).rowcount != 1:
+        raise LedgerError(
+            f"The item {values['key']!r} is not in the ledger as it was left: somebody changed it."
+        )
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    entry = Entry(**dict(zip(_NAMES, row, strict=True)))
+    object.__setattr__(entry, "state", State(entry.state))
+    return entry
+
+
+_NAMES: Final = tuple(field.name for field in fields(Entry))
+
+
+def _make(path: Path) -> None:
+    # Made beside its place, so that a process that dies here leaves no half of a ledger.
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    beside.unlink(missing_ok=True)
+    try:
+        with contextlib.closing(sqlite3.connect(beside, isolation_level=None)) as connection:
+            marks = f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION};"
+            connection.executescript(f"BEGIN; {marks} {_SCHEMA} COMMIT;")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _check(path: Path) -> None:
+    """Make sure that a ledger is whole, without changing a byte of it."""
+    _check_header(path)
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as looking:
+        said = looking.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if said != "ok":
+        raise LedgerError(
+            f"The ledger {path} is damaged ({said}); it is left as it is. Restore a copy of it."
+        )
+
+
+def _check_header(path: Path) -> None:
+    with path.open("rb") as file:
+        header = file.read(100)
+    if not header.startswith(b"SQLite format 3\0"):
+        raise LedgerError(f"{path} is no ledger of doitong_async, or a damaged one; it is left as it is.")
+    version, application = struct.unpack(">I4xI", header[60:72])
+    if application != APPLICATION:
+        raise LedgerError(f"{path} is a database, and no ledger of doitong_async; it is left as it is.")
+    if version != VERSION:
+        raise LedgerError(
+            f"The ledger {path} is of version {version}, this library writes version {VERSION}; it is left "
+            "as it is. Use the version of the library that made it."
+        )

@@ -1,0 +1,340 @@
+"""Runs a batch: reads requests as the plan can use them, and yields items as they end."""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+import tempfile
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from doitong_async import errors
+from doitong_async.batch.book import Book, Unrecorded
+from doitong_async.batch.entry import Action, Entry, State, decide, digest_of, spelled
+from doitong_async.batch.errand import Errands
+from doitong_async.batch.items import read_item
+from doitong_async.batch.keys import ItemKeys
+from doitong_async.batch.ledger import Ledger
+from doitong_async.batch.outcome import Item, Outcome, Progress
+from doitong_async.batch.recall import kept, known, recorded
+from doitong_async.batch.work import Phase, Terms, Work
+from doitong_async.budget import Purse
+from doitong_async.clock import wall_time
+from doitong_async.errors import BadRequestError, ClientClosedError, ConfigurationError
+from doitong_async.settings import is_loopback
+
+if TYPE_CHECKING:
+    from doitong_async.runtime import Runtime
+
+Requests = Iterable[Any] | AsyncIterable[Any]
+
+ANSWERS_WITHIN: Final = 10.0
+"""Seconds that leaving a batch waits for the answers of submits under way: our choice."""
+_MOST_HELD: Final = 32
+"""Items beside those that the plan can run, that were read and not taken by the loop."""
+_MANY_MINUTES: Final = 6
+"""Where it is not known how many requests are to come, so many minutes' worth are expected."""
+
+
+class Batch:
+    """A batch that runs while it is iterated: `async for item in doitong.generate_many(…)`.
+
+    Leaving the loop early lets go of it: what was submitted is written down and goes on at the service.
+    """
+
+    def __init__(self, runtime: Runtime, requests: Requests, terms: Terms, ledger: Path | None) -> None:
+        if not isinstance(requests, Iterable | AsyncIterable) or isinstance(requests, str | bytes):
+            raise BadRequestError(
+                f"requests is a {type(requests).__name__}; expected an iterable or async iterable of "
+                "prompts, mappings or GenerateRequest."
+            )
+        self._runtime = runtime
+        self._requests = requests
+        self._terms = terms
+        self._ledger_path = ledger
+        self._purse = Purse(terms.budget)
+        self._book: Book = Unrecorded()
+        self._keys = ItemKeys()
+        self._errands: Errands | None = None
+        self._tasks: dict[asyncio.Task[None], Work] = {}
+        self._reader: asyncio.Task[None] | None = None
+        self._runner: asyncio.Task[None] | None = None
+        self._ended: asyncio.Queue[Item | BaseException | None] = asyncio.Queue()
+        self._changed = asyncio.Event()
+        self._closing: asyncio.Future[None] | None = None
+        self._held = 0
+        self._known = 0
+        self._counts: Counter[Outcome] = Counter()
+        self._most_ahead = 1
+
+    def __aiter__(self) -> AsyncIterator[Item]:
+        """Begin; a batch runs once.
+
+        Raises, when it begins:
+            LedgerError: if the ledger is in use, damaged, of another version or of another service.
+            ConfigurationError: if the folder of the outputs cannot be written, or the batch ran before.
+            ClientClosedError: if the client is closed, then or later.
+        """
+        return self._items()
+
+    def stop(self) -> None:
+        """Submit no more; the loop ends when what runs has ended."""
+        if self._errands is None or self._reader is None:
+            return
+        self._errands.stop(ClientClosedError("The batch was stopped before this item was submitted."))
+        self._reader.cancel()
+        for task, work in self._tasks.items():
+            if work.phase is Phase.WAITING:
+                task.cancel()
+
+    def progress(self) -> Progress:
+        """Return how far it has come."""
+        phases = Counter(work.phase for work in self._tasks.values())
+        return Progress(
+            items=dict(self._counts),
+            known=self._known,
+            running=phases[Phase.SENDING] + phases[Phase.RUNNING],
+            waiting=phases[Phase.READ] + phases[Phase.WAITING],
+            spent=self._purse.spent,
+            reserved=self._purse.reserved,
+            stopped=None if self._errands is None else self._errands.stopped,
+        )
+
+    async def aclose(self) -> None:
+        """Let go of the batch: submits under way are answered and written down, the rest goes on alone."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._let_go())
+        await asyncio.shield(self._closing)
+
+    async def _items(self) -> AsyncGenerator[Item, None]:
+        if self._errands is not None or self._closing is not None:
+            raise ConfigurationError("This batch ran before; call generate_many again.")
+        try:
+            await self._open()
+            while (item := await self._ended.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                self._held -= 1
+                self._changed.set()
+                yield item
+        finally:
+            await self.aclose()
+
+    async def _open(self) -> None:
+        self._runtime.batches.add(self)
+        terms = self._terms
+        if terms.out is not None:
+            await asyncio.to_thread(_check_folder, terms.out)
+        if self._ledger_path is not None:
+            self._book = ledger = await Ledger.open(self._ledger_path, service=_service(self._runtime))
+            self._purse.carry(ledger.totals().spent)
+            wall, day = wall_time(), self._runtime.gate.day
+            made = ledger.made_on(day.number(wall))
+            day.carry(wall, made, told_by=str(self._ledger_path.resolve()))
+        self._errands = Errands(self._runtime, terms, self._book, self._purse, self._changed.set)
+        self._reader = asyncio.create_task(self._read(self._errands), name="doitong batch reader")
+        self._runner = asyncio.create_task(self._run(self._reader), name="doitong batch")
+
+    async def _read(self, errands: Errands) -> None:
+        """Read requests, no further ahead than the plan can use, and set each of them going."""
+        self._most_ahead = self._runtime.gate.plan.concurrent_jobs
+        number = 0
+        requests = _each(self._requests)
+        try:
+            while await self._has_room():
+                given = await anext(requests, _NO_MORE)
+                if given is _NO_MORE:
+                    break
+                number += 1
+                self._expect(number)
+                self._take(errands, number, given)
+        finally:
+            self._expect(None)
+            await requests.aclose()
+
+    async def _run(self, reader: asyncio.Task[None]) -> None:
+        """Bring everything that is read to its end, and then tell that, or how reading broke."""
+        await asyncio.wait([reader])
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+            # Of those that were over before, the callback that takes them away may be still to come.
+            await asyncio.sleep(0)
+        self._ended.put_nowait(None if reader.cancelled() else reader.exception())
+
+    async def _has_room(self) -> bool:
+        """Wait until one more request may be read."""
+        most_held = 4 * self._most_ahead + _MOST_HELD
+        is_full = self._held >= most_held
+        while True:
+            ahead = sum(work.is_ahead for work in self._tasks.values())
+            # Once full, it fills again when half of it is taken: not a turn of the loop for each item.
+            if ahead < self._most_ahead and self._held < (most_held // 2 if is_full else most_held):
+                return True
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _expect(self, number: int | None) -> None:
+        """Tell the gate how many jobs are to come: what is best to do hangs on the length of the queue."""
+        gate = self._runtime.gate
+        if number is None:
+            gate.expect(self, 0)
+            return
+        usual = gate.plan.requests_per_minute * _MANY_MINUTES
+        left = operator.length_hint(self._requests, number + usual) - number
+        gate.expect(self, max(left, 1))
+
+    def _take(self, errands: Errands, number: int, given: object) -> None:
+        self._held += 1
+        planned = self._planned(errands, number, given)
+        if isinstance(planned, Item):
+            self._tell(planned)
+            return
+        task = asyncio.create_task(self._carry_out(errands, planned), name=f"doitong item {planned.key}")
+        self._tasks[task] = planned
+        task.add_done_callback(self._is_over)
+
+    def _planned(self, errands: Errands, number: int, given: object) -> Work | Item:
+        """Return the work that a request makes, or its item if there is nothing to do."""
+        options = self._terms.options
+        key = str(given.get("key") or f"item {number}") if isinstance(given, Mapping) else f"item {number}"
+        try:
+            own, request = read_item(given)
+            request = request.with_defaults(
+                provider=options.provider, width=options.width, height=options.height
+            )
+            text = spelled(request)
+            digest = digest_of(text)
+            key = self._keys.key_of(own, digest, number)
+            entry = self._book.find(key)
+            action = self._action(entry, digest)
+            if action is Action.CLASH:
+                raise BadRequestError(
+                    f"The ledger knows the item key {key!r} with another request; give the new one "
+                    "another key."
+                )
+        except BadRequestError as error:
+            return Item(number=number, key=key, request=None, outcome=Outcome.REJECTED, error=error)
+        except errors.LedgerError as error:
+            errands.stop(error)
+            return Item(number=number, key=key, request=None, outcome=Outcome.SKIPPED, error=error)
+        work = Work(number, key, own is not None, request, text, digest, action, entry)
+        return self._at_once(errands, work) or work
+
+    def _action(self, entry: Entry | None, digest: str) -> Action:
+        return decide(
+            entry,
+            digest,
+            wall=wall_time(),
+            key_lives=self._terms.key_lives,
+            may_resend=self._runtime.settings.resend_unanswered,
+            retry_failed=self._terms.retry_failed,
+            has_file=entry is None or entry.state is not State.DONE or self._has_file(entry),
+        )
+
+    def _has_file(self, entry: Entry) -> bool:
+        if self._terms.out is None:
+            return True
+        path = kept(entry, self._terms.out)
+        try:
+            return path is not None and path.stat().st_size == entry.length
+        except OSError:
+            return False
+
+    def _at_once(self, errands: Errands, work: Work) -> Item | None:
+        """Return the item if it takes no time: it is over, or the batch is."""
+        entry, result, error = work.entry, None, None
+        is_report = work.action is Action.REPORT
+        if is_report and entry is not None and entry.state is State.DONE:
+            if self._terms.verify:
+                return None
+            outcome, result = Outcome.DONE, known(entry, self._runtime)
+            self._known += 1
+        elif is_report and entry is not None:
+            outcome = Outcome.REJECTED if entry.state is State.REJECTED else Outcome.FAILED
+            error = recorded(entry)
+        elif errands.stopped is not None and work.action in (Action.BEGIN, Action.RESEND):
+            outcome = Outcome.SKIPPED if work.action is Action.BEGIN else Outcome.IN_DOUBT
+            error = errands.stopped
+        else:
+            return None
+        return Item(
+            number=work.number,
+            key=work.key,
+            request=work.request,
+            outcome=outcome,
+            result=result,
+            error=error,
+            file=kept(entry, self._terms.out) if result else None,
+            is_new=not is_report,
+        )
+
+    async def _carry_out(self, errands: Errands, work: Work) -> None:
+        self._tell(await errands.carry_out(work))
+
+    def _tell(self, item: Item) -> None:
+        self._counts[item.outcome] += 1
+        self._ended.put_nowait(item)
+
+    def _is_over(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+        self._changed.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._ended.put_nowait(error)
+
+    async def _let_go(self) -> None:
+        self._runtime.batches.discard(self)
+        errands = self._errands
+        tasks = [task for task in (self._reader, self._runner, *self._tasks) if task is not None]
+        if errands is not None:
+            errands.is_detached = True
+            sending = [task for task, work in self._tasks.items() if work.phase is Phase.SENDING]
+            for task in tasks:
+                if task not in sending:
+                    task.cancel()
+            if sending:
+                # Their answers may be about jobs that are paid for: they are read and written down.
+                await asyncio.wait(sending, timeout=ANSWERS_WITHIN)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await self._book.close()
+        self._keys.close()
+        # Whoever still waits for the next item.
+        self._ended.put_nowait(ClientClosedError("The batch was let go of; what it did is in its ledger."))
+
+
+_NO_MORE: Final = object()
+
+
+async def _each(requests: Requests) -> AsyncGenerator[Any, None]:
+    if isinstance(requests, AsyncIterable):
+        async for given in requests:
+            yield given
+    else:
+        for given in requests:
+            yield given
+
+
+def _service(runtime: Runtime) -> str:
+    """Return what the ledger calls the service: one emulator is as good as another."""
+    url = runtime.settings.base_url
+    return "an emulator" if is_loopback(urlsplit(url).hostname) else url
+
+
+def _check_folder(folder: Path) -> None:
+    """Make the folder of the outputs, and make sure that files can be written there.
+
+    Raises:
+        ConfigurationError: saying what is wrong with it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"out is {str(folder)!r}; it cannot be written: {error.strerror or error}. Nothing was sent."
+        ) from None

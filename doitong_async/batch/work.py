@@ -1,0 +1,126 @@
+"""One item that is worked on, and the terms on which its batch runs."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+from pathlib import Path
+
+from doitong_async.batch.entry import Action, Entry, State
+from doitong_async.budget import Budget
+from doitong_async.credits import PriceArgument, check_price
+from doitong_async.errors import ConfigurationError
+from doitong_async.settings import Options
+from doitong_async.types import GenerateRequest, Generation
+
+
+class Phase(Enum):
+    """Where an item is, for whoever wants to stop it."""
+
+    READ = auto()
+    """Its task did not begin yet."""
+    WAITING = auto()
+    """Nothing of it is under way."""
+    SENDING = auto()
+    """Its submit is under way: its answer may be about a job that is paid for."""
+    RUNNING = auto()
+    """Its job is known, and written down."""
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """One item that is worked on.
+
+    `text` is the request's one spelling, `digest` its hash; `entry` is what the ledger had of it.
+    `is_key_given` is whether its user named it. `attempt` is the last one that is written down; `booked` what
+    the purse counts as spent for it (credits), `reserved` the most that it may cost.
+    """
+
+    number: int
+    key: str
+    is_key_given: bool
+    request: GenerateRequest
+    text: str
+    digest: str
+    action: Action
+    entry: Entry | None
+    idempotency_key: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    phase: Phase = Phase.READ
+    attempt: int = 0
+    is_intended: bool = False
+    reserved: float | None = None
+    booked: float | None = None
+    job: Generation | None = None
+    ended_at: float | None = None
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether it was read, and nothing of it is sent."""
+        return self.phase in (Phase.READ, Phase.WAITING)
+
+    @property
+    def written(self) -> State | None:
+        """The state that the ledger has it in; None if nothing of it was sent, in this run or before."""
+        if self.is_intended:
+            return State.INTENT
+        if self.phase is not Phase.RUNNING and self.job is None:
+            return None
+        return State.DONE if self.action is Action.FETCH else State.SUBMITTED
+
+    def __post_init__(self) -> None:
+        if self.entry is None:
+            return
+        self.attempt = self.entry.attempt
+        if self.action in (Action.RESEND, Action.TAKE_UP, Action.FETCH, Action.DOUBT):
+            self.is_intended = self.action in (Action.RESEND, Action.DOUBT)
+            self.idempotency_key = self.entry.idempotency_key or self.idempotency_key
+            self.reserved = self.entry.reserved
+            # What the ledger adds up to has it in it.
+            self.booked = self.entry.cost if self.entry.cost is not None else self.entry.reserved or 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a batch was asked for; see `AsyncDoitong.generate_many`."""
+
+    out: Path | None
+    budget: Budget | None
+    price: PriceArgument
+    retry_failed: bool
+    verify: bool
+    key_lives: float
+    options: Options
+
+
+def terms_of(
+    options: Options,
+    *,
+    out: str | os.PathLike[str] | None,
+    budget: float | Budget | None,
+    price: PriceArgument,
+    retry_failed: bool,
+    verify: bool,
+    key_lives: float,
+) -> Terms:
+    """Return the terms of a batch, checked.
+
+    Raises:
+        ConfigurationError: naming the argument that cannot be.
+    """
+    check_price(price)
+    is_number = isinstance(key_lives, int | float) and not isinstance(key_lives, bool)
+    if not is_number or not 0 <= key_lives < math.inf:
+        raise ConfigurationError(f"key_lives is {key_lives!r}; expected seconds, zero or more.")
+    return Terms(
+        out=None if out is None else Path(out),
+        budget=budget if budget is None or isinstance(budget, Budget) else Budget(budget),
+        price=price,
+        retry_failed=retry_failed,
+        verify=verify,
+        key_lives=key_lives,
+        # The batch waits for the plan as long as it takes.
+        options=replace(options, slot_timeout=None),
+    )

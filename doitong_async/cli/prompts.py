@@ -1,0 +1,398 @@
+"""The file of a batch: prompts a line, CSV or JSONL, read lazily, as often as it takes.
+
+A file is read by one descriptor and by lines of bounded length, so that memory does not grow with it. What
+cannot be read twice, such as the standard input, is first copied to a temporary file that has no name.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sqlite3
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, Any, Final, Self, TypeAlias
+
+from doitong_async import catalog
+from doitong_async.batch.items import FIELDS, read_item, unknown_field
+from doitong_async.cli.exits import CommandError
+from doitong_async.errors import BadRequestError
+from doitong_async.types import GenerateRequest, MediaType
+
+KEPT: Final = 10
+"""So many bad lines are told; of the others, their number."""
+_LONGEST_LINE: Final = 1 << 24
+_LONGEST_COMPLAINT: Final = 300
+_BOM: Final = b"\xef\xbb\xbf"
+_SIDES: Final = ("width", "height")
+_OBJECTS: Final = ("input", "options")
+
+
+class Format(StrEnum):
+    """What a file of prompts may hold."""
+
+    LINES = "lines"
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+_SUFFIXES: Final = {".csv": Format.CSV, ".jsonl": Format.JSONL, ".ndjson": Format.JSONL}
+
+Row: TypeAlias = "tuple[int, dict[str, Any] | _BadLineError]"
+
+
+class _BadLineError(Exception):
+    """One line is not what it should be; the next may well be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a file was found to hold.
+
+    Attributes:
+        items: how many the iteration yields.
+        total: how many the file holds, those past the limit included.
+    """
+
+    items: int
+    total: int
+
+
+class Prompts:
+    """The items of a file; each iteration begins at its first line. Enter it, or close it at the end."""
+
+    def __init__(
+        self, file: IO[bytes], name: str, kind: Format, defaults: Mapping[str, object], limit: int | None
+    ) -> None:
+        self._file = file
+        self._name = name
+        self._kind = kind
+        self._defaults = defaults
+        self._limit = limit
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; a temporary one is gone with that."""
+        self._file.close()
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield each item as a mapping with `key`, if it has one, and the fields of its request.
+
+        Raises:
+            CommandError: at a line that cannot be read, which `check` would have found.
+        """
+        for count, (number, row) in enumerate(self._rows()):
+            if count == self._limit:
+                return
+            if isinstance(row, _BadLineError):
+                raise CommandError(f"{self._name}, line {number}: {row}")
+            yield row
+
+    def check(self) -> Checked:
+        """Read the whole file once, and see that each item of it could be sent.
+
+        Raises:
+            CommandError: naming the bad lines, the first ten of them; or that there is no item at all.
+        """
+        total = bad = 0
+        complaints: list[str] = []
+        with closing(_Keys()) as keys:
+            for number, row in self._rows():
+                total += 1
+                try:
+                    _check(row, number, keys)
+                except (_BadLineError, BadRequestError) as error:
+                    bad += 1
+                    if len(complaints) < KEPT:
+                        complaints.append(f"line {number}: {_short(error)}")
+        if bad:
+            raise CommandError(_summary(self._name, bad, len(complaints)), details=complaints)
+        if not total:
+            raise CommandError(f"{self._name} holds no prompt. Nothing was sent.")
+        return Checked(total if self._limit is None else min(total, self._limit), total)
+
+    def _rows(self) -> Iterator[Row]:
+        lines = _Lines(self._file, self._name)
+        if self._kind is Format.CSV:
+            rows = _csv_rows(lines, self._name)
+        else:
+            rows = _line_rows(lines, _read_object if self._kind is Format.JSONL else _read_prompt)
+        for number, row in rows:
+            yield number, row if isinstance(row, _BadLineError) else _filled(row, self._defaults)
+
+
+def open_prompts(
+    name: str,
+    *,
+    format: str | None,  # noqa: A002 - the option's name
+    defaults: Mapping[str, object],
+    limit: int | None,
+) -> Prompts:
+    """Open a file of prompts.
+
+    Args:
+        name: of the file; "-" is the standard input.
+        format: lines, csv or jsonl; by default what the suffix says, and without one what the first line
+            looks like.
+        defaults: provider, width and height of items that name none; None is no default.
+        limit: how many items are yielded at most.
+
+    Raises:
+        CommandError: if it cannot be read, or a default cannot be.
+    """
+    given = {field: value for field, value in defaults.items() if value is not None}
+    try:
+        GenerateRequest(prompt="any", **given)  # type: ignore[arg-type]  # it checks what they are
+    except BadRequestError as error:
+        raise CommandError(error.message) from None
+    is_stdin = name == "-"
+    shown = "The standard input" if is_stdin else name
+    try:
+        file, is_spooled = (_spooled(sys.stdin.buffer), True) if is_stdin else _opened(name)
+    except FileNotFoundError:
+        raise CommandError(f"{name}: there is no such file.") from None
+    except IsADirectoryError:
+        raise CommandError(f"{name} is a directory; expected a file of prompts.") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CommandError(f"{shown} cannot be read: {reason}.") from None
+    kind = Format(format) if format else _SUFFIXES.get(Path(name).suffix.lower())
+    if kind is None:
+        kind = Format.JSONL if is_spooled and _looks_like_jsonl(file, shown) else Format.LINES
+    return Prompts(file, shown, kind, given, limit)
+
+
+def _opened(name: str) -> tuple[IO[bytes], bool]:
+    """Open a file by name, and say whether it is a copy: a pipe has no second reading."""
+    if not name.strip():
+        raise ValueError("its name is empty")
+    file = Path(name).open("rb")  # noqa: SIM115 - `Prompts` closes it
+    try:
+        if stat.S_ISREG(Path(name).stat().st_mode):
+            return file, False
+        with file:
+            return _spooled(file), True
+    except BaseException:
+        file.close()
+        raise
+
+
+def _spooled(source: IO[bytes]) -> IO[bytes]:
+    spool = tempfile.TemporaryFile()  # noqa: SIM115 - `Prompts` closes it
+    try:
+        shutil.copyfileobj(source, spool)
+        spool.flush()
+    except BaseException:
+        spool.close()
+        raise
+    return spool
+
+
+def _looks_like_jsonl(file: IO[bytes], name: str) -> bool:
+    lines = _Lines(file, name)
+    try:
+        return next((line.lstrip() for line in lines if line.strip()), "").startswith("{")
+    except _BadLineError:
+        return False
+
+
+class _Lines(Iterator[str]):
+    """The lines of a file from its beginning, whoever else reads it; a bad one is raised, and passed."""
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self._file = file
+        self._name = name
+        self._place = 0
+        self.number = 0
+        """Of the line that was read last, from 1."""
+
+    def __next__(self) -> str:
+        line = self._read()
+        if not line:
+            raise StopIteration
+        self.number += 1
+        if len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
+            while (more := self._read()) and not more.endswith(b"\n"):
+                pass
+            raise _BadLineError(f"it is longer than {_LONGEST_LINE:,} bytes; expected a prompt.")
+        try:
+            return (line.removeprefix(_BOM) if self.number == 1 else line).decode()
+        except UnicodeDecodeError as error:
+            raise _BadLineError(
+                f"it is not UTF-8: {error.reason} at byte {error.start}; save the file as UTF-8."
+            ) from None
+
+    def _read(self) -> bytes:
+        try:
+            self._file.seek(self._place)
+            line = self._file.readline(_LONGEST_LINE)
+        except OSError as error:
+            raise CommandError(f"{self._name} cannot be read: {error.strerror or error}.") from None
+        self._place += len(line)
+        return line
+
+
+def _line_rows(lines: _Lines, read: Any) -> Iterator[Row]:
+    while True:
+        try:
+            line = next(lines).strip()
+            if line:
+                yield lines.number, read(line)
+        except StopIteration:
+            return
+        except _BadLineError as error:
+            yield lines.number, error
+
+
+def _read_prompt(line: str) -> dict[str, Any]:
+    return {"prompt": line}
+
+
+def _read_object(line: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _BadLineError(f'it is no JSON: {_where(error)}; expected {{"prompt": "…"}}.') from None
+    if not isinstance(value, dict):
+        raise _BadLineError(f'it is {line[:40]}; expected an object such as {{"prompt": "…"}}.')
+    return {name: item for name, item in value.items() if item is not None or name not in FIELDS}
+
+
+def _where(error: Exception) -> str:
+    # The decoder counts lines of its own, from 1 in each line of the file.
+    return (
+        f"{error.msg} at character {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+    )
+
+
+def _csv_rows(lines: _Lines, name: str) -> Iterator[Row]:
+    reader = csv.reader(lines, strict=True)
+    columns: list[str] = []
+    while True:
+        number = lines.number + 1
+        try:
+            cells = next(reader)
+            if not any(cell.strip() for cell in cells):
+                continue
+            if columns:
+                yield number, _read_cells(columns, cells)
+            else:
+                columns = _read_header(cells)
+        except StopIteration:
+            return
+        except (_BadLineError, csv.Error) as error:
+            bad = error if isinstance(error, _BadLineError) else _BadLineError(f"it is no CSV: {error}.")
+            if not columns:
+                raise CommandError(f"{name}, line {number}, the header: {_short(bad)}") from None
+            yield number, bad
+
+
+def _read_header(cells: list[str]) -> list[str]:
+    columns = [cell.strip() for cell in cells]
+    for column in columns:
+        if column not in FIELDS:
+            is_parted = any(mark in column for mark in ";\t|")
+            advice = " Columns are parted by commas." if is_parted else ""
+            raise _BadLineError(unknown_field(column, what="column") + advice)
+        if columns.count(column) > 1:
+            raise _BadLineError(f"the column {column!r} is there twice; expected it once.")
+    return columns
+
+
+def _read_cells(columns: list[str], cells: list[str]) -> dict[str, Any]:
+    if len(cells) > len(columns):
+        raise _BadLineError(
+            f"it has {len(cells)} cells, the header {len(columns)}; put a cell that holds a comma in quotes."
+        )
+    given = zip(columns, cells, strict=False)
+    return {column: _read_cell(column, cell.strip()) for column, cell in given if cell.strip()}
+
+
+def _read_cell(column: str, cell: str) -> Any:
+    if column in _SIDES and cell.isascii() and cell.removeprefix("-").isdigit() and len(cell) < 20:
+        return int(cell)
+    if column in _OBJECTS:
+        try:
+            return json.loads(cell)
+        except (ValueError, RecursionError) as error:
+            raise _BadLineError(
+                f"{column} is no JSON: {_where(error)}; expected an object in quotes."
+            ) from None
+    return cell
+
+
+def _filled(row: dict[str, Any], defaults: Mapping[str, object]) -> dict[str, Any]:
+    """Return an item with what it leaves out; a size only where a picture is made, and said nowhere else."""
+    filled = {**row}
+    provider = filled.get("provider")
+    if provider is None:
+        provider = defaults.get("provider", catalog.DEFAULT_PROVIDER)
+        if "provider" in defaults:
+            filled["provider"] = provider
+    kind = filled.get("type") or catalog.type_of(str(provider))
+    options = filled.get("options")
+    said = options if isinstance(options, dict) else {}
+    if kind == MediaType.IMAGE:
+        for side in _SIDES:
+            if side in defaults and side not in said:
+                filled.setdefault(side, defaults[side])
+    return filled
+
+
+class _Keys:
+    """The keys that items gave themselves, on disk, each with its first line."""
+
+    def __init__(self) -> None:
+        # Without a name the database is a temporary file, of which little is held in memory.
+        self._database = sqlite3.connect("", isolation_level=None)
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("CREATE TABLE keys (key TEXT PRIMARY KEY, line INTEGER) WITHOUT ROWID")
+        self._database.execute("BEGIN")
+
+    def line_of(self, key: str, line: int) -> int:
+        """Return the line that gave this key first; that is this line, if none did before."""
+        try:
+            added = self._database.execute("INSERT OR IGNORE INTO keys VALUES (?, ?)", (key, line))
+        except sqlite3.OperationalError as error:
+            raise CommandError(
+                f"The keys of the items cannot be compared: {error}. Make room for temporary files."
+            ) from None
+        if added.rowcount:
+            return line
+        (first,) = self._database.execute("SELECT line FROM keys WHERE key = ?", (key,)).fetchone()
+        return int(first)
+
+    def close(self) -> None:
+        """Remove what was kept."""
+        self._database.close()
+
+
+def _check(row: dict[str, Any] | _BadLineError, number: int, keys: _Keys) -> None:
+    if isinstance(row, _BadLineError):
+        raise row
+    key, _ = read_item(row)
+    if key is not None and (first := keys.line_of(key, number)) != number:
+        raise _BadLineError(f"the key {key!r} was given on line {first} already; expected another one.")
+
+
+def _short(error: Exception) -> str:
+    text = error.message if isinstance(error, BadRequestError) else str(error)
+    return text if len(text) <= _LONGEST_COMPLAINT else f"{text[:_LONGEST_COMPLAINT]}…"
+
+
+def _summary(name: str, bad: int, told: int) -> str:
+    lines = "line is" if bad == 1 else "lines are"
+    first = f"; these are the first {told}" if bad > told else ""
+    return f"{name}: {bad:,} {lines} wrong{first}. Nothing was sent."

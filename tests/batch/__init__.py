@@ -1,0 +1,1 @@
+"""Tests of `doitong_async.batch`, one file a module."""

@@ -1,0 +1,96 @@
+"""A process that dies in the middle, played in one event loop: from one await on none of its tasks moves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import ContextVar, copy_context
+from typing import Any
+
+
+class Life:
+    """The tasks of one mortal process, and the await at which it dies (None: never).
+
+    What it had sent is on its way, timers and threads that it had started end as they may; its own code does
+    not go on. `at_death` is called at that very moment, to keep the disk as it was then.
+    """
+
+    def __init__(self, dies_at: int | None = None, at_death: Callable[[], object] | None = None) -> None:
+        self.awaits = 0
+        self.is_lying = False
+        """Whether it is dead and not buried: nothing of it moves."""
+        self.died = asyncio.Event()
+        self._dies_at = dies_at
+        self._at_death = at_death
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine, and all tasks that come of it, within this life."""
+        context = copy_context()
+        context.run(_LIFE.set, self)
+        asyncio.get_running_loop().set_task_factory(_make_task)
+        return context.run(asyncio.ensure_future, coroutine)
+
+    def dies_here(self) -> bool:
+        """Count one await, and return whether it is the last."""
+        self.awaits += 1
+        if self.awaits != self._dies_at:
+            return False
+        self.is_lying = True
+        self.died.set()
+        if self._at_death is not None:
+            self._at_death()
+        return True
+
+    def add(self, task: asyncio.Task[Any]) -> None:
+        """Take a task in."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def bury(self) -> None:
+        """Let what is left of it end, so that the test leaves nothing behind."""
+        self.is_lying = False
+        # What the dead waited for, nobody comes to hear.
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+
+
+_LIFE: ContextVar[Life] = ContextVar("life")
+
+
+class _Mortal(Coroutine[Any, Any, Any]):
+    """A coroutine that stops for ever at the await at which its process dies."""
+
+    def __init__(self, inner: Coroutine[Any, Any, Any], life: Life) -> None:
+        self._inner = inner
+        self._life = life
+
+    def send(self, value: Any) -> Any:
+        if self._life.is_lying:
+            return self._freeze()
+        awaited = self._inner.send(value)
+        return self._freeze() if self._life.dies_here() else awaited
+
+    def throw(self, *error: Any) -> Any:
+        return self._freeze() if self._life.is_lying else self._inner.throw(*error)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        raise NotImplementedError("a task drives it, nobody awaits it")
+
+    def _freeze(self) -> Any:
+        return asyncio.get_running_loop().create_future().__await__().send(None)
+
+
+def _make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **more: Any) -> asyncio.Task[Any]:
+    life = _LIFE.get(None)
+    if life is None:
+        return asyncio.Task(coroutine, loop=loop, **more)
+    task: asyncio.Task[Any] = asyncio.Task(_Mortal(coroutine, life), loop=loop, **more)
+    life.add(task)
+    return task

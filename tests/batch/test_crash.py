@@ -1,0 +1,117 @@
+"""A batch that dies at its k-th await, for every k, and is run again."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doitong_async import AsyncDoitong, Plan
+from doitong_async.batch.outcome import Outcome
+from doitong_async.emulator import Emulator, PlanLimits
+from doitong_async.limits import gates
+from tests.batch.mortal import Life
+from tests.virtual import virtual
+
+PLAN = Plan.enterprise(requests_per_minute=1000, concurrent_jobs=2)
+PROMPTS = ["a red fox", "a blue whale", {"prompt": "a green frog", "key": "frog"}, "a red fox"]
+SHARDS = 4
+
+
+def emulator(**more: Any) -> Emulator:
+    """An emulator that makes the same job of the same prompt, whenever it is asked."""
+    return Emulator(plan=PlanLimits(1000, 2, None), credits=1_000_000, durations=3.0, **more)
+
+
+async def run(box: Emulator, disk: Path) -> dict[str, tuple[Outcome, str]]:
+    """Run the batch to its end, and return each item's outcome and the hash of its file."""
+    items = {}
+    async with AsyncDoitong(api_key="k-mortal", base_url=box.url, plan=PLAN) as doitong:
+        async for item in doitong.generate_many(PROMPTS, ledger=disk / "ledger.db", out=disk, budget=1_000):
+            digest = hashlib.sha256(item.file.read_bytes()).hexdigest() if item.file else ""
+            items[item.key] = item.outcome, digest
+    return items
+
+
+async def run_and_forget(box: Emulator, disk: Path) -> None:
+    await run(box, disk)
+
+
+def files(disk: Path) -> list[str]:
+    """The names of everything that is kept, but for the ledger's own."""
+    return sorted(path.name for path in disk.iterdir() if not path.name.startswith("ledger.db"))
+
+
+async def lives_and_dies(box: Emulator, folder: Path, dies_at: int) -> bool:
+    """Run the batch until its k-th await; False if it has fewer. What was on the disk then is on "second"."""
+    first, second = folder / "first", folder / "second"
+    first.mkdir()
+    life = Life(dies_at, at_death=lambda: shutil.copytree(first, second))
+    task = life.start(run_and_forget(box, first))
+    dies = asyncio.ensure_future(life.died.wait())
+    await asyncio.wait([task, dies], return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        dies.cancel()
+        task.result()
+        return False
+    # The next process knows nothing of this one's gate.
+    gates._GATES.clear()
+    try:
+        items = await run(box, second)
+    finally:
+        await life.bury()
+    check(box, items, second)
+    return True
+
+
+def check(box: Emulator, items: dict[str, tuple[Outcome, str]], disk: Path) -> None:
+    """Every item is done, paid once, and its file is whole and alone."""
+    assert Counter(outcome for outcome, _ in items.values()) == {Outcome.DONE: len(PROMPTS)}
+    assert box.world.charges == len(PROMPTS)
+    kept = [name for name in files(disk) if not name.endswith(".part")]
+    assert len(kept) == len(PROMPTS)
+    assert sorted(hashlib.sha256((disk / name).read_bytes()).hexdigest() for name in kept) == sorted(
+        digest for _, digest in items.values()
+    )
+
+
+@virtual
+async def test_an_uninterrupted_run(tmp_path: Path) -> None:
+    """What the others are compared with."""
+    async with emulator() as box:
+        items = await run(box, tmp_path)
+        check(box, items, tmp_path)
+        assert await run(box, tmp_path) == items
+        assert box.world.charges == len(PROMPTS)
+
+
+# A process that dies closes nothing.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_dying_at_any_await_changes_nothing(shard: int, tmp_path: Path) -> None:
+    """Killed at its k-th await, for every k, and run again, the batch ends like one that was not."""
+    number = shard + 1
+    while dies_and_is_run_again(number, tmp_path / str(number)):
+        number += SHARDS
+    # There were many places to die at.
+    assert number > 60
+
+
+def dies_and_is_run_again(number: int, folder: Path) -> bool:
+    """One life and the next, in a loop of their own."""
+    folder.mkdir()
+    outcomes = []
+
+    @virtual
+    async def both() -> None:
+        async with emulator() as box:
+            outcomes.append(await lives_and_dies(box, folder, number))
+
+    both()
+    shutil.rmtree(folder)
+    return outcomes[0]

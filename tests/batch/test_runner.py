@@ -1,0 +1,626 @@
+"""Batches against the emulator: what comes out, in what order, and what is paid."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doitong_async import (
+    AsyncDoitong,
+    BadRequestError,
+    BudgetReachedError,
+    ClientClosedError,
+    ConfigurationError,
+    DailyLimitError,
+    DownloadError,
+    GenerateRequest,
+    InsufficientCreditsError,
+    Item,
+    LedgerError,
+    Outcome,
+    Plan,
+    SubmitOutcomeUnknownError,
+)
+from doitong_async.batch import records
+from doitong_async.batch.runner import Batch
+from doitong_async.budget import Budget
+from doitong_async.emulator import Emulator
+from doitong_async.events import CallSent, Event
+from tests.plain_server import Ways
+from tests.virtual import boxed, now, plain, seen, until, virtual
+
+WIDE = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4)
+
+
+async def all_of(batch: Batch) -> list[Item]:
+    return [item async for item in batch]
+
+
+def outcomes(items: list[Item]) -> Counter[Outcome]:
+    return Counter(item.outcome for item in items)
+
+
+@virtual
+async def test_prompts_mappings_and_requests_become_files(tmp_path: Path) -> None:
+    """Whatever is given, each item ends with its request, its result and its file."""
+    given = ["a fox", {"prompt": "a whale", "key": "whale", "width": 512}, GenerateRequest(prompt="a frog")]
+    async with boxed(WIDE) as (doitong, box):
+        items = await all_of(doitong.generate_many(given, out=tmp_path / "new" / "pictures"))
+    assert outcomes(items) == {Outcome.DONE: 3}
+    assert sorted(item.number for item in items) == [1, 2, 3]
+    by_prompt = {item.request.prompt: item for item in items if item.request}
+    whale = by_prompt["a whale"]
+    assert whale.key == "whale"
+    assert whale.file is not None
+    assert whale.file.name == "whale.jpg"
+    assert whale.request is not None
+    assert (whale.request.width, whale.request.provider) == (512, "flux-pro")
+    assert all(item.file is not None and item.file.stat().st_size > 1000 for item in items)
+    assert all(item.result is not None and item.result.credit_cost for item in items)
+    assert by_prompt["a fox"].file != by_prompt["a frog"].file
+    assert box.world.charges == 3
+
+
+@virtual
+async def test_items_come_as_they_end() -> None:
+    """A long job holds nobody up."""
+    async with boxed(WIDE, box={"durations": lambda number: 60.0 if number == 1 else 3.0}) as (doitong, _):
+        moments = [now() async for _ in doitong.generate_many(f"fox {number}" for number in range(6))]
+        assert moments[4] < 20 < 60 <= moments[5]
+
+
+@virtual
+async def test_requests_are_read_no_further_ahead_than_the_plan_can_use() -> None:
+    """At most as many as run, and as many again that could start at once, beside what ended."""
+    read = 0
+
+    def prompts() -> Iterator[str]:
+        nonlocal read
+        for number in range(200):
+            read += 1
+            yield f"fox {number}"
+
+    async with boxed(WIDE) as (doitong, box):
+        ended = 0
+        async for _ in doitong.generate_many(prompts()):
+            ended += 1
+            assert read <= ended + 3 * WIDE.concurrent_jobs
+        assert ended == box.world.charges == 200
+
+
+@virtual
+async def test_a_loop_that_takes_its_time_holds_the_batch_back() -> None:
+    """What nobody takes is not made without end: the batch waits for its loop."""
+    async with boxed(WIDE) as (doitong, box):
+        batch = doitong.generate_many(f"fox {number}" for number in range(500))
+        async for _ in batch:
+            await asyncio.sleep(3600)
+            break
+        assert box.world.charges < 100
+
+
+@virtual
+async def test_an_async_source_is_read_as_it_comes() -> None:
+    """An async generator that waits holds up nothing that was read."""
+
+    async def prompts() -> AsyncIterator[dict[str, str]]:
+        for number in range(3):
+            yield {"prompt": f"fox {number}"}
+            await asyncio.sleep(100)
+
+    async with boxed(WIDE) as (doitong, _):
+        moments = [now() async for _ in doitong.generate_many(prompts())]
+    assert moments[0] < 20 < 100 < moments[1] < 120 < 200 < moments[2]
+
+
+@virtual
+async def test_one_bad_item_never_ends_the_batch() -> None:
+    """What cannot be is rejected, with what is wrong, and nothing is sent for it; the rest is done."""
+    given: list[Any] = ["", "fox", {"prompt": "x", "widht": 5}, 7, {"prompt": "y", "width": -1, "key": "y"}]
+    async with boxed(WIDE) as (doitong, box):
+        items = {item.number: item for item in await all_of(doitong.generate_many(given))}
+        assert {number: item.outcome for number, item in items.items()} == {
+            **dict.fromkeys((1, 3, 4, 5), Outcome.REJECTED),
+            2: Outcome.DONE,
+        }
+        assert "widht" in str(items[3].error)
+        assert items[5].key == "y"
+        assert isinstance(items[1].error, BadRequestError)
+        assert box.world.count("submit") == 1
+
+
+@virtual
+async def test_a_source_that_breaks_ends_the_loop_after_what_was_read() -> None:
+    """Its error comes out of the loop, when everything before it has."""
+
+    def prompts() -> Iterator[str]:
+        yield "fox"
+        raise OSError("the disk is gone")
+
+    async with boxed(WIDE) as (doitong, _):
+        items = aiter(doitong.generate_many(prompts()))
+        assert (await anext(items)).outcome is Outcome.DONE
+        with pytest.raises(OSError, match="the disk is gone"):
+            await anext(items)
+
+
+@virtual
+async def test_the_same_prompt_twice_is_two_items(tmp_path: Path) -> None:
+    """Repeats are told apart by a counter, also when the batch is run again."""
+    async with boxed(WIDE) as (doitong, box):
+        for _ in range(2):
+            items = await all_of(doitong.generate_many(["fox", "fox"], ledger=tmp_path / "l", out=tmp_path))
+            assert len({item.key for item in items}) == len({item.file for item in items}) == 2
+        assert box.world.charges == 2
+
+
+@virtual
+async def test_a_key_given_twice_is_rejected() -> None:
+    """The first item of that key is made."""
+    given = [{"prompt": "a", "key": "k"}, {"prompt": "b", "key": "k"}]
+    async with boxed(WIDE) as (doitong, _):
+        items = {item.number: item for item in await all_of(doitong.generate_many(given))}
+        assert [items[1].outcome, items[2].outcome] == [Outcome.DONE, Outcome.REJECTED]
+        assert "1 and 2" in str(items[2].error)
+
+
+@virtual
+async def test_what_is_done_is_not_made_again(tmp_path: Path) -> None:
+    """A second run asks the service nothing, and yields the same; new items are added."""
+    async with boxed(WIDE) as (doitong, box):
+        first = await all_of(doitong.generate_many(["a", "b"], ledger=tmp_path / "l.db", out=tmp_path))
+        requests = len(box.world.seen)
+        again = await all_of(doitong.generate_many(["a", "b"], ledger=tmp_path / "l.db", out=tmp_path))
+        assert len(box.world.seen) == requests
+        assert {item.key: item.file for item in again} == {item.key: item.file for item in first}
+        assert not any(item.is_new for item in again)
+        assert all(item.result and item.result.credit_cost and item.result.url for item in again)
+        more = await all_of(doitong.generate_many(["a", "b", "c"], ledger=tmp_path / "l.db", out=tmp_path))
+        assert [item.is_new for item in more].count(True) == 1
+        assert box.world.charges == 3
+
+
+@virtual
+async def test_a_file_that_is_gone_is_fetched_and_not_paid_again(tmp_path: Path) -> None:
+    """The ledger remembers the job; one of another length is fetched too, one of other bytes by `verify`."""
+    async with boxed(WIDE) as (doitong, box):
+
+        async def once(**more: Any) -> list[Item]:
+            return await all_of(
+                doitong.generate_many(list("abc"), ledger=tmp_path / "l.db", out=tmp_path, **more)
+            )
+
+        pictures = {item.key: item.file.read_bytes() for item in await once() if item.file}
+        gone, cut, changed = [item.file for item in await once() if item.file]
+        gone.unlink()
+        cut.write_bytes(b"half")
+        changed.write_bytes(bytes(changed.stat().st_size))
+        submits = box.world.count("submit")
+        items = await once(verify=True)
+        assert {item.key: item.file.read_bytes() for item in items if item.file} == pictures
+        assert all(item.is_new for item in items)
+        assert box.world.count("submit") == submits == box.world.charges
+
+
+@virtual
+async def test_a_known_key_with_another_request_is_refused(tmp_path: Path) -> None:
+    """The ledger has the picture of the first; the second is told so, and costs nothing."""
+    async with boxed(WIDE) as (doitong, box):
+        await all_of(doitong.generate_many([{"prompt": "a", "key": "k"}], ledger=tmp_path / "l.db"))
+        items = await all_of(doitong.generate_many([{"prompt": "b", "key": "k"}], ledger=tmp_path / "l.db"))
+        assert outcomes(items) == {Outcome.REJECTED: 1}
+        assert "another request" in str(items[0].error)
+        assert box.world.charges == 1
+
+
+@virtual
+async def test_failed_items_are_made_again_only_when_asked(tmp_path: Path) -> None:
+    """Each attempt is another job, under another key, and is paid."""
+    async with boxed(WIDE, box={"faults": ["job 1: fail"]}) as (doitong, box):
+        ledger = tmp_path / "l.db"
+        first = await all_of(doitong.generate_many(["a"], ledger=ledger))
+        again = await all_of(doitong.generate_many(["a"], ledger=ledger))
+        assert outcomes(first) == outcomes(again) == {Outcome.FAILED: 1}
+        assert type(first[0].error) is type(again[0].error)
+        assert box.world.charges == 1
+        third = await all_of(doitong.generate_many(["a"], ledger=ledger, retry_failed=True))
+        assert outcomes(third) == {Outcome.DONE: 1}
+        keys = [request.headers["Idempotency-Key"] for request in seen(box, "submit")]
+        assert len(keys) == len(set(keys)) == 2
+        with closing(records.reader(ledger)) as reading:
+            (entry,) = records.entries(reading)
+            assert (entry.attempt, entry.earlier_cost > 0) == (2, True)
+            assert records.totals(reading).spent == entry.earlier_cost + (entry.cost or 0)
+
+
+@virtual
+async def test_leaving_the_loop_lets_go_of_what_runs(tmp_path: Path) -> None:
+    """What was submitted is written down, goes on at the service, and is taken up by the next run."""
+    prompts = [f"fox {number}" for number in range(12)]
+    async with boxed(WIDE) as (doitong, box):
+        async for _ in doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path):
+            break
+        await until(lambda: not [task for task in asyncio.all_tasks() if "item" in task.get_name()])
+        await asyncio.sleep(30)
+        made = box.world.charges
+        assert 4 <= made < 12
+        items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path))
+        assert outcomes(items) == {Outcome.DONE: 12}
+        assert box.world.charges == 12
+
+
+@virtual
+async def test_leaving_waits_for_the_answers_of_submits(tmp_path: Path) -> None:
+    """A job whose submit was under way is in the ledger when the loop is left."""
+    async with boxed(WIDE, box={"faults": ["submit: latency 5"]}) as (doitong, box):
+        batch = doitong.generate_many(["a", "b"], ledger=tmp_path / "l.db")
+        running = asyncio.ensure_future(all_of(batch))
+        await until(lambda: box.world.count("submit") == 2)
+        running.cancel()
+        await asyncio.wait([running])
+        with closing(records.reader(tmp_path / "l.db")) as reading:
+            assert [entry.state for entry in records.entries(reading)] == ["submitted"] * 2
+
+
+@virtual
+async def test_closing_the_client_ends_the_loop(tmp_path: Path) -> None:
+    """Whoever waits for the next item is told; the ledger is whole and free."""
+    async with boxed(WIDE) as (doitong, box):
+        running = asyncio.ensure_future(all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db")))
+        await until(lambda: box.world.charges == 1)
+        await doitong.aclose()
+        with pytest.raises(ClientClosedError):
+            await running
+        async with AsyncDoitong(api_key="k-box", base_url=box.url, plan=WIDE) as other:
+            items = await all_of(other.generate_many(["a"], ledger=tmp_path / "l.db"))
+        assert outcomes(items) == {Outcome.DONE: 1}
+        assert box.world.charges == 1
+
+
+@virtual
+async def test_stop_drains(tmp_path: Path) -> None:
+    """What runs comes to its end, what waited is skipped, and nothing more is read or submitted."""
+    async with boxed(WIDE) as (doitong, box):
+        batch = doitong.generate_many((f"fox {n}" for n in range(100)), ledger=tmp_path / "l.db")
+        items = []
+        async for item in batch:
+            items.append(item)
+            batch.stop()
+        made = box.world.charges
+        assert outcomes(items) == {Outcome.DONE: made, Outcome.SKIPPED: len(items) - made}
+        assert 4 <= made <= 8
+        assert isinstance(batch.progress().stopped, ClientClosedError)
+
+
+@virtual
+async def test_a_budget_is_never_passed_and_used_up(tmp_path: Path) -> None:
+    """The most that a job may cost is set aside; the rest is skipped, and goes on with more."""
+    prompts = [f"fox {number}" for number in range(20)]
+    lows: list[float] = []
+    async with boxed(WIDE) as (doitong, box):
+        budget = Budget(100, low_at=0.5, on_low=lows.append)
+        batch = doitong.generate_many(prompts, ledger=tmp_path / "l.db", budget=budget)
+        items = await all_of(batch)
+        progress = batch.progress()
+        assert 80 < progress.spent <= 100
+        assert progress.reserved == 0
+        assert outcomes(items)[Outcome.SKIPPED] == 20 - box.world.charges
+        skipped = [item.error for item in items if item.outcome is Outcome.SKIPPED]
+        assert all(isinstance(error, BudgetReachedError) for error in skipped)
+        assert len(lows) == 1
+        # The same again has nothing left; with more it goes on.
+        made = box.world.charges
+        await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db", budget=100))
+        assert box.world.charges == made
+        items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db", budget=1_000))
+        assert outcomes(items) == {Outcome.DONE: 20}
+        assert box.world.charges == 20
+
+
+@virtual
+async def test_a_budget_needs_a_price() -> None:
+    """What has no documented price is rejected under a budget, unless its price is given."""
+    video = [{"prompt": "waves", "provider": "kling"}]
+    async with boxed(WIDE) as (doitong, box):
+        items = await all_of(doitong.generate_many(video, budget=500))
+        assert outcomes(items) == {Outcome.REJECTED: 1}
+        assert "price=" in str(items[0].error)
+        assert outcomes(await all_of(doitong.generate_many(video, budget=500, price=200))) == {
+            Outcome.DONE: 1
+        }
+        assert box.world.charges == 1
+
+
+@virtual
+async def test_a_402_opens_the_circuit_for_all(tmp_path: Path) -> None:
+    """No further submit goes out; what the service said is on each item; with credits it goes on."""
+    prompts = [f"fox {number}" for number in range(30)]
+    async with boxed(WIDE, box={"credits": 100}) as (doitong, box):
+        batch = doitong.generate_many(prompts, ledger=tmp_path / "l.db")
+        items = await all_of(batch)
+        refused = [request for request in seen(box, "submit") if request.http_status == 402]
+        assert 1 <= len(refused) <= WIDE.concurrent_jobs
+        assert outcomes(items) == {Outcome.DONE: box.world.charges, Outcome.SKIPPED: 30 - box.world.charges}
+        stopped = batch.progress().stopped
+        assert isinstance(stopped, InsufficientCreditsError)
+        assert stopped.credits_available is not None
+        with closing(records.reader(tmp_path / "l.db")) as reading:
+            assert not list(records.entries(reading, unsettled=True))
+            assert "InsufficientCreditsError" in str([entry.reason for entry in records.entries(reading)])
+        box.world._accounts["k-box"].balance = 10_000
+        assert outcomes(await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db"))) == {
+            Outcome.DONE: 30
+        }
+        assert box.world.charges == 30
+
+
+@virtual
+async def test_the_day_is_counted_in_the_ledger_and_outlives_the_process(tmp_path: Path) -> None:
+    """A second process on the same day submits what is left of it, and not one more."""
+    plan = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4, jobs_per_day=10)
+    prompts = [f"fox {number}" for number in range(15)]
+    async with Emulator(plan="pro", credits=10_000) as box:
+        for number, expected in enumerate((6, 10)):
+            # Another key at the client is another gate, as another process has; the account is the same.
+            async with AsyncDoitong(api_key=f"k-{number}", base_url=box.url, plan=plan) as doitong:
+                items = await all_of(
+                    doitong.generate_many(prompts[: (number + 1) * 6], ledger=tmp_path / "l.db")
+                )
+            assert box.world.charges == expected
+        assert isinstance(next(item.error for item in items if item.error), DailyLimitError)
+
+
+@virtual
+async def test_it_waits_for_the_next_day_if_it_may() -> None:
+    """Ten a day are three days for 25."""
+    plan = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4, jobs_per_day=10)
+    async with boxed(plan, wait_for_next_day=True) as (doitong, _):
+        items = await all_of(doitong.generate_many(f"fox {number}" for number in range(25)))
+        assert outcomes(items) == {Outcome.DONE: 25}
+        assert 2 * 86_400 < now() < 2 * 86_400 + 3_600
+
+
+@virtual
+async def test_an_outage_is_waited_out(tmp_path: Path) -> None:
+    """Minutes of 502 end no batch: each item is sent again under its key, and paid once."""
+    async with boxed(WIDE, box={"faults": ["submit 1-40: 502"]}) as (doitong, box):
+        items = await all_of(doitong.generate_many(["a", "b", "c"], ledger=tmp_path / "l.db"))
+        assert outcomes(items) == {Outcome.DONE: 3}
+        assert len({request.headers["Idempotency-Key"] for request in seen(box, "submit")}) == 3
+        assert box.world.charges == 3
+
+
+@virtual
+async def test_an_outage_without_end_stops_the_batch(tmp_path: Path) -> None:
+    """After ten minutes no more is tried; what may have been sent is in doubt, the rest is skipped."""
+    prompts = [f"fox {number}" for number in range(20)]
+    async with boxed(WIDE, box={"faults": ["submit: 502"]}) as (doitong, box):
+        items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db"))
+        counts = outcomes(items)
+        assert counts[Outcome.IN_DOUBT] + counts[Outcome.SKIPPED] == 20
+        assert counts[Outcome.SKIPPED] > 0
+        assert 600 < now() < 900
+        box.faults.clear()
+        again = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db"))
+        assert outcomes(again) == {Outcome.DONE: 20}
+        assert box.world.charges == 20
+
+
+@virtual
+async def test_lost_answers_are_paid_once(tmp_path: Path) -> None:
+    """Half of the answers lost: each item is charged once, and has its file."""
+    faults = ["submit: cut-after p=0.5 seed=3", "poll: 502 p=0.3 seed=5", "output: truncated every=3"]
+    async with boxed(WIDE, box={"faults": faults}) as (doitong, box):
+        prompts = [f"fox {number}" for number in range(30)]
+        items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path))
+        assert outcomes(items) == {Outcome.DONE: 30}
+        assert box.world.charges == 30
+
+
+@virtual
+async def test_what_is_in_doubt_is_not_sent_again_where_keys_are_not_trusted(tmp_path: Path) -> None:
+    """Neither in the run nor in the next one; it is said, with the key."""
+    box = {"faults": ["submit 1: cut-after"], "keys_honoured": False}
+    async with boxed(WIDE, box=box, resend_unanswered=False) as (doitong, emulator):
+        for _ in range(2):
+            items = await all_of(doitong.generate_many(["a", "b"], ledger=tmp_path / "l.db"))
+            assert outcomes(items) == {Outcome.IN_DOUBT: 1, Outcome.DONE: 1}
+            error = next(item.error for item in items if item.error)
+            assert isinstance(error, SubmitOutcomeUnknownError)
+            assert error.idempotency_key
+        assert emulator.world.charges == 2
+
+
+@virtual
+async def test_past_the_life_of_its_key_an_intent_is_in_doubt(tmp_path: Path) -> None:
+    """A day later the same submit under the same key might make a second job: it is not sent."""
+    async with boxed(WIDE, box={"faults": ["submit: 502 handled=yes"]}) as (doitong, box):
+        running = asyncio.ensure_future(all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db")))
+        await asyncio.sleep(15)
+        running.cancel()
+        await asyncio.wait([running])
+        await asyncio.sleep(90_000)
+        box.faults.clear()
+        submits = box.world.count("submit")
+        items = await all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db"))
+        assert outcomes(items) == {Outcome.IN_DOUBT: 1}
+        assert box.world.count("submit") == submits
+        items = await all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db", key_lives=100_000))
+        assert outcomes(items) == {Outcome.DONE: 1}
+        assert box.world.charges == 1
+
+
+@pytest.mark.parametrize("names_job", [True, False])
+def test_a_conflict_on_the_next_run_is_this_job(names_job: bool, tmp_path: Path) -> None:
+    """Another server, which answers a known key with a conflict: a job that it names is taken up."""
+
+    @virtual
+    async def test() -> None:
+        ways = Ways(conflict_on_replay=True, conflict_names_job=names_job)
+        async with plain(WIDE, ways=ways) as (doitong, server):
+            await all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db"))
+            # As if the process had died before the answer.
+            with closing(sqlite3.connect(tmp_path / "l.db")) as ledger, ledger:
+                ledger.execute("UPDATE items SET state = 'intent', job_id = NULL")
+            items = await all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db"))
+            assert outcomes(items) == {Outcome.DONE if names_job else Outcome.IN_DOUBT: 1}
+            assert len(server.jobs) == 1
+
+    test()
+
+
+@virtual
+async def test_nothing_is_sent_before_its_intent_is_on_the_disk(tmp_path: Path) -> None:
+    """Whenever a submit is sent, the ledger has its idempotency key already."""
+    intents: list[int] = []
+
+    def look(event: Event) -> None:
+        if isinstance(event, CallSent) and event.kind == "submit":
+            with closing(records.reader(tmp_path / "l.db")) as reading:
+                intents.append(sum(records.totals(reading).items.values()))
+
+    async with boxed(Plan("one at a time", 6_000, 1), on_event=look) as (doitong, _):
+        await all_of(doitong.generate_many(["a", "b", "c"], ledger=tmp_path / "l.db"))
+    assert intents == [1, 2, 3]
+
+
+@virtual
+async def test_a_ledger_in_use_is_refused(tmp_path: Path) -> None:
+    """Two batches on one ledger would pay twice; nothing is sent for the second."""
+    async with boxed(WIDE) as (doitong, box):
+        first = aiter(doitong.generate_many(["a"], ledger=tmp_path / "l.db"))
+        await anext(first)
+        with pytest.raises(LedgerError, match="in use"):
+            await all_of(doitong.generate_many(["b"], ledger=tmp_path / "l.db"))
+        assert box.world.count("submit") == 1
+        await first.aclose()  # type: ignore[attr-defined]  # an async generator, as every `async for` has it
+        await all_of(doitong.generate_many(["b"], ledger=tmp_path / "l.db"))
+
+
+@virtual
+async def test_a_ledger_of_another_service_is_refused(tmp_path: Path) -> None:
+    """Its jobs are not known there."""
+    async with boxed(WIDE) as (doitong, _):
+        await all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db"))
+    async with AsyncDoitong(api_key="k", plan=WIDE) as real:
+        with pytest.raises(LedgerError, match="an emulator"):
+            await all_of(real.generate_many(["a"], ledger=tmp_path / "l.db"))
+
+
+@virtual
+async def test_a_folder_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
+    """It is found before anything is sent."""
+    (tmp_path / "file").write_text("not a folder")
+    async with boxed(WIDE) as (doitong, box):
+        with pytest.raises(ConfigurationError, match="Nothing was sent"):
+            await all_of(doitong.generate_many(["a"], out=tmp_path / "file"))
+        assert box.world.count("submit") == 0
+
+
+@virtual
+async def test_a_full_disk_stops_the_batch_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The picture that could not be written is paid: it is fetched by the next run, and not made again."""
+    prompts = [f"fox {number}" for number in range(20)]
+    async with boxed(WIDE) as (doitong, box):
+        with monkeypatch.context() as full:
+            full.setattr("doitong_async.files._Part.write", _no_space)
+            items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path))
+        made = box.world.charges
+        assert outcomes(items) == {Outcome.FAILED: made, Outcome.SKIPPED: 20 - made}
+        assert made <= 2 * WIDE.concurrent_jobs
+        assert isinstance(items[-1].error, DownloadError)
+        items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path))
+        assert outcomes(items) == {Outcome.DONE: 20}
+        assert box.world.charges == 20
+
+
+def _no_space(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_a_ledger_on_a_full_disk_stops_the_batch_and_loses_nothing(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the k-th change on nothing can be written: no submit goes out unwritten, none is paid twice."""
+
+    @virtual
+    async def test() -> None:
+        prompts = [f"fox {each}" for each in range(6)]
+        async with boxed(WIDE) as (doitong, box):
+            with monkeypatch.context() as full:
+                full.setattr("doitong_async.batch.ledger._commit", _Full(number))
+                items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path))
+            assert outcomes(items)[Outcome.SKIPPED] + outcomes(items)[Outcome.IN_DOUBT] > 0
+            assert any(isinstance(item.error, LedgerError) for item in items)
+            items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path))
+            assert outcomes(items) == {Outcome.DONE: 6}
+            assert box.world.charges == 6
+
+    test()
+
+
+class _Full:
+    """Writes so many groups, and then no more."""
+
+    def __init__(self, groups: int) -> None:
+        from doitong_async.batch import ledger
+
+        self._write = ledger._commit
+        self._left = groups
+
+    def __call__(self, connection: Any, group: Any) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            return [sqlite3.OperationalError("database or disk is full")] * len(group)
+        return self._write(connection, group)
+
+
+@virtual
+async def test_a_batch_runs_once() -> None:
+    """A second loop over it is a mistake, and said."""
+    async with boxed(WIDE) as (doitong, _):
+        batch = doitong.generate_many(["a"])
+        await all_of(batch)
+        with pytest.raises(ConfigurationError, match="ran before"):
+            await all_of(batch)
+
+
+@virtual
+async def test_a_batch_that_is_never_run_leaves_nothing() -> None:
+    """No task, no file, no warning."""
+    async with boxed(WIDE) as (doitong, _):
+        doitong.generate_many(["a"])
+        gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"requests": "one prompt"}, "requests"),
+        ({"requests": 5}, "requests"),
+        ({"budget": -1}, "budget"),
+        ({"price": "much"}, "price"),
+        ({"key_lives": float("nan")}, "key_lives"),
+    ],
+)
+def test_a_bad_argument_is_named_at_once(arguments: dict[str, Any], named: str) -> None:
+    """Before anything is read or sent."""
+
+    @virtual
+    async def test() -> None:
+        async with boxed(WIDE) as (doitong, _):
+            with pytest.raises((BadRequestError, ConfigurationError), match=named):
+                doitong.generate_many(**{"requests": ["a"], **arguments})
+
+    test()

@@ -1,0 +1,254 @@
+"""`doitong estimate`: credits and days of a file of prompts, with no network and no key."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doitong_async import Plan
+from doitong_async.cli import main
+from doitong_async.cli.exits import CommandError, Exit
+from doitong_async.cli.options import plan_of, read_prices
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key, no plan, no network."""
+
+    def no_network(*_: object) -> None:
+        raise AssertionError("it asked for the network")
+
+    for name in ("DOITONG_API_KEY", "DOITONG_PLAN", "DOITONG_BASE_URL", "FORCE_COLOR", "PYTHONWARNINGS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+
+
+@pytest.fixture
+def foxes(tmp_path: Path) -> str:
+    """Ten thousand prompts."""
+    path = tmp_path / "prompts.txt"
+    path.write_text("".join(f"fox {number}\n" for number in range(10_000)))
+    return str(path)
+
+
+def limits(*numbers: int | None) -> dict[str, Any]:
+    return dict(zip(("requests_per_minute", "concurrent_jobs", "jobs_per_day"), numbers, strict=True))
+
+
+def test_it_is_said_plainly(foxes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten thousand pictures on Starter take ten days."""
+    assert main(["estimate", foxes, "--plan", "Starter"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out == (
+        "10,000 jobs on the plan starter: 100,000 to 200,000 credits. "
+        "They take ten days, as the plan allows 1,000 jobs a day.\n"
+    )
+
+
+def test_json_is_one_object(foxes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the limits that were counted with, those that were given in place of the plan's among them."""
+    numbers = ["--requests-per-minute", "600", "--concurrent-jobs", "50", "--jobs-per-day", "4000"]
+    assert (
+        main(["estimate", foxes, "--json", "--plan", "pro", *numbers, "--width", "2048", "--height", "2048"])
+        == 0
+    )
+    said = json.loads(capsys.readouterr().out)
+    text = said.pop("text")
+    assert said == {
+        "jobs": 10_000,
+        "credits_low": 300_000,
+        "credits_high": 500_000,
+        "seconds": 2 * 86_400 + 180,
+        "days": 3,
+        "plan": {
+            "name": "pro",
+            "requests_per_minute": 600,
+            "concurrent_jobs": 50,
+            "jobs_per_day": 4_000,
+        },
+    }
+    assert text.endswith("They take three days, as the plan allows 4,000 jobs a day.")
+
+
+def test_the_standard_input_and_a_limit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only the first of what comes through a pipe, in the format that is said."""
+    table = b"prompt,provider\na fox,\nwaves,kling\na cat,\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(table)))
+    assert main(["estimate", "-", "--format", "csv", "--limit", "2", "--price", "kling=100"]) == 0
+    assert capsys.readouterr().out.startswith("2 jobs on the plan free: 110 to 120 credits.")
+
+
+def test_the_environment_names_the_plan(
+    foxes: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As for every command; the option comes first."""
+    monkeypatch.setenv("DOITONG_PLAN", "pro")
+    assert main(["estimate", foxes, "--limit", "12"]) == 0
+    assert main(["estimate", foxes, "--limit", "12", "--plan", "starter"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("12 jobs on the plan pro: 120 to 240 credits.")
+    assert second.startswith("12 jobs on the plan starter")
+
+
+def test_a_missing_price_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit 2, the kinds that have none, and the option that says it."""
+    path = tmp_path / "shots.jsonl"
+    path.write_text('{"prompt": "a fox"}\n{"prompt": "waves", "provider": "kling"}\n')
+    assert main(["estimate", str(path)]) == Exit.USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "No price is documented for 1 of 2 jobs: 1 of kling VIDEO" in err
+    assert "--price" in err
+    assert main(["estimate", str(path), "--price", "100"]) == 0
+    assert "110 to 120 credits" in capsys.readouterr().out
+
+
+def test_bad_lines_are_told_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each on a line of its own; a machine gets them as a list."""
+    path = tmp_path / "p.csv"
+    path.write_text("prompt,width\na,0\nb,512\n,5\n")
+    assert main(["estimate", str(path)]) == Exit.USAGE
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: {path}: 2 lines are wrong. Nothing was sent.",
+        "error: line 2: width is 0; expected whole pixels from 1 to 16,384.",
+        "error: line 4: prompt is None; expected a text that says what to make.",
+    ]
+    assert main(["estimate", str(path), "--json"]) == Exit.USAGE
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["message"] == f"{path}: 2 lines are wrong. Nothing was sent."
+    assert [line.partition(":")[0] for line in error["details"]] == ["line 2", "line 4"]
+
+
+def test_a_terminal_shows_bad_lines_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below the failure, each on its own line, and nothing in them acts on the terminal."""
+
+    class Terminal(io.StringIO):
+        encoding: str = "utf-8"
+
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    path = tmp_path / "p.jsonl"
+    path.write_text('"\x1b[31m"\n')
+    assert main(["estimate", str(path)]) == Exit.USAGE
+    assert "1 line is wrong. Nothing was sent." in screen.getvalue()
+    assert "\n  line 1: it is " in screen.getvalue()
+    assert '\x1b[31m"' not in screen.getvalue()
+
+
+def test_advice_is_told_in_the_commands_own_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A version of another provider is a warning, once, and no reason to stop."""
+    path = tmp_path / "p.csv"
+    path.write_text("prompt,version,provider\n" + "a fox,flux-krea,flux-pro\n" * 3)
+    assert main(["estimate", str(path), "--plan", "pro"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("3 jobs on the plan pro")
+    assert err == (
+        "warning: version 'flux-krea' is shown for 'flux-krea', not for 'flux-pro'; it is sent as asked.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "Missing argument"),
+        (["none.txt"], "none.txt: there is no such file."),
+        (["{foxes}", "--plan", "gold"], "gold"),
+        (["{foxes}", "--plan", "enterprise"], "give them with --requests-per-minute and --concurrent-jobs"),
+        (["{foxes}", "--jobs-per-day", "0"], "--jobs-per-day"),
+        (["{foxes}", "--limit", "0"], "--limit"),
+        (["{foxes}", "--width", "0"], "width is 0; expected whole pixels"),
+        (["{foxes}", "--format", "xml"], "xml"),
+        (["{foxes}", "--price", "dear"], "--price is dear; expected credits as a number"),
+    ],
+)
+def test_bad_options_are_told(
+    arguments: list[str], complaint: str, foxes: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 2, what is wrong on the standard error, nothing on the other."""
+    assert main(["estimate", *(word.format(foxes=foxes) for word in arguments)]) == Exit.USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert complaint in err
+
+
+def test_the_help_teaches(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Examples that can be copied, and what a FILE is."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert main(["estimate", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "doitong estimate prompts.txt --plan starter" in text
+    assert "no key is needed" in text
+    assert "One prompt a line; .csv with a header; .jsonl; - reads the standard input." in text
+
+
+# The options that other commands share
+
+
+def test_a_plan_is_named_and_bent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the option, the environment, or not at all; single limits take the place of its own."""
+    assert plan_of(None, **limits(None, None, None)) == Plan.FREE
+    assert plan_of("PRO", **limits(None, None, None)) == Plan.PRO
+    assert plan_of("pro", **limits(90, None, 7)) == Plan("pro", 90, 10, 7)
+    monkeypatch.setenv("DOITONG_PLAN", " Starter ")
+    assert plan_of(None, **limits(None, 5, None)) == Plan("starter", 30, 5, 1_000)
+    monkeypatch.setenv("DOITONG_PLAN", "gold")
+    with pytest.raises(
+        CommandError, match=r"The plan is 'gold' \(DOITONG_PLAN\); expected one of free, starter, pro, ent"
+    ):
+        plan_of(None, **limits(None, None, None))
+
+
+def test_an_enterprise_plan_says_its_limits() -> None:
+    """They are agreed with the service; there is no limit a day unless one is given."""
+    assert plan_of("enterprise", **limits(600, 100, None)) == Plan("enterprise", 600, 100, None)
+    assert plan_of("enterprise", **limits(600, 100, 5)) == Plan("enterprise", 600, 100, 5)
+    with pytest.raises(CommandError, match="give them with"):
+        plan_of("enterprise", **limits(600, None, None))
+
+
+@pytest.mark.parametrize(
+    ("given", "prices"),
+    [
+        (None, None),
+        (["20"], 20.0),
+        (["0"], 0.0),
+        (["kling=100", " wan =0.5"], {"kling": 100.0, "wan": 0.5}),
+        (["a=b=3"], {"a=b": 3.0}),
+    ],
+)
+def test_prices_are_one_number_or_by_provider(given: list[str] | None, prices: object) -> None:
+    """As `price=` takes them."""
+    assert read_prices(given) == prices
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (["x"], "--price is x; expected credits as a number"),
+        (["-1"], "--price is -1; expected credits"),
+        (["nan"], "--price is nan; expected credits"),
+        (["kling=inf"], "--price is kling=inf; expected credits"),
+        (["=5"], "--price is =5; expected one number"),
+        (["5", "kling=6"], "--price is 5; expected one number"),
+        (["kling=6", "5"], "--price is 5; expected one number"),
+        (["kling=6", "kling=7"], "--price is given for kling twice"),
+    ],
+)
+def test_a_price_that_is_none_is_refused(given: list[str], complaint: str) -> None:
+    """With what was typed, and what would do."""
+    with pytest.raises(CommandError, match=complaint):
+        read_prices(given)

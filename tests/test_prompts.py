@@ -1,0 +1,439 @@
+"""The file of a batch: what is read of it, and what is said of it before anything is spent."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import sqlite3
+import sys
+import threading
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from doitong_async.batch.items import read_item
+from doitong_async.cli import prompts as reader
+from doitong_async.cli.exits import CommandError, Exit
+from doitong_async.cli.prompts import Checked, Prompts, open_prompts
+
+Write = Callable[[str, str | bytes], str]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a file, and return its name."""
+
+    def write(name: str, content: str | bytes) -> str:
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return str(path)
+
+    return write
+
+
+def opened(name: str, *, kind: str | None = None, limit: int | None = None, **defaults: object) -> Prompts:
+    return open_prompts(name, format=kind, defaults=defaults, limit=limit)
+
+
+def read(name: str, **more: Any) -> list[dict[str, Any]]:
+    """Check a file, and return its items, twice the same."""
+    with opened(name, **more) as prompts:
+        assert prompts.check().items == len(list(prompts))
+        return list(prompts)
+
+
+def complaints(name: str, **more: Any) -> list[str]:
+    """Return what a check finds wrong: the summary, and each bad line."""
+    with opened(name, **more) as prompts, pytest.raises(CommandError) as caught:
+        prompts.check()
+    assert caught.value.end is Exit.USAGE
+    assert str(caught.value) == "\n".join([caught.value.message, *caught.value.details])
+    return [caught.value.message, *caught.value.details]
+
+
+def feed(monkeypatch: pytest.MonkeyPatch, content: str | bytes) -> None:
+    """Let the standard input hold this."""
+    data = content if isinstance(content, bytes) else content.encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+# What is read
+
+
+def test_one_prompt_a_line(write: Write) -> None:
+    """Blank lines are skipped, white space around a prompt is dropped, quotes and commas mean nothing."""
+    name = write("prompts.txt", 'a red fox\n\n  "a cat", asleep \r\n\t\n{"not": "json"}\nlast')
+    texts = ["a red fox", '"a cat", asleep', '{"not": "json"}', "last"]
+    assert read(name) == [{"prompt": text} for text in texts]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "NDJSON"])
+def test_an_object_a_line(write: Write, suffix: str) -> None:
+    """JSONL may say every field, in any order; null is not given."""
+    lines = [
+        {"key": "fox", "prompt": "a fox", "width": 512, "provider": None},
+        {"input": {"text": "waves"}, "provider": "kling", "options": {"duration": 5}},
+    ]
+    name = write(f"prompts.{suffix}", "\n\n".join(map(json.dumps, lines)))
+    assert read(name) == [{"key": "fox", "prompt": "a fox", "width": 512}, lines[1]]
+
+
+def test_a_table_with_a_header(write: Write) -> None:
+    """Numbers are parsed, input and options are JSON, an empty cell is not given, a row may be short."""
+    name = write(
+        "shots.CSV",
+        "prompt, width,height,options,key\n"
+        "a fox,512,,,fox 1\n"
+        ",,,,\n"
+        '"a cat, ""asleep""\nin the sun",,,"{""seed"": 7}",2024\n'
+        "\n"
+        "a dog\n",
+    )
+    assert read(name) == [
+        {"prompt": "a fox", "width": 512, "key": "fox 1"},
+        {"prompt": 'a cat, "asleep"\nin the sun', "options": {"seed": 7}, "key": "2024"},
+        {"prompt": "a dog"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("p.txt", "größe 🦊"), ("p.jsonl", '{"prompt": "größe 🦊"}'), ("p.csv", "prompt\ngröße 🦊")],
+)
+def test_a_mark_of_the_byte_order_is_no_part(write: Write, name: str, content: str) -> None:
+    """What some editors put before UTF-8 is dropped."""
+    assert read(write(name, "\ufeff" + content)) == [{"prompt": "größe 🦊"}]
+
+
+def test_the_format_may_be_said(write: Write) -> None:
+    """Whatever the name of the file says."""
+    name = write("prompts.txt", "prompt\na fox\n")
+    assert read(name, kind="csv") == [{"prompt": "a fox"}]
+    assert read(name, kind="lines") == [{"prompt": "prompt"}, {"prompt": "a fox"}]
+    assert read(write("p.csv", '{"prompt": "a fox"}'), kind="jsonl") == [{"prompt": "a fox"}]
+
+
+def test_defaults_fill_what_is_left_out(write: Write) -> None:
+    """A size only where a picture is made, and only where the options do not say it."""
+    lines: list[dict[str, Any]] = [
+        {"prompt": "a"},
+        {"prompt": "b", "provider": "flux-krea", "width": 256},
+        {"prompt": "c", "provider": "kling"},
+        {"prompt": "d", "provider": "kling", "type": "IMAGE"},
+        {"prompt": "e", "options": {"height": 64}},
+    ]
+    name = write("p.jsonl", "\n".join(map(json.dumps, lines)))
+    a, b, c, d, e = read(name, provider="flux-ultra", width=512, height=600)
+    assert a == {"prompt": "a", "provider": "flux-ultra", "width": 512, "height": 600}
+    assert b == {**lines[1], "height": 600}
+    assert c == lines[2]
+    assert d == {**lines[3], "width": 512, "height": 600}
+    assert e == {**lines[4], "provider": "flux-ultra", "width": 512}
+    assert read(name, provider="kling", width=512)[0] == {"prompt": "a", "provider": "kling"}
+    assert read(name, provider=None) == lines
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    row=st.fixed_dictionaries(
+        {"prompt": st.just("a fox")},
+        optional={
+            "provider": st.sampled_from(["flux-dev", "kling", "new"]),
+            "type": st.sampled_from(["IMAGE", "VIDEO"]),
+            "width": st.integers(1, 99),
+            "options": st.sampled_from([{}, {"height": 5}]),
+        },
+    ),
+    defaults=st.fixed_dictionaries(
+        {},
+        optional={
+            "provider": st.sampled_from(["kling", "flux-krea"]),
+            "width": st.just(7),
+            "height": st.just(8),
+        },
+    ),
+)
+def test_defaults_are_those_of_a_client(write: Write, row: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """An item with defaults is sent as the client would send it with the same ones."""
+    (item,) = read(write("p.jsonl", json.dumps(row)), **defaults)
+    sides = {side: defaults.get(side) for side in ("width", "height")}
+    bare: dict[str, Any] = {"provider": "flux-pro", "width": None, "height": None}
+    client = read_item(row)[1].with_defaults(provider=defaults.get("provider", "flux-pro"), **sides)
+    assert read_item(item)[1].with_defaults(**bare) == client
+
+
+def test_a_limit_bounds_what_is_read_not_what_is_checked(write: Write) -> None:
+    """The first items are yielded; a bad line behind them is found all the same."""
+    name = write("p.txt", "a\nb\n\nc\n")
+    assert read(name, limit=2) == [{"prompt": "a"}, {"prompt": "b"}]
+    with opened(name, limit=2) as prompts:
+        assert prompts.check() == Checked(items=2, total=3)
+    with opened(name, limit=9) as prompts:
+        assert prompts.check() == Checked(items=3, total=3)
+    assert complaints(write("p.jsonl", '{"prompt": "a"}\n7\n'), limit=1)[1].startswith("line 2: it is 7;")
+
+
+def test_items_are_read_lazily_and_by_several(write: Write) -> None:
+    """Two that read one file at once do not disturb each other, nor does one that stops early."""
+    with opened(write("p.txt", "a\nb\nc\n")) as prompts:
+        one, other = iter(prompts), iter(prompts)
+        assert [next(one)["prompt"], next(other)["prompt"], next(one)["prompt"]] == ["a", "a", "b"]
+        assert len(list(prompts)) == 3
+        assert next(other)["prompt"] == "b"
+
+
+# The standard input
+
+
+def test_the_standard_input_is_read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is spooled first: lines, or JSONL where the first line is an object."""
+    feed(monkeypatch, "a fox\n{a cat}\n")
+    assert read("-") == [{"prompt": "a fox"}, {"prompt": "{a cat}"}]
+    feed(monkeypatch, '\ufeff\n  {"prompt": "a fox"}\n')
+    assert read("-") == [{"prompt": "a fox"}]
+    feed(monkeypatch, "prompt\na fox")
+    assert read("-", kind="csv") == [{"prompt": "a fox"}]
+    feed(monkeypatch, b"\xff\n")
+    assert "line 1: it is not UTF-8" in complaints("-")[1]
+
+
+def test_the_spool_is_gone_with_its_reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is left in the directory of temporary files, not even while it is read."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    feed(monkeypatch, "a fox\n")
+    with opened("-") as prompts:
+        prompts.check()
+        assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="closed file"):
+        list(prompts)
+
+
+def test_an_empty_standard_input_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its name."""
+    feed(monkeypatch, "\n \n")
+    assert complaints("-") == ["The standard input holds no prompt. Nothing was sent."]
+
+
+def test_a_pipe_with_a_name_is_spooled(tmp_path: Path) -> None:
+    """What a shell puts in the place of a file can be read once; here it is read as often as needed."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_text('{"prompt": "a fox"}\n'))
+    writer.start()
+    assert read(str(pipe)) == [{"prompt": "a fox"}]
+    writer.join()
+
+
+def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the standard input cannot be spooled."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    feed(monkeypatch, "a fox")
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(CommandError, match=r"^The standard input cannot be read: No space left on device\.$"):
+        opened("-")
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("p.txt", b"a fox\n\xff\xfe\n", "line 2: it is not UTF-8: invalid start byte at byte 0; save"),
+        ("p.jsonl", '{"a"}', "line 1: it is no JSON: Expecting ':' delimiter at character 5; expected"),
+        ("p.jsonl", "[" * 100_000, "line 1: it is no JSON: "),
+        ("p.jsonl", '\n["a fox"]', 'line 2: it is ["a fox"]; expected an object such as {"prompt": "…"}.'),
+        ("p.jsonl", '{"promt": "a"}', "line 1: There is no field 'promt'; did you mean 'prompt'?"),
+        ("p.jsonl", '{"prompt": "a", "colour": null}', "line 1: There is no field 'colour'; expected some"),
+        ("p.jsonl", '{"prompt": 7}', "line 1: prompt is 7; expected a text"),
+        ("p.jsonl", '{"prompt": "a", "key": 7}', "line 1: key is 7; expected a printable text"),
+        ("p.jsonl", '{"prompt": "\\ud800"}', "line 1: prompt cannot be sent as UTF-8"),
+        ("p.jsonl", '{"prompt": "a", "options": {"x": NaN}}', "line 1: options cannot be written as JSON"),
+        ("p.jsonl", '{"prompt": "a", "provider": ["a"], "type": {}}', "line 1: provider is ['a']; expected"),
+        ("p.csv", "prompt,width\na,\nb,wide", "line 3: width is 'wide'; expected whole pixels"),
+        ("p.csv", "prompt,width\na,-5", "line 2: width is -5; expected whole pixels"),
+        ("p.csv", f"prompt,width\na,{'9' * 5000}", "line 2: width is '999"),
+        ("p.csv", "prompt,width\n,512", "line 2: prompt is None; expected"),
+        ("p.csv", "prompt,options\na,{", "line 2: options is no JSON: "),
+        ("p.csv", "prompt,options\na,[]", "line 2: options is a list; expected a mapping"),
+        ("p.csv", "prompt,width\na fox, red,5", "line 2: it has 3 cells, the header 2; put a cell"),
+        ("p.csv", 'prompt\n"a\nb"\n"c\nd"e', "line 4: it is no CSV: "),
+        ("p.csv", 'prompt\na\n"never closed\n', "line 3: it is no CSV: unexpected end of data."),
+        ("p.csv", f'prompt\n"{"a" * 200_000}"', "line 2: it is no CSV: field larger than field limit"),
+        ("p.csv", b"prompt\na\n\xff\nb\n", "line 3: it is not UTF-8: "),
+    ],
+)
+def test_a_bad_line_is_named(write: Write, name: str, content: str | bytes, line: str) -> None:
+    """With its number, what is wrong, and what was expected; a row counts from where it begins."""
+    found = complaints(write(name, content))
+    assert found[0].endswith(f"{name}: 1 line is wrong. Nothing was sent.")
+    assert found[1].startswith(line)
+    assert len(found[1]) < 350
+
+
+@pytest.mark.parametrize(
+    ("header", "complaint"),
+    [
+        ("promt,key", "There is no column 'promt'; did you mean 'prompt'?"),
+        ("prompt;key", "There is no column 'prompt;key'; "),
+        ("prompt,", "There is no column ''; expected some of prompt"),
+        ("prompt,key,prompt", "the column 'prompt' is there twice; expected it once."),
+        ('"prompt', "it is no CSV: unexpected end of data."),
+    ],
+)
+def test_a_bad_header_is_told_at_once(write: Write, header: str, complaint: str) -> None:
+    """The rows mean nothing without it."""
+    (found,) = complaints(write("p.csv", f"\n{header}\na,b\n" if '"' not in header else f"\n{header}"))
+    assert f"p.csv, line 2, the header: {complaint}" in found
+
+
+def test_other_marks_than_commas_are_recognised(write: Write) -> None:
+    """Spreadsheets of some countries write semicolons."""
+    assert complaints(write("p.csv", "prompt;key\n"))[0].endswith("Columns are parted by commas.")
+
+
+def test_ten_bad_lines_are_told_and_all_are_counted(write: Write) -> None:
+    """So that a wrong file fits on a screen."""
+    found = complaints(write("p.jsonl", '{"prompt": "a"}\n' + "x\n" * 1_234))
+    assert found[0].endswith("1,234 lines are wrong; these are the first 10. Nothing was sent.")
+    assert [line.partition(":")[0] for line in found[1:]] == [f"line {number}" for number in range(2, 12)]
+
+
+def test_a_key_given_twice_is_named_with_both_lines(write: Write) -> None:
+    """A key names one item; those without one repeat as they like."""
+    lines = [
+        '{"prompt": "a", "key": "x"}',
+        '{"prompt": "a"}',
+        "",
+        '{"prompt": "a"}',
+        '{"prompt": "b", "key": "x"}',
+    ]
+    found = complaints(write("p.jsonl", "\n".join(lines)))
+    assert found[1:] == ["line 5: the key 'x' was given on line 1 already; expected another one."]
+
+
+def test_a_line_without_end_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not read into memory; the lines behind it are read as they stand."""
+    monkeypatch.setattr(reader, "_LONGEST_LINE", 8)
+    found = complaints(write("p.txt", "1234567\n12345678\n1234567812345678123\nlast"))
+    told = "it is longer than 8 bytes; expected a prompt."
+    assert found[1:] == [f"line 2: {told}", f"line 3: {told}"]
+
+
+def test_a_file_without_prompts_is_told(write: Write) -> None:
+    """A header alone, blank lines, nothing at all."""
+    for name, content in (("p.csv", "prompt,key\n,\n"), ("p.txt", "\n \n"), ("p.jsonl", "")):
+        assert complaints(write(name, content))[0].endswith(f"{name} holds no prompt. Nothing was sent.")
+
+
+def test_names_that_cannot_be_opened_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Missing, a directory, forbidden, empty, or no name at all."""
+    cases = {
+        f"{tmp_path}/none.txt": "there is no such file",
+        str(tmp_path): "is a directory; expected a file of prompts",
+        "": "its name is empty",
+        "a\0b": "cannot be read: embedded null byte",
+        "x" * 300: "cannot be read: File name too long",
+    }
+    for name, complaint in cases.items():
+        with pytest.raises(CommandError, match=complaint):
+            opened(name)
+
+    def forbidden(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", forbidden)  # root may read everything
+    with pytest.raises(CommandError, match=r"p\.txt cannot be read: Permission denied\."):
+        opened("p.txt")
+
+
+def test_a_file_that_breaks_off_is_told(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails while it is read."""
+
+    class Broken(io.BytesIO):
+        def readline(self, size: int | None = -1, /) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    prompts = Prompts(Broken(), "p.txt", reader.Format.LINES, {}, None)
+    with pytest.raises(CommandError, match=r"p\.txt cannot be read: Input/output error\."):
+        prompts.check()
+
+
+def test_a_full_disk_for_keys_is_told(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys are compared on disk; where that is full, it is said."""
+
+    class Full:
+        def execute(self, *_: object) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        def close(self) -> None:
+            pass
+
+    keys = reader._Keys()
+    keys.close()
+    monkeypatch.setattr(keys, "_database", Full())
+    with pytest.raises(CommandError, match="database or disk is full"):
+        keys.line_of("a", 1)
+
+
+def test_a_bad_default_is_told(write: Write) -> None:
+    """Once, and not of every line."""
+    with pytest.raises(CommandError, match="width is 0; expected whole pixels"):
+        opened(write("p.txt", "a"), width=0)
+
+
+def test_a_line_that_went_bad_since_is_told(write: Write) -> None:
+    """Whoever changes the file meanwhile is told which line."""
+    name = write("p.jsonl", '{"prompt": "a"}\n')
+    with opened(name) as prompts:
+        prompts.check()
+        Path(name).write_text("nonsense\n")
+        with pytest.raises(CommandError, match=r"p\.jsonl, line 1: it is no JSON"):
+            list(prompts)
+
+
+def test_memory_does_not_grow_with_the_file(write: Write) -> None:
+    """Twenty times the lines, each with a key of its own, take no more memory."""
+
+    def peak(count: int) -> int:
+        lines = "".join(f'{{"prompt": "fox {number}", "key": "{number}"}}\n' for number in range(count))
+        name = write("p.jsonl", lines)
+        del lines
+        tracemalloc.start()
+        try:
+            with opened(name) as prompts:
+                assert prompts.check().total == sum(1 for _ in prompts)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(10)
+    assert peak(4_000) < 1.2 * peak(200)
+
+
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), min_size=1, max_size=20).filter(
+    lambda text: bool(text.strip())
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(texts, min_size=1, max_size=8))
+def test_what_was_written_is_read(write: Write, written: list[str]) -> None:
+    """Any prompt of one line comes out of each format as it went in, but for the white space around it."""
+    expected = [{"prompt": text.strip().removeprefix("\ufeff").strip()} for text in written]
+    objects = write("p.jsonl", "".join(json.dumps({"prompt": text.strip()}) + "\n" for text in written))
+    assert read(objects) == [{"prompt": text.strip()} for text in written]
+    if all(item["prompt"] for item in expected) and not any("\ufeff" in text for text in written):
+        assert read(write("p.txt", "\n".join(written))) == expected
+        cells = "".join('"{}"\n'.format(text.replace('"', '""')) for text in written)
+        assert read(write("p.csv", f"prompt\n{cells}")) == expected
