@@ -10,7 +10,13 @@ from doitong_async.batch.outcome import Outcome
 from doitong_async.errors import DoitongError
 
 _IS_OVER: Final = (errors.JobFailedError, errors.JobNotFoundError)
-_MAY_BE_MADE: Final = (errors.SubmitOutcomeUnknownError, errors.ServerError, errors.LedgerError)
+_SURELY_NOT_MADE: Final = (
+    errors.AuthenticationError,
+    errors.ClientClosedError,
+    errors.ConnectionFailedError,
+    errors.InsufficientCreditsError,
+    errors.RateLimitError,
+)
 _GENERAL: Final = (
     errors.AuthenticationError,
     errors.BudgetReachedError,
@@ -34,13 +40,14 @@ def fate_of(error: DoitongError, written: State | None) -> tuple[State | None, O
         return State.FAILED, Outcome.FAILED
     if isinstance(error, errors.DownloadError):
         return None, Outcome.FAILED
-    if written is State.INTENT and not isinstance(error, _MAY_BE_MADE):
-        # The service said no, or was never reached.
-        is_wrong = isinstance(error, errors.BadRequestError)
-        return (State.REJECTED, Outcome.REJECTED) if is_wrong else (State.OPEN, Outcome.SKIPPED)
+    is_wrong = isinstance(error, errors.BadRequestError)
+    if written is State.INTENT and is_wrong:
+        return State.REJECTED, Outcome.REJECTED
+    if written is State.INTENT and isinstance(error, _SURELY_NOT_MADE):
+        return State.OPEN, Outcome.SKIPPED
     if written is not None:
         return None, Outcome.IN_DOUBT
-    return None, Outcome.REJECTED if isinstance(error, errors.BadRequestError) else Outcome.SKIPPED
+    return None, Outcome.REJECTED if is_wrong else Outcome.SKIPPED
 
 
 def concerns_all(error: DoitongError) -> bool:

@@ -117,9 +117,11 @@ def reader(path: Path) -> sqlite3.Connection:
         if not path.is_file():
             raise LedgerError(f"There is no ledger {path}.")
         _check_header(path)
-        return sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
-        )
+        # Not mode=ro: whoever may not tidy up leaves the files of the log behind.
+        address = f"{path.absolute().as_uri()}?mode=rw"
+        connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA query_only = ON")
+        return connection
     except (OSError, sqlite3.Error) as error:
         raise broken(path, error) from error
 
@@ -270,7 +272,7 @@ def _check(path: Path) -> None:
 def _check_header(path: Path) -> None:
     with path.open("rb") as file:
         header = file.read(100)
-    if not header.startswith(b"SQLite format 3\0"):
+    if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
         raise LedgerError(f"{path} is no ledger of doitong_async, or a damaged one; it is left as it is.")
     version, application = struct.unpack(">I4xI", header[60:72])
     if application != APPLICATION:

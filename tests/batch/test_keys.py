@@ -1,0 +1,44 @@
+"""Item keys: stable from run to run, and flat in memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+from contextlib import closing
+
+import pytest
+
+from doitong_async import BadRequestError
+from doitong_async.batch.entry import digest_of
+from doitong_async.batch.keys import ItemKeys
+
+
+def test_repeats_are_counted() -> None:
+    """The same requests in the same order have the same keys, each its own."""
+    digests = [digest_of(word) for word in ("fox", "whale", "fox", "fox", "whale")]
+    runs = []
+    for _ in range(2):
+        with closing(ItemKeys()) as keys:
+            runs.append([keys.key_of(None, digest, number) for number, digest in enumerate(digests, 1)])
+    fox, whale = digests[0][:16], digests[1][:16]
+    assert runs == [[fox, whale, f"{fox}-2", f"{fox}-3", f"{whale}-2"]] * 2
+
+
+def test_a_users_key_is_taken_as_it_is_and_once() -> None:
+    """The second item of one key is refused, and both are named."""
+    with closing(ItemKeys()) as keys:
+        assert keys.key_of("mine", "d", 3) == "mine"
+        with pytest.raises(BadRequestError, match="3 and 8"):
+            keys.key_of("mine", "e", 8)
+
+
+def test_memory_does_not_grow() -> None:
+    """What was given lies in a file: 50,000 keys take no more memory than 500."""
+    grown = []
+    for count in (500, 50_000):
+        with closing(ItemKeys()) as keys:
+            tracemalloc.start()
+            for number in range(count):
+                keys.key_of(None, f"{number:064}", number)
+            grown.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert grown[1] < grown[0] + 4_096

@@ -1,0 +1,281 @@
+"""The ledger on the disk: what it keeps, whom it lets in, and what it refuses without touching it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doitong_async import LedgerError
+from doitong_async.batch import records
+from doitong_async.batch.entry import Entry, State
+from doitong_async.batch.ledger import Ledger, _commit
+from tests.virtual import virtual
+
+
+async def opened(path: Path, service: str = "https://api.doitong.com") -> Ledger:
+    return await Ledger.open(path, service=service)
+
+
+async def begin(ledger: Ledger, key: str = "k", **changed: Any) -> None:
+    usual = {
+        "attempt": 0,
+        "digest": "d",
+        "request": "{}",
+        "idempotency_key": "i",
+        "reserved": 20.0,
+        "at": 1.0,
+    }
+    await ledger.begin(key, **{**usual, **changed})
+
+
+async def accept(ledger: Ledger, key: str = "k", **changed: Any) -> None:
+    usual = {"attempt": 1, "job_id": "j", "status": "processing", "cost": 15.0, "at": 2.0, "day": 7}
+    await ledger.accept(key, **{**usual, **changed})
+
+
+async def end(ledger: Ledger, key: str = "k", **changed: Any) -> None:
+    usual = {"attempt": 1, "before": State.SUBMITTED, "state": State.DONE, "ended_at": 8.0}
+    await ledger.end(key, **{**usual, **changed})
+
+
+def read(path: Path) -> list[Entry]:
+    with closing(records.reader(path)) as reading:
+        return list(records.entries(reading))
+
+
+@virtual
+async def test_an_item_from_its_intent_to_its_end(tmp_path: Path) -> None:
+    """Each step is there for whoever opens the ledger next."""
+    ledger = await opened(tmp_path / "l.db")
+    await begin(ledger)
+    assert ledger.find("k") == read(tmp_path / "l.db")[0]
+    assert [entry.key for entry in ledger.unsettled()] == ["k"]
+    await accept(ledger)
+    ledger.note("k", attempt=1, status="completed", cost=17.0, url="u", at=7.5)
+    await end(ledger, file="k.jpg", length=3, sha256="s")
+    await ledger.close()
+    (entry,) = read(tmp_path / "l.db")
+    assert (entry.state, entry.job_id, entry.cost, entry.url) == (State.DONE, "j", 17.0, "u")
+    assert (entry.file, entry.length, entry.sha256, entry.seconds) == ("k.jpg", 3, "s", 6.0)
+    with closing(records.reader(tmp_path / "l.db")) as reading:
+        assert records.statuses(reading, entry.number) == [(1, "processing", 2.0), (1, "completed", 7.5)]
+        assert records.made_on(reading, 7) == 1
+        assert records.totals(reading) == records.Totals({State.DONE: 1}, 17.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["l.db", "l.db.lock"]
+
+
+@virtual
+async def test_a_change_is_from_what_is_known_and_from_nothing_else(tmp_path: Path) -> None:
+    """Twice begun, accepted without an intent, ended in another attempt: refused, and nothing changes."""
+    ledger = await opened(tmp_path / "l.db")
+    await begin(ledger)
+    before = read(tmp_path / "l.db")
+    for change in (
+        begin(ledger),
+        begin(ledger, attempt=1),
+        end(ledger),
+        accept(ledger, attempt=2),
+        accept(ledger, "other"),
+        end(ledger, before=State.INTENT, attempt=2),
+    ):
+        with pytest.raises(LedgerError, match="changed it"):
+            await change
+    assert read(tmp_path / "l.db") == before
+    with closing(records.reader(tmp_path / "l.db")) as reading:
+        assert records.made_on(reading, 7) == 0
+    await ledger.close()
+
+
+@virtual
+async def test_one_that_is_refused_spoils_no_other(tmp_path: Path) -> None:
+    """They are written in one group."""
+    ledger = await opened(tmp_path / "l.db")
+    told = await asyncio.gather(
+        begin(ledger, "a"), accept(ledger, "nobody"), begin(ledger, "b"), return_exceptions=True
+    )
+    assert [type(each) for each in told] == [type(None), LedgerError, type(None)]
+    assert [entry.key for entry in read(tmp_path / "l.db")] == ["a", "b"]
+    await ledger.close()
+
+
+@virtual
+async def test_earlier_attempts_stay_paid(tmp_path: Path) -> None:
+    """What a failed attempt cost counts beside the next one; a withdrawn intent costs nothing."""
+    ledger = await opened(tmp_path / "l.db")
+    await begin(ledger)
+    await accept(ledger)
+    await end(ledger, state=State.FAILED, reason="JobFailedError: no")
+    await begin(ledger, attempt=1, idempotency_key="second")
+    assert ledger.totals().spent == 15.0 + 20.0
+    await end(ledger, attempt=2, before=State.INTENT, state=State.OPEN)
+    assert ledger.totals().spent == 15.0
+    entry = ledger.find("k")
+    assert entry is not None
+    assert (entry.attempt, entry.idempotency_key, entry.job_id) == (2, "second", None)
+    await ledger.close()
+
+
+@virtual
+async def test_an_intent_waits_for_the_disk_and_the_rest_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group with an intent is written with synchronous=FULL: one fsync an item, however many are in it."""
+    levels: list[int] = []
+
+    def watched(connection: sqlite3.Connection, group: Any) -> Any:
+        outcome = _commit(connection, group)
+        levels.append(connection.execute("PRAGMA synchronous").fetchone()[0])
+        return outcome
+
+    monkeypatch.setattr("doitong_async.batch.ledger._commit", watched)
+    ledger = await opened(tmp_path / "l.db")
+    await asyncio.gather(*(begin(ledger, f"k{number}") for number in range(10)))
+    await accept(ledger, "k1")
+    await end(ledger, "k1")
+    await ledger.close()
+    assert levels == [2, 1, 1]
+
+
+@virtual
+async def test_what_is_noted_is_written_before_it_is_closed(tmp_path: Path) -> None:
+    """A note waits for company, and is not lost for that."""
+    ledger = await opened(tmp_path / "l.db")
+    await begin(ledger)
+    await accept(ledger)
+    ledger.note("k", attempt=1, status="running", cost=None, url=None, at=3.0)
+    await ledger.close()
+    assert read(tmp_path / "l.db")[0].status == "running"
+
+
+@virtual
+async def test_one_at_a_time(tmp_path: Path) -> None:
+    """A second batch is refused, in this process too; whoever only reads is not."""
+    ledger = await opened(tmp_path / "l.db")
+    with pytest.raises(LedgerError, match="in use by another batch"):
+        await opened(tmp_path / "l.db")
+    assert read(tmp_path / "l.db") == []
+    await ledger.close()
+    await (await opened(tmp_path / "l.db")).close()
+
+
+def test_a_dead_process_holds_nothing(tmp_path: Path) -> None:
+    """It is refused while another process lives, and opened when that was killed."""
+    code = (
+        "import asyncio, sys, pathlib\n"
+        "from doitong_async.batch.ledger import Ledger\n"
+        "async def main():\n"
+        "    await Ledger.open(pathlib.Path(sys.argv[1]), service='s')\n"
+        "    print('open', flush=True)\n"
+        "    await asyncio.sleep(600)\n"
+        "asyncio.run(main())\n"
+    )
+    path = tmp_path / "l.db"
+    arguments = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"open\n"
+        with pytest.raises(LedgerError, match="in use"):
+            asyncio.run(opened(path, "s"))
+        process.kill()
+
+    async def again() -> None:
+        await (await opened(path, "s")).close()
+
+    asyncio.run(again())
+
+
+@virtual
+async def test_a_ledger_is_of_one_service(tmp_path: Path) -> None:
+    """Its jobs are not known anywhere else."""
+    await (await opened(tmp_path / "l.db", "https://one.example")).close()
+    with pytest.raises(LedgerError, match=r"one\.example"):
+        await opened(tmp_path / "l.db", "https://two.example")
+
+
+def whole(tmp_path: Path) -> bytes:
+    """The bytes of a ledger with some hundred items."""
+
+    async def make() -> None:
+        ledger = await opened(tmp_path / "whole.db")
+        await asyncio.gather(*(begin(ledger, f"k{number}", request="x" * 300) for number in range(300)))
+        await ledger.close()
+
+    asyncio.run(make())
+    return (tmp_path / "whole.db").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "damage", ["text", "cut", "scribbled", "version", "another program's", "half a header"]
+)
+def test_what_is_not_sound_is_refused_and_left_as_it_is(damage: str, tmp_path: Path) -> None:
+    """A clear error, not a byte changed, and no lock kept."""
+    data, path = whole(tmp_path), tmp_path / "l.db"
+    damaged = {
+        "text": b"a shopping list, kept under this name for years\n" * 20,
+        "cut": data[: len(data) // 2],
+        "scribbled": data[:8192] + os.urandom(8192) + data[16384:],
+        "version": data[:60] + (9).to_bytes(4, "big") + data[64:],
+        "another program's": data[:68] + (1).to_bytes(4, "big") + data[72:],
+        "half a header": data[:50],
+    }[damage]
+    path.write_bytes(damaged)
+    with pytest.raises(LedgerError, match=r"left as it is|cannot be used"):
+        asyncio.run(opened(path))
+    assert path.read_bytes() == damaged
+    path.unlink()
+    asyncio.run(_open_and_close(path))
+
+
+async def _open_and_close(path: Path) -> None:
+    await (await opened(path)).close()
+
+
+def test_an_empty_file_becomes_a_ledger(tmp_path: Path) -> None:
+    """There is nothing in it to be lost."""
+    (tmp_path / "l.db").touch()
+    asyncio.run(_open_and_close(tmp_path / "l.db"))
+    assert read(tmp_path / "l.db") == []
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """Nothing is made on the way."""
+    with pytest.raises(LedgerError, match="nowhere"):
+        asyncio.run(opened(tmp_path / "nowhere" / "l.db"))
+    with pytest.raises(LedgerError, match="no ledger"):
+        records.reader(tmp_path / "l.db")
+
+
+@virtual
+async def test_opening_that_is_cancelled_leaves_it_free(tmp_path: Path) -> None:
+    """The thread that opens it closes it again."""
+    task = asyncio.ensure_future(opened(tmp_path / "l.db"))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    await asyncio.sleep(1)
+    await (await opened(tmp_path / "l.db")).close()
+
+
+@virtual
+async def test_a_full_disk_is_told_to_each_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each caller has an error of its own; when there is room again it goes on."""
+    ledger = await opened(tmp_path / "l.db")
+    with monkeypatch.context() as full:
+        full.setattr(records, "_BEGIN_FIRST", "INSERT INTO no_such_table VALUES (:key)")
+        told = await asyncio.gather(begin(ledger, "a"), begin(ledger, "b"), return_exceptions=True)
+    assert all(isinstance(each, LedgerError) for each in told)
+    assert told[0] is not told[1]
+    assert read(tmp_path / "l.db") == []
+    await begin(ledger, "a")
+    await ledger.close()
+    assert len(read(tmp_path / "l.db")) == 1
