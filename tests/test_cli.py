@@ -466,11 +466,12 @@ def test_every_error_has_its_exit_code() -> None:
         Exit.TIMEOUT: {errors.JobTimeoutError},
         Exit.SERVICE: {errors.ConnectionFailedError, errors.ServerError, errors.ProtocolError},
         Exit.UNKNOWN: {errors.SubmitOutcomeUnknownError},
-        Exit.DOWNLOAD: {errors.DownloadError},
+        Exit.DOWNLOAD: {errors.DownloadError, errors.LedgerError},
+        Exit.BUDGET: {errors.BudgetReachedError},
         Exit.INTERRUPTED: {errors.ClientClosedError},
     }
     assert {code: {kind for kind in leaves if exit_of(kind("")) == code} for code in expected} == expected
-    assert [int(code) for code in Exit] == [0, *range(2, 11), 130]
+    assert [int(code) for code in Exit] == [0, *range(2, 13), 130]
 
     class Narrower(errors.DailyLimitError):
         pass

@@ -254,6 +254,8 @@ class Errands:
         )
         work.is_intended = False
         work.phase = Phase.RUNNING
+        if made.url is not None:
+            self._note(work, made)
         if made.credit_cost is not None:
             self._settle(work, made.credit_cost)
         if self.is_detached:
@@ -264,17 +266,20 @@ class Errands:
         async for update in job.updates():
             work.job = update
             if known is None or (update.status, update.url) != (known.status, known.url):
-                self._book.note(
-                    work.key,
-                    attempt=work.attempt,
-                    status=str(update.status),
-                    cost=update.credit_cost,
-                    url=update.url,
-                    at=wall_time(),
-                )
+                self._note(work, update)
             known = update
         work.ended_at = wall_time()
         return await job
+
+    def _note(self, work: Work, seen: Generation) -> None:
+        self._book.note(
+            work.key,
+            attempt=work.attempt,
+            status=str(seen.status),
+            cost=seen.credit_cost,
+            url=seen.url,
+            at=wall_time(),
+        )
 
     async def _keep(self, work: Work, result: Result) -> Path | None:
         """Fetch the output if it is wanted, and write down that the item is done."""

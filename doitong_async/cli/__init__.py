@@ -1,4 +1,4 @@
-"""The command line: `doitong generate`, `doitong job`, `doitong estimate`, `doitong emulator`."""
+"""The command line: `doitong generate`, `job`, `batch`, `estimate` and `emulator`."""
 
 from __future__ import annotations
 

@@ -8,14 +8,25 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 from typer.main import get_command
 
-from doitong_async.cli import emulation, planning, work
+from doitong_async.cli import batch, emulation, planning, status, work
 from doitong_async.cli.exits import MEANINGS, CommandError, Exit, exit_of
-from doitong_async.cli.options import AsJson, PlanName, PlanOption
+from doitong_async.cli.options import (
+    AnyPlanName,
+    AsJson,
+    BaseUrl,
+    ConcurrentJobs,
+    JobsPerDay,
+    PlanOption,
+    RequestsPerMinute,
+    Verbose,
+    plan_of,
+)
 from doitong_async.cli.outputs import Place
 from doitong_async.cli.report import Failure, report_to, say_failure
 from doitong_async.cli.service import EMULATOR_PORT, Service
@@ -34,6 +45,8 @@ class Call:
     arguments: Sequence[str]
     as_json: bool
     story: Story | None = None
+    is_told: bool = False
+    """Whether the command itself said how it ended."""
 
     def begin(self, service: Service, place: Place, *, as_json: bool, idempotency_key: str | None) -> Story:
         """Begin the story of a command."""
@@ -54,7 +67,9 @@ class Call:
         if isinstance(error, CommandError):
             return Failure(type="CommandError", message=error.message, end=error.end, details=error.details)
         if isinstance(error, DoitongError):
-            return Failure(type=type(error).__name__, message=error.message, end=exit_of(error))
+            return Failure(
+                type=type(error).__name__, message=error.message, end=exit_of(error), advice=error.advice
+            )
         if isinstance(error, _USAGE_ERROR):
             path = error.ctx.command_path if error.ctx else "doitong"
             advice = f"See `{path} --help`."
@@ -68,12 +83,15 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     call = Call(arguments, as_json="--json" in options)
+    words = status.NAME.split()
+    if list(arguments[: len(words)]) == words:
+        arguments = [status.NAME, *arguments[len(words) :]]
     command = get_command(app)
     try:
         code = command.main(
             args=list(arguments) or ["--help"], prog_name="doitong", standalone_mode=False, obj=call
         )
-        if code != Exit.INTERRUPTED:
+        if code != Exit.INTERRUPTED or call.is_told:
             return int(code or Exit.OK) if arguments else Exit.USAGE
         # This is what typer makes of a KeyboardInterrupt; older ones raise Abort.
         failure = call.failure(KeyboardInterrupt())
@@ -156,14 +174,10 @@ Output = Annotated[
         "Without -o only its URL is told.",
     ),
 ]
-BaseUrl = Annotated[
-    str | None, typer.Option(metavar="URL", help="The root of another API.  [DOITONG_BASE_URL]")
-]
 Timeout = Annotated[
     float | None,
     typer.Option(metavar="SECONDS", help="How long to wait for the job, 600 by default."),
 ]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tell retries and waits, on stderr.")]
 
 
 @app.command(epilog=_GENERATE_EXAMPLES)
@@ -255,7 +269,10 @@ def job(
 def emulator(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = EMULATOR_PORT,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    plan: Annotated[PlanName, typer.Option(case_sensitive=False, help="Its limits.")] = PlanName.FREE,
+    plan: Annotated[AnyPlanName, typer.Option(case_sensitive=False, help="Its limits.")] = AnyPlanName.FREE,
+    requests_per_minute: RequestsPerMinute = None,
+    concurrent_jobs: ConcurrentJobs = None,
+    jobs_per_day: JobsPerDay = None,
     balance: Annotated[
         int, typer.Option("--credits", min=0, metavar="N", help="What each key has to spend.")
     ] = 10_000,
@@ -275,10 +292,25 @@ def emulator(
             help='What goes wrong, such as "poll 2-4: latency 12"; repeatable. "help" lists all there is.',
         ),
     ] = None,
+    until_idle: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="End when nothing was asked for so long; by default never."),
+    ] = None,
+    address_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Tell the address there too, as JSON, while it runs."),
+    ] = None,
 ) -> None:
     """Run the Doitong API in a box, for trying things out without a key, until Ctrl-C."""
     emulation.serve(
-        plan=plan.value,
+        plan=plan_of(
+            plan,
+            requests_per_minute=requests_per_minute,
+            concurrent_jobs=concurrent_jobs,
+            jobs_per_day=jobs_per_day,
+        ),
+        until_idle=until_idle,
+        address_file=address_file,
         key=key,
         host=host,
         port=port,
@@ -291,6 +323,8 @@ def emulator(
 
 
 app.command("estimate", epilog=planning.EXAMPLES)(planning.estimate_file)
+app.command("batch", epilog=batch.EXAMPLES)(batch.batch_file)
+app.command(status.NAME, epilog=status.EXAMPLES)(status.show_status)
 
 
 def _read_prompt(prompt: str | None) -> str | None:

@@ -7,28 +7,43 @@ import contextlib
 import inspect
 import json
 import math
+import os
 import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from doitong_async.cli.exits import CommandError
+from doitong_async.cli.options import AnyPlanName
+from doitong_async.cli.own_emulator import Address
 from doitong_async.cli.report import write_line
 from doitong_async.cli.service import EMULATED_KEY
 from doitong_async.cli.text import clean
+from doitong_async.limits.plan import Plan
 
 if TYPE_CHECKING:
     from doitong_async.emulator import Emulator
 
 
-def serve(*, plan: str, key: str | None, faults: Sequence[str], **settings: Any) -> None:
+def serve(
+    *,
+    plan: Plan,
+    key: str | None,
+    faults: Sequence[str],
+    until_idle: float | None,
+    address_file: Path | None,
+    **settings: Any,
+) -> None:
     """Run an emulator until SIGINT or SIGTERM; or tell which faults it knows, where "help" is among them.
 
     Args:
-        plan: free, starter or pro.
+        plan: the limits that it holds its callers to.
         key: the one that is accepted; by default any.
         faults: what goes wrong, in the text form of `doitong_async.emulator.faults`.
+        until_idle: seconds without a request after which it ends by itself; None: never.
+        address_file: where its address is found while it runs, see `doitong_async.cli.own_emulator`.
         **settings: further arguments of `doitong_async.emulator.Emulator`.
 
     Raises:
@@ -38,8 +53,10 @@ def serve(*, plan: str, key: str | None, faults: Sequence[str], **settings: Any)
         raise CommandError(f"--speed is {settings['speed']}; expected a number above zero, 1 for real time.")
     if key is not None and (not key.isascii() or not key.isprintable() or " " in key or not key):
         raise CommandError("--key is no key: expected printable ASCII characters without spaces.")
+    if until_idle is not None and not 0 < until_idle < math.inf:
+        raise CommandError(f"--until-idle is {until_idle}; expected seconds above zero.")
     try:
-        from doitong_async.emulator import Emulator, parse_fault
+        from doitong_async.emulator import Emulator, PlanLimits, parse_fault
     except ImportError as missing:
         raise CommandError(f"{missing}.") from None
     if "help" in faults:
@@ -50,12 +67,21 @@ def serve(*, plan: str, key: str | None, faults: Sequence[str], **settings: Any)
         parsed = [parse_fault(text) for text in faults]
     except ValueError as error:
         raise CommandError(f"--fault: {error}. `doitong emulator --fault help` lists all there is.") from None
-    emulator = Emulator(plan, key=key, faults=parsed, **settings)
-    asyncio.run(_serve(emulator, plan, key or EMULATED_KEY, settings))
+    limits = PlanLimits(plan.requests_per_minute, plan.concurrent_jobs, plan.jobs_per_day)
+    emulator = Emulator(limits, key=key, faults=parsed, **settings)
+    asyncio.run(_serve(emulator, plan.name, key or EMULATED_KEY, settings, until_idle, address_file))
 
 
-async def _serve(emulator: Emulator, plan: str, key: str, settings: dict[str, Any]) -> None:
+async def _serve(
+    emulator: Emulator,
+    plan: str,
+    key: str,
+    settings: dict[str, Any],
+    until_idle: float | None,
+    address_file: Path | None,
+) -> None:
     stopped = asyncio.Event()
+    emulator.on_stop = stopped.set
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         # Elsewhere Ctrl-C comes as KeyboardInterrupt.
@@ -71,19 +97,41 @@ async def _serve(emulator: Emulator, plan: str, key: str, settings: dict[str, An
             "Choose another --port; 0 takes any that is free."
         ) from None
     try:
+        if address_file is not None:
+            Address(emulator.url, os.getpid()).write(address_file)
         for line in (*_how_to_reach(emulator.url, plan, key), *_what_goes_wrong(emulator)):
             write_line(sys.stdout, line)
-        await stopped.wait()
+        await _until(stopped, emulator, until_idle)
     finally:
         await emulator.stop()
+        if address_file is not None:
+            Address.forget(address_file, os.getpid())
         world = emulator.world
         counts = f"{world.count('submit')} submits, {world.count('poll')} looks"
         write_line(sys.stdout, f"stopped: {counts}, {world.charges} jobs charged")
 
 
+async def _until(stopped: asyncio.Event, emulator: Emulator, until_idle: float | None) -> None:
+    """Wait until the emulator is told to stop, or was not asked for anything for so many seconds."""
+    loop = asyncio.get_running_loop()
+    idle = asyncio.timeout(until_idle)
+    if until_idle is not None:
+        emulator.on_request = lambda: idle.reschedule(loop.time() + until_idle)
+    try:
+        async with idle:
+            await stopped.wait()
+    except TimeoutError:
+        pass
+    finally:
+        emulator.on_request = lambda: None
+
+
 def _how_to_reach(url: str, plan: str, key: str) -> list[str]:
     # The only key that is ever printed: the emulator's own, which opens nothing else.
     environment = {"DOITONG_BASE_URL": url, "DOITONG_API_KEY": key, "DOITONG_PLAN": plan}
+    if plan == AnyPlanName.ENTERPRISE:
+        # A program cannot know its limits by this name.
+        del environment["DOITONG_PLAN"]
     exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
     address, authorization = (
         shlex.quote(word) for word in (f"{url}/v1/text_to_image", f"Authorization: Bearer {key}")

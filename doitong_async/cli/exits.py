@@ -22,6 +22,8 @@ class Exit(IntEnum):
     SERVICE = 8
     UNKNOWN = 9
     DOWNLOAD = 10
+    SOME_FAILED = 11
+    BUDGET = 12
     INTERRUPTED = 130
 
 
@@ -35,7 +37,9 @@ MEANINGS: Final = {
     Exit.TIMEOUT: "the wait was over first; the job goes on",
     Exit.SERVICE: "no connection, or the service answered with an error or with nonsense",
     Exit.UNKNOWN: "it is not known whether a job was made: send again under the same key",
-    Exit.DOWNLOAD: "the job is done and paid; its output could not be fetched or written",
+    Exit.DOWNLOAD: "the job is done and paid; its output could not be fetched or written, or a ledger not",
+    Exit.SOME_FAILED: "a batch came to its end, and some of its items failed, were rejected or are in doubt",
+    Exit.BUDGET: "a batch reached its budget; it goes on with a larger one",
     Exit.INTERRUPTED: "Ctrl-C; what was submitted goes on",
 }
 
@@ -56,6 +60,8 @@ OF_ERRORS: Final[dict[type[errors.DoitongError], Exit]] = {
     # Nothing but Ctrl-C closes the client of a command that still waits.
     errors.ClientClosedError: Exit.INTERRUPTED,
     errors.DownloadError: Exit.DOWNLOAD,
+    errors.BudgetReachedError: Exit.BUDGET,
+    errors.LedgerError: Exit.DOWNLOAD,
 }
 
 

@@ -87,6 +87,11 @@ AsJson = Annotated[
     bool, typer.Option("--json", help="Print exactly one JSON object, at the end; errors too.")
 ]
 
+BaseUrl = Annotated[
+    str | None, typer.Option(metavar="URL", help="The root of another API.  [DOITONG_BASE_URL]")
+]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tell retries and waits, on stderr.")]
+
 
 def plan_of(
     name: str | None,

@@ -65,7 +65,14 @@ class Failure:
     details: Sequence[str] = ()
 
 
-class Report(Protocol):
+class Notes(Protocol):
+    """Where warnings and the log go."""
+
+    def note(self, text: str) -> None:
+        """A warning, or a line of the log."""
+
+
+class Report(Notes, Protocol):
     """What a command tells while it runs; it is entered for as long as there is something to wait for."""
 
     def __enter__(self) -> Self: ...
@@ -81,9 +88,6 @@ class Report(Protocol):
 
     def happened(self, text: str) -> None:
         """Something else happened."""
-
-    def note(self, text: str) -> None:
-        """A warning, or a line of the log."""
 
     def done(self, outcome: Outcome) -> None:
         """The job is done."""

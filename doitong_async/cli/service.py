@@ -23,7 +23,7 @@ class Service:
     """What the options say of the service, and of how long to wait for it (`timeout`, seconds)."""
 
     base_url: str | None = None
-    plan: str | None = None
+    plan: str | Plan | None = None
     timeout: float | None = None
     has_own_emulator: bool = False
     is_keyless: bool = False
@@ -40,7 +40,8 @@ class Service:
         if self.timeout is not None:
             arguments["timeout"] = self.timeout
         if self.has_own_emulator:
-            plan = Plan.named(self.plan or os.environ.get("DOITONG_PLAN") or Plan.PRO.name)
+            plan = self.plan or os.environ.get("DOITONG_PLAN") or Plan.PRO
+            plan = plan if isinstance(plan, Plan) else Plan.named(plan)
             async with _emulated(plan, arguments) as doitong:
                 yield doitong
             return

@@ -152,7 +152,7 @@ class Story:
         if self.job is None or self.arguments[0] == "job":
             return command_line(self.arguments)
         options = {"-o": self.place.name, "--base-url": self.service.base_url, "--plan": self.service.plan}
-        given = [word for name, value in options.items() if value is not None for word in (name, value)]
+        given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
         return command_line(["job", self.job.token, *given])
 
     def _again(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from doitong_async.cli.report import Outcome, Report
+from doitong_async.cli.report import Notes, Outcome
 from doitong_async.cli.story import Story
 from doitong_async.cli.text import clean
 from doitong_async.client import AsyncDoitong
@@ -86,7 +86,7 @@ async def _finish(story: Story, job: AsyncJob) -> Outcome:
 
 
 @contextmanager
-def heard(report: Report, *, is_verbose: bool) -> Iterator[None]:
+def heard(report: Notes, *, is_verbose: bool) -> Iterator[None]:
     """Let the report tell what the library warns of and logs, instead of Python in its own way."""
     log = logging.getLogger("doitong_async")
     handler, level = _ToReport(report), log.level
@@ -111,7 +111,7 @@ def heard(report: Report, *, is_verbose: bool) -> Iterator[None]:
 
 
 class _ToReport(logging.Handler):
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Notes) -> None:
         super().__init__()
         self._report = report
 

@@ -10,6 +10,8 @@ from typing import Final
 
 PERIOD: Final = 60.0
 """Seconds."""
+_LEAST_SPAN: Final = 5.0
+"""Seconds: two answers that come at once tell nothing of how fast somebody else's requests come."""
 
 
 class Window:
@@ -24,6 +26,7 @@ class Window:
 
     __slots__ = (
         "_foreign",
+        "_foreign_at_first",
         "_foreign_heard",
         "_foreign_since",
         "_foreign_until",
@@ -41,6 +44,7 @@ class Window:
         """When our own tokens come back; in order, as answers are."""
         self._foreign = 0
         """Places that somebody else's requests were last heard to take."""
+        self._foreign_at_first = 0
         self._foreign_since = 0.0
         self._foreign_heard = 0.0
         self._foreign_until = 0.0
@@ -56,11 +60,12 @@ class Window:
         # The moment of their return is kept, not the time since: rounding that would promise it too early.
         if now >= self._foreign_until:
             self._foreign = 0
-        silence = now - self._foreign_heard
-        span = min(self._period, self._foreign_heard - self._foreign_since)
-        if not self._foreign or span <= 0:
+        grown = self._foreign - self._foreign_at_first
+        if grown <= 0:
             return self._foreign
-        rate = self._foreign / span
+        silence = now - self._foreign_heard
+        span = min(self._period, max(_LEAST_SPAN, self._foreign_heard - self._foreign_since))
+        rate = grown / span
         return max(self._foreign, math.ceil(min(rate * self._period, self._foreign + rate * silence)))
 
     def next_free(self, now: float, *, beside: int = 0) -> float | None:
@@ -120,6 +125,7 @@ class Window:
             return False
         theirs = self._theirs(now) + excess
         if not self._foreign:
-            self._foreign_since = now
+            # Of what was there before nobody knows how fast it came.
+            self._foreign_since, self._foreign_at_first = now, theirs
         self._foreign, self._foreign_heard, self._foreign_until = theirs, now, now + self._period
         return True

@@ -141,3 +141,11 @@ def test_another_period() -> None:
     window.spend()
     window.answered(0.0)
     assert window.next_free(0.0) == 2.0
+
+
+def test_two_answers_at_once_tell_nothing_of_a_rate() -> None:
+    """A process that begins beside another hears of it in two answers, and is not shut out."""
+    window = Window(6_000)
+    assert window.lower(5_990, 0.0)
+    assert window.lower(5_989, 0.001)
+    assert window.free(2.0) > 5_980

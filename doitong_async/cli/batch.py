@@ -1,0 +1,304 @@
+"""`doitong batch`: a file of prompts made into files, with a ledger, a budget and a gallery."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from doitong_async.batch.outcome import Outcome
+from doitong_async.budget import Budget
+from doitong_async.cli.batch_report import BatchReport, report_to, title_of
+from doitong_async.cli.batch_run import Order, Run, gallery_of
+from doitong_async.cli.exits import CommandError, Exit
+from doitong_async.cli.options import (
+    AnyPlanOption,
+    AsJson,
+    BaseUrl,
+    ConcurrentJobs,
+    FormatOption,
+    HeightOption,
+    JobsPerDay,
+    LimitOption,
+    PriceOption,
+    PromptFile,
+    ProviderOption,
+    RequestsPerMinute,
+    Verbose,
+    WidthOption,
+    plan_of,
+    read_prices,
+)
+from doitong_async.cli.own_emulator import OwnEmulator
+from doitong_async.cli.prompts import Checked, Prompts, open_prompts
+from doitong_async.cli.report import say_failure
+from doitong_async.cli.service import Service
+from doitong_async.cli.status import LEDGER
+from doitong_async.cli.survey import Survey, survey_of
+from doitong_async.cli.tally import Tally
+from doitong_async.cli.verdict import End
+from doitong_async.cli.work import heard
+from doitong_async.credits import PriceArgument
+from doitong_async.limits.plan import Plan
+
+EXAMPLES: Final = """[bold]Examples[/bold]
+doitong batch prompts.txt --out pictures --emulator
+doitong batch prompts.txt --out pictures --plan starter --budget 5000
+doitong batch shots.csv --out shots --price kling=100 --dry-run
+doitong batch status pictures
+
+Killed, or stopped by Ctrl-C, it goes on where it was when the same command is
+given again: the ledger knows what is done, what runs, and what was paid.
+Ctrl-C once waits for the jobs that run, twice leaves them to the next run.
+pictures/index.html shows what was made.
+
+[bold]How it ends[/bold]
+0    every item is done
+11   some items failed, were rejected or are in doubt; see --retry-failed
+12   the budget is reached: the same command with a larger --budget
+130  stopped by Ctrl-C or SIGTERM: the same command
+3    the API key is missing or not accepted
+4    the service says that the credits are used up
+5    a limit of the plan that waiting does not help against
+8    the service could not be reached for ten minutes
+10   the disk or the ledger failed
+2    the command or a line of FILE is wrong; nothing was sent"""
+
+Out = Annotated[
+    Path, typer.Option("-o", "--out", metavar="DIR", help="Where pictures, ledger and gallery go.")
+]
+LedgerOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="What makes the batch survive; DIR/ledger.db by default."),
+]
+BudgetOption = Annotated[
+    float | None,
+    typer.Option(metavar="N", help="Credits that may be spent, over all runs on the ledger."),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check FILE and tell what it costs; nothing is sent.")
+]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Make again, and pay again, what failed before.")
+]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Hash the files that are there; fetch again what changed.")
+]
+EmulatorOption = Annotated[
+    bool,
+    typer.Option(
+        "--emulator", help="Use an emulator beside the ledger, started if need be: no key, no cost."
+    ),
+]
+Speed = Annotated[
+    float, typer.Option(metavar="N", help="Jobs of an emulator that is started end so many times faster.")
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wish:
+    """What the options say, read and checked."""
+
+    limits: Plan
+    budget: Budget | None
+    price: PriceArgument
+    out: Path
+    ledger: Path
+    title: str
+    dry_run: bool
+    retry_failed: bool
+    verify: bool
+    has_emulator: bool
+    speed: float
+    base_url: str | None
+
+
+def batch_file(
+    context: typer.Context,
+    file: PromptFile,
+    out: Out,
+    ledger: LedgerOption = None,
+    plan: AnyPlanOption = None,
+    requests_per_minute: RequestsPerMinute = None,
+    concurrent_jobs: ConcurrentJobs = None,
+    jobs_per_day: JobsPerDay = None,
+    budget: BudgetOption = None,
+    price: PriceOption = None,
+    provider: ProviderOption = None,
+    width: WidthOption = None,
+    height: HeightOption = None,
+    limit: LimitOption = None,
+    kind: FormatOption = None,
+    dry_run: DryRun = False,
+    retry_failed: RetryFailed = False,
+    verify: Verify = False,
+    emulator: EmulatorOption = False,
+    speed: Speed = 1.0,
+    base_url: BaseUrl = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> int:
+    """Make what a file of prompts asks for, each thing once, through crashes too."""
+    context.obj.as_json = as_json
+    wish = _Wish(
+        limits=_limits(plan, emulator, requests_per_minute, concurrent_jobs, jobs_per_day),
+        budget=None if budget is None else Budget(budget),
+        price=read_prices(price),
+        out=out,
+        ledger=ledger or out / LEDGER,
+        title=title_of(file, out),
+        dry_run=dry_run,
+        retry_failed=retry_failed,
+        verify=verify,
+        has_emulator=emulator,
+        speed=speed,
+        base_url=base_url,
+    )
+    report = report_to(sys.stdout, as_json=as_json)
+    defaults = {"provider": provider, "width": width, "height": height}
+    with (
+        heard(report, is_verbose=verbose),
+        open_prompts(file, format=kind, defaults=defaults, limit=limit) as prompts,
+    ):
+        end = _end_of(wish, prompts, report)
+    if end is None:
+        return Exit.OK
+    if end.is_all_over:
+        OwnEmulator.stop(wish.ledger)
+    return _told(context.obj, end, report, out=out, ledger=wish.ledger)
+
+
+def _limits(
+    plan: str | None,
+    has_emulator: bool,
+    requests_per_minute: int | None,
+    concurrent_jobs: int | None,
+    jobs_per_day: int | None,
+) -> Plan:
+    # An emulator costs nothing: it is as wide as `generate --emulator` has it.
+    return plan_of(
+        plan or os.environ.get("DOITONG_PLAN") or (Plan.PRO.name if has_emulator else None),
+        requests_per_minute=requests_per_minute,
+        concurrent_jobs=concurrent_jobs,
+        jobs_per_day=jobs_per_day,
+    )
+
+
+def _end_of(wish: _Wish, prompts: Prompts, report: BatchReport) -> End | None:
+    """Check everything, then run the batch if there is something to do; a dry run has no end."""
+    checked = prompts.check()
+    survey = survey_of(
+        prompts,
+        ledger=wish.ledger,
+        out=wish.out,
+        plan=wish.limits,
+        price=wish.price,
+        retry_failed=wish.retry_failed,
+        wall=time.time(),
+    )
+    if survey.unpriced is not None and (wish.budget is not None or wish.dry_run):
+        raise CommandError(f"{survey.unpriced} On the command line: --price. Nothing was sent.")
+    most = None if wish.budget is None else wish.budget.credits
+    tally = Tally(survey.items, wish.limits, most, wish.price)
+    report.say(_beginning(wish.title, checked, survey))
+    if wish.dry_run:
+        report.facts(_estimated(survey))
+        return None
+    if survey.is_over and not wish.verify:
+        return _nothing_to_do(survey, tally, wish.ledger, wish.out, wish.title)
+    order = Order(
+        prompts=prompts,
+        service=_service(
+            wish.ledger,
+            wish.limits,
+            base_url=wish.base_url,
+            has_emulator=wish.has_emulator,
+            speed=wish.speed,
+            report=report,
+        ),
+        out=wish.out,
+        ledger=wish.ledger,
+        budget=wish.budget,
+        price=wish.price,
+        retry_failed=wish.retry_failed,
+        verify=wish.verify,
+        title=wish.title,
+    )
+    return asyncio.run(Run(order, tally, report).to_end())
+
+
+def _told(call: Any, end: End, report: BatchReport, *, out: Path, ledger: Path) -> Exit:
+    """Say how it ended, and return the exit code."""
+    call.is_told = True
+    report.end(end)
+    report.facts(end.as_json(call.arguments, out=out, ledger=ledger))
+    failure = end.failure(call.arguments)
+    if failure is not None and not call.as_json:
+        say_failure(failure, as_json=False)
+    return end.code
+
+
+def _service(
+    ledger: Path, plan: Plan, *, base_url: str | None, has_emulator: bool, speed: float, report: BatchReport
+) -> Service:
+    if not has_emulator:
+        return Service(base_url=base_url, plan=plan)
+    if base_url is None:
+        try:
+            ledger.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CommandError(
+                f"{ledger.parent} cannot be made: {error.strerror or error}. Nothing was sent."
+            ) from None
+        base_url = OwnEmulator.found_or_started(ledger, plan, speed=speed).url
+        report.say(f"emulator on {base_url}")
+    return Service(base_url=base_url, plan=plan, is_keyless=True)
+
+
+def _beginning(title: str, checked: Checked, survey: Survey) -> str:
+    """Return what is before the batch: what is done, what is to do, what it costs and how long it takes."""
+    of = f" of {checked.total:,}" if checked.items != checked.total else ""
+    words = [f"{title}: {checked.items:,}{of} {'prompt' if checked.total == 1 else 'prompts'}"]
+    words += [
+        f"{count:,} {outcome.replace('_', ' ')} before" for outcome, count in survey.over.items() if count
+    ]
+    if survey.under_way:
+        words.append(f"{survey.under_way:,} begun before")
+    said = ", ".join(words)
+    if survey.is_over:
+        return f"{said}. Nothing is left to do."
+    if not survey.to_begin:
+        return f"{said}, none to begin."
+    if survey.cost is None:
+        return f"{said}, {survey.to_begin:,} to begin, of which not every price is known."
+    return f"{said}. To begin: {survey.cost}"
+
+
+def _nothing_to_do(survey: Survey, tally: Tally, ledger: Path, out: Path, title: str) -> End:
+    """Return the end of a batch that is over already."""
+    tally.outcomes.update(survey.over)
+    tally.known.update(survey.over)
+    gallery, trouble = gallery_of(ledger, out, title)
+    return End(tally=tally, spent=survey.spent, seconds=0.0, gallery=gallery, trouble=trouble)
+
+
+def _estimated(survey: Survey) -> dict[str, Any]:
+    cost = survey.cost
+    return {
+        "total": survey.items,
+        "done_before": survey.over[Outcome.DONE],
+        "begun_before": survey.under_way,
+        "to_begin": survey.to_begin,
+        "credits_low": None if cost is None else cost.low,
+        "credits_high": None if cost is None else cost.high,
+        "credits_spent": survey.spent,
+        "seconds": None if cost is None else cost.seconds,
+        "days": None if cost is None else cost.days,
+        "text": "" if cost is None else str(cost),
+    }

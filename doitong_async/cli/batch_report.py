@@ -1,0 +1,268 @@
+"""How a batch is told: as a live view on a screen, as a line now and then in a pipe, as JSON at the end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final, Protocol, Self, TextIO
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from doitong_async.batch.outcome import Item, Outcome
+from doitong_async.cli.report import Notes, is_screen, write_json, write_line
+from doitong_async.cli.tally import Moment, credits_of, span
+from doitong_async.cli.text import clean
+from doitong_async.cli.verdict import End
+
+_EVERY: Final = 10.0
+"""Seconds from line to line in a pipe."""
+_AT_LEAST_EVERY: Final = 600.0
+_DRAWN_EVERY: Final = 0.25
+_BAR: Final = 60
+
+
+class BatchReport(Notes, Protocol):
+    """What a batch tells; it is entered for as long as it runs.
+
+    `interval` is how many seconds pass from moment to moment, `longest` how many while nothing happens.
+    """
+
+    interval: float
+    longest: float
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+    def say(self, text: str) -> None:
+        """Something that is worth a line."""
+
+    def stopping(self, text: str) -> None:
+        """It comes to an early end, and moments say so too."""
+
+    def item(self, item: Item) -> None:
+        """An item ended."""
+
+    def moment(self, moment: Moment) -> None:
+        """How the batch does now."""
+
+    def end(self, end: End) -> None:
+        """It is over."""
+
+    def facts(self, facts: dict[str, Any]) -> None:
+        """The one object for a machine."""
+
+
+class BatchLines:
+    """Plain lines with the time of day, each written at once."""
+
+    interval = _EVERY
+    longest = _AT_LEAST_EVERY
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        write_line(self._file, f"{time.strftime('%H:%M:%S')} {clean(text)}")
+
+    def stopping(self, text: str) -> None:
+        self.say(text)
+
+    def note(self, text: str) -> None:
+        write_line(sys.stderr, clean(text))
+
+    def item(self, item: Item) -> None:
+        if (said := trouble_of(item)) is not None:
+            self.say(said)
+
+    def moment(self, moment: Moment) -> None:
+        words = [f"{moment.ended:,} of {moment.total:,}: {moment.done:,} done"]
+        words += [f"{count:,} {name}" for name, count in (("not done", moment.bad),) if count]
+        words.append(f"{moment.running:,} running")
+        if moment.waiting:
+            words.append(f"{moment.waiting:,} waiting{f' {moment.why}' if moment.why else ''}")
+        self.say("; ".join((", ".join(words), f"credits {_credits(moment)}", *_pace(moment))))
+
+    def end(self, end: End) -> None:
+        self.say(f"{end.summary()}; {span(end.seconds)}")
+        if end.gallery is not None:
+            self.say(f"gallery {end.gallery}")
+
+    def facts(self, facts: dict[str, Any]) -> None:
+        pass
+
+
+class BatchScreen:
+    """A view of a few lines that is drawn again in its place, and a line above it for what went wrong."""
+
+    interval = _DRAWN_EVERY
+    longest = _DRAWN_EVERY
+
+    def __init__(self, file: TextIO) -> None:
+        self._console = Console(file=file, highlight=False, markup=False, emoji=False)
+        self._view = View()
+        self._live = Live(
+            self._view,
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def say(self, text: str) -> None:
+        self._console.print(Text(clean(text)))
+
+    def stopping(self, text: str) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        if sys.stderr.isatty():
+            self._console.print(Text(clean(text), style="yellow"), soft_wrap=True)
+        else:
+            write_line(sys.stderr, clean(text))
+
+    def item(self, item: Item) -> None:
+        if (said := trouble_of(item)) is not None:
+            self._console.print(Text(f"✗ {clean(said)}", style="red"))
+
+    def moment(self, moment: Moment) -> None:
+        self._view.moment = moment
+        self._live.refresh()
+
+    def end(self, end: End) -> None:
+        self._live.stop()
+        is_good = end.failure([]) is None
+        mark, style = ("✓", "green") if is_good else ("·", "")
+        self._console.print(Text(f"{mark} {end.summary()}; {span(end.seconds)}", style=style), soft_wrap=True)
+        if end.gallery is not None:
+            page = clean(str(end.gallery))
+            self._console.print(Text.assemble(("  gallery  ", "dim"), page), soft_wrap=True)
+
+    def facts(self, facts: dict[str, Any]) -> None:
+        pass
+
+
+class BatchJson:
+    """Nothing, until one JSON object at the end; notes go to the standard error."""
+
+    interval = _EVERY
+    longest = _AT_LEAST_EVERY
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def stopping(self, text: str) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        write_line(sys.stderr, clean(text))
+
+    def item(self, item: Item) -> None:
+        pass
+
+    def moment(self, moment: Moment) -> None:
+        pass
+
+    def end(self, end: End) -> None:
+        pass
+
+    def facts(self, facts: dict[str, Any]) -> None:
+        write_json(self._file, facts)
+
+
+class View:
+    """The live view: drawn for the moment that it holds, as wide as there is room."""
+
+    def __init__(self) -> None:
+        self.moment: Moment | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw it."""
+        now = self.moment
+        if now is None:
+            return
+        share = f" {100 * now.ended // max(1, now.total)} %"
+        bar = ProgressBar(
+            total=max(1, now.total), completed=now.ended, width=min(_BAR, options.max_width - len(share))
+        )
+        top = Table.grid()
+        top.add_row(bar, share)
+        yield top
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        before = f"  ({now.before:,} before)" if now.before else ""
+        table.add_row("done", Text(f"{now.done:,} of {now.total:,}{before}", style="green"))
+        if now.bad:
+            table.add_row("not done", Text(f"{now.bad:,}", style="red"))
+        table.add_row("running", f"{now.running:,}")
+        if now.waiting:
+            name = "waiting" if now.stopping is None else "left"
+            table.add_row(name, f"{now.waiting:,}  {now.why or ''}")
+        table.add_row("credits", _credits(now))
+        if pace := _pace(now):
+            table.add_row("pace", ", ".join(pace))
+        yield table
+        if now.stopping:
+            yield Text(clean(now.stopping), style="yellow")
+        # The last line is short: a terminal writes ^C behind it.
+        yield Text("Ctrl-C again leaves" if now.stopping else "Ctrl-C stops; nothing is lost", style="dim")
+
+
+def report_to(file: TextIO, *, as_json: bool) -> BatchReport:
+    """Return the report that fits a stream."""
+    if as_json:
+        return BatchJson(file)
+    return BatchScreen(file) if is_screen(file) else BatchLines(file)
+
+
+def trouble_of(item: Item) -> str | None:
+    """Return a line on an item of this run that is not done; None if it is, or was not begun."""
+    if item.outcome in (Outcome.DONE, Outcome.SKIPPED) or not item.is_new:
+        return None
+    said = "" if item.error is None else f": {type(item.error).__name__}: {item.error.message}"
+    return f"{item.outcome.replace('_', ' ')} {item.key}{said}"
+
+
+def _credits(moment: Moment) -> str:
+    reserved = f", {credits_of(moment.reserved)} reserved" if moment.reserved else ""
+    budget = "" if moment.budget is None else f" of {credits_of(moment.budget)}"
+    return f"{credits_of(moment.spent)} spent{budget}{reserved}"
+
+
+def _pace(moment: Moment) -> list[str]:
+    words = [] if moment.rate is None else [f"{moment.rate:.1f} a minute"]
+    if moment.left is not None and moment.stopping is None and moment.left > 0:
+        words.append(f"about {span(moment.left)} left")
+    return words
+
+
+def title_of(file: str, out: Path) -> str:
+    """Return what a batch is called."""
+    return out.absolute().name if file == "-" else Path(file).name

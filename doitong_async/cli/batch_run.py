@@ -1,0 +1,246 @@
+"""One run of a batch: its loop, what it tells meanwhile, Ctrl-C, and the gallery at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from doitong_async.batch import records
+from doitong_async.batch.entry import Entry, State
+from doitong_async.batch.gallery import Card, write_gallery
+from doitong_async.batch.runner import Batch
+from doitong_async.budget import Budget
+from doitong_async.cli.batch_report import BatchReport
+from doitong_async.cli.exits import CommandError
+from doitong_async.cli.prompts import Prompts
+from doitong_async.cli.service import Service
+from doitong_async.cli.survey import KEY_LIVES
+from doitong_async.cli.tally import Tally, some, span
+from doitong_async.cli.verdict import End
+from doitong_async.client import AsyncDoitong
+from doitong_async.credits import PriceArgument
+from doitong_async.errors import ClientClosedError, ConfigurationError, DoitongError, LedgerError
+from doitong_async.events import Event, SubmitTried
+
+OUTCOMES: Final = {
+    State.OPEN: "skipped",
+    State.INTENT: "in_doubt",
+    State.SUBMITTED: "running",
+    State.DONE: "done",
+    State.FAILED: "failed",
+    State.REJECTED: "rejected",
+}
+"""How the states of the ledger are called where a person reads them."""
+_UNTIL_OPEN: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What the command line asks of a batch, checked."""
+
+    prompts: Prompts
+    service: Service
+    out: Path
+    ledger: Path
+    budget: Budget | None
+    price: PriceArgument
+    retry_failed: bool
+    verify: bool
+    title: str
+
+
+class Run:
+    """Runs a batch once, from its first request to its gallery."""
+
+    def __init__(self, order: Order, tally: Tally, report: BatchReport) -> None:
+        self._order = order
+        self._tally = tally
+        self._report = report
+        self._signals = 0
+        self._left_running = 0
+        self._stopping: str | None = None
+        self._is_unreachable = False
+        self._detaching: asyncio.Future[None] | None = None
+        self._tenth = 0
+        self._doitong: AsyncDoitong | None = None
+
+    async def to_end(self) -> End:
+        """Run the batch, and return how it ended.
+
+        Raises:
+            CommandError: if the API key is missing.
+            LedgerError, ConfigurationError: if it could not begin.
+        """
+        loop, order = asyncio.get_running_loop(), self._order
+        begun = loop.time()
+        async with order.service.opened(self._on_event) as doitong:
+            self._doitong = doitong = doitong.with_options(wait_for_next_day=True)
+            batch = doitong.generate_many(
+                order.prompts,
+                ledger=order.ledger,
+                out=order.out,
+                budget=order.budget,
+                price=order.price,
+                retry_failed=order.retry_failed,
+                verify=order.verify,
+                key_lives=KEY_LIVES,
+            )
+            with self._heeding(loop, doitong, batch), self._report:
+                ticking = asyncio.create_task(self._tick(doitong, batch))
+                try:
+                    stopped = await self._consume(batch)
+                finally:
+                    ticking.cancel()
+                    await asyncio.gather(ticking, return_exceptions=True)
+        # A gallery of many takes a moment, in which Ctrl-C must not lose the summary.
+        with self._heeding(loop, None, None):
+            gallery, trouble = await asyncio.to_thread(gallery_of, order.ledger, order.out, order.title)
+        return End(
+            tally=self._tally,
+            spent=batch.progress().spent,
+            seconds=loop.time() - begun,
+            stopped=stopped,
+            signals=self._signals,
+            left_running=self._left_running,
+            gallery=gallery,
+            trouble=trouble,
+        )
+
+    async def _consume(self, batch: Batch) -> DoitongError | CommandError | None:
+        """Take every item, and return why the batch stopped early, if nobody asked it to."""
+        failure: DoitongError | CommandError | None = None
+        try:
+            async for item in batch:
+                self._tally.take(item)
+                self._report.item(item)
+                self._tell_each_tenth(batch)
+        except (LedgerError, ConfigurationError):
+            # It could not begin; what goes wrong later ends items, not the loop.
+            raise
+        except (DoitongError, CommandError) as error:
+            failure = error
+        finally:
+            await batch.aclose()
+        failure = failure or batch.progress().stopped
+        return None if isinstance(failure, ClientClosedError) and self._signals else failure
+
+    async def _tick(self, doitong: AsyncDoitong, batch: Batch) -> None:
+        """Tell how the batch does, again and again; in lines the more seldom the longer nothing happens."""
+        pause, before = self._report.interval, -1
+        while True:
+            await asyncio.sleep(pause)
+            self._tell(doitong, batch)
+            now = sum(self._tally.outcomes.values())
+            pause = self._report.interval if now != before else min(2 * pause, self._report.longest)
+            before = now
+
+    def _tell_each_tenth(self, batch: Batch) -> None:
+        share = 10 * (self._tally.done + self._tally.bad) // max(1, self._tally.total)
+        if share > self._tenth and self._doitong is not None:
+            self._tenth = share
+            self._tell(self._doitong, batch)
+
+    def _tell(self, doitong: AsyncDoitong, batch: Batch) -> None:
+        moment = self._tally.moment(
+            asyncio.get_running_loop().time(),
+            batch.progress(),
+            waiting=doitong.stats().waiting,
+            is_unreachable=self._is_unreachable,
+            stopping=self._stopping,
+        )
+        self._report.moment(moment)
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, SubmitTried):
+            self._is_unreachable = event.failure is not None and "429" not in event.failure
+
+    @contextlib.contextmanager
+    def _heeding(
+        self, loop: asyncio.AbstractEventLoop, doitong: AsyncDoitong | None, batch: Batch | None
+    ) -> Iterator[None]:
+        """Let Ctrl-C and SIGTERM drain the batch, and the second of them leave it."""
+
+        def heed() -> None:
+            self._signals += 1
+            if batch is not None and doitong is not None:
+                self._heed(loop, doitong, batch)
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        for number in numbers:
+            # Elsewhere Ctrl-C comes as KeyboardInterrupt.
+            with contextlib.suppress(NotImplementedError):
+                loop.add_signal_handler(number, heed)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                with contextlib.suppress(NotImplementedError):
+                    loop.remove_signal_handler(number)
+
+    def _heed(self, loop: asyncio.AbstractEventLoop, doitong: AsyncDoitong, batch: Batch) -> None:
+        running = batch.progress().running
+        if self._signals == 1:
+            _stop(loop, batch)
+            known = [*doitong.stats().mean_seconds.values()]
+            if rate := self._tally.rate(loop.time()):
+                known.append(60.0 * running / rate)
+            self._stopping = _draining(running, max(known, default=None))
+            self._report.stopping(self._stopping)
+        elif self._detaching is None:
+            self._left_running = running
+            jobs = some(running, "job")
+            self._stopping = f"Leaving {jobs} to the next run; answers under way are read, for 10 s at most."
+            self._report.stopping(self._stopping)
+            self._detaching = asyncio.ensure_future(batch.aclose())
+        self._tell(doitong, batch)
+
+
+def _stop(loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
+    """Stop a batch, as soon as it is open."""
+    batch.stop()
+    if batch.progress().stopped is None:
+        loop.call_later(_UNTIL_OPEN, _stop, loop, batch)
+
+
+def _draining(running: int, seconds: float | None) -> str:
+    if not running:
+        return "Stopping: nothing runs."
+    how_long = "" if seconds is None else f", about {span(seconds)}"
+    jobs, it = ("job that runs is", "it") if running == 1 else (f"{running:,} jobs that run are", "them")
+    return f"Stopping: the {jobs} waited for{how_long}. Ctrl-C again leaves {it} to the next run."
+
+
+def gallery_of(ledger: Path, out: Path, title: str) -> tuple[Path | None, str | None]:
+    """Write the page of a batch from its ledger; return where it is, or why it is not."""
+    try:
+        with contextlib.closing(records.reader(ledger)) as reader:
+            return write_gallery(out, map(card_of, records.entries(reader)), title=title), None
+    except LedgerError as error:
+        return None, error.message
+    except (OSError, sqlite3.Error) as error:
+        said = getattr(error, "strerror", None) or error
+        return None, f"The gallery in {out} cannot be written: {said}."
+
+
+def card_of(entry: Entry) -> Card:
+    """Return an item as the gallery shows it."""
+    asked = entry.asked
+    width, height = asked.get("width"), asked.get("height")
+    return Card(
+        key=entry.key,
+        prompt=str(asked.get("prompt") or ""),
+        provider=str(asked.get("provider") or ""),
+        outcome=OUTCOMES[entry.state],
+        credits=entry.cost,
+        seconds=entry.seconds,
+        file=entry.file,
+        size=(width, height) if isinstance(width, int) and isinstance(height, int) else None,
+        job_id=entry.job_id,
+        reason=entry.reason,
+    )

@@ -1,0 +1,175 @@
+"""`doitong batch status`: what a ledger knows of each item, read while a batch runs or later."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, TextIO
+
+import typer
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.text import Text
+
+from doitong_async.batch import records
+from doitong_async.batch.entry import Entry
+from doitong_async.cli.batch_run import OUTCOMES
+from doitong_async.cli.exits import CommandError
+from doitong_async.cli.report import is_screen, write_json, write_line
+from doitong_async.cli.tally import credits_of, some
+from doitong_async.cli.text import clean
+
+NAME: Final = "batch status"
+LEDGER: Final = "ledger.db"
+"""How a ledger is called in the folder of the outputs."""
+EXAMPLES: Final = """[bold]Examples[/bold]
+doitong batch status pictures
+doitong batch status pictures/ledger.db | cut -f 1,5,8
+doitong batch status pictures --json | jq -r 'select(.outcome == "failed") | .reason'
+
+Nothing is sent, no key is needed, and a batch that runs is not disturbed.
+In a pipe each line is, parted by tabs: key, prompt, provider, job id, outcome,
+credits, seconds, file, SHA-256."""
+
+# What each column has at most on a screen; the prompt takes what is left. On a narrow screen the columns that
+# stand last here are left out first.
+_WIDTHS: Final = {
+    "key": 18,
+    "outcome": 8,
+    "credits": 7,
+    "seconds": 7,
+    "file": 24,
+    "provider": 12,
+    "job id": 14,
+    "sha-256": 12,
+}
+_ORDER: Final = ("key", "prompt", "provider", "job id", "outcome", "credits", "seconds", "file", "sha-256")
+_NUMBERS: Final = ("credits", "seconds")
+_STYLES: Final = {
+    "done": "green",
+    "failed": "red",
+    "rejected": "red",
+    "in_doubt": "yellow",
+    "running": "cyan",
+}
+_NARROWEST_PROMPT: Final = 24
+
+
+def show_status(
+    context: typer.Context,
+    ledger: Annotated[
+        Path, typer.Argument(metavar="LEDGER", help="A ledger, or the folder that holds its ledger.db.")
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line, an item each, with all that is known.")
+    ] = False,
+) -> None:
+    """Tell what a ledger knows of each item of a batch, one line each."""
+    context.obj.as_json = as_json
+    path = ledger / LEDGER if ledger.is_dir() else ledger
+    if not path.is_file():
+        raise CommandError(f"There is no ledger {path}; expected one, or the folder that holds its {LEDGER}.")
+    try:
+        with contextlib.closing(records.reader(path)) as reader:
+            # One view of the ledger for lines and totals alike, whatever a batch writes meanwhile.
+            reader.execute("BEGIN")
+            _show(reader, sys.stdout, as_json=as_json)
+            totals = records.totals(reader)
+    except sqlite3.Error as error:
+        raise records.broken(path, error) from error
+    counts = (f"{count:,} {OUTCOMES[state].replace('_', ' ')}" for state, count in totals.items.items())
+    items = some(sum(totals.items.values()), "item")
+    said = ", ".join(counts)
+    write_line(sys.stderr, f"{items}{f': {said}' if said else ''}; {credits_of(totals.spent)} credits")
+
+
+def _show(reader: sqlite3.Connection, file: TextIO, *, as_json: bool) -> None:
+    rows = records.entries(reader)
+    if as_json:
+        for entry in rows:
+            write_json(file, _facts(entry))
+    elif is_screen(file):
+        _draw(Console(file=file, highlight=False, markup=False, emoji=False), rows)
+    else:
+        for entry in rows:
+            cells = _cells(entry)
+            write_line(file, "\t".join(clean(cells[name]) for name in _ORDER))
+
+
+def _facts(entry: Entry) -> dict[str, Any]:
+    return {
+        "key": entry.key,
+        "request": entry.asked,
+        "outcome": OUTCOMES[entry.state],
+        "state": str(entry.state),
+        "attempt": entry.attempt,
+        "idempotency_key": entry.idempotency_key,
+        "job_id": entry.job_id,
+        "status": entry.status,
+        "url": entry.url,
+        "credits": entry.cost,
+        "earlier_credits": entry.earlier_cost,
+        "reserved": entry.reserved,
+        "seconds": None if entry.seconds is None else round(entry.seconds, 3),
+        "reason": entry.reason,
+        "file": entry.file,
+        "bytes": entry.length,
+        "sha256": entry.sha256,
+    }
+
+
+def _cells(entry: Entry) -> dict[str, str]:
+    asked = entry.asked
+    return {
+        "key": entry.key,
+        "prompt": str(asked.get("prompt") or ""),
+        "provider": str(asked.get("provider") or ""),
+        "job id": entry.job_id or "",
+        "outcome": OUTCOMES[entry.state],
+        "credits": "" if entry.cost is None else f"{entry.cost:g}",
+        "seconds": "" if entry.seconds is None else f"{entry.seconds:.1f}",
+        "file": entry.file or "",
+        "sha-256": entry.sha256 or "",
+    }
+
+
+def _draw(console: Console, rows: Any) -> None:
+    widths = _fitting(console.width)
+    header = {name: name for name in _ORDER}
+    console.print(_line(header, widths, style="dim"), no_wrap=True, crop=False)
+    for entry in rows:
+        cells = _cells(entry)
+        style = _STYLES.get(cells["outcome"], "")
+        cells["outcome"] = cells["outcome"].replace("_", " ")
+        console.print(_line(cells, widths, outcome=style), no_wrap=True, crop=False)
+
+
+def _fitting(width: int) -> dict[str, int]:
+    """Return the columns for which there is room, in their order, and how wide each is."""
+    chosen: Sequence[str] = list(_WIDTHS)
+    while len(chosen) > 2 and _taken(chosen) + _NARROWEST_PROMPT > width:
+        chosen = chosen[:-1]
+    prompt = max(1, width - _taken(chosen))
+    return {
+        name: prompt if name == "prompt" else _WIDTHS[name] for name in _ORDER if name in (*chosen, "prompt")
+    }
+
+
+def _taken(names: Sequence[str]) -> int:
+    return sum(_WIDTHS[name] + 2 for name in names)
+
+
+def _line(cells: dict[str, str], widths: dict[str, int], *, style: str = "", outcome: str = "") -> Text:
+    line = Text(style=style)
+    for name, width in widths.items():
+        text = clean(cells[name])
+        if cell_len(text) > width:
+            text = set_cell_size(text, width - 1).rstrip() + "…"
+        pad = " " * (width - cell_len(text))
+        line.append(pad + text if name in _NUMBERS else text + pad, outcome if name == "outcome" else "")
+        line.append("  ")
+    line.rstrip()
+    return line

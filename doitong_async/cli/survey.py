@@ -1,0 +1,163 @@
+"""What a batch has before it: each item of its file held against its ledger, while nothing is sent."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from doitong_async.batch import records
+from doitong_async.batch.entry import Action, Entry, State, decide, digest_of, spelled
+from doitong_async.batch.items import read_item
+from doitong_async.batch.keys import ItemKeys
+from doitong_async.batch.outcome import Outcome
+from doitong_async.cli.exits import CommandError
+from doitong_async.cli.prompts import KEPT, Prompts
+from doitong_async.credits import Estimate, PriceArgument, estimate
+from doitong_async.errors import ConfigurationError
+from doitong_async.limits.plan import Plan
+from doitong_async.settings import Options
+from doitong_async.types import GenerateRequest
+
+KEY_LIVES: Final = 86_400.0
+"""Seconds for which the service knows an idempotency key (assumption: 24 hours)."""
+_OVER: Final = {
+    State.DONE: Outcome.DONE,
+    State.FAILED: Outcome.FAILED,
+    State.REJECTED: Outcome.REJECTED,
+}
+
+
+@dataclass(slots=True)
+class Survey:
+    """What is done, and what is to do.
+
+    Attributes:
+        items: how many the file holds, within its limit.
+        over: how many are over already, by their outcome.
+        under_way: how many were begun and are taken up again.
+        to_begin: how many are to be submitted.
+        spent: credits, as the ledger has it.
+        cost: of those to be submitted, and how long the plan takes for them; None if a price is not known.
+        unpriced: which price that is.
+    """
+
+    items: int = 0
+    over: Counter[Outcome] = field(default_factory=Counter)
+    under_way: int = 0
+    to_begin: int = 0
+    spent: float = 0.0
+    cost: Estimate | None = None
+    unpriced: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self.under_way and not self.to_begin
+
+
+def survey_of(
+    prompts: Prompts,
+    *,
+    ledger: Path,
+    out: Path,
+    plan: Plan,
+    price: PriceArgument,
+    retry_failed: bool,
+    wall: float,
+) -> Survey:
+    """Hold a file of prompts, which was checked, against a ledger, be it there or not; `wall` is now.
+
+    Raises:
+        CommandError: if the ledger knows an item key with another request.
+        LedgerError: if the ledger is damaged, of another version or none.
+    """
+    found = Survey()
+    with contextlib.ExitStack() as opened:
+        reader = None
+        try:
+            if ledger.exists() and ledger.stat().st_size:
+                reader = opened.enter_context(contextlib.closing(records.reader(ledger)))
+                found.spent = records.totals(reader).spent
+            items = _Items(found, reader, out, retry_failed=retry_failed)
+            try:
+                found.cost = estimate(items.to_begin(prompts, wall), plan, price=price)
+            except ConfigurationError as error:
+                found.unpriced = error.message
+        except (OSError, sqlite3.Error) as error:
+            raise records.broken(ledger, error) from error
+    if items.clashes:
+        more = f"; these are the first {KEPT}" if len(items.clashes) < items.clashing else ""
+        raise CommandError(
+            f"The ledger {ledger} knows {items.clashing:,} of the item keys with another request{more}. "
+            "Nothing was sent. Give what is new another key, or this batch a ledger of its own.",
+            details=items.clashes,
+        )
+    return found
+
+
+class _Items:
+    """Goes through the items once, counts them, and yields what has to be begun."""
+
+    def __init__(
+        self, found: Survey, reader: sqlite3.Connection | None, out: Path, *, retry_failed: bool
+    ) -> None:
+        self._found = found
+        self._reader = reader
+        self._out = out
+        self._retry_failed = retry_failed
+        self.clashing = 0
+        self.clashes: list[str] = []
+
+    def to_begin(self, prompts: Prompts, wall: float) -> Iterator[GenerateRequest]:
+        """Yield the requests that are to be submitted."""
+        found, defaults = self._found, Options()
+        with contextlib.closing(ItemKeys()) as keys:
+            for number, given in enumerate(prompts, 1):
+                found.items = number
+                own, request = read_item(given)
+                request = request.with_defaults(
+                    provider=defaults.provider, width=defaults.width, height=defaults.height
+                )
+                digest = digest_of(spelled(request))
+                key = keys.key_of(own, digest, number)
+                entry = None if self._reader is None else records.find(self._reader, key)
+                if self._count(entry, digest, key, wall):
+                    yield request
+
+    def _count(self, entry: Entry | None, digest: str, key: str, wall: float) -> bool:
+        """Count an item, and say whether it is to be begun."""
+        action = decide(
+            entry,
+            digest,
+            wall=wall,
+            key_lives=KEY_LIVES,
+            may_resend=True,
+            retry_failed=self._retry_failed,
+            has_file=entry is None or entry.state is not State.DONE or self._has_file(entry),
+        )
+        found = self._found
+        if action is Action.BEGIN:
+            found.to_begin += 1
+            return True
+        if action is Action.CLASH:
+            self.clashing += 1
+            if len(self.clashes) < KEPT:
+                self.clashes.append(f"item {found.items:,}: the key {key!r}")
+        elif action is Action.DOUBT:
+            found.over[Outcome.IN_DOUBT] += 1
+        elif action is Action.REPORT and entry is not None:
+            found.over[_OVER[entry.state]] += 1
+        else:
+            found.under_way += 1
+        return False
+
+    def _has_file(self, entry: Entry) -> bool:
+        try:
+            return entry.file is not None and (self._out / entry.file).stat().st_size == entry.length
+        except OSError:
+            return False

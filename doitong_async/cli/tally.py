@@ -1,0 +1,220 @@
+"""How a batch does, in numbers and in plain words: counted as items end, at moments that come in."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from doitong_async.batch.outcome import Item, Outcome, Progress
+from doitong_async.credits import PriceArgument, price_of
+from doitong_async.limits.plan import Plan
+
+BAD: Final = (Outcome.FAILED, Outcome.REJECTED, Outcome.IN_DOUBT)
+_HORIZON: Final = 300.0
+"""Seconds over which the rate is taken."""
+_SOONEST: Final = 5.0
+"""Seconds before which a rate would be a guess."""
+_DAY: Final = 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """How a batch does at one moment.
+
+    Attributes:
+        total: items of the file.
+        done: items that are done; `before` of them were before this run.
+        bad: items that failed, were rejected or are in doubt.
+        running: jobs at the service, or on their way there or back.
+        why: what is waited for, in words; None where nothing waits.
+        spent, reserved: credits; `budget` is the most that may be spent.
+        rate: items a minute; None as long as it is not known.
+        left: seconds; None if it is not known.
+        stopping: what is said while the batch comes to an early end.
+    """
+
+    total: int
+    done: int
+    before: int
+    bad: int
+    running: int
+    why: str | None
+    spent: float
+    reserved: float
+    budget: float | None
+    rate: float | None
+    left: float | None
+    stopping: str | None
+
+    @property
+    def ended(self) -> int:
+        """How many items are over."""
+        return self.done + self.bad
+
+    @property
+    def waiting(self) -> int:
+        """How many items are neither over nor at the service."""
+        return max(0, self.total - self.ended - self.running)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts the items of one run.
+
+    `needed` is what the items that were skipped may cost, as far as prices are known.
+    """
+
+    total: int
+    plan: Plan
+    budget: float | None
+    price: PriceArgument
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    known: Counter[Outcome] = field(default_factory=Counter)
+    needed: float = 0.0
+    _ended: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def take(self, item: Item) -> None:
+        """Count an item that ended."""
+        self.outcomes[item.outcome] += 1
+        if not item.is_new:
+            self.known[item.outcome] += 1
+        if item.outcome is Outcome.SKIPPED and item.request is not None:
+            price = price_of(item.request, self.price)
+            self.needed += 0.0 if price is None else price.high
+
+    @property
+    def done(self) -> int:
+        """How many are done."""
+        return self.outcomes[Outcome.DONE]
+
+    @property
+    def bad(self) -> int:
+        """How many failed, were rejected or are in doubt."""
+        return sum(self.outcomes[outcome] for outcome in BAD)
+
+    @property
+    def left(self) -> int:
+        """How many were not begun."""
+        return self.total - self.done - self.bad
+
+    def moment(
+        self,
+        now: float,
+        progress: Progress,
+        *,
+        waiting: Mapping[str, int],
+        is_unreachable: bool,
+        stopping: str | None,
+    ) -> Moment:
+        """Return how the batch does.
+
+        Args:
+            now: the loop's clock, in seconds.
+            progress: what the batch says.
+            waiting: how many callers wait, by what for, as `Stats.waiting` has it.
+            is_unreachable: whether the last submit met with silence.
+            stopping: what is said of an early end.
+        """
+        left = max(0, self.left)
+        rate = self.rate(now)
+        waits = max(0, left - progress.running)
+        why = None
+        if waits and stopping is None:
+            has_budget = self.budget is not None and progress.waiting > sum(waiting.values())
+            why = reason(waiting, self.plan, is_unreachable=is_unreachable, has_budget=has_budget)
+        return Moment(
+            total=self.total,
+            done=self.done,
+            before=self.known[Outcome.DONE],
+            bad=self.bad,
+            running=progress.running,
+            why=why,
+            spent=progress.spent,
+            reserved=progress.reserved,
+            budget=self.budget,
+            rate=rate,
+            left=self._time_left(left, waits, rate, is_today="day" not in waiting),
+            stopping=stopping,
+        )
+
+    def rate(self, now: float) -> float | None:
+        """Return how many items end in a minute, of late; None as long as it is not known."""
+        fresh = sum(self.outcomes.values()) - sum(self.known.values()) - self.outcomes[Outcome.SKIPPED]
+        self._ended.append((now, fresh))
+        while len(self._ended) > 2 and now - self._ended[1][0] >= _HORIZON:
+            self._ended.popleft()
+        then, before = self._ended[0]
+        if now - then < _SOONEST or fresh == before:
+            return None
+        return 60.0 * (fresh - before) / (now - then)
+
+    def _time_left(self, left: int, waits: int, rate: float | None, *, is_today: bool) -> float | None:
+        if not left:
+            return 0.0
+        daily = self.plan.jobs_per_day
+        if not is_today or (daily is not None and waits > daily):
+            # What a day allows decides, not how fast this minute is.
+            return _DAY * (1 if daily is None else math.ceil(waits / daily))
+        if rate is not None:
+            return 60.0 * left / rate
+        return _least(waits, self.plan) or None
+
+
+def _least(jobs: int, plan: Plan) -> float:
+    """Return the seconds that the plan takes at least for so many jobs within a day."""
+    minutes = (jobs - 1) // plan.requests_per_minute if jobs else 0
+    return 60.0 * minutes
+
+
+def reason(waiting: Mapping[str, int], plan: Plan, *, is_unreachable: bool, has_budget: bool) -> str | None:
+    """Return what items wait for, in plain words: what most of them wait for.
+
+    Args:
+        waiting: how many callers wait, by what for, as `Stats.waiting` has it.
+        plan: the limits.
+        is_unreachable: whether the last submit met with silence.
+        has_budget: whether items wait for credits that are reserved to be spent or set free.
+    """
+    if is_unreachable:
+        return "for the service, which cannot be reached"
+    if not waiting:
+        return "for credits that are reserved" if has_budget else None
+    most = max(waiting, key=lambda name: waiting[name])
+    day = "" if plan.jobs_per_day is None else f" ({plan.jobs_per_day:,} a day)"
+    minute = f"({plan.requests_per_minute:,} requests a minute)"
+    return {
+        "slot": f"for a job to end ({plan.concurrent_jobs:,} at once)",
+        "minute": f"for the next minute {minute}",
+        "day": f"for the next day{day}",
+        "server": "as the service asked for a pause",
+    }.get(most, f"for {most}")
+
+
+def span(seconds: float) -> str:
+    """Return a time in two units at most, such as "2 h 10 min"."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    if minutes < 10:
+        whole, rest = divmod(round(seconds), 60)
+        return f"{whole} min {rest} s" if rest else f"{whole} min"
+    if minutes < 59.5:
+        return f"{minutes:.0f} min"
+    hours, rest = divmod(round(minutes), 60)
+    if hours < 48:
+        return f"{hours} h {rest} min" if rest else f"{hours} h"
+    days, hours = divmod(round(minutes / 60), 24)
+    return f"{days} days {hours} h" if hours else f"{days} days"
+
+
+def credits_of(amount: float) -> str:
+    """Return credits with no more places than they have."""
+    return f"{amount:,.0f}" if amount == round(amount) else f"{amount:,.2f}"
+
+
+def some(count: int, what: str) -> str:
+    """Return a number and its noun."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -1,0 +1,663 @@
+"""`doitong batch` as its users meet it: what is made, what is told, and how it goes on after any end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from doitong_async.batch.outcome import Outcome, Progress
+from doitong_async.cli import main
+from doitong_async.cli.exits import Exit
+from doitong_async.cli.own_emulator import Address, OwnEmulator
+from doitong_async.cli.tally import Tally, reason, span
+from doitong_async.emulator import Emulator, PlanLimits
+from doitong_async.limits.plan import Plan
+from doitong_async.testing import run_virtual
+from tests.test_cli import Terminal, running, spawn
+
+WIDE = ["--requests-per-minute", "6000", "--concurrent-jobs", "3"]
+WIDE_LIMITS = PlanLimits(6000, 3, None)
+Beside = Callable[[Emulator], None]
+Facts = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A key, a folder to work in, and nothing else that a developer may have set."""
+    for name in ("DOITONG_PLAN", "FORCE_COLOR", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DOITONG_API_KEY", "sk-never-to-be-seen")
+    monkeypatch.setenv("DOITONG_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """SIGINT as at a prompt, even where the tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def beside(monkeypatch: pytest.MonkeyPatch) -> Iterator[Beside]:
+    """Commands run in virtual time beside an emulator, and know where it is."""
+
+    def start(emulator: Emulator) -> None:
+        async def together(work: Coroutine[Any, Any, Any]) -> Any:
+            async with emulator:
+                monkeypatch.setenv("DOITONG_BASE_URL", emulator.url)
+                return await work
+
+        monkeypatch.setattr(asyncio, "run", lambda work: run_virtual(together(work)))
+
+    yield start
+    gc.collect()
+
+
+def prompts(count: int, name: str = "prompts.txt") -> None:
+    Path(name).write_text("".join(f"a fox number {number}\n" for number in range(1, count + 1)))
+
+
+def batch(*arguments: str, file: str = "prompts.txt") -> int:
+    return main(["batch", file, "--out", "pictures", *arguments])
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> Facts:
+    """The one JSON object that a command printed."""
+    facts: Facts = json.loads(capsys.readouterr().out)
+    return facts
+
+
+def status(capsys: pytest.CaptureFixture[str]) -> list[Facts]:
+    capsys.readouterr()
+    assert main(["batch", "status", "pictures", "--json"]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def after_jobs(emulator: Emulator, count: int) -> threading.Event:
+    """An event that is set when the emulator made so many jobs and is asked for something more."""
+    made = threading.Event()
+
+    def look() -> None:
+        if emulator.world.charges >= count:
+            made.set()
+
+    emulator.on_request = look
+    return made
+
+
+# What it makes
+
+
+def test_a_file_becomes_pictures_and_a_gallery(beside: Beside, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each prompt its picture, a page to look at, lines that say what is done, and exit 0."""
+    beside(emulator := Emulator("pro"))
+    prompts(12)
+    assert batch("--plan", "pro") == Exit.OK
+    out, err = capsys.readouterr()
+    assert err == ""
+    first, *lines, summary, gallery = out.splitlines()
+    assert "prompts.txt: 12 prompts. To begin: 12 jobs on the plan pro: 120 to 240 credits." in first
+    assert any(re.search(r" \d+ of 12: \d+ done, \d+ running.*; credits \d+ spent", line) for line in lines)
+    assert re.search(r" 12 of 12 done; \d+ credits spent; [\dmins ]+$", summary)
+    assert gallery.endswith(" gallery pictures/index.html")
+    pictures = sorted(Path("pictures").glob("*.jpg"))
+    assert len(pictures) == 12
+    for picture in pictures:
+        with Image.open(picture) as image:
+            assert image.size == (1024, 1024)
+    page = Path("pictures/index.html").read_text()
+    assert all(picture.name in page for picture in pictures)
+    assert emulator.world.charges == 12
+
+
+def test_what_is_done_needs_neither_key_nor_network(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command again says so and exits 0 without a client; --verify looks at the bytes."""
+    prompts(2)
+    with running(Emulator("pro", durations=0.1)) as emulator:
+        at = ["--base-url", emulator.url]
+        assert batch(*at) == Exit.OK
+        capsys.readouterr()
+        Path("pictures/index.html").unlink()
+        with monkeypatch.context() as patch:
+            patch.delenv("DOITONG_API_KEY")
+            assert batch() == Exit.OK
+        out = capsys.readouterr().out
+        assert "2 prompts, 2 done before. Nothing is left to do." in out
+        assert "2 of 2 done (2 before)" in out
+        assert Path("pictures/index.html").exists()
+        picture = next(Path("pictures").glob("*.jpg"))
+        whole = picture.read_bytes()
+        picture.write_bytes(bytes(len(whole)))
+        assert batch(*at, "--verify") == Exit.OK
+    assert picture.read_bytes() == whole
+    assert emulator.world.charges == 2
+
+
+def test_only_the_first_of_a_file(beside: Beside, capsys: pytest.CaptureFixture[str]) -> None:
+    """--limit makes so many and no more, and says of how many."""
+    beside(emulator := Emulator("pro"))
+    prompts(5)
+    assert batch("--limit", "2") == Exit.OK
+    assert "prompts.txt: 2 of 5 prompts." in capsys.readouterr().out
+    assert emulator.world.charges == 2
+
+
+def test_json_is_one_object(beside: Beside, capsys: pytest.CaptureFixture[str]) -> None:
+    """Totals, credits, seconds, where things are, and nothing beside it."""
+    beside(emulator := Emulator("pro", faults=["job 1: fail"]))
+    prompts(3)
+    assert batch("--json") == Exit.SOME_FAILED
+    facts = told(capsys)
+    counts = {name: facts[name] for name in ("total", "done", "failed", "rejected", "in_doubt", "left")}
+    assert counts == {"total": 3, "done": 2, "failed": 1, "rejected": 0, "in_doubt": 0, "left": 0}
+    assert facts["credits_spent"] == sum(job.credit_cost for job in emulator.world.jobs.values())
+    assert facts["seconds"] > 0
+    assert (facts["ledger"], facts["gallery"]) == ("pictures/ledger.db", "pictures/index.html")
+    assert (facts["stopped"]["type"], facts["exit_code"]) == ("SomeFailed", 11)
+    assert facts["next"] == "doitong batch prompts.txt --out pictures --json --retry-failed"
+
+
+def test_defaults_and_limits_reach_the_service(beside: Beside) -> None:
+    """Provider and size are those of the options, where a line names none."""
+    beside(emulator := Emulator("pro"))
+    Path("shots.jsonl").write_text('{"prompt": "a", "width": 640}\n{"prompt": "b", "provider": "dalle"}\n')
+    size = ["--width", "512", "--height", "768", "--provider", "sdxl"]
+    assert batch(*size, "--plan", "pro", file="shots.jsonl") == Exit.OK
+    orders = {job.order.prompt: job.order for job in emulator.world.jobs.values()}
+    assert (orders["a"].provider, orders["a"].width, orders["a"].height) == ("sdxl", 640, 768)
+    assert (orders["b"].provider, orders["b"].width, orders["b"].height) == ("dalle", 512, 768)
+
+
+# What it does not begin
+
+
+def test_bad_lines_are_told_before_anything_is_sent(
+    beside: Beside, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each with its number; no job, no folder, exit 2."""
+    beside(emulator := Emulator("pro"))
+    Path("shots.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "widht": 3}\nnonsense\n')
+    assert batch(file="shots.jsonl") == Exit.USAGE
+    err = capsys.readouterr().err
+    assert "2 lines are wrong. Nothing was sent." in err
+    assert "line 2: There is no field 'widht'; did you mean 'width'?" in err
+    assert "line 3: it is no JSON" in err
+    assert emulator.world.charges == 0
+    assert not Path("pictures").exists()
+
+
+def test_a_known_key_with_another_request_is_refused(
+    beside: Beside, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is sent, and the item is named."""
+    beside(emulator := Emulator("pro"))
+    Path("shots.jsonl").write_text('{"prompt": "a", "key": "x"}\n')
+    assert batch(file="shots.jsonl") == Exit.OK
+    Path("shots.jsonl").write_text('{"prompt": "b", "key": "y"}\n{"prompt": "c", "key": "x"}\n')
+    assert batch(file="shots.jsonl") == Exit.USAGE
+    assert "item 2: the key 'x'" in capsys.readouterr().err
+    assert emulator.world.charges == 1
+
+
+def test_a_dry_run_sends_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what is to do, what it costs and how long it takes; no key, no folder, no service."""
+    monkeypatch.delenv("DOITONG_API_KEY")
+    prompts(30)
+    assert batch("--dry-run", "--plan", "starter", "--jobs-per-day", "10") == Exit.OK
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "30 jobs on the plan starter: 300 to 600 credits." in out
+    assert "They take three days, as the plan allows 10 jobs a day." in out
+    assert not Path("pictures").exists()
+    assert batch("--dry-run", "--json") == Exit.OK
+    facts = told(capsys)
+    assert (facts["to_begin"], facts["credits_low"], facts["credits_high"]) == (30, 300, 600)
+
+
+def test_a_missing_key_is_a_matter_of_credentials(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit 3, once the file is known to be sound, and nothing is left behind."""
+    monkeypatch.delenv("DOITONG_API_KEY")
+    prompts(1)
+    assert batch() == Exit.CREDENTIALS
+    assert "DOITONG_API_KEY is not set. Nothing was sent." in capsys.readouterr().err
+    assert not Path("pictures").exists()
+
+
+def test_a_budget_needs_prices(beside: Beside, capsys: pytest.CaptureFixture[str]) -> None:
+    """What has no documented price is told before anything is spent; --price says it."""
+    beside(emulator := Emulator("pro"))
+    Path("shots.jsonl").write_text('{"prompt": "waves", "provider": "kling"}\n')
+    assert batch("--budget", "500", file="shots.jsonl") == Exit.USAGE
+    assert "--price" in capsys.readouterr().err
+    assert emulator.world.charges == 0
+    assert batch("--budget", "500", "--price", "kling=100", file="shots.jsonl") == Exit.OK
+
+
+def test_a_place_that_cannot_be_written_is_told(beside: Beside, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file stands where the folder should be: exit 2, nothing sent, with --emulator too."""
+    beside(emulator := Emulator("pro"))
+    prompts(1)
+    Path("pictures").write_text("mine")
+    for more in ([], ["--emulator"]):
+        assert batch(*more) == Exit.USAGE
+        assert "Nothing was sent" in capsys.readouterr().err
+    assert emulator.world.charges == 0
+    assert Path("pictures").read_text() == "mine"
+
+
+def test_a_file_that_is_no_ledger_is_left_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit 10 from the batch and from its status, and not a byte of it changes."""
+    prompts(1)
+    Path("mine.db").write_text("my own data, and no ledger")
+    assert batch("--ledger", "mine.db") == Exit.DOWNLOAD
+    assert main(["batch", "status", "mine.db"]) == Exit.DOWNLOAD
+    assert capsys.readouterr().err.count("mine.db is no ledger of doitong_async") == 2
+    assert Path("mine.db").read_text() == "my own data, and no ledger"
+
+
+# How it ends, and goes on
+
+
+def test_a_budget_is_reached_and_a_larger_one_goes_on(
+    beside: Beside, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 12; the command that it tells makes the rest, and nothing twice."""
+    beside(emulator := Emulator(WIDE_LIMITS))
+    prompts(5)
+    assert batch("--budget", "60", *WIDE) == Exit.BUDGET
+    out, err = capsys.readouterr()
+    assert "left" in out
+    made = emulator.world.charges
+    spent = sum(job.credit_cost for job in emulator.world.jobs.values())
+    assert 3 <= made < 5
+    assert spent <= 60
+    match = re.search(r"^next: doitong (.*)$", err, re.MULTILINE)
+    assert match is not None
+    assert f"--budget {spent + 20 * (5 - made)} " in match[1]
+    assert main(shlex.split(match[1])) == Exit.OK
+    assert emulator.world.charges == 5
+
+
+def test_what_failed_is_made_again_only_when_asked(
+    beside: Beside, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 11 with a line for what failed; again the same; --retry-failed pays for another try."""
+    beside(emulator := Emulator("pro", faults=["job 1: fail"]))
+    prompts(3)
+    assert batch() == Exit.SOME_FAILED
+    out, err = capsys.readouterr()
+    assert len(re.findall(r"^\S+ failed [0-9a-f]{16}: JobFailedError: ", out, re.MULTILINE)) == 1
+    assert "2 of 3 done, 1 failed" in out
+    assert "next: doitong batch prompts.txt --out pictures --retry-failed" in err
+    assert batch() == Exit.SOME_FAILED
+    assert emulator.world.charges == 3
+    assert batch("--retry-failed") == Exit.OK
+    assert emulator.world.charges == 4
+
+
+def test_credits_that_are_used_up_stop_all(beside: Beside, capsys: pytest.CaptureFixture[str]) -> None:
+    """A 402 is exit 4; what the server said is told, and the rest is not tried."""
+    beside(emulator := Emulator("pro", credits=45))
+    prompts(9)
+    assert batch() == Exit.CREDITS
+    err = capsys.readouterr().err
+    assert "credits available 5" in err
+    assert "next: doitong batch prompts.txt --out pictures" in err
+    assert emulator.world.charges == 2
+    assert emulator.world.count("submit") < 9
+
+
+def test_the_next_day_is_waited_for(beside: Beside, capsys: pytest.CaptureFixture[str]) -> None:
+    """Five pictures at two a day take three days, are promised so, and end with exit 0."""
+    limits = PlanLimits(60, 3, 2)
+    beside(emulator := Emulator(limits))
+    prompts(5)
+    given = ["--plan", "starter", "--requests-per-minute", "60", "--jobs-per-day", "2"]
+    assert batch(*given) == Exit.OK
+    out = capsys.readouterr().out
+    assert "They take three days, as the plan allows 2 jobs a day." in out
+    assert "waiting for the next day (2 a day); " in out
+    assert re.search(r"5 of 5 done; \d+ credits spent; 2 days", out)
+    assert emulator.world.charges == 5
+
+
+def test_a_source_that_breaks_is_told_and_nothing_is_lost(
+    beside: Beside, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that changes while it is read ends the batch after what was begun, with its reason."""
+    beside(emulator := Emulator("free"))
+    Path("shots.jsonl").write_text("".join(f'{{"prompt": "a fox {n}"}}{" " * 20_000}\n' for n in range(9)))
+    record = emulator.world.record
+
+    def spoil(seen: Any) -> None:
+        record(seen)
+        text = Path("shots.jsonl").read_text()
+        Path("shots.jsonl").write_text(text[:50_000] + "#" * (len(text) - 50_000))
+
+    monkeypatch.setattr(emulator.world, "record", spoil)
+    assert batch(file="shots.jsonl") == Exit.USAGE
+    out, err = capsys.readouterr()
+    assert "shots.jsonl, line " in err
+    assert re.search(r"[1-5] of 9 done, [4-8] left", out)
+    assert 1 <= emulator.world.charges < 6
+    assert Path("pictures/index.html").exists()
+
+
+# Signals
+
+
+def test_ctrl_c_drains_and_the_command_that_is_told_goes_on() -> None:
+    """Once: what runs is waited for and kept, nothing is begun; the next run makes the rest."""
+    prompts(9)
+    with running(Emulator(WIDE_LIMITS, durations=1.0)) as emulator:
+        made = after_jobs(emulator, 3)
+        process = spawn(
+            "batch", "prompts.txt", "--out", "pictures", "--base-url", emulator.url, *WIDE, "--emulator"
+        )
+        assert made.wait(20)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+        assert process.returncode == Exit.INTERRUPTED
+        assert re.search(r"Stopping: the .* waited for.* Ctrl-C again leaves", out)
+        assert "Traceback" not in err
+        done = len(list(Path("pictures").glob("*.jpg")))
+        assert done == emulator.world.charges
+        assert 3 <= done < 9
+        assert f"Interrupted: {done} of 9 done" in err
+        assert Path("pictures/index.html").exists()
+        match = re.search(r"^next: doitong (.*)$", err, re.MULTILINE)
+        assert match is not None
+        again = spawn(*shlex.split(match[1]))
+        out, err = again.communicate()
+        assert (again.returncode, err) == (0, "")
+    assert f"9 of 9 done ({done} before)" in out
+    assert emulator.world.charges == 9
+
+
+def test_ctrl_c_twice_leaves_what_runs_to_the_next_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """Jobs that would take an hour are left at once, and are known to the ledger as running."""
+    prompts(6)
+    with running(Emulator(WIDE_LIMITS, durations=3600.0)) as emulator:
+        made = after_jobs(emulator, 3)
+        process = spawn("batch", "prompts.txt", "--out", "pictures", "--base-url", emulator.url, *WIDE)
+        assert process.stdout is not None
+        assert made.wait(20)
+        process.send_signal(signal.SIGINT)
+        while "Stopping" not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert process.returncode == Exit.INTERRUPTED
+    assert "Leaving 3 jobs to the next run" in out
+    assert "3 jobs go on at the service, and the next run takes them up." in err
+    assert "Traceback" not in err
+    assert Counter(item["outcome"] for item in status(capsys)) == {"running": 3}
+    assert emulator.world.charges == 3
+
+
+def test_sigterm_drains_and_meanwhile_the_ledger_is_only_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """While a batch runs its status can be read, a second one on its ledger is refused; SIGTERM drains."""
+    prompts(12)
+    with running(Emulator(WIDE_LIMITS, durations=3.0)) as emulator:
+        made = after_jobs(emulator, 3)
+        command = ["batch", "prompts.txt", "--out", "pictures", "--base-url", emulator.url, *WIDE, "--json"]
+        process = spawn(*command)
+        assert made.wait(20)
+        assert {item["outcome"] for item in status(capsys)} <= {"running", "in_doubt", "done"}
+        assert main(command) == Exit.DOWNLOAD
+        assert "is in use by another batch. Nothing was sent." in told(capsys)["error"]["message"]
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate()
+    facts = json.loads(out)
+    assert (process.returncode, err) == (Exit.INTERRUPTED, "")
+    assert facts["stopped"]["type"] == "Interrupted"
+    assert facts["done"] == emulator.world.charges == 12 - facts["left"] < 12
+
+
+# An emulator that outlives its batch
+
+# Whatever else listens on this machine is no emulator of these tests.
+_ALONE = "import sys; from doitong_async.cli import main, own_emulator; own_emulator.EMULATOR_PORT = 1; "
+_KEPT = "own_emulator.OwnEmulator.stop = staticmethod(lambda ledger: None); "
+
+
+def alone(*arguments: str, first: str = "") -> subprocess.Popen[str]:
+    program = [sys.executable, "-c", f"{_ALONE}{first}sys.exit(main())", *arguments]
+    return subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_killed_and_begun_again_with_an_emulator(capsys: pytest.CaptureFixture[str]) -> None:
+    """After SIGKILL the same command finds the same emulator, and in the end all is made and paid once."""
+    prompts(12)
+    limits = ["--requests-per-minute", "6000", "--concurrent-jobs", "6"]
+    command = ["batch", "prompts.txt", "--out", "pictures", "--emulator", "--speed", "50", *limits]
+    beside = Path("pictures/ledger.db.emulator")
+    try:
+        killed = alone(*command)
+        assert killed.stdout is not None
+        while " of 12: " not in killed.stdout.readline():
+            pass
+        killed.kill()
+        killed.communicate()
+        address = Address.read(beside)
+        assert address is not None
+        assert address.answers()
+        again = alone(*command, first=_KEPT)
+        out, err = again.communicate()
+        assert (again.returncode, err) == (0, "")
+        assert f"emulator on {address.url}" in out
+        assert address.about()["charges"] == 12
+        last = alone(*command)
+        out, err = last.communicate()
+        assert (last.returncode, err) == (0, "")
+        assert "12 of 12 done (12 before)" in out
+        assert not beside.exists()
+    finally:
+        OwnEmulator.stop(Path("pictures/ledger.db"))
+    items = status(capsys)
+    assert len({item["job_id"] for item in items}) == 12
+    for item in items:
+        assert os.path.getsize(Path("pictures") / item["file"]) == item["bytes"]
+
+
+def test_an_emulator_that_nobody_asks_ends_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--until-idle` ends it, and its address is removed with it."""
+    address = ["--address-file", "here.json"]
+    assert main(["emulator", "--port", "0", "--until-idle", "0.01", *address]) == 0
+    assert capsys.readouterr().out.endswith("stopped: 0 submits, 0 looks, 0 jobs charged\n")
+    assert not Path("here.json").exists()
+
+
+def test_a_process_that_is_not_the_emulator_is_left_alone(tmp_path: Path) -> None:
+    """An address that another emulator has taken since names another process: it is not stopped."""
+    with running(Emulator()) as emulator:
+        stopped = threading.Event()
+        emulator.on_stop = stopped.set
+        Address(emulator.url, os.getpid() + 1).write(tmp_path / "ledger.db.emulator")
+        OwnEmulator.stop(tmp_path / "ledger.db")
+        assert not stopped.is_set()
+        Address(emulator.url, os.getpid()).write(tmp_path / "ledger.db.emulator")
+        OwnEmulator.stop(tmp_path / "ledger.db")
+        assert stopped.is_set()
+
+
+# What is told
+
+
+def test_a_terminal_shows_the_batch_as_it_goes(beside: Beside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bar, what is waited for, credits and pace, what failed above it, and a summary at the end."""
+    beside(Emulator("starter", faults=["job 1: fail"]))
+    prompts(9)
+    monkeypatch.setattr(sys, "stdout", screen := Terminal())
+    assert batch("--plan", "starter", "--budget", "900") == Exit.SOME_FAILED
+    text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", screen.getvalue())
+    assert "━" in text
+    assert re.search(r"waiting +\d+  for a job to end \(3 at once\)", text)
+    assert re.search(r"credits +\d+ spent of 900, \d+ reserved", text)
+    assert re.search(r"pace +[\d.]+ a minute, about [\dmins ]+ left", text)
+    assert "✗ failed " in text
+    assert "8 of 9 done, 1 failed" in text
+    assert "gallery  pictures/index.html" in text
+
+
+def test_what_prompts_hold_cannot_act_on_a_terminal(
+    beside: Beside, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Escapes in a prompt or a key are shown, never obeyed, in lines, in the status and in its table."""
+    beside(Emulator("pro", faults=["job 1: fail"]))
+    Path("shots.jsonl").write_text(json.dumps({"prompt": "a \x1b[2J fox\tand \u202e more"}) + "\n")
+    assert batch(file="shots.jsonl") == Exit.SOME_FAILED
+    assert main(["batch", "status", "pictures"]) == 0
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    assert "\u202e" not in out + err
+    assert "a \\x1b[2J fox\\x09and \\u202e more" in out
+    monkeypatch.setattr(sys, "stdout", screen := Terminal())
+    assert main(["batch", "status", "pictures"]) == 0
+    assert "\x1b[2J" not in screen.getvalue()
+
+
+@pytest.mark.parametrize("columns", [40, 80, 130, 200])
+def test_a_status_fits_the_terminal(
+    columns: int, beside: Beside, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line an item, none wider than the terminal, letters of two columns counted as two."""
+    beside(Emulator("pro"))
+    Path("prompts.txt").write_text("狐狸在雪地里奔跑" * 20 + "\na fox\n")
+    assert batch() == Exit.OK
+    capsys.readouterr()
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "stdout", screen := Terminal())
+    assert main(["batch", "status", "pictures"]) == 0
+    lines = [re.sub(r"\x1b\[[\d;?]*m", "", line) for line in screen.getvalue().splitlines()]
+    assert len(lines) == 3
+    assert lines[0].split()[:2] == ["key", "prompt"]
+    assert all(sum(2 if letter > "⺀" else 1 for letter in line) <= columns for line in lines)
+    assert ("sha-256" in lines[0]) == (columns == 200)
+
+
+def test_a_status_in_a_pipe_is_parted_by_tabs(beside: Beside, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nine fields a line, whole; the totals go to the standard error."""
+    beside(Emulator("pro"))
+    prompts(2)
+    assert batch() == Exit.OK
+    capsys.readouterr()
+    assert main(["batch", "status", "pictures/ledger.db"]) == 0
+    out, err = capsys.readouterr()
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert [len(row) for row in rows] == [9, 9]
+    for key, prompt, provider, job_id, outcome, credits_spent, seconds, file, digest in rows:
+        assert prompt.startswith("a fox number ")
+        assert (provider, outcome) == ("flux-pro", "done")
+        assert (len(key), bool(job_id), len(digest)) == (16, True, 64)
+        assert float(credits_spent) >= 10
+        assert float(seconds) > 0
+        assert (Path("pictures") / file).exists()
+    assert re.fullmatch(r"2 items: 2 done; \d+ credits\n", err)
+
+
+def test_prompts_from_stdin_cannot_be_typed_again(
+    beside: Beside, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command that goes on needs the same prompts in its pipe, and it says so."""
+    beside(Emulator("pro", faults=["job 1: fail"]))
+    stdin = io.TextIOWrapper(io.BytesIO(b"a fox\na hen\n"))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert batch(file="-") == Exit.SOME_FAILED
+    assert "pipe the same ones into the same command" in capsys.readouterr().err
+
+
+def test_the_help_teaches_exit_codes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Examples, how to go on, and what each end means."""
+    monkeypatch.setenv("COLUMNS", "160")
+    assert main(["batch", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(
+        re.search(rf"^ {code} +\w", text, re.MULTILINE) for code in (0, 2, 3, 4, 5, 8, 10, 11, 12, 130)
+    )
+    assert "doitong batch status pictures" in text
+    assert main(["batch", "status", "-h"]) == 0
+    assert "SHA-256" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("waiting", "more", "words"),
+    [
+        ({"slot": 2, "minute": 1}, {}, "for a job to end (3 at once)"),
+        ({"minute": 3}, {}, "for the next minute (30 requests a minute)"),
+        ({"day": 3}, {}, "for the next day (1,000 a day)"),
+        ({"server": 1}, {}, "as the service asked for a pause"),
+        ({}, {"has_budget": True}, "for credits that are reserved"),
+        ({"slot": 1}, {"is_unreachable": True}, "for the service, which cannot be reached"),
+        ({}, {}, None),
+    ],
+)
+def test_why_items_wait_is_said_plainly(
+    waiting: dict[str, int], more: dict[str, bool], words: str | None
+) -> None:
+    """What most of them wait for; a service that is away comes before all."""
+    flags = {"is_unreachable": False, "has_budget": False, **more}
+    assert reason(waiting, Plan.STARTER, **flags) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (60, "1 min"),
+        (90, "1 min 30 s"),
+        (700, "12 min"),
+        (3600, "1 h"),
+        (7800, "2 h 10 min"),
+        (10 * 86_400, "10 days"),
+        (200_000, "2 days 8 h"),
+    ],
+)
+def test_a_time_is_said_in_two_units(seconds: float, words: str) -> None:
+    """Never more exact than it is worth."""
+    assert span(seconds) == words
+
+
+def test_the_time_left_follows_the_rate_and_the_day() -> None:
+    """By what ended of late; where the day is the limit, by days."""
+    tally = Tally(5_000, Plan.STARTER, None, None)
+    idle = Progress(items={}, known=0, running=3, waiting=3, spent=0, reserved=0, stopped=None)
+
+    def left(now: float, waiting: dict[str, int]) -> tuple[float | None, float | None]:
+        moment = tally.moment(now, idle, waiting=waiting, is_unreachable=False, stopping=None)
+        return moment.rate, moment.left
+
+    assert left(0.0, {})[0] is None
+    tally.outcomes[Outcome.DONE] += 4_400
+    assert left(60.0, {"slot": 3}) == (4_400.0, 60.0 * 600 / 4_400)
+    assert left(60.0, {"day": 3})[1] == 86_400.0
+    tally.outcomes[Outcome.DONE] -= 4_000
+    assert left(120.0, {"minute": 3})[1] == 5 * 86_400.0
