@@ -91,6 +91,12 @@ class Purse:
         self._see()
         return True
 
+    def keep(self, item: str, amount: float) -> None:
+        """Keep credits for an item whatever is left: they may be spent already."""
+        self._reserved += _exact(amount) - self._of.get(item, 0)
+        self._of[item] = _exact(amount)
+        self._see()
+
     def settle(self, item: str, cost: float | None) -> None:
         """Count an item as spent, by what it really cost, be it more than was kept.
 

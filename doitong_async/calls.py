@@ -42,8 +42,8 @@ class Submit:
     `limit` is the one that the last 429 was about.
     `number` counts tries, `tries` those that were no 429. `in_doubt` is whether a job may have been made,
     `was_silent` whether a try brought nothing that could be understood, `is_sending` whether one is under
-    way, `is_abandoned` whether the caller is gone. `before_sending` is awaited once, when it is the call's
-    turn and nothing is sent yet; what it raises ends the submit.
+    way, `is_abandoned` whether the caller is gone. `before_sending` is awaited before each try, when it is
+    the call's turn, and told whether a job may have been made; what it raises ends the submit.
     """
 
     variables: dict[str, object]
@@ -58,7 +58,7 @@ class Submit:
     was_silent: bool = False
     is_sending: bool = False
     is_abandoned: bool = False
-    before_sending: Callable[[], Awaitable[None]] | None = None
+    before_sending: Callable[[bool], Awaitable[None]] | None = None
 
 
 class Submits:
@@ -82,7 +82,7 @@ class Submits:
         notify: Hook,
     ) -> None:
         self._transport = transport
-        self._entrance = entrance
+        self.entrance = entrance
         self._max_tries = max_tries
         self._resend_unanswered = resend_unanswered
         self._notify = notify
@@ -105,7 +105,7 @@ class Submits:
                 if verdict is Verdict.WAIT:
                     await self._obey(call)
                 elif verdict is Verdict.AGAIN:
-                    await self._entrance.sleep(next(pauses))
+                    await self.entrance.sleep(next(pauses))
                 else:
                     raise _error(outcome, verdict, call.key)
             except asyncio.CancelledError:
@@ -138,14 +138,13 @@ class Submits:
         """Send once, when it is its turn, and tell what came of it."""
         now = asyncio.get_running_loop().time()
         left = None if call.waits_until is None else max(0.0, call.waits_until - now)
-        turn = await self._entrance.turn(
+        turn = await self.entrance.turn(
             Priority.SUBMIT, timeout=left, waits_for_day=call.options.wait_for_next_day
         )
-        gate = self._entrance.gate
+        gate = self.entrance.gate
         try:
             if call.before_sending is not None:
-                await call.before_sending()
-                call.before_sending = None
+                await call.before_sending(call.in_doubt)
         except BaseException:
             turn.unsent()
             raise
@@ -186,7 +185,7 @@ class Submits:
             call.is_sending = False
         if isinstance(answer, Refusal):
             return answer
-        self._entrance.heed(answer.headers)
+        self.entrance.heed(answer.headers)
         outcome = wire.read_submit(answer)
         if isinstance(outcome, Refusal) and outcome.kind is Kind.NOT_FOUND:
             # There is no job yet that could be missing: what was asked for is.
@@ -214,12 +213,12 @@ class Submits:
 
     async def _obey(self, call: Submit) -> None:
         """Wait as a 429 says: the gate holds the next turn back, but the next day is for us to wait for."""
-        gate = self._entrance.gate
+        gate = self.entrance.gate
         if call.limit is not Limit.DAY:
             return
         if not call.options.wait_for_next_day:
             raise gate.daily_limit()
-        await self._entrance.sleep(gate.seconds_to_next_day())
+        await self.entrance.sleep(gate.seconds_to_next_day())
 
 
 def _pauses() -> Generator[float, None, None]:

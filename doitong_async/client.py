@@ -360,7 +360,7 @@ class AsyncDoitong:
         runtime = self._running()
         return Stats(
             in_flight=len(list(runtime.watcher)),
-            waiting={**runtime.entrance.waiting()},
+            waiting={**runtime.waiting()},
             requests_left=runtime.gate.free,
             mean_seconds=dict(runtime.watcher.durations.means()),
             credits_spent=runtime.watcher.credits_spent,

@@ -32,6 +32,9 @@ _SIGNATURES: Final = (
     (0, b"fLaC", _AUDIO, ".flac"),
 )
 
+SUFFIXES: Final = (*sorted({suffix for *_, suffix in _SIGNATURES}), ".bin")
+"""Endings that files of outputs have."""
+
 # A moving picture may be an animated GIF or WebP.
 _FITS: Final = {
     MediaType.IMAGE: {_IMAGE},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, Protocol
@@ -75,8 +76,9 @@ class Runtime:
         self.gate = gate_of(
             settings.api_key, settings.base_url, settings.plan, day_starts_at=settings.day_starts_at
         )
-        member = Member(settings.plan, settings.plan_is_assumed, settings.polls_count)
-        self.entrance = Entrance(self.gate, member, self.notify)
+        self._member = Member(settings.plan, settings.plan_is_assumed, settings.polls_count)
+        self._entrances: set[Entrance] = set()
+        self.entrance = self.new_entrance()
         self.transport = GraphQLTransport(
             base_url=settings.base_url,
             api_key=settings.api_key,
@@ -92,19 +94,38 @@ class Runtime:
         )
         inquiry = Inquiry(self.transport, self.entrance, settings.status_operation, self.notify)
         self.watcher = Watcher(self.entrance, inquiry, self.notify)
-        self._submits = Submits(
-            self.transport,
-            self.entrance,
-            max_tries=settings.max_tries,
-            resend_unanswered=settings.resend_unanswered,
-            notify=self.notify,
-        )
+        self._submits = self.new_submits(self.entrance)
         self._callers = 0
         self._no_callers = asyncio.Event()
         self._under_way: set[asyncio.Task[AsyncJob]] = set()
         self._in_doubt: dict[str, tuple[Lease, asyncio.TimerHandle]] = {}
         self.batches: set[Closable] = set()
         """The batches that run on this; they are let go of before it closes."""
+
+    def new_entrance(self) -> Entrance:
+        """Return a way through the gate that can be closed alone, with all who wait there."""
+        entrance = Entrance(self.gate, self._member, self.notify)
+        self._entrances.add(entrance)
+        return entrance
+
+    def new_submits(self, entrance: Entrance) -> Submits:
+        """Return what sends submits by that way."""
+        return Submits(
+            self.transport,
+            entrance,
+            max_tries=self.settings.max_tries,
+            resend_unanswered=self.settings.resend_unanswered,
+            notify=self.notify,
+        )
+
+    def forget(self, entrance: Entrance) -> None:
+        """Close a way through the gate for good."""
+        entrance.close()
+        self._entrances.discard(entrance)
+
+    def waiting(self) -> Counter[str]:
+        """Return how many callers wait, by what they wait for."""
+        return sum((entrance.waiting() for entrance in self._entrances), Counter())
 
     async def open(self) -> None:
         """Make the transport ready."""
@@ -131,7 +152,8 @@ class Runtime:
 
     async def close(self) -> None:
         """Read the answers of submits under way, wake whoever waits, and close what was opened."""
-        await asyncio.gather(*(batch.aclose() for batch in self.batches))
+        # A batch that cannot close its ledger does not keep the client from closing.
+        await asyncio.gather(*(batch.aclose() for batch in self.batches), return_exceptions=True)
         self.entrance.close()
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=SUBMITS_END_WITHIN)
@@ -154,7 +176,8 @@ class Runtime:
         idempotency_key: str,
         options: Options,
         in_doubt: bool = False,
-        before_sending: Callable[[], Awaitable[None]] | None = None,
+        before_sending: Callable[[bool], Awaitable[None]] | None = None,
+        submits: Submits | None = None,
     ) -> AsyncJob:
         """Take a slot, submit, and watch the job that was made.
 
@@ -166,20 +189,23 @@ class Runtime:
             idempotency_key: of this job alone.
             options: how long to wait for what.
             in_doubt: whether it was sent before under this key, perhaps by another process.
-            before_sending: is awaited when nothing keeps the first byte back any more.
+            before_sending: is awaited before each try, when nothing keeps it back any more; it is told
+                whether a job may have been made by then.
+            submits: another way than the client's own.
         """
         self._callers += 1
         bound = options.slot_timeout
         waits_until = None if bound is None else self.loop.time() + bound
         try:
-            lease = self._lease_in_doubt(idempotency_key) or await self.entrance.slot(
+            submits = submits or self._submits
+            lease = self._lease_in_doubt(idempotency_key) or await submits.entrance.slot(
                 timeout=options.slot_timeout, waits_for_day=options.wait_for_next_day
             )
             call = Submit(
                 wire.submit_variables(request), idempotency_key, options, kind_of(request), waits_until
             )
             call.in_doubt, call.before_sending = in_doubt, before_sending
-            task = self.loop.create_task(self._submit(call, lease), name="doitong submit")
+            task = self.loop.create_task(self._submit(submits, call, lease), name="doitong submit")
             self._under_way.add(task)
             task.add_done_callback(partial(self._submit_is_over, call, lease))
             try:
@@ -216,8 +242,8 @@ class Runtime:
         """Return the awaitable face of a watch."""
         return AsyncJob(watch, self.watcher, self.downloads, (options or watch.options).timeout)
 
-    async def _submit(self, call: Submit, lease: Lease) -> AsyncJob:
-        made = await self._submits.submit(call)
+    async def _submit(self, submits: Submits, call: Submit, lease: Lease) -> AsyncJob:
+        made = await submits.submit(call)
         watch = self.watcher.find(made.id)
         if watch is not None and watch.loss is None:
             # The same key again: the job is known, and has a slot of its own if it needs one.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, JsonValue
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -97,6 +97,8 @@ class _OrNone:
         return core_schema.with_default_schema(handler(source), default=None, on_error="default")
 
 
+_Credits: TypeAlias = Annotated[int | float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+"""What a cost can be; anything else that the service says is as good as nothing."""
 _LENIENT: Final = ConfigDict(coerce_numbers_to_str=True, hide_input_in_errors=True)
 
 
@@ -114,7 +116,7 @@ class Generation:
     type: Annotated[str | None, _OrNone()] = None
     provider: Annotated[str | None, _OrNone()] = None
     metadata: Annotated[JsonValue, _OrNone()] = None
-    credit_cost: Annotated[int | float | None, _OrNone()] = None
+    credit_cost: Annotated[_Credits | None, _OrNone()] = None
     created_at: Annotated[datetime | None, _OrNone()] = None
 
 
@@ -226,8 +228,16 @@ def checked_side(name: str, value: object) -> int:
 
 
 def _check_word(name: str, value: object) -> None:
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not value.strip() or not _is_unicode(value):
         raise BadRequestError(f"{name} is {value!r}; expected a word, or nothing.")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _checked_json(name: str, value: object) -> dict[str, JsonValue]:

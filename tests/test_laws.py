@@ -48,8 +48,10 @@ FLOORS = [
     ["jobs.watcher", "jobs.job"],
     ["runtime"],
     ["arguments", "batch.entry", "batch.keys", "batch.outcome", "budget"],
-    ["batch.book", "batch.fate", "batch.recall", "batch.records", "batch.work"],
-    ["batch.errand", "batch.ledger"],
+    ["batch.book", "batch.fate", "batch.halt", "batch.recall", "batch.records", "batch.work"],
+    ["batch.account", "batch.ledger"],
+    ["batch.sending"],
+    ["batch.errand"],
     ["batch.runner"],
     ["client"],
     [

@@ -22,6 +22,7 @@ class Book(Protocol):
         request: str,
         idempotency_key: str,
         reserved: float | None,
+        file: str | None,
         at: float,
     ) -> None:
         """Write down the intent to submit an item; it is on the disk when this returns."""

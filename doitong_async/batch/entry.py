@@ -36,7 +36,8 @@ class Entry:
     `number` counts items in the order in which they were begun; `digest` and `request` say what was asked
     for; `attempt` counts the jobs that were meant to be made of it, each under an idempotency key of its own.
     `reserved` and `cost` are credits, `earlier_cost` is what earlier attempts cost. Moments are epoch
-    seconds. `file` is a name in the folder of the outputs, `length` its bytes.
+    seconds. `file` is a name in the folder of the outputs, of which the ending is missing until the item
+    is done; `length` is its bytes.
     """
 
     number: int
@@ -65,6 +66,11 @@ class Entry:
         """The fields of the request."""
         asked: dict[str, Any] = json.loads(self.request)
         return asked
+
+    @property
+    def output(self) -> str | None:
+        """The name of its file, once that is whole."""
+        return self.file if self.state is State.DONE else None
 
     @property
     def seconds(self) -> float | None:
@@ -119,8 +125,8 @@ def decide(
     if entry.digest != digest:
         return Action.CLASH
     if entry.state is State.INTENT:
-        is_alive = wall < (entry.intended_at or 0.0) + key_lives
-        return Action.RESEND if is_alive and may_resend else Action.DOUBT
+        may_resend = may_resend and is_alive(entry.intended_at or 0.0, wall, key_lives)
+        return Action.RESEND if may_resend else Action.DOUBT
     if entry.state in (State.FAILED, State.REJECTED):
         return Action.BEGIN if retry_failed else Action.REPORT
     if entry.state is State.DONE:
@@ -128,6 +134,13 @@ def decide(
     return Action.TAKE_UP if entry.state is State.SUBMITTED else Action.BEGIN
 
 
+def is_alive(intended_at: float, wall: float, key_lives: float) -> bool:
+    """Whether the service still knows an idempotency key; one of the future is of a clock that was wrong."""
+    return -_CLOCK_SLIP <= wall - intended_at < key_lives
+
+
+_CLOCK_SLIP: Final = 300.0
+"""Seconds by which a clock may be set back without a key being distrusted: our choice."""
 _FIELDS: Final = tuple(sorted(field.name for field in fields(GenerateRequest)))
 
 
@@ -157,7 +170,7 @@ def stem_of(key: str, request: GenerateRequest, *, is_given: bool) -> str:
         return f"{words[:40].strip('-')}-{key}".lstrip("-")
     plain = re.sub(r"[^a-z0-9_-]", "_", key.lower())[:100]
     is_safe = plain == key and plain not in _RESERVED
-    return plain if is_safe else f"{plain}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    return plain if is_safe else f"{plain}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
 # The page of the batch stands beside the files; the others are no names on Windows.

@@ -29,17 +29,22 @@ _GENERAL: Final = (
 )
 
 
-def fate_of(error: DoitongError, written: State | None) -> tuple[State | None, Outcome]:
+def fate_of(
+    error: DoitongError, written: State | None, *, is_in_doubt: bool = False
+) -> tuple[State | None, Outcome]:
     """Return the state that an item ends in (None: the one it is in), and its outcome.
 
     Args:
         error: what its errand ended with.
         written: the state it is in; None if nothing of it was sent, ever.
+        is_in_doubt: whether an earlier submit of it may have made a job.
     """
     if isinstance(error, _IS_OVER):
         return State.FAILED, Outcome.FAILED
     if isinstance(error, errors.DownloadError):
         return None, Outcome.FAILED
+    if is_in_doubt:
+        return None, Outcome.IN_DOUBT
     is_wrong = isinstance(error, errors.BadRequestError)
     if written is State.INTENT and is_wrong:
         return State.REJECTED, Outcome.REJECTED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
 from doitong_async.batch.entry import KEY_LENGTH
@@ -11,6 +12,9 @@ _TABLE = (
     "CREATE TABLE seen (key TEXT PRIMARY KEY, times INTEGER NOT NULL, number INTEGER NOT NULL) WITHOUT ROWID"
 )
 _SEE = "INSERT INTO seen VALUES (?, 1, ?) ON CONFLICT DO UPDATE SET times = times + 1 RETURNING times, number"
+
+
+_MADE = re.compile(rf"([0-9a-f]{{{KEY_LENGTH}}})(?:-(\d{{1,9}}))?")
 
 
 class ItemKeys:
@@ -23,6 +27,8 @@ class ItemKeys:
         self._seen.execute(_TABLE)
         # One transaction that never ends: nothing of it has to outlive this object.
         self._seen.execute("BEGIN")
+        self._has_lookalikes = False
+        """Whether a user gave a key that could be one of ours."""
 
     def close(self) -> None:
         """Forget them all."""
@@ -41,16 +47,36 @@ class ItemKeys:
         """
         if given is not None:
             times, first = self._see(f"given {given}", number)
+            looks_made = _MADE.fullmatch(given)
+            if looks_made and times == 1:
+                self._has_lookalikes = True
+                times, first = self._made(looks_made)
             if times > 1:
-                raise BadRequestError(
-                    f"The item key {given!r} is given twice, to the items {first} and {number}; "
-                    "give each item a key of its own."
-                )
+                raise _twice(given, first, number)
             return given
         times, _ = self._see(digest, number)
-        key = digest[:KEY_LENGTH]
-        return key if times == 1 else f"{key}-{times}"
+        key = digest[:KEY_LENGTH] if times == 1 else f"{digest[:KEY_LENGTH]}-{times}"
+        if self._has_lookalikes:
+            seen = self._seen.execute("SELECT number FROM seen WHERE key = ?", (f"given {key}",)).fetchone()
+            if seen is not None:
+                raise _twice(key, seen[0], number)
+        return key
+
+    def _made(self, given: re.Match[str]) -> tuple[int, int]:
+        """Return 2, and the number of the item, if that very key was made here before; else 1."""
+        row = self._seen.execute(
+            "SELECT times, number FROM seen WHERE key BETWEEN ? AND ?", (given[1], f"{given[1]}g")
+        ).fetchone()
+        is_made = row is not None and row[0] >= int(given[2] or 1)
+        return (2, row[1]) if is_made else (1, 0)
 
     def _see(self, key: str, number: int) -> tuple[int, int]:
         row: tuple[int, int] = self._seen.execute(_SEE, (key, number)).fetchone()
         return row
+
+
+def _twice(key: str, first: int, second: int) -> BadRequestError:
+    return BadRequestError(
+        f"The item key {key!r} is there twice, for the items {first} and {second}; give each item a "
+        "key of its own."
+    )

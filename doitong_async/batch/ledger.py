@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +52,8 @@ class Ledger:
         Raises:
             LedgerError: if it is in use, damaged, of another version or another service; it stays as it is.
         """
+        # One lock for one file, by whatever names it goes.
+        path = await asyncio.to_thread(path.resolve)
         thread = ThreadPoolExecutor(1, thread_name_prefix="doitong ledger")
         opening = asyncio.get_running_loop().run_in_executor(thread, _open, path, service)
         try:
@@ -122,7 +125,7 @@ class Ledger:
         if self._writing is not None or not self._waiting:
             return
         group, self._waiting = self._waiting, []
-        self._writing = self._loop.run_in_executor(self._thread, _commit, self._connections.writer, group)
+        self._writing = self._loop.run_in_executor(self._thread, _commit, self._connections, group)
         self._writing.add_done_callback(partial(self._is_written, group))
 
     def _is_written(self, group: Sequence[_Change], writing: asyncio.Future[list[Exception | None]]) -> None:
@@ -145,11 +148,26 @@ _NOTHING: Final = dict.fromkeys(("reason", "file", "length", "sha256", "ended_at
 
 @dataclass(frozen=True, slots=True)
 class _Connections:
-    """The lock, the writer's connection and the reader's."""
+    """The lock, the writer's connection and the reader's, and which file they are of."""
 
+    path: Path
+    place: os.stat_result
     held: sqlite3.Connection
     writer: sqlite3.Connection
     reader: sqlite3.Connection
+
+    def check(self) -> None:
+        """Make sure that what is written is still what the next run will read.
+
+        Raises:
+            LedgerError: if the file was moved, removed or replaced.
+        """
+        try:
+            is_there = os.path.samestat(self.path.stat(), self.place)
+        except OSError:
+            is_there = False
+        if not is_there:
+            raise LedgerError(f"The ledger {self.path} was taken away while the batch ran; put it back.")
 
     def close(self) -> None:
         # The writer after the reader: the last one moves the log into the ledger and removes it.
@@ -174,7 +192,7 @@ def _open(path: Path, service: str) -> _Connections:
                 "sent. Give this batch a ledger of its own."
             )
         opened.pop_all()
-        return _Connections(held, writer, reader)
+        return _Connections(path, path.stat(), held, writer, reader)
 
 
 def _close_behind(opening: asyncio.Future[_Connections]) -> None:
@@ -182,17 +200,20 @@ def _close_behind(opening: asyncio.Future[_Connections]) -> None:
         opening.result().close()
 
 
-def _commit(connection: sqlite3.Connection, group: Sequence[_Change]) -> list[Exception | None]:
+def _commit(opened: _Connections, group: Sequence[_Change]) -> list[Exception | None]:
     """Write a group in one transaction, and return what failed: one that is refused spoils no other."""
+    connection = opened.writer
     try:
         # An intent is on the disk before its first byte is sent. What comes after it can be asked for again,
         # and is safe from a killed process, if not from a power cut, without waiting for the disk.
         is_urgent = any(change.is_urgent for change in group)
         connection.execute(f"PRAGMA synchronous = {'FULL' if is_urgent else 'NORMAL'}")
+        if is_urgent:
+            opened.check()
         connection.execute("BEGIN IMMEDIATE")
         outcomes: list[Exception | None] = [_outcome(connection, change) for change in group]
         connection.execute("COMMIT")
-    except sqlite3.Error as error:
+    except (sqlite3.Error, LedgerError) as error:
         if connection.in_transaction:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
@@ -201,8 +222,13 @@ def _commit(connection: sqlite3.Connection, group: Sequence[_Change]) -> list[Ex
 
 
 def _outcome(connection: sqlite3.Connection, change: _Change) -> LedgerError | None:
+    connection.execute("SAVEPOINT change")
     try:
         change.write(connection)
     except LedgerError as refused:
         return refused
+    except (ValueError, OverflowError) as error:
+        # A number or a text of the service that no database holds.
+        connection.execute("ROLLBACK TO change")
+        return LedgerError(f"The service said what cannot be written down: {error}.")
     return None

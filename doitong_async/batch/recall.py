@@ -9,21 +9,20 @@ from doitong_async import errors
 from doitong_async.batch.entry import Entry
 from doitong_async.errors import DoitongError
 from doitong_async.result import Result
-from doitong_async.types import Generation, JobStatus
+from doitong_async.types import GenerateRequest, Generation, JobStatus
 
 if TYPE_CHECKING:
     from doitong_async.runtime import Runtime
 
 
-def known(entry: Entry, runtime: Runtime) -> Result:
+def known(entry: Entry, request: GenerateRequest, runtime: Runtime) -> Result:
     """Return the result of an item that the ledger has as done."""
-    asked = entry.asked
     generation = Generation(
         id=entry.job_id or "",
         status=JobStatus.COMPLETED,
         url=entry.url,
-        type=asked.get("type"),
-        provider=asked.get("provider"),
+        type=request.type,
+        provider=request.provider,
         credit_cost=entry.cost,
     )
     return Result(generation, runtime.downloads)
@@ -31,7 +30,7 @@ def known(entry: Entry, runtime: Runtime) -> Result:
 
 def kept(entry: Entry | None, out: Path | None) -> Path | None:
     """Return where the output of an item is, that the ledger has as done."""
-    return None if entry is None or entry.file is None or out is None else out / entry.file
+    return None if entry is None or entry.output is None or out is None else out / entry.output
 
 
 def recorded(entry: Entry) -> DoitongError:

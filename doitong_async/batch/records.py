@@ -52,14 +52,15 @@ _COLUMNS: Final = ", ".join(field.name for field in fields(Entry))
 # What an attempt cost, or may cost: what the service told, else what was set aside for it.
 _COST: Final = "CASE WHEN state IN ('open', 'rejected') THEN 0 ELSE coalesce(cost, reserved, 0) END"
 _BEGIN_FIRST: Final = """
-INSERT INTO items (key, digest, request, state, attempt, idempotency_key, intended_at, reserved, earlier_cost)
-VALUES (:key, :digest, :request, 'intent', 1, :idempotency_key, :at, :reserved, 0)
+INSERT INTO items
+    (key, digest, request, state, attempt, idempotency_key, intended_at, reserved, earlier_cost, file)
+VALUES (:key, :digest, :request, 'intent', 1, :idempotency_key, :at, :reserved, 0, :file)
 ON CONFLICT DO NOTHING
 """
 _BEGIN_AGAIN: Final = f"""
 UPDATE items SET earlier_cost = earlier_cost + {_COST}, state = 'intent', attempt = attempt + 1,
     idempotency_key = :idempotency_key, intended_at = :at, reserved = :reserved, job_id = NULL,
-    accepted_at = NULL, status = NULL, url = NULL, cost = NULL, reason = NULL, file = NULL, length = NULL,
+    accepted_at = NULL, status = NULL, url = NULL, cost = NULL, reason = NULL, file = :file, length = NULL,
     sha256 = NULL, ended_at = NULL
 WHERE key = :key AND digest = :digest AND attempt = :attempt AND state IN ('open', 'failed', 'rejected')
 """
@@ -75,8 +76,8 @@ _NOTE: Final = """
 INSERT INTO statuses SELECT number, attempt, :status, :at FROM items WHERE key = :key AND attempt = :attempt
 """
 _END: Final = """
-UPDATE items SET state = :state, reason = :reason, file = :file, length = :length, sha256 = :sha256,
-    ended_at = coalesce(:ended_at, ended_at)
+UPDATE items SET state = :state, reason = :reason, file = coalesce(:file, file), length = :length,
+    sha256 = :sha256, ended_at = coalesce(:ended_at, ended_at)
 WHERE key = :key AND attempt = :attempt AND state = :before
 """
 
@@ -98,6 +99,10 @@ def writer(path: Path) -> sqlite3.Connection:
     try:
         if path.exists() and path.stat().st_size:
             _check(path)
+        elif path.with_name(f"{path.name}-wal").exists():
+            raise LedgerError(
+                f"There is a log {path}-wal without its ledger; put {path.name} back beside it."
+            )
         else:
             _make(path)
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -238,7 +243,10 @@ def _swap(connection: sqlite3.Connection, statement: str, values: dict[str, Any]
 
 def _entry(row: tuple[Any, ...]) -> Entry:
     entry = Entry(**dict(zip(_NAMES, row, strict=True)))
-    object.__setattr__(entry, "state", State(entry.state))
+    try:
+        object.__setattr__(entry, "state", State(entry.state))
+    except ValueError:
+        raise LedgerError(f"The ledger is damaged: the item {entry.key!r} is {entry.state!r}.") from None
     return entry
 
 
@@ -261,8 +269,10 @@ def _make(path: Path) -> None:
 def _check(path: Path) -> None:
     """Make sure that a ledger is whole, without changing a byte of it."""
     _check_header(path)
-    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as looking:
-        said = looking.execute("PRAGMA quick_check(1)").fetchone()[0]
+    # Without a log there is nothing to wait for, and no file of a log has to be made.
+    how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)) as looking:
+        said = looking.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if said != "ok":
         raise LedgerError(
             f"The ledger {path} is damaged ({said}); it is left as it is. Restore a copy of it."

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import operator
 import tempfile
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from doitong_async import errors
+from doitong_async.batch.account import Account
 from doitong_async.batch.book import Book, Unrecorded
 from doitong_async.batch.entry import Action, Entry, State, decide, digest_of, spelled
 from doitong_async.batch.errand import Errands
+from doitong_async.batch.halt import Halt
 from doitong_async.batch.items import read_item
 from doitong_async.batch.keys import ItemKeys
 from doitong_async.batch.ledger import Ledger
 from doitong_async.batch.outcome import Item, Outcome, Progress
 from doitong_async.batch.recall import kept, known, recorded
+from doitong_async.batch.sending import Sending
 from doitong_async.batch.work import Phase, Terms, Work
-from doitong_async.budget import Purse
 from doitong_async.clock import wall_time
-from doitong_async.errors import BadRequestError, ClientClosedError, ConfigurationError
+from doitong_async.errors import BadRequestError, ClientClosedError, ConfigurationError, LedgerError
 from doitong_async.settings import is_loopback
 
 if TYPE_CHECKING:
+    from doitong_async.limits.entrance import Entrance
     from doitong_async.runtime import Runtime
 
 Requests = Iterable[Any] | AsyncIterable[Any]
@@ -46,7 +49,8 @@ class Batch:
     """
 
     def __init__(self, runtime: Runtime, requests: Requests, terms: Terms, ledger: Path | None) -> None:
-        if not isinstance(requests, Iterable | AsyncIterable) or isinstance(requests, str | bytes):
+        is_many = isinstance(requests, Iterable | AsyncIterable)
+        if not is_many or isinstance(requests, str | bytes | Mapping):
             raise BadRequestError(
                 f"requests is a {type(requests).__name__}; expected an iterable or async iterable of "
                 "prompts, mappings or GenerateRequest."
@@ -55,16 +59,20 @@ class Batch:
         self._requests = requests
         self._terms = terms
         self._ledger_path = ledger
-        self._purse = Purse(terms.budget)
+        self._account = Account(terms)
+        self._entrance: Entrance | None = None
+        self._halt = Halt(self._wake)
         self._book: Book = Unrecorded()
-        self._keys = ItemKeys()
-        self._errands: Errands | None = None
+        self._keys: ItemKeys | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._tasks: dict[asyncio.Task[None], Work] = {}
         self._reader: asyncio.Task[None] | None = None
         self._runner: asyncio.Task[None] | None = None
         self._ended: asyncio.Queue[Item | BaseException | None] = asyncio.Queue()
         self._changed = asyncio.Event()
         self._closing: asyncio.Future[None] | None = None
+        self._is_read = False
+        """Whether no more is to be read."""
         self._held = 0
         self._known = 0
         self._counts: Counter[Outcome] = Counter()
@@ -82,13 +90,10 @@ class Batch:
 
     def stop(self) -> None:
         """Submit no more; the loop ends when what runs has ended."""
-        if self._errands is None or self._reader is None:
-            return
-        self._errands.stop(ClientClosedError("The batch was stopped before this item was submitted."))
-        self._reader.cancel()
-        for task, work in self._tasks.items():
-            if work.phase is Phase.WAITING:
-                task.cancel()
+        self._halt.come(ClientClosedError("The batch was stopped before this item was submitted."))
+        self._is_read = True
+        if self._reader is not None:
+            self._reader.cancel()
 
     def progress(self) -> Progress:
         """Return how far it has come."""
@@ -98,9 +103,9 @@ class Batch:
             known=self._known,
             running=phases[Phase.SENDING] + phases[Phase.RUNNING],
             waiting=phases[Phase.READ] + phases[Phase.WAITING],
-            spent=self._purse.spent,
-            reserved=self._purse.reserved,
-            stopped=None if self._errands is None else self._errands.stopped,
+            spent=self._account.purse.spent,
+            reserved=self._account.purse.reserved,
+            stopped=self._halt.why,
         )
 
     async def aclose(self) -> None:
@@ -110,10 +115,11 @@ class Batch:
         await asyncio.shield(self._closing)
 
     async def _items(self) -> AsyncGenerator[Item, None]:
-        if self._errands is not None or self._closing is not None:
+        if self._opening is not None or self._closing is not None:
             raise ConfigurationError("This batch ran before; call generate_many again.")
+        self._opening = asyncio.create_task(self._open(), name="doitong batch opens")
         try:
-            await self._open()
+            await asyncio.shield(self._opening)
             while (item := await self._ended.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
@@ -125,17 +131,25 @@ class Batch:
 
     async def _open(self) -> None:
         self._runtime.batches.add(self)
-        terms = self._terms
+        self._keys = ItemKeys()
+        terms, account = self._terms, self._account
         if terms.out is not None:
             await asyncio.to_thread(_check_folder, terms.out)
         if self._ledger_path is not None:
             self._book = ledger = await Ledger.open(self._ledger_path, service=_service(self._runtime))
-            self._purse.carry(ledger.totals().spent)
+            account.carry(ledger.totals().spent, ledger.unsettled())
             wall, day = wall_time(), self._runtime.gate.day
             made = ledger.made_on(day.number(wall))
-            day.carry(wall, made, told_by=str(self._ledger_path.resolve()))
-        self._errands = Errands(self._runtime, terms, self._book, self._purse, self._changed.set)
-        self._reader = asyncio.create_task(self._read(self._errands), name="doitong batch reader")
+            day.carry(wall, made, told_by=str(ledger.path))
+        # A way of its own through the gate: when the batch stops, those who wait there are sent away.
+        self._entrance = self._runtime.new_entrance()
+        if self._halt.why is not None:
+            self._entrance.close()
+        submits = self._runtime.new_submits(self._entrance)
+        halt, wake = self._halt, self._changed.set
+        sending = Sending(self._runtime, submits, terms, self._book, account, halt, wake)
+        errands = Errands(self._runtime, terms, self._book, account, halt, sending)
+        self._reader = asyncio.create_task(self._read(errands), name="doitong batch reader")
         self._runner = asyncio.create_task(self._run(self._reader), name="doitong batch")
 
     async def _read(self, errands: Errands) -> None:
@@ -144,7 +158,7 @@ class Batch:
         number = 0
         requests = _each(self._requests)
         try:
-            while await self._has_room():
+            while not self._is_read and await self._has_room():
                 given = await anext(requests, _NO_MORE)
                 if given is _NO_MORE:
                     break
@@ -162,7 +176,8 @@ class Batch:
             await asyncio.wait(self._tasks)
             # Of those that were over before, the callback that takes them away may be still to come.
             await asyncio.sleep(0)
-        self._ended.put_nowait(None if reader.cancelled() else reader.exception())
+        if not self._halt.is_detached:
+            self._ended.put_nowait(None if reader.cancelled() else reader.exception())
 
     async def _has_room(self) -> bool:
         """Wait until one more request may be read."""
@@ -188,7 +203,7 @@ class Batch:
 
     def _take(self, errands: Errands, number: int, given: object) -> None:
         self._held += 1
-        planned = self._planned(errands, number, given)
+        planned = self._planned(number, given)
         if isinstance(planned, Item):
             self._tell(planned)
             return
@@ -196,7 +211,7 @@ class Batch:
         self._tasks[task] = planned
         task.add_done_callback(self._is_over)
 
-    def _planned(self, errands: Errands, number: int, given: object) -> Work | Item:
+    def _planned(self, number: int, given: object) -> Work | Item:
         """Return the work that a request makes, or its item if there is nothing to do."""
         options = self._terms.options
         key = str(given.get("key") or f"item {number}") if isinstance(given, Mapping) else f"item {number}"
@@ -207,6 +222,7 @@ class Batch:
             )
             text = spelled(request)
             digest = digest_of(text)
+            assert self._keys is not None
             key = self._keys.key_of(own, digest, number)
             entry = self._book.find(key)
             action = self._action(entry, digest)
@@ -217,11 +233,14 @@ class Batch:
                 )
         except BadRequestError as error:
             return Item(number=number, key=key, request=None, outcome=Outcome.REJECTED, error=error)
-        except errors.LedgerError as error:
-            errands.stop(error)
+        except LedgerError as error:
+            self._halt.come(error)
             return Item(number=number, key=key, request=None, outcome=Outcome.SKIPPED, error=error)
+        except (ValueError, RecursionError) as error:
+            wrong = BadRequestError(f"The request cannot be written as JSON: {error}.")
+            return Item(number=number, key=key, request=None, outcome=Outcome.REJECTED, error=wrong)
         work = Work(number, key, own is not None, request, text, digest, action, entry)
-        return self._at_once(errands, work) or work
+        return self._at_once(work) or work
 
     def _action(self, entry: Entry | None, digest: str) -> Action:
         return decide(
@@ -243,21 +262,21 @@ class Batch:
         except OSError:
             return False
 
-    def _at_once(self, errands: Errands, work: Work) -> Item | None:
+    def _at_once(self, work: Work) -> Item | None:
         """Return the item if it takes no time: it is over, or the batch is."""
         entry, result, error = work.entry, None, None
         is_report = work.action is Action.REPORT
         if is_report and entry is not None and entry.state is State.DONE:
             if self._terms.verify:
                 return None
-            outcome, result = Outcome.DONE, known(entry, self._runtime)
+            outcome, result = Outcome.DONE, known(entry, work.request, self._runtime)
             self._known += 1
         elif is_report and entry is not None:
             outcome = Outcome.REJECTED if entry.state is State.REJECTED else Outcome.FAILED
             error = recorded(entry)
-        elif errands.stopped is not None and work.action in (Action.BEGIN, Action.RESEND):
+        elif self._halt.why is not None and work.action in (Action.BEGIN, Action.RESEND):
             outcome = Outcome.SKIPPED if work.action is Action.BEGIN else Outcome.IN_DOUBT
-            error = errands.stopped
+            error = copy.copy(self._halt.why)
         else:
             return None
         return Item(
@@ -284,38 +303,61 @@ class Batch:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._ended.put_nowait(error)
 
+    def _wake(self) -> None:
+        if self._entrance is not None:
+            self._entrance.close()
+        self._account.wake()
+        self._changed.set()
+
     async def _let_go(self) -> None:
-        self._runtime.batches.discard(self)
-        errands = self._errands
+        if self._opening is not None:
+            # What it opens has to be closed.
+            await asyncio.gather(self._opening, return_exceptions=True)
+        if self._runner is None or not self._runner.done():
+            self._halt.is_detached = True
+            self.stop()
+        running = [task for task, work in self._tasks.items() if work.phase is Phase.RUNNING]
+        for task in running:
+            task.cancel()
+        if self._tasks:
+            # Answers that are still to come may be about jobs that are paid for: they are written down.
+            await asyncio.wait(self._tasks, timeout=ANSWERS_WITHIN)
         tasks = [task for task in (self._reader, self._runner, *self._tasks) if task is not None]
-        if errands is not None:
-            errands.is_detached = True
-            sending = [task for task, work in self._tasks.items() if work.phase is Phase.SENDING]
-            for task in tasks:
-                if task not in sending:
-                    task.cancel()
-            if sending:
-                # Their answers may be about jobs that are paid for: they are read and written down.
-                await asyncio.wait(sending, timeout=ANSWERS_WITHIN)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        await self._book.close()
-        self._keys.close()
-        # Whoever still waits for the next item.
-        self._ended.put_nowait(ClientClosedError("The batch was let go of; what it did is in its ledger."))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._entrance is not None:
+            self._runtime.forget(self._entrance)
+        try:
+            await self._book.close()
+        finally:
+            if self._keys is not None:
+                self._keys.close()
+            self._requests = ()
+            self._runtime.batches.discard(self)
+            # Whoever still waits for the next item.
+            gone = ClientClosedError("The batch was let go of; what it did is in its ledger.")
+            self._ended.put_nowait(gone)
 
 
 _NO_MORE: Final = object()
 
 
 async def _each(requests: Requests) -> AsyncGenerator[Any, None]:
-    if isinstance(requests, AsyncIterable):
-        async for given in requests:
-            yield given
-    else:
-        for given in requests:
-            yield given
+    source = aiter(requests) if isinstance(requests, AsyncIterable) else iter(requests)
+    try:
+        if isinstance(source, AsyncIterator):
+            async for given in source:
+                yield given
+        else:
+            for given in source:
+                yield given
+    finally:
+        # A generator has something to put in order, however early the batch was left.
+        if isinstance(source, AsyncGenerator):
+            await source.aclose()
+        elif isinstance(source, Generator):
+            source.close()
 
 
 def _service(runtime: Runtime) -> str:

@@ -7,7 +7,7 @@ import os
 import secrets
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from doitong_async.batch.entry import Action, Entry, State
 from doitong_async.budget import Budget
@@ -36,7 +36,9 @@ class Work:
 
     `text` is the request's one spelling, `digest` its hash; `entry` is what the ledger had of it.
     `is_key_given` is whether its user named it. `attempt` is the last one that is written down; `booked` what
-    the purse counts as spent for it (credits), `reserved` the most that it may cost.
+    the purse counts as spent for it (credits), `reserved` the most that it may cost. `is_intended` is whether
+    its intent is written and nothing after it, `is_in_doubt` whether a job may have been made that is not
+    known, `stem` the name of its file without ending.
     """
 
     number: int
@@ -51,6 +53,9 @@ class Work:
     phase: Phase = Phase.READ
     attempt: int = 0
     is_intended: bool = False
+    is_in_doubt: bool = False
+    intended_at: float | None = None
+    stem: str | None = None
     reserved: float | None = None
     booked: float | None = None
     job: Generation | None = None
@@ -75,11 +80,15 @@ class Work:
             return
         self.attempt = self.entry.attempt
         if self.action in (Action.RESEND, Action.TAKE_UP, Action.FETCH, Action.DOUBT):
-            self.is_intended = self.action in (Action.RESEND, Action.DOUBT)
+            self.is_intended = self.is_in_doubt = self.action in (Action.RESEND, Action.DOUBT)
             self.idempotency_key = self.entry.idempotency_key or self.idempotency_key
-            self.reserved = self.entry.reserved
-            # What the ledger adds up to has it in it.
-            self.booked = self.entry.cost if self.entry.cost is not None else self.entry.reserved or 0.0
+            self.intended_at = self.entry.intended_at
+            self.stem = self.entry.file
+            self.reserved = self.entry.cost if self.entry.cost is not None else self.entry.reserved
+        if self.entry.state is State.DONE:
+            # What earlier runs spent has it in it; the name has its ending.
+            self.booked = self.reserved or 0.0
+            self.stem = None if self.entry.file is None else PurePath(self.entry.file).stem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

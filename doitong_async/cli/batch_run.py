@@ -239,7 +239,7 @@ def card_of(entry: Entry) -> Card:
         outcome=OUTCOMES[entry.state],
         credits=entry.cost,
         seconds=entry.seconds,
-        file=entry.file,
+        file=entry.output,
         size=(width, height) if isinstance(width, int) and isinstance(height, int) else None,
         job_id=entry.job_id,
         reason=entry.reason,

@@ -115,7 +115,7 @@ def _facts(entry: Entry) -> dict[str, Any]:
         "reserved": entry.reserved,
         "seconds": None if entry.seconds is None else round(entry.seconds, 3),
         "reason": entry.reason,
-        "file": entry.file,
+        "file": entry.output,
         "bytes": entry.length,
         "sha256": entry.sha256,
     }
@@ -131,7 +131,7 @@ def _cells(entry: Entry) -> dict[str, str]:
         "outcome": OUTCOMES[entry.state],
         "credits": "" if entry.cost is None else f"{entry.cost:g}",
         "seconds": "" if entry.seconds is None else f"{entry.seconds:.1f}",
-        "file": entry.file or "",
+        "file": entry.output or "",
         "sha-256": entry.sha256 or "",
     }
 

@@ -158,6 +158,6 @@ class _Items:
 
     def _has_file(self, entry: Entry) -> bool:
         try:
-            return entry.file is not None and (self._out / entry.file).stat().st_size == entry.length
+            return entry.output is not None and (self._out / entry.output).stat().st_size == entry.length
         except OSError:
             return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 import subprocess
 import sys
 from contextlib import closing
@@ -30,6 +29,7 @@ async def begin(ledger: Ledger, key: str = "k", **changed: Any) -> None:
         "digest": "d",
         "request": "{}",
         "idempotency_key": "i",
+        "file": "k",
         "reserved": 20.0,
         "at": 1.0,
     }
@@ -130,9 +130,9 @@ async def test_an_intent_waits_for_the_disk_and_the_rest_does_not(
     """A group with an intent is written with synchronous=FULL: one fsync an item, however many are in it."""
     levels: list[int] = []
 
-    def watched(connection: sqlite3.Connection, group: Any) -> Any:
-        outcome = _commit(connection, group)
-        levels.append(connection.execute("PRAGMA synchronous").fetchone()[0])
+    def watched(opened: Any, group: Any) -> Any:
+        outcome = _commit(opened, group)
+        levels.append(opened.writer.execute("PRAGMA synchronous").fetchone()[0])
         return outcome
 
     monkeypatch.setattr("doitong_async.batch.ledger._commit", watched)

@@ -1,0 +1,43 @@
+"""Why a batch submits no more, and whoever has to hear of it."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable
+
+from doitong_async.errors import DoitongError
+
+
+class Stopped(Exception):  # noqa: N818 - a signal between methods, never an error that anyone sees
+    """The batch was stopped, and this item was surely not submitted."""
+
+
+class Halt:
+    """The end of submitting: the first reason holds, and those who wait for the plan hear of it at once.
+
+    Args:
+        wake: is called when it comes; it sends those away who wait for the plan.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._came = asyncio.Event()
+        self.why: DoitongError | None = None
+        self.is_detached = False
+        """Whether nobody takes items any more: what runs is left to the service."""
+
+    def come(self, why: DoitongError) -> None:
+        """Submit no more; what runs goes on."""
+        if self.why is None:
+            self.why = copy.copy(why)
+            self._came.set()
+            self._wake()
+
+    async def comes_within(self, seconds: float) -> bool:
+        """Wait so long at most, and return whether it came."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._came.wait()
+        except TimeoutError:
+            return False

@@ -1,0 +1,198 @@
+"""One item's submit: written down before it is sent, sent through an outage too, and accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import backoff
+
+from doitong_async import errors, media
+from doitong_async.batch.account import Account
+from doitong_async.batch.book import Book
+from doitong_async.batch.entry import Action, State, is_alive, stem_of
+from doitong_async.batch.halt import Halt, Stopped
+from doitong_async.batch.work import Phase, Terms, Work
+from doitong_async.clock import wall_time
+from doitong_async.errors import DoitongError, SubmitOutcomeUnknownError
+from doitong_async.jobs.job import AsyncJob
+from doitong_async.jobs.token import JobRef
+from doitong_async.types import Generation
+
+if TYPE_CHECKING:
+    from doitong_async.calls import Submits
+    from doitong_async.runtime import Runtime
+
+OUTAGE: Final = 600.0
+"""Seconds for which a batch bears that the service cannot be reached or only fails: our choice."""
+_LONGEST_PAUSE: Final = 60.0
+
+
+class _OldKeyError(Exception):
+    """The idempotency key is too old to be trusted, and nothing was sent under it."""
+
+
+class Sending:
+    """Submits items, each under one idempotency key that is on the disk before its first byte."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        submits: Submits,
+        terms: Terms,
+        book: Book,
+        account: Account,
+        halt: Halt,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._runtime = runtime
+        self._submits = submits
+        self._terms = terms
+        self._book = book
+        self._account = account
+        self._halt = halt
+        self._on_change = on_change
+
+    async def submit(self, work: Work) -> AsyncJob:
+        """Submit, through an outage too, and write down which job was made.
+
+        Raises:
+            Stopped: if the batch is stopped before anything is sent.
+            DoitongError: as `AsyncDoitong.submit` does.
+        """
+        if self._halt.why is not None:
+            raise Stopped
+        if work.action is Action.RESEND:
+            self._account.begin(work)
+        else:
+            await self._account.reserve(work, self._halt)
+        loop = asyncio.get_running_loop()
+        pauses = backoff.expo(factor=5, max_value=_LONGEST_PAUSE)
+        next(pauses)  # backoff's sequences give their first value at the second step
+        until: float | None = None
+        while True:
+            try:
+                job = await self._send(work)
+                break
+            except _OldKeyError:
+                await self.withdraw(work, None)
+                work.idempotency_key = secrets.token_urlsafe(24)
+            except (errors.ConnectionFailedError, errors.ServerError, SubmitOutcomeUnknownError) as e:
+                work.is_in_doubt |= not isinstance(e, errors.ConnectionFailedError)
+                until = until or loop.time() + OUTAGE
+                if not self._is_worth_waiting(work, e, until):
+                    raise
+                if await self._halt.comes_within(backoff.full_jitter(next(pauses))):
+                    raise
+        await self._accept(work, job.last)
+        return job
+
+    async def withdraw(self, work: Work, reason: str | None) -> None:
+        """Write down that nothing was sent after all, if an intent is written."""
+        if work.is_intended:
+            work.is_intended = False
+            await self._book.end(
+                work.key, attempt=work.attempt, before=State.INTENT, state=State.OPEN, reason=reason
+            )
+
+    async def _send(self, work: Work) -> AsyncJob:
+        try:
+            return await self._runtime.submit(
+                work.request,
+                idempotency_key=work.idempotency_key,
+                options=self._terms.options,
+                in_doubt=work.is_in_doubt,
+                before_sending=partial(self._intend, work),
+                submits=self._submits,
+            )
+        except SubmitOutcomeUnknownError as error:
+            # A conflict, and no other error: the service knows this key, which nobody else can have.
+            if error.job_id is None or error.__cause__ is not None:
+                raise
+            ref = JobRef(error.job_id)
+            return self._runtime.take_up(ref, self._terms.options, idempotency_key=work.idempotency_key)
+
+    def _is_worth_waiting(self, work: Work, error: DoitongError, until: float) -> bool:
+        """Whether the same submit may be sent again after a while, as the service may be back then."""
+        may_resend = not work.is_in_doubt or self._runtime.settings.resend_unanswered
+        is_outage = error.http_status is None or error.http_status >= 500
+        if not may_resend or not is_outage or isinstance(error.__cause__, Stopped):
+            return False
+        if self._halt.why is None and asyncio.get_running_loop().time() >= until:
+            self._halt.come(error)
+        return self._halt.why is None
+
+    async def _intend(self, work: Work, in_doubt: bool) -> None:
+        """Write the intent down, or see that it may still be sent; nothing is under way when this begins."""
+        is_too_old = not self._is_alive(work)
+        if in_doubt or work.is_in_doubt:
+            if is_too_old:
+                raise SubmitOutcomeUnknownError(
+                    "It is not known whether a submit made a job, and its idempotency key is too old to be "
+                    "sent again.",
+                    idempotency_key=work.idempotency_key,
+                )
+        elif self._halt.why is not None:
+            raise Stopped
+        elif is_too_old:
+            raise _OldKeyError
+        if not work.is_intended:
+            await self._begin(work)
+            if self._halt.why is not None:
+                raise Stopped
+        work.phase = Phase.SENDING
+        self._on_change()
+
+    def _is_alive(self, work: Work) -> bool:
+        written = work.intended_at if work.is_intended else None
+        return written is None or is_alive(written, wall_time(), self._terms.key_lives)
+
+    async def _begin(self, work: Work) -> None:
+        work.intended_at = wall_time()
+        if self._terms.out is not None:
+            stem = stem_of(work.key, work.request, is_given=work.is_key_given)
+            work.stem = free_stem(self._terms.out, stem)
+        await self._book.begin(
+            work.key,
+            attempt=work.attempt,
+            digest=work.digest,
+            request=work.text,
+            idempotency_key=work.idempotency_key,
+            reserved=work.reserved,
+            file=work.stem,
+            at=work.intended_at,
+        )
+        work.attempt += 1
+        work.is_intended = True
+
+    async def _accept(self, work: Work, made: Generation) -> None:
+        work.job = made
+        wall = wall_time()
+        await self._book.accept(
+            work.key,
+            attempt=work.attempt,
+            job_id=made.id,
+            status=str(made.status),
+            cost=made.credit_cost,
+            at=wall,
+            day=self._runtime.gate.day.number(wall),
+        )
+        work.is_intended = False
+        work.phase = Phase.RUNNING
+        if made.credit_cost is not None:
+            self._account.settle(work, made.credit_cost)
+        if self._halt.is_detached:
+            raise asyncio.CancelledError
+
+
+def free_stem(folder: Path, stem: str) -> str:
+    """Return a name that no file has: what lies there is somebody's, and may be paid for."""
+    names = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
+    return next(
+        name for name in names if not any((folder / f"{name}{suffix}").exists() for suffix in media.SUFFIXES)
+    )

@@ -1,0 +1,352 @@
+"""Batches that are stopped, left, starved and lied to: no item is lost, none is paid twice."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doitong_async import (
+    AsyncDoitong,
+    BadRequestError,
+    ClientClosedError,
+    ConfigurationError,
+    Item,
+    LedgerError,
+    Outcome,
+    Plan,
+)
+from doitong_async.batch import records
+from doitong_async.batch.entry import State, digest_of, spelled
+from doitong_async.batch.runner import Batch
+from doitong_async.emulator import Emulator
+from doitong_async.limits import gates
+from doitong_async.testing import VirtualTimeLoop
+from doitong_async.types import GenerateRequest
+from tests.virtual import boxed, now, plain, until, virtual
+
+WIDE = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4)
+PROMPTS = [f"fox {number}" for number in range(8)]
+
+
+async def all_of(batch: Batch) -> list[Item]:
+    return [item async for item in batch]
+
+
+def outcomes(items: list[Item]) -> Counter[Outcome]:
+    return Counter(item.outcome for item in items)
+
+
+def states(path: Path) -> Counter[State]:
+    with closing(records.reader(path)) as reading:
+        return Counter(entry.state for entry in records.entries(reading))
+
+
+@virtual
+async def test_what_is_in_doubt_outlives_a_day_without_jobs(tmp_path: Path) -> None:
+    """A job was made and its answer lost; on a day that is used up the item stays in doubt, under its key."""
+    plan = Plan.enterprise(requests_per_minute=600, concurrent_jobs=1, jobs_per_day=1)
+    ledger = tmp_path / "l.db"
+    async with Emulator(plan="pro", credits=10_000, faults=["submit 1-9: cut-after"]) as box:
+        for number, prompts in enumerate((["a"], ["b"], ["a", "b"], ["a", "b"])):
+            # Each run is a process of its own; the day is counted in the ledger.
+            gates._GATES.clear()
+            async with AsyncDoitong(api_key="k", base_url=box.url, plan=plan) as doitong:
+                batch = doitong.generate_many(prompts, ledger=ledger)
+                if number == 0:
+                    running = asyncio.ensure_future(all_of(batch))
+                    await asyncio.sleep(8)
+                    running.cancel()
+                    await asyncio.wait([running])
+                    box.faults.clear()
+                    assert states(ledger) == {State.INTENT: 1}
+                    continue
+                items = {item.request.prompt: item for item in await all_of(batch) if item.request}
+            if number == 2:
+                assert items["a"].outcome in (Outcome.IN_DOUBT, Outcome.DONE)
+                await asyncio.sleep(50_000)
+        assert {item.outcome for item in items.values()} <= {Outcome.DONE, Outcome.IN_DOUBT}
+        assert box.world.charges == 2
+
+
+@virtual
+async def test_no_key_is_used_past_its_life_by_one_run_alone(tmp_path: Path) -> None:
+    """The machine sleeps for three days in the middle of a submit: what may be made is not sent again."""
+    async with boxed(WIDE, box={"faults": ["submit 1: cut-after"], "keys_honoured": False}) as (doitong, box):
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        running = asyncio.ensure_future(all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db")))
+        await until(lambda: box.world.count("submit") == 1)
+        loop._epoch += 3 * 86_400
+        items = await running
+        assert outcomes(items) == {Outcome.IN_DOUBT: 1}
+        assert box.world.charges == 1
+
+
+@virtual
+async def test_a_key_that_grew_old_in_line_is_replaced(tmp_path: Path) -> None:
+    """Nothing was sent under it that made a job: the item is begun anew, and made once."""
+    async with boxed(WIDE, wait_for_next_day=True, box={"faults": ["submit 1: 429-day"]}) as (doitong, box):
+        items = await all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db", key_lives=3_600))
+        assert outcomes(items) == {Outcome.DONE: 1}
+        assert box.world.charges == 1
+        keys = {seen.headers["Idempotency-Key"] for seen in box.world.seen if seen.kind == "submit"}
+        assert len(keys) == 2
+
+
+@pytest.mark.parametrize("how", ["stop", "aclose", "cancel"])
+def test_broken_off_at_any_turn_nothing_is_lost(how: str, tmp_path: Path) -> None:
+    """Whenever it comes: no intent of what was not sent is left, and none is paid twice."""
+    turn = 1
+    while _broken_off_at(turn, how, tmp_path / str(turn)):
+        turn += 7
+    assert turn > 60
+
+
+def _broken_off_at(turn: int, how: str, folder: Path) -> bool:
+    folder.mkdir()
+    was_running = []
+
+    @virtual
+    async def test() -> None:
+        async with boxed(WIDE) as (doitong, box):
+            batch = doitong.generate_many(PROMPTS, ledger=folder / "l.db", budget=1_000)
+            running = asyncio.ensure_future(all_of(batch))
+            for _ in range(turn):
+                await asyncio.sleep(0)
+                # Time goes on too, so that all of the batch is met.
+                if _ % 20 == 19:
+                    await asyncio.sleep(1)
+            was_running.append(not running.done())
+            if how == "stop":
+                batch.stop()
+                items = await running
+                assert outcomes(items)[Outcome.DONE] == box.world.charges
+                assert set(outcomes(items)) <= {Outcome.DONE, Outcome.SKIPPED}
+            else:
+                running.cancel() if how == "cancel" else await batch.aclose()
+                await asyncio.gather(running, return_exceptions=True)
+                await batch.aclose()
+            if (folder / "l.db").exists():
+                # What is written as sent is known to the service, or its answer is there.
+                assert states(folder / "l.db")[State.INTENT] == 0
+            made = box.world.charges
+            items = await all_of(doitong.generate_many(PROMPTS, ledger=folder / "l.db", budget=1_000))
+            assert outcomes(items) == {Outcome.DONE: 8}
+            assert made <= box.world.charges == 8
+
+    test()
+    shutil.rmtree(folder)
+    return was_running[0]
+
+
+@virtual
+async def test_stop_sends_away_who_waits_for_tomorrow(tmp_path: Path) -> None:
+    """No job is made after it, and the loop ends now and not in a day."""
+    faults = ["submit: 429-day"]
+    async with boxed(WIDE, wait_for_next_day=True, box={"faults": faults}) as (doitong, box):
+        batch = doitong.generate_many(PROMPTS, ledger=tmp_path / "l.db")
+        running = asyncio.ensure_future(all_of(batch))
+        await asyncio.sleep(60)
+        batch.stop()
+        items = await running
+        assert now() < 70
+        assert set(outcomes(items)) == {Outcome.SKIPPED}
+        assert box.world.charges == 0
+        assert states(tmp_path / "l.db")[State.INTENT] == 0
+
+
+@virtual
+async def test_stop_before_it_begins_is_heard() -> None:
+    """While the ledger opens, or earlier: nothing is submitted."""
+    async with boxed(WIDE) as (doitong, box):
+        batch = doitong.generate_many(PROMPTS)
+        batch.stop()
+        assert await all_of(batch) == []
+        assert box.world.count("submit") == 0
+
+
+@virtual
+async def test_stop_leaves_what_is_done_as_it_is(tmp_path: Path) -> None:
+    """Files that are being hashed are done all the same."""
+    async with boxed(WIDE) as (doitong, _):
+        await all_of(doitong.generate_many(PROMPTS, ledger=tmp_path / "l.db", out=tmp_path))
+        batch = doitong.generate_many(PROMPTS, ledger=tmp_path / "l.db", out=tmp_path, verify=True)
+        running = asyncio.ensure_future(all_of(batch))
+        await until(lambda: batch._tasks)
+        batch.stop()
+        assert set(outcomes(await running)) == {Outcome.DONE}
+
+
+@virtual
+async def test_one_batch_is_one_loop() -> None:
+    """Two loops over it at once would pay twice."""
+    async with boxed(WIDE) as (doitong, box):
+        batch = doitong.generate_many(PROMPTS)
+        told = await asyncio.gather(all_of(batch), all_of(batch), return_exceptions=True)
+        assert [type(each) for each in told] == [list, ConfigurationError]
+        assert box.world.charges == 8
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_closing_while_it_opens_lets_go_of_the_ledger(turns: int, tmp_path: Path) -> None:
+    """Nobody else is kept from it."""
+
+    @virtual
+    async def test() -> None:
+        async with boxed(WIDE) as (doitong, _):
+            batch = doitong.generate_many(PROMPTS, ledger=tmp_path / "l.db")
+            running = asyncio.ensure_future(all_of(batch))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await batch.aclose()
+            await asyncio.wait([running])
+            assert isinstance(running.exception(), ClientClosedError | ConfigurationError)
+            assert outcomes(await all_of(doitong.generate_many(PROMPTS, ledger=tmp_path / "l.db"))) == {
+                Outcome.DONE: 8
+            }
+
+    test()
+
+
+@virtual
+async def test_a_source_that_has_to_be_closed_is_closed() -> None:
+    """An async generator puts its things in order when the batch is left."""
+    closed = []
+
+    async def prompts() -> AsyncIterator[str]:
+        try:
+            for prompt in PROMPTS * 10:
+                yield prompt
+        finally:
+            closed.append(True)
+
+    async with boxed(WIDE) as (doitong, _):
+        batch = doitong.generate_many(prompts())
+        async for _ in batch:
+            break
+        await batch.aclose()
+        assert closed
+
+
+@pytest.mark.parametrize("cost", ["-1000", "1e999", "NaN", "1" + "0" * 30, '"much"', "null"])
+def test_costs_that_cannot_be_change_nothing(cost: str, tmp_path: Path) -> None:
+    """The most that the job may cost is counted instead; no lie makes the budget larger."""
+
+    def rewrite(_: bytes, honest: bytes | None) -> bytes | None:
+        head, _, body = (honest or b"").partition(b"\r\n\r\n")
+        body = re.sub(rb'"creditCost": *[0-9]+', b'"creditCost": ' + cost.encode(), body)
+        head = re.sub(rb"(?i)content-length: *[0-9]+", b"Content-Length: %d" % len(body), head)
+        return head + b"\r\n\r\n" + body
+
+    @virtual
+    async def test() -> None:
+        async with plain(WIDE) as (doitong, server):
+            server.rewrite = rewrite
+            for _ in range(2):
+                batch = doitong.generate_many(PROMPTS, ledger=tmp_path / "l.db", budget=100)
+                items = await all_of(batch)
+                assert batch.progress().spent <= 100
+            assert outcomes(items)[Outcome.DONE] == len(server.jobs) == 5
+
+    test()
+
+
+@virtual
+async def test_a_resumed_run_uses_its_budget_like_an_uninterrupted_one(tmp_path: Path) -> None:
+    """What is taken up may turn out cheaper than was set aside: it is waited for."""
+    async with boxed(WIDE) as (doitong, _):
+        cost = (await doitong.generate("a fox")).credit_cost or 0
+        for number in range(2):
+            ledger = tmp_path / f"{number}.db"
+            batch = doitong.generate_many(PROMPTS, ledger=ledger, budget=3 * cost + 20)
+            if number:
+                running = asyncio.ensure_future(all_of(batch))
+                await asyncio.sleep(1)
+                running.cancel()
+                await asyncio.wait([running])
+                batch = doitong.generate_many(PROMPTS, ledger=ledger, budget=3 * cost + 20)
+            items = await all_of(batch)
+            done = outcomes(items)[Outcome.DONE]
+            assert (done + 1) * cost + 20 > 3 * cost + 20 >= done * cost
+
+
+@virtual
+async def test_a_mapping_is_no_list_of_requests() -> None:
+    """Its keys would be made and paid for."""
+    async with boxed(WIDE) as (doitong, _):
+        with pytest.raises(BadRequestError, match="dict"):
+            doitong.generate_many({"prompt": "a fox", "width": 512})
+
+
+@virtual
+async def test_letters_that_cannot_be_written_are_rejected() -> None:
+    """One bad item never ends the batch."""
+    given = [{"prompt": "a", "provider": "\ud83d"}, {"prompt": "a", "quality": "\ud83d"}, "fox"]
+    async with boxed(WIDE) as (doitong, _):
+        items = await all_of(doitong.generate_many(given))
+        assert outcomes(items) == {Outcome.REJECTED: 2, Outcome.DONE: 1}
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_key_that_looks_like_one_of_ours_is_no_other_items(is_first: bool) -> None:
+    """The second of the two is rejected, whichever it is."""
+
+    @virtual
+    async def test() -> None:
+        request = GenerateRequest(prompt="fox").with_defaults(provider="flux-pro", width=None, height=None)
+        own = {"prompt": "whale", "key": digest_of(spelled(request))[:16]}
+        async with boxed(WIDE) as (doitong, _):
+            given: list[Any] = [own, "fox"] if is_first else ["fox", own]
+            items = await all_of(doitong.generate_many(given))
+            assert {item.number: item.outcome for item in items} == {1: Outcome.DONE, 2: Outcome.REJECTED}
+
+    test()
+
+
+@virtual
+async def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    """A run without a ledger, and another ledger in the same folder, take another name."""
+    (tmp_path / "fox.png").write_bytes(b"a photograph")
+    given = [{"prompt": "a fox", "key": "fox"}]
+    async with boxed(WIDE) as (doitong, _):
+        files = []
+        for ledger in (None, None, tmp_path / "one.db", tmp_path / "two.db", tmp_path / "two.db"):
+            (item,) = await all_of(doitong.generate_many(given, ledger=ledger, out=tmp_path))
+            assert item.file is not None
+            files.append(item.file.name)
+        assert files == ["fox-2.jpg", "fox-3.jpg", "fox-4.jpg", "fox-5.jpg", "fox-5.jpg"]
+        assert (tmp_path / "fox.png").read_bytes() == b"a photograph"
+
+
+@virtual
+async def test_a_ledger_has_one_lock_by_whatever_name(tmp_path: Path) -> None:
+    """A symbolic link to it is no way around."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link.db").symlink_to(tmp_path / "l.db")
+    async with boxed(WIDE) as (doitong, _):
+        first = aiter(doitong.generate_many(["a"], ledger=tmp_path / "l.db"))
+        await anext(first)
+        with pytest.raises(LedgerError, match="in use"):
+            await all_of(doitong.generate_many(["a"], ledger=tmp_path / "elsewhere" / "link.db"))
+        await first.aclose()  # type: ignore[attr-defined]  # an async generator, as every `async for` has it
+
+
+@virtual
+async def test_a_ledger_that_is_taken_away_stops_the_batch(tmp_path: Path) -> None:
+    """Nothing more is submitted that the next run would not know of."""
+    async with boxed(WIDE) as (doitong, box):
+        items: list[Item] = []
+        async for item in doitong.generate_many([f"fox {n}" for n in range(40)], ledger=tmp_path / "l.db"):
+            if not items:
+                (tmp_path / "l.db").rename(tmp_path / "moved.db")
+            items.append(item)
+        assert any(isinstance(item.error, LedgerError) for item in items)
+        assert box.world.charges <= 3 * WIDE.concurrent_jobs
