@@ -16,6 +16,7 @@ class Life:
     """
 
     def __init__(self, dies_at: int | None = None, at_death: Callable[[], object] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
         self.awaits = 0
         self.is_lying = False
         """Whether it is dead and not buried: nothing of it moves."""
@@ -36,11 +37,16 @@ class Life:
         self.awaits += 1
         if self.awaits != self._dies_at:
             return False
+        self.die()
+        return True
+
+    def die(self) -> None:
+        """Die here and now; may be called in another thread."""
         self.is_lying = True
-        self.died.set()
         if self._at_death is not None:
             self._at_death()
-        return True
+        # Only now: whoever hears of it goes on with the disk as it was left.
+        self._loop.call_soon_threadsafe(self.died.set)
 
     def add(self, task: asyncio.Task[Any]) -> None:
         """Take a task in."""

@@ -6,12 +6,14 @@ import asyncio
 import hashlib
 import shutil
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from doitong_async import AsyncDoitong, Plan
+from doitong_async.batch import ledger
 from doitong_async.batch.outcome import Outcome
 from doitong_async.emulator import Emulator, PlanLimits
 from doitong_async.limits import gates
@@ -47,11 +49,16 @@ def files(disk: Path) -> list[str]:
     return sorted(path.name for path in disk.iterdir() if not path.name.startswith("ledger.db"))
 
 
-async def lives_and_dies(box: Emulator, folder: Path, dies_at: int) -> bool:
+async def lives_and_dies(box: Emulator, folder: Path, dies_at: int | None) -> bool:
     """Run the batch until its k-th await; False if it has fewer. What was on the disk then is on "second"."""
+    return await lives_on(box, folder, lambda at_death: Life(dies_at, at_death))
+
+
+async def lives_on(box: Emulator, folder: Path, make: Callable[[Callable[[], object]], Life]) -> bool:
+    """Run the batch in a life, and if that ends early, run it again on the disk that it left."""
     first, second = folder / "first", folder / "second"
     first.mkdir()
-    life = Life(dies_at, at_death=lambda: shutil.copytree(first, second))
+    life = make(lambda: shutil.copytree(first, second))
     task = life.start(run_and_forget(box, first))
     dies = asyncio.ensure_future(life.died.wait())
     await asyncio.wait([task, dies], return_when=asyncio.FIRST_COMPLETED)
@@ -115,3 +122,50 @@ def dies_and_is_run_again(number: int, folder: Path) -> bool:
     both()
     shutil.rmtree(folder)
     return outcomes[0]
+
+
+# A process that dies closes nothing.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_any_prefix_of_the_ledger_resumes_to_the_same_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process dies when its k-th group of changes is on the disk, for every k."""
+    usual = ledger._commit
+    number = 0
+    while True:
+        number += 1
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        outcomes: list[bool] = []
+
+        @virtual
+        async def both(number: int = number, folder: Path = folder, outcomes: list[bool] = outcomes) -> None:
+            def make(at_death: Callable[[], object]) -> Life:
+                life = Life(None, at_death)
+                monkeypatch.setattr(ledger, "_commit", _Last(usual, number, life))
+                return life
+
+            async with emulator() as box:
+                outcomes.append(await lives_on(box, folder, make))
+
+        both()
+        shutil.rmtree(folder)
+        if not outcomes[0]:
+            break
+    assert number > 6
+
+
+class _Last:
+    """Writes so many groups; with the last of them its process dies."""
+
+    def __init__(self, write: Callable[..., Any], groups: int, life: Life) -> None:
+        self._write = write
+        self._left = groups
+        self._life = life
+
+    def __call__(self, opened: Any, group: Sequence[Any]) -> Any:
+        outcome = self._write(opened, group)
+        self._left -= 1
+        if self._left == 0:
+            self._life.die()
+        return outcome
