@@ -51,7 +51,7 @@ FLOORS = [
     ["batch.book", "batch.fate", "batch.halt", "batch.recall", "batch.records", "batch.work"],
     ["batch.account", "batch.ledger"],
     ["batch.sending"],
-    ["batch.errand"],
+    ["batch.errand", "batch.planning"],
     ["batch.runner"],
     ["client"],
     [

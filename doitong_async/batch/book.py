@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from doitong_async.batch.entry import Entry, State
+from doitong_async.batch.entry import Done, Entry, State
 
 
 class Book(Protocol):
@@ -12,6 +12,9 @@ class Book(Protocol):
 
     def find(self, key: str) -> Entry | None:
         """Return what is known of an item."""
+
+    def find_done(self, key: str) -> Done | None:
+        """Return what there is to say of an item if it is done; quicker than `find`."""
 
     async def begin(
         self,
@@ -60,6 +63,10 @@ class Unrecorded:
     """No ledger: a batch that cannot be taken up again."""
 
     def find(self, key: str) -> Entry | None:
+        """Know nothing."""
+        return None
+
+    def find_done(self, key: str) -> Done | None:
         """Know nothing."""
         return None
 

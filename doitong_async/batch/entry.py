@@ -7,7 +7,7 @@ import json
 import re
 from dataclasses import dataclass, fields
 from enum import Enum, StrEnum, auto
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from doitong_async.types import GenerateRequest
 
@@ -80,6 +80,17 @@ class Entry:
         return max(0.0, self.ended_at - self.accepted_at)
 
 
+class Done(NamedTuple):
+    """What there is to say of an item that is done: most of a batch that is run again is of these."""
+
+    digest: str
+    job_id: str
+    url: str | None
+    cost: float | None
+    file: str | None
+    length: int | None
+
+
 class Action(Enum):
     """What a run does with an item."""
 
@@ -141,13 +152,14 @@ def is_alive(intended_at: float, wall: float, key_lives: float) -> bool:
 
 _CLOCK_SLIP: Final = 300.0
 """Seconds by which a clock may be set back without a key being distrusted: our choice."""
+_spell: Final = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 _FIELDS: Final = tuple(sorted(field.name for field in fields(GenerateRequest)))
 
 
 def spelled(request: GenerateRequest) -> str:
     """Return a request as JSON in one spelling: two that ask for the same are the same text."""
     given = {name: value for name in _FIELDS if (value := getattr(request, name)) is not None}
-    return json.dumps(given, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return _spell(given)
 
 
 def digest_of(text: str) -> str:

@@ -8,9 +8,7 @@ import sqlite3
 from doitong_async.batch.entry import KEY_LENGTH
 from doitong_async.errors import BadRequestError
 
-_TABLE = (
-    "CREATE TABLE seen (key TEXT PRIMARY KEY, times INTEGER NOT NULL, number INTEGER NOT NULL) WITHOUT ROWID"
-)
+_TABLE = "CREATE TABLE seen (key PRIMARY KEY, times INTEGER NOT NULL, number INTEGER NOT NULL) WITHOUT ROWID"
 _SEE = "INSERT INTO seen VALUES (?, 1, ?) ON CONFLICT DO UPDATE SET times = times + 1 RETURNING times, number"
 
 
@@ -54,7 +52,7 @@ class ItemKeys:
             if times > 1:
                 raise _twice(given, first, number)
             return given
-        times, _ = self._see(digest, number)
+        times, _ = self._see(bytes.fromhex(digest), number)
         key = digest[:KEY_LENGTH] if times == 1 else f"{digest[:KEY_LENGTH]}-{times}"
         if self._has_lookalikes:
             seen = self._seen.execute("SELECT number FROM seen WHERE key = ?", (f"given {key}",)).fetchone()
@@ -64,13 +62,15 @@ class ItemKeys:
 
     def _made(self, given: re.Match[str]) -> tuple[int, int]:
         """Return 2, and the number of the item, if that very key was made here before; else 1."""
+        first = bytes.fromhex(given[1])
+        between = first, first + b"\xff" * 32
         row = self._seen.execute(
-            "SELECT times, number FROM seen WHERE key BETWEEN ? AND ?", (given[1], f"{given[1]}g")
+            "SELECT times, number FROM seen WHERE key BETWEEN ? AND ?", between
         ).fetchone()
         is_made = row is not None and row[0] >= int(given[2] or 1)
         return (2, row[1]) if is_made else (1, 0)
 
-    def _see(self, key: str, number: int) -> tuple[int, int]:
+    def _see(self, key: str | bytes, number: int) -> tuple[int, int]:
         row: tuple[int, int] = self._seen.execute(_SEE, (key, number)).fetchone()
         return row
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from doitong_async import errors
-from doitong_async.batch.entry import Entry
+from doitong_async.batch.entry import Done, Entry
 from doitong_async.errors import DoitongError
 from doitong_async.result import Result
 from doitong_async.types import GenerateRequest, Generation, JobStatus
@@ -15,17 +15,23 @@ if TYPE_CHECKING:
     from doitong_async.runtime import Runtime
 
 
-def known(entry: Entry, request: GenerateRequest, runtime: Runtime) -> Result:
-    """Return the result of an item that the ledger has as done."""
+def known_done(done: Done, request: GenerateRequest, runtime: Runtime) -> Result:
+    """Return the result of an item that is done."""
     generation = Generation(
-        id=entry.job_id or "",
+        id=done.job_id,
         status=JobStatus.COMPLETED,
-        url=entry.url,
+        url=done.url,
         type=request.type,
         provider=request.provider,
-        credit_cost=entry.cost,
+        credit_cost=done.cost,
     )
     return Result(generation, runtime.downloads)
+
+
+def known(entry: Entry, request: GenerateRequest, runtime: Runtime) -> Result:
+    """Return the result of an item that the ledger has as done."""
+    done = Done(entry.digest, entry.job_id or "", entry.url, entry.cost, entry.output, entry.length)
+    return known_done(done, request, runtime)
 
 
 def kept(entry: Entry | None, out: Path | None) -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import operator
 import tempfile
 from collections import Counter
@@ -14,18 +13,19 @@ from urllib.parse import urlsplit
 
 from doitong_async.batch.account import Account
 from doitong_async.batch.book import Book, Unrecorded
-from doitong_async.batch.entry import Action, Entry, State, decide, digest_of, spelled
 from doitong_async.batch.errand import Errands
 from doitong_async.batch.halt import Halt
-from doitong_async.batch.items import read_item
-from doitong_async.batch.keys import ItemKeys
 from doitong_async.batch.ledger import Ledger
 from doitong_async.batch.outcome import Item, Outcome, Progress
-from doitong_async.batch.recall import kept, known, recorded
+from doitong_async.batch.planning import Planner
 from doitong_async.batch.sending import Sending
 from doitong_async.batch.work import Phase, Terms, Work
 from doitong_async.clock import wall_time
-from doitong_async.errors import BadRequestError, ClientClosedError, ConfigurationError, LedgerError
+from doitong_async.errors import (
+    BadRequestError,
+    ClientClosedError,
+    ConfigurationError,
+)
 from doitong_async.settings import is_loopback
 
 if TYPE_CHECKING:
@@ -63,7 +63,6 @@ class Batch:
         self._entrance: Entrance | None = None
         self._halt = Halt(self._wake)
         self._book: Book = Unrecorded()
-        self._keys: ItemKeys | None = None
         self._opening: asyncio.Task[None] | None = None
         self._tasks: dict[asyncio.Task[None], Work] = {}
         self._reader: asyncio.Task[None] | None = None
@@ -131,7 +130,6 @@ class Batch:
 
     async def _open(self) -> None:
         self._runtime.batches.add(self)
-        self._keys = ItemKeys()
         terms, account = self._terms, self._account
         if terms.out is not None:
             await asyncio.to_thread(_check_folder, terms.out)
@@ -157,6 +155,7 @@ class Batch:
         self._most_ahead = self._runtime.gate.plan.concurrent_jobs
         number = 0
         requests = _each(self._requests)
+        planner = Planner(self._runtime, self._terms, self._book, self._halt)
         try:
             while not self._is_read and await self._has_room():
                 given = await anext(requests, _NO_MORE)
@@ -164,9 +163,10 @@ class Batch:
                     break
                 number += 1
                 self._expect(number)
-                self._take(errands, number, given)
+                self._take(planner, errands, number, given)
         finally:
             self._expect(None)
+            planner.close()
             await requests.aclose()
 
     async def _run(self, reader: asyncio.Task[None]) -> None:
@@ -201,9 +201,9 @@ class Batch:
         left = operator.length_hint(self._requests, number + usual) - number
         gate.expect(self, max(left, 1))
 
-    def _take(self, errands: Errands, number: int, given: object) -> None:
+    def _take(self, planner: Planner, errands: Errands, number: int, given: object) -> None:
         self._held += 1
-        planned = self._planned(number, given)
+        planned = planner.plan(number, given)
         if isinstance(planned, Item):
             self._tell(planned)
             return
@@ -211,89 +211,11 @@ class Batch:
         self._tasks[task] = planned
         task.add_done_callback(self._is_over)
 
-    def _planned(self, number: int, given: object) -> Work | Item:
-        """Return the work that a request makes, or its item if there is nothing to do."""
-        options = self._terms.options
-        key = str(given.get("key") or f"item {number}") if isinstance(given, Mapping) else f"item {number}"
-        try:
-            own, request = read_item(given)
-            request = request.with_defaults(
-                provider=options.provider, width=options.width, height=options.height
-            )
-            text = spelled(request)
-            digest = digest_of(text)
-            assert self._keys is not None
-            key = self._keys.key_of(own, digest, number)
-            entry = self._book.find(key)
-            action = self._action(entry, digest)
-            if action is Action.CLASH:
-                raise BadRequestError(
-                    f"The ledger knows the item key {key!r} with another request; give the new one "
-                    "another key."
-                )
-        except BadRequestError as error:
-            return Item(number=number, key=key, request=None, outcome=Outcome.REJECTED, error=error)
-        except LedgerError as error:
-            self._halt.come(error)
-            return Item(number=number, key=key, request=None, outcome=Outcome.SKIPPED, error=error)
-        except (ValueError, RecursionError) as error:
-            wrong = BadRequestError(f"The request cannot be written as JSON: {error}.")
-            return Item(number=number, key=key, request=None, outcome=Outcome.REJECTED, error=wrong)
-        work = Work(number, key, own is not None, request, text, digest, action, entry)
-        return self._at_once(work) or work
-
-    def _action(self, entry: Entry | None, digest: str) -> Action:
-        return decide(
-            entry,
-            digest,
-            wall=wall_time(),
-            key_lives=self._terms.key_lives,
-            may_resend=self._runtime.settings.resend_unanswered,
-            retry_failed=self._terms.retry_failed,
-            has_file=entry is None or entry.state is not State.DONE or self._has_file(entry),
-        )
-
-    def _has_file(self, entry: Entry) -> bool:
-        if self._terms.out is None:
-            return True
-        path = kept(entry, self._terms.out)
-        try:
-            return path is not None and path.stat().st_size == entry.length
-        except OSError:
-            return False
-
-    def _at_once(self, work: Work) -> Item | None:
-        """Return the item if it takes no time: it is over, or the batch is."""
-        entry, result, error = work.entry, None, None
-        is_report = work.action is Action.REPORT
-        if is_report and entry is not None and entry.state is State.DONE:
-            if self._terms.verify:
-                return None
-            outcome, result = Outcome.DONE, known(entry, work.request, self._runtime)
-            self._known += 1
-        elif is_report and entry is not None:
-            outcome = Outcome.REJECTED if entry.state is State.REJECTED else Outcome.FAILED
-            error = recorded(entry)
-        elif self._halt.why is not None and work.action in (Action.BEGIN, Action.RESEND):
-            outcome = Outcome.SKIPPED if work.action is Action.BEGIN else Outcome.IN_DOUBT
-            error = copy.copy(self._halt.why)
-        else:
-            return None
-        return Item(
-            number=work.number,
-            key=work.key,
-            request=work.request,
-            outcome=outcome,
-            result=result,
-            error=error,
-            file=kept(entry, self._terms.out) if result else None,
-            is_new=not is_report,
-        )
-
     async def _carry_out(self, errands: Errands, work: Work) -> None:
         self._tell(await errands.carry_out(work))
 
     def _tell(self, item: Item) -> None:
+        self._known += not item.is_new and item.outcome is Outcome.DONE
         self._counts[item.outcome] += 1
         self._ended.put_nowait(item)
 
@@ -331,8 +253,6 @@ class Batch:
         try:
             await self._book.close()
         finally:
-            if self._keys is not None:
-                self._keys.close()
             self._requests = ()
             self._runtime.batches.discard(self)
             # Whoever still waits for the next item.

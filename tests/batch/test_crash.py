@@ -7,6 +7,7 @@ import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ async def lives_on(box: Emulator, folder: Path, make: Callable[[Callable[[], obj
     """Run the batch in a life, and if that ends early, run it again on the disk that it left."""
     first, second = folder / "first", folder / "second"
     first.mkdir()
-    life = make(lambda: shutil.copytree(first, second))
+    life = make(lambda: shutil.copytree(first, second, copy_function=_copy_if_there))
     task = life.start(run_and_forget(box, first))
     dies = asyncio.ensure_future(life.died.wait())
     await asyncio.wait([task, dies], return_when=asyncio.FIRST_COMPLETED)
@@ -74,6 +75,12 @@ async def lives_on(box: Emulator, folder: Path, make: Callable[[Callable[[], obj
         await life.bury()
     check(box, items, second)
     return True
+
+
+def _copy_if_there(source: str, target: str) -> None:
+    # What a thread was about to rename or remove is there or not, as on a disk whose machine lost its power.
+    with suppress(FileNotFoundError):
+        shutil.copy2(source, target)
 
 
 def check(box: Emulator, items: dict[str, tuple[Outcome, str]], disk: Path) -> None:

@@ -26,9 +26,9 @@ def test_repeats_are_counted() -> None:
 def test_a_users_key_is_taken_as_it_is_and_once() -> None:
     """The second item of one key is refused, and both are named."""
     with closing(ItemKeys()) as keys:
-        assert keys.key_of("mine", "d", 3) == "mine"
+        assert keys.key_of("mine", "0d", 3) == "mine"
         with pytest.raises(BadRequestError, match="3 and 8"):
-            keys.key_of("mine", "e", 8)
+            keys.key_of("mine", "0e", 8)
 
 
 def test_memory_does_not_grow() -> None:

@@ -1,0 +1,142 @@
+"""What is to be done with each request of a batch: told at once where it is known, or else work."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from doitong_async.batch.book import Book
+from doitong_async.batch.entry import Action, Entry, State, decide, digest_of, spelled
+from doitong_async.batch.halt import Halt
+from doitong_async.batch.items import read_item
+from doitong_async.batch.keys import ItemKeys
+from doitong_async.batch.outcome import Item, Outcome
+from doitong_async.batch.recall import kept, known_done, recorded
+from doitong_async.batch.work import Terms, Work
+from doitong_async.clock import wall_time
+from doitong_async.errors import BadRequestError, DoitongError, LedgerError
+from doitong_async.types import GenerateRequest
+
+if TYPE_CHECKING:
+    from doitong_async.runtime import Runtime
+
+
+class Planner:
+    """Reads requests in their order, once each."""
+
+    def __init__(self, runtime: Runtime, terms: Terms, book: Book, halt: Halt) -> None:
+        self._runtime = runtime
+        self._terms = terms
+        self._out = None if terms.out is None else str(terms.out)
+        self._book = book
+        self._halt = halt
+        self._keys = ItemKeys()
+
+    def close(self) -> None:
+        """Forget which keys there were."""
+        self._keys.close()
+
+    def plan(self, number: int, given: object) -> Work | Item:
+        """Return the work that a request makes, or its item if there is nothing to do."""
+        options = self._terms.options
+        key = str(given.get("key") or f"item {number}") if isinstance(given, Mapping) else f"item {number}"
+        try:
+            own, request = read_item(given)
+            request = request.with_defaults(
+                provider=options.provider, width=options.width, height=options.height
+            )
+            text = spelled(request)
+            digest = digest_of(text)
+            key = self._keys.key_of(own, digest, number)
+            if (item := self._done(number, key, request, digest)) is not None:
+                return item
+            entry = self._book.find(key)
+            action = self._action(entry, digest)
+            if action is Action.CLASH:
+                raise BadRequestError(
+                    f"The ledger knows the item key {key!r} with another request; give the new one "
+                    "another key."
+                )
+        except BadRequestError as error:
+            return Item(number=number, key=key, request=None, outcome=Outcome.REJECTED, error=error)
+        except LedgerError as error:
+            self._halt.come(error)
+            return Item(number=number, key=key, request=None, outcome=Outcome.SKIPPED, error=error)
+        except (ValueError, RecursionError) as error:
+            wrong = BadRequestError(f"The request cannot be written as JSON: {error}.")
+            return Item(number=number, key=key, request=None, outcome=Outcome.REJECTED, error=wrong)
+        work = Work(number, key, own is not None, request, text, digest, action, entry)
+        return self._at_once(work) or work
+
+    def _done(self, number: int, key: str, request: GenerateRequest, digest: str) -> Item | None:
+        """Return the item if it is done and its file is there: it takes no more than a look."""
+        done = None if self._terms.verify else self._book.find_done(key)
+        if done is None or done.digest != digest:
+            return None
+        file = None
+        if self._out is not None:
+            if done.file is None:
+                return None
+            file = f"{self._out}{os.sep}{done.file}"
+            if not _has_length(file, done.length):
+                return None
+        return Item(
+            number=number,
+            key=key,
+            request=request,
+            outcome=Outcome.DONE,
+            result=known_done(done, request, self._runtime),
+            file=None if file is None else Path(file),
+            is_new=False,
+        )
+
+    def _action(self, entry: Entry | None, digest: str) -> Action:
+        return decide(
+            entry,
+            digest,
+            wall=wall_time(),
+            key_lives=self._terms.key_lives,
+            may_resend=self._runtime.settings.resend_unanswered,
+            retry_failed=self._terms.retry_failed,
+            has_file=entry is None or entry.state is not State.DONE or self._has_file(entry),
+        )
+
+    def _has_file(self, entry: Entry) -> bool:
+        if self._terms.out is None:
+            return True
+        path = kept(entry, self._terms.out)
+        return path is not None and _has_length(path, entry.length)
+
+    def _at_once(self, work: Work) -> Item | None:
+        """Return the item if it takes no time: it is over, or the batch is."""
+        entry = work.entry
+        is_report = work.action is Action.REPORT
+        if is_report and entry is not None and entry.state is State.DONE:
+            # To be hashed, or else it would have been told already.
+            return None
+        if is_report and entry is not None:
+            outcome = Outcome.REJECTED if entry.state is State.REJECTED else Outcome.FAILED
+            error: DoitongError = recorded(entry)
+        elif self._halt.why is not None and work.action in (Action.BEGIN, Action.RESEND):
+            outcome = Outcome.SKIPPED if work.action is Action.BEGIN else Outcome.IN_DOUBT
+            error = copy.copy(self._halt.why)
+        else:
+            return None
+        return Item(
+            number=work.number,
+            key=work.key,
+            request=work.request,
+            outcome=outcome,
+            error=error,
+            is_new=not is_report,
+        )
+
+
+def _has_length(path: str | Path, length: int | None) -> bool:
+    try:
+        return os.stat(path).st_size == length
+    except OSError:
+        return False
