@@ -16,7 +16,7 @@ from benchmarks.harness import stamp
 from benchmarks.report import Report, as_markdown
 from benchmarks.svg import drawn
 
-NAMES: Final = ("call_overhead", "job_overhead", "makespan", "in_flight", "notice", "batch")
+NAMES: Final = ("call_overhead", "job_overhead", "makespan", "in_flight", "notice", "webhooks", "batch")
 HERE: Final = Path(__file__).parent
 RESULTS: Final = HERE / "results.json"
 _HEAD: Final = """# Benchmarks

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from benchmarks import loops
-from benchmarks.harness import percentile
+from benchmarks.harness import canned_server, in_turn, percentile, workers
 from benchmarks.report import Bar, Chart, Group, Report, Table, Target
 from benchmarks.service import Service, served
 from benchmarks.workload import Case, durations
@@ -20,6 +20,11 @@ OURS: Final = "doitong_async"
 DOCUMENTED: Final = "documentation's loop"
 AT_ONCE: Final = 10
 """Jobs."""
+HOOKED: Final = "benchmarks.hooked:Takes"
+PAUSE: Final = 0.005
+"""Seconds between two webhooks."""
+MOST_LATE: Final = 10.0
+"""Milliseconds."""
 ROOMY: Final = Plan.enterprise(requests_per_minute=600, concurrent_jobs=2 * AT_ONCE)
 """A plan on which neither of them ever waits to submit."""
 TOGETHER: Final = Case(ROOMY, "image", AT_ONCE)
@@ -45,7 +50,14 @@ class Notice:
 def run(*, quick: bool) -> Report:
     """Run both on the same jobs, in each scene."""
     seeds = range(2 if quick else 16)
-    return report({name: measure([scene(seed) for seed in seeds]) for name, scene in SCENES.items()})
+    scenes = {name: measure([scene(seed) for seed in seeds]) for name, scene in SCENES.items()}
+    return report(scenes, woken(20 if quick else 500))
+
+
+def woken(webhooks: int) -> Mapping[str, float]:
+    """Return in how many seconds webhooks wake who waits, in real time over loopback."""
+    with canned_server(-1) as url, workers({OURS: HOOKED}, {"url": url, "pause": PAUSE}) as competitors:
+        return in_turn(competitors, operations=webhooks, rounds=1)[OURS][0].more
 
 
 def measure(sets: Sequence[Sequence[float]]) -> dict[str, Notice]:
@@ -106,7 +118,7 @@ async def _noticed(
     return Notice(late, service.submits, service.looks, service.refused)
 
 
-def report(scenes: dict[str, dict[str, Notice]]) -> Report:
+def report(scenes: dict[str, dict[str, Notice]], woken: Mapping[str, float]) -> Report:
     """Return what was measured."""
     targets = []
     for name, of in scenes.items():
@@ -114,6 +126,8 @@ def report(scenes: dict[str, dict[str, Notice]]) -> Report:
         looks = of[OURS].looks / of[DOCUMENTED].looks
         targets.append(Target(f"{name}: median notice, over the loop's", 1.0, median))
         targets.append(Target(f"{name}: looks, over the loop's", 0.1, looks))
+    late = woken["late_0.5"] * 1e3
+    targets.append(Target("webhooks: from the request to the awaiter's waking, ms, median", MOST_LATE, late))
     groups = [
         Group(
             name,
@@ -127,7 +141,7 @@ def report(scenes: dict[str, dict[str, Notice]]) -> Report:
         "both notice an end within 2 s, and half of them within 1 s; less is better",
         groups,
     )
-    return Report("notice", str(__doc__), [_table(scenes)], targets, _DOUBTS, [chart])
+    return Report("notice", str(__doc__), [_table(scenes), _of_webhooks(woken)], targets, _DOUBTS, [chart])
 
 
 def _median(notice: Notice) -> float:
@@ -143,6 +157,12 @@ def _table(scenes: dict[str, dict[str, Notice]]) -> Table:
             rows.append([f"{scene}: {who}", *times, *counts])
     head = ["", "notice s, median", "p99", "most", "jobs", "looks", "submits", "429s"]
     return Table("Virtual seconds, exact", head, rows)
+
+
+def _of_webhooks(woken: Mapping[str, float]) -> Table:
+    row = [f"{woken[f'late_{share}'] * 1e3:.2f}" for share in (0.5, 0.99, 1)]
+    head = ["", "wake ms, median", "p99", "most"]
+    return Table("Webhooks, real milliseconds from the receiver's getting the request", head, [[OURS, *row]])
 
 
 _DOUBTS: Final = [

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from heapq import heappop, heappush
 from typing import Final, Literal
 
-from benchmarks import wire
+from benchmarks import posting, wire
 from doitong_async import Plan
 from doitong_async.testing import VirtualTimeLoop
 
@@ -102,9 +102,11 @@ class Service:
 class _Front:
     """Speaks for a service: GraphQL in, JSON and the rate limit's headers out."""
 
-    def __init__(self, service: Service, loop: VirtualTimeLoop) -> None:
+    def __init__(self, service: Service, loop: VirtualTimeLoop, secret: str) -> None:
         self._service = service
         self._loop = loop
+        self._secret = secret
+        self.owed: set[asyncio.Task[None]] = set()
 
     def answer(self, _: bytes, body: bytes) -> bytes:
         now = self._loop.time()
@@ -118,6 +120,8 @@ class _Front:
     def _told(self, body: bytes, now: float) -> str:
         if wire.is_submit(body):
             job = self._service.submit(now)
+            if url := json.loads(body)["variables"]["input"].get("webhookUrl"):
+                self.owed.add(asyncio.ensure_future(self._tell(url, job)))
             return f'{{"data":{{"generate":{wire.snapshot(f"job-{job:05}", is_done=False)}}}}}'
         request = json.loads(body)
         ids = [(key, request["variables"][name]) for key, name in wire.asked(request["query"])]
@@ -128,6 +132,13 @@ class _Front:
         )
         return f'{{"data":{{{",".join(shown)}}}}}'
 
+    async def _tell(self, url: str, job: int) -> None:
+        """Send the webhook of a job when it ends."""
+        ended = self._loop.create_future()
+        self._loop.call_at(self._service.ends[job], ended.set_result, None)
+        await ended
+        await posting.post(url, [posting.request(url, self._secret, f"job-{job:05}")], 0.0)
+
     def _headers(self, now: float) -> str:
         limit = self._service.plan.requests_per_minute
         reset = math.ceil(self._loop.wall_time() + self._service.frees_at(now) - now)
@@ -137,15 +148,19 @@ class _Front:
 
 
 @asynccontextmanager
-async def served(service: Service) -> AsyncIterator[str]:
-    """Serve on the running virtual-time loop, and yield the root of the API."""
+async def served(service: Service, *, secret: str = "") -> AsyncIterator[str]:
+    """Serve on the running virtual-time loop, and yield the root of the API.
+
+    Jobs that have a `webhookUrl` end with a webhook, signed with the secret.
+    """
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop)
-    front = _Front(service, loop)
+    front = _Front(service, loop, secret)
     server = await loop.create_server(lambda: wire.Http(front.answer), "127.0.0.1", 0, backlog=4096)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
+        await asyncio.gather(*front.owed)
         server.close()
         # The turns in which connections that the client closed let go of their sockets.
         for _ in range(4):

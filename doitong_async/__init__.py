@@ -3,7 +3,7 @@
 from doitong_async.batch.outcome import Item, Outcome, Progress
 from doitong_async.batch.runner import Batch
 from doitong_async.budget import Budget
-from doitong_async.client import AsyncDoitong, Stats
+from doitong_async.client import AsyncDoitong
 from doitong_async.credits import Estimate
 from doitong_async.errors import (
     AuthenticationError,
@@ -25,10 +25,13 @@ from doitong_async.errors import (
     RateLimitError,
     ServerError,
     SubmitOutcomeUnknownError,
+    WebhookPayloadError,
+    WebhookSignatureError,
 )
 from doitong_async.jobs.job import AsyncJob
 from doitong_async.limits.plan import Plan
 from doitong_async.result import Result
+from doitong_async.stats import Stats
 from doitong_async.types import GenerateRequest, Generation, JobStatus, MediaType
 
 __all__ = [
@@ -66,4 +69,6 @@ __all__ = [
     "ServerError",
     "Stats",
     "SubmitOutcomeUnknownError",
+    "WebhookPayloadError",
+    "WebhookSignatureError",
 ]

@@ -1,11 +1,14 @@
-"""The keyword arguments of the client's methods, as type checkers and editors see them."""
+"""The keyword arguments of the client's methods, as type checkers and editors see them, and their checks."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import TypedDict
 
 from pydantic import JsonValue
+
+from doitong_async.errors import BadRequestError
 
 
 class OptionArguments(TypedDict, total=False):
@@ -47,3 +50,16 @@ class RequestArguments(TypedDict, total=False):
     type: str | None
     input: Mapping[str, JsonValue] | None
     options: Mapping[str, JsonValue] | None
+
+
+def checked_idempotency_key(key: str | None) -> str:
+    """Return the key of one job; a random one, if there is none.
+
+    Raises:
+        BadRequestError: if it cannot be sent.
+    """
+    if key is None:
+        return secrets.token_urlsafe(24)
+    if not isinstance(key, str) or not key.strip() or not key.isascii() or not key.isprintable():
+        raise BadRequestError(f"idempotency_key is {key!r}; expected printable ASCII characters.")
+    return key

@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import logging
 import os
-import secrets
 import ssl as tls
 import statistics
 from collections.abc import Callable, Iterable, Mapping
@@ -14,20 +13,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack
 
-from doitong_async.arguments import OptionArguments, RequestArguments
+from doitong_async.arguments import OptionArguments, RequestArguments, checked_idempotency_key
 from doitong_async.batch.items import read_item
 from doitong_async.batch.runner import Batch, Requests
 from doitong_async.batch.work import terms_of
 from doitong_async.budget import Budget
 from doitong_async.credits import Estimate, PriceArgument, estimate
-from doitong_async.errors import BadRequestError, ClientClosedError, ConfigurationError
+from doitong_async.errors import ClientClosedError, ConfigurationError
 from doitong_async.events import Event
+from doitong_async.hook import Hook
 from doitong_async.jobs.job import AsyncJob
 from doitong_async.jobs.token import read_ref
 from doitong_async.limits.plan import Plan
 from doitong_async.result import Result
 from doitong_async.settings import Options, Settings, settle
+from doitong_async.stats import Stats
 from doitong_async.types import GenerateRequest, as_request
+from doitong_async.webhooks.door import Webhooks
+from doitong_async.webhooks.hosts import OutputHosts
+from doitong_async.webhooks.signature import Secrets
 
 if TYPE_CHECKING:
     import aiohttp
@@ -37,25 +41,6 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("doitong_async")
 
 USER_AGENT: Final = "doitong-async/0.1.0"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Stats:
-    """How a client does at one moment.
-
-    Attributes:
-        in_flight: jobs submitted or taken up, and not seen to end.
-        waiting: callers that wait, by what for: "slot", "minute", "day" or "server".
-        requests_left: requests that the plan allows now, for all clients on the key in this process.
-        mean_seconds: how long jobs took, by provider, version and size.
-        credits_spent: what the jobs of this client cost, as far as the service told.
-    """
-
-    in_flight: int
-    waiting: Mapping[str, int]
-    requests_left: int
-    mean_seconds: Mapping[str, float]
-    credits_spent: float
 
 
 class _Shared:
@@ -70,6 +55,11 @@ class _Shared:
         self.settings = settings
         self.session = session
         self.on_event = on_event
+        self.webhooks = Webhooks(
+            settings.webhook_secret,
+            outputs=OutputHosts.of_service(settings.output_hosts, settings.base_url),
+            notify=Hook(on_event),
+        )
         self.runtime: Runtime | None = None
         self.closing: asyncio.Future[None] | None = None
         self.was_closed = False
@@ -95,6 +85,14 @@ class AsyncDoitong:
         user_agent: the `User-Agent` header.
         allow_insecure_http: lets `base_url` be plain http outside this machine, where the key can be read.
         on_event: is called with each value of `doitong_async.events`; it must return quickly.
+        webhook_url: where the service tells the end of each job; goes out with each submit, and looks become
+            a safety net. It leads to one of the faces of `webhooks`.
+        webhook_secret: what the service signs webhooks with, or several while it is changed; or
+            DOITONG_WEBHOOK_SECRET.
+        webhook_field: where the URL goes in the input of the mutation, as in "options.webhookUrl". Not
+            documented for the general form: an assumption.
+        output_hosts: the hosts whose URLs are believed when a webhook names them; "cdn.doitong.com" by
+            default. With a `base_url` on this machine this machine is one of them.
         **options: see `OptionArguments`.
 
     Raises:
@@ -119,6 +117,10 @@ class AsyncDoitong:
         user_agent: str = USER_AGENT,
         allow_insecure_http: bool = False,
         on_event: Callable[[Event], object] | None = None,
+        webhook_url: str | None = None,
+        webhook_secret: Secrets | None = None,
+        webhook_field: str = "webhookUrl",
+        output_hosts: Iterable[str] | None = None,
         **options: Unpack[OptionArguments],
     ) -> None:
         settings = settle(
@@ -135,6 +137,10 @@ class AsyncDoitong:
             trust_env=trust_env,
             ssl=ssl,
             user_agent=user_agent,
+            webhook_url=webhook_url,
+            webhook_secret=webhook_secret,
+            webhook_field=webhook_field,
+            output_hosts=output_hosts,
         )
         self._options = Options(**options)
         self._shared = _Shared(settings, session, on_event)
@@ -151,10 +157,10 @@ class AsyncDoitong:
         # gql and aiohttp take a quarter of a second to import: whoever only builds requests need not wait.
         from doitong_async.runtime import Runtime
 
-        runtime = Runtime(self._shared.settings, self._shared.session, self._shared.on_event)
+        shared = self._shared
+        runtime = Runtime(shared.settings, shared.session, shared.on_event, shared.webhooks)
         await runtime.open()
-        self._shared.runtime = runtime
-        self._shared.was_closed = False
+        shared.runtime, shared.was_closed = runtime, False
         return self
 
     async def __aexit__(
@@ -203,6 +209,11 @@ class AsyncDoitong:
         view._options = dataclasses.replace(self._options, **options)
         view._shared = self._shared
         return view
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """Where webhooks come in, by a web application or a queue of yours; before it is open, too."""
+        return self._shared.webhooks
 
     async def generate(
         self,
@@ -259,7 +270,7 @@ class AsyncDoitong:
         runtime = self._running()
         request = self._filled(as_request(prompt, **fields))
         return await runtime.submit(
-            request, idempotency_key=_checked_idempotency_key(idempotency_key), options=self._options
+            request, idempotency_key=checked_idempotency_key(idempotency_key), options=self._options
         )
 
     def job(self, id_or_token: str) -> AsyncJob:
@@ -385,11 +396,3 @@ def _check_loop(runtime: Runtime) -> None:
         raise ConfigurationError(
             "The client was opened on another event loop than this; open one on each, with `async with`."
         )
-
-
-def _checked_idempotency_key(key: str | None) -> str:
-    if key is None:
-        return secrets.token_urlsafe(24)
-    if not isinstance(key, str) or not key.strip() or not key.isascii() or not key.isprintable():
-        raise BadRequestError(f"idempotency_key is {key!r}; expected printable ASCII characters.")
-    return key

@@ -10,6 +10,8 @@ DoitongError
 ├── ServerError                              HTTP 5xx, tries spent
 ├── ConnectionFailedError (ConnectionError)  no answer, tries spent, nothing was sent
 ├── ProtocolError                            an answer that cannot be understood
+│   └── WebhookPayloadError                  a signed webhook that is no news of a job
+├── WebhookSignatureError                    a webhook that is not signed as it must be
 ├── SubmitOutcomeUnknownError                sent, and it is not known whether a job was made
 ├── JobFailedError                           the service says that the job failed
 ├── JobTimeoutError (TimeoutError)           the wait ended, the job goes on
@@ -195,6 +197,19 @@ class ProtocolError(DoitongError):
 
     outcome = "A job that was already running stays alive."
     advice = "Check base_url and the status_operation setting; report the excerpt if it stays."
+
+
+class WebhookPayloadError(ProtocolError):
+    """A webhook is signed, and says nothing about a job that can be read."""
+
+    advice = "Report it if it stays; the job is looked at as without webhooks."
+
+
+class WebhookSignatureError(DoitongError):
+    """A webhook does not prove that it comes from the service."""
+
+    outcome = "Nothing was taken from the webhook; no job was touched."
+    advice = "Check webhook_secret, and that the raw body is what is verified."
 
 
 class SubmitOutcomeUnknownError(DoitongError):

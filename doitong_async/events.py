@@ -74,4 +74,29 @@ class WaitEnded:
     seconds: float
 
 
-Event: TypeAlias = CallSent | SubmitTried | StatusSeen | JobFinished | SlotExpired | WaitBegan | WaitEnded
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookTaken:
+    """A signed webhook brought news of a job that is waited for; it may be old news."""
+
+    job_id: str
+    status: JobStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookDropped:
+    """A signed webhook was about a job that this client did not come to know within the time it was kept."""
+
+    job_id: str
+
+
+Event: TypeAlias = (
+    CallSent
+    | SubmitTried
+    | StatusSeen
+    | JobFinished
+    | SlotExpired
+    | WaitBegan
+    | WaitEnded
+    | WebhookTaken
+    | WebhookDropped
+)

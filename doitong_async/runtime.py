@@ -17,6 +17,7 @@ from doitong_async.downloads import Downloads
 from doitong_async.errors import ConfigurationError, ServerError, SubmitOutcomeUnknownError
 from doitong_async.events import Event, SlotExpired
 from doitong_async.hook import Hook
+from doitong_async.jobs import lifecycle
 from doitong_async.jobs.durations import kind_of
 from doitong_async.jobs.inquiry import Inquiry
 from doitong_async.jobs.job import AsyncJob
@@ -31,6 +32,7 @@ from doitong_async.settings import Options, Settings
 from doitong_async.transport import wire
 from doitong_async.transport.graphql import GraphQLTransport
 from doitong_async.types import GenerateRequest, Generation, JobStatus
+from doitong_async.webhooks.door import Webhooks
 
 _log: Final = logging.getLogger("doitong_async")
 
@@ -57,10 +59,12 @@ class Runtime:
         settings: Settings,
         session: aiohttp.ClientSession | None,
         on_event: Callable[[Event], object] | None,
+        webhooks: Webhooks,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.settings = settings
         self.notify = Hook(on_event)
+        self._webhooks = webhooks
         if session is not None and (not isinstance(session, aiohttp.ClientSession) or session.closed):
             raise ConfigurationError(
                 f"session is {session!r}; expected an aiohttp.ClientSession that is open."
@@ -93,7 +97,9 @@ class Runtime:
             max_bytes=settings.max_download_bytes,
         )
         inquiry = Inquiry(self.transport, self.entrance, settings.status_operation, self.notify)
-        self.watcher = Watcher(self.entrance, inquiry, self.notify)
+        self.watcher = Watcher(
+            self.entrance, inquiry, self.notify, has_webhooks=settings.webhook_url is not None
+        )
         self._submits = self.new_submits(self.entrance)
         self._callers = 0
         self._no_callers = asyncio.Event()
@@ -128,8 +134,9 @@ class Runtime:
         return sum((entrance.waiting() for entrance in self._entrances), Counter())
 
     async def open(self) -> None:
-        """Make the transport ready."""
+        """Make the transport ready, then let webhooks in."""
         await self.transport.open()
+        self._webhooks.open(self.watcher.observe)
 
     async def drain(self, seconds: float) -> None:
         """Wait until no submit is under way and no job in flight, at most so many seconds."""
@@ -163,6 +170,8 @@ class Runtime:
         for lease, timer in self._in_doubt.values():
             timer.cancel()
             lease.keep(timer.when())
+        # First: what nobody takes any more must not be acknowledged.
+        self._webhooks.close()
         await self.watcher.close()
         self.downloads.close()
         await self.transport.close()
@@ -201,9 +210,10 @@ class Runtime:
             lease = self._lease_in_doubt(idempotency_key) or await submits.entrance.slot(
                 timeout=options.slot_timeout, waits_for_day=options.wait_for_next_day
             )
-            call = Submit(
-                wire.submit_variables(request), idempotency_key, options, kind_of(request), waits_until
+            variables = wire.submit_variables(
+                request, webhook_url=self.settings.webhook_url, webhook_field=self.settings.webhook_field
             )
+            call = Submit(variables, idempotency_key, options, kind_of(request), waits_until)
             call.in_doubt, call.before_sending = in_doubt, before_sending
             task = self.loop.create_task(self._submit(submits, call, lease), name="doitong submit")
             self._under_way.add(task)
@@ -227,7 +237,9 @@ class Runtime:
             now = self.loop.time()
             age = float("inf") if ref.accepted_at is None else max(0.0, wall_time() - ref.accepted_at)
             watch = Watch(
-                Generation(id=ref.id, status=JobStatus.PROCESSING, type=ref.type, provider=ref.provider),
+                self._with_early_news(
+                    Generation(id=ref.id, status=JobStatus.PROCESSING, type=ref.type, provider=ref.provider)
+                ),
                 submitted=now - age,
                 begun=now,
                 epoch=ref.accepted_at,
@@ -243,7 +255,7 @@ class Runtime:
         return AsyncJob(watch, self.watcher, self.downloads, (options or watch.options).timeout)
 
     async def _submit(self, submits: Submits, call: Submit, lease: Lease) -> AsyncJob:
-        made = await submits.submit(call)
+        made = self._with_early_news(await submits.submit(call))
         watch = self.watcher.find(made.id)
         if watch is not None and watch.loss is None:
             # The same key again: the job is known, and has a slot of its own if it needs one.
@@ -263,6 +275,11 @@ class Runtime:
             )
             self.watcher.add(watch)
         return self.job(watch, call.options)
+
+    def _with_early_news(self, job: Generation) -> Generation:
+        """Return what is known of a job with what a webhook told of it before it was known here."""
+        news = self._webhooks.adopt(job.id)
+        return job if news is None else lifecycle.merge(job, news)
 
     def _submit_is_over(self, call: Submit, lease: Lease, task: asyncio.Task[AsyncJob]) -> None:
         self._under_way.discard(task)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -16,10 +17,12 @@ from doitong_async.errors import BadRequestError, ConfigurationError
 from doitong_async.limits.plan import Plan
 from doitong_async.transport.wire import StatusOperation
 from doitong_async.types import checked_side
+from doitong_async.webhooks.signature import Secrets
 
 DEFAULT_BASE_URL: Final = "https://api.doitong.com"
 SHORTEST_INTERVAL: Final = 2.0
 """Seconds between looks in the documented loop; nothing here looks more often."""
+_PLACE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +58,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What one client is for its whole life; the key is in no repr."""
+    """What one client is for its whole life; neither the key nor the webhook secret is in a repr."""
 
     api_key: str = field(repr=False)
     base_url: str
@@ -70,6 +73,10 @@ class Settings:
     max_tries: int
     resend_unanswered: bool
     max_download_bytes: int
+    webhook_url: str | None
+    webhook_secret: Secrets | None = field(repr=False)
+    webhook_field: str
+    output_hosts: Iterable[str] | None = None
 
 
 def settle(
@@ -79,6 +86,9 @@ def settle(
     plan: Plan | str | None,
     status_operation: str,
     allow_insecure_http: bool,
+    webhook_url: str | None = None,
+    webhook_secret: Secrets | None = None,
+    webhook_field: str = "webhookUrl",
     environment: Mapping[str, str] = os.environ,
     **others: Any,
 ) -> Settings:
@@ -90,6 +100,7 @@ def settle(
     key = api_key if api_key is not None else environment.get("DOITONG_API_KEY")
     url = base_url if base_url is not None else environment.get("DOITONG_BASE_URL") or DEFAULT_BASE_URL
     named = plan if plan is not None else environment.get("DOITONG_PLAN") or None
+    secret = webhook_secret if webhook_secret is not None else environment.get("DOITONG_WEBHOOK_SECRET")
     _check_session_settings(others["ssl"], others["user_agent"])
     if not isinstance(others["day_starts_at"], int | float) or not 0 <= others["day_starts_at"] < 86_400:
         raise ConfigurationError(
@@ -105,6 +116,10 @@ def settle(
         plan=_checked_plan(named),
         plan_is_assumed=named is None,
         status_operation=StatusOperation.parse(status_operation),
+        webhook_url=_checked_webhook_url(webhook_url, has_secret=bool(secret)),
+        # An empty variable is none; an empty argument is a mistake, of which whoever reads it tells.
+        webhook_secret=secret or webhook_secret,
+        webhook_field=_checked_webhook_field(webhook_field),
         **others,
     )
 
@@ -160,6 +175,43 @@ def _checked_url(url: str, allow_insecure_http: bool) -> str:
             "Use https, or allow_insecure_http=True if that is really meant."
         )
     return root
+
+
+def _checked_webhook_url(url: object, *, has_secret: bool) -> str | None:
+    if url is None:
+        return None
+    expected = "expected a public URL such as 'https://example.com/doitong/'"
+    if not isinstance(url, str) or not url.isprintable() or " " in url:
+        raise ConfigurationError(f"webhook_url is {url!r}; {expected}.")
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise ConfigurationError(f"webhook_url is {url!r}; {expected}.")
+    if parts.username is not None or parts.fragment:
+        raise ConfigurationError(f"webhook_url has a user or a fragment; {expected}.")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ConfigurationError(
+            f"webhook_url is {url!r}: over plain http others read what was made. Use https; http is only for "
+            "this machine."
+        )
+    if not has_secret:
+        raise ConfigurationError(
+            "webhook_url is set, and there is no webhook secret; give webhook_secret=… or set "
+            "DOITONG_WEBHOOK_SECRET. Without it no webhook can be told from a forged one."
+        )
+    return url
+
+
+def _checked_webhook_field(place: object) -> str:
+    if not isinstance(place, str) or not _PLACE.fullmatch(place):
+        raise ConfigurationError(
+            f"webhook_field is {place!r}; expected where the URL goes in the input of the mutation, such as "
+            "'webhookUrl' or 'options.webhookUrl'."
+        )
+    return place
 
 
 def _checked_plan(plan: object) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import selectors
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any, Final, TypeVar
 from doitong_async.client import AsyncDoitong
 from doitong_async.emulator import Emulator, PlanLimits
 from doitong_async.limits.plan import Plan
+from doitong_async.webhooks.serving import free_port, served
 
 _T = TypeVar("_T")
 _LONGEST: Final = 1e7
@@ -21,21 +23,34 @@ _PATIENCE: Final = 0.0005
 
 @asynccontextmanager
 async def emulated(
-    *, plan: Plan = Plan.PRO, emulator: dict[str, Any] | None = None, **arguments: Any
+    *,
+    plan: Plan = Plan.PRO,
+    webhooks: bool = False,
+    emulator: dict[str, Any] | None = None,
+    **arguments: Any,
 ) -> AsyncIterator[AsyncDoitong]:
     """Yield a client on an emulator of its own: no key, no network, no cost.
 
     Args:
         plan: of the client and of the emulator alike.
+        webhooks: whether the emulator tells the end of each job by a webhook, to a receiver on loopback.
         emulator: further arguments of `doitong_async.emulator.Emulator`.
         **arguments: further arguments of `AsyncDoitong`.
     """
     limits = PlanLimits(plan.requests_per_minute, plan.concurrent_jobs, plan.jobs_per_day)
-    async with (
-        Emulator(**{"plan": limits, **(emulator or {})}) as box,
-        AsyncDoitong(**{"api_key": "emulated", "base_url": box.url, "plan": plan, **arguments}) as doitong,
-    ):
-        yield doitong
+    settings: dict[str, Any] = {"plan": limits}
+    given: dict[str, Any] = {"api_key": "emulated", "plan": plan}
+    async with contextlib.AsyncExitStack() as stack:
+        if webhooks:
+            receiver = free_port()
+            stack.callback(receiver.close)
+            settings["webhook_secret"] = given["webhook_secret"] = "emulated"
+            given["webhook_url"] = f"http://127.0.0.1:{receiver.getsockname()[1]}/"
+        box = await stack.enter_async_context(Emulator(**{**settings, **(emulator or {})}))
+        doitong = AsyncDoitong(**{**given, "base_url": box.url, **arguments})
+        if webhooks:
+            await stack.enter_async_context(served(doitong.webhooks.aiohttp_app(), receiver))
+        yield await stack.enter_async_context(doitong)
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):

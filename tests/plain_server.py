@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hmac
 import json
 import math
 import re
-from asyncio import StreamReader, StreamWriter, start_server
+from asyncio import StreamReader, StreamWriter, open_connection, start_server
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from time import gmtime, strftime, time
 from typing import Any
+from urllib.parse import urlsplit
 
 Json = dict[str, Any]
 Heads = dict[str, str]
@@ -196,9 +198,11 @@ class PlainServer:
     key: str = "k-plain"
     script: Callable[[str, int], bytes | str | None] = lambda kind, nth: None
     rewrite: Callable[[bytes, bytes | None], bytes | None] = lambda request, honest: honest
+    webhook_secret: str | None = None
 
     def __post_init__(self) -> None:
         self.jobs: dict[str, Job] = {}
+        self.webhooks: list[int] = []  # what was answered to each
         self.requests: list[Seen] = []
         self._counts: Counter[str | float] = Counter()  # requests of a kind, jobs of a day
         self._keys: dict[tuple[str | None, int], Job] = {}
@@ -360,7 +364,29 @@ class PlainServer:
         shown |= {"id": f"plain{nth:05d}", "creditCost": cost, "createdAt": created_at}
         job = self.jobs[shown["id"]] = Job(shown["id"], now, starts + lasts, key, cost, shown)
         self._counts[day] += 1
+        if self.webhook_secret and shown["webhookUrl"]:
+            self._connections.append(asyncio.ensure_future(self._tell(job, self.webhook_secret)))
         return job
+
+    async def _tell(self, job: Job, secret: str) -> None:
+        """Send the documented webhook when the job ends, signed over its raw body, once."""
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(job.ends - self._now())
+            ended_at = strftime("%FT%TZ", gmtime(self._wall()))
+            shown = self._rendered(job, job.ends) | {
+                "service": job.shown["provider"],
+                "completedAt": ended_at,
+            }
+            told = ("id", "status", "url", "service", "createdAt", "completedAt", "metadata")
+            body = json.dumps({name: shown[name] for name in told}).encode()
+            there = urlsplit(shown["webhookUrl"])
+            head = f"POST {there.path or '/'} HTTP/1.1\r\nHost: {there.netloc}\r\nConnection: close\r\n"
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            head += f"X-Doitong-Signature: sha256={hmac.new(secret.encode(), body, 'sha256').hexdigest()}\r\n"
+            reader, writer = await open_connection(there.hostname, there.port)
+            writer.write(f"{head}\r\n".encode() + body)
+            self.webhooks.append(int((await reader.read()).split(b" ")[1]))
+            writer.close()
 
     def _checked(self, mutation: str, given: Any) -> Json:
         """What an answer shows of the input; raises the 400 for an input that does not fit its type."""

@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,12 +24,15 @@ from PIL import Image
 
 from doitong_async.batch.outcome import Outcome, Progress
 from doitong_async.cli import main
+from doitong_async.cli.batch_run import Run
 from doitong_async.cli.exits import Exit
 from doitong_async.cli.own_emulator import Address, OwnEmulator
 from doitong_async.cli.tally import Tally, reason, span
 from doitong_async.emulator import Emulator, PlanLimits
+from doitong_async.events import CallSent, Event, WebhookTaken
 from doitong_async.limits.plan import Plan
 from doitong_async.testing import run_virtual
+from doitong_async.webhooks.serving import free_port
 from tests.test_cli import Terminal, running, spawn
 
 WIDE = ["--requests-per-minute", "6000", "--concurrent-jobs", "3"]
@@ -40,7 +44,7 @@ Facts = dict[str, Any]
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A key, a folder to work in, and nothing else that a developer may have set."""
-    for name in ("DOITONG_PLAN", "FORCE_COLOR", "NO_COLOR"):
+    for name in ("DOITONG_PLAN", "DOITONG_WEBHOOK_SECRET", "FORCE_COLOR", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOITONG_API_KEY", "sk-never-to-be-seen")
     monkeypatch.setenv("DOITONG_BASE_URL", "http://127.0.0.1:9")
@@ -661,3 +665,98 @@ def test_the_time_left_follows_the_rate_and_the_day() -> None:
     assert left(60.0, {"day": 3})[1] == 86_400.0
     tally.outcomes[Outcome.DONE] -= 4_000
     assert left(120.0, {"minute": 3})[1] == 5 * 86_400.0
+
+
+# Webhooks
+
+
+SECRET = "whsec-never-to-be-seen"
+
+
+def hooked(port: int, path: str = "/") -> list[str]:
+    return ["--webhook-url", f"http://127.0.0.1:{port}{path}", "--webhook-port", str(port)]
+
+
+def port_of(place: socket.socket) -> int:
+    port: int = place.getsockname()[1]
+    return port
+
+
+@pytest.mark.parametrize("path", ["/", "/hooks/doitong/", "/hooks/doitong"])
+def test_with_a_receiver_of_its_own_nothing_is_looked_at(
+    path: str, beside: Beside, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each item ends at its webhook: a request an item, and all webhooks taken."""
+    monkeypatch.setenv("DOITONG_WEBHOOK_SECRET", SECRET)
+    beside(emulator := Emulator("pro", webhook_secret=SECRET))
+    prompts(12)
+    with free_port() as place:
+        port = port_of(place)
+    assert batch("--plan", "pro", *hooked(port, path)) == Exit.OK
+    assert (emulator.world.count("submit"), emulator.world.count("poll")) == (12, 0)
+    assert [posted.outcome for posted in emulator.world.posted] == ["taken"] * 12
+    assert SECRET not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--webhook-port", "4711"], "belong together"),
+        (["--webhook-url", "https://example.com/"], "belong together"),
+        (["--webhook-url", "http://example.com/", "--webhook-port", "4711"], "https"),
+        (["--webhook-port", "70000", "--webhook-url", "https://example.com/"], "webhook-port"),
+    ],
+)
+def test_what_cannot_be_of_webhooks_is_said_before_anything_is_sent(
+    arguments: list[str],
+    says: str,
+    beside: Beside,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Exit 2."""
+    monkeypatch.setenv("DOITONG_WEBHOOK_SECRET", SECRET)
+    beside(emulator := Emulator("pro"))
+    prompts(1)
+    assert batch("--plan", "pro", *arguments) == Exit.USAGE
+    assert says in capsys.readouterr().err
+    assert not emulator.world.seen
+
+
+def test_a_receiver_needs_the_secret(beside: Beside, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is no argument, and without it anybody could send news."""
+    beside(emulator := Emulator("pro"))
+    prompts(1)
+    assert batch("--plan", "pro", *hooked(4711)) == Exit.USAGE
+    assert "DOITONG_WEBHOOK_SECRET is not set" in capsys.readouterr().err
+    assert not emulator.world.seen
+
+
+def test_a_port_that_is_taken_is_told(
+    beside: Beside, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is sent."""
+    monkeypatch.setenv("DOITONG_WEBHOOK_SECRET", SECRET)
+    beside(emulator := Emulator("pro"))
+    prompts(1)
+    with free_port() as place:
+        assert batch("--plan", "pro", *hooked(port_of(place))) == Exit.USAGE
+    assert "--webhook-port" in capsys.readouterr().err
+    assert not emulator.world.seen
+
+
+def test_the_own_emulator_sends_webhooks_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same secret, in a process of its own: no item waits for a look."""
+    monkeypatch.setenv("DOITONG_WEBHOOK_SECRET", SECRET)
+    prompts(3)
+    with free_port() as place:
+        port = port_of(place)
+    sent: list[Event] = []
+    monkeypatch.setattr(Run, "_on_event", lambda _, event: sent.append(event))
+    # In real time; the first look would come after thirty seconds.
+    assert batch("--emulator", "--speed", "100", "--json", *hooked(port)) == Exit.OK
+    assert told(capsys)["done"] == 3
+    assert [event.kind for event in sent if isinstance(event, CallSent)] == ["submit"] * 3
+    assert sum(isinstance(event, WebhookTaken) for event in sent) == 3

@@ -464,7 +464,10 @@ def test_every_error_has_its_exit_code() -> None:
         Exit.LIMITS: {errors.RateLimitError, errors.DailyLimitError},
         Exit.JOB: {errors.JobFailedError, errors.JobNotFoundError},
         Exit.TIMEOUT: {errors.JobTimeoutError},
-        Exit.SERVICE: {errors.ConnectionFailedError, errors.ServerError, errors.ProtocolError},
+        Exit.SERVICE: {
+            *(errors.ConnectionFailedError, errors.ServerError, errors.ProtocolError),
+            *(errors.WebhookPayloadError, errors.WebhookSignatureError),
+        },
         Exit.UNKNOWN: {errors.SubmitOutcomeUnknownError},
         Exit.DOWNLOAD: {errors.DownloadError, errors.LedgerError},
         Exit.BUDGET: {errors.BudgetReachedError},

@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Bottom to top; a module imports what stands below it, or beside it on its own floor. The errors stand at
 # the bottom: the nouns are checked when they are built, and say so in errors of this library.
 FLOORS = [
-    ["errors", "catalog", "clock"],
+    ["errors", "catalog", "clock", "stats"],
     ["types"],
     [
         "batch.items",
@@ -35,16 +35,28 @@ FLOORS = [
         "credits",
         "hook",
         "transport.wire",
+        "webhooks.signature",
+        "webhooks",
         "transport.introspection",
         "transport.retry",
         "jobs.durations",
         "jobs.lifecycle",
         "jobs.schedule",
         "jobs.token",
+        "webhooks.early",
     ],
     ["settings", "limits.gate", "limits.gates", "limits.entrance"],
-    ["transport.graphql", "downloads", "result"],
-    ["calls", "jobs.inquiry", "jobs.watch"],
+    [
+        "transport.graphql",
+        "downloads",
+        "result",
+        "webhooks.hosts",
+        "webhooks.receiver",
+        "webhooks.faces",
+        "webhooks.serving",
+    ],
+    ["webhooks.door"],
+    ["calls", "jobs.inquiry", "jobs.watch", "jobs.pace"],
     ["jobs.watcher", "jobs.job"],
     ["runtime"],
     ["arguments", "batch.entry", "batch.keys", "batch.outcome", "budget"],
@@ -63,24 +75,26 @@ FLOORS = [
 ]
 PURE = {
     *("batch.entry", "batch.fate", "batch.items", "budget"),
-    *("batch.items", "catalog", "credits", "errors", "events", "media", "types"),
+    *("batch.items", "catalog", "credits", "errors", "events", "media", "stats", "types"),
     *("transport.introspection", "transport.refusal", "transport.retry", "transport.wire"),
     *("limits.day", "limits.grants", "limits.plan", "limits.window", "limits.word"),
     *("jobs.durations", "jobs.lifecycle", "jobs.schedule", "jobs.token"),
+    *("webhooks.early", "webhooks.signature"),
 }
 IMPURE_LIBRARIES = {"asyncio", "aiohttp", "gql", "time", "random", "secrets", "os", "socket"}
 KNOWS_GQL = {"transport.graphql"}
-KNOWS_AIOHTTP = {"transport.graphql", "downloads", "runtime"}
+KNOWS_AIOHTTP = {"transport.graphql", "downloads", "runtime", "webhooks.faces", "webhooks.serving"}
 # gql and aiohttp cost a quarter of a second: they are imported when a client opens, or a command runs.
 MAY_IMPORT_LATE = {
     "client": {"doitong_async.runtime"},
+    "webhooks.door": {"doitong_async.webhooks.faces"},
     # These tell which extra is missing, instead of showing a traceback.
     "cli": {"doitong_async.cli.app"},
-    "cli.service": {"doitong_async.testing"},
+    "cli.service": {"doitong_async.testing", "doitong_async.webhooks.serving"},
     "cli.emulation": {"doitong_async.emulator"},
 }
 # The packages whose `__init__` is a door and not only its plate.
-DOORS = {"", "cli"}
+DOORS = {"", "cli", "webhooks"}
 NOBODYS_NAMES = {"utils", "helpers", "common", "base", "manager", "core"}
 
 

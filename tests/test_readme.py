@@ -7,15 +7,22 @@ import asyncio
 import inspect
 import re
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+import uvicorn
 
 import doitong_async
 from doitong_async import DoitongError
 from doitong_async.emulator import Emulator
 from doitong_async.testing import run_virtual
+from doitong_async.webhooks import faces, receiver
+from doitong_async.webhooks.serving import free_port
+from tests.plain_server import PlainServer
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text()
@@ -29,33 +36,113 @@ FIRST_LINES = [
 ]
 
 
+SECRET = "whsec-readme"
+NAMES: dict[str, Any] = {name: getattr(doitong_async, name) for name in doitong_async.__all__}
+(SERVICE,) = [code for code in PYTHON if "uvicorn" in code]
+RECIPES = [code for code in PYTHON if code != SERVICE]
+
+
+@contextmanager
+def settings_of(url: str) -> Iterator[None]:
+    """Let the environment say where the API is, with what keys."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOITONG_API_KEY", "k-readme")
+        patch.setenv("DOITONG_WEBHOOK_SECRET", SECRET)
+        patch.setenv("DOITONG_BASE_URL", url)
+        patch.setenv("DOITONG_PLAN", "pro")
+        yield
+
+
+def on_loopback(code: str, port: int) -> str:
+    """Return a recipe with an address on this machine in the place of its public one."""
+    with_url = re.sub(r"https://\w+\.example\.com", f"http://127.0.0.1:{port}", code)
+    return with_url.replace("port=8081", f"port={port}")
+
+
+def coroutine_of(code: str) -> Any:
+    """Return a block as a coroutine, as if it stood in an async function."""
+    tree = compile(code, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    return types.FunctionType(tree, {**NAMES, "asyncio": asyncio})()
+
+
 def run_block(code: str) -> None:
     """Run a block as a script: whole ones as they are, the others inside an async function."""
     tree = compile(code, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    names: dict[str, Any] = {name: getattr(doitong_async, name) for name in doitong_async.__all__}
     if not tree.co_flags & inspect.CO_COROUTINE:
-        exec(tree, names)
+        with settings_of("https://api.doitong.com"):
+            exec(tree, {**NAMES})
         return
 
     async def on_an_emulator() -> None:
-        async with Emulator(plan="pro", durations=3.0) as emulator:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("DOITONG_API_KEY", "k-readme")
-                patch.setenv("DOITONG_BASE_URL", emulator.url)
-                patch.setenv("DOITONG_PLAN", "pro")
-                await types.FunctionType(tree, {**names, "asyncio": asyncio})()
+        async with Emulator(plan="pro", durations=3.0, webhook_secret=SECRET) as emulator:
+            with settings_of(emulator.url):
+                await coroutine_of(code)
+            if "webhook_url" in code:
+                assert {posted.outcome for posted in emulator.world.posted} == {"taken"}
+                assert emulator.world.count("poll") == 0
 
     run_virtual(on_an_emulator())
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=[code.strip().splitlines()[0][:50] for code in PYTHON])
+@pytest.mark.parametrize("code", RECIPES, ids=[code.strip().splitlines()[0][:50] for code in RECIPES])
 def test_a_block_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every Python block does what it shows, on an emulator, in virtual time."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(asyncio, "run", run_virtual)
-    run_block(code)
+    with free_port() as place:
+        port = place.getsockname()[1]
+    run_block(on_loopback(code, port))
     written = set(re.findall(r'save\("([^"{]+)"\)', code))
     assert written <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_service_awaits_a_picture_and_takes_its_webhook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The FastAPI recipe under uvicorn, with a server that is not the emulator: no look is needed."""
+    servers: list[uvicorn.Server] = []
+
+    class Noted(uvicorn.Server):
+        def __init__(self, config: uvicorn.Config) -> None:
+            super().__init__(config)
+            servers.append(self)
+
+    async def main() -> None:
+        with free_port() as place:
+            port = place.getsockname()[1]
+        async with PlainServer(seconds=0.05, webhook_secret=SECRET, key="k-readme") as service:
+            with settings_of(service.url):
+                serving = asyncio.create_task(coroutine_of(on_loopback(SERVICE, port)))
+                while not (servers and servers[0].started) and not serving.done():  # noqa: ASYNC110 - it has no event
+                    await asyncio.sleep(0.01)
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+                asked = [session.get("/picture", params={"prompt": f"fox {n}"}) for n in range(5)]
+                answers = await asyncio.gather(*(fetched(each) for each in asked))
+            servers[0].should_exit = True
+            await serving
+        assert sorted(answer["url"] for answer in answers) == sorted(
+            f"{service.outputs_url}/outputs/{job_id}.jpg" for job_id in service.jobs
+        )
+        assert service.webhooks == [204] * 5
+        assert {request.kind for request in service.requests} == {"submit"}
+
+    monkeypatch.setattr(uvicorn, "Server", Noted)
+    asyncio.run(main())
+
+
+async def fetched(request: Any) -> Any:
+    """Return the JSON that is answered."""
+    async with request as response:
+        assert response.status == 200
+        return await response.json()
+
+
+def test_the_table_of_answers_is_the_receivers_own() -> None:
+    """Every status that it may answer has its row, and no other."""
+    rows = re.findall(r"^\| ((?:\d{3}(?:, )?)+) \|", TEXT, re.MULTILINE)
+    source = inspect.getsource(receiver) + inspect.getsource(faces)
+    assert {code for row in rows for code in row.split(", ")} == {
+        *re.findall(r"Answer\((\d{3})", source),
+        *re.findall(r"(204) if await", source),
+    }
 
 
 def test_the_two_lines_stand_alone_near_the_top() -> None:
@@ -79,6 +166,7 @@ def test_it_is_short_and_in_order() -> None:
         "## One job",
         "## A batch that survives a crash",
         "## Limits",
+        "## Webhooks",
         "## Errors",
         "## Testing your own code",
         "## The command line",

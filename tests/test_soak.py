@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import logging
@@ -23,6 +24,7 @@ from doitong_async.emulator import Emulator, Job, Seen, parse_fault
 from doitong_async.emulator.faults import What
 from doitong_async.jobs.watch import Watch
 from doitong_async.limits.grants import Lease, Turn
+from doitong_async.webhooks.serving import free_port, served
 from tests.virtual import boxed, now, virtual
 
 HALF: Final = 1800.0
@@ -30,6 +32,7 @@ HALF: Final = 1800.0
 CALLERS: Final = 25
 """At the same time: two and a half for each slot, so that somebody always waits."""
 LEASE_AGE: Final = 60.0
+SECRET: Final = "whsec-soak"
 IDLE_CONNECTIONS: Final = 30
 """What the pool may grow by: a task, a future and a timer of the server's each, for 10 connections."""
 FAULTS: Final = [
@@ -78,6 +81,16 @@ FAULTS: Final = [
     "job: fail charged=no p=0.02 seed=52",
     "job: odd-status dreaming seconds=5 p=0.03 seed=53",
     "job: late 5 p=0.05 seed=54",
+]
+OF_WEBHOOKS: Final = [
+    "webhook: lost p=0.1 seed=60",
+    "webhook: late 20 p=0.1 seed=61",
+    "webhook: doubled p=0.1 seed=62",
+    "webhook: overtaken 10 p=0.1 seed=63",
+    "webhook: outdated p=0.1 seed=64",
+    "webhook: forged p=0.05 seed=65",
+    "webhook: early 5 p=0.05 seed=66",
+    "webhook: down 2 p=0.1 seed=67",
 ]
 
 
@@ -252,8 +265,10 @@ class Soak:
         return job.id in self.told.ids or key in self.told.keys or job.id in self.log or key in self.log
 
 
-async def soak(seed: int, caplog: pytest.LogCaptureFixture, half: float = HALF) -> Soak:
-    """Run it: two halves, with a quiet moment after each."""
+async def soak(
+    seed: int, caplog: pytest.LogCaptureFixture, half: float = HALF, *, webhooks: bool = False
+) -> Soak:
+    """Run it: two halves, with a quiet moment after each; with webhooks, or with looks alone."""
     random.seed(seed)
     caplog.clear()
     caplog.set_level(logging.WARNING)
@@ -262,9 +277,19 @@ async def soak(seed: int, caplog: pytest.LogCaptureFixture, half: float = HALF) 
     # Nobody waits so long while no slot is lost; if slots are, it fails instead of hanging.
     options["slot_timeout"] = 5 * LEASE_AGE
     # The server queues what is too much instead of refusing it: so it can be counted there.
-    box = {"credits": 10**9, "faults": FAULTS, "over_concurrency": "queue", "seed": seed}
+    box: dict[str, Any] = {"credits": 10**9, "faults": [*FAULTS], "over_concurrency": "queue", "seed": seed}
     halves = []
-    async with boxed(Plan.PRO, box=box, max_download_bytes=1_000_000, **options) as (doitong, emulator):
+    async with contextlib.AsyncExitStack() as stack:
+        if webhooks:
+            place = stack.enter_context(free_port())
+            box |= {"faults": [*FAULTS, *OF_WEBHOOKS], "webhook_secret": SECRET}
+            url = f"http://127.0.0.1:{place.getsockname()[1]}/"
+            options |= {"webhook_url": url, "webhook_secret": SECRET}
+        doitong, emulator = await stack.enter_async_context(
+            boxed(Plan.PRO, box=box, max_download_bytes=1_000_000, **options)
+        )
+        if webhooks:
+            await stack.enter_async_context(served(doitong.webhooks.aiohttp_app(), place))
         for _ in range(2):
             await full_load(doitong, numbers, told, half)
             halves.append(census(doitong))
@@ -272,7 +297,7 @@ async def soak(seed: int, caplog: pytest.LogCaptureFixture, half: float = HALF) 
         told=told,
         jobs=list(emulator.world.jobs.values()),
         requests=to_api(emulator),
-        faults_hit=hits(emulator),
+        faults_hit=hits(emulator) | webhook_hits(emulator),
         halves=halves,
         log=caplog.text,
     )
@@ -281,6 +306,11 @@ async def soak(seed: int, caplog: pytest.LogCaptureFixture, half: float = HALF) 
 def hits(emulator: Emulator) -> set[str]:
     """Return the faults that hit anything."""
     return {fault for seen in emulator.world.seen for fault in (seen.fault or "").split("; ") if fault}
+
+
+def webhook_hits(emulator: Emulator) -> set[str]:
+    """Return the faults that hit a webhook."""
+    return {fault for posted in emulator.world.posted for fault in (posted.fault or "").split("; ") if fault}
 
 
 def assert_plan_was_kept(ran: Soak) -> None:
@@ -334,6 +364,22 @@ async def test_an_hour_at_full_load_ends_as_it_began(caplog: pytest.LogCaptureFi
     assert open_ends(asyncio.get_running_loop()) == (0, 1)
 
 
+@virtual
+async def test_an_hour_of_webhooks_as_bad_as_can_be_ends_as_it_began(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Lost, late, doubled, out of order, forged, early: the same holds, and more was made of the hour."""
+    ran = await soak(8, caplog, webhooks=True)
+    assert ran.told.ended["Result"] > 1000
+    assert ran.told.ended["RateLimitError"] == 0
+    assert {str(parse_fault(fault)) for fault in OF_WEBHOOKS} <= ran.faults_hit
+    assert_plan_was_kept(ran)
+    assert_nobody_was_left_in_the_dark(ran)
+    assert_nothing_was_paid_twice(ran)
+    assert_it_ended_as_it_began(ran.halves)
+    assert open_ends(asyncio.get_running_loop()) == (0, 1)
+
+
 def test_a_soak_can_be_run_again(caplog: pytest.LogCaptureFixture) -> None:
     """The same seed brings the same requests in the same moments, so that a failure can be looked into."""
     runs: list[Soak] = []
@@ -349,4 +395,6 @@ def test_a_soak_can_be_run_again(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_faults_of_every_kind_are_in_the_mix() -> None:
     """But for the day's end, after which there would be no load."""
-    assert {parse_fault(fault).what for fault in FAULTS} == {*get_args(What)} - {"429-day"}
+    mixed = [parse_fault(fault) for fault in (*FAULTS, *OF_WEBHOOKS)]
+    assert {fault.what for fault in mixed} == {*get_args(What)} - {"429-day"}
+    assert "late" in {fault.what for fault in mixed if fault.where == "webhook"}

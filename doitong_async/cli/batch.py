@@ -38,7 +38,7 @@ from doitong_async.cli.options import (
 from doitong_async.cli.own_emulator import OwnEmulator
 from doitong_async.cli.prompts import Checked, Prompts, open_prompts
 from doitong_async.cli.report import say_failure
-from doitong_async.cli.service import Service
+from doitong_async.cli.service import Receiver, Service
 from doitong_async.cli.status import LEDGER
 from doitong_async.cli.survey import Survey, survey_of
 from doitong_async.cli.tally import Tally
@@ -100,6 +100,17 @@ Speed = Annotated[
     float, typer.Option(metavar="N", help="Jobs of an emulator that is started end so many times faster.")
 ]
 
+WebhookUrl = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="The public URL at which the service tells of ends.  [DOITONG_WEBHOOK_SECRET]"
+    ),
+]
+WebhookPort = Annotated[
+    int | None,
+    typer.Option(min=1, max=65_535, metavar="N", help="Where this command listens for that meanwhile."),
+]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Wish:
@@ -117,6 +128,7 @@ class _Wish:
     has_emulator: bool
     speed: float
     base_url: str | None
+    receiver: Receiver | None
 
 
 def batch_file(
@@ -141,6 +153,8 @@ def batch_file(
     emulator: EmulatorOption = False,
     speed: Speed = 1.0,
     base_url: BaseUrl = None,
+    webhook_url: WebhookUrl = None,
+    webhook_port: WebhookPort = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> int:
@@ -159,6 +173,7 @@ def batch_file(
         has_emulator=emulator,
         speed=speed,
         base_url=base_url,
+        receiver=_receiver(webhook_url, webhook_port),
     )
     report = report_to(sys.stdout, as_json=as_json)
     defaults = {"provider": provider, "width": width, "height": height}
@@ -214,14 +229,7 @@ def _end_of(wish: _Wish, prompts: Prompts, report: BatchReport) -> End | None:
         return _nothing_to_do(survey, tally, wish.ledger, wish.out, wish.title)
     order = Order(
         prompts=prompts,
-        service=_service(
-            wish.ledger,
-            wish.limits,
-            base_url=wish.base_url,
-            has_emulator=wish.has_emulator,
-            speed=wish.speed,
-            report=report,
-        ),
+        service=_service(wish, report),
         out=wish.out,
         ledger=wish.ledger,
         budget=wish.budget,
@@ -244,11 +252,26 @@ def _told(call: Any, end: End, report: BatchReport, *, out: Path, ledger: Path) 
     return end.code
 
 
-def _service(
-    ledger: Path, plan: Plan, *, base_url: str | None, has_emulator: bool, speed: float, report: BatchReport
-) -> Service:
-    if not has_emulator:
-        return Service(base_url=base_url, plan=plan)
+def _receiver(url: str | None, port: int | None) -> Receiver | None:
+    if url is None and port is None:
+        return None
+    if url is None or port is None:
+        raise CommandError(
+            "--webhook-url and --webhook-port belong together: where the service reaches this machine, and "
+            "where this command listens on it. Nothing was sent."
+        )
+    if not os.environ.get("DOITONG_WEBHOOK_SECRET"):
+        raise CommandError(
+            "DOITONG_WEBHOOK_SECRET is not set. Nothing was sent. Without it no webhook can be told from a "
+            "forged one."
+        )
+    return Receiver(url, port)
+
+
+def _service(wish: _Wish, report: BatchReport) -> Service:
+    base_url, ledger, plan = wish.base_url, wish.ledger, wish.limits
+    if not wish.has_emulator:
+        return Service(base_url=base_url, plan=plan, receiver=wish.receiver)
     if base_url is None:
         try:
             ledger.parent.mkdir(parents=True, exist_ok=True)
@@ -256,9 +279,9 @@ def _service(
             raise CommandError(
                 f"{ledger.parent} cannot be made: {error.strerror or error}. Nothing was sent."
             ) from None
-        base_url = OwnEmulator.found_or_started(ledger, plan, speed=speed).url
+        base_url = OwnEmulator.found_or_started(ledger, plan, speed=wish.speed).url
         report.say(f"emulator on {base_url}")
-    return Service(base_url=base_url, plan=plan, is_keyless=True)
+    return Service(base_url=base_url, plan=plan, is_keyless=True, receiver=wish.receiver)
 
 
 def _beginning(title: str, checked: Checked, survey: Survey) -> str:

@@ -68,7 +68,9 @@ def serve(
     except ValueError as error:
         raise CommandError(f"--fault: {error}. `doitong emulator --fault help` lists all there is.") from None
     limits = PlanLimits(plan.requests_per_minute, plan.concurrent_jobs, plan.jobs_per_day)
-    emulator = Emulator(limits, key=key, faults=parsed, **settings)
+    # With the secret that the commands have, it tells them of the ends of jobs.
+    secret = os.environ.get("DOITONG_WEBHOOK_SECRET") or None
+    emulator = Emulator(limits, key=key, faults=parsed, webhook_secret=secret, **settings)
     asyncio.run(_serve(emulator, plan.name, key or EMULATED_KEY, settings, until_idle, address_file))
 
 

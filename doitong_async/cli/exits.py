@@ -62,6 +62,8 @@ OF_ERRORS: Final[dict[type[errors.DoitongError], Exit]] = {
     errors.DownloadError: Exit.DOWNLOAD,
     errors.BudgetReachedError: Exit.BUDGET,
     errors.LedgerError: Exit.DOWNLOAD,
+    errors.WebhookSignatureError: Exit.SERVICE,
+    errors.WebhookPayloadError: Exit.SERVICE,
 }
 
 

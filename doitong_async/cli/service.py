@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from doitong_async.cli.exits import CommandError, Exit
 from doitong_async.client import AsyncDoitong
@@ -18,6 +20,39 @@ EMULATOR_PORT: Final = 8000
 EMULATED_KEY: Final = "emulated"
 
 
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """Where the service reaches this command, and the port on which it listens for that."""
+
+    url: str
+    port: int
+
+    @asynccontextmanager
+    async def serving(self, doitong: AsyncDoitong) -> AsyncIterator[None]:
+        """Take webhooks for a client, at the path of the URL and at the root, for proxies that strip it.
+
+        Raises:
+            CommandError: if nobody can listen on the port.
+        """
+        # aiohttp costs an eighth of a second, which only a batch with webhooks has to spend.
+        from doitong_async.webhooks.serving import served
+
+        app = doitong.webhooks.aiohttp_app()
+        if path := urlsplit(self.url).path.rstrip("/"):
+            app.add_subapp(path, doitong.webhooks.aiohttp_app())
+        try:
+            place = socket.create_server(("", self.port))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise CommandError(
+                f"Nobody can listen on port {self.port} for webhooks: {reason}. Nothing was sent. Choose "
+                "another --webhook-port."
+            ) from None
+        with place:
+            async with served(app, place):
+                yield
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """What the options say of the service, and of how long to wait for it (`timeout`, seconds)."""
@@ -27,13 +62,14 @@ class Service:
     timeout: float | None = None
     has_own_emulator: bool = False
     is_keyless: bool = False
+    receiver: Receiver | None = None
 
     @asynccontextmanager
     async def opened(self, on_event: Callable[[Event], object]) -> AsyncIterator[AsyncDoitong]:
         """Yield an open client.
 
         Raises:
-            CommandError: if the API key or Pillow is missing.
+            CommandError: if the API key or Pillow is missing, or the port for webhooks is taken.
             ConfigurationError: naming the setting that cannot be.
         """
         arguments: dict[str, Any] = {"on_event": on_event}
@@ -54,8 +90,13 @@ class Service:
                 "use --emulator.",
                 Exit.CREDENTIALS,
             )
-        async with AsyncDoitong(**arguments) as doitong:
-            yield doitong
+        if self.receiver is not None:
+            arguments["webhook_url"] = self.receiver.url
+        doitong = AsyncDoitong(**arguments)
+        async with AsyncExitStack() as stack:
+            if self.receiver is not None:
+                await stack.enter_async_context(self.receiver.serving(doitong))
+            yield await stack.enter_async_context(doitong)
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from doitong_async.emulator.limits import PLANS, PlanLimits
 from doitong_async.emulator.orders import Order
 from doitong_async.emulator.script import Faults
 from doitong_async.emulator.server import Emulator
+from doitong_async.emulator.webhooks import Posted
 from doitong_async.emulator.world import Kind, OverConcurrency, Seen, World
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Order",
     "OverConcurrency",
     "PlanLimits",
+    "Posted",
     "ResetUnit",
     "Seen",
     "World",

@@ -10,6 +10,7 @@ WHERE     submit, poll   requests that make jobs, or ask about them, as they arr
           any            every request to the API, of whatever kind
           output         requests for outputs
           job            jobs made; a request that is refused or sent twice makes none
+          webhook        webhooks: one of each job made with a webhookUrl, in the order of the jobs
 NUMBERS   3   2-4   5-   * or none: all; counted from 1 since the server started, refused ones included
 WHEN      every=3        only each third, from the first of NUMBERS on
           p=0.2 seed=7   only with this probability; the same seed and number decide the same
@@ -42,9 +43,18 @@ of job
   fail             it ends as failed, and is charged; charged=no: its credits come back
   odd-status dreaming   before its end, this word for seconds=10; inf is for ever
   late 10          status requests do not find it for so many seconds
+of webhook
+  lost             it is never sent
+  late 10          it is sent so many seconds after the end of its job; inf is never
+  doubled          it is sent twice, one after the other
+  overtaken 10     it is sent after the next webhook of another job, or after so many seconds
+  outdated         it is followed by one that says `processing`
+  forged           it is signed with another secret
+  early 10         the answer to the submit is held until it was sent, but not for more seconds than that
+  down 3           its first so many tries find nobody who listens
 
 Latencies add up; of the other faults that meet in a request, the first in the list hits. A job has any of
-its four. What hit stands in `Seen.fault`.
+its four, a webhook any of its eight. What hit stands in `Seen.fault`, or in `Posted.fault`.
 """
 
 import math
@@ -54,7 +64,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, cast, get_args
 
-Where = Literal["submit", "poll", "any", "output", "job"]
+Where = Literal["submit", "poll", "any", "output", "job", "webhook"]
 What = Literal[
     "latency",
     "500",
@@ -78,6 +88,13 @@ What = Literal[
     "fail",
     "odd-status",
     "late",
+    "lost",
+    "doubled",
+    "overtaken",
+    "outdated",
+    "forged",
+    "early",
+    "down",
 ]
 
 _API: tuple[Where, ...] = ("submit", "poll", "any")
@@ -120,7 +137,14 @@ _SHAPES: dict[What, _Shape] = {
     "stuck": _Shape(("job",)),
     "fail": _Shape(("job",), None, ("charged",)),
     "odd-status": _Shape(("job",), "word", ("seconds",)),
-    "late": _Shape(("job",), "seconds"),
+    "late": _Shape(("job", "webhook"), "seconds"),
+    "lost": _Shape(("webhook",)),
+    "doubled": _Shape(("webhook",)),
+    "overtaken": _Shape(("webhook",), "seconds"),
+    "outdated": _Shape(("webhook",)),
+    "forged": _Shape(("webhook",)),
+    "early": _Shape(("webhook",), "seconds"),
+    "down": _Shape(("webhook",), "tries"),
 }
 
 
@@ -148,6 +172,7 @@ class Fault:
     url: str | None = None
     charged: bool = True
     word: str = "dreaming"
+    tries: int = 3
 
     def __post_init__(self) -> None:
         reason = _why_not(self)
@@ -219,6 +244,7 @@ def _bounds(fault: Fault) -> list[tuple[bool, str]]:
         (fault.seconds >= 0, "seconds must be 0 or more"),
         (fault.retry_after is None or fault.retry_after >= 0, "retry-after must be 0 or more"),
         (fault.size >= 1, "size must be at least 1"),
+        (fault.tries >= 1, "tries must be at least 1"),
         (
             fault.url is None or re.fullmatch(r"(https?://|[/?])[!-~]*", fault.url) is not None,
             "url must start with http://, https://, / or ?, and hold no space",
@@ -285,6 +311,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "url": str,
     "charged": {"yes": True, "no": False}.__getitem__,
     "word": str,
+    "tries": int,
 }
 
 

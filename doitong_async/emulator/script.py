@@ -74,10 +74,18 @@ class Faults:
 
     def of_job(self, number: int) -> tuple[Fault, ...]:
         """Choose what hits the job of this number, counted from 1: one fault of each sort."""
+        return self._one_of_each("job", number)
+
+    def of_webhook(self) -> tuple[Fault, ...]:
+        """Count a webhook that will be due, and choose what hits it: one fault of each sort."""
+        self._counts["webhook"] += 1
+        return self._one_of_each("webhook", self._counts["webhook"])
+
+    def _one_of_each(self, where: Where, number: int) -> tuple[Fault, ...]:
         chosen: dict[What, Fault] = {}
         for entry in self._entries:
             fault = entry.fault
-            if fault.where == "job" and fault.what not in chosen:
+            if fault.where == where and fault.what not in chosen:
                 chosen |= {hit.what: hit for hit in entry.take(number)}
         return tuple(chosen.values())
 

@@ -1,7 +1,7 @@
 """The emulator as a server: the API on one port, the outputs on another, both on the loopback."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from email.utils import formatdate
 from types import TracebackType
 from typing import Self
@@ -21,6 +21,7 @@ from doitong_async.emulator.outputs import OutputsHost
 from doitong_async.emulator.refusals import Refused
 from doitong_async.emulator.rest import RestFace
 from doitong_async.emulator.script import Faults
+from doitong_async.emulator.sender import Sender
 from doitong_async.emulator.world import OverConcurrency, World
 
 LARGEST_BODY = 1 << 20
@@ -36,6 +37,10 @@ class Emulator:
     seconds of every job, or a function from the job's number to its seconds. `faults` are what goes wrong,
     as values or in the text form of `doitong_async.emulator.faults`. With `keys_honoured=False` a second
     sending under the same Idempotency-Key makes a second job.
+
+    With a `webhook_secret` it sends a signed webhook when a job ends that has a `webhookUrl`, and tries
+    `webhook_tries` times in all, after 1 s, 2 s, 4 s …, which `speed` shortens too: our assumptions. It
+    sends to this machine alone, and to the hosts of `webhook_hosts`. `world.posted` is what it sent.
     """
 
     def __init__(
@@ -58,6 +63,9 @@ class Emulator:
         durations: Durations = None,
         keys_honoured: bool = True,
         faults: Iterable[Fault | str] = (),
+        webhook_secret: str | None = None,
+        webhook_tries: int = 6,
+        webhook_hosts: Collection[str] = (),
     ) -> None:
         self.world = World(
             plan,
@@ -81,8 +89,15 @@ class Emulator:
         self._api = Api(self.world, graphql, RestFace(self.world, lambda: self.outputs_url), reset_unit)
         self._waits = Waits()
         self._outputs = OutputsHost(self.world, self._waits)
-        self._host = host
-        self._ports = (port, outputs_port)
+        self._sender = Sender(
+            self.world,
+            lambda: self.outputs_url,
+            secret=webhook_secret,
+            tries=webhook_tries,
+            hosts=webhook_hosts,
+            speed=speed,
+        )
+        self._host, self._ports = host, (port, outputs_port)
         self._runners: list[web.AppRunner] = []
         self.on_stop: Callable[[], object] | None = None
         """What a `POST /_emulator/stop` calls; None refuses it."""
@@ -122,7 +137,8 @@ class Emulator:
             await web.TCPSite(runner, self._host, port, backlog=_BACKLOG).start()
 
     async def stop(self) -> None:
-        """Close both ports and every connection, those too that wait on purpose."""
+        """End every webhook, close both ports and every connection, those too that wait on purpose."""
+        await self._sender.end()
         while self._runners:
             await self._waits.end()
             await self._runners.pop().cleanup()
@@ -160,7 +176,9 @@ class Emulator:
                 call, refusal(Refused("PAYLOAD_TOO_LARGE", "The body is larger than 1 MiB")), self._api
             )
         call = _call(request, body)
+        made = len(self.world.jobs)
         reply = self._api.answer(call)
+        await self._sender.send(self.world.jobs_since(made))
         # What is asked for is done when it comes in, however late the answer is.
         if reply.delay:
             await self._waits.wait(reply.delay)

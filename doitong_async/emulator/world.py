@@ -24,6 +24,7 @@ from doitong_async.emulator.refusals import (
     Refused,
 )
 from doitong_async.emulator.script import Faults
+from doitong_async.emulator.webhooks import Posted
 
 Kind = Literal["submit", "poll", "introspection", "output", "other"]
 OverConcurrency = Literal["refuse", "queue"]
@@ -124,6 +125,7 @@ class World:
         self.faults = Faults(faults)
         self.jobs: dict[str, Job] = {}
         self.seen: deque[Seen] = deque(maxlen=seen_kept)
+        self.posted: deque[Posted] = deque(maxlen=seen_kept)
         self.charges = 0
         self.most_in_window = 0
         self._credits = credits
@@ -209,11 +211,14 @@ class World:
             raise Refused("NOT_FOUND", f"There is no generation {job_id!r}")
         return job
 
+    def jobs_since(self, made: int) -> list[Job]:
+        """The jobs made after the first `made` of them."""
+        newest = reversed(self.jobs.values())
+        return [next(newest) for _ in range(len(self.jobs) - made)][::-1]
+
     def faults_since(self, made: int) -> Iterator[Fault]:
         """What hit the jobs made after the first `made` of them."""
-        newest = reversed(self.jobs.values())
-        jobs = [next(newest) for _ in range(len(self.jobs) - made)]
-        return (fault for job in reversed(jobs) for fault in job.faults)
+        return (fault for job in self.jobs_since(made) for fault in job.faults)
 
     def output(self, file_name: str, now: float) -> Job | None:
         """The finished job whose output has this name."""

@@ -31,6 +31,7 @@ class Durations:
         """Note that a job was seen to run after so many seconds, and to be over after so many more.
 
         Where in between is not known: half the way, drawn towards the mean so far where that is possible.
+        Both are the same where the service itself told of the end.
         """
         count, mean = self._seen.get(kind, (0, (low + high) / 2))
         seconds = ((low + high) / 2 + min(max(mean, low), high)) / 2

@@ -5,6 +5,8 @@ that are over but not seen to be. With R requests and C jobs at once, jobs of T 
 a tick of τ starts min(C / (T + τ/2), R − k/τ) jobs a second: best where both are equal. While requests are to
 be had faster than the plan gives them in the long run, as in the first minute or when few jobs are left, 2 s
 is better; which of the two ends the queue earlier is decided again at every tick.
+
+Where webhooks tell of the ends, looks are only a net under those that are lost, and cost next to nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +25,12 @@ _PERIOD: Final = 60.0
 _MOST_LOOKED: Final = 0.05
 """The share of requests that looks take at least: past that a longer tick gains next to nothing."""
 _HORIZON: Final = 6 * PARTS
+_NET: Final = 4.0
+"""Mean durations after which a webhook is overdue; few jobs take so much longer than others of their kind."""
+NET_UNKNOWN: Final = 30.0
+"""Seconds after which it is overdue while no duration is known: our choice."""
+NET_LONGEST: Final = 60.0
+"""Seconds between two looks at a job whose webhook is overdue: our choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +116,40 @@ def spacing_after(failures: int) -> float:
     One failure changes nothing, as the next look may well succeed; each further one doubles the wait.
     """
     return float(min(TICK * 2 ** max(0, min(failures, 8) - 1), LONGEST_TICK))
+
+
+def net_look(age: float, mean: float | None, patience: float) -> float:
+    """Return the age at which a job whose webhook does not come is looked at next.
+
+    First at four times the mean duration, then at twice that age, and so on, but never more than
+    `NET_LONGEST` after the look before. Nobody must time out for a webhook that was lost: the first look
+    comes while there is patience.
+
+    Args:
+        age: seconds since the job was made.
+        mean: the mean seconds of its kind, or None while that is not known.
+        patience: seconds after which the job is not waited for any more, or its slot is let go.
+    """
+    usual = NET_UNKNOWN if mean is None else _NET * mean
+    look = max(TICK, min(usual, patience - 2 * TICK))
+    while look <= age:
+        if look >= NET_LONGEST:
+            return look + NET_LONGEST * (math.floor((age - look) / NET_LONGEST) + 1)
+        look *= 2
+    return look
+
+
+def chosen(due: Sequence[float], now: float, most: int) -> Sequence[int]:
+    """Return which jobs are looked at now, as places in `due`: those that are due, and who fits in beside.
+
+    Args:
+        due: when each job wants to be looked at.
+        now: the moment, on the same clock.
+        most: how many fit into one request.
+    """
+    in_order = sorted(range(len(due)), key=due.__getitem__)
+    requests = -(-sum(moment <= now for moment in due) // most)
+    return in_order[: requests * most]
 
 
 def may_join(accepted: float, now: float) -> bool:

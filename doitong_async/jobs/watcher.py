@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Final
@@ -14,8 +13,8 @@ from doitong_async.errors import ClientClosedError, ConfigurationError, JobNotFo
 from doitong_async.events import JobFinished, SlotExpired, StatusSeen
 from doitong_async.hook import Hook
 from doitong_async.jobs import lifecycle, schedule
-from doitong_async.jobs.durations import Durations
 from doitong_async.jobs.inquiry import Inquiry, Report
+from doitong_async.jobs.pace import Pace
 from doitong_async.jobs.watch import MakeError, Watch
 from doitong_async.limits.entrance import Entrance
 from doitong_async.limits.gate import Priority
@@ -27,8 +26,6 @@ _log: Final = logging.getLogger("doitong_async")
 
 VISIBLE_WITHIN: Final = 10.0
 """Seconds after its submit in which a job may still be unknown to the status query: our choice."""
-ENOUGH: Final = 5
-"""Jobs of a kind that must have been seen to end until their mean is believed: our choice."""
 LANES: Final = 4
 """Looks of one tick that are under way at once: our choice."""
 MISSES: Final = 2
@@ -36,13 +33,24 @@ MISSES: Final = 2
 
 
 class Watcher:
-    """Looks at the jobs in flight until they end; must be started and closed on one running loop."""
+    """Looks at the jobs in flight until they end; must be started and closed on one running loop.
 
-    def __init__(self, entrance: Entrance, inquiry: Inquiry, notify: Hook) -> None:
+    Args:
+        entrance: says when a request may go.
+        inquiry: asks.
+        notify: is told of what is seen.
+        has_webhooks: whether the service tells of the ends, so that looks are only a safety net.
+    """
+
+    def __init__(
+        self, entrance: Entrance, inquiry: Inquiry, notify: Hook, *, has_webhooks: bool = False
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._entrance = entrance
         self._inquiry = inquiry
         self._notify = notify
+        self._has_webhooks = has_webhooks
+        self._is_blind = False
         self._watches: dict[str, Watch] = {}
         # One watch a job, also when it is let go and taken up again: whoever holds it is told all the same.
         self._let_go_of: WeakValueDictionary[str, Watch] = WeakValueDictionary()
@@ -50,7 +58,8 @@ class Watcher:
         self._last_tick = self._loop.time() - schedule.LONGEST_TICK
         self._failures = 0
         self._odd_words: set[JobStatus] = set()
-        self.durations = Durations()
+        self._pace = Pace(entrance, has_webhooks=has_webhooks)
+        self.durations = self._pace.durations
         self.credits_spent = 0.0
         """What the jobs cost that were submitted here, as far as the service told."""
         self._sleeps_until: float | None = None
@@ -88,6 +97,7 @@ class Watcher:
             watch.begun = self._loop.time()
             watch.misses = watch.refusals = 0
             self._begin(watch)
+            self._follow(watch)
 
     @property
     def is_stopped(self) -> bool:
@@ -105,21 +115,38 @@ class Watcher:
             raise self._stopped()
 
     def observe(self, news: Generation) -> bool:
-        """Take news of a job, from a look or from anywhere else; False if no such job is watched."""
-        watch = self._watches.get(news.id)
-        if watch is None:
+        """Take news that nobody asked for, as webhooks bring it; False if nobody waits for any of the job."""
+        watch = self.find(news.id)
+        if watch is None or lifecycle.is_settled(watch.last):
             return False
+        if news.id not in self._watches:
+            self._observe_let_go(watch, news)
+            return True
+        self._merge(watch, news, is_told=True)
+        if watch.last.status.is_terminal and not watch.is_ended:
+            self._changed.set()
+        return True
+
+    def _observe_let_go(self, watch: Watch, news: Generation) -> None:
+        """Take late news of a job that was let go before its end: who still holds it is told."""
         before, watch.last = watch.last, lifecycle.merge(watch.last, news)
-        self._note_duration(watch, before)
+        # It was believed lost, and here is word of it.
+        watch.loss = None
+        if watch.last.status != before.status:
+            self._tell_status(watch)
+        self._follow(watch)
+
+    def _merge(self, watch: Watch, news: Generation, *, is_told: bool) -> None:
+        before, watch.last = watch.last, lifecycle.merge(watch.last, news)
+        self._pace.saw(watch, before, self._loop.time(), is_told=is_told)
         self._book(watch)
         watch.failure, watch.misses, watch.refusals = None, 0, 0
         if watch.last is before:
-            return True
+            return
         if watch.last.status != before.status:
             self._tell_status(watch)
         self._follow(watch)
         watch.wake()
-        return True
 
     async def look_at(self, watch: Watch) -> None:
         """Look at one job now, as soon as the plan allows a request.
@@ -173,29 +200,14 @@ class Watcher:
                 timer.cancel()
 
     def _next_moment(self) -> float | None:
-        if self._stopped is not None:
+        if self._stopped is not None or self._is_blind:
             return None
         due = (watch.due for watch in self._watches.values())
-        spacing = max(schedule.spacing_after(self._failures), self._tick_length())
-        return schedule.next_tick(due, last=self._last_tick, spacing=spacing)
-
-    def _tick_length(self) -> float:
-        gate = self._entrance.gate
-        return schedule.tick(
-            schedule.Load(
-                rate=gate.plan.requests_per_minute,
-                slots=gate.plan.concurrent_jobs,
-                seconds=self.durations.mean(
-                    ((watch.kind, watch.waited_at - watch.submitted) for watch in self._watches.values()),
-                    enough=min(ENOUGH, gate.plan.concurrent_jobs),
-                ),
-                waiting=gate.waiting,
-                free=gate.free,
-                coming=gate.coming(schedule.PARTS),
-                requests=math.ceil(len(self._watches) / self._inquiry.most),
-                polls_count=gate.polls_count,
-            )
+        spacing = max(
+            schedule.spacing_after(self._failures),
+            self._pace.tick(self._watches.values(), self._inquiry.most),
         )
+        return schedule.next_tick(due, last=self._last_tick, spacing=spacing)
 
     async def _tick(self) -> None:
         turn = await self._entrance.turn(Priority.LOOK)
@@ -214,12 +226,13 @@ class Watcher:
         now, most = self._loop.time(), self._inquiry.most
         joining = [watch for watch in self if not watch.refusals and schedule.may_join(watch.submitted, now)]
         alone = [[watch] for watch in self if watch.refusals and watch.due <= now]
+        joining = self._pace.joining(joining, now, most)
         return [joining[first : first + most] for first in range(0, len(joining), most)] + alone
 
     def _send_look(self, watches: Sequence[Watch], turn: Turn, lanes: asyncio.Semaphore) -> None:
         self._last_tick = now = self._loop.time()
         for watch in watches:
-            watch.due = now + max(watch.options.poll_interval, schedule.spacing_after(watch.refusals))
+            self._pace.looked(watch, now)
         # Not awaited: a slow answer delays no other tick.
         look = self._loop.create_task(self._look(watches, turn), name="doitong look")
         self._looks.add(look)
@@ -251,12 +264,14 @@ class Watcher:
 
     def _take(self, report: Report) -> None:
         for news in report.found:
-            self.observe(news)
+            if (watch := self._watches.get(news.id)) is not None:
+                self._merge(watch, news, is_told=False)
         for job_id in report.missing:
             self._miss(job_id)
         for job_id, reason in report.unreadable.items():
             if (watch := self._watches.get(job_id)) is not None:
                 watch.failure = reason
+                self._pace.missed(watch, self._loop.time())
         for job_id, refusal in report.spoilers.items():
             if (watch := self._watches.get(job_id)) is not None:
                 watch.failure = refusal.message
@@ -270,12 +285,19 @@ class Watcher:
         _log.info("look at %d jobs: %s", len(watches), refusal.message)
         for watch in watches:
             watch.failure = refusal.message
+            self._pace.missed(watch, self._loop.time())
             if refusal.kind in (Kind.AUTHENTICATION, Kind.UNUSABLE):
                 watch.wake(partial(refusal.error_of_look, watch.last.id))
 
     def _stop_looking(self, message: str) -> None:
         """The service cannot be asked: say so to everyone, and keep the jobs."""
         _log.error("%s", message)
+        if self._has_webhooks:
+            # There is no safety net any more, but webhooks come all the same.
+            self._is_blind = True
+            for watch in self:
+                watch.failure = message
+            return
         self._stopped = lambda: ConfigurationError(message)
         for watch in self:
             watch.wake(self._stopped)
@@ -285,6 +307,7 @@ class Watcher:
         if watch is None:
             return
         watch.misses += 1
+        self._pace.missed(watch, self._loop.time())
         if watch.misses >= MISSES and watch.submitted + VISIBLE_WITHIN <= self._loop.time():
             watch.loss = partial(_not_found, watch)
             self._end(watch)
@@ -298,10 +321,12 @@ class Watcher:
 
     def _begin(self, watch: Watch) -> None:
         self._watches[watch.last.id] = watch
+        self._pace.begin(watch)
         watch.expiry = self._loop.call_at(watch.begun + watch.options.lease_age, self._expire, watch)
         # Every job is due some time; only where nobody waits may one more make the next look earlier.
         is_earlier = self._sleeps_until is None or watch.due < self._sleeps_until
-        if is_earlier and (self._sleeps_until is None or not self._entrance.gate.waiting):
+        is_alone = self._sleeps_until is None or not self._entrance.gate.waiting
+        if is_earlier and (is_alone or self._has_webhooks):
             self._changed.set()
 
     def _let_go(self, watch: Watch) -> None:
@@ -316,13 +341,6 @@ class Watcher:
             cost = watch.last.credit_cost or 0.0
             self.credits_spent += cost - watch.booked
             watch.booked = cost
-
-    def _note_duration(self, watch: Watch, before: Generation) -> None:
-        now = self._loop.time()
-        if not watch.last.status.is_terminal:
-            watch.waited_at = now
-        elif not before.status.is_terminal and watch.submitted == watch.begun:
-            self.durations.add(watch.kind, watch.waited_at - watch.submitted, now - watch.submitted)
 
     def _end(self, watch: Watch) -> None:
         self._let_go(watch)

@@ -110,8 +110,16 @@ class Looks:
     unreadable: Mapping[str, str]
 
 
-def submit_variables(request: GenerateRequest) -> dict[str, object]:
-    """Return the variables of the `generate` mutation; what the request leaves open is not sent."""
+def submit_variables(
+    request: GenerateRequest, *, webhook_url: str | None = None, webhook_field: str = "webhookUrl"
+) -> dict[str, object]:
+    """Return the variables of the `generate` mutation; what the request leaves open is not sent.
+
+    Args:
+        request: with the defaults filled in.
+        webhook_url: where the service tells the end of the job; a URL that the request names itself stays.
+        webhook_field: where that goes in the input: an assumption (reference, "Unknown").
+    """
     content: dict[str, object] = dict(request.input or {})
     if request.prompt is not None:
         content = {"text": request.prompt, **content}
@@ -126,7 +134,16 @@ def submit_variables(request: GenerateRequest) -> dict[str, object]:
     whole: dict[str, object] = {"type": request.type, "provider": request.provider, "input": content}
     if options:
         whole["options"] = options
-    return {"input": whole}
+    return {"input": _with(whole, webhook_field.split("."), webhook_url) if webhook_url else whole}
+
+
+def _with(fields: Mapping[str, object], path: Sequence[str], value: object) -> dict[str, object]:
+    """Return a copy that has the value at that place, unless there is one."""
+    name, *below = path
+    return {
+        **fields,
+        name: _with(as_mapping(fields.get(name)), below, value) if below else fields.get(name) or value,
+    }
 
 
 @lru_cache(maxsize=4 * MOST_IN_ONE_LOOK)

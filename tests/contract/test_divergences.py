@@ -51,8 +51,8 @@ def test_the_answer_stands_under_graphqls_own_name() -> None:
 
 
 @virtual
-async def test_webhooks_are_not_sent() -> None:
-    """On "on completion a POST": `webhookUrl` is taken and shown again, and nobody ever calls there."""
+async def test_without_a_secret_no_webhook_is_sent() -> None:
+    """On "on completion a POST": `webhookUrl` is shown again, and without `webhook_secret` that is all."""
     calls = []
 
     async def called(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -23,6 +23,7 @@ OWN: dict[str, st.SearchStrategy[Any]] = {
     | st.builds("{}{}".format, st.sampled_from(["http://a", "https://b/?c=d", "/", "?"]), WORDS),
     "charged": st.booleans(),
     "word": WORDS,
+    "tries": st.integers(1, 20),
 }
 OWN_OF = {
     "latency": ["seconds"],
@@ -38,6 +39,9 @@ OWN_OF = {
     "fail": ["charged"],
     "odd-status": ["word", "seconds"],
     "late": ["seconds"],
+    "overtaken": ["seconds"],
+    "early": ["seconds"],
+    "down": ["tries"],
 }
 
 
@@ -91,6 +95,10 @@ def test_text_goes_there_and_back(fault: Fault) -> None:
         ("any: null handled=no", Fault("null", "any")),
         ("job: fail charged=yes", Fault("fail", "job")),
         ("job 1: stuck", Fault("stuck", "job", 1, 1)),
+        ("webhook 2: lost", Fault("lost", "webhook", 2, 2)),
+        ("webhook: lost every=2", Fault("lost", "webhook", every=2)),
+        ("webhook: late 5 p=0.3 seed=1", Fault("late", "webhook", seconds=5, p=0.3, seed=1)),
+        ("webhook: down 2", Fault("down", "webhook", tries=2)),
         ("job: fail charged=no", Fault("fail", "job", charged=False)),
         (
             "job 2: odd-status paused seconds=inf",
@@ -128,7 +136,7 @@ def test_text_is_short(fault: Fault, text: str) -> None:
         ("", "expected WHERE [NUMBERS]: WHAT [OPTION ...]"),
         ("submit 3 cut-after", "expected WHERE"),
         ("poll: 503", "'503' is none of latency, 500, 502"),
-        ("polls: 500", "'polls' is none of submit, poll, any, output, job"),
+        ("polls: 500", "'polls' is none of submit, poll, any, output, job, webhook"),
         ("submit 1: stuck", "'stuck' is a fault of job, not of submit"),
         ("poll: 429-day", "'429-day' is a fault of submit, not of poll"),
         ("poll x: 500", "'x' are no numbers"),
@@ -149,6 +157,9 @@ def test_text_is_short(fault: Fault, text: str) -> None:
         ("poll: latency -1", "seconds must be 0 or more"),
         ("poll: latency nan", "seconds must be 0 or more"),
         ("poll: 429-minute retry-after=-1", "retry-after must be 0 or more"),
+        ("webhook: down 0", "tries must be at least 1"),
+        ("webhook: stuck", "'stuck' is a fault of job, not of webhook"),
+        ("job: late tries=2", "'late' has no option tries"),
         ("output: oversized 0", "size must be at least 1"),
         ("output: redirect ftp://a", "url must start with"),
         ("job: odd-status a/b", "word must be of letters"),
@@ -207,7 +218,8 @@ def test_defaults_are_those_of_the_help() -> None:
     text = faults.__doc__ or ""
     assert f"  oversized {Fault('oversized', 'output').size} " in text
     assert f"  odd-status {Fault('odd-status', 'job').word} " in text
-    for what in ("latency", "slow", "late"):
+    assert f"  down {Fault('down', 'webhook').tries} " in text
+    for what in ("latency", "slow", "late", "overtaken", "early"):
         assert f"  {what} {Fault('latency', 'any').seconds:g} " in text
 
 
@@ -216,7 +228,7 @@ def test_help_names_every_fault_and_option() -> None:
     text = faults.__doc__ or ""
     for name in get_args(What) + get_args(Where):
         assert re.search(rf"(?<![\w-]){name}(?![\w-])", text), name
-    shown_bare = {"what", "where", "first", "last", "url", "word", "size"}
+    shown_bare = {"what", "where", "first", "last", "url", "word", "size", "tries"}
     for field in fields(Fault):
         assert field.name in shown_bare or f"{field.name.replace('_', '-')}=" in text, field.name
 

@@ -86,3 +86,14 @@ def test_bad_text_adds_nothing() -> None:
     with pytest.raises(ValueError, match="the fault 'nonsense'"):
         faults.extend(["poll: 500", "nonsense"])
     assert not faults
+
+
+def test_webhook_is_counted_and_has_one_fault_of_each_sort() -> None:
+    """By the webhooks that are owed, whatever jobs were made in between."""
+    faults = Faults(["webhook 2: late 5", "webhook 2-: late 6", "webhook: lost every=2"])
+    faults.of_job(1)
+    assert [[str(fault) for fault in faults.of_webhook()] for _ in range(3)] == [
+        ["webhook: lost every=2"],
+        ["webhook 2: late 5"],
+        ["webhook 2-: late 6", "webhook: lost every=2"],
+    ]

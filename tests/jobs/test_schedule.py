@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doitong_async.jobs.schedule import PARTS, TICK, Load, even_tick, may_join, next_tick, spacing_after, tick
+from doitong_async.jobs.schedule import (
+    PARTS,
+    TICK,
+    Load,
+    chosen,
+    even_tick,
+    may_join,
+    net_look,
+    next_tick,
+    spacing_after,
+    tick,
+)
 
 moments = st.integers(0, 10_000).map(lambda n: n / 8)
 
@@ -123,3 +134,51 @@ def test_a_tick_is_two_seconds_or_longer_and_finite(any_load: Load) -> None:
 def test_a_young_job_does_not_join(now: float, joins: bool) -> None:
     """It was accepted at 10 s; the documented loop waits two seconds before its first look."""
     assert may_join(10.0, now) is joins
+
+
+@pytest.mark.parametrize(
+    ("age", "mean", "patience", "expected"),
+    [
+        (0.0, None, 600.0, 30.0),
+        (0.0, 6.0, 600.0, 24.0),
+        (24.0, 6.0, 600.0, 48.0),
+        (25.0, 6.0, 600.0, 48.0),
+        (48.0, 6.0, 600.0, 96.0),
+        (96.0, 6.0, 600.0, 156.0),
+        (156.0, 6.0, 600.0, 216.0),
+        (1e6, 6.0, 600.0, 1_000_056.0),
+        (0.0, 0.1, 600.0, 2.0),
+        (0.0, 90.0, 600.0, 360.0),
+        (360.0, 90.0, 600.0, 420.0),
+        (0.0, 6.0, 20.0, 16.0),
+        (0.0, None, 3.0, 2.0),
+    ],
+)
+def test_the_net_hangs_low_and_its_looks_grow_rare(
+    age: float, mean: float | None, patience: float, expected: float
+) -> None:
+    """Four times the mean, twice as late each time, a minute apart at most, and while anybody waits."""
+    assert net_look(age, mean, patience) == expected
+
+
+@settings(deadline=None, max_examples=200)
+@given(moments, st.none() | st.integers(1, 4000).map(lambda n: n / 8), st.integers(1, 5000))
+def test_the_net_is_never_too_soon_nor_more_than_a_minute_late(
+    age: float, mean: float | None, patience: float
+) -> None:
+    """However old the job is, there is a next look, and looks are 2 s apart."""
+    after = net_look(age, mean, patience)
+    first = net_look(0.0, mean, patience)
+    assert first >= TICK
+    assert age < after <= max(first, age + 60.0)
+    assert net_look(after, mean, patience) - after >= TICK
+
+
+def test_who_is_not_overdue_costs_no_request() -> None:
+    """Beside those that are due only those go along that fit into the same requests, the next ones first."""
+    due = [50.0, 10.0, 40.0, 9.0, 30.0]
+    assert chosen(due, 8.0, 3) == []
+    assert chosen(due, 10.0, 3) == [3, 1, 4]
+    assert chosen(due, 10.0, 2) == [3, 1]
+    assert chosen(due, 30.0, 2) == [3, 1, 4, 2]
+    assert chosen([], 0.0, 3) == []

@@ -114,6 +114,23 @@ class TestSubmitVariables:
             "input": {"image": "https://e.example/a"},
         }
 
+    def test_a_webhook_url_goes_where_it_is_told_to(self) -> None:
+        """Beside `type` (an assumption), or below; one that the request names stays, as all else does."""
+        request = GenerateRequest(
+            prompt="fox", options={"seed": 7, "mine": {"webhookUrl": "https://b.example"}}
+        )
+
+        def fields(**place: str) -> Any:
+            return wire.submit_variables(request, webhook_url="https://a.example", **place)["input"]
+
+        plain = wire.submit_variables(request)["input"]
+        assert isinstance(plain, dict)
+        assert fields() == {**plain, "webhookUrl": "https://a.example"}
+        assert fields(webhook_field="options.webhookUrl")["options"]["webhookUrl"] == "https://a.example"
+        assert fields(webhook_field="options.mine.webhookUrl") == plain
+        assert fields(webhook_field="options.hooks.done")["options"]["seed"] == 7
+        assert request.options == {"seed": 7, "mine": {"webhookUrl": "https://b.example"}}
+
     def test_the_mutation_is_graphql(self) -> None:
         """With the documented fields, and no other."""
         (operation,) = parse(wire.GENERATE).definitions

@@ -1,0 +1,180 @@
+"""Sends webhooks when jobs end, again and again until one is taken, and as badly as faults will have it."""
+
+import asyncio
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from yarl import URL
+
+from doitong_async.emulator.faults import Fault, What
+from doitong_async.emulator.jobs import Job
+from doitong_async.emulator.webhooks import SIGNATURE, Outcome, Posted, address, news_of, signature, written
+from doitong_async.emulator.world import World
+
+_FIRST_PAUSE = 1.0
+_TIMEOUT = ClientTimeout(total=10)
+
+
+@dataclass(frozen=True, slots=True)
+class _Webhook:
+    """What is owed to one job: where it goes, and what goes wrong with it."""
+
+    job: Job
+    there: URL | None
+    faults: Mapping[What, Fault]
+
+    @property
+    def due(self) -> float:
+        return self.job.ends_at + (self.faults["late"].seconds if "late" in self.faults else 0.0)
+
+    @property
+    def down_for(self) -> int:
+        return self.faults["down"].tries if "down" in self.faults else 0
+
+
+class Sender:
+    """Owes a webhook to each job that has a `webhookUrl`; without a secret it sends none."""
+
+    def __init__(
+        self,
+        world: World,
+        outputs_url: Callable[[], str],
+        *,
+        secret: str | None,
+        tries: int,
+        hosts: Collection[str],
+        speed: float,
+    ) -> None:
+        if secret == "" or tries < 1:
+            raise ValueError("webhook_secret must not be empty, and webhook_tries must be at least 1")
+        self._world = world
+        self._outputs_url = outputs_url
+        self._secret = secret
+        self._tries = tries
+        self._hosts = hosts
+        self._speed = speed
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._overtaken: set[asyncio.Future[None]] = set()
+        self._session: ClientSession | None = None
+
+    async def send(self, jobs: Iterable[Job]) -> None:
+        """See to the webhooks of jobs that were made just now, and wait for those that must be early."""
+        early = []
+        for job in jobs:
+            if self._secret is None or not job.order.webhook_url:
+                continue
+            faults = {fault.what: fault for fault in self._world.faults.of_webhook()}
+            webhook = _Webhook(job, address(job.order.webhook_url, self._hosts), faults)
+            if math.isinf(webhook.due):
+                continue
+            task = asyncio.create_task(self._serve(webhook, self._secret), name="emulator webhook")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            if "early" in faults:
+                early.append((task, faults["early"].seconds))
+        for task, seconds in early:
+            await asyncio.wait([task], timeout=_finite(seconds))
+
+    async def end(self) -> None:
+        """Send nothing more, and close what was opened."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _serve(self, webhook: _Webhook, secret: str) -> None:
+        """One job's webhook, from the end of the job to the last try."""
+        await _until(webhook.due)
+        if "overtaken" in webhook.faults:
+            await self._wait_for_another(webhook.faults["overtaken"].seconds)
+        news = news_of(webhook.job, self._outputs_url())
+        if webhook.there is None or "lost" in webhook.faults:
+            self._record(webhook, news, "forbidden" if webhook.there is None else "lost")
+            return
+        if "forged" in webhook.faults:
+            secret = f"not {secret}"
+        for _ in range(2 if "doubled" in webhook.faults else 1):
+            await self._deliver(webhook, webhook.there, news, secret)
+        if "outdated" in webhook.faults:
+            outdated = news_of(webhook.job, self._outputs_url(), is_outdated=True)
+            await self._deliver(webhook, webhook.there, outdated, secret)
+        for waiting in self._overtaken:
+            if not waiting.done():
+                waiting.set_result(None)
+
+    async def _wait_for_another(self, seconds: float) -> None:
+        waiting = asyncio.get_running_loop().create_future()
+        self._overtaken.add(waiting)
+        try:
+            await asyncio.wait([waiting], timeout=_finite(seconds))
+        finally:
+            self._overtaken.discard(waiting)
+
+    async def _deliver(self, webhook: _Webhook, there: URL, news: dict[str, object], secret: str) -> None:
+        """Try until it is taken, with pauses as the documentation has them for retries."""
+        body = written(news)
+        headers = {"Content-Type": "application/json", SIGNATURE: signature(body, secret)}
+        for attempt in range(1, self._tries + 1):
+            if attempt > 1:
+                await asyncio.sleep(_FIRST_PAUSE * 2 ** (attempt - 2) / self._speed)
+            at = asyncio.get_running_loop().time()
+            http_status = 0 if attempt <= webhook.down_for else await self._post(there, body, headers)
+            is_taken = 200 <= http_status < 300
+            outcome: Outcome = "taken" if is_taken else "refused" if http_status else "unreachable"
+            self._record(webhook, news, outcome, at=at, attempt=attempt, http_status=http_status)
+            if is_taken:
+                return
+
+    async def _post(self, there: URL, body: bytes, headers: Mapping[str, str]) -> int:
+        """The status of the answer, or 0 if there was none."""
+        if self._session is None:
+            # A connection each: a kept one may break between two, at a moment that no test could foresee.
+            connector = TCPConnector(force_close=True, limit=0)
+            self._session = ClientSession(connector=connector, cookie_jar=DummyCookieJar(), timeout=_TIMEOUT)
+        # A redirect would lead to a host at which nobody has looked.
+        post = self._session.post(there, data=body, headers=headers, allow_redirects=False)
+        try:
+            async with post as response:
+                return response.status
+        except (ClientError, OSError, TimeoutError):
+            return 0
+
+    def _record(
+        self,
+        webhook: _Webhook,
+        news: Mapping[str, object],
+        outcome: Outcome,
+        *,
+        at: float | None = None,
+        attempt: int = 0,
+        http_status: int = 0,
+    ) -> None:
+        self._world.posted.append(
+            Posted(
+                at=asyncio.get_running_loop().time() if at is None else at,
+                job_id=webhook.job.id,
+                url=str(webhook.job.order.webhook_url),
+                status=str(news["status"]),
+                attempt=attempt,
+                outcome=outcome,
+                http_status=http_status,
+                fault="; ".join(map(str, webhook.faults.values())) or None,
+            )
+        )
+
+
+async def _until(moment: float) -> None:
+    """Wait for a moment of the loop's clock; a wait of so many seconds might end a rounding error early."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout_at(moment):
+            await asyncio.get_running_loop().create_future()
+
+
+def _finite(seconds: float) -> float | None:
+    return None if math.isinf(seconds) else seconds

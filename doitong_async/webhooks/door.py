@@ -1,0 +1,183 @@
+"""The door through which webhooks come in: signed news goes to whoever watches the job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from doitong_async.errors import ClientClosedError, ConfigurationError
+from doitong_async.events import WebhookDropped, WebhookTaken
+from doitong_async.hook import Hook
+from doitong_async.types import Generation
+from doitong_async.webhooks.early import EarlyNews
+from doitong_async.webhooks.hosts import OutputHosts
+from doitong_async.webhooks.receiver import READ_TIMEOUT, OnWebhook, Receiver
+from doitong_async.webhooks.signature import Secrets, checked_secrets, parse, verify
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from doitong_async.webhooks.faces import AsgiApp
+
+Take: TypeAlias = Callable[[Generation], bool]
+"""Takes news as a look brings it, and tells whether the job is watched."""
+
+REMEMBERED: Final = 10_000
+"""Jobs that were known here last: news of one that is watched no more is old news. Our choice."""
+
+
+class Webhooks:
+    """`doitong.webhooks`: the same door for a web application and for a queue of your own.
+
+    It is made before the client is open, and can be mounted then; until the client is open, and when it
+    closes, the service is asked to try again.
+
+    Args:
+        secrets: the webhook secret, or several while they are changed; None: nothing can be taken.
+        outputs: where outputs may be.
+        notify: is told of each webhook that was taken, or dropped.
+
+    Raises:
+        ConfigurationError: if a secret is empty.
+    """
+
+    def __init__(
+        self, secrets: Secrets | None, *, outputs: OutputHosts | None = None, notify: Hook | None = None
+    ) -> None:
+        self._secrets = None if secrets is None else checked_secrets(secrets)
+        self._outputs = outputs or OutputHosts()
+        self._notify = notify or Hook(None)
+        self._early = EarlyNews()
+        self._known: dict[str, None] = {}
+        self._open_on: tuple[Take, asyncio.AbstractEventLoop] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def aiohttp_app(
+        self, *, on_event: OnWebhook | None = None, read_timeout: float = READ_TIMEOUT
+    ) -> web.Application:
+        """Return an aiohttp application that takes webhooks: `app.add_subapp("/doitong", …)`.
+
+        It takes the POST at its root, with a slash at the end of the path or without.
+
+        Args:
+            on_event: a durable hook, sync or async, called with each snapshot before it is acknowledged, of
+                jobs that are not known here too, and again when a webhook comes again. If it fails, the
+                service is asked to try again.
+            read_timeout: seconds in which the whole body must come.
+
+        Raises:
+            ConfigurationError: if there is no webhook secret, or the timeout is none.
+        """
+        # aiohttp costs an eighth of a second: whoever asks for no application need not wait.
+        from doitong_async.webhooks import faces
+
+        return faces.aiohttp_app(self._receiver(on_event, read_timeout))
+
+    def asgi_app(self, *, on_event: OnWebhook | None = None, read_timeout: float = READ_TIMEOUT) -> AsgiApp:
+        """Return an ASGI application that takes webhooks: `app.mount("/doitong", …)` in FastAPI or Starlette.
+
+        It takes the POST at its root. Starlette redirects a path without the slash at its end, so that the
+        `webhook_url` is `https://…/doitong/`, with it.
+
+        Args:
+            on_event: a durable hook, as for `aiohttp_app`.
+            read_timeout: seconds in which the whole body must come.
+
+        Raises:
+            ConfigurationError: if there is no webhook secret, or the timeout is none.
+        """
+        from doitong_async.webhooks import faces
+
+        return faces.asgi_app(self._receiver(on_event, read_timeout))
+
+    async def deliver(self, body: bytes, header: str | None) -> None:
+        """Take a webhook that came by another way, such as a queue: return when the news is in.
+
+        Args:
+            body: the raw bytes of the request, before anything has parsed them.
+            header: its one `X-Doitong-Signature`, or None if there was none or several.
+
+        Raises:
+            WebhookSignatureError: if it is not signed with one of the secrets; nothing was taken from it.
+            WebhookPayloadError: if it is signed and no news of a job.
+            ClientClosedError: if the client is not open: deliver it again later.
+            ConfigurationError: if there is no webhook secret, or the client runs on another event loop.
+        """
+        self.accept(body, header)
+
+    def accept(self, body: bytes, header: str | None) -> Generation:
+        """Take a webhook in, as `deliver` does, and return what it says, as far as that is believed."""
+        if self._secrets is None:
+            raise ConfigurationError(_NO_SECRET)
+        verify(body, header, self._secrets)
+        news = self._outputs.believed(parse(body))
+        if self._open_on is None:
+            raise ClientClosedError("A webhook came while the client was not open.", job_id=news.id)
+        take, loop = self._open_on
+        if asyncio.get_running_loop() is not loop:
+            raise ConfigurationError(
+                "The client was opened on another event loop than this; deliver its webhooks on its own."
+            )
+        if take(news):
+            if self._notify:
+                self._notify(WebhookTaken(job_id=news.id, status=news.status))
+        elif news.id not in self._known:
+            self._keep(news, loop)
+        return news
+
+    def adopt(self, job_id: str) -> Generation | None:
+        """Hand over what was told of a job before it was known here, or None.
+
+        Whoever begins to watch a job calls this; what comes when the job is over is then not kept as early.
+        """
+        self._known[job_id] = None
+        if len(self._known) > REMEMBERED:
+            del self._known[next(iter(self._known))]
+        news = self._early.adopt(job_id)
+        if news is not None and self._notify:
+            self._notify(WebhookTaken(job_id=job_id, status=news.status))
+        return news
+
+    def open(self, take: Take) -> None:
+        """Let news in from now on, on the running loop."""
+        self._open_on = take, asyncio.get_running_loop()
+
+    def close(self) -> None:
+        """Let no more news in, and drop what is kept of jobs that are not known."""
+        self._open_on = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._drop(float("inf"))
+
+    def _receiver(self, on_event: OnWebhook | None, read_timeout: float) -> Receiver:
+        if self._secrets is None:
+            raise ConfigurationError(_NO_SECRET)
+        return Receiver(self.accept, on_event, read_timeout=read_timeout)
+
+    def _keep(self, news: Generation, loop: asyncio.AbstractEventLoop) -> None:
+        pushed_out = self._early.keep(news, loop.time())
+        if pushed_out is not None:
+            self._notify(WebhookDropped(job_id=pushed_out))
+        self._set_timer(loop)
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        moment = self._early.next_end
+        if self._timer is None and moment is not None:
+            self._timer = loop.call_at(moment, self._time_is_over, loop)
+
+    def _time_is_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        self._drop(loop.time())
+        self._set_timer(loop)
+
+    def _drop(self, now: float) -> None:
+        for job_id in self._early.drop(now):
+            self._notify(WebhookDropped(job_id=job_id))
+
+
+_NO_SECRET: Final = (
+    "There is no webhook secret; give webhook_secret=… or set DOITONG_WEBHOOK_SECRET. Without it anybody "
+    "could send news."
+)

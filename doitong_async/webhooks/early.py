@@ -1,0 +1,53 @@
+"""News of jobs that nobody here knows yet: a webhook may come before the answer to its submit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from doitong_async.jobs import lifecycle
+from doitong_async.types import Generation
+
+MOST: Final = 1_000
+"""Jobs of which news is kept: our choice."""
+KEPT_FOR: Final = 60.0
+"""Seconds that news is kept from its first on, as long as a submit may take by default: our choice."""
+
+
+class EarlyNews:
+    """What was told of jobs that are not known: few, and not for long; moments come in as arguments."""
+
+    def __init__(self, *, most: int = MOST, seconds: float = KEPT_FOR) -> None:
+        self._most = most
+        self._seconds = seconds
+        # In the order in which they are dropped, as each keeps the moment of its first news.
+        self._kept: dict[str, tuple[Generation, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def next_end(self) -> float | None:
+        """The moment at which the next one is to be dropped, or None if there is none."""
+        return next((ends for _, ends in self._kept.values()), None)
+
+    def keep(self, news: Generation, now: float) -> str | None:
+        """Keep news, merged with what there is of the job; return the job that gave way, if one had to."""
+        last, ends = self._kept.get(news.id, (news, now + self._seconds))
+        self._kept[news.id] = lifecycle.merge(last, news), ends
+        return self._oldest() if len(self._kept) > self._most else None
+
+    def adopt(self, job_id: str) -> Generation | None:
+        """Hand over what is kept of a job, which is then kept no longer."""
+        news, _ = self._kept.pop(job_id, (None, 0.0))
+        return news
+
+    def drop(self, now: float) -> Iterator[str]:
+        """Forget, and yield, the jobs whose time is over."""
+        while (ends := self.next_end) is not None and ends <= now:
+            yield self._oldest()
+
+    def _oldest(self) -> str:
+        job_id = next(iter(self._kept))
+        del self._kept[job_id]
+        return job_id

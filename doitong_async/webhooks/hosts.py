@@ -1,0 +1,75 @@
+"""Where outputs may be: a URL in a webhook that points elsewhere is not used."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+from doitong_async.errors import ConfigurationError
+from doitong_async.settings import is_loopback
+from doitong_async.types import Generation
+
+DOCUMENTED: Final = ("cdn.doitong.com",)
+"""The host of the outputs (reference, "Endpoints and keys")."""
+
+_HOST: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]", re.ASCII)
+_PLACE: Final = re.compile(rf"({_HOST.pattern})(:[0-9]*)?", re.ASCII)
+
+
+class OutputHosts:
+    """The hosts whose URLs are believed when a webhook names them.
+
+    Args:
+        names: host names or addresses, without port; a name does not stand for those below it.
+        loopback: whether this machine is one of them, over plain http too: for a service on loopback.
+
+    Raises:
+        ConfigurationError: if a name is no host.
+    """
+
+    def __init__(self, names: Iterable[str] = DOCUMENTED, *, loopback: bool = False) -> None:
+        several = (names,) if isinstance(names, str) else tuple(names)
+        for name in several:
+            if not isinstance(name, str) or not _HOST.fullmatch(name.lower()):
+                raise ConfigurationError(
+                    f"output_hosts has {name!r}; expected host names such as {DOCUMENTED[0]!r}, without "
+                    "scheme, port and path."
+                )
+        self._names = frozenset(name.lower().strip("[]") for name in several)
+        self._loopback = loopback
+
+    @classmethod
+    def of_service(cls, names: Iterable[str] | None, base_url: str) -> Self:
+        """Return the hosts that were named, or the documented one; and this machine for a service on it.
+
+        Raises:
+            ConfigurationError: if a name is no host.
+        """
+        is_here = is_loopback(urlsplit(base_url).hostname)
+        return cls(DOCUMENTED if names is None else names, loopback=is_here)
+
+    def allows(self, url: str) -> bool:
+        """Whether a URL is one of an output: https, on one of the hosts, and without a user in it."""
+        if not url.isprintable() or " " in url:
+            return False
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            return False
+        # Exactly a host and a port: what other readers of URLs might take for another host is out.
+        place = _PLACE.fullmatch(parts.netloc.lower())
+        if place is None:
+            return False
+        host = place[1].strip("[]")
+        if self._loopback and is_loopback(host):
+            return parts.scheme in ("http", "https")
+        return parts.scheme == "https" and host in self._names
+
+    def believed(self, news: Generation) -> Generation:
+        """Return news without a URL that is on no host of outputs: a completed job is then looked at once."""
+        if news.url is None or self.allows(news.url):
+            return news
+        return dataclasses.replace(news, url=None)

@@ -1,0 +1,32 @@
+"""A small server of its own for a receiver, where there is no web application to put it into."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+_BACKLOG = 4096
+
+
+def free_port() -> socket.socket:
+    """Return a socket on a free port of loopback, for a server whose address is told before it runs."""
+    return socket.create_server(("127.0.0.1", 0))
+
+
+@asynccontextmanager
+async def served(app: web.Application, place: socket.socket) -> AsyncIterator[None]:
+    """Serve an application on a socket that listens, such as one of `free_port`: no log, no signals."""
+    # No connection is kept: a test's virtual clock may jump minutes between two requests.
+    runner = web.AppRunner(
+        app, access_log=None, keepalive_timeout=0, shutdown_timeout=0.1, handle_signals=False
+    )
+    await runner.setup()
+    try:
+        # A thousand jobs may end at once; past the backlog each webhook would wait a second.
+        await web.SockSite(runner, place, backlog=_BACKLOG).start()
+        yield
+    finally:
+        await runner.cleanup()

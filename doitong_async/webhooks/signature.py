@@ -1,0 +1,140 @@
+"""Who sent a webhook, and what it says: HMAC-SHA-256 over the raw bytes, then the same snapshot as a look.
+
+The header and the body are documented (reference, "Webhooks"). Which bytes and which secret the signature
+covers is not: that it is the raw body under the webhook secret is an assumption.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+from pydantic_core import from_json
+
+from doitong_async.errors import ConfigurationError, WebhookPayloadError, WebhookSignatureError
+from doitong_async.transport.wire import EXCERPT, read_generation
+from doitong_async.types import Generation
+
+Secrets: TypeAlias = str | bytes | Sequence[str | bytes]
+"""One webhook secret, or several while they are changed: a signature under any of them holds."""
+
+SIGNATURE_HEADER: Final = "X-Doitong-Signature"
+
+# Digits of either case are the same number; nothing else is open, not even white space around it.
+_FORM: Final = re.compile(r"sha256=([0-9a-fA-F]{64})", re.ASCII)
+
+_NO_SECRET: Final = (
+    "webhook_secret is no secret: expected a text or bytes that are not blank, or a sequence of such."
+)
+
+
+def verify(body: bytes, header: str | None, secrets: Secrets) -> None:
+    """Return if the header signs these very bytes under one of the secrets.
+
+    The header must be `sha256=` and 64 hex digits, with nothing around them. The digits may be of either
+    case, which is not documented and tells nobody anything. All secrets are tried, whichever matches, and
+    the comparison takes as long wherever the first difference is.
+
+    Args:
+        body: the raw bytes of the request, before anything has parsed them.
+        header: the one `X-Doitong-Signature` of the request, or None if there was none or several.
+        secrets: the webhook secret, or several while they are changed.
+
+    Raises:
+        WebhookSignatureError: if it does not; what was expected is in no message and in no traceback.
+        ConfigurationError: if there is no secret, or an empty one.
+    """
+    if not isinstance(body, bytes | bytearray):
+        raise TypeError(f"body is a {type(body).__name__}; expected the raw bytes, not yet decoded or parsed")
+    keys = _keys(secrets)
+    is_signed = _is_signed(body, header, keys)
+    has_keys = bool(keys)
+    # Tools that show the locals of a traceback must find no secret in this one.
+    del secrets, keys
+    if not has_keys:
+        raise ConfigurationError(_NO_SECRET)
+    if not is_signed:
+        raise WebhookSignatureError(
+            "The webhook is not signed: expected one X-Doitong-Signature header with sha256= and the 64 hex "
+            "digits of the HMAC-SHA-256 of the raw body under the webhook secret."
+        )
+
+
+def sign(body: bytes, secret: str | bytes) -> str:
+    """Return the header that signs these bytes, for tests of code that takes webhooks.
+
+    Raises:
+        ConfigurationError: if the secret is empty.
+    """
+    (key,) = checked_secrets([secret])
+    return f"sha256={hmac.digest(key, body, 'sha256').hex()}"
+
+
+def parse(body: bytes) -> Generation:
+    """Return the snapshot that a webhook tells, the same as a look brings (reference, "Webhooks").
+
+    `service` there is `provider` here, and what a webhook does not tell, such as the cost, is None. Any word
+    is a status. Unlike the answer to a submit, a webhook without a status is no news.
+
+    Raises:
+        WebhookPayloadError: if it is no object with an id and a status; it shows names, and never values.
+    """
+    try:
+        fields = from_json(body, allow_inf_nan=False)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        raise WebhookPayloadError(f"The webhook is no JSON object; length in bytes: {len(body):,}.")
+    status = fields.get("status")
+    news = read_generation(fields) if isinstance(status, str) and status.strip() else None
+    if news is None:
+        names = ascii(", ".join(fields))[1:-1][:EXCERPT] or "none"
+        raise WebhookPayloadError(f"The webhook has no id and status that can be read; its fields: {names}.")
+    return news
+
+
+def checked_secrets(secrets: Secrets) -> tuple[bytes, ...]:
+    """Return the secrets as the bytes that sign; a text stands for its UTF-8.
+
+    Raises:
+        ConfigurationError: if there is none, or one of them is empty; no part of one is shown.
+    """
+    keys = _keys(secrets)
+    del secrets
+    if not keys:
+        raise ConfigurationError(_NO_SECRET)
+    return keys
+
+
+def _keys(secrets: object) -> tuple[bytes, ...]:
+    """Return the secrets as bytes, or nothing at all if one of them is none."""
+    several = [secrets] if isinstance(secrets, str | bytes) else secrets
+    if not isinstance(several, Sequence):
+        return ()
+    keys = [_as_key(secret) for secret in several]
+    return tuple(keys) if all(keys) else ()
+
+
+def _is_signed(body: bytes, header: str | None, keys: Sequence[bytes]) -> bool:
+    match = _FORM.fullmatch(header) if isinstance(header, str) else None
+    if match is None:
+        return False
+    given = bytes.fromhex(match[1])
+    is_signed = False
+    for key in keys:
+        # No early end: how long it takes does not tell which of the secrets it was.
+        is_signed |= hmac.compare_digest(hmac.digest(key, body, "sha256"), given)
+    return is_signed
+
+
+def _as_key(secret: object) -> bytes:
+    """Return the bytes of a secret, or none if it is no secret: a blank text, or no bytes."""
+    if isinstance(secret, str):
+        try:
+            # What the environment holds beside UTF-8 comes as lone surrogates.
+            return secret.encode("utf-8", "surrogateescape") if secret.strip() else b""
+        except UnicodeEncodeError:
+            return b""
+    return secret if isinstance(secret, bytes) else b""

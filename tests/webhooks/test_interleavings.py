@@ -1,0 +1,130 @@
+"""Whatever order answers, looks and webhooks come in, a job ends as with polling alone."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from doitong_async import AsyncDoitong, DoitongError, Generation, Plan
+from doitong_async.emulator import Emulator
+from doitong_async.events import Event
+from doitong_async.webhooks.serving import free_port, served
+from tests.virtual import virtual
+
+SECRET = "whsec-any-order"
+WEBHOOK_FAULTS = [
+    *("lost", "late 3", "late 25", "late 90", "doubled", "overtaken 5", "outdated", "forged", "early 10"),
+    *("down 1", "down 4"),
+]
+SUBMIT_FAULTS = ["latency 3", "latency 15", "cut-after", "502 handled=yes", "null handled=yes", "500"]
+POLL_FAULTS = ["500", "null", "partial", "null-alias", "cut-after", "latency 15", "429-minute"]
+JOB_FAULTS = ["fail", "late 5", "odd-status dreaming seconds=4"]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that goes wrong in one run: faults, hooks that fail so often, and callers with little patience."""
+
+    faults: list[str]
+    hook_fails: int
+    is_callback_broken: bool
+    patience: list[float | None]
+    timeout: float
+
+
+def numbered(where: str, faults: list[str], most: int) -> st.SearchStrategy[list[str]]:
+    """Draw which of the first of a kind meet which fault."""
+    pairs = st.dictionaries(st.integers(1, most), st.sampled_from(faults), max_size=most)
+    return pairs.map(lambda drawn: [f"{where} {number}: {fault}" for number, fault in drawn.items()])
+
+
+scenes = st.builds(
+    Scene,
+    faults=st.tuples(
+        numbered("webhook", WEBHOOK_FAULTS, 4),
+        numbered("webhook", WEBHOOK_FAULTS, 4),
+        numbered("submit", SUBMIT_FAULTS, 5),
+        numbered("poll", POLL_FAULTS, 5),
+        numbered("job", JOB_FAULTS, 4),
+    ).map(lambda lists: [fault for faults in lists for fault in faults]),
+    hook_fails=st.integers(0, 5),
+    is_callback_broken=st.booleans(),
+    patience=st.lists(st.none() | st.integers(0, 60).map(lambda half: half / 2), min_size=1, max_size=4),
+    timeout=st.sampled_from([5.0, 30.0, 600.0]),
+)
+
+
+async def play(scene: Scene, emulator: Emulator, doitong: AsyncDoitong) -> None:
+    """Let callers come, leave early, time out; what they are told is either a result or one of our errors."""
+
+    async def call(number: int, patience: float | None) -> object:
+        async with asyncio.timeout(patience):
+            return await doitong.generate(f"fox {number}", idempotency_key=f"key-{number}")
+
+    told = await asyncio.gather(
+        *(call(number, patience) for number, patience in enumerate(scene.patience)), return_exceptions=True
+    )
+    for error in told:
+        assert not isinstance(error, BaseException) or isinstance(error, DoitongError | TimeoutError), error
+
+
+async def ends(doitong: AsyncDoitong, emulator: Emulator) -> dict[str, tuple[str, str | None]]:
+    """Return how each job that was made ended, as this client knows it."""
+    told = {}
+    for job_id in emulator.world.jobs:
+        updates: list[Generation] = []
+        while not updates or not updates[-1].status.is_terminal:
+            updates = [update async for update in doitong.with_options(timeout=900).job(job_id).updates()]
+        told[job_id] = (str(updates[-1].status), updates[-1].url)
+    return told
+
+
+async def check(scene: Scene) -> None:
+    """Play it, and compare what is known at its end with what a client that only polls is told."""
+    failures = scene.hook_fails
+    hooked: list[Generation] = []
+
+    def keep(news: Generation) -> None:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise OSError("the disk is full")
+        hooked.append(news)
+
+    def tell(_: Event) -> None:
+        if scene.is_callback_broken:
+            raise RuntimeError("broken")
+
+    with free_port() as place:
+        url = f"http://127.0.0.1:{place.getsockname()[1]}/"
+        box: dict[str, Any] = {"durations": 6.0, "faults": scene.faults, "webhook_secret": SECRET}
+        async with Emulator("starter", **box) as emulator:
+            given: dict[str, Any] = {"api_key": "k", "base_url": emulator.url, "plan": Plan.STARTER}
+            doitong = AsyncDoitong(
+                webhook_url=url, webhook_secret=SECRET, on_event=tell, timeout=scene.timeout, **given
+            )
+            async with served(doitong.webhooks.aiohttp_app(on_event=keep), place), doitong:
+                await play(scene, emulator, doitong)
+                known = await ends(doitong, emulator)
+                # The last webhooks are 90 s late, or were sent again and again.
+                await asyncio.sleep(200)
+                late = await ends(doitong, emulator)
+                # Of a caller that left at once the job was made only afterwards.
+                assert known.items() <= late.items()
+                assert doitong._running().gate.slots_taken == 0
+            emulator.faults.clear()
+            async with AsyncDoitong(**given) as polling:
+                assert await ends(polling, emulator) == late
+            taken = {posted.job_id for posted in emulator.world.posted if posted.outcome == "taken"}
+            assert taken <= {news.id for news in hooked}, "it was acknowledged, and the hook has not run"
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(scenes)
+def test_a_job_ends_as_with_polling_alone(scene: Scene) -> None:
+    """For any faults of webhooks, submits, looks and hooks, any patience, any timeout."""
+    virtual(check)(scene)

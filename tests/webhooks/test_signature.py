@@ -1,0 +1,241 @@
+"""Who is believed, against known vectors and openssl, and what a webhook says."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import shutil
+import subprocess
+import traceback
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from doitong_async import (
+    ConfigurationError,
+    Generation,
+    JobStatus,
+    WebhookPayloadError,
+    WebhookSignatureError,
+    webhooks,
+)
+from doitong_async.transport.wire import Answer, read_looks
+from doitong_async.webhooks.signature import checked_secrets
+from tests.webhooks.letters import DOCUMENTED, SECRET, letter, signed
+
+LONG = (
+    b"This is a test using a larger than block-size key and a larger than block-size data. "
+    b"The key needs to be hashed before being used by the HMAC algorithm."
+)
+RFC_4231 = [
+    (b"\x0b" * 20, b"Hi There", "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"),
+    (
+        b"Jefe",
+        b"what do ya want for nothing?",
+        "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
+    ),
+    (b"\xaa" * 20, b"\xdd" * 50, "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe"),
+    (
+        bytes(range(1, 26)),
+        b"\xcd" * 50,
+        "82558a389a443c0ea4cc819899f2083a85f0faa3e578f8077a2e3ff46729665b",
+    ),
+    (
+        b"\xaa" * 131,
+        b"Test Using Larger Than Block-Size Key - Hash Key First",
+        "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54",
+    ),
+    (b"\xaa" * 131, LONG, "9b09ffa71b942fcb27635fbcd5b0e944bfdc63644f0713938a7f51535c3a35e2"),
+]
+BODY = letter()
+RIGHT = signed(BODY)
+KEYS = st.text(min_size=1).filter(lambda text: text.strip()) | st.binary(min_size=1)
+
+
+class TestVerify:
+    @pytest.mark.parametrize(("key", "body", "digits"), RFC_4231)
+    def test_known_vectors(self, key: bytes, body: bytes, digits: str) -> None:
+        """Those of RFC 4231, signed and verified."""
+        assert webhooks.sign(body, key) == f"sha256={digits}"
+        webhooks.verify(body, f"sha256={digits}", key)
+
+    @pytest.mark.skipif(not shutil.which("openssl"), reason="it is compared with openssl, and there is none")
+    @pytest.mark.parametrize("body", [BODY, b"", b"\x00\xff\r\n" * 999])
+    def test_openssl_signs_the_same(self, body: bytes) -> None:
+        """`openssl dgst -sha256 -hmac` gives what is verified."""
+        command = ["openssl", "dgst", "-sha256", "-hmac", SECRET]
+        out = subprocess.run(command, input=body, capture_output=True, check=True).stdout.decode()
+        webhooks.verify(body, f"sha256={out.split()[-1]}", SECRET)
+
+    @given(st.binary(), KEYS)
+    def test_what_is_signed_is_verified(self, body: bytes, secret: str | bytes) -> None:
+        """Whatever the bytes and the secret."""
+        webhooks.verify(body, webhooks.sign(body, secret), secret)
+
+    @given(st.binary(), st.none() | st.text() | st.from_regex(r"\Asha256=[0-9a-f]{64}\Z"))
+    def test_nothing_else_is(self, body: bytes, header: str | None) -> None:
+        """No header but the right one holds, and none breaks it."""
+        with pytest.raises(WebhookSignatureError):
+            webhooks.verify(body, header, SECRET)
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            None,
+            "",
+            RIGHT.removeprefix("sha256="),
+            RIGHT.replace("sha256", "SHA256"),
+            RIGHT.replace("sha256", "sha1"),
+            f" {RIGHT}",
+            f"{RIGHT}\n",
+            f"{RIGHT}, {RIGHT}",
+            f"{RIGHT},{RIGHT}",
+            RIGHT[:-1],
+            f"{RIGHT}0",
+            RIGHT[:-2] + " " + RIGHT[-1],
+            RIGHT[:-1] + "\N{FULLWIDTH DIGIT ONE}",
+            RIGHT[:-1] + ("0" if RIGHT[-1] != "0" else "1"),
+            signed(BODY + b" "),
+            signed(BODY, "another"),
+        ],
+    )
+    def test_the_form_is_strict(self, header: str | None) -> None:
+        """One header, one scheme, 64 digits, nothing around them, and of this very body."""
+        with pytest.raises(WebhookSignatureError):
+            webhooks.verify(BODY, header, SECRET)
+
+    def test_digits_of_either_case_are_the_same_number(self) -> None:
+        """Which of them the service writes is not documented."""
+        webhooks.verify(BODY, "sha256=" + RIGHT.removeprefix("sha256=").upper(), SECRET)
+
+    @pytest.mark.parametrize("place", [0, 1, 2])
+    def test_secrets_may_be_changed(self, place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Any of several holds, texts and bytes alike, and all are tried wherever the right one stands."""
+        secrets: list[str | bytes] = ["old", b"older", "oldest"]
+        secrets[place] = SECRET
+        compared = []
+        compare = hmac.compare_digest
+
+        def count(one: bytes, other: bytes) -> bool:
+            compared.append(one)
+            return compare(one, other)
+
+        monkeypatch.setattr(hmac, "compare_digest", count)
+        webhooks.verify(BODY, RIGHT, secrets)
+        assert len(compared) == 3
+
+    @pytest.mark.parametrize(
+        "secrets", [None, "", b"", "  ", [], (), ["a", ""], [b"a", b""], 5, [None], "\ud800"]
+    )
+    def test_no_secret_is_a_mistake(self, secrets: Any) -> None:
+        """An empty one, which everybody knows, verifies nothing; and none is shown."""
+        for call in (lambda: webhooks.verify(BODY, RIGHT, secrets), lambda: checked_secrets(secrets)):
+            with pytest.raises(ConfigurationError, match="webhook_secret is no secret") as caught:
+                call()
+            assert caught.value.__context__ is None
+
+    def test_secret_from_an_odd_environment(self) -> None:
+        """Bytes that are no UTF-8 are read from the environment as lone surrogates, and mean those bytes."""
+        assert checked_secrets(b"key-\xff".decode("utf-8", "surrogateescape")) == (b"key-\xff",)
+
+    def test_a_parsed_body_is_a_mistake(self) -> None:
+        """A text could have been any bytes."""
+        body: Any = BODY.decode()
+        with pytest.raises(TypeError, match="body is a str; expected the raw bytes"):
+            webhooks.verify(body, RIGHT, SECRET)
+
+    @pytest.mark.parametrize("secrets", [SECRET, [SECRET], [SECRET, ""]])
+    def test_errors_tell_nothing(self, secrets: Any) -> None:
+        """Neither the secret nor what was expected, not even to who shows a traceback's locals."""
+
+        with pytest.raises((WebhookSignatureError, ConfigurationError)) as caught:
+            webhooks.verify(BODY, signed(BODY, "another"), secrets)
+        error = caught.value
+        assert error.__context__ is error.__cause__ is None
+        whole = traceback.TracebackException.from_exception(error, capture_locals=True)
+        # The frame of this test knows the secret, of course.
+        (ours,) = [frame for frame in whole.stack if frame.filename != __file__]
+        told = f"{error!r} {error} {vars(error)!r} {ours.locals!r}"
+        for hidden in (SECRET, repr(SECRET.encode()), RIGHT.removeprefix("sha256=")):
+            assert hidden not in told
+
+
+class TestParse:
+    def test_the_documented_body(self) -> None:
+        """`service` is the provider; the cost comes from elsewhere."""
+        assert webhooks.parse(BODY) == Generation(
+            id="abc123xyz",
+            status=JobStatus.COMPLETED,
+            url="https://cdn.doitong.com/outputs/abc123xyz.jpg",
+            provider="flux-kontext",
+            metadata={"duration": None, "width": 1920, "height": 1080},
+            created_at=datetime(2024, 1, 1, tzinfo=UTC),
+        )
+
+    def test_a_look_brings_the_same(self) -> None:
+        """The same fields under a GraphQL alias give the same snapshot."""
+        answer = Answer(200, {}, {"data": {"j0": DOCUMENTED}}, "")
+        looks: Any = read_looks(answer, ["abc123xyz"])
+        assert looks.found == [webhooks.parse(BODY)]
+
+    @pytest.mark.parametrize("word", ["processing", "failed", "FAILED", "cancelled", "dreaming", " "])
+    def test_any_word_is_a_status(self, word: str) -> None:
+        """Known or not; a blank is none."""
+        body = letter(status=word)
+        if word.strip():
+            assert webhooks.parse(body).status == JobStatus(word)
+        else:
+            with pytest.raises(WebhookPayloadError):
+                webhooks.parse(body)
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b"{",
+            b"null",
+            b"[]",
+            b'"completed"',
+            b"\xff\xfe",
+            b'{"id": "a", "status": NaN}',
+            b'{"id": "a", "status": "completed", "metadata": {"x": NaN}}',
+            b"[" * 100_000,
+            b'{"status": "completed"}',
+            b'{"id": "", "status": "completed"}',
+            b'{"id": null, "status": "completed"}',
+            b'{"id": {}, "status": "completed"}',
+            b'{"id": "a"}',
+            b'{"id": "a", "status": null}',
+            b'{"id": "a", "status": 5}',
+            b'{"id": "a", "url": "https://cdn.doitong.com/outputs/a.jpg"}',
+        ],
+    )
+    def test_no_news(self, body: bytes) -> None:
+        """Without an id and a status that can be read it says nothing, and the error says so."""
+        with pytest.raises(WebhookPayloadError, match=r"no JSON object|no id and status"):
+            webhooks.parse(body)
+
+    def test_the_error_shows_names_and_no_values(self) -> None:
+        """In a value there could be a key, or somebody's prompt; names are cut, and on one line."""
+        body = json.dumps(
+            {**DOCUMENTED, "status": "", "prompt": "my fox", "odd\nname": 1, "x" * 999: 2}
+        ).encode()
+        with pytest.raises(WebhookPayloadError) as caught:
+            webhooks.parse(body)
+        told = str(caught.value)
+        assert "id, status, url" in told
+        assert "fox" not in told
+        assert "\n" not in told
+        assert len(told) < 500
+        assert caught.value.__context__ is None
+
+    @given(
+        st.binary() | st.recursive(st.none() | st.text(), st.lists).map(lambda value: repr(value).encode())
+    )
+    def test_no_bytes_break_it(self, body: bytes) -> None:
+        """Nothing but its own error comes of garbage."""
+        with pytest.raises(WebhookPayloadError):
+            webhooks.parse(body)
