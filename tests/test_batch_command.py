@@ -324,6 +324,21 @@ def test_what_failed_is_made_again_only_when_asked(
     assert emulator.world.charges == 4
 
 
+def test_what_could_not_be_fetched_is_fetched_by_the_same_command(
+    beside: Beside, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is paid: the next run needs no --retry-failed, and makes nothing again."""
+    beside(emulator := Emulator("pro", faults=["output: html"]))
+    prompts(3)
+    assert batch() == Exit.SOME_FAILED
+    err = capsys.readouterr().err
+    assert "--retry-failed" not in err
+    assert "next: doitong batch prompts.txt --out pictures" in err
+    emulator.faults.clear()
+    assert batch() == Exit.OK
+    assert emulator.world.charges == 3
+
+
 def test_credits_that_are_used_up_stop_all(beside: Beside, capsys: pytest.CaptureFixture[str]) -> None:
     """A 402 is exit 4; what the server said is told, and the rest is not tried."""
     beside(emulator := Emulator("pro", credits=45))

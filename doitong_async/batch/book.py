@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from doitong_async.batch.entry import Done, Entry, State
+from doitong_async.batch.entry import Entry, Glimpse, State
 
 
 class Book(Protocol):
@@ -13,8 +13,8 @@ class Book(Protocol):
     def find(self, key: str) -> Entry | None:
         """Return what is known of an item."""
 
-    def find_done(self, key: str) -> Done | None:
-        """Return what there is to say of an item if it is done; quicker than `find`."""
+    def glance(self, key: str) -> Glimpse | None:
+        """Return the few things that tell whether an item is done; quicker than `find`."""
 
     async def begin(
         self,
@@ -66,7 +66,7 @@ class Unrecorded:
         """Know nothing."""
         return None
 
-    def find_done(self, key: str) -> Done | None:
+    def glance(self, key: str) -> Glimpse | None:
         """Know nothing."""
         return None
 

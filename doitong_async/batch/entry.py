@@ -80,11 +80,12 @@ class Entry:
         return max(0.0, self.ended_at - self.accepted_at)
 
 
-class Done(NamedTuple):
+class Glimpse(NamedTuple):
     """What there is to say of an item that is done: most of a batch that is run again is of these."""
 
+    state: str
     digest: str
-    job_id: str
+    job_id: str | None
     url: str | None
     cost: float | None
     file: str | None

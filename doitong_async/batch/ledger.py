@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from doitong_async.batch import records
-from doitong_async.batch.entry import Done, Entry
+from doitong_async.batch.entry import Entry, Glimpse
 from doitong_async.errors import LedgerError
 
 T = TypeVar("T")
@@ -68,9 +68,9 @@ class Ledger:
         """Return what is known of an item: a few microseconds, so it is not worth a thread."""
         return self._read(records.find, key)
 
-    def find_done(self, key: str) -> Done | None:
-        """Return what there is to say of an item if it is done; quicker than `find`."""
-        return self._read(records.find_done, key)
+    def glance(self, key: str) -> Glimpse | None:
+        """Return the few things that tell whether an item is done; quicker than `find`."""
+        return self._read(records.glance, key)
 
     def totals(self) -> records.Totals:
         """Add up what the ledger has."""
@@ -235,13 +235,11 @@ def _commit(opened: _Connections, group: Sequence[_Change]) -> list[Exception | 
 
 
 def _outcome(connection: sqlite3.Connection, change: _Change) -> LedgerError | None:
-    connection.execute("SAVEPOINT change")
     try:
         change.write(connection)
     except LedgerError as refused:
         return refused
     except (ValueError, OverflowError) as error:
-        # A number or a text of the service that no database holds.
-        connection.execute("ROLLBACK TO change")
+        # A number or a text of the service that no database holds: the first statement refused it.
         return LedgerError(f"The service said what cannot be written down: {error}.")
     return None

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from doitong_async.batch.book import Book
-from doitong_async.batch.entry import Action, Entry, State, decide, digest_of, spelled
+from doitong_async.batch.entry import Action, Entry, Glimpse, State, decide, digest_of, spelled
 from doitong_async.batch.halt import Halt
 from doitong_async.batch.items import read_item
 from doitong_async.batch.keys import ItemKeys
 from doitong_async.batch.outcome import Item, Outcome
-from doitong_async.batch.recall import kept, known_done, recorded
+from doitong_async.batch.recall import kept, recorded, seen_done
 from doitong_async.batch.work import Terms, Work
 from doitong_async.clock import wall_time
 from doitong_async.errors import BadRequestError, DoitongError, LedgerError
@@ -51,9 +51,10 @@ class Planner:
             text = spelled(request)
             digest = digest_of(text)
             key = self._keys.key_of(own, digest, number)
-            if (item := self._done(number, key, request, digest)) is not None:
+            glimpse = self._book.glance(key)
+            if (item := self._done(number, key, request, digest, glimpse)) is not None:
                 return item
-            entry = self._book.find(key)
+            entry = None if glimpse is None else self._book.find(key)
             action = self._action(entry, digest)
             if action is Action.CLASH:
                 raise BadRequestError(
@@ -71,10 +72,11 @@ class Planner:
         work = Work(number, key, own is not None, request, text, digest, action, entry)
         return self._at_once(work) or work
 
-    def _done(self, number: int, key: str, request: GenerateRequest, digest: str) -> Item | None:
+    def _done(
+        self, number: int, key: str, request: GenerateRequest, digest: str, done: Glimpse | None
+    ) -> Item | None:
         """Return the item if it is done and its file is there: it takes no more than a look."""
-        done = None if self._terms.verify else self._book.find_done(key)
-        if done is None or done.digest != digest:
+        if done is None or done.state != State.DONE or done.digest != digest or self._terms.verify:
             return None
         file = None
         if self._out is not None:
@@ -88,7 +90,7 @@ class Planner:
             key=key,
             request=request,
             outcome=Outcome.DONE,
-            result=known_done(done, request, self._runtime),
+            result=seen_done(done, request, self._runtime),
             file=None if file is None else Path(file),
             is_new=False,
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from doitong_async import errors
-from doitong_async.batch.entry import Done, Entry
+from doitong_async.batch.entry import Entry, Glimpse
 from doitong_async.errors import DoitongError
 from doitong_async.result import Result
 from doitong_async.types import GenerateRequest, Generation, JobStatus
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from doitong_async.runtime import Runtime
 
 
-def known_done(done: Done, request: GenerateRequest, runtime: Runtime) -> Result:
+def seen_done(done: Glimpse, request: GenerateRequest, runtime: Runtime) -> Result:
     """Return the result of an item that is done."""
     generation = Generation(
-        id=done.job_id,
+        id=done.job_id or "",
         status=JobStatus.COMPLETED,
         url=done.url,
         type=request.type,
@@ -30,8 +30,8 @@ def known_done(done: Done, request: GenerateRequest, runtime: Runtime) -> Result
 
 def known(entry: Entry, request: GenerateRequest, runtime: Runtime) -> Result:
     """Return the result of an item that the ledger has as done."""
-    done = Done(entry.digest, entry.job_id or "", entry.url, entry.cost, entry.output, entry.length)
-    return known_done(done, request, runtime)
+    facts = entry.job_id, entry.url, entry.cost, entry.output, entry.length
+    return seen_done(Glimpse(entry.state, entry.digest, *facts), request, runtime)
 
 
 def kept(entry: Entry | None, out: Path | None) -> Path | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from doitong_async.batch.entry import Done, Entry, State
+from doitong_async.batch.entry import Entry, Glimpse, State
 from doitong_async.errors import LedgerError
 
 APPLICATION: Final = 0x444F4954
@@ -51,7 +51,7 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 _COLUMNS: Final = ", ".join(field.name for field in fields(Entry))
 # What an attempt cost, or may cost: what the service told, else what was set aside for it.
 _COST: Final = "CASE WHEN state IN ('open', 'rejected') THEN 0 ELSE coalesce(cost, reserved, 0) END"
-_DONE: Final = "SELECT digest, job_id, url, cost, file, length FROM items WHERE key = ? AND state = 'done'"
+_GLANCE: Final = "SELECT state, digest, job_id, url, cost, file, length FROM items WHERE key = ?"
 _BEGIN_FIRST: Final = """
 INSERT INTO items
     (key, digest, request, state, attempt, idempotency_key, intended_at, reserved, earlier_cost, file)
@@ -169,10 +169,10 @@ def find(connection: sqlite3.Connection, key: str) -> Entry | None:
     return None if row is None else _entry(row)
 
 
-def find_done(connection: sqlite3.Connection, key: str) -> Done | None:
-    """Return what there is to say of an item if it is done."""
-    row = connection.execute(_DONE, (key,)).fetchone()
-    return None if row is None else Done(*row)
+def glance(connection: sqlite3.Connection, key: str) -> Glimpse | None:
+    """Return the few things that tell whether an item is done."""
+    row = connection.execute(_GLANCE, (key,)).fetchone()
+    return None if row is None else Glimpse(*row)
 
 
 def entries(connection: sqlite3.Connection, *, unsettled: bool = False) -> Iterator[Entry]:

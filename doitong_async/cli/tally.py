@@ -10,6 +10,7 @@ from typing import Final
 
 from doitong_async.batch.outcome import Item, Outcome, Progress
 from doitong_async.credits import PriceArgument, price_of
+from doitong_async.errors import DownloadError
 from doitong_async.limits.plan import Plan
 
 BAD: Final = (Outcome.FAILED, Outcome.REJECTED, Outcome.IN_DOUBT)
@@ -64,7 +65,8 @@ class Moment:
 class Tally:
     """Counts the items of one run.
 
-    `needed` is what the items that were skipped may cost, as far as prices are known.
+    `needed` is what the items that were skipped may cost, as far as prices are known; `unfetched` are
+    those of the failed whose job is done and paid: the next run fetches their outputs.
     """
 
     total: int
@@ -74,6 +76,7 @@ class Tally:
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     known: Counter[Outcome] = field(default_factory=Counter)
     needed: float = 0.0
+    unfetched: int = 0
     _ended: deque[tuple[float, int]] = field(default_factory=deque)
 
     def take(self, item: Item) -> None:
@@ -81,6 +84,7 @@ class Tally:
         self.outcomes[item.outcome] += 1
         if not item.is_new:
             self.known[item.outcome] += 1
+        self.unfetched += isinstance(item.error, DownloadError)
         if item.outcome is Outcome.SKIPPED and item.request is not None:
             price = price_of(item.request, self.price)
             self.needed += 0.0 if price is None else price.high

@@ -67,7 +67,8 @@ class End:
     @property
     def is_all_over(self) -> bool:
         """Whether the same command would find nothing to do."""
-        return not self.tally.left and not self.tally.outcomes[Outcome.IN_DOUBT] and self.signals < 2
+        to_come = self.tally.left + self.tally.unfetched + self.tally.outcomes[Outcome.IN_DOUBT]
+        return not to_come and self.signals < 2
 
     def failure(self, arguments: Sequence[str]) -> Failure | None:
         """Return why it did not come to a good end, and the command that goes on; None if it did."""
@@ -88,6 +89,7 @@ class End:
         if self.code is Exit.BUDGET:
             return _with_budget(words, math.ceil(self.spent + self.tally.needed))
         failed = self.tally.outcomes[Outcome.FAILED] + self.tally.outcomes[Outcome.REJECTED]
+        failed -= self.tally.unfetched
         if self.code is Exit.SOME_FAILED and failed and "--retry-failed" not in words:
             return [*words, "--retry-failed"]
         return words
@@ -95,6 +97,8 @@ class End:
     def _why(self) -> tuple[str, str]:
         tally = self.tally
         how_far = f"{tally.done:,} of {tally.total:,} done, {tally.left:,} left to do."
+        if tally.unfetched:
+            how_far += f" {tally.unfetched:,} are paid, and their outputs are fetched by the next run."
         if self.is_interrupted:
             if self.signals > 1:
                 is_one = self.left_running == 1
