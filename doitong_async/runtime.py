@@ -236,10 +236,10 @@ class Runtime:
         if watch is None or watch.loss is not None:
             now = self.loop.time()
             age = float("inf") if ref.accepted_at is None else max(0.0, wall_time() - ref.accepted_at)
+            news = self._webhooks.adopt(ref.id)
+            usual = Generation(id=ref.id, status=JobStatus.PROCESSING, type=ref.type, provider=ref.provider)
             watch = Watch(
-                self._with_early_news(
-                    Generation(id=ref.id, status=JobStatus.PROCESSING, type=ref.type, provider=ref.provider)
-                ),
+                _with_early(usual, news),
                 submitted=now - age,
                 begun=now,
                 epoch=ref.accepted_at,
@@ -255,7 +255,9 @@ class Runtime:
         return AsyncJob(watch, self.watcher, self.downloads, (options or watch.options).timeout)
 
     async def _submit(self, submits: Submits, call: Submit, lease: Lease) -> AsyncJob:
-        made = self._with_early_news(await submits.submit(call))
+        made = await submits.submit(call)
+        news = self._webhooks.adopt(made.id)
+        made = _with_early(made, news)
         watch = self.watcher.find(made.id)
         if watch is not None and watch.loss is None:
             # The same key again: the job is known, and has a slot of its own if it needs one.
@@ -274,12 +276,9 @@ class Runtime:
                 kind=call.kind,
             )
             self.watcher.add(watch)
+        if news is not None:
+            self.watcher.observe(news)
         return self.job(watch, call.options)
-
-    def _with_early_news(self, job: Generation) -> Generation:
-        """Return what is known of a job with what a webhook told of it before it was known here."""
-        news = self._webhooks.adopt(job.id)
-        return job if news is None else lifecycle.merge(job, news)
 
     def _submit_is_over(self, call: Submit, lease: Lease, task: asyncio.Task[AsyncJob]) -> None:
         self._under_way.discard(task)
@@ -317,3 +316,8 @@ class Runtime:
         lease, _ = self._in_doubt.pop(key)
         lease.release()
         self.notify(SlotExpired(job_id=None, seconds=age))
+
+
+def _with_early(job: Generation, news: Generation | None) -> Generation:
+    """Return what is known of a job with what a webhook told of it before it was known here."""
+    return job if news is None or lifecycle.leaves_open(news) else lifecycle.merge(job, news)

@@ -181,6 +181,9 @@ def _checked_webhook_url(url: object, *, has_secret: bool) -> str | None:
     if url is None:
         return None
     expected = "expected a public URL such as 'https://example.com/doitong/'"
+    if isinstance(url, str) and "@" in url:
+        # Before any message that shows it: there may be a password in front of it.
+        raise ConfigurationError(f"webhook_url has a user, or an @; {expected}.")
     if not isinstance(url, str) or not url.isprintable() or " " in url:
         raise ConfigurationError(f"webhook_url is {url!r}; {expected}.")
     try:
@@ -190,8 +193,8 @@ def _checked_webhook_url(url: object, *, has_secret: bool) -> str | None:
         is_url = False
     if not is_url:
         raise ConfigurationError(f"webhook_url is {url!r}; {expected}.")
-    if parts.username is not None or parts.fragment:
-        raise ConfigurationError(f"webhook_url has a user or a fragment; {expected}.")
+    if parts.fragment:
+        raise ConfigurationError(f"webhook_url has a fragment; {expected}.")
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ConfigurationError(
             f"webhook_url is {url!r}: over plain http others read what was made. Use https; http is only for "

@@ -84,6 +84,7 @@ class AsyncJob:
             ClientClosedError: if the client is closed; the error carries the token.
         """
         deadline = self._deadline(timeout)
+        self._watcher.await_until(self._watch, deadline)
         while not self._watch.is_ended:
             self._check()
             if not await self._watch.news(deadline) and not self._watch.is_ended:
@@ -99,6 +100,7 @@ class AsyncJob:
             JobTimeoutError, JobNotFoundError, AuthenticationError, ClientClosedError: as `wait` does.
         """
         deadline = self._deadline(None)
+        self._watcher.await_until(self._watch, deadline)
         seen: Generation | None = None
         while True:
             if self._watch.last is not seen:

@@ -57,3 +57,8 @@ def is_settled(job: Generation) -> bool:
     *until* completed, and an output that nobody can fetch was paid for in vain.
     """
     return job.status.is_failure or (job.status.is_success and job.url is not None)
+
+
+def leaves_open(news: Generation) -> bool:
+    """Whether news say that a job is completed, and not where its output is: a look has to decide."""
+    return news.status.is_success and news.url is None

@@ -57,6 +57,8 @@ class Pace:
         """Set when a job is looked at next, as a look at it is sent now."""
         pause = max(watch.options.poll_interval, schedule.spacing_after(watch.refusals))
         self._put_off(watch, now + pause, now)
+        if now < watch.deadline:
+            watch.due = min(watch.due, max(now + pause, watch.deadline - schedule.TICK))
 
     def missed(self, watch: Watch, now: float) -> None:
         """Set when a job is looked at next, as a look brought nothing: not as late as the net has it."""
@@ -80,11 +82,18 @@ class Pace:
             # A look in the safety net comes so late that it says nothing of the end.
             if is_told or not self._has_webhooks:
                 self.durations.add(watch.kind, low - watch.submitted, now - watch.submitted)
-        if is_told:
-            # Completed, and the output is not known, or not believed: the look that decides is due.
-            watch.due = min(watch.due, max(now, watch.submitted + schedule.TICK))
-        else:
-            self.missed(watch, now)
+        self.missed(watch, now)
+
+    def hinted(self, watch: Watch, now: float) -> None:
+        """Let a job be looked at now: it is said to be over, by news that are not enough."""
+        watch.due = min(watch.due, max(now, watch.submitted + schedule.TICK))
+
+    def await_until(self, watch: Watch, deadline: float, now: float) -> None:
+        """Set when a job is looked at, if somebody waits for it for less long than the net would."""
+        watch.deadline = deadline
+        if self._has_webhooks:
+            soon = max(now, watch.submitted + schedule.TICK)
+            watch.due = min(watch.due, max(soon, deadline - 2 * schedule.TICK))
 
     def joining(self, watches: list[Watch], now: float, most: int) -> list[Watch]:
         """Return which of the jobs that may be looked at now are."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeAlias
 
-from doitong_async.errors import DoitongError
+from doitong_async.errors import ClientClosedError, DoitongError, JobNotFoundError
 from doitong_async.jobs import lifecycle
 from doitong_async.jobs.durations import JobKind
 from doitong_async.jobs.token import JobRef, write_token
@@ -23,6 +23,7 @@ class Watch:
 
     `submitted` and `begun` are moments of the loop's clock: when the submit was accepted, and when the
     wait began; they differ only for a job that was taken up. `epoch` is the former as an epoch second.
+    `deadline` is until when somebody waits for it, as far as that was told.
     `kind` says which jobs take about as long, `waited_at` is when it was last known not to be over.
     `misses` counts looks in a row to which the job was unknown, `refusals` those that it alone spoiled.
     """
@@ -32,6 +33,7 @@ class Watch:
         "_waiters",
         "begun",
         "booked",
+        "deadline",
         "due",
         "epoch",
         "expiry",
@@ -62,6 +64,7 @@ class Watch:
         self.submitted = submitted
         self.begun = begun
         self.booked = 0.0
+        self.deadline = 0.0
         self.epoch = epoch
         self.options = options
         self.lease = lease
@@ -121,3 +124,13 @@ def _tell(waiter: asyncio.Future[MakeError | bool], what: MakeError | bool) -> N
     # An error travels as a result: an exception set on a future that its awaiter left would be printed.
     if not waiter.done():
         waiter.set_result(what)
+
+
+def not_found(watch: Watch) -> JobNotFoundError:
+    """Return the error of a job that the service does not know."""
+    return JobNotFoundError("The service does not know the job.", job_id=watch.last.id, token=watch.token)
+
+
+def closed(watch: Watch) -> ClientClosedError:
+    """Return the error of whoever still waits when the client closes."""
+    return ClientClosedError("The client was closed.", job_id=watch.last.id, token=watch.token)

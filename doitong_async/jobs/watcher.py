@@ -9,13 +9,13 @@ from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
-from doitong_async.errors import ClientClosedError, ConfigurationError, JobNotFoundError
+from doitong_async.errors import ClientClosedError, ConfigurationError
 from doitong_async.events import JobFinished, SlotExpired, StatusSeen
 from doitong_async.hook import Hook
 from doitong_async.jobs import lifecycle, schedule
 from doitong_async.jobs.inquiry import Inquiry, Report
 from doitong_async.jobs.pace import Pace
-from doitong_async.jobs.watch import MakeError, Watch
+from doitong_async.jobs.watch import MakeError, Watch, closed, not_found
 from doitong_async.limits.entrance import Entrance
 from doitong_async.limits.gate import Priority
 from doitong_async.limits.grants import Turn
@@ -119,13 +119,20 @@ class Watcher:
         watch = self.find(news.id)
         if watch is None or lifecycle.is_settled(watch.last):
             return False
-        if news.id not in self._watches:
-            self._observe_let_go(watch, news)
-            return True
-        self._merge(watch, news, is_told=True)
-        if watch.last.status.is_terminal and not watch.is_ended:
+        if lifecycle.leaves_open(news):
+            # The body is a hint: the look that is due now decides what became of the job.
+            self._pace.hinted(watch, self._loop.time())
             self._changed.set()
+        elif news.id in self._watches:
+            self._merge(watch, news, is_told=True)
+        else:
+            self._observe_let_go(watch, news)
         return True
+
+    def await_until(self, watch: Watch, deadline: float) -> None:
+        """Note that somebody waits for a job until then: it is looked at while that is of use."""
+        self._pace.await_until(watch, deadline, self._loop.time())
+        self._changed.set()
 
     def _observe_let_go(self, watch: Watch, news: Generation) -> None:
         """Take late news of a job that was let go before its end: who still holds it is told."""
@@ -158,11 +165,13 @@ class Watcher:
         job_id = watch.last.id
         report = await self._inquiry.look([job_id], timeout=watch.options.poll_timeout)
         self._take(report)
+        # What was learned may change when to look next.
+        self._changed.set()
         refusal = report.spoilers.get(job_id) or report.refusal
         if refusal is not None:
             raise refusal.error_of_look(job_id)
         if report.missing:
-            raise _not_found(watch)
+            raise not_found(watch)
         if job_id in report.unreadable:
             raise Refusal(Kind.PROTOCOL, report.unreadable[job_id]).error_of_look(job_id)
         if job_id not in self._watches:
@@ -181,7 +190,7 @@ class Watcher:
                 # The job goes on, and others may use the key: its slot is kept for it until its greatest age.
                 watch.lease.keep(watch.begun + watch.options.lease_age)
             self._let_go(watch)
-            watch.wake(partial(_closed, watch))
+            watch.wake(partial(closed, watch))
 
     async def _run(self) -> None:
         while True:
@@ -309,7 +318,7 @@ class Watcher:
         watch.misses += 1
         self._pace.missed(watch, self._loop.time())
         if watch.misses >= MISSES and watch.submitted + VISIBLE_WITHIN <= self._loop.time():
-            watch.loss = partial(_not_found, watch)
+            watch.loss = partial(not_found, watch)
             self._end(watch)
 
     def _follow(self, watch: Watch) -> None:
@@ -387,11 +396,3 @@ class Watcher:
 def _tell_of_a_broken_task(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.error("%s broke; this is a mistake of doitong_async, please report it", task, exc_info=error)
-
-
-def _not_found(watch: Watch) -> JobNotFoundError:
-    return JobNotFoundError("The service does not know the job.", job_id=watch.last.id, token=watch.token)
-
-
-def _closed(watch: Watch) -> ClientClosedError:
-    return ClientClosedError("The client was closed.", job_id=watch.last.id, token=watch.token)

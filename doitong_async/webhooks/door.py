@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -123,7 +124,9 @@ class Webhooks:
             if self._notify:
                 self._notify(WebhookTaken(job_id=news.id, status=news.status))
         elif news.id not in self._known:
-            self._keep(news, loop)
+            # Of a large body the least is kept: what it says besides can be seen by a look.
+            is_large = len(body) > _LARGE
+            self._keep(dataclasses.replace(news, metadata=None) if is_large else news, loop)
         return news
 
     def adopt(self, job_id: str) -> Generation | None:
@@ -146,6 +149,7 @@ class Webhooks:
     def close(self) -> None:
         """Let no more news in, and drop what is kept of jobs that are not known."""
         self._open_on = None
+        self._known.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -177,6 +181,8 @@ class Webhooks:
             self._notify(WebhookDropped(job_id=job_id))
 
 
+_LARGE: Final = 1 << 14
+"""Bytes; a documented webhook has about 300."""
 _NO_SECRET: Final = (
     "There is no webhook secret; give webhook_secret=… or set DOITONG_WEBHOOK_SECRET. Without it anybody "
     "could send news."

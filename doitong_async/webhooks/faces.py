@@ -96,7 +96,7 @@ def _of_asgi(scope: Scope, receive: Receive) -> Request:
 def _values(scope: Scope, name: str) -> Sequence[str]:
     """Return every value of a header; ASGI gives names in lower case."""
     wanted = name.encode()
-    return [value.decode("latin-1").strip() for key, value in scope["headers"] if key.lower() == wanted]
+    return [value.decode("latin-1").strip(" \t") for key, value in scope["headers"] if key.lower() == wanted]
 
 
 def _path_of(scope: Scope) -> str:

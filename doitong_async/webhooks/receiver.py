@@ -133,6 +133,13 @@ class Receiver:
                 result = self._on_event(news)
                 if inspect.isawaitable(result):
                     await result
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Not this request was cancelled, but something of the hook's own.
+            _log.exception("on_event was cancelled on a webhook of job %s", news.id)
+            return False
         except Exception:
             _log.exception(
                 "on_event failed on a webhook of job %s; the service is asked to try again", news.id

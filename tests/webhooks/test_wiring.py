@@ -12,6 +12,8 @@ from doitong_async import (
     AsyncDoitong,
     ClientClosedError,
     ConfigurationError,
+    Generation,
+    JobFailedError,
     JobNotFoundError,
     JobStatus,
     JobTimeoutError,
@@ -144,7 +146,8 @@ async def test_a_url_elsewhere_is_decided_by_one_look_at_once() -> None:
         job = await doitong.submit("a fox")
         await asyncio.sleep(7)
         await tell(doitong, job.id, url="https://evil.example/fox.jpg")
-        assert (job.status, job.last.url) == ("completed", None)
+        # Neither its URL nor its word is taken: a look decides both.
+        assert (job.status, job.last.url) == ("processing", None)
         result = await job
         assert now() == 7.0
         assert str(result.url).startswith(emulator.outputs_url)
@@ -154,7 +157,7 @@ async def test_a_url_elsewhere_is_decided_by_one_look_at_once() -> None:
 @virtual
 async def test_such_a_look_comes_no_sooner_than_two_seconds_after_the_submit() -> None:
     """And a service that has no URL yet is asked every 2 s, not as seldom as the net."""
-    async with boxed(**HOOKED, box={"durations": 5.0, "faults": ["poll 1-2: partial"]}) as (
+    async with boxed(**HOOKED, box={"durations": 1.0, "faults": ["poll 1-2: partial"]}) as (
         doitong,
         emulator,
     ):
@@ -268,15 +271,15 @@ async def test_a_job_believed_lost_is_there_again_when_there_is_word_of_it() -> 
 
 @virtual
 async def test_a_completed_job_that_is_waited_for_again_holds_no_slot() -> None:
-    """What is left open is only where the output is."""
+    """The look that decides frees it."""
     async with boxed(**HOOKED, box={"durations": 5.0}, lease_age=3.0) as (doitong, emulator):
         job = await doitong.submit("a fox")
         await asyncio.sleep(8)
         await tell(doitong, job.id, url="https://evil.example/fox.jpg")
         waiting = asyncio.ensure_future(job.wait())
         await asyncio.sleep(0)
-        assert doitong._running().gate.slots_taken == 0
         assert str((await waiting).url).startswith(emulator.outputs_url)
+        assert doitong._running().gate.slots_taken == 0
 
 
 @virtual
@@ -420,3 +423,67 @@ async def test_a_look_in_the_net_that_brings_nothing_is_made_again_soon(fault: s
     async with boxed(**HOOKED, box={"durations": 5.0, "faults": [fault]}) as (doitong, emulator):
         assert (await doitong.generate("a fox")).url
         assert [look.at for look in seen(emulator, "poll")] == [30.0, 32.0]
+
+
+@virtual
+async def test_a_hint_does_not_outlive_the_look_that_denies_it() -> None:
+    """A signed `completed` with a foreign URL, of a job that failed: it failed, nothing is learned."""
+    async with boxed(**HOOKED, box={"durations": 5.0, "faults": ["webhook: lost", "job 1: fail"]}) as (
+        doitong,
+        emulator,
+    ):
+        job = await doitong.submit("a fox")
+        await tell(doitong, job.id, url="https://evil.example/fox.jpg")
+        with pytest.raises(JobFailedError):
+            await job
+        assert doitong.stats().mean_seconds == {}
+        assert len(seen(emulator, "poll")) < 5
+
+
+@virtual
+async def test_whoever_waits_for_less_long_than_the_net_is_served() -> None:
+    """The webhook is lost: a look comes before the deadline that `wait` was given."""
+    async with boxed(**HOOKED, box={"durations": 5.0, "faults": ["webhook: lost"]}) as (doitong, _):
+        job = await doitong.submit("a fox")
+        assert (await job.wait(timeout=20)).url
+        assert now() <= 18
+
+
+@virtual
+async def test_a_refresh_that_leaves_the_output_open_is_followed_up() -> None:
+    """The watcher does not sleep on until the net's next look."""
+    async with boxed(**HOOKED, box={"durations": 5.0, "faults": ["webhook: lost", "poll 1: partial"]}) as (
+        doitong,
+        _,
+    ):
+        job = await doitong.submit("a fox")
+        await asyncio.sleep(8)
+        await job.refresh()
+        await job
+        assert now() <= 12
+
+
+@virtual
+async def test_a_hook_that_is_cancelled_is_asked_again() -> None:
+    """Something of the hook's own was cancelled, and not the request: 503, as for any failure."""
+    calls: list[int] = []
+
+    async def hook(_: Generation) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise asyncio.CancelledError
+
+    async with boxed(**HOOKED) as (doitong, _):
+        job = await doitong.submit("a fox")
+        receiver = doitong.webhooks._receiver(hook, 1.0)
+        news = await job.refresh()
+        assert not await receiver._is_kept(news)
+        assert await receiver._is_kept(news)
+
+
+def test_no_error_shows_a_password() -> None:
+    """Whatever else is wrong with the address."""
+    for url in ("ftp://user:hunter2@host/", "https://user:hunter2@ho st/"):
+        with pytest.raises(ConfigurationError) as caught:
+            AsyncDoitong(api_key="k", webhook_url=url, webhook_secret="s")
+        assert "hunter2" not in str(caught.value)
