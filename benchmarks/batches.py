@@ -13,9 +13,9 @@ from typing import Any, Final
 from benchmarks.clocks import HurryingLoop
 from benchmarks.competitors import IN_FLIGHT, KEY, Runs
 from doitong_async import AsyncDoitong, GenerateRequest, Outcome, Plan
-from doitong_async.batch import ledger as ledgers
 from doitong_async.batch import records
 from doitong_async.batch.entry import KEY_LENGTH, digest_of, spelled
+from doitong_async.batch.ledger import _Writer
 from doitong_async.events import CallSent, Event
 
 PLAN: Final = Plan.enterprise(requests_per_minute=1_000_000, concurrent_jobs=IN_FLIGHT)
@@ -68,20 +68,20 @@ class Recorded(Batches):
     async def batch(self, operations: int, folder: Path) -> Mapping[str, float]:
         """Run it on a ledger of its own."""
         syncs = 0
-        usual = ledgers._commit
+        usual = _Writer.commit
 
-        def counted(opened: Any, group: Sequence[Any]) -> Any:
+        def counted(writer: _Writer, group: Sequence[Any]) -> Any:
             nonlocal syncs
             syncs += any(change.is_urgent for change in group)
-            outcome = usual(opened, group)
+            outcome = usual(writer, group)
             self._checkpoints = _checkpoints(folder / "ledger.db-wal")
             return outcome
 
-        ledgers._commit = counted
+        _Writer.commit = counted  # type: ignore[assignment,method-assign]  # counted where it is written
         try:
             await self.run(prompts(operations), ledger=folder / "ledger.db")
         finally:
-            ledgers._commit = usual
+            _Writer.commit = usual  # type: ignore[method-assign]  # as it was
         # Each checkpoint syncs the log and the database; the last one is that of closing.
         return {"syncs": float(syncs + 2 * (self._checkpoints + 1))}
 

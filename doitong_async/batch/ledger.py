@@ -32,11 +32,14 @@ class _Change:
 class Ledger:
     """An open ledger; made by `open`, on the loop that it is used on."""
 
-    def __init__(self, path: Path, thread: ThreadPoolExecutor, connections: _Connections) -> None:
+    def __init__(
+        self, path: Path, thread: ThreadPoolExecutor, writer: _Writer, reader: sqlite3.Connection
+    ) -> None:
         self.path = path
         self._loop = asyncio.get_running_loop()
         self._thread = thread
-        self._connections = connections
+        self._writer = writer
+        self._reader = reader
         self._waiting: list[_Change] = []
         self._is_due = False
         self._writing: asyncio.Future[list[Exception | None]] | None = None
@@ -55,12 +58,14 @@ class Ledger:
         # One lock for one file, by whatever names it goes.
         path = await asyncio.to_thread(path.resolve)
         thread = ThreadPoolExecutor(1, thread_name_prefix="doitong ledger")
-        opening = asyncio.get_running_loop().run_in_executor(thread, _open, path, service)
+        writer = _Writer(path)
+        loop = asyncio.get_running_loop()
         try:
-            return cls(path, thread, await asyncio.shield(opening))
+            await asyncio.shield(loop.run_in_executor(thread, writer.open, service))
+            return cls(path, thread, writer, records.reader(path))
         except BaseException:
-            # The thread goes on when this is cancelled: what it opens is closed behind it.
-            opening.add_done_callback(_close_behind)
+            # The thread goes on when this is cancelled: what it opens, it closes.
+            loop.run_in_executor(thread, writer.close)
             thread.shutdown(wait=False)
             raise
 
@@ -106,23 +111,25 @@ class Ledger:
         while self._writing is not None:
             await asyncio.wait([self._writing])
             self._start()
-        await self._loop.run_in_executor(self._thread, self._connections.close)
+        # Here, where it is read: SQLite crashes the process if one thread closes what another still uses.
+        # And before the writer's: the last one moves the log into the ledger and removes it.
+        self._reader.close()
+        await self._loop.run_in_executor(self._thread, self._writer.close)
         self._thread.shutdown(wait=False)
 
     def _read(self, read: Callable[..., T], *arguments: Any) -> T:
-        reader = self._connections.reader
         try:
-            if not reader.in_transaction:
+            if not self._reader.in_transaction:
                 # One for whatever is read in this turn of the loop: beginning costs more than reading.
-                reader.execute("BEGIN")
+                self._reader.execute("BEGIN")
                 self._loop.call_soon(self._end_reading)
-            return read(reader, *arguments)
+            return read(self._reader, *arguments)
         except sqlite3.Error as error:
             raise records.broken(self.path, error) from error
 
     def _end_reading(self) -> None:
         with suppress(sqlite3.Error):
-            self._connections.reader.execute("COMMIT")
+            self._reader.execute("COMMIT")
 
     async def _write(self, write: Callable[[sqlite3.Connection], None], *, is_urgent: bool = False) -> None:
         written = self._loop.create_future()
@@ -138,7 +145,7 @@ class Ledger:
         if self._writing is not None or not self._waiting:
             return
         group, self._waiting = self._waiting, []
-        self._writing = self._loop.run_in_executor(self._thread, _commit, self._connections, group)
+        self._writing = self._loop.run_in_executor(self._thread, self._writer.commit, group)
         self._writing.add_done_callback(partial(self._is_written, group))
 
     def _is_written(self, group: Sequence[_Change], writing: asyncio.Future[list[Exception | None]]) -> None:
@@ -159,79 +166,66 @@ class Ledger:
 _NOTHING: Final = dict.fromkeys(("reason", "file", "length", "sha256", "ended_at"))
 
 
-@dataclass(frozen=True, slots=True)
-class _Connections:
-    """The lock, the writer's connection and the reader's, and which file they are of."""
+class _Writer:
+    """What the ledger's thread alone uses, from opening to closing: SQLite sees to that."""
 
-    path: Path
-    place: os.stat_result
-    held: sqlite3.Connection
-    writer: sqlite3.Connection
-    reader: sqlite3.Connection
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._opened = ExitStack()
+        self._connection: sqlite3.Connection
+        self._place: os.stat_result
 
-    def check(self) -> None:
-        """Make sure that what is written is still what the next run will read.
+    def open(self, service: str) -> None:
+        """Take the lock, and open the ledger or make it."""
+        with ExitStack() as opened:
+            opened.enter_context(closing(records.lock(self._path)))
+            self._connection = opened.enter_context(closing(records.writer(self._path)))
+            try:
+                of = records.fact(self._connection, "service")
+                if of is None:
+                    records.state_fact(self._connection, name="service", value=service)
+                self._place = self._path.stat()
+            except (OSError, sqlite3.Error) as error:
+                raise records.broken(self._path, error) from error
+            if of not in (None, service):
+                raise LedgerError(
+                    f"The ledger {self._path} is of jobs at {of}, and this client speaks to {service}. "
+                    "Nothing was sent. Give this batch a ledger of its own."
+                )
+            self._opened = opened.pop_all()
 
-        Raises:
-            LedgerError: if the file was moved, removed or replaced.
-        """
+    def close(self) -> None:
+        """Let go of the ledger, and then of the lock."""
+        self._opened.close()
+
+    def commit(self, group: Sequence[_Change]) -> list[Exception | None]:
+        """Write a group in one transaction, and return what failed: one that is refused spoils no other."""
+        connection = self._connection
         try:
-            is_there = os.path.samestat(self.path.stat(), self.place)
+            # An intent is on the disk before its first byte is sent. What comes after it can be asked for
+            # again, and is safe from a killed process, if not from a power cut, without waiting for the disk.
+            is_urgent = any(change.is_urgent for change in group)
+            connection.execute(f"PRAGMA synchronous = {'FULL' if is_urgent else 'NORMAL'}")
+            if is_urgent:
+                self._check_place()
+            connection.execute("BEGIN IMMEDIATE")
+            outcomes: list[Exception | None] = [_outcome(connection, change) for change in group]
+            connection.execute("COMMIT")
+        except (sqlite3.Error, LedgerError) as error:
+            if connection.in_transaction:
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+            return [error] * len(group)
+        return outcomes
+
+    def _check_place(self) -> None:
+        """Make sure that what is written is still what the next run will read."""
+        try:
+            is_there = os.path.samestat(self._path.stat(), self._place)
         except OSError:
             is_there = False
         if not is_there:
-            raise LedgerError(f"The ledger {self.path} was taken away while the batch ran; put it back.")
-
-    def close(self) -> None:
-        # The writer after the reader: the last one moves the log into the ledger and removes it.
-        for connection in (self.reader, self.writer, self.held):
-            connection.close()
-
-
-def _open(path: Path, service: str) -> _Connections:
-    with ExitStack() as opened:
-        held = opened.enter_context(closing(records.lock(path)))
-        writer = opened.enter_context(closing(records.writer(path)))
-        reader = opened.enter_context(closing(records.reader(path)))
-        try:
-            of = records.fact(writer, "service")
-            if of is None:
-                records.state_fact(writer, name="service", value=service)
-        except sqlite3.Error as error:
-            raise records.broken(path, error) from error
-        if of not in (None, service):
-            raise LedgerError(
-                f"The ledger {path} is of jobs at {of}, and this client speaks to {service}. Nothing was "
-                "sent. Give this batch a ledger of its own."
-            )
-        opened.pop_all()
-        return _Connections(path, path.stat(), held, writer, reader)
-
-
-def _close_behind(opening: asyncio.Future[_Connections]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
-
-
-def _commit(opened: _Connections, group: Sequence[_Change]) -> list[Exception | None]:
-    """Write a group in one transaction, and return what failed: one that is refused spoils no other."""
-    connection = opened.writer
-    try:
-        # An intent is on the disk before its first byte is sent. What comes after it can be asked for again,
-        # and is safe from a killed process, if not from a power cut, without waiting for the disk.
-        is_urgent = any(change.is_urgent for change in group)
-        connection.execute(f"PRAGMA synchronous = {'FULL' if is_urgent else 'NORMAL'}")
-        if is_urgent:
-            opened.check()
-        connection.execute("BEGIN IMMEDIATE")
-        outcomes: list[Exception | None] = [_outcome(connection, change) for change in group]
-        connection.execute("COMMIT")
-    except (sqlite3.Error, LedgerError) as error:
-        if connection.in_transaction:
-            with suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-        return [error] * len(group)
-    return outcomes
+            raise LedgerError(f"The ledger {self._path} was taken away while the batch ran; put it back.")
 
 
 def _outcome(connection: sqlite3.Connection, change: _Change) -> LedgerError | None:

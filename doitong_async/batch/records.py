@@ -106,7 +106,7 @@ def writer(path: Path) -> sqlite3.Connection:
             )
         else:
             _make(path)
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(path, isolation_level=None)
         connection.execute("PRAGMA journal_mode = WAL")
         return connection
     except (OSError, sqlite3.Error) as error:
@@ -125,7 +125,7 @@ def reader(path: Path) -> sqlite3.Connection:
         _check_header(path)
         # Not mode=ro: whoever may not tidy up leaves the files of the log behind.
         address = f"{path.absolute().as_uri()}?mode=rw"
-        connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(address, uri=True, isolation_level=None)
         connection.execute("PRAGMA query_only = ON")
         return connection
     except (OSError, sqlite3.Error) as error:
@@ -142,15 +142,17 @@ def lock(path: Path) -> sqlite3.Connection:
     """
     side = path.with_name(f"{path.name}.lock")
     try:
-        held = sqlite3.connect(side, timeout=0, isolation_level=None, check_same_thread=False)
-        held.execute("BEGIN EXCLUSIVE")
+        with contextlib.ExitStack() as opened:
+            held = sqlite3.connect(side, timeout=0, isolation_level=None)
+            opened.enter_context(contextlib.closing(held))
+            held.execute("BEGIN EXCLUSIVE")
+            opened.pop_all()
+            return held
     except sqlite3.OperationalError as error:
         if "locked" not in str(error):
             raise broken(side, error) from error
     except sqlite3.Error as error:
         raise broken(side, error) from error
-    else:
-        return held
     raise LedgerError(
         f"The ledger {path} is in use by another batch. Nothing was sent. Wait for it to end, stop it, or "
         "give this one a ledger of its own."

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from doitong_async import AsyncDoitong, Plan
-from doitong_async.batch import ledger
+from doitong_async.batch.ledger import _Writer
 from doitong_async.batch.outcome import Outcome
 from doitong_async.emulator import Emulator, PlanLimits
 from doitong_async.limits import gates
@@ -137,7 +137,7 @@ def test_any_prefix_of_the_ledger_resumes_to_the_same_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process dies when its k-th group of changes is on the disk, for every k."""
-    usual = ledger._commit
+    usual = _Writer.commit
     number = 0
     while True:
         number += 1
@@ -149,7 +149,7 @@ def test_any_prefix_of_the_ledger_resumes_to_the_same_end(
         async def both(number: int = number, folder: Path = folder, outcomes: list[bool] = outcomes) -> None:
             def make(at_death: Callable[[], object]) -> Life:
                 life = Life(None, at_death)
-                monkeypatch.setattr(ledger, "_commit", _Last(usual, number, life))
+                monkeypatch.setattr(_Writer, "commit", dying(usual, number, life))
                 return life
 
             async with emulator() as box:
@@ -162,17 +162,16 @@ def test_any_prefix_of_the_ledger_resumes_to_the_same_end(
     assert number > 6
 
 
-class _Last:
-    """Writes so many groups; with the last of them its process dies."""
+def dying(write: Callable[..., Any], groups: int, life: Life) -> Callable[..., Any]:
+    """Write so many groups; with the last of them the process dies."""
+    left = groups
 
-    def __init__(self, write: Callable[..., Any], groups: int, life: Life) -> None:
-        self._write = write
-        self._left = groups
-        self._life = life
-
-    def __call__(self, opened: Any, group: Sequence[Any]) -> Any:
-        outcome = self._write(opened, group)
-        self._left -= 1
-        if self._left == 0:
-            self._life.die()
+    def commit(writer: _Writer, group: Sequence[Any]) -> Any:
+        nonlocal left
+        outcome = write(writer, group)
+        left -= 1
+        if left == 0:
+            life.die()
         return outcome
+
+    return commit

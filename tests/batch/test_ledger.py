@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import pytest
 from doitong_async import LedgerError
 from doitong_async.batch import records
 from doitong_async.batch.entry import Entry, State
-from doitong_async.batch.ledger import Ledger, _commit
+from doitong_async.batch.ledger import Ledger, _Writer
 from tests.virtual import virtual
 
 
@@ -124,18 +127,49 @@ async def test_earlier_attempts_stay_paid(tmp_path: Path) -> None:
 
 
 @virtual
+async def test_closing_right_after_reading_uses_each_connection_on_its_own_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite crashes a process in which one thread closes a connection while another ends its reading."""
+    used: dict[str, set[int]] = {"reader": set(), "writer": set()}
+
+    class Watched(sqlite3.Connection):
+        role = "writer"
+
+        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+            self.role = "reader" if "query_only" in statement else self.role
+            used[self.role].add(threading.get_ident())
+            return super().execute(statement, *values)
+
+        def close(self) -> None:
+            used[self.role].add(threading.get_ident())
+            super().close()
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Watched))
+    ledger = await opened(tmp_path / "l.db")
+    await begin(ledger)
+    assert ledger.find("k") is not None
+    await ledger.close()
+    await asyncio.sleep(0)
+    assert used["reader"] == {threading.get_ident()}
+    assert len(used["writer"]) == 1
+    assert used["writer"] != used["reader"]
+
+
+@virtual
 async def test_an_intent_waits_for_the_disk_and_the_rest_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A group with an intent is written with synchronous=FULL: one fsync an item, however many are in it."""
     levels: list[int] = []
+    commit = _Writer.commit
 
-    def watched(opened: Any, group: Any) -> Any:
-        outcome = _commit(opened, group)
-        levels.append(opened.writer.execute("PRAGMA synchronous").fetchone()[0])
+    def watched(writer: Any, group: Any) -> Any:
+        outcome = commit(writer, group)
+        levels.append(writer._connection.execute("PRAGMA synchronous").fetchone()[0])
         return outcome
 
-    monkeypatch.setattr("doitong_async.batch.ledger._commit", watched)
+    monkeypatch.setattr(_Writer, "commit", watched)
     ledger = await opened(tmp_path / "l.db")
     await asyncio.gather(*(begin(ledger, f"k{number}") for number in range(10)))
     await accept(ledger, "k1")
@@ -261,7 +295,9 @@ async def test_opening_that_is_cancelled_leaves_it_free(tmp_path: Path) -> None:
     task.cancel()
     await asyncio.wait([task])
     await asyncio.sleep(1)
-    await (await opened(tmp_path / "l.db")).close()
+    ledger = await opened(tmp_path / "l.db")
+    assert ledger.unsettled() == []
+    await ledger.close()
 
 
 @virtual

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from doitong_async import (
     SubmitOutcomeUnknownError,
 )
 from doitong_async.batch import records
+from doitong_async.batch.ledger import _Writer
 from doitong_async.batch.runner import Batch
 from doitong_async.budget import Budget
 from doitong_async.emulator import Emulator
@@ -559,7 +560,7 @@ def test_a_ledger_on_a_full_disk_stops_the_batch_and_loses_nothing(
         prompts = [f"fox {each}" for each in range(6)]
         async with boxed(WIDE) as (doitong, box):
             with monkeypatch.context() as full:
-                full.setattr("doitong_async.batch.ledger._commit", _Full(number))
+                full.setattr(_Writer, "commit", full_after(number))
                 items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path))
             assert outcomes(items)[Outcome.SKIPPED] + outcomes(items)[Outcome.IN_DOUBT] > 0
             assert any(isinstance(item.error, LedgerError) for item in items)
@@ -570,20 +571,18 @@ def test_a_ledger_on_a_full_disk_stops_the_batch_and_loses_nothing(
     test()
 
 
-class _Full:
-    """Writes so many groups, and then no more."""
+def full_after(groups: int) -> Callable[..., Any]:
+    """Write so many groups, and then no more."""
+    write, left = _Writer.commit, groups
 
-    def __init__(self, groups: int) -> None:
-        from doitong_async.batch import ledger
-
-        self._write = ledger._commit
-        self._left = groups
-
-    def __call__(self, connection: Any, group: Any) -> Any:
-        self._left -= 1
-        if self._left < 0:
+    def commit(writer: _Writer, group: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
             return [sqlite3.OperationalError("database or disk is full")] * len(group)
-        return self._write(connection, group)
+        return write(writer, group)
+
+    return commit
 
 
 @virtual
@@ -600,8 +599,11 @@ async def test_a_batch_runs_once() -> None:
 async def test_a_batch_that_is_never_run_leaves_nothing() -> None:
     """No task, no file, no warning."""
     async with boxed(WIDE) as (doitong, _):
+        tasks = asyncio.all_tasks()
         doitong.generate_many(["a"])
         gc.collect()
+        assert asyncio.all_tasks() == tasks
+        assert doitong._running().batches == set()
 
 
 @pytest.mark.parametrize(
