@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack
 
 from doitong_async.arguments import OptionArguments, RequestArguments, checked_idempotency_key
+from doitong_async.batch.entry import KEY_LIVES
 from doitong_async.batch.items import read_item
 from doitong_async.batch.runner import Batch, Requests
 from doitong_async.batch.work import terms_of
@@ -296,7 +297,7 @@ class AsyncDoitong:
         price: PriceArgument = None,
         retry_failed: bool = False,
         verify: bool = False,
-        key_lives: float = 86_400.0,
+        key_lives: float = KEY_LIVES,
     ) -> Batch:
         """Make many things: `async for item in doitong.generate_many(…)` yields each item as it ends.
 

@@ -61,16 +61,16 @@ FLOORS = [
     ["runtime"],
     ["arguments", "batch.entry", "batch.keys", "batch.outcome", "budget"],
     ["batch.book", "batch.fate", "batch.halt", "batch.recall", "batch.records", "batch.work"],
-    ["batch.account", "batch.ledger"],
+    ["batch.account", "batch.asked", "batch.ledger"],
     ["batch.sending"],
     ["batch.errand", "batch.planning"],
     ["batch.runner"],
     ["client"],
     [
         *("testing", "cli", "cli.__main__", "cli.app", "cli.batch", "cli.batch_report", "cli.batch_run"),
-        *("cli.emulation", "cli.exits", "cli.options", "cli.outputs", "cli.own_emulator", "cli.planning"),
-        *("cli.prompts", "cli.report", "cli.service", "cli.status", "cli.story", "cli.survey", "cli.tally"),
-        *("cli.text", "cli.verdict", "cli.work", ""),
+        *("cli.emulation", "cli.exits", "cli.interrupts", "cli.options", "cli.outputs", "cli.planning"),
+        *("cli.own_emulator", "cli.prompts", "cli.report", "cli.service", "cli.status", "cli.story"),
+        *("cli.survey", "cli.tally", "cli.text", "cli.verdict", "cli.work", ""),
     ],
 ]
 PURE = {

@@ -15,6 +15,10 @@ KEY_LENGTH: Final = 16
 """Hexadecimal digits of a request's digest that are its item key, if its user gives none."""
 
 
+KEY_LIVES: Final = 86_400.0
+"""Seconds for which the service knows an idempotency key (assumption: 24 hours)."""
+
+
 class State(StrEnum):
     """How far an item has come, as the ledger has it."""
 

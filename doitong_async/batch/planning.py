@@ -8,17 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from doitong_async.batch.asked import Asked, Reading
 from doitong_async.batch.book import Book
-from doitong_async.batch.entry import Action, Entry, Glimpse, State, decide, digest_of, spelled
+from doitong_async.batch.entry import Action, Entry, Glimpse, State, decide
 from doitong_async.batch.halt import Halt
-from doitong_async.batch.items import read_item
-from doitong_async.batch.keys import ItemKeys
 from doitong_async.batch.outcome import Item, Outcome
-from doitong_async.batch.recall import kept, recorded, seen_done
+from doitong_async.batch.recall import has_file, has_length, recorded, seen_done
 from doitong_async.batch.work import Terms, Work
 from doitong_async.clock import wall_time
 from doitong_async.errors import BadRequestError, DoitongError, LedgerError
-from doitong_async.types import GenerateRequest
 
 if TYPE_CHECKING:
     from doitong_async.runtime import Runtime
@@ -33,29 +31,23 @@ class Planner:
         self._out = None if terms.out is None else str(terms.out)
         self._book = book
         self._halt = halt
-        self._keys = ItemKeys()
+        self._reading = Reading(terms.options)
 
     def close(self) -> None:
         """Forget which keys there were."""
-        self._keys.close()
+        self._reading.close()
 
     def plan(self, number: int, given: object) -> Work | Item:
         """Return the work that a request makes, or its item if there is nothing to do."""
-        options = self._terms.options
         key = str(given.get("key") or f"item {number}") if isinstance(given, Mapping) else f"item {number}"
         try:
-            own, request = read_item(given)
-            request = request.with_defaults(
-                provider=options.provider, width=options.width, height=options.height
-            )
-            text = spelled(request)
-            digest = digest_of(text)
-            key = self._keys.key_of(own, digest, number)
+            asked = self._reading.read(number, given)
+            key = asked.key
             glimpse = self._book.glance(key)
-            if (item := self._done(number, key, request, digest, glimpse)) is not None:
+            if (item := self._done(number, asked, glimpse)) is not None:
                 return item
             entry = None if glimpse is None else self._book.find(key)
-            action = self._action(entry, digest)
+            action = self._action(entry, asked.digest)
             if action is Action.CLASH:
                 raise BadRequestError(
                     f"The ledger knows the item key {key!r} with another request; give the new one "
@@ -69,28 +61,26 @@ class Planner:
         except (ValueError, RecursionError) as error:
             wrong = BadRequestError(f"The request cannot be written as JSON: {error}.")
             return Item(number=number, key=key, request=None, outcome=Outcome.REJECTED, error=wrong)
-        work = Work(number, key, own is not None, request, text, digest, action, entry)
+        work = Work(number, *asked, action, entry)
         return self._at_once(work) or work
 
-    def _done(
-        self, number: int, key: str, request: GenerateRequest, digest: str, done: Glimpse | None
-    ) -> Item | None:
+    def _done(self, number: int, asked: Asked, done: Glimpse | None) -> Item | None:
         """Return the item if it is done and its file is there: it takes no more than a look."""
-        if done is None or done.state != State.DONE or done.digest != digest or self._terms.verify:
+        if done is None or done.state != State.DONE or done.digest != asked.digest or self._terms.verify:
             return None
         file = None
         if self._out is not None:
             if done.file is None:
                 return None
             file = f"{self._out}{os.sep}{done.file}"
-            if not _has_length(file, done.length):
+            if not has_length(file, done.length):
                 return None
         return Item(
             number=number,
-            key=key,
-            request=request,
+            key=asked.key,
+            request=asked.request,
             outcome=Outcome.DONE,
-            result=seen_done(done, request, self._runtime),
+            result=seen_done(done, asked.request, self._runtime),
             file=None if file is None else Path(file),
             is_new=False,
         )
@@ -103,14 +93,8 @@ class Planner:
             key_lives=self._terms.key_lives,
             may_resend=self._runtime.settings.resend_unanswered,
             retry_failed=self._terms.retry_failed,
-            has_file=entry is None or entry.state is not State.DONE or self._has_file(entry),
+            has_file=has_file(entry, self._terms.out),
         )
-
-    def _has_file(self, entry: Entry) -> bool:
-        if self._terms.out is None:
-            return True
-        path = kept(entry, self._terms.out)
-        return path is not None and _has_length(path, entry.length)
 
     def _at_once(self, work: Work) -> Item | None:
         """Return the item if it takes no time: it is over, or the batch is."""
@@ -135,10 +119,3 @@ class Planner:
             error=error,
             is_new=not is_report,
         )
-
-
-def _has_length(path: str | Path, length: int | None) -> bool:
-    try:
-        return os.stat(path).st_size == length
-    except OSError:
-        return False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from doitong_async import errors
-from doitong_async.batch.entry import Entry, Glimpse
+from doitong_async.batch.entry import Entry, Glimpse, State
 from doitong_async.errors import DoitongError
 from doitong_async.result import Result
 from doitong_async.types import GenerateRequest, Generation, JobStatus
@@ -46,3 +47,19 @@ def recorded(entry: Entry) -> DoitongError:
     if isinstance(kind, type) and issubclass(kind, DoitongError):
         return kind(message, job_id=entry.job_id)
     return errors.JobFailedError(entry.reason or "It failed.", job_id=entry.job_id)
+
+
+def has_file(entry: Entry | None, out: Path | None) -> bool:
+    """Whether the output of an item that is done stands in its place, or none is wanted or to be expected."""
+    if entry is None or entry.state is not State.DONE or out is None:
+        return True
+    path = kept(entry, out)
+    return path is not None and has_length(path, entry.length)
+
+
+def has_length(path: str | Path, length: int | None) -> bool:
+    """Whether a file is there and has so many bytes."""
+    try:
+        return os.stat(path).st_size == length
+    except OSError:
+        return False

@@ -121,7 +121,7 @@ class Sending:
         """Whether the same submit may be sent again after a while, as the service may be back then."""
         may_resend = not work.is_in_doubt or self._runtime.settings.resend_unanswered
         is_outage = error.http_status is None or error.http_status >= 500
-        if not may_resend or not is_outage or isinstance(error.__cause__, Stopped):
+        if not may_resend or not is_outage:
             return False
         if self._halt.why is None and asyncio.get_running_loop().time() >= until:
             self._halt.come(error)

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from doitong_async.batch.outcome import Item, Outcome
-from doitong_async.cli.report import Notes, is_screen, write_json, write_line
+from doitong_async.cli.report import Notes, is_screen, note_on, write_json, write_line
 from doitong_async.cli.tally import Moment, credits_of, span
 from doitong_async.cli.text import clean
 from doitong_async.cli.verdict import End
@@ -133,10 +133,7 @@ class BatchScreen:
         pass
 
     def note(self, text: str) -> None:
-        if sys.stderr.isatty():
-            self._console.print(Text(clean(text), style="yellow"), soft_wrap=True)
-        else:
-            write_line(sys.stderr, clean(text))
+        note_on(self._console, text)
 
     def item(self, item: Item) -> None:
         if (said := trouble_of(item)) is not None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import sqlite3
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,9 +17,9 @@ from doitong_async.batch.runner import Batch
 from doitong_async.budget import Budget
 from doitong_async.cli.batch_report import BatchReport
 from doitong_async.cli.exits import CommandError
+from doitong_async.cli.interrupts import heeding
 from doitong_async.cli.prompts import Prompts
 from doitong_async.cli.service import Service
-from doitong_async.cli.survey import KEY_LIVES
 from doitong_async.cli.tally import Tally, some, span
 from doitong_async.cli.verdict import End
 from doitong_async.client import AsyncDoitong
@@ -89,7 +88,6 @@ class Run:
                 price=order.price,
                 retry_failed=order.retry_failed,
                 verify=order.verify,
-                key_lives=KEY_LIVES,
             )
             with self._heeding(loop, doitong, batch), self._report:
                 ticking = asyncio.create_task(self._tick(doitong, batch))
@@ -160,10 +158,9 @@ class Run:
         if isinstance(event, SubmitTried):
             self._is_unreachable = event.failure is not None and "429" not in event.failure
 
-    @contextlib.contextmanager
     def _heeding(
         self, loop: asyncio.AbstractEventLoop, doitong: AsyncDoitong | None, batch: Batch | None
-    ) -> Iterator[None]:
+    ) -> AbstractContextManager[None]:
         """Let Ctrl-C and SIGTERM drain the batch, and the second of them leave it."""
 
         def heed() -> None:
@@ -171,17 +168,7 @@ class Run:
             if batch is not None and doitong is not None:
                 self._heed(loop, doitong, batch)
 
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        for number in numbers:
-            # Elsewhere Ctrl-C comes as KeyboardInterrupt.
-            with contextlib.suppress(NotImplementedError):
-                loop.add_signal_handler(number, heed)
-        try:
-            yield
-        finally:
-            for number in numbers:
-                with contextlib.suppress(NotImplementedError):
-                    loop.remove_signal_handler(number)
+        return heeding(heed)
 
     def _heed(self, loop: asyncio.AbstractEventLoop, doitong: AsyncDoitong, batch: Batch) -> None:
         running = batch.progress().running

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import json
 import math
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from doitong_async.cli.exits import CommandError
+from doitong_async.cli.interrupts import heeding
 from doitong_async.cli.options import AnyPlanName
 from doitong_async.cli.own_emulator import Address
 from doitong_async.cli.report import write_line
@@ -84,33 +83,29 @@ async def _serve(
 ) -> None:
     stopped = asyncio.Event()
     emulator.on_stop = stopped.set
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Elsewhere Ctrl-C comes as KeyboardInterrupt.
-        with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, stopped.set)
-    try:
-        await emulator.start()
-    except (OSError, UnicodeError) as error:
-        await emulator.stop()
-        reason = getattr(error, "strerror", None) or error
-        raise CommandError(
-            f"The emulator cannot listen on {settings['host']} port {settings['port']}: {reason}. "
-            "Choose another --port; 0 takes any that is free."
-        ) from None
-    try:
-        if address_file is not None:
-            Address(emulator.url, os.getpid()).write(address_file)
-        for line in (*_how_to_reach(emulator.url, plan, key), *_what_goes_wrong(emulator)):
-            write_line(sys.stdout, line)
-        await _until(stopped, emulator, until_idle)
-    finally:
-        await emulator.stop()
-        if address_file is not None:
-            Address.forget(address_file, os.getpid())
-        world = emulator.world
-        counts = f"{world.count('submit')} submits, {world.count('poll')} looks"
-        write_line(sys.stdout, f"stopped: {counts}, {world.charges} jobs charged")
+    with heeding(stopped.set):
+        try:
+            await emulator.start()
+        except (OSError, UnicodeError) as error:
+            await emulator.stop()
+            reason = getattr(error, "strerror", None) or error
+            raise CommandError(
+                f"The emulator cannot listen on {settings['host']} port {settings['port']}: {reason}. "
+                "Choose another --port; 0 takes any that is free."
+            ) from None
+        try:
+            if address_file is not None:
+                Address(emulator.url, os.getpid()).write(address_file)
+            for line in (*_how_to_reach(emulator.url, plan, key), *_what_goes_wrong(emulator)):
+                write_line(sys.stdout, line)
+            await _until(stopped, emulator, until_idle)
+        finally:
+            await emulator.stop()
+            if address_file is not None:
+                Address.forget(address_file, os.getpid())
+            world = emulator.world
+            counts = f"{world.count('submit')} submits, {world.count('poll')} looks"
+            write_line(sys.stdout, f"stopped: {counts}, {world.charges} jobs charged")
 
 
 async def _until(stopped: asyncio.Event, emulator: Emulator, until_idle: float | None) -> None:

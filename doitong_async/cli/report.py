@@ -165,10 +165,7 @@ class Screen:
         self._console.print(Text(clean(text)), soft_wrap=True)
 
     def note(self, text: str) -> None:
-        if sys.stderr.isatty():
-            self._console.print(Text(clean(text), style="yellow"), soft_wrap=True)
-        else:
-            write_line(sys.stderr, clean(text))
+        note_on(self._console, text)
 
     def done(self, outcome: Outcome) -> None:
         seen = " → ".join(f"{each.status} {each.seconds:.1f} s" for each in outcome.statuses)
@@ -271,6 +268,14 @@ def say_failure(failure: Failure, *, as_json: bool) -> None:
     for mark, text, style in (("→", hints["next"], "bold"), ("·", hints["facts"], "dim")):
         if text:
             console.print(Text(f"  {mark} {clean(text)}", style=style), soft_wrap=True)
+
+
+def note_on(console: Console, text: str) -> None:
+    """Write a note above what is drawn there; or where the standard error goes, if that is no terminal."""
+    if sys.stderr.isatty():
+        console.print(Text(clean(text), style="yellow"), soft_wrap=True)
+    else:
+        write_line(sys.stderr, clean(text))
 
 
 def is_screen(file: TextIO) -> bool:

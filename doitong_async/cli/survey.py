@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from doitong_async.batch import records
-from doitong_async.batch.entry import Action, Entry, State, decide, digest_of, spelled
-from doitong_async.batch.items import read_item
-from doitong_async.batch.keys import ItemKeys
+from doitong_async.batch.asked import Asked, Reading
+from doitong_async.batch.entry import KEY_LIVES, Action, Entry, State, decide
 from doitong_async.batch.outcome import Outcome
+from doitong_async.batch.recall import has_file
 from doitong_async.cli.exits import CommandError
 from doitong_async.cli.prompts import KEPT, Prompts
 from doitong_async.credits import Estimate, PriceArgument, estimate
@@ -23,8 +23,6 @@ from doitong_async.limits.plan import Plan
 from doitong_async.settings import Options
 from doitong_async.types import GenerateRequest
 
-KEY_LIVES: Final = 86_400.0
-"""Seconds for which the service knows an idempotency key (assumption: 24 hours)."""
 _OVER: Final = {
     State.DONE: Outcome.DONE,
     State.FAILED: Outcome.FAILED,
@@ -115,30 +113,24 @@ class _Items:
 
     def to_begin(self, prompts: Prompts, wall: float) -> Iterator[GenerateRequest]:
         """Yield the requests that are to be submitted."""
-        found, defaults = self._found, Options()
-        with contextlib.closing(ItemKeys()) as keys:
+        with contextlib.closing(Reading(Options())) as reading:
             for number, given in enumerate(prompts, 1):
-                found.items = number
-                own, request = read_item(given)
-                request = request.with_defaults(
-                    provider=defaults.provider, width=defaults.width, height=defaults.height
-                )
-                digest = digest_of(spelled(request))
-                key = keys.key_of(own, digest, number)
-                entry = None if self._reader is None else records.find(self._reader, key)
-                if self._count(entry, digest, key, wall):
-                    yield request
+                self._found.items = number
+                asked = reading.read(number, given)
+                entry = None if self._reader is None else records.find(self._reader, asked.key)
+                if self._count(entry, asked, wall):
+                    yield asked.request
 
-    def _count(self, entry: Entry | None, digest: str, key: str, wall: float) -> bool:
+    def _count(self, entry: Entry | None, asked: Asked, wall: float) -> bool:
         """Count an item, and say whether it is to be begun."""
         action = decide(
             entry,
-            digest,
+            asked.digest,
             wall=wall,
             key_lives=KEY_LIVES,
             may_resend=True,
             retry_failed=self._retry_failed,
-            has_file=entry is None or entry.state is not State.DONE or self._has_file(entry),
+            has_file=has_file(entry, self._out),
         )
         found = self._found
         if action is Action.BEGIN:
@@ -147,7 +139,7 @@ class _Items:
         if action is Action.CLASH:
             self.clashing += 1
             if len(self.clashes) < KEPT:
-                self.clashes.append(f"item {found.items:,}: the key {key!r}")
+                self.clashes.append(f"item {found.items:,}: the key {asked.key!r}")
         elif action is Action.DOUBT:
             found.over[Outcome.IN_DOUBT] += 1
         elif action is Action.REPORT and entry is not None:
@@ -155,9 +147,3 @@ class _Items:
         else:
             found.under_way += 1
         return False
-
-    def _has_file(self, entry: Entry) -> bool:
-        try:
-            return entry.output is not None and (self._out / entry.output).stat().st_size == entry.length
-        except OSError:
-            return False

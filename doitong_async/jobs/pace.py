@@ -91,9 +91,8 @@ class Pace:
     def await_until(self, watch: Watch, deadline: float, now: float) -> None:
         """Set when a job is looked at, if somebody waits for it for less long than the net would."""
         watch.deadline = deadline
-        if self._has_webhooks:
-            soon = max(now, watch.submitted + schedule.TICK)
-            watch.due = min(watch.due, max(soon, deadline - 2 * schedule.TICK))
+        soon = max(now, watch.submitted + schedule.TICK)
+        watch.due = min(watch.due, max(soon, deadline - 2 * schedule.TICK))
 
     def joining(self, watches: list[Watch], now: float, most: int) -> list[Watch]:
         """Return which of the jobs that may be looked at now are."""

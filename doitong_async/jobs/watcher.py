@@ -131,8 +131,9 @@ class Watcher:
 
     def await_until(self, watch: Watch, deadline: float) -> None:
         """Note that somebody waits for a job until then: it is looked at while that is of use."""
-        self._pace.await_until(watch, deadline, self._loop.time())
-        self._changed.set()
+        if self._has_webhooks:
+            self._pace.await_until(watch, deadline, self._loop.time())
+            self._changed.set()
 
     def _observe_let_go(self, watch: Watch, news: Generation) -> None:
         """Take late news of a job that was let go before its end: who still holds it is told."""
