@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import hashlib
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +19,15 @@ from doitong_async.batch.recall import kept, known
 from doitong_async.batch.sending import Sending, free_stem
 from doitong_async.batch.work import Phase, Terms, Work
 from doitong_async.clock import wall_time
-from doitong_async.errors import ClientClosedError, DoitongError, LedgerError, SubmitOutcomeUnknownError
+from doitong_async.errors import (
+    ClientClosedError,
+    DoitongError,
+    DownloadError,
+    JobFailedError,
+    JobNotFoundError,
+    LedgerError,
+    SubmitOutcomeUnknownError,
+)
 from doitong_async.files import Written
 from doitong_async.jobs.job import AsyncJob
 from doitong_async.jobs.token import JobRef
@@ -53,7 +62,7 @@ class Errands:
             if work.action is Action.REPORT:
                 path = kept(work.entry, self._terms.out)
             else:
-                written = await self._keep(work, result)
+                result, written = await self._fetch(work, result)
                 path = written.path if written else None
         except Stopped:
             return await self._came_to_nothing(work)
@@ -130,6 +139,19 @@ class Errands:
             url=seen.url,
             at=wall_time(),
         )
+
+    async def _fetch(self, work: Work, result: Result) -> tuple[Result, Written | None]:
+        """Keep the output; where it cannot be had from an earlier run's URL, ask the job for today's."""
+        try:
+            return result, await self._keep(work, result)
+        except DownloadError:
+            if work.action is not Action.FETCH:
+                raise
+            with suppress(JobFailedError, JobNotFoundError):
+                anew = await self._taken_up(work)
+                if anew.url != result.url:
+                    return anew, await self._keep(work, anew)
+            raise
 
     async def _keep(self, work: Work, result: Result) -> Written | None:
         """Fetch the output if it is wanted, and write down that the item is done."""

@@ -212,6 +212,32 @@ async def test_a_file_that_is_gone_is_fetched_and_not_paid_again(tmp_path: Path)
 
 
 @virtual
+async def test_a_file_whose_url_died_is_fetched_from_the_one_its_job_has_now(tmp_path: Path) -> None:
+    """How long a URL lives is not known; the job is asked once, and a URL that stays dead is said to be."""
+    async with boxed(WIDE) as (doitong, box):
+        ledger = tmp_path / "l.db"
+
+        async def after(change: str) -> Item:
+            with closing(sqlite3.connect(ledger)) as connection, connection:
+                connection.execute(f"UPDATE items SET {change}")
+            [item] = await all_of(doitong.generate_many(["a"], ledger=ledger, out=tmp_path))
+            return item
+
+        [first] = await all_of(doitong.generate_many(["a"], ledger=ledger, out=tmp_path))
+        assert first.file is not None
+        picture = first.file.read_bytes()
+        first.file.unlink()
+        item = await after("url = url || '.gone'")
+        assert item.outcome is Outcome.DONE
+        assert first.file.read_bytes() == picture
+        first.file.unlink()
+        item = await after("url = url || '.gone', job_id = 'forgotten'")
+        assert item.outcome is Outcome.FAILED
+        assert isinstance(item.error, DownloadError)
+        assert box.world.charges == box.world.count("submit") == 1
+
+
+@virtual
 async def test_a_known_key_with_another_request_is_refused(tmp_path: Path) -> None:
     """The ledger has the picture of the first; the second is told so, and costs nothing."""
     async with boxed(WIDE) as (doitong, box):
