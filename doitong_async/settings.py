@@ -98,7 +98,6 @@ def settle(
         ConfigurationError: naming the first setting that cannot be.
     """
     key = api_key if api_key is not None else environment.get("DOITONG_API_KEY")
-    url = base_url if base_url is not None else environment.get("DOITONG_BASE_URL") or DEFAULT_BASE_URL
     named = plan if plan is not None else environment.get("DOITONG_PLAN") or None
     secret = webhook_secret if webhook_secret is not None else environment.get("DOITONG_WEBHOOK_SECRET")
     _check_session_settings(others["ssl"], others["user_agent"])
@@ -112,7 +111,7 @@ def settle(
             raise ConfigurationError(f"{name} is {value!r}; expected a whole number above zero.")
     return Settings(
         api_key=_checked_key(key),
-        base_url=_checked_url(url, allow_insecure_http),
+        base_url=root_of(base_url, environment, allow_insecure_http=allow_insecure_http),
         plan=_checked_plan(named),
         plan_is_assumed=named is None,
         status_operation=StatusOperation.parse(status_operation),
@@ -151,7 +150,15 @@ def _checked_key(key: object) -> str:
     return key
 
 
-def _checked_url(url: str, allow_insecure_http: bool) -> str:
+def root_of(
+    base_url: str | None, environment: Mapping[str, str], *, allow_insecure_http: bool = False
+) -> str:
+    """Return the root of the API: as it is given, as the environment has it, or the service's own.
+
+    Raises:
+        ConfigurationError: if it is no root, or the key could be read on the way there.
+    """
+    url = base_url if base_url is not None else environment.get("DOITONG_BASE_URL") or DEFAULT_BASE_URL
     if not isinstance(url, str) or not url.isprintable() or " " in url:
         raise ConfigurationError(f"base_url is {url!r}; expected a root such as {DEFAULT_BASE_URL!r}.")
     if "@" in url:

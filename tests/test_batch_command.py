@@ -226,6 +226,45 @@ def test_a_known_key_with_another_request_is_refused(
     assert emulator.world.charges == 1
 
 
+def test_a_ledger_of_a_trial_is_not_taken_for_the_real_thing(
+    beside: Beside, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With everything done at an emulator, nothing of it is done at the service."""
+    beside(emulator := Emulator("pro"))
+    prompts(2)
+    assert batch("--plan", "pro") == Exit.OK
+    monkeypatch.setenv("DOITONG_BASE_URL", "https://api.doitong.com")
+    for more in ((), ("--dry-run",)):
+        capsys.readouterr()
+        assert batch(*more) == Exit.DOWNLOAD
+        assert "is of jobs at an emulator" in capsys.readouterr().err
+    assert emulator.world.charges == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("prompts.json", '["a", "b"]'),
+        ("prompts.txt", '[\n{"prompt": "a"}\n]'),
+        ("prompts.txt", '{"prompt": "a"}'),
+        ("prompts.tsv", "prompt\tkey\na\tk"),
+    ],
+)
+def test_what_is_no_list_of_prompts_is_not_paid_line_by_line(
+    name: str, text: str, beside: Beside, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who means it says so; a prompt that begins with a bracket is one."""
+    beside(emulator := Emulator("pro"))
+    Path(name).write_text(text)
+    assert batch(file=name) == Exit.USAGE
+    assert "--format" in capsys.readouterr().err
+    assert batch("--plan", "pro", "--format", "lines", file=name) == Exit.OK
+    assert emulator.world.charges == len(text.splitlines())
+    Path("prompts.txt").write_text("[sepia] a fox\n{soft} light\n")
+    assert main(["batch", "prompts.txt", "--out", "more", "--plan", "pro"]) == Exit.OK
+    assert emulator.world.charges == len(text.splitlines()) + 2
+
+
 def test_a_dry_run_sends_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """It says what is to do, what it costs and how long it takes; no key, no folder, no service."""
     monkeypatch.delenv("DOITONG_API_KEY")
@@ -635,13 +674,14 @@ def test_the_help_teaches_exit_codes(
         ({"server": 1}, {}, "as the service asked for a pause"),
         ({}, {"has_budget": True}, "for credits that are reserved"),
         ({"slot": 1}, {"is_unreachable": True}, "for the service, which cannot be reached"),
+        ({"minute": 1}, {"is_unreachable": True}, "for the next minute (30 requests a minute)"),
         ({}, {}, None),
     ],
 )
 def test_why_items_wait_is_said_plainly(
     waiting: dict[str, int], more: dict[str, bool], words: str | None
 ) -> None:
-    """What most of them wait for; a service that is away comes before all."""
+    """What most of them wait for; of a service that is away nothing is known while a limit holds all back."""
     flags = {"is_unreachable": False, "has_budget": False, **more}
     assert reason(waiting, Plan.STARTER, **flags) == words
 
@@ -668,7 +708,7 @@ def test_a_time_is_said_in_two_units(seconds: float, words: str) -> None:
 def test_the_time_left_follows_the_rate_and_the_day() -> None:
     """By what ended of late; where the day is the limit, by days."""
     tally = Tally(5_000, Plan.STARTER, None, None)
-    idle = Progress(items={}, known=0, running=3, waiting=3, spent=0, reserved=0, stopped=None)
+    idle = Progress(items={}, known=0, running=3, fetching=0, waiting=3, spent=0, reserved=0, stopped=None)
 
     def left(now: float, waiting: dict[str, int]) -> tuple[float | None, float | None]:
         moment = tally.moment(now, idle, waiting=waiting, is_unreachable=False, stopping=None)

@@ -605,14 +605,17 @@ def test_the_key_is_not_in_json_either(beside: Beside, capsys: pytest.CaptureFix
 
 
 def test_retries_are_told(beside: Beside, capsys: pytest.CaptureFixture[str]) -> None:
-    """A try that made no job is a thing that happened."""
+    """A try that failed is a thing that happened; one that was sent and not answered may have made a job."""
+    answers: dict[int, bytes | str] = {1: "cut", 2: answer(503, {"message": "busy"})}
     beside(
         PlainServer(
-            key=KEY, seconds=0.0, script=lambda kind, nth: "cut" if (kind, nth) == ("submit", 1) else None
+            key=KEY, seconds=0.0, script=lambda kind, nth: answers.get(nth) if kind == "submit" else None
         )
     )
     assert main(["generate", "fox"]) == 0
-    assert "try 1 made no job" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "try 1 may have made a job: The request was sent" in out
+    assert "try 2 m" in out
 
 
 def test_other_peoples_warnings_stay_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -797,7 +800,8 @@ def test_ctrl_c_ends_an_emulator_of_its_own(
     assert "next:" not in err
 
 
-def test_ctrl_c_at_the_real_command_and_taking_the_job_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_at_the_real_command_and_taking_the_job_up(number: signal.Signals, tmp_path: Path) -> None:
     """The command that the interrupted process tells, word for word, brings the picture."""
     place = tmp_path / "a fox.jpg"
     with running(Emulator(durations=1.0)) as emulator:
@@ -805,7 +809,7 @@ def test_ctrl_c_at_the_real_command_and_taking_the_job_up(tmp_path: Path) -> Non
         assert process.stdout is not None
         while "token" not in process.stdout.readline():
             pass
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate()
         assert process.returncode == Exit.INTERRUPTED
         assert "Traceback" not in err
@@ -834,6 +838,28 @@ def test_a_reader_that_goes_away_does_not_stop_the_job(tmp_path: Path) -> None:
         assert (process.wait(), err) == (0, "")
         process.stderr.close()
     assert place.exists()
+
+
+def test_a_log_on_a_full_disk_does_not_stop_the_job(tmp_path: Path) -> None:
+    """What is told is worth less than the job; that it is told no more is said where it can be."""
+    place = tmp_path / "fox.jpg"
+    with running(Emulator(durations=0.0)) as emulator, open("/dev/full", "w") as full:
+        process = spawn("generate", "a fox", "--base-url", emulator.url, "-o", str(place), stdout=full)
+        _, err = process.communicate()
+    assert (process.returncode, err) == (
+        0,
+        "What is told cannot be written any more: No space left on device.\n",
+    )
+    assert size_of(place) == (1024, 1024)
+
+
+def test_a_command_without_outputs_does_its_job(tmp_path: Path) -> None:
+    """As a job of cron may be begun: with standard output and error closed."""
+    place = tmp_path / "fox.jpg"
+    with running(Emulator(durations=0.0)) as emulator:
+        words = [*COMMAND, "generate", "a fox", "--base-url", emulator.url, "-o", str(place)]
+        assert subprocess.call(["sh", "-c", f"{shlex.join(words)} >&- 2>&-"]) == 0
+    assert size_of(place) == (1024, 1024)
 
 
 def test_bytes_that_nobody_reads_are_a_failed_download() -> None:

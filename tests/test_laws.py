@@ -68,9 +68,9 @@ FLOORS = [
     ["client"],
     [
         *("testing", "cli", "cli.__main__", "cli.app", "cli.batch", "cli.batch_report", "cli.batch_run"),
-        *("cli.emulation", "cli.exits", "cli.interrupts", "cli.options", "cli.outputs", "cli.planning"),
-        *("cli.own_emulator", "cli.prompts", "cli.report", "cli.service", "cli.status", "cli.story"),
-        *("cli.survey", "cli.tally", "cli.text", "cli.verdict", "cli.work", ""),
+        *("cli.emulation", "cli.exits", "cli.formats", "cli.interrupts", "cli.options", "cli.outputs"),
+        *("cli.own_emulator", "cli.planning", "cli.prompts", "cli.report", "cli.service", "cli.status"),
+        *("cli.story", "cli.survey", "cli.tally", "cli.text", "cli.verdict", "cli.work", ""),
     ],
 ]
 PURE = {

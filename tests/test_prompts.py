@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from doitong_async.batch.items import read_item
 from doitong_async.cli import prompts as reader
 from doitong_async.cli.exits import CommandError, Exit
+from doitong_async.cli.formats import Format
 from doitong_async.cli.prompts import Checked, Prompts, open_prompts
 
 Write = Callable[[str, str | bytes], str]
@@ -364,7 +365,7 @@ def test_a_file_that_breaks_off_is_told(write: Write, monkeypatch: pytest.Monkey
         def readline(self, size: int | None = -1, /) -> bytes:
             raise OSError(errno.EIO, "Input/output error")
 
-    prompts = Prompts(Broken(), "p.txt", reader.Format.LINES, {}, None)
+    prompts = Prompts(Broken(), "p.txt", Format.LINES, {}, None)
     with pytest.raises(CommandError, match=r"p\.txt cannot be read: Input/output error\."):
         prompts.check()
 
@@ -434,6 +435,6 @@ def test_what_was_written_is_read(write: Write, written: list[str]) -> None:
     objects = write("p.jsonl", "".join(json.dumps({"prompt": text.strip()}) + "\n" for text in written))
     assert read(objects) == [{"prompt": text.strip()} for text in written]
     if all(item["prompt"] for item in expected) and not any("\ufeff" in text for text in written):
-        assert read(write("p.txt", "\n".join(written))) == expected
+        assert read(write("p.txt", "\n".join(written)), kind="lines") == expected
         cells = "".join('"{}"\n'.format(text.replace('"', '""')) for text in written)
         assert read(write("p.csv", f"prompt\n{cells}")) == expected

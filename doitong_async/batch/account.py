@@ -31,6 +31,9 @@ class Account:
     def carry(self, spent: float, unsettled: Iterable[Entry]) -> None:
         """Take over what earlier runs spent, and what may be spent for items whose end is to come."""
         for entry in unsettled:
+            if entry.is_unknown and self._terms.retry_failed:
+                # It is made anew: what the lost job may have cost stays spent.
+                continue
             kept = may_cost(entry)
             self.purse.keep(entry.key, kept)
             spent -= kept + entry.earlier_cost

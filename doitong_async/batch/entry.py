@@ -77,6 +77,11 @@ class Entry:
         return self.file if self.state is State.DONE else None
 
     @property
+    def is_unknown(self) -> bool:
+        """Whether the service did not know its job when it was last asked: another key may not see it."""
+        return self.state is State.SUBMITTED and (self.reason or "").startswith("JobNotFoundError:")
+
+    @property
     def seconds(self) -> float | None:
         """How long the job took, from its accepted submit to its end."""
         if self.ended_at is None or self.accepted_at is None:
@@ -147,7 +152,9 @@ def decide(
         return Action.BEGIN if retry_failed else Action.REPORT
     if entry.state is State.DONE:
         return Action.REPORT if has_file else Action.FETCH
-    return Action.TAKE_UP if entry.state is State.SUBMITTED else Action.BEGIN
+    if entry.state is State.SUBMITTED:
+        return Action.BEGIN if entry.is_unknown and retry_failed else Action.TAKE_UP
+    return Action.BEGIN
 
 
 def is_alive(intended_at: float, wall: float, key_lives: float) -> bool:

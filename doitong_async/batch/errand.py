@@ -23,8 +23,6 @@ from doitong_async.errors import (
     ClientClosedError,
     DoitongError,
     DownloadError,
-    JobFailedError,
-    JobNotFoundError,
     LedgerError,
     SubmitOutcomeUnknownError,
 )
@@ -84,7 +82,7 @@ class Errands:
             )
         if work.action in (Action.REPORT, Action.FETCH):
             assert work.entry is not None
-            work.phase = Phase.RUNNING
+            work.phase = Phase.FETCHING
             result = known(work.entry, work.request, self._runtime)
             if work.action is Action.FETCH or not await asyncio.to_thread(self._is_same, work):
                 work.action, work.job = Action.FETCH, result.generation
@@ -147,14 +145,17 @@ class Errands:
         except DownloadError:
             if work.action is not Action.FETCH:
                 raise
-            with suppress(JobFailedError, JobNotFoundError):
-                anew = await self._taken_up(work)
-                if anew.url != result.url:
-                    return anew, await self._keep(work, anew)
-            raise
+            now = result.generation
+            with suppress(DoitongError):
+                now = await self._taken_up(work).refresh()
+            if now.url in (None, result.url):
+                raise
+            anew = Result(now, self._runtime.downloads)
+            return anew, await self._keep(work, anew)
 
     async def _keep(self, work: Work, result: Result) -> Written | None:
         """Fetch the output if it is wanted, and write down that the item is done."""
+        work.phase = Phase.FETCHING
         written, before = None, State.DONE if work.action is Action.FETCH else State.SUBMITTED
         if (out := self._terms.out) is not None:
             usual = stem_of(work.key, work.request, is_given=work.is_key_given)

@@ -9,7 +9,8 @@ from doitong_async.batch.entry import State
 from doitong_async.batch.outcome import Outcome
 from doitong_async.errors import DoitongError
 
-_IS_OVER: Final = (errors.JobFailedError, errors.JobNotFoundError)
+# The output is still at its URL; and the job may be one that the key of another account made.
+_IS_TO_BE_ASKED_AGAIN: Final = (errors.DownloadError, errors.JobNotFoundError)
 _SURELY_NOT_MADE: Final = (
     errors.AuthenticationError,
     errors.ClientClosedError,
@@ -39,9 +40,9 @@ def fate_of(
         written: the state it is in; None if nothing of it was sent, ever.
         is_in_doubt: whether an earlier submit of it may have made a job.
     """
-    if isinstance(error, _IS_OVER):
+    if isinstance(error, errors.JobFailedError):
         return State.FAILED, Outcome.FAILED
-    if isinstance(error, errors.DownloadError):
+    if isinstance(error, _IS_TO_BE_ASKED_AGAIN):
         return None, Outcome.FAILED
     if is_in_doubt:
         return None, Outcome.IN_DOUBT

@@ -181,17 +181,11 @@ class _Writer:
             opened.enter_context(closing(records.lock(self._path)))
             self._connection = opened.enter_context(closing(records.writer(self._path)))
             try:
-                of = records.fact(self._connection, "service")
-                if of is None:
-                    records.state_fact(self._connection, name="service", value=service)
+                records.check_service(self._connection, self._path, service)
+                records.state_fact(self._connection, name="service", value=service)
                 self._place = self._path.stat()
             except (OSError, sqlite3.Error) as error:
                 raise records.broken(self._path, error) from error
-            if of not in (None, service):
-                raise LedgerError(
-                    f"The ledger {self._path} is of jobs at {of}, and this client speaks to {service}. "
-                    "Nothing was sent. Give this batch a ledger of its own."
-                )
             self._opened = opened.pop_all()
 
     def close(self) -> None:

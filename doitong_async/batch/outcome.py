@@ -59,7 +59,8 @@ class Progress:
     Attributes:
         items: how many have ended, by their outcome.
         known: how many of the done were done before this run.
-        running: jobs at the service, or on their way there or back.
+        running: jobs at the service, or on their way there.
+        fetching: items whose job is done, and whose output is fetched or looked at.
         waiting: items that were read and wait for the plan or the budget.
         spent: credits, of earlier runs on the same ledger too.
         reserved: credits set aside for what is not settled yet.
@@ -69,6 +70,7 @@ class Progress:
     items: Mapping[Outcome, int]
     known: int
     running: int
+    fetching: int
     waiting: int
     spent: float
     reserved: float

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from doitong_async.batch.entry import Entry, Glimpse, State
 from doitong_async.errors import LedgerError
+from doitong_async.settings import is_loopback
 
 APPLICATION: Final = 0x444F4954
 """Marks the file as ours, in the place that SQLite has for that ("DOIT")."""
@@ -63,7 +65,8 @@ UPDATE items SET earlier_cost = earlier_cost + {_COST}, state = 'intent', attemp
     idempotency_key = :idempotency_key, intended_at = :at, reserved = :reserved, job_id = NULL,
     accepted_at = NULL, status = NULL, url = NULL, cost = NULL, reason = NULL, file = :file, length = NULL,
     sha256 = NULL, ended_at = NULL
-WHERE key = :key AND digest = :digest AND attempt = :attempt AND state IN ('open', 'failed', 'rejected')
+WHERE key = :key AND digest = :digest AND attempt = :attempt AND (state IN ('open', 'failed', 'rejected')
+    OR (state = 'submitted' AND reason LIKE 'JobNotFoundError:%'))
 """
 _ACCEPT: Final = """
 UPDATE items SET state = 'submitted', job_id = :job_id, accepted_at = :at, status = :status, cost = :cost
@@ -98,7 +101,7 @@ def writer(path: Path) -> sqlite3.Connection:
         LedgerError: if the file is damaged, of another version or no ledger; it is left as it is.
     """
     try:
-        if path.exists() and path.stat().st_size:
+        if path.exists():
             _check(path)
         elif path.with_name(f"{path.name}-wal").exists():
             raise LedgerError(
@@ -123,8 +126,10 @@ def reader(path: Path) -> sqlite3.Connection:
         if not path.is_file():
             raise LedgerError(f"There is no ledger {path}.")
         _check_header(path)
-        # Not mode=ro: whoever may not tidy up leaves the files of the log behind.
-        address = f"{path.absolute().as_uri()}?mode=rw"
+        # Not mode=ro: whoever may not tidy up leaves the files of the log behind. Where no file of a log can
+        # be made, and none is there, nobody writes.
+        is_still = not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
+        address = f"{path.absolute().as_uri()}?{'mode=ro&immutable=1' if is_still else 'mode=rw'}"
         connection = sqlite3.connect(address, uri=True, isolation_level=None)
         connection.execute("PRAGMA query_only = ON")
         return connection
@@ -150,9 +155,9 @@ def lock(path: Path) -> sqlite3.Connection:
             return held
     except sqlite3.OperationalError as error:
         if "locked" not in str(error):
-            raise broken(side, error) from error
+            raise _unlockable(path, error) from error
     except sqlite3.Error as error:
-        raise broken(side, error) from error
+        raise _unlockable(path, error) from error
     raise LedgerError(
         f"The ledger {path} is in use by another batch. Nothing was sent. Wait for it to end, stop it, or "
         "give this one a ledger of its own."
@@ -163,6 +168,13 @@ def broken(path: Path, error: Exception) -> LedgerError:
     """Return what to raise for an error of SQLite or of the disk."""
     said = getattr(error, "strerror", None) or str(error)
     return LedgerError(f"The ledger {path} cannot be used: {said}.")
+
+
+def _unlockable(path: Path, error: sqlite3.Error) -> LedgerError:
+    return LedgerError(
+        f"The ledger {path} cannot be locked: {error} ({path.name}.lock beside it has to be written). "
+        "Nothing was sent. Look at the folder and its permissions, or give --ledger or ledger= another place."
+    )
 
 
 def find(connection: sqlite3.Connection, key: str) -> Entry | None:
@@ -201,6 +213,24 @@ def made_on(connection: sqlite3.Connection, day: int) -> int:
     """Return how many jobs were made on that day of the service."""
     row = connection.execute("SELECT made FROM days WHERE day = ?", (day,)).fetchone()
     return 0 if row is None else int(row[0])
+
+
+def service_of(base_url: str) -> str:
+    """Return what a ledger calls the service at a root: one emulator is as good as another."""
+    return "an emulator" if is_loopback(urlsplit(base_url).hostname) else base_url
+
+
+def check_service(connection: sqlite3.Connection, path: Path, service: str) -> None:
+    """Make sure that the jobs of a ledger are at this service.
+
+    Raises:
+        LedgerError: if they are at another.
+    """
+    if (of := fact(connection, "service")) not in (None, service):
+        raise LedgerError(
+            f"The ledger {path} is of jobs at {of}, and this is a batch for {service}. Nothing was sent. "
+            "Give this batch a ledger of its own, or another folder."
+        )
 
 
 def fact(connection: sqlite3.Connection, name: str) -> str | None:
@@ -291,6 +321,11 @@ def _check(path: Path) -> None:
 def _check_header(path: Path) -> None:
     with path.open("rb") as file:
         header = file.read(100)
+    if not header:
+        raise LedgerError(
+            f"The ledger {path} is empty: what it knew is lost. Restore a copy of it; or remove it, and what "
+            "was made is made again and paid again."
+        )
     if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
         raise LedgerError(f"{path} is no ledger of doitong_async, or a damaged one; it is left as it is.")
     version, application = struct.unpack(">I4xI", header[60:72])

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from doitong_async.batch.account import Account
 from doitong_async.batch.book import Book, Unrecorded
@@ -18,6 +17,7 @@ from doitong_async.batch.halt import Halt
 from doitong_async.batch.ledger import Ledger
 from doitong_async.batch.outcome import Item, Outcome, Progress
 from doitong_async.batch.planning import Planner
+from doitong_async.batch.records import service_of
 from doitong_async.batch.sending import Sending
 from doitong_async.batch.work import Phase, Terms, Work
 from doitong_async.clock import wall_time
@@ -26,7 +26,6 @@ from doitong_async.errors import (
     ClientClosedError,
     ConfigurationError,
 )
-from doitong_async.settings import is_loopback
 
 if TYPE_CHECKING:
     from doitong_async.limits.entrance import Entrance
@@ -101,6 +100,7 @@ class Batch:
             items=dict(self._counts),
             known=self._known,
             running=phases[Phase.SENDING] + phases[Phase.RUNNING],
+            fetching=phases[Phase.FETCHING],
             waiting=phases[Phase.READ] + phases[Phase.WAITING],
             spent=self._account.purse.spent,
             reserved=self._account.purse.reserved,
@@ -134,7 +134,9 @@ class Batch:
         if terms.out is not None:
             await asyncio.to_thread(_check_folder, terms.out)
         if self._ledger_path is not None:
-            self._book = ledger = await Ledger.open(self._ledger_path, service=_service(self._runtime))
+            self._book = ledger = await Ledger.open(
+                self._ledger_path, service=service_of(self._runtime.settings.base_url)
+            )
             account.carry(ledger.totals().spent, ledger.unsettled())
             wall, day = wall_time(), self._runtime.gate.day
             made = ledger.made_on(day.number(wall))
@@ -212,7 +214,9 @@ class Batch:
         task.add_done_callback(self._is_over)
 
     async def _carry_out(self, errands: Errands, work: Work) -> None:
-        self._tell(await errands.carry_out(work))
+        item = await errands.carry_out(work)
+        work.phase = Phase.TOLD
+        self._tell(item)
 
     def _tell(self, item: Item) -> None:
         self._known += not item.is_new and item.outcome is Outcome.DONE
@@ -238,7 +242,9 @@ class Batch:
         if self._runner is None or not self._runner.done():
             self._halt.is_detached = True
             self.stop()
-        running = [task for task, work in self._tasks.items() if work.phase is Phase.RUNNING]
+        running = [
+            task for task, work in self._tasks.items() if work.phase in (Phase.RUNNING, Phase.FETCHING)
+        ]
         for task in running:
             task.cancel()
         if self._tasks:
@@ -278,12 +284,6 @@ async def _each(requests: Requests) -> AsyncGenerator[Any, None]:
             await source.aclose()
         elif isinstance(source, Generator):
             source.close()
-
-
-def _service(runtime: Runtime) -> str:
-    """Return what the ledger calls the service: one emulator is as good as another."""
-    url = runtime.settings.base_url
-    return "an emulator" if is_loopback(urlsplit(url).hostname) else url
 
 
 def _check_folder(folder: Path) -> None:

@@ -87,6 +87,8 @@ class Sending:
                 until = until or loop.time() + OUTAGE
                 if not self._is_worth_waiting(work, e, until):
                     raise
+                work.phase = Phase.WAITING
+                self._on_change()
                 if await self._halt.comes_within(backoff.full_jitter(next(pauses))):
                     raise
         await self._accept(work, job.last)

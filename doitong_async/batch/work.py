@@ -28,6 +28,10 @@ class Phase(Enum):
     """Its submit is under way: its answer may be about a job that is paid for."""
     RUNNING = auto()
     """Its job is known, and written down."""
+    FETCHING = auto()
+    """Its job is done, and its output is fetched, or looked at."""
+    TOLD = auto()
+    """It is over, and its item is told."""
 
 
 @dataclass(slots=True, eq=False)
@@ -71,7 +75,7 @@ class Work:
         """The state that the ledger has it in; None if nothing of it was sent, in this run or before."""
         if self.is_intended:
             return State.INTENT
-        if self.phase is not Phase.RUNNING and self.job is None:
+        if self.phase not in (Phase.RUNNING, Phase.FETCHING) and self.job is None:
             return None
         return State.DONE if self.action is Action.FETCH else State.SUBMITTED
 
@@ -87,7 +91,7 @@ class Work:
             self.reserved = self.entry.cost if self.entry.cost is not None else self.entry.reserved
         if self.entry.state is State.DONE:
             # What earlier runs spent has it in it; the name has its ending.
-            self.booked = self.reserved or 0.0
+            self.booked = self.entry.cost if self.entry.cost is not None else self.entry.reserved or 0.0
             self.stem = None if self.entry.file is None else PurePath(self.entry.file).stem
 
 

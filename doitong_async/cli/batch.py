@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from doitong_async.batch.outcome import Outcome
+from doitong_async.batch.records import service_of
 from doitong_async.budget import Budget
 from doitong_async.cli.batch_report import BatchReport, report_to, title_of
 from doitong_async.cli.batch_run import Order, Run, gallery_of
@@ -46,9 +47,10 @@ from doitong_async.cli.verdict import End
 from doitong_async.cli.work import heard
 from doitong_async.credits import PriceArgument
 from doitong_async.limits.plan import Plan
+from doitong_async.settings import root_of
 
 EXAMPLES: Final = """[bold]Examples[/bold]
-doitong batch prompts.txt --out pictures --emulator
+doitong batch prompts.txt --out trial --emulator
 doitong batch prompts.txt --out pictures --plan starter --budget 5000
 doitong batch shots.csv --out shots --price kling=100 --dry-run
 doitong batch status pictures
@@ -211,6 +213,7 @@ def _end_of(wish: _Wish, prompts: Prompts, report: BatchReport) -> End | None:
     survey = survey_of(
         prompts,
         ledger=wish.ledger,
+        service=_named(wish),
         out=wish.out,
         plan=wish.limits,
         price=wish.price,
@@ -266,6 +269,13 @@ def _receiver(url: str | None, port: int | None) -> Receiver | None:
             "forged one."
         )
     return Receiver(url, port)
+
+
+def _named(wish: _Wish) -> str:
+    """Return what a ledger of this batch calls its service."""
+    if wish.has_emulator and wish.base_url is None:
+        return service_of("http://localhost")
+    return service_of(root_of(wish.base_url, os.environ))
 
 
 def _service(wish: _Wish, report: BatchReport) -> Service:

@@ -88,6 +88,7 @@ class BatchLines:
         words = [f"{moment.ended:,} of {moment.total:,}: {moment.done:,} done"]
         words += [f"{count:,} {name}" for name, count in (("not done", moment.bad),) if count]
         words.append(f"{moment.running:,} running")
+        words += [f"{moment.fetching:,} fetching"] * (moment.fetching > 0)
         if moment.waiting:
             words.append(f"{moment.waiting:,} waiting{f' {moment.why}' if moment.why else ''}")
         self.say("; ".join((", ".join(words), f"credits {_credits(moment)}", *_pace(moment))))
@@ -218,7 +219,7 @@ class View:
         table.add_row("done", Text(f"{now.done:,} of {now.total:,}{before}", style="green"))
         if now.bad:
             table.add_row("not done", Text(f"{now.bad:,}", style="red"))
-        table.add_row("running", f"{now.running:,}")
+        table.add_row("running", f"{now.running:,}{f', {now.fetching:,} fetching' * (now.fetching > 0)}")
         if now.waiting:
             name = "waiting" if now.stopping is None else "left"
             table.add_row(name, f"{now.waiting:,}  {now.why or ''}")

@@ -25,7 +25,7 @@ from doitong_async.cli.verdict import End
 from doitong_async.client import AsyncDoitong
 from doitong_async.credits import PriceArgument
 from doitong_async.errors import ClientClosedError, ConfigurationError, DoitongError, LedgerError
-from doitong_async.events import Event, SubmitTried
+from doitong_async.events import Event, StatusSeen, SubmitTried
 
 OUTCOMES: Final = {
     State.OPEN: "skipped",
@@ -117,7 +117,8 @@ class Run:
             async for item in batch:
                 self._tally.take(item)
                 self._report.item(item)
-                self._tell_each_tenth(batch)
+                if item.is_new:
+                    self._tell_each_tenth(batch)
         except (LedgerError, ConfigurationError):
             # It could not begin; what goes wrong later ends items, not the loop.
             raise
@@ -155,7 +156,9 @@ class Run:
         self._report.moment(moment)
 
     def _on_event(self, event: Event) -> None:
-        if isinstance(event, SubmitTried):
+        if isinstance(event, StatusSeen):
+            self._is_unreachable = False
+        elif isinstance(event, SubmitTried):
             self._is_unreachable = event.failure is not None and "429" not in event.failure
 
     def _heeding(
@@ -171,7 +174,8 @@ class Run:
         return heeding(heed)
 
     def _heed(self, loop: asyncio.AbstractEventLoop, doitong: AsyncDoitong, batch: Batch) -> None:
-        running = batch.progress().running
+        progress = batch.progress()
+        running = progress.running + progress.fetching
         if self._signals == 1:
             _stop(loop, batch)
             known = [*doitong.stats().mean_seconds.values()]

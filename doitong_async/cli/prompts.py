@@ -16,13 +16,13 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any, Final, Self, TypeAlias
 
 from doitong_async import catalog
 from doitong_async.batch.items import FIELDS, read_item, unknown_field
 from doitong_async.cli.exits import CommandError
+from doitong_async.cli.formats import Format, guessed
 from doitong_async.errors import BadRequestError
 from doitong_async.types import GenerateRequest, MediaType
 
@@ -34,16 +34,6 @@ _BOM: Final = b"\xef\xbb\xbf"
 _SIDES: Final = ("width", "height")
 _OBJECTS: Final = ("input", "options")
 
-
-class Format(StrEnum):
-    """What a file of prompts may hold."""
-
-    LINES = "lines"
-    CSV = "csv"
-    JSONL = "jsonl"
-
-
-_SUFFIXES: Final = {".csv": Format.CSV, ".jsonl": Format.JSONL, ".ndjson": Format.JSONL}
 
 Row: TypeAlias = "tuple[int, dict[str, Any] | _BadLineError]"
 
@@ -168,9 +158,14 @@ def open_prompts(
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CommandError(f"{shown} cannot be read: {reason}.") from None
-    kind = Format(format) if format else _SUFFIXES.get(Path(name).suffix.lower())
+    first_line = "" if format else _first_line(file, shown)
+    kind = Format(format) if format else guessed(Path(name).suffix, first_line, has_name=not is_spooled)
     if kind is None:
-        kind = Format.JSONL if is_spooled and _looks_like_jsonl(file, shown) else Format.LINES
+        file.close()
+        raise CommandError(
+            f"{shown} does not look like prompts, one a line. Nothing was sent. Make it JSONL or CSV, or say "
+            "what it holds by --format lines, csv or jsonl."
+        )
     return Prompts(file, shown, kind, given, limit)
 
 
@@ -200,12 +195,12 @@ def _spooled(source: IO[bytes]) -> IO[bytes]:
     return spool
 
 
-def _looks_like_jsonl(file: IO[bytes], name: str) -> bool:
+def _first_line(file: IO[bytes], name: str) -> str:
     lines = _Lines(file, name)
     try:
-        return next((line.lstrip() for line in lines if line.strip()), "").startswith("{")
+        return next((line for line in lines if line.strip()), "")
     except _BadLineError:
-        return False
+        return ""
 
 
 class _Lines(Iterator[str]):

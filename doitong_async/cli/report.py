@@ -284,13 +284,18 @@ def is_screen(file: TextIO) -> bool:
 
 
 def write_line(file: TextIO, line: str) -> None:
-    """Write a line now. Letters that the stream lacks are escaped; a reader that went away is no failure."""
+    """Write a line now. Letters that the stream lacks are escaped; a stream that takes no more is no failure.
+
+    What is told of a job is worth less than the job: a full disk under a log does not end a batch.
+    """
     encoding = file.encoding or "utf-8"
     try:
         file.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         file.flush()
-    except BrokenPipeError:
+    except OSError as error:
         silence(file.fileno())
+        if not isinstance(error, BrokenPipeError) and file is not sys.stderr:
+            write_line(sys.stderr, f"What is told cannot be written any more: {error.strerror or error}.")
 
 
 def write_json(file: TextIO, value: dict[str, Any]) -> None:

@@ -60,7 +60,8 @@ class Story:
         """Take in what the client says."""
         if isinstance(event, SubmitTried):
             if event.failure is not None:
-                self.report.happened(f"try {event.number} made no job: {event.failure}")
+                what = "may have made a job" if event.is_in_doubt else "made no job"
+                self.report.happened(f"try {event.number} {what}: {event.failure}")
         elif isinstance(event, StatusSeen) and self._begun is not None:
             self.statuses.append(
                 StatusAt(event.status.value, asyncio.get_running_loop().time() - self._begun)

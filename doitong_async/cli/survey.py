@@ -62,6 +62,7 @@ def survey_of(
     prompts: Prompts,
     *,
     ledger: Path,
+    service: str,
     out: Path,
     plan: Plan,
     price: PriceArgument,
@@ -70,16 +71,19 @@ def survey_of(
 ) -> Survey:
     """Hold a file of prompts, which was checked, against a ledger, be it there or not; `wall` is now.
 
+    `service` is what a ledger of this batch calls the service.
+
     Raises:
         CommandError: if the ledger knows an item key with another request.
-        LedgerError: if the ledger is damaged, of another version or none.
+        LedgerError: if the ledger is damaged, of another version or service, or none.
     """
     found = Survey()
     with contextlib.ExitStack() as opened:
         reader = None
         try:
-            if ledger.exists() and ledger.stat().st_size:
+            if ledger.exists():
                 reader = opened.enter_context(contextlib.closing(records.reader(ledger)))
+                records.check_service(reader, ledger, service)
                 found.spent = records.totals(reader).spent
             items = _Items(found, reader, out, retry_failed=retry_failed)
             try:

@@ -10,7 +10,7 @@ from typing import Final
 
 from doitong_async.batch.outcome import Item, Outcome, Progress
 from doitong_async.credits import PriceArgument, price_of
-from doitong_async.errors import DownloadError
+from doitong_async.errors import DownloadError, JobNotFoundError
 from doitong_async.limits.plan import Plan
 
 BAD: Final = (Outcome.FAILED, Outcome.REJECTED, Outcome.IN_DOUBT)
@@ -29,7 +29,8 @@ class Moment:
         total: items of the file.
         done: items that are done; `before` of them were before this run.
         bad: items that failed, were rejected or are in doubt.
-        running: jobs at the service, or on their way there or back.
+        running: jobs at the service, or on their way there.
+        fetching: items whose output is fetched.
         why: what is waited for, in words; None where nothing waits.
         spent, reserved: credits; `budget` is the most that may be spent.
         rate: items a minute; None as long as it is not known.
@@ -42,6 +43,7 @@ class Moment:
     before: int
     bad: int
     running: int
+    fetching: int
     why: str | None
     spent: float
     reserved: float
@@ -58,15 +60,16 @@ class Moment:
     @property
     def waiting(self) -> int:
         """How many items are neither over nor at the service."""
-        return max(0, self.total - self.ended - self.running)
+        return max(0, self.total - self.ended - self.running - self.fetching)
 
 
 @dataclass(slots=True)
 class Tally:
     """Counts the items of one run.
 
-    `needed` is what the items that were skipped may cost, as far as prices are known; `unfetched` are
-    those of the failed whose job is done and paid: the next run fetches their outputs.
+    `needed` is what the items that were skipped may cost, as far as prices are known. Of the failed,
+    `unfetched` are those whose job is done and paid: the next run fetches their outputs; `unknown` those
+    whose job the service does not know, to this key at least: the next run asks again.
     """
 
     total: int
@@ -77,6 +80,7 @@ class Tally:
     known: Counter[Outcome] = field(default_factory=Counter)
     needed: float = 0.0
     unfetched: int = 0
+    unknown: int = 0
     _ended: deque[tuple[float, int]] = field(default_factory=deque)
 
     def take(self, item: Item) -> None:
@@ -85,6 +89,7 @@ class Tally:
         if not item.is_new:
             self.known[item.outcome] += 1
         self.unfetched += isinstance(item.error, DownloadError)
+        self.unknown += isinstance(item.error, JobNotFoundError)
         if item.outcome is Outcome.SKIPPED and item.request is not None:
             price = price_of(item.request, self.price)
             self.needed += 0.0 if price is None else price.high
@@ -124,7 +129,7 @@ class Tally:
         """
         left = max(0, self.left)
         rate = self.rate(now)
-        waits = max(0, left - progress.running)
+        waits = max(0, left - progress.running - progress.fetching)
         why = None
         if waits and stopping is None:
             has_budget = self.budget is not None and progress.waiting > sum(waiting.values())
@@ -135,6 +140,7 @@ class Tally:
             before=self.known[Outcome.DONE],
             bad=self.bad,
             running=progress.running,
+            fetching=progress.fetching,
             why=why,
             spent=progress.spent,
             reserved=progress.reserved,
@@ -182,7 +188,7 @@ def reason(waiting: Mapping[str, int], plan: Plan, *, is_unreachable: bool, has_
         is_unreachable: whether the last submit met with silence.
         has_budget: whether items wait for credits that are reserved to be spent or set free.
     """
-    if is_unreachable:
+    if is_unreachable and not waiting.keys() & {"minute", "server", "day"}:
         return "for the service, which cannot be reached"
     if not waiting:
         return "for credits that are reserved" if has_budget else None

@@ -67,7 +67,8 @@ class End:
     @property
     def is_all_over(self) -> bool:
         """Whether the same command would find nothing to do."""
-        to_come = self.tally.left + self.tally.unfetched + self.tally.outcomes[Outcome.IN_DOUBT]
+        asked_again = self.tally.unfetched + self.tally.unknown
+        to_come = self.tally.left + asked_again + self.tally.outcomes[Outcome.IN_DOUBT]
         return not to_come and self.signals < 2
 
     def failure(self, arguments: Sequence[str]) -> Failure | None:
@@ -89,7 +90,7 @@ class End:
         if self.code is Exit.BUDGET:
             return _with_budget(words, math.ceil(self.spent + self.tally.needed))
         failed = self.tally.outcomes[Outcome.FAILED] + self.tally.outcomes[Outcome.REJECTED]
-        failed -= self.tally.unfetched
+        failed -= self.tally.unfetched + self.tally.unknown
         if self.code is Exit.SOME_FAILED and failed and "--retry-failed" not in words:
             return [*words, "--retry-failed"]
         return words
@@ -114,7 +115,8 @@ class End:
         if tally.bad or tally.left:
             counts = {outcome.replace("_", " "): tally.outcomes[outcome] for outcome in _BAD}
             said = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count)
-            return "SomeFailed", f"{tally.done:,} of {tally.total:,} done, {said}."
+            advice = _OF_ANOTHER * (tally.unknown > 0)
+            return "SomeFailed", f"{tally.done:,} of {tally.total:,} done, {said}.{advice}"
         return "GalleryFailed", self.trouble or ""
 
     def _facts(self) -> dict[str, Any]:
@@ -157,6 +159,10 @@ class End:
         return f"{done}; {credits_of(self.spent)} credits spent{budget}"
 
 
+_OF_ANOTHER = (
+    " The service does not know some jobs: see that the API key is of the account that made them, and run "
+    "the batch again. If they are lost for good, --retry-failed makes them again and pays again."
+)
 _BAD = (Outcome.FAILED, Outcome.REJECTED, Outcome.IN_DOUBT)
 _AGAIN = " The prompts came from the standard input: pipe the same ones into the same command."
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from doitong_async.cli.report import Notes, Outcome
@@ -26,10 +27,17 @@ def run_to_end(story: Story, work: Callable[[], Coroutine[Any, Any, Outcome]], *
         KeyboardInterrupt: at Ctrl-C, when the client is closed and the story complete.
     """
     with heard(story.report, is_verbose=is_verbose), story.report:
-        outcome = asyncio.run(work())
+        outcome = asyncio.run(_interruptible(work))
     story.report.done(outcome)
     if story.service.has_own_emulator and outcome.saved is None:
         story.report.note("The emulator ended with this command, and the picture with it; -o saves it.")
+
+
+async def _interruptible(work: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
+    """Let SIGTERM do what Ctrl-C does: the token of a paid job is told before the command ends."""
+    with suppress(NotImplementedError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
+    return await work()
 
 
 async def generate(story: Story, request: GenerateRequest) -> Outcome:

@@ -272,11 +272,24 @@ async def _open_and_close(path: Path) -> None:
     await (await opened(path)).close()
 
 
-def test_an_empty_file_becomes_a_ledger(tmp_path: Path) -> None:
-    """There is nothing in it to be lost."""
+def test_an_empty_file_is_no_new_ledger(tmp_path: Path) -> None:
+    """It may be one that was cut, on a full disk or by a copy that broke: all would be paid again."""
     (tmp_path / "l.db").touch()
+    with pytest.raises(LedgerError, match="is empty: what it knew is lost"):
+        asyncio.run(_open_and_close(tmp_path / "l.db"))
+    assert (tmp_path / "l.db").stat().st_size == 0
+
+
+def test_a_ledger_in_a_folder_that_cannot_be_written_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mounted backup: no file of a log can be made there, and none is."""
     asyncio.run(_open_and_close(tmp_path / "l.db"))
-    assert read(tmp_path / "l.db") == []
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    before = sorted(tmp_path.iterdir())
+    with closing(records.reader(tmp_path / "l.db")) as reading:
+        assert list(records.entries(reading)) == []
+        assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

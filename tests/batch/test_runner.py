@@ -24,6 +24,7 @@ from doitong_async import (
     GenerateRequest,
     InsufficientCreditsError,
     Item,
+    JobNotFoundError,
     LedgerError,
     Outcome,
     Plan,
@@ -205,10 +206,13 @@ async def test_a_file_that_is_gone_is_fetched_and_not_paid_again(tmp_path: Path)
         cut.write_bytes(b"half")
         changed.write_bytes(bytes(changed.stat().st_size))
         submits = box.world.count("submit")
-        items = await once(verify=True)
+        batch = doitong.generate_many(list("abc"), ledger=tmp_path / "l.db", out=tmp_path, verify=True)
+        items = await all_of(batch)
         assert {item.key: item.file.read_bytes() for item in items if item.file} == pictures
         assert all(item.is_new for item in items)
         assert box.world.count("submit") == submits == box.world.charges
+        with closing(records.reader(tmp_path / "l.db")) as reading:
+            assert batch.progress().spent == records.totals(reading).spent
 
 
 @virtual
@@ -235,6 +239,11 @@ async def test_a_file_whose_url_died_is_fetched_from_the_one_its_job_has_now(tmp
         assert item.outcome is Outcome.FAILED
         assert isinstance(item.error, DownloadError)
         assert box.world.charges == box.world.count("submit") == 1
+        await box.stop()
+        before = now()
+        item = await after("job_id = 'gone'")
+        assert isinstance(item.error, DownloadError)
+        assert now() - before < 60
 
 
 @virtual
@@ -419,8 +428,12 @@ async def test_it_waits_for_the_next_day_if_it_may() -> None:
 async def test_an_outage_is_waited_out(tmp_path: Path) -> None:
     """Minutes of 502 end no batch: each item is sent again under its key, and paid once."""
     async with boxed(WIDE, box={"faults": ["submit 1-40: 502"]}) as (doitong, box):
-        items = await all_of(doitong.generate_many(["a", "b", "c"], ledger=tmp_path / "l.db"))
-        assert outcomes(items) == {Outcome.DONE: 3}
+        batch = doitong.generate_many(["a", "b", "c"], ledger=tmp_path / "l.db")
+        items = asyncio.create_task(all_of(batch))
+        # Between two tries nothing runs, and it is not said that anything does.
+        while (batch.progress().running, batch.progress().waiting) != (0, 3) or now() < 20:  # noqa: ASYNC110 - progress sets no event
+            await asyncio.sleep(0.1)
+        assert outcomes(await items) == {Outcome.DONE: 3}
         assert len({request.headers["Idempotency-Key"] for request in seen(box, "submit")}) == 3
         assert box.world.charges == 3
 
@@ -540,6 +553,36 @@ async def test_a_ledger_of_another_service_is_refused(tmp_path: Path) -> None:
     async with AsyncDoitong(api_key="k", plan=WIDE) as real:
         with pytest.raises(LedgerError, match="an emulator"):
             await all_of(real.generate_many(["a"], ledger=tmp_path / "l.db"))
+
+
+@virtual
+async def test_a_job_that_another_key_cannot_see_is_not_given_up(tmp_path: Path) -> None:
+    """It is told as failed and asked about again; only `retry_failed` makes it anew, and pays anew."""
+    async with boxed(WIDE) as (doitong, box):
+        ledger, out = tmp_path / "l.db", tmp_path / "out"
+
+        async def once(by: AsyncDoitong, **more: Any) -> list[Item]:
+            return await all_of(by.generate_many(["a", "b"], ledger=ledger, out=out, **more))
+
+        def forget_the_end() -> None:
+            with closing(sqlite3.connect(ledger)) as connection, connection:
+                connection.execute("UPDATE items SET state = 'submitted'")
+
+        await once(doitong)
+        forget_the_end()
+        async with AsyncDoitong(api_key="of-another-account", base_url=box.url, plan=WIDE) as other:
+            items = await once(other)
+            assert outcomes(items) == {Outcome.FAILED: 2}
+            assert all(isinstance(item.error, JobNotFoundError) for item in items)
+            assert outcomes(await once(doitong)) == {Outcome.DONE: 2}
+            assert box.world.charges == 2
+            forget_the_end()
+            await once(other)
+            batch = other.generate_many(["a", "b"], ledger=ledger, out=out, retry_failed=True, budget=1_000)
+            assert outcomes(await all_of(batch)) == {Outcome.DONE: 2}
+        assert box.world.charges == 4
+        with closing(records.reader(ledger)) as reading:
+            assert batch.progress().spent == records.totals(reading).spent
 
 
 @virtual
