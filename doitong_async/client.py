@@ -177,15 +177,16 @@ class AsyncDoitong:
                 does not wait for jobs, and 10 s at most for answers of submits that were sent.
         """
         shared = self._shared
-        if shared.runtime is None:
+        if (runtime := shared.runtime) is None:
             return
-        _check_loop(shared.runtime)
+        _check_loop(runtime)
         if drain is not None:
-            await shared.runtime.drain(drain)
-        if shared.closing is None:
-            shared.closing = asyncio.ensure_future(self._close(shared.runtime))
+            await runtime.drain(drain)
+        if shared.closing is None and shared.runtime is runtime:
+            shared.closing = asyncio.ensure_future(self._close(runtime))
         # A caller that is cancelled leaves no half-closed client behind.
-        await asyncio.shield(shared.closing)
+        if shared.closing is not None:
+            await asyncio.shield(shared.closing)
 
     async def _close(self, runtime: Runtime) -> None:
         self._shared.was_closed = True

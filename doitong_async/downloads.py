@@ -22,6 +22,8 @@ AT_ONCE: Final = 8
 MAX_TRIES: Final = 4
 MAX_REDIRECTS: Final = 3
 _CHUNK: Final = 1 << 18
+_LONGEST_SILENCE: Final = 60.0
+"""Seconds."""
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 # 404 too: an output host may know an output a moment later than the API does.
 _WORTH_A_RETRY: Final = (404, 408, 425, 429)
@@ -57,10 +59,13 @@ class Downloads:
         self._max_bytes = max_bytes
         self._room = asyncio.Semaphore(AT_ONCE)
         self._is_closed = False
+        self._reading: set[aiohttp.ClientResponse] = set()
 
     def close(self) -> None:
-        """Refuse further downloads."""
+        """Refuse further downloads, and end those under way: closing a session does not wake who reads."""
         self._is_closed = True
+        for response in self._reading:
+            response.content.set_exception(aiohttp.ClientConnectionError("The client was closed."))
 
     async def chunks(self, job: Generation) -> AsyncGenerator[bytes, None]:
         """Yield the output of a job, checked as it is read; the first chunk holds its leading bytes.
@@ -92,9 +97,10 @@ class Downloads:
     async def _one_try(self, progress: _Progress, job: Generation) -> AsyncGenerator[bytes, None]:
         response = await self._open(progress, job)
         held, failure = b"", None
+        self._reading.add(response)
         try:
             skip = self._join(response, progress, job)
-            async for chunk in response.content.iter_chunked(_CHUNK):
+            async for chunk in _pieces(response):
                 fresh, skip = chunk[skip:], max(0, skip - len(chunk))
                 progress.got += len(fresh)
                 if progress.got > self._max_bytes:
@@ -107,6 +113,7 @@ class Downloads:
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
             failure = type(error).__name__
         finally:
+            self._reading.discard(response)
             response.close()
         if failure is None and progress.got < (progress.length or 0) and not progress.is_encoded:
             failure = "it ended early"
@@ -147,7 +154,7 @@ class Downloads:
                 allow_redirects=False,
                 raise_for_status=False,
                 ssl=self._ssl,
-                timeout=aiohttp.ClientTimeout(total=None, connect=30, sock_read=60),
+                timeout=aiohttp.ClientTimeout(total=None, connect=30, sock_read=_LONGEST_SILENCE),
             )
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
             failure = type(error).__name__
@@ -191,6 +198,20 @@ class Downloads:
         raise DownloadError(
             f"The output is larger than max_download_bytes, {self._max_bytes:,} bytes.", job_id=job.id
         )
+
+
+async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    """Yield a body in pieces; the time between them is bounded here too.
+
+    A session that its owner closes drops aiohttp's timer, and wakes nobody who reads.
+    """
+    pieces = response.content.iter_chunked(_CHUNK)
+    while True:
+        async with asyncio.timeout(_LONGEST_SILENCE):
+            piece = await anext(pieces, b"")
+        if not piece:
+            return
+        yield piece
 
 
 def _refused(status: int, job: Generation) -> NoReturn:

@@ -97,7 +97,7 @@ class _Part:
 
 async def _in_thread(work: Callable[[], None], path: Path) -> None:
     """Do blocking work elsewhere; when cancelled, wait for it all the same, so that none goes on alone."""
-    task = asyncio.ensure_future(asyncio.to_thread(work))
+    task = asyncio.get_running_loop().run_in_executor(None, work)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:

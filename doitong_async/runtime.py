@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import aiohttp
@@ -49,6 +50,9 @@ class Closable(Protocol):
 
     async def aclose(self) -> None:
         """End, and return when that is done."""
+
+    def is_leaving(self, ledger: Path) -> bool:
+        """Whether it ends, and lets go of that ledger then."""
 
 
 class Runtime:
@@ -105,6 +109,7 @@ class Runtime:
         self._no_callers = asyncio.Event()
         self._under_way: set[asyncio.Task[AsyncJob]] = set()
         self._in_doubt: dict[str, tuple[Lease, asyncio.TimerHandle]] = {}
+        self.is_closing = False
         self.batches: set[Closable] = set()
         """The batches that run on this; they are let go of before it closes."""
 
@@ -152,13 +157,34 @@ class Runtime:
             waits: list[asyncio.Future[Any]] = [*jobs]
             if self._callers:
                 waits.append(asyncio.ensure_future(self._no_callers.wait()))
-            await asyncio.wait(waits, timeout=left)
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+            try:
+                await asyncio.wait(waits, timeout=left)
+            finally:
+                for wait in waits:
+                    wait.cancel()
+                await asyncio.gather(*waits, return_exceptions=True)
 
     async def close(self) -> None:
         """Read the answers of submits under way, wake whoever waits, and close what was opened."""
+        self.is_closing = True
+        try:
+            await self._wait_for_ends()
+        finally:
+            # Whatever cut the waiting off, as the end of the loop does.
+            for lease, timer in self._in_doubt.values():
+                timer.cancel()
+                lease.keep(timer.when())
+            # First: what nobody takes any more must not be acknowledged.
+            self._webhooks.close()
+            try:
+                await self.watcher.close()
+            finally:
+                self.downloads.close()
+                await self.transport.close()
+                if self._owns_session:
+                    await self._session.close()
+
+    async def _wait_for_ends(self) -> None:
         # A batch that cannot close its ledger does not keep the client from closing.
         await asyncio.gather(*(batch.aclose() for batch in self.batches), return_exceptions=True)
         self.entrance.close()
@@ -167,16 +193,6 @@ class Runtime:
             for task in self._under_way:
                 task.cancel()
             await asyncio.gather(*self._under_way, return_exceptions=True)
-        for lease, timer in self._in_doubt.values():
-            timer.cancel()
-            lease.keep(timer.when())
-        # First: what nobody takes any more must not be acknowledged.
-        self._webhooks.close()
-        await self.watcher.close()
-        self.downloads.close()
-        await self.transport.close()
-        if self._owns_session:
-            await self._session.close()
 
     async def submit(
         self,
@@ -244,7 +260,7 @@ class Runtime:
                 begun=now,
                 epoch=ref.accepted_at,
                 options=options,
-                lease=self._lease_in_doubt(idempotency_key) or self.gate.slot_at_once(),
+                lease=self._lease_in_doubt(idempotency_key) or self.gate.slot_at_once(ref.id),
             )
             self.watcher.add(watch)
         self.watcher.resume(watch)

@@ -64,9 +64,12 @@ class Ledger:
             await asyncio.shield(loop.run_in_executor(thread, writer.open, service))
             return cls(path, thread, writer, records.reader(path))
         except BaseException:
-            # The thread goes on when this is cancelled: what it opens, it closes.
-            loop.run_in_executor(thread, writer.close)
+            # The thread goes on when this is cancelled: what it opens, it closes, and that is waited for.
+            closing = loop.run_in_executor(thread, writer.close)
             thread.shutdown(wait=False)
+            while not closing.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([closing])
             raise
 
     def find(self, key: str) -> Entry | None:

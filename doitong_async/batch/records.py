@@ -125,13 +125,16 @@ def reader(path: Path) -> sqlite3.Connection:
     try:
         if not path.is_file():
             raise LedgerError(f"There is no ledger {path}.")
-        _check_header(path)
         # Not mode=ro: whoever may not tidy up leaves the files of the log behind. Where no file of a log can
         # be made, and none is there, nobody writes.
         is_still = not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
         address = f"{path.absolute().as_uri()}?{'mode=ro&immutable=1' if is_still else 'mode=rw'}"
-        connection = sqlite3.connect(address, uri=True, isolation_level=None)
-        connection.execute("PRAGMA query_only = ON")
+        with contextlib.ExitStack() as opened:
+            connection = sqlite3.connect(address, uri=True, isolation_level=None)
+            opened.enter_context(contextlib.closing(connection))
+            connection.execute("PRAGMA query_only = ON")
+            _check_opened(path, connection)
+            opened.pop_all()
         return connection
     except (OSError, sqlite3.Error) as error:
         raise broken(path, error) from error
@@ -318,17 +321,48 @@ def _check(path: Path) -> None:
         )
 
 
+def _check_opened(path: Path, connection: sqlite3.Connection) -> None:
+    """Check a ledger that a batch of this process may have open.
+
+    By SQLite, never by a descriptor of our own: closing one drops the locks that the writer has on the file,
+    and the next process to look at the ledger takes the log away from under it.
+    """
+    if not path.stat().st_size:
+        raise _emptied(path)
+    try:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
+            raise
+        raise _no_ledger(path) from None
+    _check_marks(path, version, application)
+
+
 def _check_header(path: Path) -> None:
+    """Check a ledger that nobody has open."""
     with path.open("rb") as file:
         header = file.read(100)
     if not header:
-        raise LedgerError(
-            f"The ledger {path} is empty: what it knew is lost. Restore a copy of it; or remove it, and what "
-            "was made is made again and paid again."
-        )
+        raise _emptied(path)
     if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
-        raise LedgerError(f"{path} is no ledger of doitong_async, or a damaged one; it is left as it is.")
+        raise _no_ledger(path)
     version, application = struct.unpack(">I4xI", header[60:72])
+    _check_marks(path, version, application)
+
+
+def _emptied(path: Path) -> LedgerError:
+    return LedgerError(
+        f"The ledger {path} is empty: what it knew is lost. Restore a copy of it; or remove it, and what was "
+        "made is made again and paid again."
+    )
+
+
+def _no_ledger(path: Path) -> LedgerError:
+    return LedgerError(f"{path} is no ledger of doitong_async, or a damaged one; it is left as it is.")
+
+
+def _check_marks(path: Path, version: int, application: int) -> None:
     if application != APPLICATION:
         raise LedgerError(f"{path} is a database, and no ledger of doitong_async; it is left as it is.")
     if version != VERSION:

@@ -25,6 +25,7 @@ from doitong_async.errors import (
     BadRequestError,
     ClientClosedError,
     ConfigurationError,
+    LedgerError,
 )
 
 if TYPE_CHECKING:
@@ -87,10 +88,14 @@ class Batch:
         return self._items()
 
     def stop(self) -> None:
-        """Submit no more; the loop ends when what runs has ended."""
+        """Submit no more; the loop ends when what runs has ended. It may be called from any thread."""
+        if not _is_running(self._runtime.loop):
+            self._runtime.loop.call_soon_threadsafe(self.stop)
+            return
         self._halt.come(ClientClosedError("The batch was stopped before this item was submitted."))
-        self._is_read = True
-        if self._reader is not None:
+        was_read, self._is_read = self._is_read, True
+        # Once: a second time would cut off what the source has to put in order.
+        if self._reader is not None and not was_read:
             self._reader.cancel()
 
     def progress(self) -> Progress:
@@ -116,6 +121,8 @@ class Batch:
     async def _items(self) -> AsyncGenerator[Item, None]:
         if self._opening is not None or self._closing is not None:
             raise ConfigurationError("This batch ran before; call generate_many again.")
+        if self._runtime.loop is not asyncio.get_running_loop():
+            raise ConfigurationError("The client of this batch is on another event loop; iterate it there.")
         self._opening = asyncio.create_task(self._open(), name="doitong batch opens")
         try:
             await asyncio.shield(self._opening)
@@ -129,14 +136,14 @@ class Batch:
             await self.aclose()
 
     async def _open(self) -> None:
+        if self._runtime.is_closing:
+            raise ClientClosedError("The client is closed.")
         self._runtime.batches.add(self)
         terms, account = self._terms, self._account
         if terms.out is not None:
             await asyncio.to_thread(_check_folder, terms.out)
         if self._ledger_path is not None:
-            self._book = ledger = await Ledger.open(
-                self._ledger_path, service=service_of(self._runtime.settings.base_url)
-            )
+            self._book = ledger = await self._opened(self._ledger_path)
             account.carry(ledger.totals().spent, ledger.unsettled())
             wall, day = wall_time(), self._runtime.gate.day
             made = ledger.made_on(day.number(wall))
@@ -151,6 +158,23 @@ class Batch:
         errands = Errands(self._runtime, terms, self._book, account, halt, sending)
         self._reader = asyncio.create_task(self._read(errands), name="doitong batch reader")
         self._runner = asyncio.create_task(self._run(self._reader), name="doitong batch")
+
+    async def _opened(self, path: Path) -> Ledger:
+        service = service_of(self._runtime.settings.base_url)
+        try:
+            return await Ledger.open(path, service=service)
+        except LedgerError:
+            # A batch that was left by `break` reads late answers for a moment; then it lets go of its ledger.
+            leaving = [other for other in self._runtime.batches if other.is_leaving(path)]
+            if not leaving:
+                raise
+            await asyncio.gather(*(other.aclose() for other in leaving))
+            return await Ledger.open(path, service=service)
+
+    def is_leaving(self, ledger: Path) -> bool:
+        """Whether this lets go of a ledger soon; not while it waits for one itself."""
+        is_open = self._opening is not None and self._opening.done()
+        return is_open and self._closing is not None and self._ledger_path == ledger
 
     async def _read(self, errands: Errands) -> None:
         """Read requests, no further ahead than the plan can use, and set each of them going."""
@@ -179,7 +203,10 @@ class Batch:
             # Of those that were over before, the callback that takes them away may be still to come.
             await asyncio.sleep(0)
         if not self._halt.is_detached:
-            self._ended.put_nowait(None if reader.cancelled() else reader.exception())
+            # Cancelled and not stopped: something of the source's own was, and more may have been to come.
+            was_cut = reader.cancelled() and self._halt.why is None
+            cut = asyncio.CancelledError("The source of the requests was cancelled.") if was_cut else None
+            self._ended.put_nowait(cut if reader.cancelled() else reader.exception())
 
     async def _has_room(self) -> bool:
         """Wait until one more request may be read."""
@@ -236,9 +263,29 @@ class Batch:
         self._changed.set()
 
     async def _let_go(self) -> None:
-        if self._opening is not None:
-            # What it opens has to be closed.
-            await asyncio.gather(self._opening, return_exceptions=True)
+        try:
+            if self._opening is not None:
+                # What it opens has to be closed.
+                await asyncio.gather(self._opening, return_exceptions=True)
+            await self._wait_for_answers()
+        finally:
+            # Whatever cut the waiting off, as the end of the loop does: the ledger is free for the next.
+            tasks = [task for task in (self._reader, self._runner, *self._tasks) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self._entrance is not None:
+                self._runtime.forget(self._entrance)
+            try:
+                await self._book.close()
+            finally:
+                self._requests = ()
+                self._runtime.batches.discard(self)
+                # Whoever still waits for the next item.
+                gone = ClientClosedError("The batch was let go of; what it did is in its ledger.")
+                self._ended.put_nowait(gone)
+
+    async def _wait_for_answers(self) -> None:
         if self._runner is None or not self._runner.done():
             self._halt.is_detached = True
             self.stop()
@@ -247,26 +294,22 @@ class Batch:
         ]
         for task in running:
             task.cancel()
-        if self._tasks:
-            # Answers that are still to come may be about jobs that are paid for: they are written down.
-            await asyncio.wait(self._tasks, timeout=ANSWERS_WITHIN)
-        tasks = [task for task in (self._reader, self._runner, *self._tasks) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self._entrance is not None:
-            self._runtime.forget(self._entrance)
-        try:
-            await self._book.close()
-        finally:
-            self._requests = ()
-            self._runtime.batches.discard(self)
-            # Whoever still waits for the next item.
-            gone = ClientClosedError("The batch was let go of; what it did is in its ledger.")
-            self._ended.put_nowait(gone)
+        # Answers that are still to come may be about jobs that are paid for: they are written down. And the
+        # source has something to put in order, perhaps.
+        waits = [*self._tasks] if self._reader is None else [*self._tasks, self._reader]
+        if waits:
+            await asyncio.wait(waits, timeout=ANSWERS_WITHIN)
 
 
 _NO_MORE: Final = object()
+
+
+def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether this is called on that loop."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 async def _each(requests: Requests) -> AsyncGenerator[Any, None]:

@@ -93,7 +93,7 @@ class Watcher:
     def resume(self, watch: Watch) -> None:
         """Watch a job again that was let go before its end; it takes a slot without queueing."""
         if not watch.is_ended and watch.last.id not in self._watches:
-            watch.lease = self._entrance.gate.slot_at_once()
+            watch.lease = self._entrance.gate.slot_at_once(watch.last.id)
             watch.begun = self._loop.time()
             watch.misses = watch.refusals = 0
             self._begin(watch)
@@ -189,7 +189,7 @@ class Watcher:
         for watch in self:
             if not watch.last.status.is_terminal:
                 # The job goes on, and others may use the key: its slot is kept for it until its greatest age.
-                watch.lease.keep(watch.begun + watch.options.lease_age)
+                watch.lease.keep(watch.begun + watch.options.lease_age, watch.last.id)
             self._let_go(watch)
             watch.wake(partial(closed, watch))
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum, auto
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Final, Literal, TypeAlias
 
 from doitong_async.clock import wall_time
@@ -71,7 +71,7 @@ class Gate:
         self.polls_count = True
         self._members: list[Member] = []
         self._slots_taken = 0
-        self._kept: list[float] = []
+        self._kept: list[tuple[float, str]] = []
         """When slots come back of jobs that nobody watches any more."""
         self.day = Day(plan.jobs_per_day, day_starts_at)
         self._window = Window(plan.requests_per_minute)
@@ -90,7 +90,7 @@ class Gate:
     @property
     def slots_taken(self) -> int:
         """How many slots are held by remote jobs; more than the plan has where jobs were taken up."""
-        while self._kept and self._kept[0] <= self._loop.time():
+        while self._kept and self._kept[0][0] <= self._loop.time():
             heappop(self._kept)
             self._slots_taken -= 1
         return self._slots_taken
@@ -169,9 +169,15 @@ class Gate:
         self._serve(self._loop.time())
         return waiting
 
-    def slot_at_once(self) -> Lease:
+    def slot_at_once(self, job_id: str = "") -> Lease:
         """Take a slot without queueing: the remote job runs already, whether there is room or not."""
-        self._slots_taken += 1
+        of_it = next((kept for kept in self._kept if kept[1] == job_id != ""), None)
+        if of_it is None:
+            self._slots_taken += 1
+        else:
+            # A client that closed left it with this very job.
+            self._kept.remove(of_it)
+            heapify(self._kept)
         return Lease(self, is_counted=False)
 
     def turn_at_once(self, priority: Priority) -> Turn | None:
@@ -260,9 +266,9 @@ class Gate:
         self._ends += was_of_a_job
         self._serve(self._loop.time())
 
-    def slot_is_kept(self, until: float) -> None:
-        """Take a slot back at that moment, without anybody's doing."""
-        heappush(self._kept, until)
+    def slot_is_kept(self, until: float, job_id: str = "") -> None:
+        """Take a slot back at that moment, without anybody's doing, or when its job is taken up and ends."""
+        heappush(self._kept, (until, job_id))
 
     def job_is_settled(self, *, was_made: bool) -> None:
         """Count a job of the day that was set aside, or set it aside no more."""
@@ -369,7 +375,7 @@ class Gate:
         if self._for_slot and self._has_slot():
             moments.append(now + max(0.0, self.seconds_to_next_day()))
         if self._for_slot and self._kept:
-            moments.append(self._kept[0])
+            moments.append(self._kept[0][0])
         if self._for_look:
             free = now if not self.polls_count else self._window.next_free(now)
             moments.append(self._felt(free))

@@ -17,8 +17,9 @@ def gate_of(api_key: str, base_url: str, plan: Plan, *, day_starts_at: float = 0
 
     It is kept after its last client closed: the service has not forgotten that client's requests either.
     """
-    for closed in [loop for loop in _GATES if loop.is_closed()]:
-        del _GATES[closed]
+    # Other threads with loops of their own do the same at the same time.
+    for closed in [loop for loop in list(_GATES) if loop.is_closed()]:
+        _GATES.pop(closed, None)
     gates = _GATES.setdefault(asyncio.get_running_loop(), {})
     # Of the key only a digest is kept.
     name = hashlib.sha256(f"{base_url} {api_key}".encode()).hexdigest()

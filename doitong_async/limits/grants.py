@@ -11,7 +11,7 @@ class Grantor(Protocol):
     def slot_is_back(self, *, was_of_a_job: bool) -> None:
         """Take a slot back."""
 
-    def slot_is_kept(self, until: float) -> None:
+    def slot_is_kept(self, until: float, job_id: str = "") -> None:
         """Take a slot back at that moment of the loop's clock."""
 
     def job_is_settled(self, *, was_made: bool) -> None:
@@ -49,12 +49,12 @@ class Lease:
 
     give_back = release
 
-    def keep(self, until: float) -> None:
+    def keep(self, until: float, job_id: str = "") -> None:
         """Leave the slot with a job that nobody here watches any more, until a moment of the loop's clock."""
         if self._gate is not None:
             self._settle(was_made=True)
             gate, self._gate = self._gate, None
-            gate.slot_is_kept(until)
+            gate.slot_is_kept(until, job_id)
 
     def _settle(self, *, was_made: bool) -> None:
         if self._is_counted and self._gate is not None:

@@ -157,6 +157,32 @@ async def test_closing_right_after_reading_uses_each_connection_on_its_own_threa
 
 
 @virtual
+async def test_a_process_that_looks_leaves_the_log_where_it_is(tmp_path: Path) -> None:
+    """It closes the ledger as if nobody had it open, where the one that writes had lost its lock on the file.
+
+    Then the log is removed, the batch goes on in a file without a name, and a kill loses what it wrote.
+    """
+    ledger = await opened(tmp_path / "l.db")
+    await begin(ledger, "before")
+    assert ledger.find("before") is not None
+    assert await asyncio.to_thread(keys_seen_elsewhere, tmp_path / "l.db") == ["before"]
+    await begin(ledger, "after")
+    assert (tmp_path / "l.db-wal").exists()
+    assert await asyncio.to_thread(keys_seen_elsewhere, tmp_path / "l.db") == ["before", "after"]
+    await ledger.close()
+
+
+def keys_seen_elsewhere(path: Path) -> list[str]:
+    """What another process reads in a ledger."""
+    look = (
+        "import sys, pathlib, contextlib; from doitong_async.batch import records\n"
+        "with contextlib.closing(records.reader(pathlib.Path(sys.argv[1]))) as reading:\n"
+        "    print(*(entry.key for entry in records.entries(reading)))"
+    )
+    return subprocess.check_output([sys.executable, "-c", look, path], text=True).split()
+
+
+@virtual
 async def test_an_intent_waits_for_the_disk_and_the_rest_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,10 +75,13 @@ async def play(scene: Scene, emulator: Emulator, doitong: AsyncDoitong) -> None:
 async def ends(doitong: AsyncDoitong, emulator: Emulator) -> dict[str, tuple[str, str | None]]:
     """Return how each job that was made ended, as this client knows it."""
     told = {}
-    for job_id in emulator.world.jobs:
+    patient = doitong.with_options(timeout=900)
+    for job_id, job in list(emulator.world.jobs.items()):
+        # Only here a job is known before the service itself would find it.
+        await asyncio.sleep(job.hidden_until - asyncio.get_running_loop().time())
         updates: list[Generation] = []
         while not updates or not updates[-1].status.is_terminal:
-            updates = [update async for update in doitong.with_options(timeout=900).job(job_id).updates()]
+            updates = [update async for update in patient.job(job_id).updates()]
         told[job_id] = (str(updates[-1].status), updates[-1].url)
     return told
 

@@ -1,0 +1,247 @@
+"""Clients, batches and downloads that are let go of in every order: all end, and the next may begin."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from doitong_async import (
+    AsyncDoitong,
+    ClientClosedError,
+    ConfigurationError,
+    DownloadError,
+    Outcome,
+    Plan,
+)
+from doitong_async.batch.ledger import Ledger
+from doitong_async.batch.runner import Batch
+from doitong_async.emulator import Emulator
+from doitong_async.files import _Part, write_whole
+from doitong_async.testing import run_virtual
+from tests.virtual import boxed, now, until, virtual
+
+WIDE = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4)
+PROMPTS = [f"fox {number}" for number in range(6)]
+
+
+async def outcomes_of(batch: Batch) -> set[Outcome]:
+    return {item.outcome async for item in batch}
+
+
+# Downloads
+
+
+@virtual
+async def test_closing_ends_a_download_at_once(tmp_path: Path) -> None:
+    """Nobody waits for bytes that nobody will read."""
+    async with boxed(WIDE, box={"faults": ["output: slow 30"]}) as (doitong, box):
+        result = await doitong.generate("fox")
+        saving = asyncio.create_task(result.save(tmp_path / "fox.jpg"))
+        await until(lambda: box.world.count("output"))
+        await asyncio.sleep(1)
+        before = now()
+        await doitong.aclose()
+        with pytest.raises(ClientClosedError):
+            await saving
+        assert now() - before < 1
+        assert list(tmp_path.iterdir()) == []
+
+
+@virtual
+async def test_a_session_that_its_owner_closes_leaves_no_download_waiting(tmp_path: Path) -> None:
+    """aiohttp drops its own timer then, and wakes nobody."""
+    slow = {"faults": ["output: slow 30"]}
+    async with aiohttp.ClientSession() as session, boxed(WIDE, box=slow, session=session) as (doitong, box):
+        result = await doitong.generate("fox")
+        saving = asyncio.create_task(result.save(tmp_path / "fox.jpg"))
+        await until(lambda: box.world.count("output"))
+        await asyncio.sleep(1)
+        await session.close()
+        with pytest.raises(DownloadError, match="session that was given is closed"):
+            await saving
+
+
+def test_the_end_of_the_loop_waits_for_the_thread_that_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that went on alone would make a file that nobody removes."""
+    begun, may_go_on = threading.Event(), threading.Event()
+    usual = _Part.open
+
+    def slowly(part: _Part) -> None:
+        begun.set()
+        assert may_go_on.wait(10)
+        usual(part)
+
+    monkeypatch.setattr(_Part, "open", slowly)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"half"
+
+    async def main() -> None:
+        tasks.append(asyncio.create_task(write_whole(tmp_path / "fox.jpg", chunks())))
+        await asyncio.to_thread(begun.wait)
+        # Later than the loop, at its end, cancels all tasks.
+        asyncio.get_running_loop().call_later(0.05, may_go_on.set)
+
+    tasks: list[asyncio.Task[object]] = []
+    asyncio.run(main())
+    assert tasks[0].cancelled()
+    assert list(tmp_path.iterdir()) == []
+
+
+# Batches
+
+
+@virtual
+async def test_a_batch_of_a_closed_client_sends_nothing() -> None:
+    """Even where the session, the user's own, is open still."""
+    async with aiohttp.ClientSession() as session, boxed(WIDE, session=session) as (doitong, box):
+        batch = doitong.generate_many(PROMPTS)
+        await doitong.aclose()
+        with pytest.raises(ClientClosedError):
+            await outcomes_of(batch)
+        assert box.world.count("submit") == 0
+
+
+@virtual
+async def test_a_batch_that_was_left_by_break_is_begun_again_at_once(tmp_path: Path) -> None:
+    """The ledger is waited for as long as the first run reads a late answer."""
+    async with boxed(WIDE, box={"faults": ["submit 3: latency 3"]}) as (doitong, box):
+        async for _ in doitong.generate_many(PROMPTS, ledger=tmp_path / "l.db"):
+            break
+        assert await outcomes_of(doitong.generate_many(PROMPTS, ledger=tmp_path / "l.db")) == {Outcome.DONE}
+        assert box.world.charges == len(PROMPTS)
+
+
+@pytest.mark.parametrize("how", ["break", "stop twice", "client closed"])
+def test_a_source_may_put_itself_in_order(how: str) -> None:
+    """Its `finally` awaits something, and is not cut off, however the batch is left."""
+    said: list[str] = []
+
+    async def source() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "fox"
+        finally:
+            await asyncio.sleep(1)
+            said.append("in order")
+
+    @virtual
+    async def leaves() -> None:
+        async with boxed(WIDE) as (doitong, _):
+            batch = doitong.generate_many(source())
+            async for _ in batch:
+                if how == "break":
+                    break
+                if how == "client closed":
+                    await doitong.aclose()
+                    break
+                batch.stop()
+                await asyncio.sleep(0.1)
+            await batch.aclose()
+
+    leaves()
+    assert said == ["in order"]
+
+
+@virtual
+async def test_a_source_that_is_cancelled_is_not_taken_for_read() -> None:
+    """A request of its own was, say: more was to come."""
+
+    async def source() -> AsyncIterator[str]:
+        yield "fox"
+        raise asyncio.CancelledError
+
+    async with boxed(WIDE) as (doitong, _):
+        with pytest.raises(asyncio.CancelledError):
+            await outcomes_of(doitong.generate_many(source()))
+
+
+@virtual
+async def test_a_batch_stays_on_the_loop_of_its_client() -> None:
+    """Iterated elsewhere it is refused; `stop` may come from any thread."""
+    async with boxed(WIDE) as (doitong, box):
+        batch = doitong.generate_many(PROMPTS)
+
+        def elsewhere() -> None:
+            with pytest.raises(ConfigurationError, match="another event loop"):
+                asyncio.run(outcomes_of(batch))
+
+        await asyncio.to_thread(elsewhere)
+        assert box.world.count("submit") == 0
+        taking = asyncio.create_task(outcomes_of(batch))
+        await until(lambda: box.world.count("submit"))
+        await asyncio.to_thread(batch.stop)
+        assert Outcome.SKIPPED in await taking
+
+
+def test_an_interrupt_while_a_batch_lets_go_frees_its_ledger(tmp_path: Path) -> None:
+    """Ctrl-C twice: the second comes while a late answer is waited for."""
+
+    async def main() -> None:
+        async with (
+            Emulator("pro", faults=["submit: latency 60"]) as box,
+            AsyncDoitong(api_key="k", base_url=box.url, plan=WIDE) as doitong,
+        ):
+            batch = doitong.generate_many(PROMPTS, ledger=tmp_path / "l.db")
+            taking = asyncio.create_task(outcomes_of(batch))
+            await until(lambda: box.world.count("submit"))
+            taking.cancel()
+            await asyncio.sleep(1)
+            asyncio.get_running_loop().call_soon(_interrupt)
+            await asyncio.sleep(60)
+
+    async def again() -> None:
+        await (await Ledger.open(tmp_path / "l.db", service="an emulator")).close()
+
+    with pytest.raises(KeyboardInterrupt):
+        run_virtual(main())
+    run_virtual(again())
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+# Clients
+
+
+@virtual
+async def test_a_slot_that_a_closed_client_left_with_a_job_is_free_when_that_job_ends() -> None:
+    """The next client of the same key takes the job up; it takes no second slot for it."""
+    one = Plan.enterprise(requests_per_minute=600, concurrent_jobs=1)
+    async with boxed(one, box={"durations": 5.0}) as (doitong, box):
+        token = (await doitong.submit("fox")).token
+        await doitong.aclose()
+        async with AsyncDoitong(api_key="k-box", base_url=box.url, plan=one) as again:
+            await again.job(token)
+            before = now()
+            await again.generate("another fox")
+            assert now() - before < 10
+
+
+@virtual
+async def test_draining_and_closing_at_once_are_one_closing() -> None:
+    """Whoever drains finds the client closed by somebody else, and that is all."""
+    async with boxed(WIDE) as (doitong, _):
+        await doitong.submit("fox")
+        draining = asyncio.create_task(doitong.aclose(drain=60))
+        await asyncio.sleep(0.2)
+        await doitong.aclose()
+        await draining
+
+
+@virtual
+async def test_draining_that_is_cut_short_leaves_nothing_behind() -> None:
+    """Neither a task nor an exception that nobody takes, which `virtual` would complain about."""
+    async with boxed(WIDE) as (doitong, _):
+        await doitong.submit("fox")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await doitong.aclose(drain=60)
