@@ -357,6 +357,7 @@ def test_the_servers_window_never_holds_more_and_nobody_waits_for_ever(
         async with asyncio.timeout(60.0 * 4 * (len(scene) + 10)):
             await asyncio.gather(*(ask(door, request, counted) for request in scene))
         counted.sort()
-        assert all(later - earlier >= 60.0 for earlier, later in zip(counted, counted[rate:], strict=False))
+        # As the gate reckons: the difference of the two would be rounded once more.
+        assert all(later >= earlier + 60.0 for earlier, later in zip(counted, counted[rate:], strict=False))
 
     virtual(play)()
