@@ -1,11 +1,17 @@
-"""What holds for every test: no property fails because the machine was slow."""
+"""What holds for every test: no property fails because the machine was slow, or by the luck of a draw."""
 
 from __future__ import annotations
 
 import hypothesis
 
 # Building its tables takes seconds on a fresh clone of a busy machine; speed is for `python -m benchmarks`.
-hypothesis.settings.register_profile(
-    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
+# And a check is of the change at hand, so it draws the same examples every time; new ones are looked for by
+# `python -m pytest --hypothesis-profile=exploring`.
+for name, is_repeatable in (("exploring", False), ("any machine", True)):
+    hypothesis.settings.register_profile(
+        name,
+        deadline=None,
+        derandomize=is_repeatable,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
 hypothesis.settings.load_profile("any machine")

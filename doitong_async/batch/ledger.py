@@ -185,7 +185,8 @@ class _Writer:
             self._connection = opened.enter_context(closing(records.writer(self._path)))
             try:
                 records.check_service(self._connection, self._path, service)
-                records.state_fact(self._connection, name="service", value=service)
+                if records.fact(self._connection, "service") is None:
+                    records.state_fact(self._connection, name="service", value=service)
                 self._place = self._path.stat()
             except (OSError, sqlite3.Error) as error:
                 raise records.broken(self._path, error) from error
