@@ -235,6 +235,7 @@ async def test_draining_and_closing_at_once_are_one_closing() -> None:
         await asyncio.sleep(0.2)
         await doitong.aclose()
         await draining
+        assert repr(doitong).endswith("closed>")
 
 
 @virtual

@@ -34,7 +34,7 @@ class Account:
             if entry.is_unknown and self._terms.retry_failed:
                 # It is made anew: what the lost job may have cost stays spent.
                 continue
-            kept = may_cost(entry)
+            kept = entry.may_cost
             self.purse.keep(entry.key, kept)
             spent -= kept + entry.earlier_cost
             self.purse.carry(entry.earlier_cost)
@@ -92,11 +92,6 @@ class Account:
     def _end(self, work: Work) -> None:
         self._under_way.discard(work.key)
         self._changed.set()
-
-
-def may_cost(entry: Entry) -> float:
-    """Return what an item costs as far as the ledger knows, or may cost."""
-    return entry.cost if entry.cost is not None else entry.reserved or 0.0
 
 
 def _reached(required: float, left: float) -> BudgetReachedError:

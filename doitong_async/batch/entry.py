@@ -19,6 +19,10 @@ KEY_LIVES: Final = 86_400.0
 """Seconds for which the service knows an idempotency key (assumption: 24 hours)."""
 
 
+UNKNOWN: Final = "JobNotFoundError:"
+"""How the reason begins of an item whose job the service did not know."""
+
+
 class State(StrEnum):
     """How far an item has come, as the ledger has it."""
 
@@ -77,9 +81,14 @@ class Entry:
         return self.file if self.state is State.DONE else None
 
     @property
+    def may_cost(self) -> float:
+        """Credits that its last attempt cost as far as the ledger knows, or may cost."""
+        return self.cost if self.cost is not None else self.reserved or 0.0
+
+    @property
     def is_unknown(self) -> bool:
         """Whether the service did not know its job when it was last asked: another key may not see it."""
-        return self.state is State.SUBMITTED and (self.reason or "").startswith("JobNotFoundError:")
+        return self.state is State.SUBMITTED and (self.reason or "").startswith(UNKNOWN)
 
     @property
     def seconds(self) -> float | None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from doitong_async.batch.entry import Entry, Glimpse, State
+from doitong_async.batch.entry import UNKNOWN, Entry, Glimpse, State
 from doitong_async.errors import LedgerError
 from doitong_async.settings import is_loopback
 
@@ -66,7 +65,7 @@ UPDATE items SET earlier_cost = earlier_cost + {_COST}, state = 'intent', attemp
     accepted_at = NULL, status = NULL, url = NULL, cost = NULL, reason = NULL, file = :file, length = NULL,
     sha256 = NULL, ended_at = NULL
 WHERE key = :key AND digest = :digest AND attempt = :attempt AND (state IN ('open', 'failed', 'rejected')
-    OR (state = 'submitted' AND reason LIKE 'JobNotFoundError:%'))
+    OR (state = 'submitted' AND reason LIKE '{UNKNOWN}%'))
 """
 _ACCEPT: Final = """
 UPDATE items SET state = 'submitted', job_id = :job_id, accepted_at = :at, status = :status, cost = :cost
@@ -133,7 +132,7 @@ def reader(path: Path) -> sqlite3.Connection:
             connection = sqlite3.connect(address, uri=True, isolation_level=None)
             opened.enter_context(contextlib.closing(connection))
             connection.execute("PRAGMA query_only = ON")
-            _check_opened(path, connection)
+            _check_marks(path, connection)
             opened.pop_all()
         return connection
     except (OSError, sqlite3.Error) as error:
@@ -310,10 +309,10 @@ def _make(path: Path) -> None:
 
 def _check(path: Path) -> None:
     """Make sure that a ledger is whole, without changing a byte of it."""
-    _check_header(path)
     # Without a log there is nothing to wait for, and no file of a log has to be made.
     how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
     with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)) as looking:
+        _check_marks(path, looking)
         said = looking.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if said != "ok":
         raise LedgerError(
@@ -321,48 +320,26 @@ def _check(path: Path) -> None:
         )
 
 
-def _check_opened(path: Path, connection: sqlite3.Connection) -> None:
-    """Check a ledger that a batch of this process may have open.
+def _check_marks(path: Path, connection: sqlite3.Connection) -> None:
+    """Make sure that a file is a ledger that this library can read.
 
-    By SQLite, never by a descriptor of our own: closing one drops the locks that the writer has on the file,
-    and the next process to look at the ledger takes the log away from under it.
+    By SQLite, never by a descriptor of our own: closing one drops the locks that a writer of this process has
+    on the file, and the next process to look at the ledger takes the log away from under it.
     """
     if not path.stat().st_size:
-        raise _emptied(path)
+        raise LedgerError(
+            f"The ledger {path} is empty: what it knew is lost. Restore a copy of it; or remove it, and what "
+            "was made is made again and paid again."
+        )
     try:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
             raise
-        raise _no_ledger(path) from None
-    _check_marks(path, version, application)
-
-
-def _check_header(path: Path) -> None:
-    """Check a ledger that nobody has open."""
-    with path.open("rb") as file:
-        header = file.read(100)
-    if not header:
-        raise _emptied(path)
-    if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
-        raise _no_ledger(path)
-    version, application = struct.unpack(">I4xI", header[60:72])
-    _check_marks(path, version, application)
-
-
-def _emptied(path: Path) -> LedgerError:
-    return LedgerError(
-        f"The ledger {path} is empty: what it knew is lost. Restore a copy of it; or remove it, and what was "
-        "made is made again and paid again."
-    )
-
-
-def _no_ledger(path: Path) -> LedgerError:
-    return LedgerError(f"{path} is no ledger of doitong_async, or a damaged one; it is left as it is.")
-
-
-def _check_marks(path: Path, version: int, application: int) -> None:
+        raise LedgerError(
+            f"{path} is no ledger of doitong_async, or a damaged one; it is left as it is."
+        ) from None
     if application != APPLICATION:
         raise LedgerError(f"{path} is a database, and no ledger of doitong_async; it is left as it is.")
     if version != VERSION:

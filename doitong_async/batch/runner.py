@@ -203,10 +203,13 @@ class Batch:
             # Of those that were over before, the callback that takes them away may be still to come.
             await asyncio.sleep(0)
         if not self._halt.is_detached:
-            # Cancelled and not stopped: something of the source's own was, and more may have been to come.
-            was_cut = reader.cancelled() and self._halt.why is None
-            cut = asyncio.CancelledError("The source of the requests was cancelled.") if was_cut else None
-            self._ended.put_nowait(cut if reader.cancelled() else reader.exception())
+            end: BaseException | None = None
+            if not reader.cancelled():
+                end = reader.exception()
+            elif self._halt.why is None:
+                # Not stopped: something of the source's own was cancelled, and more may have been to come.
+                end = asyncio.CancelledError("The source of the requests was cancelled.")
+            self._ended.put_nowait(end)
 
     async def _has_room(self) -> bool:
         """Wait until one more request may be read."""
@@ -289,10 +292,7 @@ class Batch:
         if self._runner is None or not self._runner.done():
             self._halt.is_detached = True
             self.stop()
-        running = [
-            task for task, work in self._tasks.items() if work.phase in (Phase.RUNNING, Phase.FETCHING)
-        ]
-        for task in running:
+        for task in [task for task, work in self._tasks.items() if work.has_job]:
             task.cancel()
         # Answers that are still to come may be about jobs that are paid for: they are written down. And the
         # source has something to put in order, perhaps.

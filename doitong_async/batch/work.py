@@ -71,11 +71,16 @@ class Work:
         return self.phase in (Phase.READ, Phase.WAITING)
 
     @property
+    def has_job(self) -> bool:
+        """Whether its job is at the service, or done: it goes on without anybody here."""
+        return self.phase in (Phase.RUNNING, Phase.FETCHING)
+
+    @property
     def written(self) -> State | None:
         """The state that the ledger has it in; None if nothing of it was sent, in this run or before."""
         if self.is_intended:
             return State.INTENT
-        if self.phase not in (Phase.RUNNING, Phase.FETCHING) and self.job is None:
+        if not self.has_job and self.job is None:
             return None
         return State.DONE if self.action is Action.FETCH else State.SUBMITTED
 
@@ -91,7 +96,7 @@ class Work:
             self.reserved = self.entry.cost if self.entry.cost is not None else self.entry.reserved
         if self.entry.state is State.DONE:
             # What earlier runs spent has it in it; the name has its ending.
-            self.booked = self.entry.cost if self.entry.cost is not None else self.entry.reserved or 0.0
+            self.booked = self.entry.may_cost
             self.stem = None if self.entry.file is None else PurePath(self.entry.file).stem
 
 

@@ -5,23 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
-from typing import Final
-
-_NUMBERS: Final = (signal.SIGINT, signal.SIGTERM)
+from collections.abc import Callable, Iterator, Sequence
 
 
 @contextlib.contextmanager
-def heeding(heed: Callable[[], None]) -> Iterator[None]:
+def heeding(
+    heed: Callable[[], None], numbers: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
+) -> Iterator[None]:
     """Call this at each Ctrl-C or SIGTERM, on the running loop, instead of ending the command."""
     loop = asyncio.get_running_loop()
-    for number in _NUMBERS:
+    for number in numbers:
         # Elsewhere Ctrl-C comes as KeyboardInterrupt.
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, heed)
     try:
         yield
     finally:
-        for number in _NUMBERS:
+        for number in numbers:
             with contextlib.suppress(NotImplementedError):
                 loop.remove_signal_handler(number)

@@ -7,9 +7,11 @@ import logging
 import signal
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+from doitong_async.cli.interrupts import heeding
 from doitong_async.cli.report import Notes, Outcome
 from doitong_async.cli.story import Story
 from doitong_async.cli.text import clean
@@ -35,9 +37,8 @@ def run_to_end(story: Story, work: Callable[[], Coroutine[Any, Any, Outcome]], *
 
 async def _interruptible(work: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
     """Let SIGTERM do what Ctrl-C does: the token of a paid job is told before the command ends."""
-    with suppress(NotImplementedError):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
-    return await work()
+    with heeding(partial(signal.raise_signal, signal.SIGINT), [signal.SIGTERM]):
+        return await work()
 
 
 async def generate(story: Story, request: GenerateRequest) -> Outcome:
