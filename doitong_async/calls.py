@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import backoff
 
+from doitong_async.clock import wall_time
 from doitong_async.errors import (
     ClientClosedError,
     DoitongError,
@@ -21,7 +22,7 @@ from doitong_async.hook import Hook
 from doitong_async.jobs.durations import JobKind
 from doitong_async.limits.entrance import Entrance
 from doitong_async.limits.gate import Priority
-from doitong_async.limits.word import Limit
+from doitong_async.limits.word import Limit, read_word
 from doitong_async.settings import Options
 from doitong_async.transport import wire
 from doitong_async.transport.refusal import Kind, Refusal
@@ -33,13 +34,17 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger("doitong_async")
 
+IN_PROGRESS_FOR: Final = 60.0
+"""Seconds that a submit waits for an earlier attempt under its key to end at the service: our choice."""
+
 
 @dataclass(slots=True)
 class Submit:
     """One submit over all its tries.
 
     `waits_until` is the moment of the loop's clock until which the plan may hold it up (None: for ever).
-    `limit` is the one that the last 429 was about.
+    `limit` is the one that the last 429 was about, `gives_up_at` the moment until which an earlier attempt
+    may be in progress at the service.
     `number` counts tries, `tries` those that were no 429. `in_doubt` is whether a job may have been made,
     `was_silent` whether a try brought nothing that could be understood, `is_sending` whether one is under
     way, `is_abandoned` whether the caller is gone. `before_sending` is awaited before each try, when it is
@@ -52,6 +57,7 @@ class Submit:
     kind: JobKind = ""
     waits_until: float | None = None
     limit: Limit | None = None
+    gives_up_at: float | None = None
     number: int = 0
     tries: int = 0
     in_doubt: bool = False
@@ -102,7 +108,9 @@ class Submits:
                 if isinstance(outcome, Generation):
                     return outcome
                 verdict = self._judge(call, outcome)
-                if verdict is Verdict.WAIT:
+                if verdict is Verdict.WAIT and outcome.kind is Kind.IN_PROGRESS:
+                    await self.entrance.sleep(_wait_for_key(outcome, pauses))
+                elif verdict is Verdict.WAIT:
                     await self._obey(call)
                 elif verdict is Verdict.AGAIN:
                     await self.entrance.sleep(next(pauses))
@@ -121,6 +129,9 @@ class Submits:
                 raise _in_doubt(error) from error
 
     def _judge(self, call: Submit, refused: Refusal) -> Verdict:
+        now = asyncio.get_running_loop().time()
+        if refused.kind is Kind.IN_PROGRESS and call.gives_up_at is None:
+            call.gives_up_at = now + IN_PROGRESS_FOR
         verdict = judge(
             refused.kind,
             tries=call.tries,
@@ -128,6 +139,7 @@ class Submits:
             in_doubt=call.in_doubt,
             resend_unanswered=self._resend_unanswered,
             was_silent=call.was_silent,
+            may_wait_for_key=call.gives_up_at is None or now < call.gives_up_at,
         )
         if call.is_abandoned and verdict in (Verdict.AGAIN, Verdict.WAIT):
             # Nobody waits for it any more: nothing further is sent in their name.
@@ -161,7 +173,7 @@ class Submits:
             turn.answered()
         if (
             isinstance(outcome, Refusal)
-            and outcome.kind is Kind.CONFLICT
+            and outcome.kind in (Kind.CONFLICT, Kind.IN_PROGRESS)
             and outcome.job_id
             and call.in_doubt
         ):
@@ -196,7 +208,7 @@ class Submits:
         call.number += 1
         refused = outcome if isinstance(outcome, Refusal) else None
         if refused is not None:
-            call.tries += refused.kind is not Kind.RATE_LIMIT
+            call.tries += refused.kind not in (Kind.RATE_LIMIT, Kind.IN_PROGRESS)
             call.in_doubt = call.in_doubt or refused.kind in DOUBTFUL
             call.was_silent = call.was_silent or refused.kind in SILENT
             _log.info("submit %s, try %d: %s", call.key, call.number, refused.message)
@@ -219,6 +231,12 @@ class Submits:
         if not call.options.wait_for_next_day:
             raise gate.daily_limit()
         await self.entrance.sleep(gate.seconds_to_next_day())
+
+
+def _wait_for_key(refused: Refusal, pauses: Generator[float, None, None]) -> float:
+    """Return the seconds to wait for an earlier attempt: as told, within reason, or by backoff."""
+    told = read_word(refused.headers or {}, wall_time()).retry_after
+    return next(pauses) if told is None else min(told, IN_PROGRESS_FOR)
 
 
 def _pauses() -> Generator[float, None, None]:

@@ -24,7 +24,7 @@ DoitongError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -288,7 +288,7 @@ class BudgetReachedError(DoitongError):
     """
 
     outcome = "No job was made, nothing was charged."
-    advice = "Run the batch again with a larger budget; what is done is not paid again."
+    advice = "Use a larger budget; a batch with a ledger, run again, pays for nothing twice."
 
     def __init__(
         self,
@@ -308,3 +308,34 @@ class LedgerError(DoitongError):
 
     outcome = "Nothing was sent that the ledger does not know; jobs that were already running stay alive."
     advice = "Mend what is named, then run the batch again: it goes on where it was."
+
+
+E = TypeVar("E", bound=DoitongError)
+
+_KNOWS_OF_THE_JOB: Final = (
+    JobFailedError,
+    JobTimeoutError,
+    JobNotFoundError,
+    ClientClosedError,
+    DownloadError,
+    LedgerError,
+    SubmitOutcomeUnknownError,
+)
+"""Errors whose own `outcome` is true of an accepted job."""
+
+
+def about_job(error: E, *, job_id: str, token: str | None) -> E:
+    """Make an error say that it is about an accepted job, and return it.
+
+    Every error about an accepted job passes here, so that whoever gets it holds the id and the token.
+
+    Args:
+        error: what is raised; what it knows already stays.
+        job_id: of the accepted job.
+        token: of the accepted job, if it is known.
+    """
+    error.job_id = error.job_id or job_id
+    error.token = error.token or token
+    if not isinstance(error, _KNOWS_OF_THE_JOB):
+        error.outcome = "The job goes on: this changes nothing about it, nor about its cost."
+    return error

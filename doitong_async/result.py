@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -13,11 +13,13 @@ from urllib.parse import urlsplit
 from pydantic import JsonValue
 
 from doitong_async import media
+from doitong_async.errors import DoitongError, about_job
 from doitong_async.files import Written, safe_name, write_whole
+from doitong_async.jobs.token import JobRef, write_token
 from doitong_async.types import Generation
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from doitong_async.downloads import Downloads
 
@@ -25,11 +27,12 @@ if TYPE_CHECKING:
 class Result:
     """A finished job. The service does not say how long outputs stay: save them when the job completes."""
 
-    __slots__ = ("_downloads", "generation")
+    __slots__ = ("_downloads", "_token", "generation")
 
-    def __init__(self, generation: Generation, downloads: Downloads) -> None:
+    def __init__(self, generation: Generation, downloads: Downloads, token: str | None = None) -> None:
         self.generation = generation
         self._downloads = downloads
+        self._token = token
 
     def __repr__(self) -> str:
         return f"<Result {self.id!r} {self.url}>"
@@ -75,8 +78,9 @@ class Result:
         Raises:
             DownloadError: if it cannot be had, is truncated, empty, too large or not what the job makes.
         """
-        async with aclosing(self._downloads.chunks(self.generation)) as chunks:
-            return b"".join([chunk async for chunk in chunks])
+        with self._named():
+            async with aclosing(self._downloads.chunks(self.generation)) as chunks:
+                return b"".join([chunk async for chunk in chunks])
 
     async def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the output to a file and return the file's path.
@@ -103,11 +107,25 @@ class Result:
         Raises:
             DownloadError: if the output cannot be had, or the file cannot be written.
         """
+        with self._named():
+            return await self._write(name)
+
+    async def _write(self, name: Callable[[str], Path]) -> Written:
         async with aclosing(self._downloads.chunks(self.generation)) as chunks:
             # The first chunk is asked for before the file is opened: it tells the ending, and most failures.
             first = await anext(chunks)
             path = name(media.suffix_of(first) or self._suffix())
             return await write_whole(path, _with_first(first, chunks))
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Let no error leave without the id and the token of this job."""
+        try:
+            yield
+        except DoitongError as error:
+            token = self._token or write_token(JobRef(self.id, self.type, self.provider))
+            about_job(error, job_id=self.id, token=token)
+            raise
 
     def _suffix(self) -> str:
         """The ending that the URL has, if it is a plain one."""

@@ -41,6 +41,8 @@ IN_DOUBT_FOR: Final = 120.0
 """Seconds for which a job that may have been made keeps a slot: our choice, as an outage must not block a
 plan for as long as a job that is known to run."""
 MOST_CONNECTIONS: Final = 256
+MOST_KNOWN: Final = 256
+"""Jobs that were made last, of which the idempotency key is remembered: our choice."""
 SUBMITS_END_WITHIN: Final = 10.0
 """Seconds that closing waits for the answers of submits that are under way: our choice."""
 
@@ -109,6 +111,7 @@ class Runtime:
         self._no_callers = asyncio.Event()
         self._under_way: set[asyncio.Task[AsyncJob]] = set()
         self._in_doubt: dict[str, tuple[Lease, asyncio.TimerHandle]] = {}
+        self._made_by: dict[str, str] = {}
         self.is_closing = False
         self.batches: set[Closable] = set()
         """The batches that run on this; they are let go of before it closes."""
@@ -238,7 +241,10 @@ class Runtime:
                 return await asyncio.shield(task)
             except asyncio.CancelledError:
                 call.is_abandoned = True
-                if not call.is_sending:
+                if task.done():
+                    # It ended in this very turn of the loop: its callback came before this.
+                    _tell_of_abandoned(call, task)
+                elif not call.is_sending:
                     task.cancel()
                 raise
         finally:
@@ -272,6 +278,7 @@ class Runtime:
 
     async def _submit(self, submits: Submits, call: Submit, lease: Lease) -> AsyncJob:
         made = await submits.submit(call)
+        self._claim(made.id, call.key)
         news = self._webhooks.adopt(made.id)
         made = _with_early(made, news)
         watch = self.watcher.find(made.id)
@@ -303,14 +310,24 @@ class Runtime:
             self._hold_in_doubt(call.key, lease, min(call.options.lease_age, IN_DOUBT_FOR))
         elif error is not None or task.cancelled():
             lease.release()
-        if not call.is_abandoned:
-            return
-        # No paid job may be unknown to everybody.
-        if isinstance(error, SubmitOutcomeUnknownError | ServerError):
-            _log.warning("submit %s, whose caller was cancelled: %s", call.key, error)
-        elif error is None and not task.cancelled():
-            job = task.result()
-            _log.warning("job %s, whose caller was cancelled, goes on: token %s", job.id, job.token)
+        if call.is_abandoned:
+            _tell_of_abandoned(call, task)
+
+    def _claim(self, job_id: str, key: str) -> None:
+        """Note which idempotency key made a job: one job for two keys would be paid once and sold twice.
+
+        Raises:
+            SubmitOutcomeUnknownError: if another key made it; what became of this one's job is not known.
+        """
+        other = self._made_by.setdefault(job_id, key)
+        if other != key:
+            raise SubmitOutcomeUnknownError(
+                f"The service answered with job {job_id}, which was made under another idempotency key: "
+                f"{other}.",
+                idempotency_key=key,
+            )
+        if len(self._made_by) > MOST_KNOWN:
+            del self._made_by[next(iter(self._made_by))]
 
     def _hold_in_doubt(self, key: str, lease: Lease, age: float) -> None:
         """Keep the slot of a job that may have been made for as long as most jobs would take."""
@@ -332,6 +349,16 @@ class Runtime:
         lease, _ = self._in_doubt.pop(key)
         lease.release()
         self.notify(SlotExpired(job_id=None, seconds=age))
+
+
+def _tell_of_abandoned(call: Submit, task: asyncio.Task[AsyncJob]) -> None:
+    """Log what became of a submit that nobody waits for any more: no paid job may be unknown to everybody."""
+    error = None if task.cancelled() else task.exception()
+    if isinstance(error, SubmitOutcomeUnknownError | ServerError):
+        _log.warning("submit %s, whose caller was cancelled: %s", call.key, error)
+    elif error is None and not task.cancelled():
+        job = task.result()
+        _log.warning("job %s, whose caller was cancelled, goes on: token %s", job.id, job.token)
 
 
 def _with_early(job: Generation, news: Generation | None) -> Generation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import hashlib
 from contextlib import suppress
 from dataclasses import replace
@@ -15,7 +14,7 @@ from doitong_async.batch.entry import Action, State, stem_of
 from doitong_async.batch.fate import concerns_all, fate_of
 from doitong_async.batch.halt import Halt, Stopped
 from doitong_async.batch.outcome import Item, Outcome
-from doitong_async.batch.recall import kept, known
+from doitong_async.batch.recall import in_doubt, kept, known
 from doitong_async.batch.sending import Sending, free_stem
 from doitong_async.batch.work import Phase, Terms, Work
 from doitong_async.clock import wall_time
@@ -25,6 +24,7 @@ from doitong_async.errors import (
     DownloadError,
     LedgerError,
     SubmitOutcomeUnknownError,
+    about_job,
 )
 from doitong_async.files import Written
 from doitong_async.jobs.job import AsyncJob
@@ -116,7 +116,9 @@ class Errands:
         )
         work.phase = Phase.RUNNING
         self._account.begin(work)
-        return self._runtime.take_up(ref, self._terms.options)
+        job = self._runtime.take_up(ref, self._terms.options)
+        work.token = job.token
+        return job
 
     async def _wait(self, work: Work, job: AsyncJob) -> Result:
         told = None
@@ -150,7 +152,7 @@ class Errands:
                 now = await self._taken_up(work).refresh()
             if now.url in (None, result.url):
                 raise
-            anew = Result(now, self._runtime.downloads)
+            anew = Result(now, self._runtime.downloads, work.token)
             return anew, await self._keep(work, anew)
 
     async def _keep(self, work: Work, result: Result) -> Written | None:
@@ -196,14 +198,16 @@ class Errands:
             self._account.release(work)
         else:
             self._account.settle(work, work.job.credit_cost if work.job else None)
+        if outcome is Outcome.IN_DOUBT and not work.has_known_job:
+            error = in_doubt(error, work.idempotency_key)
         return self._item(work, outcome, error=error)
 
     async def _came_to_nothing(self, work: Work) -> Item:
         """The batch was stopped before this item was submitted, or submitted again."""
-        why = copy.copy(self._halt.why)
+        why = self._halt.not_sent()
         if work.is_in_doubt:
             self._account.settle(work, None)
-            return self._item(work, Outcome.IN_DOUBT, error=why)
+            return self._item(work, Outcome.IN_DOUBT, error=in_doubt(why, work.idempotency_key))
         try:
             await self._sending.withdraw(work, None)
         except LedgerError as failure:
@@ -219,6 +223,9 @@ class Errands:
         result: Result | None = None,
         error: DoitongError | None = None,
     ) -> Item:
+        job_id = work.job.id if work.job else work.entry.job_id if work.has_known_job and work.entry else None
+        if error is not None and job_id is not None:
+            about_job(error, job_id=job_id, token=work.token)
         return Item(
             number=work.number,
             key=work.key,

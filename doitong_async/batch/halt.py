@@ -34,6 +34,14 @@ class Halt:
             self._came.set()
             self._wake()
 
+    def not_sent(self) -> DoitongError | None:
+        """Return why an item was not sent: the first reason, without what it says of the job that met it."""
+        why = copy.copy(self.why)
+        if why is not None:
+            why.job_id = why.token = why.idempotency_key = None
+            why.outcome = "Nothing was sent for this item, and nothing was charged."
+        return why
+
     async def comes_within(self, seconds: float) -> bool:
         """Wait so long at most, and return whether it came."""
         try:

@@ -22,7 +22,7 @@ class Outcome(StrEnum):
     REJECTED = "rejected"
     """The request cannot be; nothing was charged."""
     IN_DOUBT = "in_doubt"
-    """A job of it may run and be paid; how it ended is not known. The same batch, run again, takes it up."""
+    """A job of it may run and be paid; how it ended is not known. A ledger's next run takes it up."""
     SKIPPED = "skipped"
     """It was not submitted, as the batch came to its end before; nothing was charged."""
 

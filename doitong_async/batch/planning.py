@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from doitong_async.batch.book import Book
 from doitong_async.batch.entry import Action, Entry, Glimpse, State, decide
 from doitong_async.batch.halt import Halt
 from doitong_async.batch.outcome import Item, Outcome
-from doitong_async.batch.recall import has_file, has_length, recorded, seen_done
+from doitong_async.batch.recall import has_file, has_length, in_doubt, recorded, seen_done
 from doitong_async.batch.work import Terms, Work
 from doitong_async.clock import wall_time
 from doitong_async.errors import BadRequestError, DoitongError, LedgerError
@@ -107,8 +106,10 @@ class Planner:
             outcome = Outcome.REJECTED if entry.state is State.REJECTED else Outcome.FAILED
             error: DoitongError = recorded(entry)
         elif self._halt.why is not None and work.action in (Action.BEGIN, Action.RESEND):
-            outcome = Outcome.SKIPPED if work.action is Action.BEGIN else Outcome.IN_DOUBT
-            error = copy.copy(self._halt.why)
+            is_new = work.action is Action.BEGIN
+            outcome = Outcome.SKIPPED if is_new else Outcome.IN_DOUBT
+            why = self._halt.not_sent()
+            error = why if is_new and why else in_doubt(why, work.idempotency_key)
         else:
             return None
         return Item(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from doitong_async import errors
 from doitong_async.batch.entry import Entry, Glimpse, State
-from doitong_async.errors import DoitongError
+from doitong_async.errors import DoitongError, ServerError, SubmitOutcomeUnknownError
 from doitong_async.result import Result
 from doitong_async.types import GenerateRequest, Generation, JobStatus
 
@@ -47,6 +47,18 @@ def recorded(entry: Entry) -> DoitongError:
     if isinstance(kind, type) and issubclass(kind, DoitongError):
         return kind(message, job_id=entry.job_id)
     return errors.JobFailedError(entry.reason or "It failed.", job_id=entry.job_id)
+
+
+def in_doubt(why: DoitongError | None, idempotency_key: str) -> DoitongError:
+    """Return the error of an item that may have been charged: it holds the key, whatever ended the item."""
+    if isinstance(why, SubmitOutcomeUnknownError | ServerError) and why.idempotency_key:
+        return why
+    message = "It ended before it was known whether a submit made a job"
+    error = SubmitOutcomeUnknownError(
+        f"{message}: {why.message}" if why else f"{message}.", idempotency_key=idempotency_key
+    )
+    error.__cause__ = why
+    return error
 
 
 def has_file(entry: Entry | None, out: Path | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import operator
 import tempfile
 from collections import Counter
@@ -31,6 +32,8 @@ from doitong_async.errors import (
 if TYPE_CHECKING:
     from doitong_async.limits.entrance import Entrance
     from doitong_async.runtime import Runtime
+
+_log: Final = logging.getLogger("doitong_async")
 
 Requests = Iterable[Any] | AsyncIterable[Any]
 
@@ -244,7 +247,18 @@ class Batch:
         task.add_done_callback(self._is_over)
 
     async def _carry_out(self, errands: Errands, work: Work) -> None:
-        item = await errands.carry_out(work)
+        try:
+            item = await errands.carry_out(work)
+        except BaseException:
+            if self._ledger_path is None and work.job is not None:
+                # Nobody else knows of it.
+                _log.warning(
+                    "job %s of item %r, whose batch was left, goes on: token %s",
+                    work.job.id,
+                    work.key,
+                    work.token,
+                )
+            raise
         work.phase = Phase.TOLD
         self._tell(item)
 
@@ -284,9 +298,25 @@ class Batch:
             finally:
                 self._requests = ()
                 self._runtime.batches.discard(self)
+                self._tell_of_untaken()
                 # Whoever still waits for the next item.
-                gone = ClientClosedError("The batch was let go of; what it did is in its ledger.")
+                where = "the log" if self._ledger_path is None else "its ledger"
+                gone = ClientClosedError(f"The batch was let go of; what it did is in {where}.")
                 self._ended.put_nowait(gone)
+
+    def _tell_of_untaken(self) -> None:
+        """Log which items that may be paid for nobody took, if no ledger knows of them."""
+        while not self._ended.empty():
+            item = self._ended.get_nowait()
+            if self._ledger_path is not None or not isinstance(item, Item):
+                continue
+            if item.result is not None:
+                url = item.result.url
+                _log.warning(
+                    "job %s of item %r is done, and nobody took it: %s", item.result.id, item.key, url
+                )
+            elif item.error is not None and (item.error.job_id or item.error.idempotency_key):
+                _log.warning("item %r, which nobody took: %s", item.key, item.error)
 
     async def _wait_for_answers(self) -> None:
         if self._runner is None or not self._runner.done():

@@ -91,6 +91,7 @@ class Sending:
                 self._on_change()
                 if await self._halt.comes_within(backoff.full_jitter(next(pauses))):
                     raise
+        work.token = job.token
         await self._accept(work, job.last)
         return job
 

@@ -42,7 +42,7 @@ class Work:
     `is_key_given` is whether its user named it. `attempt` is the last one that is written down; `booked` what
     the purse counts as spent for it (credits), `reserved` the most that it may cost. `is_intended` is whether
     its intent is written and nothing after it, `is_in_doubt` whether a job may have been made that is not
-    known, `stem` the name of its file without ending.
+    known, `stem` the name of its file without ending. `token` takes the job up again, once there is one.
     """
 
     number: int
@@ -63,6 +63,7 @@ class Work:
     reserved: float | None = None
     booked: float | None = None
     job: Generation | None = None
+    token: str | None = None
     ended_at: float | None = None
 
     @property
@@ -74,6 +75,12 @@ class Work:
     def has_job(self) -> bool:
         """Whether its job is at the service, or done: it goes on without anybody here."""
         return self.phase in (Phase.RUNNING, Phase.FETCHING)
+
+    @property
+    def has_known_job(self) -> bool:
+        """Whether the id of its job is known, in this run or from an earlier one."""
+        was_known = self.action in (Action.TAKE_UP, Action.FETCH) and self.entry is not None
+        return self.job is not None or was_known
 
     @property
     def written(self) -> State | None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
-from doitong_async.errors import ConfigurationError
 from doitong_async.events import CallSent
 from doitong_async.hook import Hook
 from doitong_async.limits.entrance import Entrance
@@ -91,11 +90,7 @@ class Inquiry:
         return self._most
 
     async def look(self, ids: Sequence[str], *, timeout: float, turn: Turn | None = None) -> Report:
-        """Ask for these jobs, at most `timeout` seconds a request, the first one on the turn given.
-
-        Raises:
-            ConfigurationError: if the service does not know the status operation, nor a likely other one.
-        """
+        """Ask for these jobs, at most `timeout` seconds a request, the first one on the turn given."""
         return await self._look(ids, timeout, turn, is_hopeless=False)
 
     async def _look(
@@ -156,11 +151,12 @@ class Inquiry:
                 self._entrance.gate.refused(said)
             return Report(refusal=said)
         candidates = introspection.status_candidates(answer.body)
-        if not candidates and "field" not in refused.message.lower():
-            # No schema to be had, and no word of a field: it may be about this one id.
+        if not refused.is_of_field and self._operation not in candidates:
+            # No word of a field, so it may be about this one id, or a slip that is over at the next poll.
             return Report(refusal=refused) if len(ids) > 1 else Report(spoilers={ids[0]: refused})
         if self._operation not in candidates and len(candidates) != 1:
-            raise ConfigurationError(_no_operation(self._operation, candidates, refused))
+            message = _no_operation(self._operation, candidates, refused)
+            return Report(refusal=replace(refused, kind=Kind.NO_OPERATION, message=message))
         if self._operation not in candidates:
             self._adopt(candidates[0])
         self._standing = _Standing.PROVEN

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from doitong_async.errors import (
     BadRequestError,
-    ClientClosedError,
     ConfigurationError,
+    DoitongError,
     JobFailedError,
     JobTimeoutError,
+    about_job,
 )
 from doitong_async.jobs.watch import Watch
 from doitong_async.jobs.watcher import Watcher
@@ -83,13 +85,14 @@ class AsyncJob:
             AuthenticationError: if the key is not accepted (any more); the job goes on.
             ClientClosedError: if the client is closed; the error carries the token.
         """
-        deadline = self._deadline(timeout)
-        self._watcher.await_until(self._watch, deadline)
-        while not self._watch.is_ended:
-            self._check()
-            if not await self._watch.news(deadline) and not self._watch.is_ended:
-                raise self._timed_out(deadline)
-        return self._outcome()
+        with self._named():
+            deadline = self._deadline(timeout)
+            self._watcher.await_until(self._watch, deadline)
+            while not self._watch.is_ended:
+                self._check()
+                if not await self._watch.news(deadline) and not self._watch.is_ended:
+                    raise self._timed_out(deadline)
+            return self._outcome()
 
     async def updates(self) -> AsyncIterator[Generation]:
         """Yield the newest snapshot, then each one that differs from it, until the job is over.
@@ -99,21 +102,23 @@ class AsyncJob:
         Raises:
             JobTimeoutError, JobNotFoundError, AuthenticationError, ClientClosedError: as `wait` does.
         """
-        deadline = self._deadline(None)
-        self._watcher.await_until(self._watch, deadline)
+        with self._named():
+            deadline = self._deadline(None)
+            self._watcher.await_until(self._watch, deadline)
         seen: Generation | None = None
         while True:
             if self._watch.last is not seen:
                 seen = self._watch.last
                 yield seen
                 continue
-            if self._watch.loss is not None:
-                raise self._watch.loss()
-            if self._watch.is_ended:
-                return
-            self._check()
-            if not await self._watch.news(deadline) and self._watch.last is seen:
-                raise self._timed_out(deadline)
+            with self._named():
+                if self._watch.loss is not None:
+                    raise self._watch.loss()
+                if self._watch.is_ended:
+                    return
+                self._check()
+                if not await self._watch.news(deadline) and self._watch.last is seen:
+                    raise self._timed_out(deadline)
 
     async def refresh(self) -> Generation:
         """Look at the job now, without waiting for the next tick, and return the snapshot.
@@ -124,9 +129,19 @@ class AsyncJob:
             JobNotFoundError: if the service does not know the job.
             DoitongError: if the look brought nothing, saying why.
         """
-        self._check()
-        await self._watcher.look_at(self._watch)
-        return self._watch.last
+        with self._named():
+            self._check()
+            await self._watcher.look_at(self._watch)
+            return self._watch.last
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Let no error leave without the id and the token of this job."""
+        try:
+            yield
+        except DoitongError as error:
+            about_job(error, job_id=self.id, token=self.token)
+            raise
 
     def _check(self) -> None:
         """Make sure that news can come, and that they are looked for."""
@@ -135,11 +150,7 @@ class AsyncJob:
                 "The job belongs to a client on another event loop; take it up there by its token, or here "
                 "with a client of this loop."
             )
-        try:
-            self._watcher.check()
-        except ClientClosedError as error:
-            error.job_id, error.token = self.id, self.token
-            raise
+        self._watcher.check()
         self._watcher.resume(self._watch)
 
     def _deadline(self, timeout: float | None) -> float:
@@ -174,4 +185,4 @@ class AsyncJob:
                 job_id=self.id,
                 token=self.token,
             )
-        return Result(last, self._downloads)
+        return Result(last, self._downloads, self.token)

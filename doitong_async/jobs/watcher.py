@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
-from doitong_async.errors import ClientClosedError, ConfigurationError
+from doitong_async.errors import ClientClosedError
 from doitong_async.events import JobFinished, SlotExpired, StatusSeen
 from doitong_async.hook import Hook
 from doitong_async.jobs import lifecycle, schedule
@@ -29,7 +29,10 @@ VISIBLE_WITHIN: Final = 10.0
 LANES: Final = 4
 """Looks of one tick that are under way at once: our choice."""
 MISSES: Final = 2
-"""Looks in a row to which a job must be unknown until it is believed: one may be a replica's slip."""
+"""Polls in a row to which a job must be unknown until it is believed: one may be a replica's slip."""
+REFUSALS: Final = 3
+"""Polls in a row that must be refused until whoever waits is told: one may be a gateway's slip."""
+_REFUSED: Final = frozenset({Kind.AUTHENTICATION, Kind.NO_OPERATION})
 
 
 class Watcher:
@@ -50,13 +53,12 @@ class Watcher:
         self._inquiry = inquiry
         self._notify = notify
         self._has_webhooks = has_webhooks
-        self._is_blind = False
         self._watches: dict[str, Watch] = {}
         # One watch a job, also when it is let go and taken up again: whoever holds it is told all the same.
         self._let_go_of: WeakValueDictionary[str, Watch] = WeakValueDictionary()
         self._changed = asyncio.Event()
-        self._last_tick = self._loop.time() - schedule.LONGEST_TICK
-        self._failures = 0
+        self._last_tick = self._refused_at = self._loop.time() - schedule.LONGEST_TICK
+        self._failures = self._refused = 0
         self._odd_words: set[JobStatus] = set()
         self._pace = Pace(entrance, has_webhooks=has_webhooks)
         self.durations = self._pace.durations
@@ -109,7 +111,6 @@ class Watcher:
 
         Raises:
             ClientClosedError: if the client is closed.
-            ConfigurationError: if the service does not know the status operation.
         """
         if self._stopped is not None:
             raise self._stopped()
@@ -170,11 +171,11 @@ class Watcher:
         self._changed.set()
         refusal = report.spoilers.get(job_id) or report.refusal
         if refusal is not None:
-            raise refusal.error_of_look(job_id)
+            raise refusal.error_of_poll(job_id, watch.token)
         if report.missing:
             raise not_found(watch)
         if job_id in report.unreadable:
-            raise Refusal(Kind.PROTOCOL, report.unreadable[job_id]).error_of_look(job_id)
+            raise Refusal(Kind.PROTOCOL, report.unreadable[job_id]).error_of_poll(job_id, watch.token)
         if job_id not in self._watches:
             watch.last = lifecycle.merge(watch.last, report.found[0])
             watch.loss = None
@@ -210,7 +211,7 @@ class Watcher:
                 timer.cancel()
 
     def _next_moment(self) -> float | None:
-        if self._stopped is not None or self._is_blind:
+        if self._stopped is not None:
             return None
         due = (watch.due for watch in self._watches.values())
         spacing = max(
@@ -253,18 +254,16 @@ class Watcher:
 
     async def _look(self, watches: Sequence[Watch], turn: Turn) -> None:
         timeout = max(watch.options.poll_timeout for watch in watches)
+        asked_at = self._loop.time()
         try:
             report = await self._inquiry.look(
                 [watch.last.id for watch in watches], timeout=timeout, turn=turn
             )
-        except ConfigurationError as error:
-            self._stop_looking(error.message)
-            return
         except ClientClosedError:
             return
         self._take(report)
         if report.refusal is not None:
-            self._note_failure(watches, report.refusal)
+            self._note_failure(watches, report.refusal, asked_at)
         # What was learned may change when to look next.
         self._changed.set()
 
@@ -288,29 +287,29 @@ class Watcher:
                 watch.refusals += 1
                 watch.due = self._loop.time() + schedule.spacing_after(watch.refusals)
         if report.refusal is None:
-            self._failures = 0
+            self._failures = self._refused = 0
 
-    def _note_failure(self, watches: Sequence[Watch], refusal: Refusal) -> None:
+    def _note_failure(self, watches: Sequence[Watch], refusal: Refusal, asked_at: float) -> None:
+        """One poll that failed changes nothing that lasts: polling goes on, more and more seldom."""
         self._failures += 1
-        _log.info("look at %d jobs: %s", len(watches), refusal.message)
+        _log.info("poll of %d jobs: %s", len(watches), refusal.message)
+        is_told = refusal.kind is Kind.UNUSABLE or self._is_believed(refusal, asked_at)
         for watch in watches:
             watch.failure = refusal.message
             self._pace.missed(watch, self._loop.time())
-            if refusal.kind in (Kind.AUTHENTICATION, Kind.UNUSABLE):
-                watch.wake(partial(refusal.error_of_look, watch.last.id))
+            if is_told:
+                watch.wake(partial(refusal.error_of_poll, watch.last.id, watch.token))
 
-    def _stop_looking(self, message: str) -> None:
-        """The service cannot be asked: say so to everyone, and keep the jobs."""
-        _log.error("%s", message)
-        if self._has_webhooks:
-            # There is no safety net any more, but webhooks come all the same.
-            self._is_blind = True
-            for watch in self:
-                watch.failure = message
-            return
-        self._stopped = lambda: ConfigurationError(message)
-        for watch in self:
-            watch.wake(self._stopped)
+    def _is_believed(self, refusal: Refusal, asked_at: float) -> bool:
+        """Whether polls were refused often enough to tell whoever waits: the key, or the query, is wrong."""
+        if refusal.kind not in _REFUSED:
+            return False
+        if asked_at > self._refused_at:
+            # The polls of one moment meet the same slip: they count as one.
+            self._refused, self._refused_at = self._refused + 1, self._loop.time()
+        # Webhooks come all the same where the query is not known.
+        has_other_news = self._has_webhooks and refusal.kind is Kind.NO_OPERATION
+        return self._refused >= REFUSALS and not has_other_news
 
     def _miss(self, job_id: str) -> None:
         watch = self._watches.get(job_id)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
@@ -19,10 +20,16 @@ class Kind(Enum):
     RATE_LIMIT = auto()
     NOT_FOUND = auto()
     CONFLICT = auto()
+    IN_PROGRESS = auto()
+    """The service still works on an earlier attempt under the same idempotency key."""
     SERVER = auto()
+    GATEWAY = auto()
+    """A page in place of the API's answer: it says nothing of the key, the credits or the job."""
     PROTOCOL = auto()
     MISPLACED = auto()
     """HTTP says that there is nothing of the kind here: the address is wrong, not the request."""
+    NO_OPERATION = auto()
+    """The service does not know the query that asks for a status."""
     UNUSABLE = auto()
     """The session that carries the requests cannot send them as they must be sent."""
     NOT_SENT = auto()
@@ -42,15 +49,14 @@ class Refusal:
     headers: Mapping[str, str] | None = None
     is_of_document: bool = False
     """Whether the whole document was refused, before any of it was done, as an unknown field is."""
+    is_of_field: bool = False
+    """Whether it speaks of a field, as a service does that does not know one."""
     credits_required: float | None = None
     credits_available: float | None = None
 
-    def error_of_look(self, job_id: str) -> errors.DoitongError:
-        """Return the public error that says this of a look at a job, which changes nothing about it."""
-        error = self.error(job_id=job_id)
-        if self.kind is not Kind.NOT_FOUND:
-            error.outcome = "The job goes on: a look changes nothing about it, nor about its cost."
-        return error
+    def error_of_poll(self, job_id: str, token: str) -> errors.DoitongError:
+        """Return the public error that says this of a poll of a job, which changes nothing about it."""
+        return errors.about_job(self.error(job_id=job_id), job_id=job_id, token=token)
 
     def error(self, *, idempotency_key: str | None = None, job_id: str | None = None) -> errors.DoitongError:
         """Return the public error that says this."""
@@ -79,17 +85,43 @@ _ERRORS: Final[dict[Kind, type[errors.DoitongError]]] = {
     Kind.RATE_LIMIT: errors.RateLimitError,
     Kind.NOT_FOUND: errors.JobNotFoundError,
     Kind.CONFLICT: errors.SubmitOutcomeUnknownError,
+    Kind.IN_PROGRESS: errors.SubmitOutcomeUnknownError,
     Kind.SERVER: errors.ServerError,
+    Kind.GATEWAY: errors.ServerError,
     Kind.PROTOCOL: errors.ProtocolError,
     Kind.MISPLACED: errors.ConfigurationError,
+    Kind.NO_OPERATION: errors.ConfigurationError,
     Kind.UNUSABLE: errors.ConfigurationError,
 }
 
-# Only INSUFFICIENT_CREDITS is documented. The others are what GraphQL servers say of themselves, and the
-# names of the documented error table; a word that is not here decides nothing.
+_CREDIT_WORDS: Final = (
+    "insufficient credit",
+    # From here on assumptions: what other paid services say.
+    "insufficient balance",
+    "insufficient fund",
+    "insufficient quota",
+    "payment required",
+    "not enough credit",
+    "not enough balance",
+    "not enough fund",
+    "out of credit",
+    "no credits left",
+    "no credits remaining",
+    "no remaining credit",
+    "credits exhausted",
+    "balance too low",
+    "balance is too low",
+    "exceeded your current quota",
+    "billing hard limit",
+    "billing not active",
+)
+"""What codes and messages say when the credits do not suffice. Documented is INSUFFICIENT_CREDITS alone."""
+_LIMIT_WORDS: Final = ("minute", "daily", "per day", "concurren", "rate limit", "requests")
+"""A sentence with one of these is about a limit of the plan, whatever it says of a quota."""
+
+# None of these is documented. They are what GraphQL servers say of themselves, and the names of the
+# documented error table; a word that is not here decides nothing.
 _CODES: Final = {
-    "INSUFFICIENT_CREDITS": Kind.CREDITS,
-    "PAYMENT_REQUIRED": Kind.CREDITS,
     "UNAUTHENTICATED": Kind.AUTHENTICATION,
     "UNAUTHORIZED": Kind.AUTHENTICATION,
     "FORBIDDEN": Kind.AUTHENTICATION,
@@ -113,6 +145,9 @@ _PARTS_OF_CODES: Final = (
     ("CONFLICT", Kind.CONFLICT),
     ("NOT_FOUND", Kind.NOT_FOUND),
 )
+_CODE_FIELDS: Final = ("code", "type", "errorType", "errorCode", "reason")
+_QUOTED: Final = re.compile(r"\"[^\"]*\"|`[^`]*`|“[^”]*”|(?<!\w)'[^']*'")
+_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _STATUSES: Final = {
     400: Kind.BAD_REQUEST,
     401: Kind.AUTHENTICATION,
@@ -129,9 +164,10 @@ _STATUSES: Final = {
     425: Kind.SERVER,
     429: Kind.RATE_LIMIT,
 }
+_IN_PROGRESS_WORDS: Final = ("in progress", "key in use", "being processed", "still processing", "pending")
+_OTHER_REQUEST_WORDS: Final = ("different", "another request", "mismatch", "not match", "reuse")
 _MESSAGES: Final = (
-    ("insufficient credits", Kind.CREDITS),
-    ("payment required", Kind.CREDITS),
+    *((words, Kind.CREDITS) for words in _CREDIT_WORDS),
     ("unauthorized", Kind.AUTHENTICATION),
     ("invalid api key", Kind.AUTHENTICATION),
     ("missing api key", Kind.AUTHENTICATION),
@@ -156,20 +192,54 @@ def refusal_of(status: int, headers: Mapping[str, str], body: object, excerpt: s
         return None
     fields = as_mapping(error)
     extensions = as_mapping(fields.get("extensions"))
-    code = _text(extensions.get("code")) or _text(fields.get("code"))
-    said = _text(fields.get("message")) or (error if isinstance(error, str) else None)
+    codes = [code for name in _CODE_FIELDS for at in (extensions, fields) if (code := _text(at.get(name)))]
+    said = _text(fields.get("message")) or _text(fields.get("detail"))
+    said = said or (error if isinstance(error, str) else None)
+    required, available = (
+        _number(extensions.get("creditsRequired")),
+        _number(extensions.get("creditsAvailable")),
+    )
+    is_page = error is None and _is_page(body, headers, excerpt)
+    kind = _kind(status, codes, said, is_page=is_page)
+    if error is body and kind is Kind.SERVER and 200 <= status < 300:
+        # A body that merely has a message: nothing says that it is an error.
+        return None
+    if kind is not Kind.CREDITS and required is not None and available is not None and required > available:
+        kind = Kind.CREDITS
+    if kind is Kind.CONFLICT and _is_in_progress(codes, said, headers):
+        kind = Kind.IN_PROGRESS
     return Refusal(
-        kind=_kind(status, code, said),
+        kind=kind,
         message=_sentence(status, said, headers, excerpt),
         http_status=status,
-        code=code,
+        code=next(iter(codes), None),
         request_id=headers.get("x-request-id"),
         job_id=_named_job(body, extensions),
         headers=headers,
         is_of_document="data" not in as_mapping(body) and "path" not in fields,
-        credits_required=_number(extensions.get("creditsRequired")),
-        credits_available=_number(extensions.get("creditsAvailable")),
+        is_of_field="field" in (said or "").lower(),
+        credits_required=required,
+        credits_available=available,
     )
+
+
+def was_executed(body: object) -> bool:
+    """Whether the errors of a mutation prove that it ran: a job may have been made, whatever they say.
+
+    GraphQL runs the root field first: an error *below* it, or one beside what that field returned, comes
+    after it.
+    """
+    found = errors_in(body)
+    data = as_mapping(as_mapping(body).get("data"))
+    is_beside = bool(found) and any(value is not None for value in data.values())
+    return is_beside or any(_is_below_the_root(as_mapping(error).get("path")) for error in found)
+
+
+def _is_below_the_root(path: object) -> bool:
+    if isinstance(path, str):
+        # Not by the specification, but some servers join the path.
+        path = [part for part in re.split(r"[./\[]", path) if part]
+    return isinstance(path, list) and len(path) > 1
 
 
 def as_mapping(value: object) -> Mapping[str, object]:
@@ -184,29 +254,65 @@ def errors_in(body: object) -> list[object]:
     if isinstance(listed, list) and listed:
         return listed
     alone = fields.get("error") or listed
+    if not alone and "data" not in fields and "id" not in fields:
+        # REST services and gateways say it without a name around it.
+        alone = fields if _text(fields.get("message")) or _text(fields.get("detail")) else None
     return [alone] if alone else []
 
 
-def _kind(status: int, code: str | None, said: str | None) -> Kind:
-    by_code = _kind_of_code(code) if code else None
+def _kind(status: int, codes: Sequence[str], said: str | None, *, is_page: bool) -> Kind:
+    by_code = next((kind for code in codes if (kind := _kind_of_code(code)) is not None), None)
     if by_code is not None:
         return by_code
+    by_words = _kind_of_words(said)
+    if by_words is Kind.CREDITS:
+        # Whatever status it comes with: no service makes a job that it says cannot be paid.
+        return by_words
     if 300 <= status < 400:
         return Kind.MISPLACED
+    if is_page and _STATUSES.get(status) in (Kind.AUTHENTICATION, Kind.CREDITS):
+        return Kind.GATEWAY
     if not 200 <= status < 300:
         return _STATUSES.get(status) or (Kind.SERVER if status >= 500 else Kind.PROTOCOL)
-    # The words that come first: what follows them may be a prompt that is quoted.
-    text = (said or "").lower()
-    places = [(text.find(words), kind) for words, kind in _MESSAGES if words in text]
     # An error that nothing is known of: whether a job was made is not known either.
-    return min(places, key=lambda place: place[0])[1] if places else Kind.SERVER
+    return by_words or Kind.SERVER
+
+
+def _kind_of_words(said: str | None) -> Kind | None:
+    """Return what a message means, by its first known words; what it quotes may be a prompt."""
+    text = _QUOTED.sub(" ", said or "").lower().replace("_", " ")
+    places = [(text.find(words), kind) for words, kind in _MESSAGES if words in text]
+    kind = min(places, key=lambda place: place[0])[1] if places else None
+    if kind is Kind.CREDITS and any(words in text for words in _LIMIT_WORDS):
+        return Kind.RATE_LIMIT
+    return kind
 
 
 def _kind_of_code(code: str) -> Kind | None:
-    word = code.strip().upper().replace("-", "_").replace(" ", "_")
+    word = _as_words(code).upper().replace(" ", "_")
     if len(word) == 3 and word.isdecimal():
         return _STATUSES.get(int(word)) or (Kind.SERVER if int(word) >= 500 else None)
+    if any(words in _as_words(code) for words in _CREDIT_WORDS):
+        return Kind.CREDITS
     return _CODES.get(word) or next((kind for part, kind in _PARTS_OF_CODES if part in word), None)
+
+
+def _as_words(code: str) -> str:
+    """Return a code such as "InsufficientQuota" or "insufficient-quota" as "insufficient quota"."""
+    return " ".join(re.split(r"[\W_]+", _CAMEL.sub(" ", code))).strip().lower()
+
+
+def _is_in_progress(codes: Sequence[str], said: str | None, headers: Mapping[str, str]) -> bool:
+    """Whether a conflict over a key will pass: the service says so, or says when to ask again."""
+    text = " ".join([*map(_as_words, codes), (said or "").lower().replace("-", " ")])
+    if any(words in text for words in _OTHER_REQUEST_WORDS):
+        return False
+    return "retry-after" in headers or any(words in text for words in _IN_PROGRESS_WORDS)
+
+
+def _is_page(body: object, headers: Mapping[str, str], excerpt: str) -> bool:
+    """Whether an answer is no JSON, such as a gateway's or a proxy's page of its own."""
+    return not isinstance(body, dict | list) and bool(excerpt or "html" in headers.get("content-type", ""))
 
 
 def _sentence(status: int, said: str | None, headers: Mapping[str, str], excerpt: str) -> str:

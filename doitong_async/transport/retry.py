@@ -14,19 +14,19 @@ class Verdict(Enum):
     AGAIN = auto()
     """Send again under the same key, after the next wait of the sequence."""
     WAIT = auto()
-    """Send again when the service allows; it does not count as a try."""
+    """Send again when the service allows; it does not count as an attempt."""
     FAIL = auto()
     """The service said why; raise that."""
     IN_DOUBT = auto()
     """A job may have been made: raise SubmitOutcomeUnknownError."""
 
 
-DOUBTFUL: Final = frozenset({Kind.UNANSWERED, Kind.PROTOCOL, Kind.SERVER})
+DOUBTFUL: Final = frozenset({Kind.UNANSWERED, Kind.PROTOCOL, Kind.SERVER, Kind.GATEWAY, Kind.IN_PROGRESS})
 """After these nobody here knows whether a job was made."""
 SILENT: Final = frozenset({Kind.UNANSWERED, Kind.PROTOCOL})
 """Of these, the ones in which the service did not even say that it failed."""
 
-_RETRIED: Final = DOUBTFUL | {Kind.NOT_SENT}
+_RETRIED: Final = (DOUBTFUL - {Kind.IN_PROGRESS}) | {Kind.NOT_SENT}
 
 
 def judge(
@@ -37,6 +37,7 @@ def judge(
     in_doubt: bool,
     resend_unanswered: bool,
     was_silent: bool = False,
+    may_wait_for_key: bool = True,
 ) -> Verdict:
     """Return what to do after a submit failed.
 
@@ -46,16 +47,19 @@ def judge(
         max_tries: how often it may be sent (reference, "Retries": at most 3).
         in_doubt: whether an earlier try, or this one, may have made a job.
         resend_unanswered: whether the service is trusted to honour idempotency keys (assumption).
-        was_silent: whether a try brought no answer that could be understood, not even a 5xx.
+        was_silent: whether an attempt brought no answer that could be understood, not even a 5xx.
+        may_wait_for_key: whether the service may still be given time to end an earlier attempt.
     """
     if kind is Kind.RATE_LIMIT:
         return Verdict.WAIT
-    if kind is Kind.CONFLICT:
+    if kind is Kind.IN_PROGRESS and resend_unanswered and may_wait_for_key:
+        return Verdict.WAIT
+    if kind in (Kind.CONFLICT, Kind.IN_PROGRESS):
         return Verdict.IN_DOUBT
     may_resend = kind is Kind.NOT_SENT or resend_unanswered
     if kind in _RETRIED and may_resend and tries < max_tries:
         return Verdict.AGAIN
     # A service that answered 5xx said so itself; only silence and nonsense leave the caller with a riddle.
-    if kind is Kind.SERVER and not was_silent:
+    if kind in (Kind.SERVER, Kind.GATEWAY) and not was_silent:
         return Verdict.FAIL
     return Verdict.IN_DOUBT if in_doubt else Verdict.FAIL

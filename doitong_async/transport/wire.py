@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
 from pydantic import ValidationError
 
 from doitong_async.errors import ConfigurationError
-from doitong_async.transport.refusal import Kind, Refusal, as_mapping, errors_in, refusal_of
+from doitong_async.transport.refusal import (
+    Kind,
+    Refusal,
+    as_mapping,
+    errors_in,
+    refusal_of,
+    was_executed,
+)
 from doitong_async.types import GenerateRequest, Generation, JobStatus
 
 GENERATE: Final = (
@@ -164,12 +171,20 @@ def status_variables(ids: Sequence[str]) -> dict[str, object]:
 def read_submit(answer: Answer) -> Generation | Refusal:
     """Read what a submit brought: the job it made, under whatever key, or why there is none."""
     refusal = _refusal(answer)
-    if not 200 <= answer.status < 300:
-        return refusal or _unreadable(answer, "an answer without a meaning")
+    is_success = 200 <= answer.status < 300
     jobs = [job for value in _payloads(answer.body) if (job := read_generation(value)) is not None]
-    if len(jobs) == 1:
+    is_partial = "data" in as_mapping(answer.body) and bool(errors_in(answer.body))
+    is_conflict = refusal is not None and refusal.kind in (Kind.CONFLICT, Kind.IN_PROGRESS)
+    if len(jobs) == 1 and (is_success or (is_partial and not is_conflict)):
         # Errors beside a job are about its fields; the job is there and is paid for.
         return jobs[0]
+    if refusal is not None and not is_conflict and was_executed(answer.body):
+        # Whatever the error says, be it "Unauthorized": the mutation ran before it.
+        return replace(
+            refusal, kind=Kind.PROTOCOL, message=f"The mutation ran, and its answer failed. {refusal.message}"
+        )
+    if not is_success:
+        return refusal or _unreadable(answer, "an answer without a meaning")
     return refusal or _unreadable(answer, "no job with an id and a status" if not jobs else "several jobs")
 
 
@@ -249,6 +264,9 @@ def _errors_by_alias(body: object) -> dict[object, list[object]]:
 def _is_missing(alias: str, data: Mapping[str, object], failed: Mapping[object, list[object]]) -> bool:
     """Whether the service says that it knows no such job: a null with no error, or with one that says so."""
     if alias not in data or data[alias] is not None:
+        return False
+    if was_executed({"errors": failed.get(alias, [])}):
+        # A field of it was not found; the job itself was.
         return False
     reasons = [
         refusal_of(200, {}, {"errors": [error]}, "") for error in failed.get(alias) or failed.get(None, [])

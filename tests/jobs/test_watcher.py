@@ -108,6 +108,8 @@ async def test_a_wrong_key_wakes_every_waiter_and_loses_no_job() -> None:
         errors = await asyncio.gather(*jobs, return_exceptions=True)
         assert [type(error) for error in errors] == [AuthenticationError] * 3
         assert len({id(error) for error in errors}) == 3
+        assert [(error.job_id, error.token) for error in errors] == [(job.id, job.token) for job in jobs]
+        assert sum(request.kind == "poll" for request in server.requests) == 3
         server.key = right
         assert [(await job).id for job in jobs] == [job.id for job in jobs]
         assert len(server.jobs) == 3
@@ -124,15 +126,17 @@ async def test_another_name_of_the_status_field_is_found_once(caplog: pytest.Log
 
 @virtual
 async def test_no_status_field_that_fits_names_the_setting_and_keeps_the_jobs() -> None:
-    """The error says what to set; the job is in flight all the while, and nothing more is asked in vain."""
+    """The error says what to set, with id and token; the job is in flight, and polled, all the while."""
     ways = Ways(introspection=False)
     async with plain(seconds=6.0, ways=ways, status_operation="look(id: ID!)") as (doitong, server):
         job = await doitong.submit("a fox")
         for _ in range(2):
-            with pytest.raises(ConfigurationError, match="status_operation"):
+            with pytest.raises(ConfigurationError, match="status_operation") as caught:
                 await job
+            assert (caught.value.job_id, caught.value.token) == (job.id, job.token)
+            assert "No job was made" not in str(caught.value)
         assert [each.id for each in doitong.jobs()] == [job.id]
-        assert sum(request.kind != "submit" for request in server.requests) == 2
+        assert sum(request.kind == "poll" for request in server.requests) == 4
         async with AsyncDoitong(api_key=server.key, base_url=server.url, plan=Plan.PRO) as corrected:
             assert (await corrected.job(job.token)).id == job.id
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from doitong_async.transport.refusal import Kind
 from doitong_async.transport.retry import DOUBTFUL, Verdict, judge
 
+WAITED_FOR = (Kind.RATE_LIMIT, Kind.IN_PROGRESS)
 AGAIN, WAIT, FAIL, IN_DOUBT = Verdict.AGAIN, Verdict.WAIT, Verdict.FAIL, Verdict.IN_DOUBT
 
 # What went wrong → the verdict with tries left, then with none left; nothing was in doubt before.
@@ -21,15 +22,19 @@ TRUSTED = {
     Kind.RATE_LIMIT: (WAIT, WAIT),
     Kind.NOT_FOUND: (FAIL, FAIL),
     Kind.CONFLICT: (IN_DOUBT, IN_DOUBT),
+    Kind.IN_PROGRESS: (WAIT, WAIT),
     Kind.SERVER: (AGAIN, FAIL),
+    Kind.GATEWAY: (AGAIN, FAIL),
     Kind.PROTOCOL: (AGAIN, IN_DOUBT),
     Kind.MISPLACED: (FAIL, FAIL),
+    Kind.NO_OPERATION: (FAIL, FAIL),
     Kind.UNUSABLE: (FAIL, FAIL),
     Kind.NOT_SENT: (AGAIN, FAIL),
     Kind.UNANSWERED: (AGAIN, IN_DOUBT),
 }
 # The same where the service is not trusted to honour idempotency keys.
-NOT_TRUSTED = {**TRUSTED, Kind.SERVER: (FAIL, FAIL)} | {
+NOT_TRUSTED = {**TRUSTED, Kind.SERVER: (FAIL, FAIL), Kind.GATEWAY: (FAIL, FAIL)} | {
+    Kind.IN_PROGRESS: (IN_DOUBT, IN_DOUBT),
     Kind.PROTOCOL: (IN_DOUBT, IN_DOUBT),
     Kind.UNANSWERED: (IN_DOUBT, IN_DOUBT),
 }
@@ -68,6 +73,7 @@ def test_the_table_where_keys_are_not_trusted(kind: Kind) -> None:
         (Kind.CONFLICT, IN_DOUBT),
         (Kind.NOT_SENT, IN_DOUBT),
         (Kind.SERVER, FAIL),
+        (Kind.GATEWAY, FAIL),
         (Kind.RATE_LIMIT, WAIT),
     ],
 )
@@ -87,10 +93,23 @@ def test_never_again_past_the_greatest_number_of_tries() -> None:
 
 
 def test_a_rate_limit_is_always_waited_for() -> None:
-    """A 429 fails no job, and only a 429 is waited for."""
+    """A 429 fails no job; beside it only an attempt in progress under a trusted key is waited for."""
     for kind, tries, most, doubt, trusted in everything:
         verdict = judge(kind, tries=tries, max_tries=most, in_doubt=doubt, resend_unanswered=trusted)
-        assert (verdict is WAIT) is (kind is Kind.RATE_LIMIT)
+        assert (verdict is WAIT) is (kind is Kind.RATE_LIMIT or (kind is Kind.IN_PROGRESS and trusted))
+
+
+def test_an_attempt_in_progress_is_not_waited_for_without_end() -> None:
+    """Once its time is over, what it made is in doubt."""
+    verdict = judge(
+        Kind.IN_PROGRESS,
+        tries=1,
+        max_tries=3,
+        in_doubt=True,
+        resend_unanswered=True,
+        may_wait_for_key=False,
+    )
+    assert verdict is IN_DOUBT
 
 
 @settings(deadline=None, max_examples=200)
@@ -100,12 +119,12 @@ def test_a_run_of_failures(kinds: list[Kind], max_tries: int, trusted: bool) -> 
     tries, in_doubt, sent = 0, False, []
     for kind in kinds:
         sent.append(kind)
-        tries += kind is not Kind.RATE_LIMIT
+        tries += kind not in WAITED_FOR
         in_doubt = in_doubt or kind in DOUBTFUL
         verdict = judge(kind, tries=tries, max_tries=max_tries, in_doubt=in_doubt, resend_unanswered=trusted)
         if verdict in (FAIL, IN_DOUBT):
             # What is in doubt and was not explained by the service ends as that, never as "no job was made".
-            assert verdict is IN_DOUBT or not in_doubt or kind is Kind.SERVER
+            assert verdict is IN_DOUBT or not in_doubt or kind in (Kind.SERVER, Kind.GATEWAY)
             break
-    assert len([kind for kind in sent if kind is not Kind.RATE_LIMIT]) <= max_tries
+    assert len([kind for kind in sent if kind not in WAITED_FOR]) <= max_tries
     assert trusted or not DOUBTFUL & set(sent[:-1])
