@@ -82,14 +82,14 @@ class Runtime:
             trust_env=settings.trust_env,
         )
         self.gate = gate_of(
-            settings.api_key, settings.base_url, settings.plan, day_starts_at=settings.day_starts_at
+            settings.api_key.reveal(), settings.base_url, settings.plan, day_starts_at=settings.day_starts_at
         )
         self._member = Member(settings.plan, settings.plan_is_assumed, settings.polls_count)
         self._entrances: set[Entrance] = set()
         self.entrance = self.new_entrance()
         self.transport = GraphQLTransport(
             base_url=settings.base_url,
-            api_key=settings.api_key,
+            api_key=settings.api_key.reveal(),
             session=self._session,
             ssl=settings.ssl,
             user_agent=settings.user_agent,
@@ -112,6 +112,21 @@ class Runtime:
         self.is_closing = False
         self.batches: set[Closable] = set()
         """The batches that run on this; they are let go of before it closes."""
+
+    def check_loop(self) -> None:
+        """See that the running loop is the one that this was opened on.
+
+        Raises:
+            ConfigurationError: if it is another, or there is none.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if self.loop is not loop:
+            raise ConfigurationError(
+                "The client was opened on another event loop than this; open one on each, with `async with`."
+            )
 
     def new_entrance(self) -> Entrance:
         """Return a way through the gate that can be closed alone, with all who wait there."""

@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Bottom to top; a module imports what stands below it, or beside it on its own floor. The errors stand at
 # the bottom: the nouns are checked when they are built, and say so in errors of this library.
 FLOORS = [
-    ["errors", "catalog", "clock", "stats"],
+    ["errors", "catalog", "clock", "secret", "stats"],
     ["types"],
     [
         "batch.items",
@@ -75,7 +75,7 @@ FLOORS = [
 ]
 PURE = {
     *("batch.entry", "batch.fate", "batch.items", "budget"),
-    *("batch.items", "catalog", "credits", "errors", "events", "media", "stats", "types"),
+    *("batch.items", "catalog", "credits", "errors", "events", "media", "secret", "stats", "types"),
     *("transport.introspection", "transport.refusal", "transport.retry", "transport.wire"),
     *("limits.day", "limits.grants", "limits.plan", "limits.window", "limits.word"),
     *("jobs.durations", "jobs.lifecycle", "jobs.schedule", "jobs.token"),

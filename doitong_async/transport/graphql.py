@@ -17,6 +17,7 @@ from gql.transport.aiohttp import AIOHTTPTransport
 from graphql import DocumentNode, ExecutionResult
 from pydantic_core import from_json, to_json
 
+from doitong_async.secret import Secret
 from doitong_async.transport.refusal import Kind, Refusal
 from doitong_async.transport.wire import KEPT_HEADERS, Answer
 
@@ -141,8 +142,9 @@ class GraphQLTransport:
     def __init__(
         self, *, base_url: str, api_key: str, session: aiohttp.ClientSession, ssl: Any, user_agent: str
     ) -> None:
+        api_key = Secret(api_key)
         self._headers = {
-            "Authorization": f"Bearer {api_key}",
+            "Authorization": Secret(f"Bearer {api_key}"),
             "Content-Type": "application/json",
             "User-Agent": user_agent,
         }
@@ -232,9 +234,9 @@ class _Redactor:
     A key shorter than any real one is left alone: it would be found in words that are not it.
     """
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: Secret) -> None:
         self._key = key if len(key) >= SHORTEST_KEY else None
-        self._escaped = key.replace("/", "\\/")
+        self._escaped = Secret(key.replace("/", "\\/"))
 
     def text(self, text: str) -> str:
         """Return a text without the key; one that spells it in other letters is withheld whole."""
