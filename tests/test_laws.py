@@ -47,6 +47,7 @@ FLOORS = [
     ],
     ["settings", "limits.gate", "limits.gates", "limits.entrance"],
     [
+        "transport.exchange",
         "transport.graphql",
         "downloads",
         "result",
@@ -83,7 +84,10 @@ PURE = {
 }
 IMPURE_LIBRARIES = {"asyncio", "aiohttp", "gql", "time", "random", "secrets", "os", "socket"}
 KNOWS_GQL = {"transport.graphql"}
-KNOWS_AIOHTTP = {"transport.graphql", "downloads", "runtime", "webhooks.faces", "webhooks.serving"}
+KNOWS_AIOHTTP = {
+    *("transport.exchange", "transport.graphql"),
+    *("downloads", "runtime", "webhooks.faces", "webhooks.serving"),
+}
 # gql and aiohttp cost a quarter of a second: they are imported when a client opens, or a command runs.
 MAY_IMPORT_LATE = {
     "client": {"doitong_async.runtime"},
