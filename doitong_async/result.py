@@ -32,6 +32,8 @@ class Result:
         self._downloads = downloads
 
     def __repr__(self) -> str:
+        if not hasattr(self, "generation"):
+            return "<Result not made>"
         return f"<Result {self.id!r} {self.url}>"
 
     @property
