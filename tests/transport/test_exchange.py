@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import socket
 import traceback
@@ -16,15 +17,19 @@ import aiohttp
 import pytest
 
 from doitong_async import (
+    AsyncDoitong,
     ConfigurationError,
     ConnectionFailedError,
     DownloadError,
+    Plan,
     SubmitOutcomeUnknownError,
 )
 from doitong_async.transport.exchange import LONGEST_HEADER, RequestBody
 from doitong_async.transport.graphql import GraphQLTransport
 from doitong_async.transport.refusal import Kind, Refusal
 from doitong_async.transport.wire import Answer
+from tests.plain_server import JPEG
+from tests.test_key_sweep import EchoServer, http, job_with
 from tests.virtual import boxed, seen, until, virtual
 
 KEY = "sk-very/secret-0123456789"
@@ -351,6 +356,39 @@ async def test_a_header_longer_than_the_session_allows_is_named() -> None:
         failure = await send(transport)
     assert isinstance(failure, Refusal)
     assert "max_field_size" not in failure.message
+
+
+@virtual
+async def test_a_long_header_costs_no_job() -> None:
+    """With our own session it is read; with a user's, submit, poll and download name what to set."""
+    long = {"X_Long": "x" * 9000}
+    places = {"submit": True, "poll": True, "get": True}
+
+    def answer(kind: str, key: str) -> bytes:
+        more = long if places[kind] else {}
+        if kind == "get":
+            return http("", Content_Type="image/jpeg", Content_Length=str(len(JPEG)), **more) + JPEG
+        url = json.dumps(f"{server.url}/fox.jpg")
+        return http(job_with(status='"completed"' if kind == "poll" else '"processing"', url=url), **more)
+
+    def client(session: aiohttp.ClientSession | None) -> AsyncDoitong:
+        return AsyncDoitong(api_key=KEY, base_url=server.url, plan=Plan.PRO, session=session, timeout=10)
+
+    named = "open it with max_field_size=65536"
+    async with EchoServer(answer) as server:
+        async with client(None) as doitong:
+            assert await (await doitong.generate("a fox")).read() == JPEG
+        async with aiohttp.ClientSession() as session, client(session) as doitong:
+            with pytest.raises(SubmitOutcomeUnknownError, match=named) as caught:
+                await doitong.submit("a fox", idempotency_key="i-fox")
+            assert caught.value.idempotency_key == "i-fox"
+            places["submit"] = False
+            job = await doitong.submit("a fox", idempotency_key="i-fox")
+            with pytest.raises(ConnectionFailedError, match=named):
+                await job.refresh()
+            places["poll"] = False
+            with pytest.raises(DownloadError, match=named):
+                await (await job).read()
 
 
 # The whole way to the caller.
