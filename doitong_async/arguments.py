@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import secrets
-from collections.abc import Mapping
-from typing import TypedDict
+from collections.abc import Collection, Mapping
+from typing import Any, TypedDict
 
 from pydantic import JsonValue
 
-from doitong_async.errors import BadRequestError
+from doitong_async.errors import BadRequestError, ConfigurationError
 
 
 class OptionArguments(TypedDict, total=False):
@@ -50,6 +51,33 @@ class RequestArguments(TypedDict, total=False):
     type: str | None
     input: Mapping[str, JsonValue] | None
     options: Mapping[str, JsonValue] | None
+
+
+def check_options(options: Any, *, taker: str, fixed: Collection[str]) -> None:
+    """Refuse keywords that are no options, without what was given for them: a misspelt `api_key` is a key.
+
+    Args:
+        options: the keywords as they came; they are emptied first, as their owner's frame is shown too.
+        taker: what they were given to.
+        fixed: the keywords that only the client itself takes.
+
+    Raises:
+        TypeError: if nobody knows one of them; it names the nearest that is known.
+        ConfigurationError: if one is the client's, and no option.
+    """
+    unknown = sorted(options.keys() - OptionArguments.__annotations__.keys())
+    if not unknown:
+        return
+    options.clear()
+    misspelt = next((name for name in unknown if name not in fixed), None)
+    if misspelt is not None:
+        near = difflib.get_close_matches(misspelt, [*fixed, *OptionArguments.__annotations__], 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise TypeError(f"{taker}() got an unexpected keyword argument {misspelt!r}.{hint}")
+    raise ConfigurationError(
+        f"with_options cannot change {', '.join(unknown)}; it changes "
+        f"{', '.join(OptionArguments.__annotations__)}. Open another client for the rest."
+    )
 
 
 def checked_idempotency_key(key: str | None) -> str:

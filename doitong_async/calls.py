@@ -66,6 +66,10 @@ class Submit:
     is_abandoned: bool = False
     before_sending: Callable[[bool], Awaitable[None]] | None = None
 
+    def doubt(self) -> None:
+        """Note that a job may have been made."""
+        self.in_doubt = True
+
 
 class Submits:
     """Sends submits; each is one mutation, however often it takes.
@@ -126,7 +130,7 @@ class Submits:
                 error.idempotency_key = call.key
                 if not call.in_doubt:
                     raise
-                raise _in_doubt(error) from error
+                raise _in_doubt(error) from (error.__cause__ or error)
 
     def _judge(self, call: Submit, refused: Refusal) -> Verdict:
         now = asyncio.get_running_loop().time()
@@ -188,11 +192,12 @@ class Submits:
         call.is_sending = True
         try:
             answer = await self._transport.send(
-                wire.GENERATE, call.variables, timeout=call.options.request_timeout, idempotency_key=call.key
+                wire.GENERATE,
+                call.variables,
+                timeout=call.options.request_timeout,
+                idempotency_key=call.key,
+                on_doubt=call.doubt,
             )
-        except asyncio.CancelledError:
-            call.in_doubt = True
-            raise
         finally:
             call.is_sending = False
         if isinstance(answer, Refusal):
@@ -252,7 +257,8 @@ def _error(refusal: Refusal, verdict: Verdict, idempotency_key: str) -> DoitongE
     if verdict is Verdict.FAIL or isinstance(error, SubmitOutcomeUnknownError):
         return error
     unknown = _in_doubt(error)
-    unknown.__cause__ = error
+    # What code of the user's raised says more than an error of ours with the same words.
+    unknown.__cause__ = error.__cause__ or error
     return unknown
 
 

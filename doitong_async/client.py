@@ -13,7 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack
 
-from doitong_async.arguments import OptionArguments, RequestArguments, checked_idempotency_key
+from doitong_async.arguments import (
+    OptionArguments,
+    RequestArguments,
+    check_options,
+    checked_idempotency_key,
+)
 from doitong_async.batch.entry import KEY_LIVES
 from doitong_async.batch.items import read_item
 from doitong_async.batch.runner import Batch, Requests
@@ -27,6 +32,7 @@ from doitong_async.jobs.job import AsyncJob
 from doitong_async.jobs.token import read_ref
 from doitong_async.limits.plan import Plan
 from doitong_async.result import Result
+from doitong_async.secret import hidden
 from doitong_async.settings import Options, Settings, settle
 from doitong_async.stats import Stats
 from doitong_async.types import GenerateRequest, as_request
@@ -56,8 +62,9 @@ class _Shared:
         self.settings = settings
         self.session = session
         self.on_event = on_event
+        sealed = settings.webhook_secret
         self.webhooks = Webhooks(
-            settings.webhook_secret,
+            None if sealed is None else sealed.reveal(),
             outputs=OutputHosts.of_service(settings.output_hosts, settings.base_url),
             notify=Hook(on_event),
         )
@@ -98,6 +105,7 @@ class AsyncDoitong:
 
     Raises:
         ConfigurationError: naming the setting that cannot be.
+        TypeError: if a keyword is misspelt; the nearest right one is named.
     """
 
     def __init__(
@@ -124,6 +132,8 @@ class AsyncDoitong:
         output_hosts: Iterable[str] | None = None,
         **options: Unpack[OptionArguments],
     ) -> None:
+        api_key, webhook_secret = hidden(api_key), hidden(webhook_secret)
+        check_options(options, taker="AsyncDoitong", fixed=_ARGUMENTS)
         settings = settle(
             api_key=api_key,
             base_url=base_url,
@@ -147,6 +157,8 @@ class AsyncDoitong:
         self._shared = _Shared(settings, session, on_event)
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_shared"):
+            return "<AsyncDoitong not made>"
         settings = self._shared.settings
         state = "open" if self._shared.runtime else "closed" if self._shared.was_closed else "not open"
         return f"<AsyncDoitong {settings.base_url} {settings.plan.name} {state}>"
@@ -179,7 +191,7 @@ class AsyncDoitong:
         shared = self._shared
         if (runtime := shared.runtime) is None:
             return
-        _check_loop(runtime)
+        runtime.check_loop()
         if drain is not None:
             await runtime.drain(drain)
         if shared.closing is None and shared.runtime is runtime:
@@ -200,13 +212,9 @@ class AsyncDoitong:
 
         Raises:
             ConfigurationError: naming the option that cannot be.
+            TypeError: if a keyword is misspelt.
         """
-        unknown = sorted(options.keys() - OptionArguments.__annotations__.keys())
-        if unknown:
-            raise ConfigurationError(
-                f"with_options cannot change {', '.join(unknown)}; it changes "
-                f"{', '.join(OptionArguments.__annotations__)}. Open another client for the rest."
-            )
+        check_options(options, taker="AsyncDoitong.with_options", fixed=_ARGUMENTS)
         view = AsyncDoitong.__new__(type(self))
         view._options = dataclasses.replace(self._options, **options)
         view._shared = self._shared
@@ -385,16 +393,8 @@ class AsyncDoitong:
             raise ClientClosedError("The client is closed.")
         if runtime is None:
             raise ClientClosedError("The client is not open yet.")
-        _check_loop(runtime)
+        runtime.check_loop()
         return runtime
 
 
-def _check_loop(runtime: Runtime) -> None:
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        loop = None
-    if runtime.loop is not loop:
-        raise ConfigurationError(
-            "The client was opened on another event loop than this; open one on each, with `async with`."
-        )
+_ARGUMENTS: Final = AsyncDoitong.__init__.__annotations__.keys() - {"options", "return"}

@@ -13,8 +13,9 @@ import aiohttp
 import backoff
 
 from doitong_async import media
-from doitong_async.errors import ClientClosedError, ConfigurationError, DownloadError
+from doitong_async.errors import ClientClosedError, ConfigurationError, DoitongError, DownloadError
 from doitong_async.settings import is_loopback
+from doitong_async.transport.exchange import cause_of, is_cancelled, reason_here, too_long_header
 from doitong_async.types import Generation
 
 AT_ONCE: Final = 8
@@ -45,7 +46,11 @@ class _Progress:
 
 
 class _TryAgain(Exception):  # noqa: N818 - a signal between two methods, never an error that anyone sees
-    """This try brought no whole file, the next one may."""
+    """This try brought no whole file, the next one may; `cause` is what a hook of the session raised."""
+
+    def __init__(self, why: str, cause: BaseException | None = None) -> None:
+        super().__init__(why)
+        self.cause = cause
 
 
 class Downloads:
@@ -89,14 +94,14 @@ class Downloads:
                             yield chunk
                     return
                 except _TryAgain as why:
-                    reason = str(why)
+                    reason, cause = str(why), why.cause
                 if number < MAX_TRIES:
                     await asyncio.sleep(backoff.full_jitter(next(pauses)))
-        raise DownloadError(f"{reason} That was try {MAX_TRIES} of {MAX_TRIES}.", job_id=job.id)
+        raise DownloadError(f"{reason} That was try {MAX_TRIES} of {MAX_TRIES}.", job_id=job.id) from cause
 
     async def _one_try(self, progress: _Progress, job: Generation) -> AsyncGenerator[bytes, None]:
         response = await self._open(progress, job)
-        held, failure = b"", None
+        held, failure, cause = b"", None, None
         self._reading.add(response)
         try:
             skip = self._join(response, progress, job)
@@ -110,8 +115,10 @@ class Downloads:
                     self._check_head(held, progress, job)
                     yield held
                     held = b""
-        except (aiohttp.ClientError, OSError, RuntimeError) as error:
-            failure = type(error).__name__
+        except DoitongError:
+            raise
+        except (Exception, asyncio.CancelledError) as error:
+            failure, cause = _failure(error), cause_of(error)
         finally:
             self._reading.discard(response)
             response.close()
@@ -121,7 +128,7 @@ class Downloads:
             self._check_usable(job)
             # What was read and not passed on is read again.
             progress.got -= len(held)
-            raise _TryAgain(f"The download broke after {progress.got:,} bytes ({failure}).")
+            raise _TryAgain(f"The download broke after {progress.got:,} bytes ({failure}).", cause)
         if progress.got == 0:
             raise _TryAgain("The output is empty.")
         if held:
@@ -131,7 +138,7 @@ class Downloads:
     async def _open(self, progress: _Progress, job: Generation) -> aiohttp.ClientResponse:
         url = progress.url
         for _ in range(MAX_REDIRECTS + 1):
-            response = await self._get(url, progress)
+            response = await self._get(url, progress, job)
             if response.status in (200, 206):
                 return response
             location = response.headers.get("Location", "")
@@ -141,7 +148,7 @@ class Downloads:
             url = _checked_url(urljoin(url, location), job)
         raise DownloadError(f"The output host redirects more than {MAX_REDIRECTS} times.", job_id=job.id)
 
-    async def _get(self, url: str, progress: _Progress) -> aiohttp.ClientResponse:
+    async def _get(self, url: str, progress: _Progress, job: Generation) -> aiohttp.ClientResponse:
         headers = self._headers
         if progress.got:
             headers = {**headers, "Range": f"bytes={progress.got}-"}
@@ -156,9 +163,11 @@ class Downloads:
                 ssl=self._ssl,
                 timeout=aiohttp.ClientTimeout(total=None, connect=30, sock_read=_LONGEST_SILENCE),
             )
-        except (aiohttp.ClientError, OSError, RuntimeError) as error:
-            failure = type(error).__name__
-        raise _TryAgain(f"The output host could not be reached ({failure}).")
+        except (Exception, asyncio.CancelledError) as error:
+            failure, cause, header = _failure(error), cause_of(error), too_long_header(error)
+        if header is not None:
+            raise DownloadError(f"The output cannot be read: {header}.", job_id=job.id)
+        raise _TryAgain(f"The output host could not be reached ({failure}).", cause)
 
     def _check_usable(self, job: Generation) -> None:
         if self._is_closed:
@@ -212,6 +221,13 @@ async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, Non
         if not piece:
             return
         yield piece
+
+
+def _failure(error: BaseException) -> str:
+    """Return what went wrong in a word or two; a cancellation that is meant for the caller is passed on."""
+    if isinstance(error, asyncio.CancelledError) and is_cancelled():
+        raise error
+    return reason_here(error) or type(error).__name__
 
 
 def _refused(status: int, job: Generation) -> NoReturn:

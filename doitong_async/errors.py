@@ -24,7 +24,7 @@ DoitongError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -51,7 +51,7 @@ class DoitongError(Exception):
 
     outcome: str = ""
     """What happened to the job and to the money."""
-    advice: ClassVar[str] = ""
+    advice: str = ""
     """What to do next."""
 
     def __init__(

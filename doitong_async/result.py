@@ -35,6 +35,8 @@ class Result:
         self._token = token
 
     def __repr__(self) -> str:
+        if not hasattr(self, "generation"):
+            return "<Result not made>"
         return f"<Result {self.id!r} {self.url}>"
 
     @property

@@ -31,9 +31,17 @@ from doitong_async.limits.gates import gate_of
 from doitong_async.limits.grants import Lease
 from doitong_async.settings import Options, Settings
 from doitong_async.transport import wire
+from doitong_async.transport.exchange import LONGEST_HEADER
 from doitong_async.transport.graphql import GraphQLTransport
 from doitong_async.types import GenerateRequest, Generation, JobStatus
 from doitong_async.webhooks.door import Webhooks
+
+try:
+    import resource
+except ImportError:  # as on Windows
+    _HAS_LIMITS = False
+else:
+    _HAS_LIMITS = True
 
 _log: Final = logging.getLogger("doitong_async")
 
@@ -43,8 +51,22 @@ plan for as long as a job that is known to run."""
 MOST_CONNECTIONS: Final = 256
 MOST_KNOWN: Final = 256
 """Jobs that were made last, of which the idempotency key is remembered: our choice."""
+FEWEST_CONNECTIONS: Final = 12
+"""So that eight downloads do not keep submits and polls waiting."""
+KEPT_FOR_FILES: Final = 32
+"""Descriptors that connections leave to the rest of the process, beside half of all: our choice."""
 SUBMITS_END_WITHIN: Final = 10.0
 """Seconds that closing waits for the answers of submits that are under way: our choice."""
+
+
+def most_connections() -> int:
+    """Return how many connections may be open at once: each takes one of the process's descriptors."""
+    if not _HAS_LIMITS:
+        return MOST_CONNECTIONS
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(FEWEST_CONNECTIONS, min(MOST_CONNECTIONS, soft // 2 - KEPT_FOR_FILES))
 
 
 class Closable(Protocol):
@@ -79,19 +101,21 @@ class Runtime:
         self._session = session or aiohttp.ClientSession(
             # The gate says how many requests run at once; this only keeps a large plan's burst of submits
             # from opening a thousand sockets.
-            connector=aiohttp.TCPConnector(limit=MOST_CONNECTIONS),
+            connector=aiohttp.TCPConnector(limit=most_connections()),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=settings.trust_env,
+            max_line_size=LONGEST_HEADER,
+            max_field_size=LONGEST_HEADER,
         )
         self.gate = gate_of(
-            settings.api_key, settings.base_url, settings.plan, day_starts_at=settings.day_starts_at
+            settings.api_key.reveal(), settings.base_url, settings.plan, day_starts_at=settings.day_starts_at
         )
         self._member = Member(settings.plan, settings.plan_is_assumed, settings.polls_count)
         self._entrances: set[Entrance] = set()
         self.entrance = self.new_entrance()
         self.transport = GraphQLTransport(
             base_url=settings.base_url,
-            api_key=settings.api_key,
+            api_key=settings.api_key.reveal(),
             session=self._session,
             ssl=settings.ssl,
             user_agent=settings.user_agent,
@@ -115,6 +139,21 @@ class Runtime:
         self.is_closing = False
         self.batches: set[Closable] = set()
         """The batches that run on this; they are let go of before it closes."""
+
+    def check_loop(self) -> None:
+        """See that the running loop is the one that this was opened on.
+
+        Raises:
+            ConfigurationError: if it is another, or there is none.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if self.loop is not loop:
+            raise ConfigurationError(
+                "The client was opened on another event loop than this; open one on each, with `async with`."
+            )
 
     def new_entrance(self) -> Entrance:
         """Return a way through the gate that can be closed alone, with all who wait there."""
@@ -306,7 +345,9 @@ class Runtime:
     def _submit_is_over(self, call: Submit, lease: Lease, task: asyncio.Task[AsyncJob]) -> None:
         self._under_way.discard(task)
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, SubmitOutcomeUnknownError | ServerError):
+        # An exit, such as one that a hook of the session raises, says nothing of what was sent before it.
+        is_exit = error is not None and not isinstance(error, Exception)
+        if isinstance(error, SubmitOutcomeUnknownError | ServerError) or (is_exit and call.in_doubt):
             self._hold_in_doubt(call.key, lease, min(call.options.lease_age, IN_DOUBT_FOR))
         elif error is not None or task.cancelled():
             lease.release()

@@ -7,14 +7,15 @@ import os
 import re
 import ssl
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from doitong_async import catalog
 from doitong_async.errors import BadRequestError, ConfigurationError
 from doitong_async.limits.plan import Plan
+from doitong_async.secret import Sealed, Secret, hidden
 from doitong_async.transport.wire import StatusOperation
 from doitong_async.types import checked_side
 from doitong_async.webhooks.signature import Secrets
@@ -58,9 +59,9 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What one client is for its whole life; neither the key nor the webhook secret is in a repr."""
+    """What one client is for its whole life; it shows neither the key nor the webhook secret in any form."""
 
-    api_key: str = field(repr=False)
+    api_key: Sealed[Secret]
     base_url: str
     plan: Plan
     plan_is_assumed: bool
@@ -74,7 +75,7 @@ class Settings:
     resend_unanswered: bool
     max_download_bytes: int
     webhook_url: str | None
-    webhook_secret: Secrets | None = field(repr=False)
+    webhook_secret: Sealed[Secrets] | None
     webhook_field: str
     output_hosts: Iterable[str] | None = None
 
@@ -89,7 +90,6 @@ def settle(
     webhook_url: str | None = None,
     webhook_secret: Secrets | None = None,
     webhook_field: str = "webhookUrl",
-    environment: Mapping[str, str] = os.environ,
     **others: Any,
 ) -> Settings:
     """Return the settings: arguments first, then the environment, then the defaults.
@@ -97,9 +97,10 @@ def settle(
     Raises:
         ConfigurationError: naming the first setting that cannot be.
     """
-    key = api_key if api_key is not None else environment.get("DOITONG_API_KEY")
-    named = plan if plan is not None else environment.get("DOITONG_PLAN") or None
-    secret = webhook_secret if webhook_secret is not None else environment.get("DOITONG_WEBHOOK_SECRET")
+    api_key, webhook_secret = hidden(api_key), hidden(webhook_secret)
+    key = api_key if api_key is not None else secret_of_environment("DOITONG_API_KEY")
+    named = plan if plan is not None else os.environ.get("DOITONG_PLAN") or None
+    secret = webhook_secret if webhook_secret is not None else secret_of_environment("DOITONG_WEBHOOK_SECRET")
     _check_session_settings(others["ssl"], others["user_agent"])
     if not isinstance(others["day_starts_at"], int | float) or not 0 <= others["day_starts_at"] < 86_400:
         raise ConfigurationError(
@@ -110,17 +111,25 @@ def settle(
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigurationError(f"{name} is {value!r}; expected a whole number above zero.")
     return Settings(
-        api_key=_checked_key(key),
-        base_url=root_of(base_url, environment, allow_insecure_http=allow_insecure_http),
+        api_key=Sealed(_checked_key(key)),
+        base_url=root_of(base_url, allow_insecure_http=allow_insecure_http),
         plan=_checked_plan(named),
         plan_is_assumed=named is None,
         status_operation=StatusOperation.parse(status_operation),
         webhook_url=_checked_webhook_url(webhook_url, has_secret=bool(secret)),
-        # An empty variable is none; an empty argument is a mistake, of which whoever reads it tells.
-        webhook_secret=secret or webhook_secret,
+        # An empty argument is a mistake, of which whoever reads it tells.
+        webhook_secret=None if secret is None else Sealed(secret),
         webhook_field=_checked_webhook_field(webhook_field),
         **others,
     )
+
+
+def secret_of_environment(name: str) -> Secret | None:
+    """Return a secret that a variable holds, without white space around it; a blank one is none.
+
+    No frame holds the whole environment meanwhile: its repr shows every secret in it.
+    """
+    return Secret(os.environ.get(name, "").strip()) or None
 
 
 def is_loopback(host: str | None) -> bool:
@@ -141,24 +150,23 @@ def _check_session_settings(context: object, user_agent: object) -> None:
         raise ConfigurationError(f"user_agent is {user_agent!r}; expected printable ASCII.")
 
 
-def _checked_key(key: object) -> str:
+def _checked_key(key: object) -> Secret:
+    key = hidden(key)
     if key is None or key == "":
         raise ConfigurationError("There is no API key; give api_key=… or set DOITONG_API_KEY.")
     # Neither length nor any part of the key is shown: messages end in logs.
-    if not isinstance(key, str) or not key.isascii() or not key.isprintable() or " " in key:
+    if not isinstance(key, Secret) or not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigurationError("api_key is no key: expected printable ASCII characters without spaces.")
     return key
 
 
-def root_of(
-    base_url: str | None, environment: Mapping[str, str], *, allow_insecure_http: bool = False
-) -> str:
+def root_of(base_url: str | None, *, allow_insecure_http: bool = False) -> str:
     """Return the root of the API: as it is given, as the environment has it, or the service's own.
 
     Raises:
         ConfigurationError: if it is no root, or the key could be read on the way there.
     """
-    url = base_url if base_url is not None else environment.get("DOITONG_BASE_URL") or DEFAULT_BASE_URL
+    url = base_url if base_url is not None else os.environ.get("DOITONG_BASE_URL") or DEFAULT_BASE_URL
     if not isinstance(url, str) or not url.isprintable() or " " in url:
         raise ConfigurationError(f"base_url is {url!r}; expected a root such as {DEFAULT_BASE_URL!r}.")
     if "@" in url:

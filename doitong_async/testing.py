@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
+from doitong_async.arguments import OptionArguments
 from doitong_async.client import AsyncDoitong
 from doitong_async.emulator import Emulator, PlanLimits
 from doitong_async.limits.plan import Plan
+from doitong_async.secret import hidden
 from doitong_async.webhooks.serving import free_port, served
 
 _T = TypeVar("_T")
@@ -19,6 +21,9 @@ _LONGEST: Final = 1e7
 """Virtual seconds, 115 days: at 2^24 asyncio's resolution of 1 ns is lost in rounding; no timer fires."""
 _PATIENCE: Final = 0.0005
 """Real seconds that the loop waits for the network before it jumps: loopback may be a moment late."""
+
+_SECRETS: Final = {"api_key", "key", "webhook_secret"}
+_PLAIN: Final = (AsyncDoitong.__init__.__annotations__ | OptionArguments.__annotations__).keys() - _SECRETS
 
 
 @asynccontextmanager
@@ -37,6 +42,10 @@ async def emulated(
         emulator: further arguments of `doitong_async.emulator.Emulator`.
         **arguments: further arguments of `AsyncDoitong`.
     """
+    emulator = {
+        name: hidden(value) if name in _SECRETS else value for name, value in (emulator or {}).items()
+    }
+    arguments = {name: _shown(name, value) for name, value in arguments.items()}
     limits = PlanLimits(plan.requests_per_minute, plan.concurrent_jobs, plan.jobs_per_day)
     settings: dict[str, Any] = {"plan": limits}
     given: dict[str, Any] = {"api_key": "emulated", "plan": plan}
@@ -46,11 +55,16 @@ async def emulated(
             stack.callback(receiver.close)
             settings["webhook_secret"] = given["webhook_secret"] = "emulated"
             given["webhook_url"] = f"http://127.0.0.1:{receiver.getsockname()[1]}/"
-        box = await stack.enter_async_context(Emulator(**{**settings, **(emulator or {})}))
+        box = await stack.enter_async_context(Emulator(**{**settings, **emulator}))
         doitong = AsyncDoitong(**{**given, "base_url": box.url, **arguments})
         if webhooks:
             await stack.enter_async_context(served(doitong.webhooks.aiohttp_app(), receiver))
         yield await stack.enter_async_context(doitong)
+
+
+def _shown(name: str, value: Any) -> Any:
+    """Return an argument as it is, unless it is a secret, or may be one whose name is misspelt."""
+    return value if name in _PLAIN else hidden(value)
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):

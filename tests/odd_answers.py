@@ -27,6 +27,26 @@ class OddAnswers(aioresponses):
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self.post(URL, body=body, status=status, headers=named, response_class=_Response)
 
-    def fail(self, error: BaseException) -> None:
-        """Raise this once instead of answering."""
-        self.post(URL, exception=error)
+    def fail(self, error: BaseException, *, is_sent: bool = True) -> None:
+        """Raise this once instead of answering, as aiohttp does, after the request left or before it."""
+
+        async def callback(url: Any, **given: Any) -> None:
+            if is_sent:
+                await given["data"].write_with_length(_Writer(), None)
+            _RAISERS["raiser"](error)
+
+        self.post(URL, callback=callback)
+
+
+class _Writer:
+    """Takes what is sent, and counts it as aiohttp's own does."""
+
+    output_size = 0
+
+    async def write(self, chunk: bytes) -> None:
+        self.output_size += len(chunk)
+
+
+# Whose exception it is, is told by the module that raises it.
+_RAISERS: dict[str, Any] = {"__name__": "aiohttp.client"}
+exec("def raiser(error): raise error", _RAISERS)

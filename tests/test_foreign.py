@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import enum
 import itertools
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ import gql
 import pydantic
 import pytest
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 from gql.client import AsyncClientSession
 from gql.transport.aiohttp import AIOHTTPTransport
 from gql.transport.exceptions import TransportConnectionFailed, TransportQueryError
@@ -211,6 +213,131 @@ async def test_aiohttp_tells_a_connection_that_was_never_made_from_one_that_brok
         await server.wait_closed()
         with pytest.raises(aiohttp.ClientConnectorError):
             await session.post(f"http://127.0.0.1:{port}/")
+
+
+FROM_3_12 = hasattr(aiohttp, "ClientMiddlewareType")
+
+
+class Watched(aiohttp.BytesPayload):
+    """A body that notes what had been handed to the socket when it was asked for, and how it was closed."""
+
+    def __init__(self, value: bytes) -> None:
+        super().__init__(value)
+        self.noted: list[object] = []
+        self.writers: list[Any] = []
+
+    async def write(self, writer: Any) -> None:
+        self.noted.append(writer.output_size)
+        self.writers.append(writer)
+        await super().write(writer)
+
+    async def write_with_length(self, writer: Any, content_length: int | None) -> None:
+        self.noted.append(writer.output_size)
+        self.writers.append(writer)
+        await super().write_with_length(writer, content_length)
+
+    def _close(self) -> None:
+        self.noted.append(type(sys.exception()))
+
+
+@virtual
+async def test_aiohttp_asks_a_body_to_write_itself_right_before_the_first_byte_leaves() -> None:
+    """On it hangs what is "sent". Up to 3.11 the headers go a step earlier: alone they make no job."""
+
+    async def well(request: web.Request) -> web.Response:
+        return web.Response(body=await request.read())
+
+    body = Watched(b"x" * 10)
+    session = aiohttp.ClientSession()
+    async with serving(well) as url, session, session.post(url, data=body) as sent:
+        assert await sent.read() == b"x" * 10
+    assert bool(body.noted[0]) is not FROM_3_12
+    (writer,) = body.writers
+    assert writer.output_size > 100
+
+
+@virtual
+async def test_aiohttp_never_asks_a_body_to_write_itself_without_a_connection() -> None:
+    """So what is raised before was not sent; and it closes the body, if at all, while it handles that."""
+    body = Watched(b"x")
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await session.post("http://127.0.0.9:9", data=body)
+    assert body.writers == []
+    assert set(body.noted) <= {aiohttp.ClientConnectorError}
+
+
+@virtual
+@pytest.mark.skipif(not FROM_3_12, reason="aiohttp has middlewares from 3.12 on")
+async def test_aiohttp_closes_a_body_that_a_middleware_replaces_outside_of_any_error() -> None:
+    """By that it is known that the body that was sent is another."""
+
+    async def other(request: Any, handler: Any) -> Any:
+        await request.update_body(b"other")
+        return await handler(request)
+
+    async def well(request: web.Request) -> web.Response:
+        return web.Response(body=await request.read())
+
+    body = Watched(b"x")
+    session = aiohttp.ClientSession(middlewares=(other,))
+    async with serving(well) as url, session, session.post(url, data=body) as sent:
+        assert await sent.read() == b"other"
+    assert body.writers == []
+    assert body.noted == [type(None)]
+
+
+@virtual
+async def test_aiohttp_sends_a_masked_header_as_it_is_and_shows_it_masked() -> None:
+    """On it hangs that no hook of a user's, and no frame of aiohttp's, shows the key."""
+
+    class Masked(str):
+        __slots__ = ()
+
+        def __repr__(self) -> str:
+            return "***"
+
+    seen: list[str] = []
+    shown: list[str] = []
+
+    async def here(request: web.Request) -> web.Response:
+        seen.append(request.headers["Authorization"])
+        return web.Response()
+
+    async def hook(session: Any, context: Any, params: Any) -> None:
+        shown.append(f"{params!r} {dict(params.headers)!r} {params.headers.items()!r}")
+
+    config = aiohttp.TraceConfig()
+    config.on_request_start.append(hook)
+    config.on_request_headers_sent.append(hook)
+    config.on_request_end.append(hook)
+    async with serving(here) as url, aiohttp.ClientSession(trace_configs=[config]) as session:
+        response = await session.post(url, headers={"Authorization": Masked("Bearer sk-secret")})
+        shown.append(repr(response.request_info))
+        response.release()
+    assert seen == ["Bearer sk-secret"]
+    assert len(shown) == 4
+    assert all("***" in each and "sk-secret" not in each for each in shown)
+
+
+@virtual
+async def test_aiohttp_says_in_the_causes_of_its_error_that_a_header_is_too_long() -> None:
+    """Its message shows the header, and its class is that of any broken answer."""
+
+    async def long(request: web.Request) -> web.Response:
+        return web.Response(headers={"X-Long": "x" * 9000})
+
+    async with serving(long) as url:
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(aiohttp.ClientResponseError) as caught:
+                await session.post(url)
+        error, chained = caught.value.__cause__, list[BaseException]()
+        while error is not None:
+            chained.append(error)
+            error = error.__cause__ or error.__context__
+        assert any(isinstance(each, LineTooLong) and "8190" in map(str, each.args) for each in chained)
+        async with aiohttp.ClientSession(max_line_size=1 << 16, max_field_size=1 << 16) as session:
+            assert (await session.post(url)).status == 200
 
 
 def test_a_server_that_cuts_is_a_failed_connection_to_gql() -> None:

@@ -18,8 +18,15 @@ from doitong_async.transport.wire import StatusOperation
 KEY = "sesame-open-0123456789"
 
 
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is set in the environment of this process."""
+    for name in ("DOITONG_API_KEY", "DOITONG_BASE_URL", "DOITONG_PLAN", "DOITONG_WEBHOOK_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def settled(environment: dict[str, str] | None = None, **arguments: Any) -> Settings:
-    """Settle with a key and defaults; `environment` stands in for the process's own."""
+    """Settle with a key and defaults; `environment` is what is set meanwhile."""
     given: dict[str, Any] = {
         "api_key": KEY,
         "base_url": None,
@@ -35,7 +42,10 @@ def settled(environment: dict[str, str] | None = None, **arguments: Any) -> Sett
         "resend_unanswered": True,
         "max_download_bytes": 1,
     }
-    return settle(environment=environment or {}, **{**given, **arguments})
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (environment or {}).items():
+            patch.setenv(name, value)
+        return settle(**{**given, **arguments})
 
 
 ENVIRONMENT = {
@@ -49,12 +59,12 @@ class TestOrder:
     def test_arguments_come_first(self) -> None:
         """What the code says, the environment does not change."""
         taken = settled(ENVIRONMENT, api_key="k", base_url="https://code.example", plan=Plan.PRO)
-        assert (taken.api_key, taken.base_url, taken.plan) == ("k", "https://code.example", Plan.PRO)
+        assert (taken.api_key.reveal(), taken.base_url, taken.plan) == ("k", "https://code.example", Plan.PRO)
 
     def test_the_environment_comes_second(self) -> None:
         """It fills what the code leaves open."""
         taken = settled(ENVIRONMENT, api_key=None)
-        assert (taken.api_key, taken.base_url, taken.plan, taken.plan_is_assumed) == (
+        assert (taken.api_key.reveal(), taken.base_url, taken.plan, taken.plan_is_assumed) == (
             "key-of-the-environment",
             "https://environment.example/api",
             Plan.STARTER,

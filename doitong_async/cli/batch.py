@@ -47,7 +47,7 @@ from doitong_async.cli.verdict import End
 from doitong_async.cli.work import heard
 from doitong_async.credits import PriceArgument
 from doitong_async.limits.plan import Plan
-from doitong_async.settings import root_of
+from doitong_async.settings import root_of, secret_of_environment
 
 EXAMPLES: Final = """[bold]Examples[/bold]
 doitong batch prompts.txt --out trial --emulator
@@ -263,7 +263,7 @@ def _receiver(url: str | None, port: int | None) -> Receiver | None:
             "--webhook-url and --webhook-port belong together: where the service reaches this machine, and "
             "where this command listens on it. Nothing was sent."
         )
-    if not os.environ.get("DOITONG_WEBHOOK_SECRET"):
+    if secret_of_environment("DOITONG_WEBHOOK_SECRET") is None:
         raise CommandError(
             "DOITONG_WEBHOOK_SECRET is not set. Nothing was sent. Without it no webhook can be told from a "
             "forged one."
@@ -275,7 +275,7 @@ def _named(wish: _Wish) -> str:
     """Return what a ledger of this batch calls its service."""
     if wish.has_emulator and wish.base_url is None:
         return service_of("http://localhost")
-    return service_of(root_of(wish.base_url, os.environ))
+    return service_of(root_of(wish.base_url))
 
 
 def _service(wish: _Wish, report: BatchReport) -> Service:

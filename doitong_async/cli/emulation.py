@@ -21,6 +21,7 @@ from doitong_async.cli.report import write_line
 from doitong_async.cli.service import EMULATED_KEY
 from doitong_async.cli.text import clean
 from doitong_async.limits.plan import Plan
+from doitong_async.settings import secret_of_environment
 
 if TYPE_CHECKING:
     from doitong_async.emulator import Emulator
@@ -68,7 +69,7 @@ def serve(
         raise CommandError(f"--fault: {error}. `doitong emulator --fault help` lists all there is.") from None
     limits = PlanLimits(plan.requests_per_minute, plan.concurrent_jobs, plan.jobs_per_day)
     # With the secret that the commands have, it tells them of the ends of jobs.
-    secret = os.environ.get("DOITONG_WEBHOOK_SECRET") or None
+    secret = secret_of_environment("DOITONG_WEBHOOK_SECRET")
     emulator = Emulator(limits, key=key, faults=parsed, webhook_secret=secret, **settings)
     asyncio.run(_serve(emulator, plan.name, key or EMULATED_KEY, settings, until_idle, address_file))
 

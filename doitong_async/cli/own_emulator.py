@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from doitong_async.cli.exits import CommandError
-from doitong_async.cli.service import EMULATOR_PORT
+from doitong_async.cli.service import EMULATED_SECRET, EMULATOR_PORT
 from doitong_async.limits.plan import Plan
 
 IDLE: Final = 600.0
@@ -22,6 +22,7 @@ IDLE: Final = 600.0
 _CREDITS: Final = 1_000_000_000
 _ANSWERS_WITHIN: Final = 2.0
 _NAME: Final = "doitong-async"
+_SECRETS: Final = {"DOITONG_API_KEY", "DOITONG_WEBHOOK_SECRET"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,7 @@ def _start(beside: Path, plan: Plan, speed: float) -> None:
         stderr=subprocess.STDOUT,
         start_new_session=True,
         text=True,
+        env=_environment(),
     )
     assert process.stdout is not None
     said = []
@@ -143,6 +145,12 @@ def _start(beside: Path, plan: Plan, speed: float) -> None:
             said.append(line.strip())
     process.wait()
     raise CommandError(f"The emulator did not start: {' '.join(said) or 'it said nothing'}")
+
+
+def _environment() -> dict[str, str]:
+    """Return what a process of ours inherits: neither the key nor the webhook secret of the user."""
+    others = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    return {**others, "DOITONG_WEBHOOK_SECRET": EMULATED_SECRET}
 
 
 def _ask(method: str, url: str) -> dict[str, Any] | None:

@@ -14,10 +14,13 @@ from doitong_async.cli.exits import CommandError, Exit
 from doitong_async.client import AsyncDoitong
 from doitong_async.events import Event
 from doitong_async.limits.plan import Plan
+from doitong_async.settings import secret_of_environment
 
 EMULATOR_PORT: Final = 8000
 """Where `doitong emulator` listens if it is not told otherwise."""
 EMULATED_KEY: Final = "emulated"
+EMULATED_SECRET: Final = "emulated"
+"""What an emulator that a command starts signs webhooks with: no secret of the user's goes to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ class Service:
         arguments |= {"base_url": self.base_url, "plan": self.plan}
         if self.is_keyless:
             arguments["api_key"] = EMULATED_KEY
-        elif not os.environ.get("DOITONG_API_KEY"):
+        elif secret_of_environment("DOITONG_API_KEY") is None:
             raise CommandError(
                 "DOITONG_API_KEY is not set. Nothing was sent. Set it to your API key; to try without one, "
                 "use --emulator.",
@@ -92,6 +95,10 @@ class Service:
             )
         if self.receiver is not None:
             arguments["webhook_url"] = self.receiver.url
+            if self.is_keyless:
+                # One that a batch started signs with its own secret, another one perhaps with the user's.
+                given = secret_of_environment("DOITONG_WEBHOOK_SECRET")
+                arguments["webhook_secret"] = [EMULATED_SECRET, *([given] if given else [])]
         doitong = AsyncDoitong(**arguments)
         async with AsyncExitStack() as stack:
             if self.receiver is not None:

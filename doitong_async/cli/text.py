@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterable
 from typing import Final
+
+from doitong_async.secret import Secret
+from doitong_async.settings import secret_of_environment
 
 _JOINERS: Final = "\u200c\u200d"
 """Invisible, harmless, and part of many an emoji."""
@@ -21,7 +23,7 @@ def clean(text: str) -> str:
 
 def hide_key(text: str) -> str:
     """Return the text without the API key, should the service have said it."""
-    key = os.environ.get("DOITONG_API_KEY", "")
+    key = secret_of_environment("DOITONG_API_KEY") or Secret()
     is_secret = len(key) >= _SHORTEST_SECRET and key != _NOT_SECRET
     return text.replace(key, "***") if is_secret else text
 

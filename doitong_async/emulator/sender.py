@@ -98,7 +98,8 @@ class Sender:
             self._record(webhook, news, "forbidden" if webhook.there is None else "lost")
             return
         if "forged" in webhook.faults:
-            secret = f"not {secret}"
+            # Of the same class: what masks a secret masks what is made of it.
+            secret = type(secret)(f"not {secret}")
         for _ in range(2 if "doubled" in webhook.faults else 1):
             await self._deliver(webhook, webhook.there, news, secret)
         if "outdated" in webhook.faults:

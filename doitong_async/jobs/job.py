@@ -46,6 +46,8 @@ class AsyncJob:
         return hash(self._watch)
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_watch"):
+            return "<AsyncJob not made>"
         return f"<AsyncJob {self.id!r} {self.status.value}>"
 
     @property

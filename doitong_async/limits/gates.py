@@ -8,6 +8,7 @@ from typing import Final
 
 from doitong_async.limits.gate import Gate
 from doitong_async.limits.plan import Plan
+from doitong_async.secret import Secret
 
 _GATES: Final[dict[asyncio.AbstractEventLoop, dict[str, Gate]]] = {}
 
@@ -17,6 +18,7 @@ def gate_of(api_key: str, base_url: str, plan: Plan, *, day_starts_at: float = 0
 
     It is kept after its last client closed: the service has not forgotten that client's requests either.
     """
+    api_key = Secret(api_key)
     # Other threads with loops of their own do the same at the same time.
     for closed in [loop for loop in list(_GATES) if loop.is_closed()]:
         _GATES.pop(closed, None)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import codecs
 import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote
@@ -17,14 +19,16 @@ from gql.transport.aiohttp import AIOHTTPTransport
 from graphql import DocumentNode, ExecutionResult
 from pydantic_core import from_json, to_json
 
+from doitong_async.secret import Secret
+from doitong_async.transport.exchange import Reply, RequestBody, failure_of, is_cancelled
 from doitong_async.transport.refusal import Kind, Refusal
 from doitong_async.transport.wire import KEPT_HEADERS, Answer
 
-MOST_BYTES: Final = 8 << 20
-"""Bytes of one answer that are read at most; 100 jobs take some 30 KB."""
-
 SHORTEST_KEY: Final = 12
 """Characters; our assumption of what no real key is shorter than."""
+
+# Found at its first use, a codec is a file to open: there may be no descriptor left for it.
+codecs.lookup("utf-8-sig")
 
 _NO_DOCUMENT: Final = DocumentNode(definitions=())
 
@@ -34,24 +38,19 @@ class _Text(GraphQLRequest):
 
     def __init__(self, text: str, variables: Mapping[str, object]) -> None:
         super().__init__(_NO_DOCUMENT)
-        self._whole = {"query": text, "variables": variables}
-
-    @property
-    def payload(self) -> dict[str, Any]:
-        return self._whole
+        self.body = RequestBody(to_json({"query": text, "variables": variables}))
 
 
 class _Keeping(AIOHTTPTransport):
     """gql's transport, but each answer keeps its status and headers, and no redirect is followed.
 
-    The answer rides in the result's data, so that gql neither raises on its errors (their partial data
-    and their status would be gone) nor asserts on `data: null`.
+    The answer stays with the body of its request, past gql, which neither raises on its errors then (their
+    partial data and their status would be gone) nor asserts on `data: null`.
     """
 
-    def __init__(self, url: str, session: aiohttp.ClientSession, redactor: _Redactor) -> None:
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         super().__init__(url)
         self._shared = session
-        self._redactor = redactor
 
     async def connect(self) -> None:
         self.session = self._shared
@@ -67,22 +66,12 @@ class _Keeping(AIOHTTPTransport):
         extra_args: dict[str, Any] | None = None,
         upload_files: bool = False,
     ) -> ExecutionResult:
-        body = to_json(request.payload)
-        async with self._shared.post(
-            self.url, data=body, allow_redirects=False, raise_for_status=False, **extra_args or {}
-        ) as response:
-            raw = await _read(response)
-            return ExecutionResult(data={"answer": self._answer(response, raw)})
-
-    def _answer(self, response: aiohttp.ClientResponse, raw: bytes) -> Answer:
-        headers = {
-            name: self._redactor.text(value)
-            for name in KEPT_HEADERS
-            if (value := response.headers.get(name)) is not None
-        }
-        text = raw.decode("utf-8-sig", "replace")
-        body = self._redactor.body(_parsed(raw, text), text)
-        return Answer(response.status, headers, body, self._redactor.text(text))
+        assert isinstance(request, _Text)
+        response = await self._shared.post(
+            self.url, data=request.body, allow_redirects=False, raise_for_status=False, **extra_args or {}
+        )
+        await request.body.exchange(response)
+        return ExecutionResult(data={})
 
 
 def _parsed(raw: bytes, text: str) -> object:
@@ -95,21 +84,6 @@ def _parsed(raw: bytes, text: str) -> object:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    if (
-        "Content-Encoding" not in response.headers
-        and (response.content_length or MOST_BYTES + 1) <= MOST_BYTES
-    ):
-        return await response.read()
-    chunks, size = [], 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > MOST_BYTES:
-            raise aiohttp.ClientPayloadError(f"more than {MOST_BYTES:,} bytes")
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 class _Session(AsyncClientSession):
@@ -141,14 +115,15 @@ class GraphQLTransport:
     def __init__(
         self, *, base_url: str, api_key: str, session: aiohttp.ClientSession, ssl: Any, user_agent: str
     ) -> None:
+        api_key = Secret(api_key)
         self._headers = {
-            "Authorization": f"Bearer {api_key}",
+            "Authorization": Secret(f"Bearer {api_key}"),
             "Content-Type": "application/json",
             "User-Agent": user_agent,
         }
         self._ssl = ssl
-        self._keeping = _Keeping(f"{base_url}/graphql", session, _Redactor(api_key))
-        self._session = _Session(Client(transport=self._keeping))
+        self._redactor = _Redactor(api_key)
+        self._session = _Session(Client(transport=_Keeping(f"{base_url}/graphql", session)))
 
     async def open(self) -> None:
         """Make it ready to send."""
@@ -165,6 +140,7 @@ class GraphQLTransport:
         *,
         timeout: float,
         idempotency_key: str | None = None,
+        on_doubt: Callable[[], None] | None = None,
     ) -> Answer | Refusal:
         """Send one document and read its answer whole.
 
@@ -173,54 +149,55 @@ class GraphQLTransport:
             variables: its variables, as JSON.
             timeout: seconds from here to the last byte of the answer.
             idempotency_key: goes into the `Idempotency-Key` header.
+            on_doubt: is called if this is cancelled, or ended by an exit, after the request left.
 
         Returns:
-            The answer, whatever its status; or a `Refusal` of kind NOT_SENT, UNANSWERED or UNUSABLE.
+            The answer, whatever its status; or a `Refusal` of kind NOT_SENT, UNANSWERED or UNUSABLE, or of
+            BAD_REQUEST or PROTOCOL if the request is no JSON, or the answer cannot be read.
         """
         headers = self._headers
         if idempotency_key is not None:
             headers = {**headers, "Idempotency-Key": idempotency_key}
         extra = {"headers": headers, "timeout": _limits(timeout), "ssl": self._ssl}
         try:
-            result = await self._session.execute(_Text(document, variables), extra_args=extra)
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RuntimeError) as error:
-            # As a value: the context of an aiohttp error shows the request's headers, the key too.
-            return _failure(error)
-        answer: Answer = result["answer"]
-        return answer
+            request = _Text(document, variables)
+        except ValueError:
+            return Refusal(Kind.BAD_REQUEST, "The request cannot be written as JSON.")
+        body = request.body
+        try:
+            await self._session.execute(request, extra_args=extra)
+        except BaseException as error:
+            is_exit = not isinstance(error, Exception | asyncio.CancelledError)
+            if is_exit or (isinstance(error, asyncio.CancelledError) and is_cancelled()):
+                if body.has_left and on_doubt is not None:
+                    on_doubt()
+                raise
+            # As a value: the context of an aiohttp error shows the request's headers.
+            failure = failure_of(error, body)
+        # An answer that was read whole is never lost, whatever was raised after it.
+        return failure if body.reply is None else self._answer(body.reply)
+
+    def _answer(self, reply: Reply) -> Answer | Refusal:
+        """Read an answer; nothing is imported or opened for it, and nothing is raised."""
+        status, given, raw = reply
+        try:
+            headers = {
+                name: self._redactor.text(value)
+                for name in KEPT_HEADERS
+                if (value := given.get(name)) is not None
+            }
+            text = raw.decode("utf-8-sig", "replace")
+            body = self._redactor.body(_parsed(raw, text), text)
+            return Answer(status, headers, body, self._redactor.text(text))
+        except Exception as error:
+            name = type(error).__name__
+        return Refusal(Kind.PROTOCOL, f"The answer came, and cannot be read here ({name}).", status)
 
 
 @lru_cache(maxsize=64)
 def _limits(timeout: float) -> aiohttp.ClientTimeout:
     # A connection that is not made by half of the time was surely not used to send anything.
     return aiohttp.ClientTimeout(total=timeout, connect=timeout / 2)
-
-
-_NOT_SENT: Final = (
-    aiohttp.ClientConnectorError,
-    aiohttp.ConnectionTimeoutError,
-    aiohttp.InvalidURL,
-    aiohttp.NonHttpUrlClientError,
-    aiohttp.ServerFingerprintMismatch,
-    aiohttp.ClientProxyConnectionError,
-    aiohttp.ClientHttpProxyError,
-)
-
-
-def _failure(error: Exception) -> Refusal:
-    name = type(error).__name__
-    if isinstance(error, _NOT_SENT):
-        reason = getattr(error, "os_error", None) or name
-        return Refusal(Kind.NOT_SENT, f"The service could not be reached ({reason}).")
-    if isinstance(error, aiohttp.ClientError | OSError):
-        what = "no answer came in time" if isinstance(error, TimeoutError) else "the connection broke"
-        return Refusal(Kind.UNANSWERED, f"The request was sent, but {what} ({name}).")
-    if isinstance(error, RuntimeError):
-        return Refusal(Kind.UNUSABLE, "The HTTP session is closed, or belongs to another event loop.")
-    return Refusal(
-        Kind.UNUSABLE,
-        "The HTTP session cannot send the request: it has credentials of its own (auth, netrc).",
-    )
 
 
 _JSON_ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
@@ -232,9 +209,9 @@ class _Redactor:
     A key shorter than any real one is left alone: it would be found in words that are not it.
     """
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: Secret) -> None:
         self._key = key if len(key) >= SHORTEST_KEY else None
-        self._escaped = key.replace("/", "\\/")
+        self._escaped = Secret(key.replace("/", "\\/"))
 
     def text(self, text: str) -> str:
         """Return a text without the key; one that spells it in other letters is withheld whole."""

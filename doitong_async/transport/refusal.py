@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -53,6 +53,10 @@ class Refusal:
     """Whether it speaks of a field, as a service does that does not know one."""
     credits_required: float | None = None
     credits_available: float | None = None
+    is_local: bool = False
+    """Whether this machine is why nothing was sent, and not the network or the service."""
+    cause: BaseException | None = field(default=None, repr=False, compare=False)
+    """What code of the user's raised, such as a hook of their session."""
 
     def error_of_poll(self, job_id: str, token: str) -> errors.DoitongError:
         """Return the public error that says this of a poll of a job, which changes nothing about it."""
@@ -60,6 +64,14 @@ class Refusal:
 
     def error(self, *, idempotency_key: str | None = None, job_id: str | None = None) -> errors.DoitongError:
         """Return the public error that says this."""
+        error = self._error(idempotency_key, job_id)
+        if self.cause is not None:
+            error.__cause__ = self.cause
+        if self.is_local:
+            error.advice = "Mend what is named on this machine, then try again."
+        return error
+
+    def _error(self, idempotency_key: str | None, job_id: str | None) -> errors.DoitongError:
         facts: dict[str, Any] = {
             "http_status": self.http_status,
             "code": self.code,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from doitong_async.errors import ClientClosedError, ConfigurationError
 from doitong_async.events import WebhookDropped, WebhookTaken
 from doitong_async.hook import Hook
+from doitong_async.secret import hidden
 from doitong_async.types import Generation
 from doitong_async.webhooks.early import EarlyNews
 from doitong_async.webhooks.hosts import OutputHosts
@@ -46,6 +47,7 @@ class Webhooks:
     def __init__(
         self, secrets: Secrets | None, *, outputs: OutputHosts | None = None, notify: Hook | None = None
     ) -> None:
+        secrets = hidden(secrets)
         self._secrets = None if secrets is None else checked_secrets(secrets)
         self._outputs = outputs or OutputHosts()
         self._notify = notify or Hook(None)

@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 from pydantic_core import from_json
 
 from doitong_async.errors import ConfigurationError, WebhookPayloadError, WebhookSignatureError
+from doitong_async.secret import SecretBytes, hidden
 from doitong_async.transport.wire import EXCERPT, read_generation
 from doitong_async.types import Generation
 
@@ -46,16 +47,10 @@ def verify(body: bytes, header: str | None, secrets: Secrets) -> None:
         WebhookSignatureError: if it does not; what was expected is in no message and in no traceback.
         ConfigurationError: if there is no secret, or an empty one.
     """
+    secrets = hidden(secrets)
     if not isinstance(body, bytes | bytearray):
         raise TypeError(f"body is a {type(body).__name__}; expected the raw bytes, not yet decoded or parsed")
-    keys = _keys(secrets)
-    is_signed = _is_signed(body, header, keys)
-    has_keys = bool(keys)
-    # Tools that show the locals of a traceback must find no secret in this one.
-    del secrets, keys
-    if not has_keys:
-        raise ConfigurationError(_NO_SECRET)
-    if not is_signed:
+    if not _is_signed(body, header, checked_secrets(secrets)):
         raise WebhookSignatureError(
             "The webhook is not signed: expected one X-Doitong-Signature header with sha256= and the 64 hex "
             "digits of the HMAC-SHA-256 of the raw body under the webhook secret."
@@ -68,6 +63,7 @@ def sign(body: bytes, secret: str | bytes) -> str:
     Raises:
         ConfigurationError: if the secret is empty.
     """
+    secret = hidden(secret)
     (key,) = checked_secrets([secret])
     return f"sha256={hmac.digest(key, body, 'sha256').hex()}"
 
@@ -95,21 +91,22 @@ def parse(body: bytes) -> Generation:
     return news
 
 
-def checked_secrets(secrets: Secrets) -> tuple[bytes, ...]:
+def checked_secrets(secrets: Secrets) -> tuple[SecretBytes, ...]:
     """Return the secrets as the bytes that sign; a text stands for its UTF-8.
 
     Raises:
         ConfigurationError: if there is none, or one of them is empty; no part of one is shown.
     """
+    secrets = hidden(secrets)
     keys = _keys(secrets)
-    del secrets
     if not keys:
         raise ConfigurationError(_NO_SECRET)
     return keys
 
 
-def _keys(secrets: object) -> tuple[bytes, ...]:
+def _keys(secrets: object) -> tuple[SecretBytes, ...]:
     """Return the secrets as bytes, or nothing at all if one of them is none."""
+    secrets = hidden(secrets)
     several = [secrets] if isinstance(secrets, str | bytes) else secrets
     if not isinstance(several, Sequence):
         return ()
@@ -129,12 +126,12 @@ def _is_signed(body: bytes, header: str | None, keys: Sequence[bytes]) -> bool:
     return is_signed
 
 
-def _as_key(secret: object) -> bytes:
+def _as_key(secret: object) -> SecretBytes:
     """Return the bytes of a secret, or none if it is no secret: a blank text, or no bytes."""
     if isinstance(secret, str):
         try:
             # What the environment holds beside UTF-8 comes as lone surrogates.
-            return secret.encode("utf-8", "surrogateescape") if secret.strip() else b""
+            return SecretBytes(secret.encode("utf-8", "surrogateescape") if secret.strip() else b"")
         except UnicodeEncodeError:
-            return b""
-    return secret if isinstance(secret, bytes) else b""
+            return SecretBytes()
+    return SecretBytes(secret) if isinstance(secret, bytes) else SecretBytes()

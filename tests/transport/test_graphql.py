@@ -19,7 +19,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from doitong_async import ConfigurationError
-from doitong_async.transport.graphql import MOST_BYTES, GraphQLTransport
+from doitong_async.transport.exchange import MOST_BYTES
+from doitong_async.transport.graphql import GraphQLTransport
 from doitong_async.transport.refusal import Kind, Refusal
 from doitong_async.transport.wire import Answer
 from tests.odd_answers import OddAnswers
@@ -97,7 +98,7 @@ async def test_a_request_is_what_the_documentation_shows() -> None:
         odd.answer("{}")
         await send(transport)
         ((call,),) = odd.requests.values()
-    assert json.loads(call.kwargs["data"]) == {"query": "query { x }", "variables": {"n": 1}}
+    assert json.loads(call.kwargs["data"].decode()) == {"query": "query { x }", "variables": {"n": 1}}
     assert call.kwargs["headers"]["Authorization"] == f"Bearer {KEY}"
     assert call.kwargs["headers"]["Idempotency-Key"] == "i-1"
     assert call.kwargs["headers"]["Content-Type"] == "application/json"
@@ -116,49 +117,54 @@ async def test_a_service_that_echoes_the_key_does_not_get_it_into_an_error(spell
     assert "secret" not in json.dumps([answer.body, answer.excerpt, dict(answer.headers)])
 
 
-def errors_of_aiohttp() -> list[tuple[BaseException, Kind]]:
-    """Everything that can be raised on the way, with what it means for the submit."""
+def errors_of_aiohttp() -> list[BaseException]:
+    """Everything that can be raised on the way."""
     refused = ConnectionRefusedError(111, "Connection refused")
     certificate = ssl.SSLCertVerificationError(1, "certificate verify failed")
     told: dict[str, Any] = {"request_info": REQUEST, "history": ()}
     return [
-        (aiohttp.ClientConnectorError(PLACE, refused), Kind.NOT_SENT),
-        (aiohttp.ClientConnectorDNSError(PLACE, OSError(-2, "Name or service not known")), Kind.NOT_SENT),
-        (aiohttp.ClientConnectorCertificateError(PLACE, certificate), Kind.NOT_SENT),
-        (aiohttp.ClientConnectorSSLError(PLACE, ssl.SSLError(1, "wrong version")), Kind.NOT_SENT),
-        (aiohttp.ClientProxyConnectionError(PLACE, refused), Kind.NOT_SENT),
-        (aiohttp.ClientHttpProxyError(status=407, message="proxy says no", **told), Kind.NOT_SENT),
-        (aiohttp.ConnectionTimeoutError(), Kind.NOT_SENT),
-        (aiohttp.InvalidURL("x"), Kind.NOT_SENT),
-        (aiohttp.NonHttpUrlClientError("x"), Kind.NOT_SENT),
-        (aiohttp.ServerFingerprintMismatch(b"a", b"b", "host", 1), Kind.NOT_SENT),
-        (aiohttp.ServerDisconnectedError(), Kind.UNANSWERED),
-        (aiohttp.SocketTimeoutError(), Kind.UNANSWERED),
-        (aiohttp.ServerTimeoutError(), Kind.UNANSWERED),
-        (aiohttp.ClientOSError(104, "reset"), Kind.UNANSWERED),
-        (aiohttp.ClientConnectionResetError("closing"), Kind.UNANSWERED),
-        (aiohttp.ClientPayloadError("cut"), Kind.UNANSWERED),
-        (aiohttp.ClientResponseError(status=400, message="bad http", **told), Kind.UNANSWERED),
-        (aiohttp.ContentTypeError(status=200, message="odd", **told), Kind.UNANSWERED),
-        (ConnectionResetError(104, "reset"), Kind.UNANSWERED),
-        (ssl.SSLError(1, "decryption failed"), Kind.UNANSWERED),
-        (TimeoutError(), Kind.UNANSWERED),
+        aiohttp.ClientConnectorError(PLACE, refused),
+        aiohttp.ClientConnectorDNSError(PLACE, OSError(-2, "Name or service not known")),
+        aiohttp.ClientConnectorCertificateError(PLACE, certificate),
+        aiohttp.ClientConnectorSSLError(PLACE, ssl.SSLError(1, "wrong version")),
+        aiohttp.ClientProxyConnectionError(PLACE, refused),
+        aiohttp.ClientHttpProxyError(status=407, message="proxy says no", **told),
+        aiohttp.ConnectionTimeoutError(),
+        aiohttp.InvalidURL("x"),
+        aiohttp.NonHttpUrlClientError("x"),
+        aiohttp.ServerFingerprintMismatch(b"a", b"b", "host", 1),
+        aiohttp.ServerDisconnectedError(),
+        aiohttp.SocketTimeoutError(),
+        aiohttp.ServerTimeoutError(),
+        aiohttp.ClientOSError(104, "reset"),
+        aiohttp.ClientConnectionResetError("closing"),
+        aiohttp.ClientPayloadError("cut"),
+        aiohttp.ClientResponseError(status=400, message="bad http", **told),
+        aiohttp.ContentTypeError(status=200, message="odd", **told),
+        ConnectionResetError(104, "reset"),
+        ssl.SSLError(1, "decryption failed"),
+        TimeoutError(),
+        OSError(24, "Too many open files"),
+        MemoryError(),
+        KeyError("x"),
+        AssertionError(),
+        asyncio.CancelledError(),
     ]
 
 
 @virtual
-@pytest.mark.parametrize(
-    ("error", "kind"), errors_of_aiohttp(), ids=[type(error).__name__ for error, _ in errors_of_aiohttp()]
-)
+@pytest.mark.parametrize("is_sent", [False, True])
+@pytest.mark.parametrize("error", errors_of_aiohttp(), ids=lambda error: type(error).__name__)
 async def test_every_exception_becomes_a_value_that_says_whether_it_was_sent(
-    error: BaseException, kind: Kind
+    error: BaseException, is_sent: bool
 ) -> None:
-    """What was surely not sent may go again; the rest may have made a job."""
+    """What was surely not sent may go again; the rest may have made a job. The class decides nothing."""
     async with opened() as (transport, odd):
-        odd.fail(error)
+        odd.fail(error, is_sent=is_sent)
         failure = await send(transport)
     assert isinstance(failure, Refusal)
-    assert failure.kind is kind
+    assert failure.kind is (Kind.UNANSWERED if is_sent else Kind.NOT_SENT)
+    assert ("was sent" in failure.message) is is_sent
     raised = failure.error(idempotency_key="i-1")
     everything = "".join(traceback.format_exception(raised)) + repr(pickle.dumps(raised)) + repr(failure)
     assert "secret" not in everything
@@ -172,11 +178,22 @@ async def test_every_exception_becomes_a_value_that_says_whether_it_was_sent(
 async def test_a_session_that_cannot_send_is_a_configuration_error(error: BaseException) -> None:
     """It will not heal by trying again, and nothing was sent."""
     async with opened() as (transport, odd):
-        odd.fail(error)
+        odd.fail(error, is_sent=False)
         failure = await send(transport)
     assert isinstance(failure, Refusal)
     assert failure.kind is Kind.UNUSABLE
+    assert "did not leave this machine" in failure.message
     assert isinstance(failure.error(), ConfigurationError)
+
+
+@virtual
+async def test_a_request_that_is_no_json_is_not_sent() -> None:
+    """And is no reason to try again."""
+    async with opened() as (transport, odd):
+        failure = await transport.send("query { x }", {"x": "\ud800"}, timeout=5)
+        assert not odd.requests
+    assert isinstance(failure, Refusal)
+    assert failure.kind is Kind.BAD_REQUEST
 
 
 @virtual

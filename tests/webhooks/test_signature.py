@@ -157,8 +157,9 @@ class TestVerify:
         assert error.__context__ is error.__cause__ is None
         whole = traceback.TracebackException.from_exception(error, capture_locals=True)
         # The frame of this test knows the secret, of course.
-        (ours,) = [frame for frame in whole.stack if frame.filename != __file__]
-        told = f"{error!r} {error} {vars(error)!r} {ours.locals!r}"
+        ours = [frame.locals for frame in whole.stack if frame.filename != __file__]
+        assert ours
+        told = f"{error!r} {error} {vars(error)!r} {ours!r}"
         for hidden in (SECRET, repr(SECRET.encode()), RIGHT.removeprefix("sha256=")):
             assert hidden not in told
 

@@ -1,0 +1,85 @@
+"""Secrets that no repr shows: tools that print the locals of a traceback find three stars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Generic, TypeVar
+
+MASK: Final = "***"
+
+_T = TypeVar("_T")
+
+
+class Secret(str):
+    """A text that is used like any other and whose repr is masked; what is made of it is plain text again."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"'{MASK}'"
+
+    def __deepcopy__(self, _: object) -> Secret:
+        return self
+
+    def __reduce_ex__(self, _: object) -> tuple[Any, ...]:
+        return str, (MASK,)
+
+
+class SecretBytes(bytes):
+    """The same for bytes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"b'{MASK}'"
+
+    def __deepcopy__(self, _: object) -> SecretBytes:
+        return self
+
+    def __reduce_ex__(self, _: object) -> tuple[Any, ...]:
+        return bytes, (MASK.encode(),)
+
+
+class Sealed(Generic[_T]):
+    """Holds a secret where even its plain text must not be written, as JSON of all settings would be."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: _T) -> None:
+        self._value = value
+
+    def reveal(self) -> _T:
+        """Return what is in it."""
+        return self._value
+
+    def __eq__(self, other: object) -> bool:
+        return self._value == other._value if isinstance(other, Sealed) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return f"<sealed {MASK}>"
+
+    def __deepcopy__(self, _: object) -> Sealed[_T]:
+        return self
+
+    def __reduce_ex__(self, _: object) -> tuple[Any, ...]:
+        return Sealed, (MASK,)
+
+
+def hidden(value: Any) -> Any:
+    """Return a secret so that no repr shows it; None stays None, and several become a tuple of such.
+
+    Whatever takes a secret says `secret = hidden(secret)` first: from then on its frame shows nothing. What
+    is no secret at all, such as a number, is sealed, as it may be one with a slip.
+    """
+    if value is None or isinstance(value, Secret | SecretBytes | Sealed):
+        return value
+    if isinstance(value, str):
+        return Secret(value)
+    if isinstance(value, bytes):
+        return SecretBytes(value)
+    if isinstance(value, Sequence):
+        return tuple(hidden(each) for each in value)
+    return Sealed(value)

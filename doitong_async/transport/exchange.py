@@ -1,0 +1,249 @@
+"""One HTTP exchange: whether its request left this machine, and what an exception out of the session means.
+
+The one rule: what is raised before the first byte of the request left is NOT_SENT, what is raised after it
+and before the answer is read whole is UNANSWERED. Which of both it is, the request's own body says, as
+aiohttp asks it to be written; the class of the exception only chooses the words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Final, TypeAlias
+
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import LineTooLong
+
+from doitong_async.transport.refusal import Kind, Refusal
+
+MOST_BYTES: Final = 8 << 20
+"""Bytes of one answer that are read at most; 100 jobs take some 30 KB."""
+LONGEST_HEADER: Final = 1 << 16
+"""Bytes of one header that a session of ours reads; aiohttp's default is 8,190."""
+
+Reply: TypeAlias = tuple[int, Mapping[str, str], bytes]
+"""Status, headers and body, read whole."""
+
+
+class RequestBody(aiohttp.BytesPayload):
+    """The body of one request, which knows how far the exchange came.
+
+    aiohttp from 3.12 on writes headers and body at once, when it writes the body. Before that the headers go
+    one step earlier; a request without a byte of its body makes no job.
+    """
+
+    def __init__(self, value: bytes) -> None:
+        super().__init__(value, content_type="application/json")
+        self._writers: list[AbstractStreamWriter] = []
+        self._is_replaced = False
+        self.reply: Reply | None = None
+        """The answer, as soon as it was read whole."""
+        self.is_answered = False
+
+    @property
+    def has_left(self) -> bool:
+        """Whether any byte of the request can have left this machine."""
+        # A writer counts what it hands to the socket. A hook may stop it before that.
+        is_written = any(writer.output_size for writer in self._writers)
+        return is_written or self._is_replaced or self.is_answered
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Write the body: by this aiohttp sends a request, up to 3.11."""
+        self._writers.append(writer)
+        await super().write(writer)
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Write the body: by this aiohttp sends a request, from 3.12 on."""
+        self._writers.append(writer)
+        await super().write_with_length(writer, content_length)
+
+    def _close(self) -> None:
+        # aiohttp closes a body after its request, and when a middleware puts another in its place: of that
+        # one nobody here knows whether it left.
+        self._is_replaced |= sys.exception() is None and not self._writers
+
+    async def exchange(self, response: aiohttp.ClientResponse) -> None:
+        """Read the answer to this request whole."""
+        self.is_answered = True
+        try:
+            raw = await _read(response)
+            self.reply = response.status, response.headers, raw
+            response.release()
+        except BaseException:
+            response.close()
+            raise
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    if (
+        "Content-Encoding" not in response.headers
+        and (response.content_length or MOST_BYTES + 1) <= MOST_BYTES
+    ):
+        return await response.read()
+    chunks, size = [], 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > MOST_BYTES:
+            raise aiohttp.ClientPayloadError(f"more than {MOST_BYTES:,} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def is_cancelled() -> bool:
+    """Whether the running task is being cancelled; else a CancelledError is some hook's own."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+# What an exception means.
+
+
+_OF_THIS_MACHINE: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL}
+_LOCAL: Final = "The request did not leave this machine:"
+
+
+def failure_of(error: BaseException, body: RequestBody) -> Refusal:
+    """Return what an exception out of the session means for the request with this body."""
+    cause = cause_of(error)
+    if body.has_left:
+        message = f"The request was sent, but {_what_broke(error, cause)}."
+        return Refusal(Kind.UNANSWERED, message, cause=cause)
+    name = type(error if cause is None else cause).__name__
+    reason = reason_here(error)
+    if reason is None and cause is not None:
+        reason = f"a hook or middleware of the session raised {name}"
+    if reason is not None:
+        return Refusal(Kind.NOT_SENT, f"{_LOCAL} {reason}.", cause=cause, is_local=True)
+    if isinstance(error, aiohttp.ClientError | OSError):
+        return Refusal(
+            Kind.NOT_SENT, f"The service could not be reached ({getattr(error, 'os_error', None) or name})."
+        )
+    if _is_about_the_session(error):
+        what = (
+            "is closed, or belongs to another event loop"
+            if isinstance(error, RuntimeError)
+            else "cannot send it, as it has credentials of its own (auth, netrc)"
+        )
+        return Refusal(Kind.UNUSABLE, f"{_LOCAL} the HTTP session {what}.")
+    return Refusal(Kind.NOT_SENT, f"{_LOCAL} {name} was raised on the way to the network.", is_local=True)
+
+
+def too_long_header(error: BaseException) -> str | None:
+    """Return what to do about an answer with a header that the session does not read; None: it has none."""
+    for each in _chain(error):
+        if isinstance(each, LineTooLong):
+            is_ours = str(LONGEST_HEADER) in map(str, each.args[1:2])
+            remedy = "" if is_ours else f"; open it with max_field_size={LONGEST_HEADER}"
+            return f"the answer has a header longer than the session allows{remedy}"
+    return None
+
+
+def _what_broke(error: BaseException, cause: BaseException | None) -> str:
+    if cause is not None:
+        return f"a hook or middleware of the session raised {type(cause).__name__} before its answer was read"
+    if (header := too_long_header(error)) is not None:
+        return header
+    name = type(error).__name__
+    if isinstance(error, TimeoutError):
+        return f"no answer came in time ({name})"
+    if isinstance(error, aiohttp.ClientError | OSError):
+        return f"the connection broke ({name})"
+    return f"its answer could not be read here ({name})"
+
+
+def reason_here(error: BaseException) -> str | None:
+    """Return what this machine lacks, if that is why it failed."""
+    for each in _chain(error):
+        number = getattr(getattr(each, "os_error", each), "errno", None)
+        if number in _OF_THIS_MACHINE:
+            words = os.strerror(number)
+            return f"{words[:1].lower()}{words[1:]}"
+        if isinstance(each, MemoryError):
+            return "out of memory"
+    return None
+
+
+def _is_about_the_session(error: BaseException) -> bool:
+    """Whether aiohttp itself refuses to use this session; that does not heal by another attempt."""
+    places = list(_places(error.__traceback__))
+    return isinstance(error, RuntimeError | ValueError) and places[-1:] == ["aiohttp"]
+
+
+# Whose exception it is.
+
+
+_LIBRARIES: Final = {
+    *("doitong_async", "gql", "aiohttp"),
+    # What aiohttp itself is made of.
+    *("aiohappyeyeballs", "aiosignal", "attr", "frozenlist", "multidict", "propcache", "yarl"),
+}
+_STANDARD: Final = sys.stdlib_module_names - {"unittest"}
+
+
+def cause_of(error: BaseException) -> BaseException | None:
+    """Return what a hook or middleware of the user's raised, if this comes from it, fit to be shown.
+
+    No frame of a library stays in its traceback, and no exception of a library in its chain: they hold the
+    headers of the request.
+    """
+    cause = next((each for each in _chain(error) if _is_of_user(each)), None)
+    if cause is not None:
+        _clean(cause, set())
+    return cause
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
+        error = error.__context__ if error.__cause__ is None else error.__cause__
+
+
+def _is_of_user(error: BaseException) -> bool:
+    """Whether code of the user's raised it, or called what did: not a library, and not what that calls."""
+    named = [place for place in _places(error.__traceback__) if place not in _STANDARD]
+    return bool(named) and named[-1] not in _LIBRARIES
+
+
+def _places(traceback: TracebackType | None) -> Iterator[str]:
+    """Yield the package of each frame, the outermost first."""
+    while traceback is not None:
+        yield _package(traceback)
+        traceback = traceback.tb_next
+
+
+def _package(traceback: TracebackType) -> str:
+    return str(traceback.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+def _clean(error: BaseException, seen: set[int]) -> None:
+    seen.add(id(error))
+    chained = (error.__cause__, error.__context__)
+    kept = [each if each is not None and _is_of_user(each) else None for each in chained]
+    is_hidden = error.__suppress_context__
+    error.__traceback__ = _of_user(error.__traceback__)
+    error.__cause__, error.__context__ = kept
+    error.__suppress_context__ = is_hidden
+    parts = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    for each in (*kept, *parts):
+        if each is not None and id(each) not in seen:
+            _clean(each, seen)
+
+
+def _of_user(traceback: TracebackType | None) -> TracebackType | None:
+    """Return a traceback without the frames of libraries."""
+    kept = []
+    while traceback is not None:
+        if _package(traceback) not in _LIBRARIES:
+            kept.append(traceback)
+        traceback = traceback.tb_next
+    rest = None
+    for each in reversed(kept):
+        rest = TracebackType(rest, each.tb_frame, each.tb_lasti, each.tb_lineno)
+    return rest

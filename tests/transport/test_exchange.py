@@ -1,0 +1,481 @@
+"""Whether a request left: told by what was written, in every place where a session's own code can raise."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import socket
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from unittest.mock import AsyncMock
+
+import aiohttp
+import pytest
+
+from doitong_async import (
+    AsyncDoitong,
+    ConfigurationError,
+    ConnectionFailedError,
+    DownloadError,
+    Plan,
+    SubmitOutcomeUnknownError,
+)
+from doitong_async.transport.exchange import LONGEST_HEADER, RequestBody
+from doitong_async.transport.graphql import GraphQLTransport
+from doitong_async.transport.refusal import Kind, Refusal
+from doitong_async.transport.wire import Answer
+from tests.plain_server import JPEG
+from tests.test_key_sweep import EchoServer, http, job_with
+from tests.virtual import boxed, seen, until, virtual
+
+KEY = "sk-very/secret-0123456789"
+ANSWER = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{"data": {}}'
+BEFORE = [
+    "on_request_start",
+    "on_connection_create_start",
+    "on_request_headers_sent",
+    "on_request_chunk_sent",
+]
+AFTER = ["on_request_end", "on_response_chunk_received"]
+HAS_MIDDLEWARES = hasattr(aiohttp, "ClientMiddlewareType")
+COALESCES = HAS_MIDDLEWARES
+"""From 3.12 on aiohttp writes headers and body at once, and calls all its hooks before it."""
+
+
+class HookError(Exception):
+    """What code of the user's raises."""
+
+
+@asynccontextmanager
+async def listening(answer: bytes | None = ANSWER) -> AsyncIterator[tuple[str, bytearray]]:
+    """Serve one raw answer on loopback; yield the root and all bytes that came. None: never answer."""
+    got = bytearray()
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        while piece := await reader.read(1 << 16):
+            got.extend(piece)
+            if answer is not None and got.endswith(b"}"):
+                writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    async with server:
+        yield f"http://{host}:{port}", got
+        for writer in writers:
+            writer.close()
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def opened(url: str, session: aiohttp.ClientSession) -> AsyncIterator[GraphQLTransport]:
+    transport = GraphQLTransport(base_url=url, api_key=KEY, session=session, ssl=True, user_agent="test")
+    await transport.open()
+    yield transport
+    await transport.close()
+
+
+async def send(transport: GraphQLTransport, **more: Any) -> Answer | Refusal:
+    return await transport.send("query { x }", {"n": 1}, timeout=5, idempotency_key="i-1", **more)
+
+
+def hooked(name: str, error: BaseException | type[BaseException] = HookError) -> aiohttp.TraceConfig:
+    """Return a trace configuration one hook of which raises."""
+    config = aiohttp.TraceConfig()
+
+    async def hook(session: aiohttp.ClientSession, context: Any, params: Any) -> None:
+        raise error
+
+    getattr(config, name).append(hook)
+    return config
+
+
+def frames_of(error: BaseException) -> list[str]:
+    return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+
+
+# Hooks and middlewares.
+
+
+@virtual
+@pytest.mark.parametrize(
+    "raised", [HookError, KeyError, aiohttp.ClientError, OSError, asyncio.CancelledError]
+)
+@pytest.mark.parametrize("name", [*BEFORE, *AFTER])
+async def test_a_hook_that_raises_says_nothing_of_what_was_sent(
+    name: str, raised: type[BaseException]
+) -> None:
+    """Whatever it raises: only whether bytes left does. A cancellation of its own is like any error."""
+    async with listening() as (url, got), aiohttp.ClientSession(trace_configs=[hooked(name, raised)]) as user:
+        async with opened(url, user) as transport:
+            failure = await send(transport)
+        is_sent = name in AFTER or (name == "on_request_chunk_sent" and not COALESCES)
+        if is_sent:
+            await until(lambda: got)
+        assert bool(got) is is_sent
+    assert isinstance(failure, Refusal)
+    assert failure.kind is (Kind.UNANSWERED if is_sent else Kind.NOT_SENT)
+    if (raised, name) == (asyncio.CancelledError, "on_request_chunk_sent"):
+        # It ends aiohttp's own writing task, of which no word comes back.
+        return
+    assert failure.is_local is not is_sent
+    assert raised.__name__ in failure.message
+    cause = failure.error().__cause__
+    assert type(cause) is raised
+    assert cause.__context__ is cause.__cause__ is None
+    assert frames_of(cause) == ["hook"]
+
+
+@virtual
+async def test_a_hook_without_a_frame_of_its_own_is_found_too() -> None:
+    """Such as a mock."""
+    config = aiohttp.TraceConfig()
+    config.on_request_end.append(AsyncMock(side_effect=HookError("mocked")))
+    session = aiohttp.ClientSession(trace_configs=[config])
+    async with listening() as (url, _), session as user, opened(url, user) as transport:
+        failure = await send(transport)
+    assert isinstance(failure, Refusal)
+    assert isinstance(failure.cause, HookError)
+
+
+Handler = Callable[[Any], Awaitable[Any]]
+
+
+async def raises_before(request: Any, handler: Handler) -> Any:
+    raise HookError("before")
+
+
+async def raises_after(request: Any, handler: Handler) -> Any:
+    await handler(request)
+    raise HookError("after") from KeyError("inner")
+
+
+async def replaces_and_raises(request: Any, handler: Handler) -> Any:
+    await request.update_body(b'{"query": "query { y }"}')
+    await handler(request)
+    raise HookError("after")
+
+
+async def replaces_without_a_word(request: Any, handler: Handler) -> Any:
+    await request.update_body(b'{"query": "query { y }"}')
+    return await handler(request)
+
+
+async def wraps_the_error(request: Any, handler: Handler) -> Any:
+    try:
+        return await handler(request)
+    except aiohttp.ClientError as error:
+        raise HookError("wrapped") from error
+
+
+MIDDLEWARES = [
+    (raises_before, False),
+    (raises_after, True),
+    (replaces_and_raises, True),
+    (replaces_without_a_word, True),
+    (wraps_the_error, True),
+]
+
+
+@virtual
+@pytest.mark.skipif(not HAS_MIDDLEWARES, reason="aiohttp has middlewares from 3.12 on")
+@pytest.mark.parametrize(
+    ("middleware", "is_sent"), MIDDLEWARES, ids=lambda each: getattr(each, "__name__", "")
+)
+async def test_a_middleware_that_raises_says_nothing_of_what_was_sent(middleware: Any, is_sent: bool) -> None:
+    """Not even if it sends another body than ours: of that one nobody here knows, so it may have left."""
+    is_broken = middleware in (replaces_without_a_word, wraps_the_error)
+    answer = b"no HTTP\r\n\r\n" if is_broken else ANSWER
+    async with listening(answer) as (url, got), aiohttp.ClientSession(middlewares=(middleware,)) as user:
+        async with opened(url, user) as transport:
+            failure = await send(transport)
+        assert bool(got) is is_sent
+    assert isinstance(failure, Refusal)
+    assert failure.kind is (Kind.UNANSWERED if is_sent else Kind.NOT_SENT)
+    cause = failure.error().__cause__
+    if middleware is replaces_without_a_word:
+        assert cause is None
+        return
+    assert isinstance(cause, HookError)
+    assert frames_of(cause) == [middleware.__name__]
+    assert cause.__context__ is None
+    # Its own cause stays; one of aiohttp's shows the headers of the request.
+    assert isinstance(cause.__cause__, KeyError) or cause.__cause__ is None
+
+
+@virtual
+async def test_an_answer_that_was_read_is_not_lost_by_what_comes_after_it() -> None:
+    """Such as a connection that cannot be given back."""
+    async with listening() as (url, _), aiohttp.ClientSession() as user:
+
+        class Odd(aiohttp.ClientResponse):
+            def release(self) -> Any:
+                raise HookError
+
+        user._response_class = Odd
+        async with opened(url, user) as transport:
+            answer = await send(transport)
+    assert isinstance(answer, Answer)
+    assert answer.body == {"data": {}}
+
+
+@virtual
+async def test_an_answer_that_cannot_be_read_here_is_in_doubt() -> None:
+    """Nothing that reading it raises is lost in the middle of a submit."""
+    async with listening() as (url, _), aiohttp.ClientSession() as user, opened(url, user) as transport:
+        transport._redactor = None  # type: ignore[assignment]
+        failure = await send(transport)
+    assert isinstance(failure, Refusal)
+    assert (failure.kind, failure.http_status) == (Kind.PROTOCOL, 200)
+
+
+# Ends from outside.
+
+
+@virtual
+async def test_a_cancellation_goes_on_and_tells_of_doubt() -> None:
+    """Only if the request left."""
+    doubts: list[str] = []
+    async with listening(None) as (url, got), aiohttp.ClientSession() as user, opened(url, user) as transport:
+        sent = asyncio.ensure_future(send(transport, on_doubt=lambda: doubts.append("sent")))
+        await until(lambda: got)
+        sent.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sent
+        assert doubts == ["sent"]
+    async with listening(None) as (url, got):
+        blocked = aiohttp.ClientSession(trace_configs=[hooked_to_wait("on_request_headers_sent")])
+        async with blocked as user, opened(url, user) as transport:
+            waiting = asyncio.ensure_future(send(transport, on_doubt=lambda: doubts.append("not sent")))
+            for _ in range(50):
+                await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+    assert doubts == ["sent"]
+
+
+def hooked_to_wait(name: str) -> aiohttp.TraceConfig:
+    config = aiohttp.TraceConfig()
+
+    async def hook(session: aiohttp.ClientSession, context: Any, params: Any) -> None:
+        await asyncio.Event().wait()
+
+    getattr(config, name).append(hook)
+    return config
+
+
+class Exit(BaseException):
+    """As `pytest.fail` and others raise."""
+
+
+@virtual
+async def test_an_exit_goes_on_and_tells_of_doubt() -> None:
+    """It is nobody's error."""
+    doubts: list[str] = []
+    for name in ("on_request_start", "on_request_end"):
+        session = aiohttp.ClientSession(trace_configs=[hooked(name, Exit)])
+        async with listening() as (url, _), session as user, opened(url, user) as transport:
+            with pytest.raises(Exit):
+                await send(transport, on_doubt=lambda name=name: doubts.append(name))
+    assert doubts == ["on_request_end"]
+
+
+# What this machine lacks.
+
+
+@virtual
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+async def test_what_this_machine_lacks_is_said(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service was not asked, so it is neither it nor the network."""
+
+    def no_socket(*_: object, **__: object) -> socket.socket:
+        raise OSError(number, os.strerror(number))
+
+    async with listening() as (url, _), aiohttp.ClientSession() as user, opened(url, user) as transport:
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socket", no_socket)
+            failure = await send(transport)
+    assert isinstance(failure, Refusal)
+    assert failure.kind is Kind.NOT_SENT
+    words = os.strerror(number)
+    assert failure.message == f"The request did not leave this machine: {words[0].lower()}{words[1:]}."
+    error = failure.error()
+    assert isinstance(error, ConnectionFailedError)
+    assert not error.sent
+    assert "network" not in str(error)
+
+
+@virtual
+async def test_a_session_that_cannot_be_used_is_named() -> None:
+    """A closed one, and one with credentials of its own; that does not heal."""
+    async with listening() as (url, got):
+        closed = aiohttp.ClientSession()
+        await closed.close()
+        async with opened(url, closed) as transport:
+            failure = await send(transport)
+        assert isinstance(failure, Refusal)
+        assert isinstance(failure.error(), ConfigurationError)
+        assert "closed" in failure.message
+        assert not got
+
+
+# Long headers.
+
+
+def long_answer(length: int) -> bytes:
+    return ANSWER.replace(b"\r\n\r\n", b"\r\nX-Long: " + b"x" * length + b"\r\n\r\n")
+
+
+@virtual
+async def test_a_header_longer_than_the_session_allows_is_named() -> None:
+    """It was sent; the error says how the session must be opened."""
+    async with listening(long_answer(9000)) as (url, _):
+        async with aiohttp.ClientSession() as user, opened(url, user) as transport:
+            failure = await send(transport)
+        assert isinstance(failure, Refusal)
+        assert failure.kind is Kind.UNANSWERED
+        assert "open it with max_field_size=65536" in failure.message
+        async with (
+            aiohttp.ClientSession(max_field_size=1 << 16) as user,
+            opened(url, user) as transport,
+        ):
+            assert isinstance(await send(transport), Answer)
+    async with (
+        listening(long_answer(LONGEST_HEADER + 1)) as (url, _),
+        aiohttp.ClientSession(max_field_size=1 << 16) as user,
+        opened(url, user) as transport,
+    ):
+        failure = await send(transport)
+    assert isinstance(failure, Refusal)
+    assert "max_field_size" not in failure.message
+
+
+@virtual
+async def test_a_long_header_costs_no_job() -> None:
+    """With our own session it is read; with a user's, submit, poll and download name what to set."""
+    long = {"X_Long": "x" * 9000}
+    places = {"submit": True, "poll": True, "get": True}
+
+    def answer(kind: str, key: str) -> bytes:
+        more = long if places[kind] else {}
+        if kind == "get":
+            return http("", Content_Type="image/jpeg", Content_Length=str(len(JPEG)), **more) + JPEG
+        url = json.dumps(f"{server.url}/fox.jpg")
+        return http(job_with(status='"completed"' if kind == "poll" else '"processing"', url=url), **more)
+
+    def client(session: aiohttp.ClientSession | None) -> AsyncDoitong:
+        return AsyncDoitong(api_key=KEY, base_url=server.url, plan=Plan.PRO, session=session, timeout=10)
+
+    named = "open it with max_field_size=65536"
+    async with EchoServer(answer) as server:
+        async with client(None) as doitong:
+            assert await (await doitong.generate("a fox")).read() == JPEG
+        async with aiohttp.ClientSession() as session, client(session) as doitong:
+            with pytest.raises(SubmitOutcomeUnknownError, match=named) as caught:
+                await doitong.submit("a fox", idempotency_key="i-fox")
+            assert caught.value.idempotency_key == "i-fox"
+            places["submit"] = False
+            job = await doitong.submit("a fox", idempotency_key="i-fox")
+            with pytest.raises(ConnectionFailedError, match=named):
+                await job.refresh()
+            places["poll"] = False
+            with pytest.raises(DownloadError, match=named):
+                await (await job).read()
+
+
+# The whole way to the caller.
+
+
+@virtual
+@pytest.mark.parametrize("name", AFTER)
+async def test_a_submit_that_a_hook_broke_is_in_doubt_with_its_key(name: str) -> None:
+    """The job was made; what the hook raised is the cause of what the caller gets."""
+    session = aiohttp.ClientSession(trace_configs=[hooked(name)])
+    async with session, boxed(session=session) as (doitong, emulator):
+        with pytest.raises(SubmitOutcomeUnknownError) as caught:
+            await doitong.submit("a fox", idempotency_key="i-fox")
+        assert emulator.world.charges == 1
+    assert caught.value.idempotency_key == "i-fox"
+    assert "HookError" in caught.value.message
+    assert isinstance(caught.value.__cause__, HookError)
+
+
+@virtual
+async def test_a_submit_that_a_hook_stopped_was_not_sent() -> None:
+    """And the caller is told what stopped it."""
+    session = aiohttp.ClientSession(trace_configs=[hooked("on_request_start")])
+    async with session, boxed(session=session) as (doitong, emulator):
+        with pytest.raises(ConnectionFailedError, match="nothing was charged") as caught:
+            await doitong.submit("a fox")
+        assert emulator.world.charges == 0
+    assert isinstance(caught.value.__cause__, HookError)
+
+
+@virtual
+async def test_a_hook_that_breaks_polls_harms_no_job() -> None:
+    """Nor who polls: as soon as it is well again the job is seen to end."""
+    broken = 3
+    config = aiohttp.TraceConfig()
+
+    async def hook(session: aiohttp.ClientSession, context: Any, params: Any) -> None:
+        nonlocal broken
+        if b"mutation" not in context.trace_request_ctx and broken:
+            broken -= 1
+            raise (KeyError, asyncio.CancelledError, HookError)[broken]
+
+    async def remember(session: aiohttp.ClientSession, context: Any, params: Any) -> None:
+        context.trace_request_ctx = params.chunk
+
+    config.on_request_chunk_sent.append(remember)
+    config.on_request_end.append(hook)
+    session = aiohttp.ClientSession(trace_configs=[config])
+    async with session, boxed(box={"durations": 3.0}, session=session) as (doitong, emulator):
+        result = await doitong.generate("a fox", width=8, height=8)
+        assert result.url
+        assert emulator.world.charges == 1
+        assert len(seen(emulator, "poll")) >= 4
+    assert broken == 0
+
+
+@virtual
+async def test_an_exit_out_of_a_hook_leaves_the_key_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """And the slot is held, as the job may run."""
+    session = aiohttp.ClientSession(trace_configs=[hooked("on_request_end", Exit)])
+    async with session, boxed(session=session) as (doitong, emulator):
+        with pytest.raises(Exit):
+            await doitong.submit("a fox", idempotency_key="i-fox")
+        assert emulator.world.charges == 1
+    assert "i-fox may have made a job" in caplog.text
+
+
+@virtual
+async def test_a_hook_that_breaks_a_download_is_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job is done; its output is fetched again by another call."""
+    config = aiohttp.TraceConfig()
+
+    async def hook(session: aiohttp.ClientSession, context: Any, params: Any) -> None:
+        if params.method == "GET":
+            raise HookError
+
+    config.on_request_end.append(hook)
+    session = aiohttp.ClientSession(trace_configs=[config])
+    async with session, boxed(box={"durations": 0.0}, session=session) as (doitong, _):
+        result = await doitong.generate("a fox", width=8, height=8)
+        with pytest.raises(DownloadError, match="HookError") as caught:
+            await result.read()
+    assert isinstance(caught.value.__cause__, HookError)
+    assert frames_of(caught.value.__cause__) == ["hook"]
+
+
+def test_a_body_is_read_as_before() -> None:
+    """A middleware that signs it finds the bytes."""
+    assert RequestBody(b"{}").decode() == "{}"
+    assert RequestBody(b"{}").size == 2
