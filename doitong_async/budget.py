@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,8 +9,7 @@ from typing import Final
 
 from doitong_async.credits import is_amount
 from doitong_async.errors import ConfigurationError
-
-_log: Final = logging.getLogger("doitong_async")
+from doitong_async.hook import Callback, Throw, checked_callback
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +19,11 @@ class Budget:
     Args:
         credits: the most that may be spent; a job is submitted only if its highest price is still left.
         low_at: the share of the budget at which `on_low` is called; 0.1 is a tenth.
-        on_low: is called once with the credits left, when no more than that share is neither spent nor
-            reserved; it must return quickly.
+        on_low: a plain function, called once with the credits left, when no more than that share is neither
+            spent nor reserved; it must return quickly. What it raises harms nothing.
 
     Raises:
-        ConfigurationError: if there is nothing to spend, or the share is none.
+        ConfigurationError: if there is nothing to spend, the share is none, or `on_low` no plain function.
     """
 
     credits: float
@@ -41,8 +39,7 @@ class Budget:
             raise ConfigurationError(
                 f"low_at is {self.low_at!r}; expected a share from 0 to below 1, such as 0.1."
             )
-        if self.on_low is not None and not callable(self.on_low):
-            raise ConfigurationError(f"on_low is {self.on_low!r}; expected a function of the credits left.")
+        checked_callback(self.on_low, "on_low")
 
 
 class Purse:
@@ -52,10 +49,15 @@ class Purse:
 
     Args:
         budget: what may be spent; None sets no bound, and all is counted as ever.
+        whose: raises what `on_low` leaves for the user, out of the wait of whoever runs the batch.
     """
 
-    def __init__(self, budget: Budget | None) -> None:
+    def __init__(self, budget: Budget | None, whose: Throw | None = None) -> None:
         self._budget = budget
+        self._whose = whose
+        self._on_low = Callback(
+            None if budget is None else budget.on_low, "on_low", lambda left: f"at {left:g} credits left"
+        )
         self._all = None if budget is None else _exact(budget.credits)
         self._spent = 0
         self._reserved = 0
@@ -130,11 +132,7 @@ class Purse:
         if left > self._budget.low_at * self._all:
             return
         self._was_low = True
-        try:
-            if self._budget.on_low is not None:
-                self._budget.on_low(_credits(left))
-        except Exception:
-            _log.exception("on_low failed at %g credits left", _credits(left))
+        self._on_low.aside(_credits(left), self._whose)
 
 
 _PARTS: Final = 1_000_000

@@ -49,6 +49,7 @@ class Submit:
     `was_silent` whether a try brought nothing that could be understood, `is_sending` whether one is under
     way, `is_abandoned` whether the caller is gone. `before_sending` is awaited before each try, when it is
     the call's turn, and told whether a job may have been made; what it raises ends the submit.
+    `was_in_doubt` is whether an earlier submit under the key left a slot in doubt.
     """
 
     variables: dict[str, object]
@@ -64,6 +65,7 @@ class Submit:
     was_silent: bool = False
     is_sending: bool = False
     is_abandoned: bool = False
+    was_in_doubt: bool = False
     before_sending: Callable[[bool], Awaitable[None]] | None = None
 
     def doubt(self) -> None:
@@ -79,7 +81,7 @@ class Submits:
         entrance: says when.
         max_tries: how often a submit is sent at most, 429s not counted.
         resend_unanswered: whether the service is trusted to honour idempotency keys.
-        notify: is told of every try.
+        notify: is told of every try; what it raises comes out of the submit.
     """
 
     def __init__(
@@ -101,6 +103,8 @@ class Submits:
         """Carry out one submit and return the job that was made of it.
 
         Whoever cancels this gets an error like any other: only then is it known what was sent before.
+
+        `tell` tells of the try that made the job, when its caller has put the job in order.
 
         Raises:
             DoitongError: as the tree in `errors` says; it carries the idempotency key.
@@ -161,6 +165,8 @@ class Submits:
         try:
             if call.before_sending is not None:
                 await call.before_sending(call.in_doubt)
+            if self._notify:
+                self._notify(CallSent(kind="submit", jobs=1))
         except BaseException:
             turn.unsent()
             raise
@@ -187,8 +193,6 @@ class Submits:
         return outcome
 
     async def _send(self, call: Submit) -> Generation | Refusal:
-        if self._notify:
-            self._notify(CallSent(kind="submit", jobs=1))
         call.is_sending = True
         try:
             answer = await self._transport.send(
@@ -217,6 +221,11 @@ class Submits:
             call.in_doubt = call.in_doubt or refused.kind in DOUBTFUL
             call.was_silent = call.was_silent or refused.kind in SILENT
             _log.info("submit %s, try %d: %s", call.key, call.number, refused.message)
+            self.tell(call, refused)
+
+    def tell(self, call: Submit, outcome: Generation | Refusal) -> None:
+        """Tell the user of a try; of one that made a job only when that job is watched."""
+        refused = outcome if isinstance(outcome, Refusal) else None
         if self._notify:
             self._notify(
                 SubmitTried(

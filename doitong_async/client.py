@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import logging
 import os
 import ssl as tls
 import statistics
@@ -28,7 +27,7 @@ from doitong_async.credits import Estimate, PriceArgument, estimate
 from doitong_async.errors import ClientClosedError, ConfigurationError
 from doitong_async.events import Event
 from doitong_async.hook import Hook
-from doitong_async.jobs.job import AsyncJob
+from doitong_async.jobs.job import AsyncJob, told_to_the_log
 from doitong_async.jobs.token import read_ref
 from doitong_async.limits.plan import Plan
 from doitong_async.result import Result
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
 
     from doitong_async.runtime import Runtime
 
-_log: Final = logging.getLogger("doitong_async")
-
 USER_AGENT: Final = "doitong-async/0.1.0"
 
 
@@ -61,12 +58,12 @@ class _Shared:
     ) -> None:
         self.settings = settings
         self.session = session
-        self.on_event = on_event
+        self.notify = Hook(on_event)
         sealed = settings.webhook_secret
         self.webhooks = Webhooks(
             None if sealed is None else sealed.reveal(),
             outputs=OutputHosts.of_service(settings.output_hosts, settings.base_url),
-            notify=Hook(on_event),
+            notify=self.notify,
         )
         self.runtime: Runtime | None = None
         self.closing: asyncio.Future[None] | None = None
@@ -92,7 +89,9 @@ class AsyncDoitong:
         ssl: a context with your own CA, or True for the system's.
         user_agent: the `User-Agent` header.
         allow_insecure_http: lets `base_url` be plain http outside this machine, where the key can be read.
-        on_event: is called with each value of `doitong_async.events`; it must return quickly.
+        on_event: a plain function, called with each value of `doitong_async.events`; it must return quickly.
+            To await something, let it put events into a queue: `on_event=queue.put_nowait`. What it raises
+            harms nothing, see `doitong_async.hook`.
         webhook_url: where the service tells the end of each job; goes out with each submit, and looks become
             a safety net. It leads to one of the faces of `webhooks`.
         webhook_secret: what the service signs webhooks with, or several while it is changed; or
@@ -104,7 +103,7 @@ class AsyncDoitong:
         **options: see `OptionArguments`.
 
     Raises:
-        ConfigurationError: naming the setting that cannot be.
+        ConfigurationError: naming the setting that cannot be, such as an `on_event` that is async.
         TypeError: if a keyword is misspelt; the nearest right one is named.
     """
 
@@ -171,7 +170,7 @@ class AsyncDoitong:
         from doitong_async.runtime import Runtime
 
         shared = self._shared
-        runtime = Runtime(shared.settings, shared.session, shared.on_event, shared.webhooks)
+        runtime = Runtime(shared.settings, shared.session, shared.notify, shared.webhooks)
         await runtime.open()
         shared.runtime, shared.was_closed = runtime, False
         return self
@@ -244,12 +243,8 @@ class AsyncDoitong:
             DoitongError: as `submit` and `AsyncJob.wait` do.
         """
         job = await self.submit(prompt, idempotency_key=idempotency_key, **fields)
-        try:
+        with told_to_the_log(job):
             return await job
-        except asyncio.CancelledError:
-            # Nobody but the log knows of this job any more.
-            _log.warning("job %s, whose caller was cancelled, goes on: token %s", job.id, job.token)
-            raise
 
     async def submit(
         self,

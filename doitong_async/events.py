@@ -10,7 +10,7 @@ from doitong_async.types import JobStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallSent:
-    """A request was sent: `kind` is "submit" or "look", `jobs` how many it is about."""
+    """A request is sent now: `kind` is "submit" or "look", `jobs` how many it is about."""
 
     kind: str
     jobs: int
@@ -18,7 +18,7 @@ class CallSent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitTried:
-    """One try of a submit ended: `failure` is None if it made a job, else why it brought none.
+    """One try of a submit ended: `failure` is None if it made a job (which is watched by now), else why not.
 
     `is_in_doubt` is whether this try may have made a job all the same.
     """

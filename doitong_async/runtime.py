@@ -16,13 +16,13 @@ from doitong_async.calls import Submit, Submits
 from doitong_async.clock import wall_time
 from doitong_async.downloads import Downloads
 from doitong_async.errors import ConfigurationError, ServerError, SubmitOutcomeUnknownError
-from doitong_async.events import Event, SlotExpired
-from doitong_async.hook import Hook
+from doitong_async.events import SlotExpired
+from doitong_async.hook import Hook, pass_on
 from doitong_async.jobs import lifecycle
 from doitong_async.jobs.durations import kind_of
 from doitong_async.jobs.inquiry import Inquiry
 from doitong_async.jobs.job import AsyncJob
-from doitong_async.jobs.token import JobRef
+from doitong_async.jobs.token import JobRef, write_token
 from doitong_async.jobs.watch import Watch
 from doitong_async.jobs.watcher import Watcher
 from doitong_async.limits.entrance import Entrance
@@ -86,12 +86,12 @@ class Runtime:
         self,
         settings: Settings,
         session: aiohttp.ClientSession | None,
-        on_event: Callable[[Event], object] | None,
+        notify: Hook,
         webhooks: Webhooks,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.settings = settings
-        self.notify = Hook(on_event)
+        self.notify = notify
         self._webhooks = webhooks
         if session is not None and (not isinstance(session, aiohttp.ClientSession) or session.closed):
             raise ConfigurationError(
@@ -204,7 +204,8 @@ class Runtime:
             finally:
                 for wait in waits:
                     wait.cancel()
-                await asyncio.gather(*waits, return_exceptions=True)
+                for end in await asyncio.gather(*waits, return_exceptions=True):
+                    pass_on(end if isinstance(end, BaseException) else None)
 
     async def close(self) -> None:
         """Read the answers of submits under way, wake whoever waits, and close what was opened."""
@@ -265,14 +266,17 @@ class Runtime:
         waits_until = None if bound is None else self.loop.time() + bound
         try:
             submits = submits or self._submits
-            lease = self._lease_in_doubt(idempotency_key) or await submits.entrance.slot(
-                timeout=options.slot_timeout, waits_for_day=options.wait_for_next_day
-            )
             variables = wire.submit_variables(
                 request, webhook_url=self.settings.webhook_url, webhook_field=self.settings.webhook_field
             )
             call = Submit(variables, idempotency_key, options, kind_of(request), waits_until)
             call.in_doubt, call.before_sending = in_doubt, before_sending
+            # Nothing stands between the slot and the task that hands it to the job, or gives it back.
+            lease = self._lease_in_doubt(idempotency_key)
+            call.was_in_doubt = lease is not None
+            lease = lease or await submits.entrance.slot(
+                timeout=options.slot_timeout, waits_for_day=options.wait_for_next_day
+            )
             task = self.loop.create_task(self._submit(submits, call, lease), name="doitong submit")
             self._under_way.add(task)
             task.add_done_callback(partial(self._submit_is_over, call, lease))
@@ -293,22 +297,25 @@ class Runtime:
 
     def take_up(self, ref: JobRef, options: Options, *, idempotency_key: str | None = None) -> AsyncJob:
         """Watch a job of another process; it takes a slot without queueing, or its submit's if in doubt."""
-        watch = self.watcher.find(ref.id)
-        if watch is None or watch.loss is not None:
-            now = self.loop.time()
-            age = float("inf") if ref.accepted_at is None else max(0.0, wall_time() - ref.accepted_at)
-            news = self._webhooks.adopt(ref.id)
-            usual = Generation(id=ref.id, status=JobStatus.PROCESSING, type=ref.type, provider=ref.provider)
-            watch = Watch(
-                _with_early(usual, news),
-                submitted=now - age,
-                begun=now,
-                epoch=ref.accepted_at,
-                options=options,
-                lease=self._lease_in_doubt(idempotency_key) or self.gate.slot_at_once(ref.id),
-            )
-            self.watcher.add(watch)
-        self.watcher.resume(watch)
+        with self.notify.in_order():
+            watch = self.watcher.find(ref.id)
+            if watch is None or watch.loss is not None:
+                now = self.loop.time()
+                age = float("inf") if ref.accepted_at is None else max(0.0, wall_time() - ref.accepted_at)
+                news = self._webhooks.adopt(ref.id)
+                usual = Generation(
+                    id=ref.id, status=JobStatus.PROCESSING, type=ref.type, provider=ref.provider
+                )
+                watch = Watch(
+                    _with_early(usual, news),
+                    submitted=now - age,
+                    begun=now,
+                    epoch=ref.accepted_at,
+                    options=options,
+                    lease=self._lease_in_doubt(idempotency_key) or self.gate.slot_at_once(ref.id),
+                )
+                self.watcher.add(watch)
+            self.watcher.resume(watch)
         return self.job(watch, options)
 
     def job(self, watch: Watch, options: Options | None = None) -> AsyncJob:
@@ -316,8 +323,41 @@ class Runtime:
         return AsyncJob(watch, self.watcher, self.downloads, (options or watch.options).timeout)
 
     async def _submit(self, submits: Submits, call: Submit, lease: Lease) -> AsyncJob:
-        made = await submits.submit(call)
-        self._claim(made.id, call.key)
+        """Submit; whatever ends it, slot and log are in order before anybody, or the loop, hears of it."""
+        made: Generation | None = None
+        try:
+            answered = await submits.submit(call)
+            self._claim(answered.id, call.key)
+            made = answered
+            with self.notify.in_order():
+                submits.tell(call, made)
+                return self._watched(call, made, lease)
+        except BaseException as error:
+            if made is None:
+                self._put_back(call, lease, error)
+            else:
+                self._leave(call, made, lease, error)
+            raise
+
+    def _put_back(self, call: Submit, lease: Lease, error: BaseException | None) -> None:
+        """Give back the slot of a submit that brought no job, or keep it where one may have been made."""
+        is_in_doubt = isinstance(error, SubmitOutcomeUnknownError | ServerError)
+        if is_in_doubt or call.in_doubt or call.was_in_doubt:
+            self._hold_in_doubt(call.key, lease, min(call.options.lease_age, IN_DOUBT_FOR))
+        else:
+            lease.release()
+
+    def _leave(self, call: Submit, made: Generation, lease: Lease, error: BaseException) -> None:
+        """Tell at least the log of a job that was made, and that its submit does not return."""
+        watch = self.watcher.find(made.id)
+        if watch is None or watch.lease is not lease:
+            lease.keep(self.loop.time() + call.options.lease_age, made.id)
+        what = f"{type(error).__name__}, {'is over' if made.status.is_terminal else 'goes on'}"
+        token = write_token(JobRef(made.id, made.type, made.provider, int(wall_time())))
+        _log.warning("job %s, whose submit ended with %s: token %s", made.id, what, token)
+
+    def _watched(self, call: Submit, made: Generation, lease: Lease) -> AsyncJob:
+        """Watch the job that a submit made, and return it."""
         news = self._webhooks.adopt(made.id)
         made = _with_early(made, news)
         watch = self.watcher.find(made.id)
@@ -345,13 +385,11 @@ class Runtime:
     def _submit_is_over(self, call: Submit, lease: Lease, task: asyncio.Task[AsyncJob]) -> None:
         self._under_way.discard(task)
         error = None if task.cancelled() else task.exception()
-        # An exit, such as one that a hook of the session raises, says nothing of what was sent before it.
-        is_exit = error is not None and not isinstance(error, Exception)
-        if isinstance(error, SubmitOutcomeUnknownError | ServerError) or (is_exit and call.in_doubt):
-            self._hold_in_doubt(call.key, lease, min(call.options.lease_age, IN_DOUBT_FOR))
-        elif error is not None or task.cancelled():
-            lease.release()
+        if task.cancelled():
+            # Before its first step.
+            self._put_back(call, lease, None)
         if call.is_abandoned:
+            pass_on(error)
             _tell_of_abandoned(call, task)
 
     def _claim(self, job_id: str, key: str) -> None:
@@ -389,7 +427,7 @@ class Runtime:
     def _let_go(self, key: str, age: float) -> None:
         lease, _ = self._in_doubt.pop(key)
         lease.release()
-        self.notify(SlotExpired(job_id=None, seconds=age))
+        self.notify.aside(SlotExpired(job_id=None, seconds=age))
 
 
 def _tell_of_abandoned(call: Submit, task: asyncio.Task[AsyncJob]) -> None:

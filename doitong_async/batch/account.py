@@ -11,14 +11,15 @@ from doitong_async.batch.work import Terms, Work
 from doitong_async.budget import Purse
 from doitong_async.credits import price_of
 from doitong_async.errors import BadRequestError, BudgetReachedError
+from doitong_async.hook import Throw
 
 
 class Account:
     """The purse of one batch, and the line of items that wait for their credits."""
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: Terms, whose: Throw | None = None) -> None:
         self._terms = terms
-        self.purse = Purse(terms.budget)
+        self.purse = Purse(terms.budget, whose)
         self._line = asyncio.Lock()
         self._changed = asyncio.Event()
         self._under_way: set[str] = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -27,6 +28,7 @@ from doitong_async.errors import (
     about_job,
 )
 from doitong_async.files import Written
+from doitong_async.hook import is_from_user
 from doitong_async.jobs.job import AsyncJob
 from doitong_async.jobs.token import JobRef
 from doitong_async.result import Result
@@ -34,6 +36,8 @@ from doitong_async.types import Generation
 
 if TYPE_CHECKING:
     from doitong_async.runtime import Runtime
+
+_log: Final = logging.getLogger("doitong_async")
 
 _BUFFER: Final = 1 << 20
 
@@ -122,13 +126,19 @@ class Errands:
 
     async def _wait(self, work: Work, job: AsyncJob) -> Result:
         told = None
-        async for update in job.updates():
-            is_news = work.job is None or update.status != work.job.status or update.url != told
-            work.job, told = update, update.url
-            if is_news:
-                self._note(work, update)
-        work.ended_at = wall_time()
-        return await job
+        try:
+            async for update in job.updates():
+                is_news = work.job is None or update.status != work.job.status or update.url != told
+                work.job, told = update, update.url
+                if is_news:
+                    self._note(work, update)
+            work.ended_at = wall_time()
+            return await job
+        except BaseException as error:
+            if is_from_user(error):
+                # It ends the batch, which may have no ledger.
+                _log.warning("job %s of item %s goes on: token %s", job.id, work.key, job.token)
+            raise
 
     def _note(self, work: Work, seen: Generation) -> None:
         self._book.note(

@@ -28,6 +28,7 @@ from doitong_async.errors import (
     ConfigurationError,
     LedgerError,
 )
+from doitong_async.hook import pass_on
 
 if TYPE_CHECKING:
     from doitong_async.limits.entrance import Entrance
@@ -62,7 +63,7 @@ class Batch:
         self._requests = requests
         self._terms = terms
         self._ledger_path = ledger
-        self._account = Account(terms)
+        self._account = Account(terms, self._throw)
         self._entrance: Entrance | None = None
         self._halt = Halt(self._wake)
         self._book: Book = Unrecorded()
@@ -75,6 +76,8 @@ class Batch:
         self._closing: asyncio.Future[None] | None = None
         self._is_read = False
         """Whether no more is to be read."""
+        self._is_left = False
+        """Whether nobody takes items any more."""
         self._held = 0
         self._known = 0
         self._counts: Counter[Outcome] = Counter()
@@ -136,7 +139,11 @@ class Batch:
                 self._changed.set()
                 yield item
         finally:
+            self._is_left = True
             await self.aclose()
+            while not self._ended.empty():
+                left = self._ended.get_nowait()
+                pass_on(left if isinstance(left, BaseException) else None)
 
     async def _open(self) -> None:
         if self._runtime.is_closing:
@@ -270,8 +277,14 @@ class Batch:
     def _is_over(self, task: asyncio.Task[None]) -> None:
         del self._tasks[task]
         self._changed.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if not task.cancelled() and (error := task.exception()) is not None and not self._throw(error):
+            pass_on(error)
+
+    def _throw(self, error: BaseException) -> bool:
+        """Raise an error out of the loop over the items; False if that was left."""
+        if not self._is_left:
             self._ended.put_nowait(error)
+        return not self._is_left
 
     def _wake(self) -> None:
         if self._entrance is not None:

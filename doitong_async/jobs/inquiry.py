@@ -175,7 +175,8 @@ class Inquiry:
     async def _ask(self, ids: Sequence[str], timeout: float, turn: Turn | None) -> Looks | Refusal:
         document = wire.status_document(self._operation, len(ids))
         turn = turn or await self._entrance.turn(Priority.LOOK)
-        self._notify(CallSent(kind="look", jobs=len(ids)))
+        # The poll is sent all the same: other jobs than one caller's wait for it.
+        self._notify.aside(CallSent(kind="look", jobs=len(ids)))
         answer = await self._send(document, wire.status_variables(ids), timeout, turn)
         looks = answer if isinstance(answer, Refusal) else wire.read_looks(answer, ids)
         if isinstance(looks, Refusal) and looks.kind is Kind.RATE_LIMIT:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from doitong_async.errors import (
     BadRequestError,
@@ -22,6 +23,9 @@ from doitong_async.types import Generation, JobStatus
 
 if TYPE_CHECKING:
     from doitong_async.downloads import Downloads
+
+
+_log: Final = logging.getLogger("doitong_async")
 
 
 class AsyncJob:
@@ -188,3 +192,17 @@ class AsyncJob:
                 token=self.token,
             )
         return Result(last, self._downloads, self.token)
+
+
+@contextmanager
+def told_to_the_log(job: AsyncJob) -> Iterator[None]:
+    """Tell the log of a job that its caller leaves without a result and without an error that carries it."""
+    try:
+        yield
+    except DoitongError:
+        raise
+    except BaseException as error:
+        why = "was cancelled" if isinstance(error, asyncio.CancelledError) else f"got {type(error).__name__}"
+        state = "is over" if job.status.is_terminal else "goes on"
+        _log.warning("job %s, whose caller %s, %s: token %s", job.id, why, state, job.token)
+        raise

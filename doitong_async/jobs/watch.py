@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from doitong_async.errors import ClientClosedError, DoitongError, JobNotFoundError
+from doitong_async.hook import raise_in_loop
 from doitong_async.jobs import lifecycle
 from doitong_async.jobs.durations import JobKind
 from doitong_async.jobs.token import JobRef, write_token
@@ -30,6 +31,7 @@ class Watch:
 
     __slots__ = (
         "__weakref__",
+        "_thrown",
         "_waiters",
         "begun",
         "booked",
@@ -76,6 +78,7 @@ class Watch:
         self.loss: MakeError | None = None
         self.misses = 0
         self.refusals = 0
+        self._thrown: list[BaseException] = []
         self._waiters: set[asyncio.Future[MakeError | bool]] | None = None
 
     @property
@@ -98,26 +101,47 @@ class Watch:
 
         Raises:
             DoitongError: the one that `wake` was given.
+            BaseException: what `throw` was given.
         """
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[MakeError | bool] = loop.create_future()
         waiters = self._waiters = set() if self._waiters is None else self._waiters
         waiters.add(waiter)
         timer = loop.call_at(deadline, _tell, waiter, False)
+        thrown = None
         try:
             told = await waiter
+            thrown = self._thrown.pop(0) if self._thrown else None
         finally:
             timer.cancel()
             waiters.discard(waiter)
+            if not waiters:
+                self._leave()
+        if thrown is not None:
+            raise thrown
         if not isinstance(told, bool):
             raise told()
         return told
 
     def wake(self, error: MakeError | None = None) -> None:
         """Tell whoever waits that there is news, or an error."""
-        waiters, self._waiters = self._waiters, None
-        for waiter in waiters or ():
+        for waiter in self._waiters or ():
             _tell(waiter, True if error is None else error)
+
+    def throw(self, error: BaseException) -> bool:
+        """Raise an error of the user's own out of the wait of one who waits; False if nobody does."""
+        if not self._waiters:
+            return False
+        self._thrown.append(error)
+        self.wake()
+        return True
+
+    def _leave(self) -> None:
+        """Nobody waits any more: what nobody took on the way out is raised in the loop."""
+        self._waiters = None
+        thrown, self._thrown = self._thrown, []
+        for error in thrown:
+            raise_in_loop(error)
 
 
 def _tell(waiter: asyncio.Future[MakeError | bool], what: MakeError | bool) -> None:

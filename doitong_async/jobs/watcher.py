@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 from doitong_async.errors import ClientClosedError
 from doitong_async.events import JobFinished, SlotExpired, StatusSeen
-from doitong_async.hook import Hook
+from doitong_async.hook import Hook, Throw, own_task_is_over
 from doitong_async.jobs import lifecycle, schedule
 from doitong_async.jobs.inquiry import Inquiry, Report
 from doitong_async.jobs.pace import Pace
@@ -68,7 +68,7 @@ class Watcher:
         self._stopped: MakeError | None = None
         self._looks: set[asyncio.Task[None]] = set()
         self._task = self._loop.create_task(self._run(), name="doitong watcher")
-        self._task.add_done_callback(_tell_of_a_broken_task)
+        self._task.add_done_callback(own_task_is_over)
 
     def __iter__(self) -> Iterator[Watch]:
         return iter(list(self._watches.values()))
@@ -115,11 +115,11 @@ class Watcher:
         if self._stopped is not None:
             raise self._stopped()
 
-    def observe(self, news: Generation) -> bool:
-        """Take news that nobody asked for, as webhooks bring it; False if nobody waits for any of the job."""
+    def observe(self, news: Generation) -> Throw | None:
+        """Take news that nobody asked for; None if it is of no use, else what reaches the job's awaiter."""
         watch = self.find(news.id)
         if watch is None or lifecycle.is_settled(watch.last):
-            return False
+            return None
         if lifecycle.leaves_open(news):
             # The body is a hint: the look that is due now decides what became of the job.
             self._pace.hinted(watch, self._loop.time())
@@ -128,7 +128,7 @@ class Watcher:
             self._merge(watch, news, is_told=True)
         else:
             self._observe_let_go(watch, news)
-        return True
+        return watch.throw
 
     def await_until(self, watch: Watch, deadline: float) -> None:
         """Note that somebody waits for a job until then: it is looked at while that is of use."""
@@ -166,9 +166,10 @@ class Watcher:
         self.check()
         job_id = watch.last.id
         report = await self._inquiry.look([job_id], timeout=watch.options.poll_timeout)
-        self._take(report)
         # What was learned may change when to look next.
         self._changed.set()
+        with self._notify.in_order():
+            self._take(report)
         refusal = report.spoilers.get(job_id) or report.refusal
         if refusal is not None:
             raise refusal.error_of_poll(job_id, watch.token)
@@ -221,16 +222,18 @@ class Watcher:
         return schedule.next_tick(due, last=self._last_tick, spacing=spacing)
 
     async def _tick(self) -> None:
-        turn = await self._entrance.turn(Priority.LOOK)
-        # Chosen only now: whoever became ready while the turn was waited for joins for nothing.
-        looks = self._looks_due()
-        if not looks:
-            turn.unsent()
+        turn: Turn | None = await self._entrance.turn(Priority.LOOK)
         # A few at a time, so that a thousand answers do not keep the loop from everybody else.
         lanes = asyncio.Semaphore(LANES)
-        for number, watches in enumerate(looks):
-            await lanes.acquire()
-            self._send_look(watches, turn if number == 0 else await self._entrance.turn(Priority.LOOK), lanes)
+        try:
+            # Chosen only now: whoever became ready while the turn was waited for joins for nothing.
+            for watches in self._looks_due():
+                await lanes.acquire()
+                self._send_look(watches, turn or await self._entrance.turn(Priority.LOOK), lanes)
+                turn = None
+        finally:
+            if turn is not None:
+                turn.unsent()
 
     def _looks_due(self) -> list[list[Watch]]:
         """Return who is looked at now: all together, but for those who would spoil it for the others."""
@@ -269,7 +272,7 @@ class Watcher:
 
     def _look_is_over(self, look: asyncio.Task[None]) -> None:
         self._looks.discard(look)
-        _tell_of_a_broken_task(look)
+        own_task_is_over(look)
 
     def _take(self, report: Report) -> None:
         for news in report.found:
@@ -355,21 +358,20 @@ class Watcher:
         self._let_go(watch)
         watch.wake()
         if self._notify:
-            self._notify(
-                JobFinished(
-                    job_id=watch.last.id,
-                    status=watch.last.status,
-                    seconds=self._loop.time() - watch.begun,
-                    credit_cost=watch.last.credit_cost,
-                )
+            finished = JobFinished(
+                job_id=watch.last.id,
+                status=watch.last.status,
+                seconds=self._loop.time() - watch.begun,
+                credit_cost=watch.last.credit_cost,
             )
+            self._notify.aside(finished, watch.throw)
 
     def _expire(self, watch: Watch) -> None:
         """The greatest age of a slot: it is free, whatever becomes of the job."""
         seconds = self._loop.time() - watch.begun
         if watch.lease.is_held:
             watch.lease.release()
-            self._notify(SlotExpired(job_id=watch.last.id, seconds=seconds))
+            self._notify.aside(SlotExpired(job_id=watch.last.id, seconds=seconds), watch.throw)
         if watch.is_awaited:
             # Whoever waits longer than that is served on; it is asked again whether anybody does.
             watch.expiry = self._loop.call_later(watch.options.lease_age, self._expire, watch)
@@ -385,14 +387,9 @@ class Watcher:
     def _tell_status(self, watch: Watch) -> None:
         status = watch.last.status
         if self._notify:
-            self._notify(StatusSeen(job_id=watch.last.id, status=status))
+            self._notify.aside(StatusSeen(job_id=watch.last.id, status=status), watch.throw)
         if not status.is_known and status not in self._odd_words:
             self._odd_words.add(status)
             _log.warning(
                 "The service speaks of a status %r, which is not known here; it is waited on.", str(status)
             )
-
-
-def _tell_of_a_broken_task(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        _log.error("%s broke; this is a mistake of doitong_async, please report it", task, exc_info=error)

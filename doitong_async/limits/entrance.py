@@ -107,21 +107,24 @@ class Entrance:
             raise _closed()
 
     async def _bounded(self, waiting: Waiting[T], priority: Priority | None, timeout: float | None) -> T:
-        if waiting.is_over:
-            return await waiting
-        reason = self.gate.reason(priority)
-        begun = asyncio.get_running_loop().time()
-        self._waits[waiting] = priority
-        try:
-            self._notify(WaitBegan(reason=reason))
-            async with asyncio.timeout(timeout):
+        # A poll is nobody's own call: what a callback raises about its wait must not end the polling.
+        tell = self._notify.aside if priority is Priority.LOOK else self._notify
+        with waiting:
+            if waiting.is_over:
                 return await waiting
-        except TimeoutError:
-            raise self._too_long(self.gate.reason(priority)) from None
-        finally:
-            del self._waits[waiting]
-            seconds = asyncio.get_running_loop().time() - begun
-            self._notify(WaitEnded(reason=reason, seconds=seconds))
+            reason = self.gate.reason(priority)
+            begun = asyncio.get_running_loop().time()
+            self._waits[waiting] = priority
+            try:
+                tell(WaitBegan(reason=reason))
+                async with asyncio.timeout(timeout):
+                    return await waiting
+            except TimeoutError:
+                raise self._too_long(self.gate.reason(priority)) from None
+            finally:
+                del self._waits[waiting]
+                seconds = asyncio.get_running_loop().time() - begun
+                tell(WaitEnded(reason=reason, seconds=seconds))
 
     def _too_long(self, reason: Reason) -> RateLimitError:
         if reason == "day":

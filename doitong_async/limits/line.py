@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 
 class Returnable(Protocol):
@@ -68,7 +68,10 @@ class Line(Generic[T]):
 
 
 class Waiting(Generic[T]):
-    """One caller's wait; await it once."""
+    """One caller's wait: `with waiting: … await waiting`; await it once.
+
+    Whatever leaves the block by an exception leaves the line, and what was granted by then goes back.
+    """
 
     __slots__ = ("_line", "_waiter")
 
@@ -81,12 +84,15 @@ class Waiting(Generic[T]):
         """Whether it was granted, or refused, already."""
         return self._waiter.done()
 
-    def __await__(self) -> Generator[object, None, T]:
-        try:
-            return (yield from self._waiter)
-        except BaseException:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
             self._line.leave(self._waiter)
-            raise
+
+    def __await__(self) -> Generator[object, None, T]:
+        return self._waiter.__await__()
 
     def refuse(self, error: Exception) -> None:
         """End the wait with an error."""

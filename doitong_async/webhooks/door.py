@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from doitong_async.errors import ClientClosedError, ConfigurationError
 from doitong_async.events import WebhookDropped, WebhookTaken
-from doitong_async.hook import Hook
+from doitong_async.hook import Hook, Throw
 from doitong_async.secret import hidden
 from doitong_async.types import Generation
 from doitong_async.webhooks.early import EarlyNews
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from doitong_async.webhooks.faces import AsgiApp
 
-Take: TypeAlias = Callable[[Generation], bool]
-"""Takes news as a look brings it, and tells whether the job is watched."""
+Take: TypeAlias = Callable[[Generation], Throw | None]
+"""Takes news as a poll brings it; None if the job is not watched, else what reaches whoever awaits it."""
 
 REMEMBERED: Final = 10_000
 """Jobs that were known here last: news of one that is watched no more is old news. Our choice."""
@@ -70,7 +70,7 @@ class Webhooks:
             read_timeout: seconds in which the whole body must come.
 
         Raises:
-            ConfigurationError: if there is no webhook secret, or the timeout is none.
+            ConfigurationError: if there is no webhook secret, or the timeout or the hook is none.
         """
         # aiohttp costs an eighth of a second: whoever asks for no application need not wait.
         from doitong_async.webhooks import faces
@@ -88,7 +88,7 @@ class Webhooks:
             read_timeout: seconds in which the whole body must come.
 
         Raises:
-            ConfigurationError: if there is no webhook secret, or the timeout is none.
+            ConfigurationError: if there is no webhook secret, or the timeout or the hook is none.
         """
         from doitong_async.webhooks import faces
 
@@ -122,9 +122,9 @@ class Webhooks:
             raise ConfigurationError(
                 "The client was opened on another event loop than this; deliver its webhooks on its own."
             )
-        if take(news):
+        if (whose := take(news)) is not None:
             if self._notify:
-                self._notify(WebhookTaken(job_id=news.id, status=news.status))
+                self._notify.aside(WebhookTaken(job_id=news.id, status=news.status), whose)
         elif news.id not in self._known:
             # Of a large body the least is kept: what it says besides can be seen by a look.
             is_large = len(body) > _LARGE
@@ -165,7 +165,7 @@ class Webhooks:
     def _keep(self, news: Generation, loop: asyncio.AbstractEventLoop) -> None:
         pushed_out = self._early.keep(news, loop.time())
         if pushed_out is not None:
-            self._notify(WebhookDropped(job_id=pushed_out))
+            self._notify.aside(WebhookDropped(job_id=pushed_out))
         self._set_timer(loop)
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -180,7 +180,7 @@ class Webhooks:
 
     def _drop(self, now: float) -> None:
         for job_id in self._early.drop(now):
-            self._notify(WebhookDropped(job_id=job_id))
+            self._notify.aside(WebhookDropped(job_id=job_id))
 
 
 _LARGE: Final = 1 << 14

@@ -25,6 +25,7 @@ from doitong_async.errors import (
     WebhookPayloadError,
     WebhookSignatureError,
 )
+from doitong_async.hook import checked_callback, is_from_user, raise_in_loop
 from doitong_async.types import Generation
 
 LARGEST_BODY: Final = 1 << 20
@@ -75,7 +76,7 @@ class Receiver:
         read_timeout: seconds in which the whole body must come.
 
     Raises:
-        ConfigurationError: if the timeout is none.
+        ConfigurationError: if the timeout is none, or the hook is no function.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Receiver:
                 f"read_timeout is {read_timeout!r}; expected seconds, a finite number above zero."
             )
         self._accept = accept
-        self._on_event = on_event
+        self._on_event = checked_callback(on_event, "on_event", may_be_async=True)
         self._read_timeout = read_timeout
 
     async def answer(self, request: Request) -> Answer:
@@ -133,17 +134,19 @@ class Receiver:
                 result = self._on_event(news)
                 if inspect.isawaitable(result):
                     await result
-        except asyncio.CancelledError:
+        except GeneratorExit:
+            raise
+        except BaseException as error:
             task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+                # This request was cancelled, and not something of the hook's own.
                 raise
-            # Not this request was cancelled, but something of the hook's own.
-            _log.exception("on_event was cancelled on a webhook of job %s", news.id)
-            return False
-        except Exception:
             _log.exception(
                 "on_event failed on a webhook of job %s; the service is asked to try again", news.id
             )
+            if is_from_user(error):
+                # When the service was answered, as far as the loop lives on.
+                raise_in_loop(error)
             return False
         return True
 

@@ -19,7 +19,7 @@ from doitong_async import (
     WebhookSignatureError,
 )
 from doitong_async.events import Event, WebhookDropped, WebhookTaken
-from doitong_async.hook import Hook
+from doitong_async.hook import Hook, Throw
 from doitong_async.jobs import lifecycle
 from doitong_async.testing import VirtualTimeLoop
 from doitong_async.webhooks.door import REMEMBERED, Webhooks
@@ -42,12 +42,12 @@ class House:
         if is_open:
             self.door.open(self.take)
 
-    def take(self, news: Generation) -> bool:
+    def take(self, news: Generation) -> Throw | None:
         """As the watcher does: merge news of what is watched, and let go of what is settled."""
         if news.id not in self.jobs or lifecycle.is_settled(self.jobs[news.id]):
-            return False
+            return None
         self.jobs[news.id] = lifecycle.merge(self.jobs[news.id], news)
-        return True
+        return lambda error: False
 
     async def hear(self, *bodies: bytes) -> None:
         """Deliver these, signed."""

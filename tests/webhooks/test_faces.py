@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from doitong_async import Generation
+from doitong_async.hook import Throw
 from doitong_async.webhooks.door import Webhooks
 from doitong_async.webhooks.receiver import LARGEST_BODY
 from tests.webhooks.letters import SECRET, letter, signed
@@ -38,9 +39,9 @@ class Service:
     def open(self) -> None:
         self.door.open(self.take)
 
-    def take(self, news: Generation) -> bool:
+    def take(self, news: Generation) -> Throw | None:
         self.taken.append(news)
-        return True
+        return lambda error: False
 
     async def keep(self, news: Generation) -> None:
         self.kept.append(news)

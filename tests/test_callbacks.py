@@ -1,0 +1,612 @@
+"""What the user's callbacks raise, at every event: nothing is lost, and what is the user's arrives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import gc
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from doitong_async import AsyncDoitong, Budget, ConfigurationError, DoitongWarning, Plan, Result
+from doitong_async.budget import Purse
+from doitong_async.emulator import Emulator, PlanLimits
+from doitong_async.emulator.world import World
+from doitong_async.events import (
+    CallSent,
+    Event,
+    JobFinished,
+    SlotExpired,
+    StatusSeen,
+    SubmitTried,
+    WaitBegan,
+    WaitEnded,
+    WebhookTaken,
+)
+from doitong_async.hook import Hook
+from doitong_async.jobs.job import AsyncJob
+from doitong_async.limits.gate import Gate
+from doitong_async.testing import run_virtual
+from doitong_async.webhooks.receiver import Answer, Receiver
+from doitong_async.webhooks.serving import free_port, served
+from tests.virtual import boxed, now, plain, until, virtual
+from tests.webhooks.test_receiver import Door, request
+
+ONE = Plan.enterprise(requests_per_minute=20, concurrent_jobs=1)
+MANY = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4)
+FAULTS = ["submit 2: cut-after", "submit 3: 429-minute retry-after=3", "poll 2: 502"]
+EVENTS = {
+    False: {CallSent, SubmitTried, StatusSeen, JobFinished, WaitBegan, WaitEnded},
+    True: {CallSent, SubmitTried, StatusSeen, JobFinished, WaitBegan, WaitEnded, WebhookTaken},
+}
+
+
+MANY = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4)
+
+
+class Mine(BaseException):
+    """As `pytest.fail` raises it: no `Exception`."""
+
+
+class Breaking:
+    """An `on_event` that keeps events, and raises once, at the first one that is meant."""
+
+    def __init__(self, error: BaseException, at: Callable[[Event], bool] | int) -> None:
+        self.error = error
+        self.at = at
+        self.events: list[Event] = []
+        self.raised_at: Event | None = None
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        is_meant = self.at(event) if callable(self.at) else len(self.events) > self.at
+        if is_meant and self.raised_at is None:
+            self.raised_at = event
+            raise self.error
+
+
+def in_the_loop() -> list[BaseException]:
+    """Collect what reaches the exception handler of the loop."""
+    errors: list[BaseException] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))
+    return errors
+
+
+def is_at_rest(gate: Gate) -> bool:
+    """Whether every slot and permit is back, and nobody stands in line."""
+    return (gate.slots_taken, gate._window.in_flight, gate.waiting, gate._submits_out) == (0, 0, 0, 0)
+
+
+# Every event, every error
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    on_event: Callable[[Event], object], *, webhooks: bool
+) -> AsyncIterator[tuple[AsyncDoitong, World]]:
+    """A client on a plan for one job at a time, and a service where an answer is lost and a poll fails."""
+    limits = PlanLimits(ONE.requests_per_minute, ONE.concurrent_jobs, ONE.jobs_per_day)
+    place = free_port()
+    secret = "s" if webhooks else None
+    url = f"http://127.0.0.1:{place.getsockname()[1]}/" if webhooks else None
+    box = Emulator(limits, durations=4.5, faults=FAULTS, over_concurrency="queue", webhook_secret=secret)
+    async with box:
+        doitong = AsyncDoitong(
+            api_key="k", base_url=box.url, plan=ONE, on_event=on_event, webhook_url=url, webhook_secret=secret
+        )
+        with place:
+            async with contextlib.AsyncExitStack() as stack:
+                if webhooks:
+                    await stack.enter_async_context(served(doitong.webhooks.aiohttp_app(), place))
+                yield await stack.enter_async_context(doitong), box.world
+
+
+async def three_jobs(doitong: AsyncDoitong, ids: list[str]) -> list[Any]:
+    """Make three things, one of them by a job that nobody awaits for a while, and return how each ended.
+
+    The ids that a caller came to know are put into `ids`.
+    """
+
+    async def submit_and_wait() -> str:
+        job = await doitong.submit("hare")
+        ids.append(job.id)
+        await asyncio.sleep(30)
+        return (await job).id
+
+    async def generate(number: int) -> str:
+        ids.append((await doitong.generate(f"fox {number}")).id)
+        return ids[-1]
+
+    return await asyncio.gather(submit_and_wait(), *map(generate, range(2)), return_exceptions=True)
+
+
+def untold(world: World, ids: list[str], log: str) -> set[str]:
+    """Return the jobs that were charged, and that neither their caller nor the log was told of."""
+    return {
+        job.id
+        for job in world.jobs.values()
+        if job.id not in ids and job.id not in log and str(job.idempotency_key) not in log
+    }
+
+
+async def story(breaking: Breaking, log: Callable[[], str], *, webhooks: bool) -> None:
+    """Let a callback raise once: all is told, all is given back, and what is the user's arrives."""
+    loop_errors, ids = in_the_loop(), list[str]()
+    async with opened(breaking, webhooks=webhooks) as (doitong, world):
+        gate = doitong._running().gate
+        ends = await three_jobs(doitong, ids)
+        where = f"raised at {breaking.raised_at}"
+        assert untold(world, ids, log()) == set(), where
+        # Longer than a slot is kept in doubt.
+        await asyncio.sleep(200)
+        assert is_at_rest(gate), where
+        breaking.at = lambda _: False
+        assert (await doitong.generate("the poller is alive")).url
+        assert is_at_rest(gate), where
+    thrown = [each for each in [*ends, *loop_errors] if each is breaking.error]
+    if breaking.raised_at is None:
+        assert not thrown
+    elif isinstance(breaking.error, Mine):
+        assert len(thrown) == 1, where
+    else:
+        assert [type(end) for end in ends] == [str] * 3, where
+        assert "on_event failed" in log()
+    assert [each for each in loop_errors if each is not breaking.error] == [], where
+
+
+@pytest.mark.parametrize(
+    ("kind", "webhooks"),
+    [(asyncio.CancelledError, False), (RuntimeError, True), (Mine, False), (Mine, True)],
+)
+def test_a_callback_that_raises_loses_nothing(
+    kind: type[BaseException], webhooks: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At whichever event: each job is told, slots and permits come back, the polling goes on."""
+    number = 0
+    while True:
+        caplog.clear()
+        breaking = Breaking(kind("mine"), number)
+        run_virtual(story(breaking, lambda: caplog.text, webhooks=webhooks))
+        if breaking.raised_at is None:
+            break
+        number += 1
+    assert {type(event) for event in breaking.events} >= EVENTS[webhooks]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_what_leaves_the_loop_leaves_nothing_untold(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ctrl-C within a callback, or `sys.exit()`: the loop is left at once, and each job was told by then."""
+    worlds: list[World] = []
+    ids: list[str]
+
+    async def main() -> None:
+        async with opened(breaking, webhooks=False) as (doitong, world):
+            worlds.append(world)
+            await three_jobs(doitong, ids)
+
+    number = 0
+    while True:
+        caplog.clear()
+        breaking, ids = Breaking(kind("mine"), number), []
+        try:
+            run_virtual(main())
+        except kind:
+            assert untold(worlds[-1], ids, caplog.text) == set(), f"raised at {breaking.raised_at}"
+        else:
+            assert breaking.raised_at is None
+            break
+        number += 1
+    # What was interrupted complains when it is collected, and not within another test.
+    gc.collect()
+
+
+# Where it goes
+
+
+def at(kind: type[Event], /, **fields: object) -> Callable[[Event], bool]:
+    """Mean an event by its kind and some of its fields."""
+    return lambda event: (
+        isinstance(event, kind) and all(getattr(event, name) == value for name, value in fields.items())
+    )
+
+
+@virtual
+async def test_a_job_is_watched_before_its_submit_is_told() -> None:
+    """Whoever is told of the submit finds the job, and its slot is the job's."""
+    known: list[list[AsyncJob]] = []
+
+    def look(event: Event) -> None:
+        if isinstance(event, SubmitTried):
+            known.append(doitong.jobs())
+
+    async with boxed(MANY, on_event=look) as (doitong, _):
+        job = await doitong.submit("a fox")
+        assert known == [[job]]
+
+
+@virtual
+async def test_events_of_a_submit_are_told_in_their_order() -> None:
+    """Though all of them are told when the job is watched."""
+    events: list[Event] = []
+    async with boxed(MANY, box={"durations": 0.0}, on_event=events.append) as (doitong, _):
+        await doitong.generate("a fox")
+    assert [type(event) for event in events] == [CallSent, SubmitTried, StatusSeen, JobFinished]
+
+
+@pytest.mark.parametrize("kind", [SubmitTried, StatusSeen])
+@virtual
+async def test_what_is_raised_about_an_accepted_submit_comes_out_of_it(
+    kind: type[Event], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The job is told by the log, and goes on: its slot is its own until it ends."""
+    async with boxed(MANY, on_event=Breaking(Mine(), at(kind))) as (doitong, box):
+        with pytest.raises(Mine):
+            await doitong.submit("a fox")
+        [job] = doitong.jobs()
+        assert [job.id] == list(box.world.jobs)
+        assert job.token in caplog.text
+        assert doitong._running().gate.slots_taken == 1
+        assert (await job).url
+        assert is_at_rest(doitong._running().gate)
+
+
+@virtual
+async def test_what_is_raised_before_a_submit_is_sent_leaves_nothing_taken() -> None:
+    """Nothing was sent: slot and permit are back at once."""
+    async with boxed(MANY, on_event=Breaking(Mine(), at(CallSent))) as (doitong, box):
+        with pytest.raises(Mine):
+            await doitong.submit("a fox")
+        assert box.world.count("submit") == 0
+        assert is_at_rest(doitong._running().gate)
+        assert doitong.stats().requests_left == MANY.requests_per_minute
+
+
+@virtual
+async def test_what_is_raised_when_a_job_may_have_been_made_leaves_its_slot_in_doubt(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its key is told by the log; sent again under that key it has its slot, whatever is raised then."""
+    told = Breaking(Mine(), at(SubmitTried, is_in_doubt=True))
+    async with plain(MANY, on_event=told) as (doitong, server):
+        server.script = lambda kind, nth: "cut-after" if kind == "submit" else None
+        gate = doitong._running().gate
+        with pytest.raises(Mine):
+            await doitong.submit("a fox", idempotency_key="my-own-key")
+        assert "my-own-key" in caplog.text
+        assert (gate.slots_taken, gate._window.in_flight) == (1, 0)
+        told.at, told.raised_at = at(CallSent), None
+        with pytest.raises(Mine):
+            await doitong.submit("a fox", idempotency_key="my-own-key")
+        assert (gate.slots_taken, gate._window.in_flight) == (1, 0)
+        server.script = lambda kind, nth: None
+        assert (await doitong.generate("a fox", idempotency_key="my-own-key")).id in server.jobs
+        assert len(server.jobs) == 1
+        assert is_at_rest(gate)
+
+
+@pytest.mark.parametrize("kind", [WaitBegan, WaitEnded])
+@virtual
+async def test_what_is_raised_about_a_wait_gives_the_slot_back(kind: type[Event]) -> None:
+    """It comes out of the call that waited, and the next in line has the slot."""
+    async with boxed(ONE, on_event=Breaking(Mine(), at(kind, reason="slot"))) as (doitong, box):
+        await doitong.submit("the first")
+        ends = await asyncio.gather(
+            doitong.generate("a fox"), doitong.generate("a hare"), return_exceptions=True
+        )
+        assert isinstance(ends[0], Mine)
+        assert not isinstance(ends[1], BaseException)
+        assert is_at_rest(doitong._running().gate)
+        assert box.world.charges == 2
+
+
+@virtual
+async def test_what_is_raised_by_a_poll_comes_out_of_the_await_of_its_job() -> None:
+    """Of one who awaits it, once; the other jobs of the same poll have their news."""
+    async with boxed(MANY, on_event=Breaking(Mine(), at(JobFinished))) as (doitong, _):
+        jobs = [await doitong.submit(f"fox {n}") for n in range(3)]
+        ends = await asyncio.gather(*(job.wait() for job in [*jobs, *jobs]), return_exceptions=True)
+        assert [type(end) for end in ends].count(Mine) == 1
+        assert [(await job).id for job in jobs] == [job.id for job in jobs]
+        assert sum(isinstance(end, Result) for end in ends) == 5
+
+
+@virtual
+async def test_generate_tells_the_log_of_a_job_whose_news_raised(caplog: pytest.LogCaptureFixture) -> None:
+    """Its caller has neither a result nor an error that names the job."""
+    async with boxed(MANY, on_event=Breaking(Mine(), at(JobFinished))) as (doitong, box):
+        with pytest.raises(Mine):
+            await doitong.generate("a fox")
+        assert f"job {next(iter(box.world.jobs))}, whose caller got Mine, is over: token dtj1." in caplog.text
+
+
+@pytest.mark.parametrize(
+    "meant", [at(StatusSeen, status="completed"), at(CallSent, kind="look"), at(SlotExpired)]
+)
+def test_what_nobody_awaits_reaches_the_loop(meant: Callable[[Event], bool]) -> None:
+    """The poll goes on, and so does the polling."""
+
+    async def main() -> None:
+        errors = in_the_loop()
+        told = Breaking(Mine(), meant)
+        seconds = {"durations": lambda number: 90.0 if number else 30.0}
+        async with boxed(MANY, box=seconds, on_event=told, lease_age=60.0) as (doitong, _):
+            jobs = [await doitong.submit("a fox"), await doitong.submit("a slow one")]
+            await asyncio.sleep(100)
+            assert errors == [told.error]
+            assert jobs[0].status == "completed"
+            assert (await jobs[1]).url
+
+    run_virtual(main())
+
+
+@virtual
+async def test_what_a_refresh_brings_comes_out_of_it() -> None:
+    """It is a call of the user's own."""
+    async with boxed(MANY, box={"durations": 1.0}, on_event=Breaking(Mine(), at(JobFinished))) as (
+        doitong,
+        _,
+    ):
+        job = await doitong.submit("a fox")
+        await asyncio.sleep(1.5)
+        with pytest.raises(Mine):
+            await job.refresh()
+        assert job.status == "completed"
+
+
+@virtual
+async def test_a_job_that_is_taken_up_is_watched_though_its_news_raise() -> None:
+    """`doitong.job` raises what its callback does, when the job has its slot."""
+    async with boxed(MANY, box={"durations": 5.0}) as (doitong, box):
+        token = (await doitong.submit("a fox")).token
+        told = Breaking(Mine(), at(WebhookTaken))
+        async with AsyncDoitong(
+            api_key="another", base_url=box.url, on_event=told, webhook_secret="s"
+        ) as other:
+            other.webhooks._early.keep((await doitong.job(token).refresh()), now())
+            with pytest.raises(Mine):
+                other.job(token)
+            assert [job.token for job in other.jobs()] == [token]
+
+
+def test_what_an_abandoned_submit_raises_reaches_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+    """Its caller was cancelled, and awaits it no more."""
+
+    async def main() -> None:
+        errors = in_the_loop()
+        told = Breaking(Mine(), at(SubmitTried))
+        async with boxed(MANY, box={"faults": ["submit: latency 5"]}, on_event=told) as (doitong, box):
+            submit = asyncio.ensure_future(doitong.submit("a fox"))
+            await until(lambda: box.world.count("submit"))
+            submit.cancel()
+            await asyncio.sleep(10)
+            assert errors == [told.error]
+            assert next(iter(box.world.jobs)) in caplog.text
+
+    run_virtual(main())
+
+
+def test_what_is_thrown_at_one_who_leaves_reaches_the_loop() -> None:
+    """Cancelled in the very turn of the loop in which it would have come out of its `await`."""
+
+    async def main() -> None:
+        errors = in_the_loop()
+        async with boxed(MANY) as (doitong, _):
+            job = await doitong.submit("a fox")
+            waits = asyncio.ensure_future(job.wait())
+            await asyncio.sleep(1)
+            error = Mine()
+            assert job._watch.throw(error)
+            waits.cancel()
+            await asyncio.wait([waits])
+            await asyncio.sleep(0)
+            assert (waits.cancelled(), errors) == (True, [error])
+            assert not job._watch.throw(error)
+
+    run_virtual(main())
+
+
+def test_draining_does_not_swallow_what_is_the_users() -> None:
+    """It waits for jobs in the user's name, and goes on."""
+
+    async def main() -> None:
+        errors = in_the_loop()
+        told = Breaking(Mine(), at(JobFinished))
+        async with boxed(MANY, on_event=told) as (doitong, _):
+            await doitong.submit("a fox")
+            await doitong.aclose(drain=60)
+        assert errors == [told.error]
+
+    run_virtual(main())
+
+
+# Batches
+
+
+@pytest.mark.parametrize(
+    "meant",
+    [
+        *(at(CallSent, kind="submit"), at(SubmitTried), at(StatusSeen, status="processing")),
+        *(at(StatusSeen, status="completed"), at(JobFinished)),
+    ],
+)
+@virtual
+async def test_a_batch_raises_what_is_the_users(
+    meant: Callable[[Event], bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Out of the loop over its items; without a ledger the log tells of the job."""
+    async with boxed(MANY, on_event=Breaking(Mine(), meant)) as (doitong, box):
+        with pytest.raises(Mine):
+            async for _ in doitong.generate_many(["a fox"]):
+                pass
+        assert untold(box.world, [], caplog.text) == set()
+        await asyncio.sleep(200)
+        assert is_at_rest(doitong._running().gate)
+
+
+@pytest.mark.parametrize("kind", [Mine, SystemExit])
+def test_a_budget_that_is_low_raises_out_of_the_batch(kind: type[BaseException]) -> None:
+    """What `on_low` raises ends no item's work; the loop over the items gets it."""
+
+    def on_low(left: float) -> None:
+        raise kind(left)
+
+    async def main() -> None:
+        async with boxed(MANY, box={"durations": 2.0}) as (doitong, box):
+            boxes.append(box)
+            budget = Budget(30, low_at=0.9, on_low=on_low)
+            items = doitong.generate_many([{"prompt": "a fox", "width": 512, "height": 512}], budget=budget)
+            async for _ in items:
+                pass
+
+    boxes: list[Emulator] = []
+    with pytest.raises(kind):
+        run_virtual(main())
+    gc.collect()
+
+
+def test_a_budget_without_a_loop_raises_where_it_is() -> None:
+    """The purse has counted by then."""
+
+    def on_low(left: float) -> None:
+        raise Mine
+
+    purse = Purse(Budget(10, on_low=on_low))
+    with pytest.raises(Mine):
+        purse.reserve("a", 10)
+    assert purse.reserved == 10
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, asyncio.CancelledError])
+def test_what_on_low_raises_as_an_error_is_logged(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    """And harms nothing."""
+
+    def on_low(left: float) -> None:
+        raise kind(left)
+
+    assert Purse(Budget(10, on_low=on_low)).reserve("a", 10)
+    assert "on_low failed at 0 credits left" in caplog.text
+
+
+# Async callbacks
+
+
+async def a_coroutine(_: object) -> None:
+    """Never run."""
+
+
+async def an_async_generator(_: object) -> AsyncGenerator[int, None]:
+    yield 1
+
+
+def a_generator(_: object) -> Iterator[int]:
+    yield 1
+
+
+class Awaited:
+    async def __call__(self, _: object) -> None:
+        """Never run."""
+
+    async def method(self, _: object) -> None:
+        """Never run."""
+
+
+NEVER_RUN = [
+    *(a_coroutine, an_async_generator, a_generator, Awaited(), Awaited().method),
+    *(functools.partial(a_coroutine), functools.partial(functools.partial(Awaited())), asyncio.Queue.put),
+]
+
+
+@pytest.mark.parametrize("callback", [*NEVER_RUN, 7, "print"])
+def test_a_callback_that_would_never_run_is_refused(callback: Any) -> None:
+    """When the client or the budget is made, with a sentence that says how it is done."""
+    says = "expected a function" if not callable(callback) else r"=queue\.put_nowait, and read that in a task"
+    with pytest.raises(ConfigurationError, match=f"on_event .*{says}"):
+        AsyncDoitong(api_key="k", on_event=callback)
+    with pytest.raises(ConfigurationError, match=f"on_low .*{says}"):
+        Budget(10, on_low=callback)
+
+
+@virtual
+async def test_the_queue_that_the_error_speaks_of_works() -> None:
+    """`on_event=queue.put_nowait`, and a task of the user's own."""
+    queue: asyncio.Queue[Event] = asyncio.Queue()
+    async with boxed(MANY, on_event=queue.put_nowait) as (doitong, _):
+        await doitong.generate("a fox")
+    assert queue.qsize() >= 5
+
+
+@virtual
+async def test_an_awaitable_that_a_callback_returns_is_closed_and_warned_about_once() -> None:
+    """A coroutine would never run; a task or a future runs on its own, and is its owner's."""
+    hook = Hook(lambda _: a_coroutine(_))
+    with pytest.warns(DoitongWarning, match="on_event returned a coroutine, which nobody awaits") as seen:
+        hook(CallSent(kind="look", jobs=1))
+    hook(CallSent(kind="look", jobs=1))
+    hook.aside(CallSent(kind="look", jobs=1))
+    assert len(seen) == 1
+    with pytest.warns(DoitongWarning, match="async_generator"):
+        Hook(lambda _: an_async_generator(_))(CallSent(kind="look", jobs=1))
+    task = asyncio.ensure_future(a_coroutine(None))
+    Hook(lambda _: task)(CallSent(kind="look", jobs=1))
+    await task
+
+
+@virtual
+async def test_a_log_that_cannot_be_written_harms_nothing() -> None:
+    """The log of a broken callback is told by a handler of the user's, which may break as well."""
+
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError("no space left")
+
+    handler = Broken(logging.ERROR)
+    logging.getLogger("doitong_async").addHandler(handler)
+    try:
+        async with boxed(MANY, on_event=Breaking(RuntimeError("mine"), at(StatusSeen))) as (doitong, _):
+            assert (await doitong.generate("a fox")).url
+    finally:
+        logging.getLogger("doitong_async").removeHandler(handler)
+
+
+# The durable hook of webhooks
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, asyncio.CancelledError, Mine])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_durable_hook_that_fails_is_called_again(kind: type[BaseException], is_async: bool) -> None:
+    """503, and the news are in; what is the user's reaches the loop when the service has its answer."""
+
+    def broken(_: object) -> None:
+        raise kind("mine")
+
+    async def broken_later(_: object) -> None:
+        raise kind("mine")
+
+    async def main() -> None:
+        errors, door = in_the_loop(), Door()
+        receiver = Receiver(door.accept, broken_later if is_async else broken)
+        assert await receiver.answer(request()) == Answer(503)
+        assert len(door.taken) == 1
+        await asyncio.sleep(0)
+        assert [type(error) for error in errors] == [Mine] * (kind is Mine)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("callback", [7, a_generator, an_async_generator, functools.partial(a_generator)])
+def test_a_durable_hook_that_would_never_run_is_refused(callback: Any) -> None:
+    """It would be acknowledged, and nothing be done. An async one is awaited."""
+    webhooks = AsyncDoitong(api_key="k", webhook_secret="s").webhooks
+    for app in (webhooks.aiohttp_app, webhooks.asgi_app):
+        with pytest.raises(ConfigurationError, match="on_event is"):
+            app(on_event=callback)
+        app(on_event=a_coroutine)
