@@ -158,8 +158,8 @@ def test_code_that_needs_no_key_stands_by_line_15() -> None:
 
 
 def test_it_is_short_and_in_order() -> None:
-    """300 lines at most, the parts in the order of the house."""
-    assert len(TEXT.splitlines()) <= 300
+    """310 lines at most, the parts in the order of the house."""
+    assert len(TEXT.splitlines()) <= 310
     parts = [
         "## What it takes off your hands",
         "## Install",
