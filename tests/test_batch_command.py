@@ -457,6 +457,25 @@ def test_ctrl_c_drains_and_the_command_that_is_told_goes_on() -> None:
     assert emulator.world.charges == 9
 
 
+def test_a_hangup_drains_however_often_it_comes() -> None:
+    """A terminal that goes says so more than once; that is not the second Ctrl-C, which leaves what runs."""
+    prompts(9)
+    with running(Emulator(WIDE_LIMITS, durations=1.0)) as emulator:
+        made = after_jobs(emulator, 3)
+        process = spawn("batch", "prompts.txt", "--out", "pictures", "--base-url", emulator.url, *WIDE)
+        assert process.stdout is not None
+        assert made.wait(20)
+        process.send_signal(signal.SIGHUP)
+        assert any("Stopping" in line for line in iter(process.stdout.readline, ""))
+        process.send_signal(signal.SIGHUP)
+        _, err = process.communicate()
+    assert process.returncode == Exit.INTERRUPTED
+    done = len(list(Path("pictures").glob("*.jpg")))
+    assert done == emulator.world.charges
+    assert 3 <= done < 9
+    assert "Traceback" not in err
+
+
 def test_ctrl_c_twice_leaves_what_runs_to_the_next_run(capsys: pytest.CaptureFixture[str]) -> None:
     """Jobs that would take an hour are left at once, and are known to the ledger as running."""
     prompts(6)

@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Any
 
+import aiohttp
 import pytest
 
 from doitong_async import AsyncDoitong, Budget, ConfigurationError, DoitongWarning, Plan, Result
@@ -426,6 +427,39 @@ def test_draining_does_not_swallow_what_is_the_users() -> None:
     run_virtual(main())
 
 
+def test_what_a_hook_of_the_users_own_session_raises_is_no_end_of_anything(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It comes out of a submit, in doubt, its key in the log; out of a poll it reaches the loop."""
+    breaks_at: list[str] = []
+
+    async def answered(_: object, __: object, end: aiohttp.TraceRequestEndParams) -> None:
+        kind = "submit" if "Idempotency-Key" in end.response.request_info.headers else "poll"
+        if kind in breaks_at:
+            breaks_at.remove(kind)
+            raise Mine
+
+    async def main() -> None:
+        errors, trace = in_the_loop(), aiohttp.TraceConfig()
+        trace.on_request_end.append(answered)
+        async with (
+            aiohttp.ClientSession(trace_configs=[trace]) as session,
+            boxed(MANY, session=session) as (doitong, box),
+        ):
+            breaks_at.append("submit")
+            with pytest.raises(Mine):
+                await doitong.submit("a fox", idempotency_key="my-own-key")
+            assert "my-own-key" in caplog.text
+            assert doitong._running().gate.slots_taken == box.world.charges == 1
+            breaks_at.append("poll")
+            assert (await doitong.generate("a fox", idempotency_key="my-own-key")).url
+            assert [type(error) for error in errors] == [Mine]
+            assert box.world.charges == 1
+            assert is_at_rest(doitong._running().gate)
+
+    run_virtual(main())
+
+
 # Batches
 
 
@@ -448,6 +482,25 @@ async def test_a_batch_raises_what_is_the_users(
         assert untold(box.world, [], caplog.text) == set()
         await asyncio.sleep(200)
         assert is_at_rest(doitong._running().gate)
+
+
+def test_what_a_batch_that_was_left_raises_reaches_the_loop() -> None:
+    """Nobody takes its items any more, while answers are still read."""
+
+    async def main() -> None:
+        errors, is_left = in_the_loop(), asyncio.Event()
+        told = Breaking(Mine(), lambda event: isinstance(event, SubmitTried) and is_left.is_set())
+        box = {"faults": ["submit 2: latency 3"], "durations": 0.0}
+        async with boxed(MANY, box=box, on_event=told) as (doitong, _):
+            batch = doitong.generate_many(["a fox", "a hare"])
+            async for _item in batch:
+                is_left.set()
+                break
+            await batch.aclose()
+            await asyncio.sleep(1)
+            assert errors == [told.error]
+
+    run_virtual(main())
 
 
 @pytest.mark.parametrize("kind", [Mine, SystemExit])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import fcntl
 import gc
 import io
 import json
+import logging
 import os
 import re
 import shlex
@@ -14,9 +16,10 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import warnings
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -105,10 +108,10 @@ def running(emulator: Emulator) -> Iterator[Emulator]:
         loop.close()
 
 
-def spawn(*arguments: str, **more: Any) -> subprocess.Popen[str]:
+def spawn(*arguments: str, program: Sequence[str] = COMMAND, **more: Any) -> subprocess.Popen[str]:
     """Start the real command, with its output in pipes."""
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **more}
-    return subprocess.Popen([*COMMAND, *arguments], **pipes)
+    return subprocess.Popen([*program, *arguments], **pipes)
 
 
 def size_of(picture: Path | io.BytesIO) -> tuple[int, int]:
@@ -800,7 +803,7 @@ def test_ctrl_c_ends_an_emulator_of_its_own(
     assert "next:" not in err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_at_the_real_command_and_taking_the_job_up(number: signal.Signals, tmp_path: Path) -> None:
     """The command that the interrupted process tells, word for word, brings the picture."""
     place = tmp_path / "a fox.jpg"
@@ -821,6 +824,117 @@ def test_ctrl_c_at_the_real_command_and_taking_the_job_up(number: signal.Signals
     assert f"saved {place}" in out
     assert size_of(place) == (1024, 1024)
     assert emulator.world.charges == 1
+
+
+def ignoring(signals: str, *arguments: str, **more: Any) -> subprocess.Popen[str]:
+    """Start the real command as nohup does, or a shell in the background: it ignores these signals."""
+    return spawn(*arguments, program=["sh", "-c", f"trap '' {signals}; exec \"$@\"", "sh", *COMMAND], **more)
+
+
+def at_submit(emulator: Emulator) -> threading.Event:
+    """An event that is set when a submit arrives."""
+    arrived = threading.Event()
+    emulator.on_request = arrived.set
+    return arrived
+
+
+SLOWLY = parse_fault("submit: latency 1")
+
+
+@pytest.mark.parametrize(
+    ("ignored", "numbers"),
+    [
+        ("", [signal.SIGHUP, signal.SIGHUP, signal.SIGHUP]),
+        ("", [signal.SIGTERM, signal.SIGHUP]),
+        ("", [signal.SIGINT, signal.SIGHUP]),
+        ("INT", [signal.SIGHUP]),
+        ("INT", [signal.SIGTERM]),
+    ],
+)
+def test_a_hangup_while_a_submit_is_under_way_loses_no_job(
+    ignored: str, numbers: list[signal.Signals]
+) -> None:
+    """The answer is read, and the job told; a terminal that goes says so more than once."""
+    with running(Emulator(faults=[SLOWLY])) as emulator:
+        arrived = at_submit(emulator)
+        process = ignoring(ignored or "USR1", "generate", "a fox", "--base-url", emulator.url, "--json")
+        assert arrived.wait(20)
+        for number in numbers:
+            process.send_signal(number)
+        out, err = process.communicate()
+    [job_id] = emulator.world.jobs
+    error = json.loads(out)["error"]
+    assert process.returncode == Exit.INTERRUPTED
+    assert (error["type"], error["job_id"]) == ("Interrupted", job_id)
+    assert error["token"].startswith("dtj1.")
+    assert "Traceback" not in err
+
+
+def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
+    """`nohup doitong generate …` makes its picture."""
+    place = tmp_path / "fox.jpg"
+    with running(Emulator(faults=[SLOWLY], durations=0.0)) as emulator:
+        arrived = at_submit(emulator)
+        process = ignoring("HUP", "generate", "a fox", "--base-url", emulator.url, "-o", str(place))
+        assert arrived.wait(20)
+        process.send_signal(signal.SIGHUP)
+        assert (process.communicate()[1], process.returncode) == ("", 0)
+    assert size_of(place) == (1024, 1024)
+
+
+@pytest.mark.parametrize(("drawn_on", "arguments"), [("stdout", []), ("stderr", []), ("stdout", ["--json"])])
+def test_a_terminal_that_is_closed_takes_no_job_along(
+    drawn_on: str, arguments: list[str], tmp_path: Path
+) -> None:
+    """It sends SIGHUP, and then cannot be written to: what goes to a file has the token."""
+    ours, theirs = os.openpty()
+
+    def own_terminal() -> None:
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    log = tmp_path / "log"
+    with running(Emulator(faults=[SLOWLY])) as emulator, log.open("w") as file:
+        arrived = at_submit(emulator)
+        more: dict[str, Any] = {"start_new_session": True, "preexec_fn": own_terminal}
+        streams: dict[str, Any] = {"stdin": theirs, "stdout": file, "stderr": file, drawn_on: theirs}
+        process = spawn("generate", "a fox", "--base-url", emulator.url, *arguments, **streams, **more)
+        os.close(theirs)
+        assert arrived.wait(20)
+        os.close(ours)
+        assert process.wait() == Exit.INTERRUPTED
+    [job_id] = emulator.world.jobs
+    assert re.search(rf"{job_id}.* token dtj1\.", log.read_text())
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_hangup_does_in_the_end_what_it_did_before(beside: Beside) -> None:
+    """It is ignored only until the command has told how it ended."""
+    before = signal.getsignal(signal.SIGHUP)
+    heard: list[Any] = []
+
+    def script(kind: str, nth: int) -> None:
+        heard.append(signal.getsignal(signal.SIGHUP))
+
+    beside(PlainServer(key=KEY, seconds=0.0, script=script))
+    assert main(["generate", "a fox"]) == 0
+    assert heard[0] is not before
+    assert signal.getsignal(signal.SIGHUP) is before
+
+
+def test_a_log_that_cannot_be_told_harms_nothing(
+    beside: Beside, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever logs has something else to do."""
+
+    def broken(_: Lines, text: str) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(Lines, "note", broken)
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    server = PlainServer(key=KEY, script=lambda kind, nth: "cut" if (kind, nth) == ("submit", 1) else None)
+    beside(server)
+    assert main(["generate", "a fox", "-v"]) == 0
+    assert len(server.jobs) == 1
 
 
 # Readers that go away
@@ -901,8 +1015,9 @@ def test_a_closed_pipe_is_written_to_without_complaint() -> None:
 # The emulator
 
 
-def test_the_emulator_runs_until_it_is_told_to_stop() -> None:
-    """It says how to reach it, in lines to copy that work, and ends well at SIGTERM."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_emulator_runs_until_it_is_told_to_stop(number: signal.Signals) -> None:
+    """It says how to reach it, in lines to copy that work, and ends well at SIGTERM or SIGHUP."""
     process = spawn("emulator", "--port", "0", "--plan", "pro", "--speed", "1e9", "--key", "k e"[::2] + "y")
     assert process.stdout is not None
     first, export, curl = (process.stdout.readline().strip() for _ in range(3))
@@ -910,7 +1025,7 @@ def test_the_emulator_runs_until_it_is_told_to_stop() -> None:
     script = f"{export}; {curl}; test $DOITONG_PLAN = pro && test $DOITONG_API_KEY = key"
     ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert json.loads(ran.stdout)["type"] == "IMAGE"
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     out, err = process.communicate()
     assert (process.returncode, err) == (0, "")
     assert out == "stopped: 1 submits, 0 looks, 1 jobs charged\n"

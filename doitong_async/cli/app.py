@@ -16,6 +16,7 @@ from typer.main import get_command
 
 from doitong_async.cli import batch, emulation, planning, status, work
 from doitong_async.cli.exits import MEANINGS, CommandError, Exit, exit_of
+from doitong_async.cli.interrupts import hangup_as_before
 from doitong_async.cli.options import (
     AnyPlanName,
     AsJson,
@@ -81,6 +82,11 @@ class Call:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
+    with hangup_as_before():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     call = Call(arguments, as_json="--json" in options)
     words = status.NAME.split()
@@ -97,7 +103,8 @@ def run(arguments: Sequence[str]) -> int:
         failure = call.failure(KeyboardInterrupt())
     except (CommandError, DoitongError, KeyboardInterrupt, typer.Abort, _USAGE_ERROR) as error:
         failure = call.failure(error)
-    say_failure(failure, as_json=call.as_json)
+    takes_stdout = call.story is not None and call.story.place.is_stdout
+    say_failure(failure, as_json=call.as_json, is_stdout_taken=takes_stdout)
     return failure.end
 
 

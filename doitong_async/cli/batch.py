@@ -64,7 +64,7 @@ pictures/index.html shows what was made.
 0    every item is done
 11   some items failed, were rejected or are in doubt; see --retry-failed
 12   the budget is reached: the same command with a larger --budget
-130  stopped by Ctrl-C or SIGTERM: the same command
+130  stopped by Ctrl-C, SIGTERM or SIGHUP: the same command
 3    the API key is missing or not accepted
 4    the service says that the credits are used up
 5    a limit of the plan that waiting does not help against

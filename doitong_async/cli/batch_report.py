@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from doitong_async.batch.outcome import Item, Outcome
-from doitong_async.cli.report import Notes, is_screen, note_on, write_json, write_line
+from doitong_async.cli.report import Notes, console_on, is_screen, note_on, write_json, write_line
 from doitong_async.cli.tally import Moment, credits_of, span
 from doitong_async.cli.text import clean
 from doitong_async.cli.verdict import End
@@ -109,7 +109,7 @@ class BatchScreen:
     longest = _DRAWN_EVERY
 
     def __init__(self, file: TextIO) -> None:
-        self._console = Console(file=file, highlight=False, markup=False, emoji=False)
+        self._console = console_on(file)
         self._view = View()
         self._live = Live(
             self._view,

@@ -7,6 +7,8 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final, TextIO
+from weakref import WeakSet
 
 from doitong_async.cli.exits import CommandError
 from doitong_async.errors import DownloadError
@@ -62,18 +64,52 @@ class Place:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
         except OSError as error:
-            silence(sys.stdout.fileno())
+            silence(sys.stdout)
             raise DownloadError(
                 f"The standard output cannot be written: {error.strerror or error}.", job_id=result.id
             ) from error
         return Saved(None, len(data))
 
 
-def silence(descriptor: int) -> None:
+_silent: Final[WeakSet[TextIO]] = WeakSet()
+
+
+def silence(file: TextIO) -> None:
     """Let what is still written there vanish: its reader is gone, and the flush at exit must not fail."""
+    _silent.add(file)
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
+    os.dup2(nowhere, file.fileno())
     os.close(nowhere)
+
+
+def is_silent(file: TextIO) -> bool:
+    """Whether what is written there vanishes."""
+    return file in _silent
+
+
+class Steady:
+    """A stream for rich that takes what it is given, also when its reader or its terminal is gone."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, text: str) -> int:
+        """Write, or let it vanish."""
+        try:
+            return self._file.write(text)
+        except OSError:
+            silence(self._file)
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush, or let it vanish."""
+        try:
+            self._file.flush()
+        except OSError:
+            silence(self._file)
 
 
 def _check_path(name: str) -> None:

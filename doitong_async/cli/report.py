@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, Self, TextIO
+from typing import Any, Final, Protocol, Self, TextIO, cast
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from doitong_async.cli.exits import Exit
-from doitong_async.cli.outputs import Saved, silence
+from doitong_async.cli.outputs import Saved, Steady, is_silent, silence
 from doitong_async.cli.text import clean, hide_key
 
 FACTS: Final = ("job_id", "token", "idempotency_key", "request_id", "http_status", "code")
@@ -132,7 +132,7 @@ class Screen:
     """A spinner with status and seconds, and a short summary at the end."""
 
     def __init__(self, file: TextIO) -> None:
-        self._console = Console(file=file, highlight=False, markup=False, emoji=False)
+        self._console = console_on(file)
         self._progress = Progress(
             SpinnerColumn(style="cyan"),
             TextColumn("{task.description}", markup=False),
@@ -244,30 +244,41 @@ def report_to(file: TextIO, *, as_json: bool) -> Report:
     return Screen(file) if is_screen(file) else Lines(file)
 
 
-def say_failure(failure: Failure, *, as_json: bool) -> None:
-    """Say why a command failed: to a machine on the standard output, to a person on the standard error."""
+def say_failure(failure: Failure, *, as_json: bool, is_stdout_taken: bool = False) -> None:
+    """Say why a command failed: to a machine on the standard output, to a person on the standard error.
+
+    Where the one is gone, as a terminal that was closed, it goes to the other, unless an output is there.
+    """
     if as_json:
         facts_of = {"type": failure.type, "message": failure.message, "exit_code": int(failure.end)}
         more: dict[str, Any] = {"advice": failure.advice, "next": failure.next}
         if failure.details:
             more["details"] = list(failure.details)
-        write_json(sys.stdout, {"error": {**facts_of, **dict.fromkeys(FACTS), **failure.facts, **more}})
-        return
+        if write_json(sys.stdout, {"error": {**facts_of, **dict.fromkeys(FACTS), **failure.facts, **more}}):
+            return
     facts = [f"{name.replace('_', ' ')} {value}" for name, value in failure.facts.items()]
     hints = {"next": failure.next or failure.advice, "facts": ", ".join(facts)}
     if not is_screen(sys.stderr):
+        file = sys.stderr
         said = [("error", failure.message), *(("error", each) for each in failure.details), *hints.items()]
         for name, text in said:
-            if text:
-                write_line(sys.stderr, f"{name}: {clean(text)}")
+            line = f"{name}: {clean(text or '')}"
+            if text and not write_line(file, line) and not is_stdout_taken and file is sys.stderr:
+                file = sys.stdout
+                write_line(file, line)
         return
-    console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
+    console = console_on(sys.stderr)
     console.print(Text(f"✗ {clean(failure.message)}", style="red"), soft_wrap=True)
     for each in failure.details:
         console.print(Text(f"  {clean(each)}"), soft_wrap=True)
     for mark, text, style in (("→", hints["next"], "bold"), ("·", hints["facts"], "dim")):
         if text:
             console.print(Text(f"  {mark} {clean(text)}", style=style), soft_wrap=True)
+
+
+def console_on(file: TextIO) -> Console:
+    """Return what draws on a stream, and outlives it."""
+    return Console(file=cast(TextIO, Steady(file)), highlight=False, markup=False, emoji=False)
 
 
 def note_on(console: Console, text: str) -> None:
@@ -283,24 +294,31 @@ def is_screen(file: TextIO) -> bool:
     return file.isatty() and (file.encoding or "").lower().replace("-", "") == "utf8"
 
 
-def write_line(file: TextIO, line: str) -> None:
+def write_line(file: TextIO, line: str) -> bool:
     """Write a line now. Letters that the stream lacks are escaped; a stream that takes no more is no failure.
 
     What is told of a job is worth less than the job: a full disk under a log does not end a batch.
+
+    Returns:
+        Whether it is written.
     """
+    if is_silent(file):
+        return False
     encoding = file.encoding or "utf-8"
     try:
         file.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         file.flush()
     except OSError as error:
-        silence(file.fileno())
+        silence(file)
         if not isinstance(error, BrokenPipeError) and file is not sys.stderr:
             write_line(sys.stderr, f"What is told cannot be written any more: {error.strerror or error}.")
+        return False
+    return True
 
 
-def write_json(file: TextIO, value: dict[str, Any]) -> None:
+def write_json(file: TextIO, value: dict[str, Any]) -> bool:
     """Write one JSON object, in ASCII, so that no letter of it can act on a terminal."""
-    write_line(file, json.dumps(_without_key(value)))
+    return write_line(file, json.dumps(_without_key(value)))
 
 
 def _without_key(value: Any) -> Any:

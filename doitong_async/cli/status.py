@@ -18,7 +18,7 @@ from doitong_async.batch import records
 from doitong_async.batch.entry import Entry
 from doitong_async.cli.batch_run import OUTCOMES
 from doitong_async.cli.exits import CommandError
-from doitong_async.cli.report import is_screen, write_json, write_line
+from doitong_async.cli.report import console_on, is_screen, write_json, write_line
 from doitong_async.cli.tally import credits_of, some
 from doitong_async.cli.text import clean
 
@@ -92,7 +92,7 @@ def _show(reader: sqlite3.Connection, file: TextIO, *, as_json: bool) -> None:
         for entry in rows:
             write_json(file, _facts(entry))
     elif is_screen(file):
-        _draw(Console(file=file, highlight=False, markup=False, emoji=False), rows)
+        _draw(console_on(file), rows)
     else:
         for entry in rows:
             cells = _cells(entry)

@@ -8,7 +8,6 @@ import signal
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 from doitong_async.cli.interrupts import heeding
@@ -36,9 +35,26 @@ def run_to_end(story: Story, work: Callable[[], Coroutine[Any, Any, Outcome]], *
 
 
 async def _interruptible(work: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
-    """Let SIGTERM do what Ctrl-C does: the token of a paid job is told before the command ends."""
-    with heeding(partial(signal.raise_signal, signal.SIGINT), [signal.SIGTERM]):
-        return await work()
+    """Let SIGTERM and SIGHUP do what Ctrl-C does: the token of a paid job is told before the command ends."""
+    task = asyncio.current_task()
+    assert task is not None
+    is_told = False
+
+    def interrupt() -> None:
+        # Not by a SIGINT of our own, which is ignored where the command was begun in the background.
+        nonlocal is_told
+        if task.cancelling():
+            raise KeyboardInterrupt
+        is_told = True
+        task.cancel()
+
+    with heeding(interrupt, [signal.SIGTERM]):
+        try:
+            return await work()
+        except asyncio.CancelledError:
+            if is_told:
+                raise KeyboardInterrupt from None
+            raise
 
 
 async def generate(story: Story, request: GenerateRequest) -> Outcome:
@@ -70,6 +86,9 @@ async def _submit(story: Story, doitong: AsyncDoitong, request: GenerateRequest)
         await doitong.aclose()
         await asyncio.wait([submit])
         _learn_fate(story, submit)
+        if story.job is not None:
+            # Where this goes may live on, though the place where the failure is told is gone.
+            story.report.accepted(story.job.id, story.job.token)
         raise
     except DoitongError as error:
         story.may_be_sent = error.idempotency_key is not None
@@ -125,4 +144,8 @@ class _ToReport(logging.Handler):
         self._report = report
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._report.note(f"{record.levelname.lower()}: {clean(record.getMessage())}")
+        try:
+            self._report.note(f"{record.levelname.lower()}: {clean(record.getMessage())}")
+        except Exception:
+            # Whoever logs has something else to do than to tell.
+            self.handleError(record)
