@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from doitong_async.batch import records
+from doitong_async.batch import promises, records
 from doitong_async.batch.entry import Entry, Glimpse
 from doitong_async.errors import LedgerError
 
@@ -177,6 +177,9 @@ class _Writer:
         self._opened = ExitStack()
         self._connection: sqlite3.Connection
         self._place: os.stat_result
+        self._changes = 0
+        """How many are not in the ledger's file, but in its log."""
+        self._most_changes = promises.EVERY
 
     def open(self, service: str) -> None:
         """Take the lock, and open the ledger or make it."""
@@ -188,12 +191,15 @@ class _Writer:
                 if records.fact(self._connection, "service") is None:
                     records.state_fact(self._connection, name="service", value=service)
                 self._place = self._path.stat()
+                promises.begin(self._path, self._connection)
             except (OSError, sqlite3.Error) as error:
                 raise records.broken(self._path, error) from error
             self._opened = opened.pop_all()
 
     def close(self) -> None:
         """Let go of the ledger, and then of the lock."""
+        if self._changes:
+            self._renew()
         self._opened.close()
 
     def commit(self, group: Sequence[_Change]) -> list[Exception | None]:
@@ -214,7 +220,19 @@ class _Writer:
                 with suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
             return [error] * len(group)
+        self._changes += len(group)
+        if self._changes >= self._most_changes:
+            self._renew()
         return outcomes
+
+    def _renew(self) -> None:
+        """Move the log into the ledger; where that cannot be, nothing is lost, and the log grows."""
+        is_moved = False
+        with suppress(sqlite3.Error):
+            is_moved = promises.renew(self._connection, patience=promises.PATIENCE)
+        self._changes, self._most_changes = (
+            (0, promises.EVERY) if is_moved else (self._changes, self._changes + promises.AGAIN)
+        )
 
     def _check_place(self) -> None:
         """Make sure that what is written is still what the next run will read."""

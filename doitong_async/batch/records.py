@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from doitong_async.batch import promises
 from doitong_async.batch.entry import UNKNOWN, Entry, Glimpse, State
 from doitong_async.errors import LedgerError
 from doitong_async.settings import is_loopback
@@ -102,7 +103,7 @@ def writer(path: Path) -> sqlite3.Connection:
     try:
         if path.exists():
             _check(path)
-        elif path.with_name(f"{path.name}-wal").exists():
+        elif promises.log_of(path).exists():
             raise LedgerError(
                 f"There is a log {path}-wal without its ledger; put {path.name} back beside it."
             )
@@ -110,6 +111,8 @@ def writer(path: Path) -> sqlite3.Connection:
             _make(path)
         connection = sqlite3.connect(path, isolation_level=None)
         connection.execute("PRAGMA journal_mode = WAL")
+        # The log is moved into the file as `promises` says, and never by the way.
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
         return connection
     except (OSError, sqlite3.Error) as error:
         raise broken(path, error) from error
@@ -124,15 +127,21 @@ def reader(path: Path) -> sqlite3.Connection:
     try:
         if not path.is_file():
             raise LedgerError(f"There is no ledger {path}.")
-        # Not mode=ro: whoever may not tidy up leaves the files of the log behind. Where no file of a log can
-        # be made, and none is there, nobody writes.
-        is_still = not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
-        address = f"{path.absolute().as_uri()}?{'mode=ro&immutable=1' if is_still else 'mode=rw'}"
+        if promises.has_log(path):
+            # Whoever may only read leaves a log where it is, that of a batch that was killed too.
+            how = "mode=ro"
+        elif not os.access(path.parent, os.W_OK) and not promises.log_of(path).exists():
+            # No file of a log can be made, and none is there: nobody writes.
+            how = "mode=ro&immutable=1"
+        else:
+            # Not mode=ro: the empty files of a log are made here, and have to be removed.
+            how = "mode=rw"
         with contextlib.ExitStack() as opened:
-            connection = sqlite3.connect(address, uri=True, isolation_level=None)
+            connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None)
             opened.enter_context(contextlib.closing(connection))
             connection.execute("PRAGMA query_only = ON")
             _check_marks(path, connection)
+            promises.check(path, connection)
             opened.pop_all()
         return connection
     except (OSError, sqlite3.Error) as error:
@@ -310,10 +319,13 @@ def _make(path: Path) -> None:
 def _check(path: Path) -> None:
     """Make sure that a ledger is whole, without changing a byte of it."""
     # Without a log there is nothing to wait for, and no file of a log has to be made.
-    how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
+    how = "mode=ro" if promises.log_of(path).exists() else "mode=ro&immutable=1"
     with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)) as looking:
         _check_marks(path, looking)
+        promises.check(path, looking)
         said = looking.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if said == "ok":
+            promises.check_pair(path, looking)
     if said != "ok":
         raise LedgerError(
             f"The ledger {path} is damaged ({said}); it is left as it is. Restore a copy of it."
