@@ -10,6 +10,10 @@ from doitong_async.batch.entry import Entry, Glimpse, State
 class Book(Protocol):
     """Where a batch writes down what it does; each change is from what the line is known to be."""
 
+    @property
+    def is_new(self) -> bool:
+        """Whether this run made it: what it does not know, no earlier run on it can have made."""
+
     def find(self, key: str) -> Entry | None:
         """Return what is known of an item."""
 
@@ -61,6 +65,8 @@ class Book(Protocol):
 
 class Unrecorded:
     """No ledger: a batch that cannot be taken up again."""
+
+    is_new = True
 
     def find(self, key: str) -> Entry | None:
         """Know nothing."""

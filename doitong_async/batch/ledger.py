@@ -72,6 +72,11 @@ class Ledger:
                     await asyncio.wait([closing])
             raise
 
+    @property
+    def is_new(self) -> bool:
+        """Whether this run made it."""
+        return self._writer.is_new
+
     def find(self, key: str) -> Entry | None:
         """Return what is known of an item: a few microseconds, so it is not worth a thread."""
         return self._read(records.find, key)
@@ -177,6 +182,7 @@ class _Writer:
         self._opened = ExitStack()
         self._connection: sqlite3.Connection
         self._place: os.stat_result
+        self.is_new = False
         self._changes = 0
         """How many are not in the ledger's file, but in its log."""
         self._most_changes = promises.EVERY
@@ -185,6 +191,7 @@ class _Writer:
         """Take the lock, and open the ledger or make it."""
         with ExitStack() as opened:
             opened.enter_context(closing(records.lock(self._path)))
+            self.is_new = not self._path.exists()
             self._connection = opened.enter_context(closing(records.writer(self._path)))
             try:
                 records.check_service(self._connection, self._path, service)

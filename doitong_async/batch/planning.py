@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from doitong_async.batch.asked import Asked, Reading
 from doitong_async.batch.book import Book
-from doitong_async.batch.entry import Action, Entry, Glimpse, State, decide
+from doitong_async.batch.entry import Action, Entry, Glimpse, State, decide, stem_of
 from doitong_async.batch.halt import Halt
 from doitong_async.batch.outcome import Item, Outcome
 from doitong_async.batch.recall import has_file, has_length, recorded, seen_done
+from doitong_async.batch.sending import taken
 from doitong_async.batch.work import Terms, Work
 from doitong_async.clock import wall_time
 from doitong_async.errors import BadRequestError, DoitongError, LedgerError
@@ -47,6 +48,8 @@ class Planner:
             if (item := self._done(number, asked, glimpse)) is not None:
                 return item
             entry = None if glimpse is None else self._book.find(key)
+            if entry is None:
+                self._check_unknown(asked)
             action = self._action(entry, asked.digest)
             if action is Action.CLASH:
                 raise BadRequestError(
@@ -84,6 +87,25 @@ class Planner:
             file=None if file is None else Path(file),
             is_new=False,
         )
+
+    def _check_unknown(self, asked: Asked) -> None:
+        """Make sure that an item is new, if the ledger that does not know it is from an earlier run.
+
+        Raises:
+            BadRequestError: if its output lies there: an older copy of the ledger would have all made twice.
+        """
+        if self._terms.out is None or self._book.is_new:
+            return
+        stem = stem_of(asked.key, asked.request, is_given=asked.is_key_given)
+        if (place := taken(self._terms.out, stem)) is None:
+            return
+        error = BadRequestError(
+            f"{place} lies there already, and this ledger does not know the item {asked.key!r}: another run "
+            "may have made it and paid for it. Restore the ledger that knows it; or, to make it all the "
+            "same, give the item another key, or the batch another folder."
+        )
+        error.outcome = "Nothing was sent for it."
+        raise error
 
     def _action(self, entry: Entry | None, digest: str) -> Action:
         return decide(

@@ -192,9 +192,13 @@ class Sending:
             raise asyncio.CancelledError
 
 
+def taken(folder: Path, stem: str) -> Path | None:
+    """Return the output that lies under a name, whatever its ending; None if there is none."""
+    places = (folder / f"{stem}{suffix}" for suffix in media.SUFFIXES)
+    return next((place for place in places if place.exists()), None)
+
+
 def free_stem(folder: Path, stem: str) -> str:
     """Return a name that no file has: what lies there is somebody's, and may be paid for."""
     names = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
-    return next(
-        name for name in names if not any((folder / f"{name}{suffix}").exists() for suffix in media.SUFFIXES)
-    )
+    return next(name for name in names if taken(folder, name) is None)
