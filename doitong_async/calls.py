@@ -36,17 +36,17 @@ _log: Final = logging.getLogger("doitong_async")
 
 @dataclass(slots=True)
 class Submit:
-    """One submit over all its tries.
+    """One submit over all its tries, each of which sends the same `body`, byte for byte.
 
     `waits_until` is the moment of the loop's clock until which the plan may hold it up (None: for ever).
     `limit` is the one that the last 429 was about.
     `number` counts tries, `tries` those that were no 429. `in_doubt` is whether a job may have been made,
     `was_silent` whether a try brought nothing that could be understood, `is_sending` whether one is under
     way, `is_abandoned` whether the caller is gone. `before_sending` is awaited before each try, when it is
-    the call's turn, and told whether a job may have been made; what it raises ends the submit.
+    the call's turn, and told the body and whether a job may have been made; what it raises ends the submit.
     """
 
-    variables: dict[str, object]
+    body: bytes
     key: str
     options: Options
     kind: JobKind = ""
@@ -58,7 +58,7 @@ class Submit:
     was_silent: bool = False
     is_sending: bool = False
     is_abandoned: bool = False
-    before_sending: Callable[[bool], Awaitable[None]] | None = None
+    before_sending: Callable[[bytes, bool], Awaitable[None]] | None = None
 
 
 class Submits:
@@ -144,7 +144,7 @@ class Submits:
         gate = self.entrance.gate
         try:
             if call.before_sending is not None:
-                await call.before_sending(call.in_doubt)
+                await call.before_sending(call.body, call.in_doubt)
         except BaseException:
             turn.unsent()
             raise
@@ -176,7 +176,7 @@ class Submits:
         call.is_sending = True
         try:
             answer = await self._transport.send(
-                wire.GENERATE, call.variables, timeout=call.options.request_timeout, idempotency_key=call.key
+                call.body, timeout=call.options.request_timeout, idempotency_key=call.key
             )
         except asyncio.CancelledError:
             call.in_doubt = True

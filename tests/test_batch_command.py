@@ -328,9 +328,12 @@ def test_a_ledger_without_its_log_is_refused(beside: Beside, capsys: pytest.Capt
     beside(emulator := Emulator("pro"))
     prompts(3)
     copies: list[bytes] = []
-    emulator.on_request = lambda: (
-        emulator.world.charges and copies.append(Path("pictures/ledger.db").read_bytes())
-    )
+
+    def copy() -> None:
+        if emulator.world.charges:
+            copies.append(Path("pictures/ledger.db").read_bytes())
+
+    emulator.on_request = copy
     assert batch() == Exit.OK
     capsys.readouterr()
     Path("pictures/ledger.db").write_bytes(copies[-1])

@@ -17,6 +17,9 @@ class Book(Protocol):
     def find(self, key: str) -> Entry | None:
         """Return what is known of an item."""
 
+    def body_of(self, key: str) -> str | None:
+        """Return what was sent for an item that is in doubt, if that is kept."""
+
     def glance(self, key: str) -> Glimpse | None:
         """Return the few things that tell whether an item is done; quicker than `find`."""
 
@@ -28,6 +31,7 @@ class Book(Protocol):
         digest: str,
         request: str,
         idempotency_key: str,
+        body: str,
         reserved: float | None,
         file: str | None,
         at: float,
@@ -69,6 +73,10 @@ class Unrecorded:
     is_new = True
 
     def find(self, key: str) -> Entry | None:
+        """Know nothing."""
+        return None
+
+    def body_of(self, key: str) -> str | None:
         """Know nothing."""
         return None
 

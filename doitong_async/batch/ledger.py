@@ -81,6 +81,10 @@ class Ledger:
         """Return what is known of an item: a few microseconds, so it is not worth a thread."""
         return self._read(records.find, key)
 
+    def body_of(self, key: str) -> str | None:
+        """Return what was sent for an item that is in doubt."""
+        return self._read(records.body_of, key)
+
     def glance(self, key: str) -> Glimpse | None:
         """Return the few things that tell whether an item is done; quicker than `find`."""
         return self._read(records.glance, key)
@@ -197,6 +201,7 @@ class _Writer:
                 records.check_service(self._connection, self._path, service)
                 if records.fact(self._connection, "service") is None:
                     records.state_fact(self._connection, name="service", value=service)
+                records.bring_up_to_date(self._connection)
                 self._place = self._path.stat()
                 promises.begin(self._path, self._connection)
             except (OSError, sqlite3.Error) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from doitong_async.batch.recall import has_file, has_length, recorded, seen_done
 from doitong_async.batch.sending import taken
 from doitong_async.batch.work import Terms, Work
 from doitong_async.clock import wall_time
-from doitong_async.errors import BadRequestError, DoitongError, LedgerError
+from doitong_async.errors import BadRequestError, DoitongError, LedgerError, SubmitOutcomeUnknownError
 
 if TYPE_CHECKING:
     from doitong_async.runtime import Runtime
@@ -51,11 +52,9 @@ class Planner:
             if entry is None:
                 self._check_unknown(asked)
             action = self._action(entry, asked.digest)
-            if action is Action.CLASH:
-                raise BadRequestError(
-                    f"The ledger knows the item key {key!r} with another request; give the new one "
-                    "another key."
-                )
+            if action is Action.CLASH and entry is not None:
+                return _clash(number, asked, entry)
+            sent = self._book.body_of(key) if action is Action.RESEND else None
         except BadRequestError as error:
             return Item(number=number, key=key, request=None, outcome=Outcome.REJECTED, error=error)
         except LedgerError as error:
@@ -65,6 +64,7 @@ class Planner:
             wrong = BadRequestError(f"The request cannot be written as JSON: {error}.")
             return Item(number=number, key=key, request=None, outcome=Outcome.REJECTED, error=wrong)
         work = Work(number, *asked, action, entry)
+        work.body = None if sent is None else sent.encode()
         return self._at_once(work) or work
 
     def _done(self, number: int, asked: Asked, done: Glimpse | None) -> Item | None:
@@ -141,3 +141,21 @@ class Planner:
             error=error,
             is_new=not is_report,
         )
+
+
+def _clash(number: int, asked: Asked, entry: Entry) -> Item:
+    """Return the item of a key that the ledger knows with another request; that one may be paid for."""
+    said = f"The ledger knows the item key {entry.key!r} with another request"
+    item = Item(number=number, key=asked.key, request=asked.request, outcome=Outcome.REJECTED)
+    if entry.state is State.INTENT:
+        unknown = SubmitOutcomeUnknownError(
+            f"{said}, whose submit was not answered. The new one was not sent. Run the batch with the "
+            "earlier one to learn what became of it, and give the new one another key.",
+            idempotency_key=entry.idempotency_key,
+        )
+        return replace(item, outcome=Outcome.IN_DOUBT, error=unknown)
+    error = BadRequestError(f"{said}; give the new one another key.")
+    if entry.state is State.SUBMITTED:
+        error.outcome = "The new one was not sent; the job of the earlier one is made and charged."
+        error.job_id, error.idempotency_key = entry.job_id, entry.idempotency_key
+    return replace(item, error=error)

@@ -41,7 +41,8 @@ CREATE TABLE items (
     file TEXT,
     length INTEGER,
     sha256 TEXT,
-    ended_at REAL
+    ended_at REAL,
+    body TEXT
 );
 CREATE INDEX unsettled ON items (state) WHERE state IN ('intent', 'submitted');
 CREATE TABLE statuses (
@@ -56,20 +57,21 @@ _COST: Final = "CASE WHEN state IN ('open', 'rejected') THEN 0 ELSE coalesce(cos
 _GLANCE: Final = "SELECT state, digest, job_id, url, cost, file, length FROM items WHERE key = ?"
 _BEGIN_FIRST: Final = """
 INSERT INTO items
-    (key, digest, request, state, attempt, idempotency_key, intended_at, reserved, earlier_cost, file)
-VALUES (:key, :digest, :request, 'intent', 1, :idempotency_key, :at, :reserved, 0, :file)
+    (key, digest, request, state, attempt, idempotency_key, intended_at, reserved, earlier_cost, file, body)
+VALUES (:key, :digest, :request, 'intent', 1, :idempotency_key, :at, :reserved, 0, :file, :body)
 ON CONFLICT DO NOTHING
 """
 _BEGIN_AGAIN: Final = f"""
 UPDATE items SET earlier_cost = earlier_cost + {_COST}, state = 'intent', attempt = attempt + 1,
     idempotency_key = :idempotency_key, intended_at = :at, reserved = :reserved, job_id = NULL,
     accepted_at = NULL, status = NULL, url = NULL, cost = NULL, reason = NULL, file = :file, length = NULL,
-    sha256 = NULL, ended_at = NULL
+    sha256 = NULL, ended_at = NULL, body = :body
 WHERE key = :key AND digest = :digest AND attempt = :attempt AND (state IN ('open', 'failed', 'rejected')
     OR (state = 'submitted' AND reason LIKE '{UNKNOWN}%'))
 """
 _ACCEPT: Final = """
-UPDATE items SET state = 'submitted', job_id = :job_id, accepted_at = :at, status = :status, cost = :cost
+UPDATE items SET state = 'submitted', job_id = :job_id, accepted_at = :at, status = :status, cost = :cost,
+    body = NULL
 WHERE key = :key AND attempt = :attempt AND state = 'intent'
 """
 _STATUS: Final = """
@@ -81,7 +83,8 @@ INSERT INTO statuses SELECT number, attempt, :status, :at FROM items WHERE key =
 """
 _END: Final = """
 UPDATE items SET state = :state, reason = :reason, file = coalesce(:file, file), length = :length,
-    sha256 = :sha256, ended_at = coalesce(:ended_at, ended_at)
+    sha256 = :sha256, ended_at = coalesce(:ended_at, ended_at),
+    body = CASE WHEN :state = 'intent' THEN body END
 WHERE key = :key AND attempt = :attempt AND state = :before
 """
 
@@ -192,6 +195,12 @@ def find(connection: sqlite3.Connection, key: str) -> Entry | None:
     """Return the line of one item."""
     row = connection.execute(f"SELECT {_COLUMNS} FROM items WHERE key = ?", (key,)).fetchone()
     return None if row is None else _entry(row)
+
+
+def body_of(connection: sqlite3.Connection, key: str) -> str | None:
+    """Return what was sent for an item that is in doubt; an older version of this library kept none."""
+    row = connection.execute("SELECT body FROM items WHERE key = ?", (key,)).fetchone()
+    return None if row is None else row[0]
 
 
 def glance(connection: sqlite3.Connection, key: str) -> Glimpse | None:
@@ -314,6 +323,13 @@ def _make(path: Path) -> None:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def bring_up_to_date(connection: sqlite3.Connection) -> None:
+    """Add what a ledger of an older version of this library lacks."""
+    names = [name for _, name, *_ in connection.execute("PRAGMA table_info(items)")]
+    if "body" not in names:
+        connection.execute("ALTER TABLE items ADD COLUMN body TEXT")
 
 
 def _check(path: Path) -> None:

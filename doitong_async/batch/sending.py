@@ -81,7 +81,7 @@ class Sending:
                 break
             except _OldKeyError:
                 await self.withdraw(work, None)
-                work.idempotency_key = secrets.token_urlsafe(24)
+                work.idempotency_key, work.body = secrets.token_urlsafe(24), None
             except (errors.ConnectionFailedError, errors.ServerError, SubmitOutcomeUnknownError) as e:
                 work.is_in_doubt |= not isinstance(e, errors.ConnectionFailedError)
                 until = until or loop.time() + OUTAGE
@@ -108,6 +108,7 @@ class Sending:
                 work.request,
                 idempotency_key=work.idempotency_key,
                 options=self._terms.options,
+                body=work.body,
                 in_doubt=work.is_in_doubt,
                 before_sending=partial(self._intend, work),
                 submits=self._submits,
@@ -129,8 +130,11 @@ class Sending:
             self._halt.come(error)
         return self._halt.why is None
 
-    async def _intend(self, work: Work, in_doubt: bool) -> None:
-        """Write the intent down, or see that it may still be sent; nothing is under way when this begins."""
+    async def _intend(self, work: Work, body: bytes, in_doubt: bool) -> None:
+        """Write the intent down, with what is sent, or see that it may still be sent.
+
+        Nothing is under way when this begins.
+        """
         is_too_old = not self._is_alive(work)
         if in_doubt or work.is_in_doubt:
             if is_too_old:
@@ -144,7 +148,7 @@ class Sending:
         elif is_too_old:
             raise _OldKeyError
         if not work.is_intended:
-            await self._begin(work)
+            await self._begin(work, body)
             if self._halt.why is not None:
                 raise Stopped
         work.phase = Phase.SENDING
@@ -154,7 +158,7 @@ class Sending:
         written = work.intended_at if work.is_intended else None
         return written is None or is_alive(written, wall_time(), self._terms.key_lives)
 
-    async def _begin(self, work: Work) -> None:
+    async def _begin(self, work: Work, body: bytes) -> None:
         work.intended_at = wall_time()
         if self._terms.out is not None:
             stem = stem_of(work.key, work.request, is_given=work.is_key_given)
@@ -165,12 +169,13 @@ class Sending:
             digest=work.digest,
             request=work.text,
             idempotency_key=work.idempotency_key,
+            body=body.decode(),
             reserved=work.reserved,
             file=work.stem,
             at=work.intended_at,
         )
         work.attempt += 1
-        work.is_intended = True
+        work.is_intended, work.body = True, body
 
     async def _accept(self, work: Work, made: Generation) -> None:
         work.job = made

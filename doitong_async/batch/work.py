@@ -42,7 +42,8 @@ class Work:
     `is_key_given` is whether its user named it. `attempt` is the last one that is written down; `booked` what
     the purse counts as spent for it (credits), `reserved` the most that it may cost. `is_intended` is whether
     its intent is written and nothing after it, `is_in_doubt` whether a job may have been made that is not
-    known, `stem` the name of its file without ending.
+    known, `stem` the name of its file without ending. `body` is what is sent under its idempotency key, and
+    sent again: None as long as nothing of it is written down.
     """
 
     number: int
@@ -60,6 +61,7 @@ class Work:
     is_in_doubt: bool = False
     intended_at: float | None = None
     stem: str | None = None
+    body: bytes | None = None
     reserved: float | None = None
     booked: float | None = None
     job: Generation | None = None

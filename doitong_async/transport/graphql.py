@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote
@@ -15,7 +14,7 @@ from gql import Client, GraphQLRequest
 from gql.client import AsyncClientSession
 from gql.transport.aiohttp import AIOHTTPTransport
 from graphql import DocumentNode, ExecutionResult
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from doitong_async.transport.refusal import Kind, Refusal
 from doitong_async.transport.wire import KEPT_HEADERS, Answer
@@ -26,19 +25,8 @@ MOST_BYTES: Final = 8 << 20
 SHORTEST_KEY: Final = 12
 """Characters; our assumption of what no real key is shorter than."""
 
-_NO_DOCUMENT: Final = DocumentNode(definitions=())
-
-
-class _Text(GraphQLRequest):
-    """A request whose text is sent as it was written: printing a parsed one again is most of gql's cost."""
-
-    def __init__(self, text: str, variables: Mapping[str, object]) -> None:
-        super().__init__(_NO_DOCUMENT)
-        self._whole = {"query": text, "variables": variables}
-
-    @property
-    def payload(self) -> dict[str, Any]:
-        return self._whole
+_NOTHING: Final = GraphQLRequest(DocumentNode(definitions=()))
+"""What gql is given to carry; the bytes of the request ride in the arguments beside it."""
 
 
 class _Keeping(AIOHTTPTransport):
@@ -67,9 +55,8 @@ class _Keeping(AIOHTTPTransport):
         extra_args: dict[str, Any] | None = None,
         upload_files: bool = False,
     ) -> ExecutionResult:
-        body = to_json(request.payload)
         async with self._shared.post(
-            self.url, data=body, allow_redirects=False, raise_for_status=False, **extra_args or {}
+            self.url, allow_redirects=False, raise_for_status=False, **extra_args or {}
         ) as response:
             raw = await _read(response)
             return ExecutionResult(data={"answer": self._answer(response, raw)})
@@ -128,7 +115,7 @@ class _Session(AsyncClientSession):
 
 
 class GraphQLTransport:
-    """Sends documents to `{base_url}/graphql`, and gives each answer back whole.
+    """Sends requests to `{base_url}/graphql`, and gives each answer back whole.
 
     Args:
         base_url: the root of the API.
@@ -159,18 +146,12 @@ class GraphQLTransport:
         await self._session.close()  # type: ignore[no-untyped-call]  # gql's own gap
 
     async def send(
-        self,
-        document: str,
-        variables: Mapping[str, object],
-        *,
-        timeout: float,
-        idempotency_key: str | None = None,
+        self, body: bytes, *, timeout: float, idempotency_key: str | None = None
     ) -> Answer | Refusal:
-        """Send one document and read its answer whole.
+        """Send one request and read its answer whole.
 
         Args:
-            document: the GraphQL text.
-            variables: its variables, as JSON.
+            body: the request as JSON (`wire.encoded`), sent as it is.
             timeout: seconds from here to the last byte of the answer.
             idempotency_key: goes into the `Idempotency-Key` header.
 
@@ -180,9 +161,9 @@ class GraphQLTransport:
         headers = self._headers
         if idempotency_key is not None:
             headers = {**headers, "Idempotency-Key": idempotency_key}
-        extra = {"headers": headers, "timeout": _limits(timeout), "ssl": self._ssl}
+        extra = {"data": body, "headers": headers, "timeout": _limits(timeout), "ssl": self._ssl}
         try:
-            result = await self._session.execute(_Text(document, variables), extra_args=extra)
+            result = await self._session.execute(_NOTHING, extra_args=extra)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RuntimeError) as error:
             # As a value: the context of an aiohttp error shows the request's headers, the key too.
             return _failure(error)

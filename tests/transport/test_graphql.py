@@ -21,7 +21,7 @@ from yarl import URL
 from doitong_async import ConfigurationError
 from doitong_async.transport.graphql import MOST_BYTES, GraphQLTransport
 from doitong_async.transport.refusal import Kind, Refusal
-from doitong_async.transport.wire import Answer
+from doitong_async.transport.wire import Answer, encoded
 from tests.odd_answers import OddAnswers
 from tests.virtual import virtual
 
@@ -51,7 +51,7 @@ async def opened() -> AsyncIterator[tuple[GraphQLTransport, OddAnswers]]:
 
 async def send(transport: GraphQLTransport) -> Answer | Refusal:
     """Send something."""
-    return await transport.send("query { x }", {"n": 1}, timeout=5, idempotency_key="i-1")
+    return await transport.send(encoded("query { x }", {"n": 1}), timeout=5, idempotency_key="i-1")
 
 
 @virtual
