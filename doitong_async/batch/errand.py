@@ -28,7 +28,6 @@ from doitong_async.errors import (
 )
 from doitong_async.files import Written
 from doitong_async.jobs.job import AsyncJob
-from doitong_async.jobs.token import JobRef
 from doitong_async.result import Result
 from doitong_async.types import Generation
 
@@ -105,18 +104,10 @@ class Errands:
         return digest.hexdigest() == work.entry.sha256
 
     def _taken_up(self, work: Work) -> AsyncJob:
-        assert work.entry is not None
-        assert work.entry.job_id is not None
-        accepted = work.entry.accepted_at
-        ref = JobRef(
-            work.entry.job_id,
-            work.request.type,
-            work.request.provider,
-            None if accepted is None else int(accepted),
-        )
+        assert work.ref is not None
         work.phase = Phase.RUNNING
         self._account.begin(work)
-        return self._runtime.take_up(ref, self._terms.options)
+        return self._runtime.take_up(work.ref, self._terms.options)
 
     async def _wait(self, work: Work, job: AsyncJob) -> Result:
         told = None
@@ -180,6 +171,7 @@ class Errands:
         state, outcome = fate_of(error, before, is_in_doubt=work.is_in_doubt and work.job is None)
         if concerns_all(error):
             self._halt.come(error)
+        work.name_in(error)
         try:
             if before in (State.INTENT, State.SUBMITTED):
                 await self._book.end(
@@ -219,6 +211,8 @@ class Errands:
         result: Result | None = None,
         error: DoitongError | None = None,
     ) -> Item:
+        if error is not None and outcome is Outcome.IN_DOUBT:
+            work.put_in_doubt(error)
         return Item(
             number=work.number,
             key=work.key,

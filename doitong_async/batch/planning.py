@@ -131,6 +131,8 @@ class Planner:
         elif self._halt.why is not None and work.action in (Action.BEGIN, Action.RESEND):
             outcome = Outcome.SKIPPED if work.action is Action.BEGIN else Outcome.IN_DOUBT
             error = copy.copy(self._halt.why)
+            if outcome is Outcome.IN_DOUBT:
+                work.put_in_doubt(error)
         else:
             return None
         return Item(

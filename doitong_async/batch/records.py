@@ -11,46 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from doitong_async.batch import promises
+from doitong_async.batch import promises, schema
 from doitong_async.batch.entry import UNKNOWN, Entry, Glimpse, State
-from doitong_async.errors import LedgerError
+from doitong_async.errors import LedgerError, SubmitOutcomeUnknownError
 from doitong_async.settings import is_loopback
 
-APPLICATION: Final = 0x444F4954
-"""Marks the file as ours, in the place that SQLite has for that ("DOIT")."""
-VERSION: Final = 1
-
-_SCHEMA: Final = """
-CREATE TABLE items (
-    number INTEGER PRIMARY KEY,
-    key TEXT NOT NULL UNIQUE,
-    digest TEXT NOT NULL,
-    request TEXT NOT NULL,
-    state TEXT NOT NULL,
-    attempt INTEGER NOT NULL,
-    idempotency_key TEXT,
-    intended_at REAL,
-    reserved REAL,
-    job_id TEXT,
-    accepted_at REAL,
-    status TEXT,
-    url TEXT,
-    cost REAL,
-    earlier_cost REAL NOT NULL,
-    reason TEXT,
-    file TEXT,
-    length INTEGER,
-    sha256 TEXT,
-    ended_at REAL,
-    body TEXT
-);
-CREATE INDEX unsettled ON items (state) WHERE state IN ('intent', 'submitted');
-CREATE TABLE statuses (
-    item INTEGER NOT NULL, attempt INTEGER NOT NULL, status TEXT NOT NULL, at REAL NOT NULL
-);
-CREATE TABLE days (day INTEGER PRIMARY KEY, made INTEGER NOT NULL);
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
 _COLUMNS: Final = ", ".join(field.name for field in fields(Entry))
 # What an attempt cost, or may cost: what the service told, else what was set aside for it.
 _COST: Final = "CASE WHEN state IN ('open', 'rejected') THEN 0 ELSE coalesce(cost, reserved, 0) END"
@@ -73,6 +38,13 @@ _ACCEPT: Final = """
 UPDATE items SET state = 'submitted', job_id = :job_id, accepted_at = :at, status = :status, cost = :cost,
     body = NULL
 WHERE key = :key AND attempt = :attempt AND state = 'intent'
+"""
+_MADE: Final = """
+INSERT INTO jobs SELECT :job_id, idempotency_key FROM items WHERE key = :key ON CONFLICT DO NOTHING
+"""
+_MADE_BY_ANOTHER: Final = """
+SELECT items.idempotency_key, jobs.idempotency_key FROM items, jobs
+WHERE items.key = :key AND jobs.job_id = :job_id AND jobs.idempotency_key <> items.idempotency_key
 """
 _STATUS: Final = """
 UPDATE items SET status = :status, cost = coalesce(:cost, cost), url = coalesce(:url, url)
@@ -111,7 +83,7 @@ def writer(path: Path) -> sqlite3.Connection:
                 f"There is a log {path}-wal without its ledger; put {path.name} back beside it."
             )
         else:
-            _make(path)
+            schema.make(path)
         connection = sqlite3.connect(path, isolation_level=None)
         connection.execute("PRAGMA journal_mode = WAL")
         # The log is moved into the file as `promises` says, and never by the way.
@@ -275,8 +247,22 @@ def begin(connection: sqlite3.Connection, *, attempt: int, **values: Any) -> Non
 
 
 def accept(connection: sqlite3.Connection, *, day: int, **values: Any) -> None:
-    """Write down that a submit made a job, and count it in its day."""
+    """Write down that a submit made a job, and count it in its day.
+
+    Raises:
+        SubmitOutcomeUnknownError: if the job was made under another idempotency key: a job of its own may
+            have been made for this one too.
+    """
+    if (keys := connection.execute(_MADE_BY_ANOTHER, values).fetchone()) is not None:
+        own, other = keys
+        raise SubmitOutcomeUnknownError(
+            f"The service answered the idempotency key {own} with the job {values['job_id']}, which the "
+            f"ledger has under the idempotency key {other}: one job for two submits.",
+            idempotency_key=own,
+            job_id=values["job_id"],
+        )
     _swap(connection, _ACCEPT, values)
+    connection.execute(_MADE, values)
     connection.execute("INSERT INTO days VALUES (?, 1) ON CONFLICT DO UPDATE SET made = made + 1", (day,))
     connection.execute(_NOTE, values)
 
@@ -310,26 +296,6 @@ def _entry(row: tuple[Any, ...]) -> Entry:
 
 
 _NAMES: Final = tuple(field.name for field in fields(Entry))
-
-
-def _make(path: Path) -> None:
-    # Made beside its place, so that a process that dies here leaves no half of a ledger.
-    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    beside.unlink(missing_ok=True)
-    try:
-        with contextlib.closing(sqlite3.connect(beside, isolation_level=None)) as connection:
-            marks = f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION};"
-            connection.executescript(f"BEGIN; {marks} {_SCHEMA} COMMIT;")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def bring_up_to_date(connection: sqlite3.Connection) -> None:
-    """Add what a ledger of an older version of this library lacks."""
-    names = [name for _, name, *_ in connection.execute("PRAGMA table_info(items)")]
-    if "body" not in names:
-        connection.execute("ALTER TABLE items ADD COLUMN body TEXT")
 
 
 def _check(path: Path) -> None:
@@ -368,10 +334,10 @@ def _check_marks(path: Path, connection: sqlite3.Connection) -> None:
         raise LedgerError(
             f"{path} is no ledger of doitong_async, or a damaged one; it is left as it is."
         ) from None
-    if application != APPLICATION:
+    if application != schema.APPLICATION:
         raise LedgerError(f"{path} is a database, and no ledger of doitong_async; it is left as it is.")
-    if version != VERSION:
+    if version != schema.VERSION:
         raise LedgerError(
-            f"The ledger {path} is of version {version}, this library writes version {VERSION}; it is left "
-            "as it is. Use the version of the library that made it."
+            f"The ledger {path} is of version {version}, this library writes version {schema.VERSION}; it is "
+            "left as it is. Use the version of the library that made it."
         )

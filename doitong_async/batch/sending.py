@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 OUTAGE: Final = 600.0
 """Seconds for which a batch bears that the service cannot be reached or only fails: our choice."""
 _LONGEST_PAUSE: Final = 60.0
+_log: Final = logging.getLogger("doitong_async")
 
 
 class _OldKeyError(Exception):
@@ -178,17 +180,23 @@ class Sending:
         work.is_intended, work.body = True, body
 
     async def _accept(self, work: Work, made: Generation) -> None:
+        """Write down which job was made; where that fails, say so: the ledger has no more than the intent."""
         work.job = made
-        wall = wall_time()
-        await self._book.accept(
-            work.key,
-            attempt=work.attempt,
-            job_id=made.id,
-            status=str(made.status),
-            cost=made.credit_cost,
-            at=wall,
-            day=self._runtime.gate.day.number(wall),
-        )
+        work.accepted_at = wall = wall_time()
+        try:
+            await self._book.accept(
+                work.key,
+                attempt=work.attempt,
+                job_id=made.id,
+                status=str(made.status),
+                cost=made.credit_cost,
+                at=wall,
+                day=self._runtime.gate.day.number(wall),
+            )
+        except DoitongError as error:
+            work.name_in(error)
+            _log.warning("The job of the item %r is made, and is not written down: %s", work.key, error)
+            raise
         work.is_intended = False
         work.phase = Phase.RUNNING
         if made.credit_cost is not None:

@@ -8,13 +8,24 @@ import secrets
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from pathlib import Path, PurePath
+from typing import Final
 
 from doitong_async.batch.entry import Action, Entry, State
 from doitong_async.budget import Budget
 from doitong_async.credits import PriceArgument, check_price
-from doitong_async.errors import ConfigurationError
+from doitong_async.errors import (
+    ConfigurationError,
+    DoitongError,
+    LedgerError,
+    ServerError,
+    SubmitOutcomeUnknownError,
+)
+from doitong_async.jobs.token import JobRef, write_token
 from doitong_async.settings import Options
 from doitong_async.types import GenerateRequest, Generation
+
+# Of these, what they say of the job and the money holds for an item in doubt too.
+_SAY_SO: Final = (LedgerError, ServerError, SubmitOutcomeUnknownError)
 
 
 class Phase(Enum):
@@ -65,6 +76,7 @@ class Work:
     reserved: float | None = None
     booked: float | None = None
     job: Generation | None = None
+    accepted_at: float | None = None
     ended_at: float | None = None
 
     @property
@@ -76,6 +88,29 @@ class Work:
     def has_job(self) -> bool:
         """Whether its job is at the service, or done: it goes on without anybody here."""
         return self.phase in (Phase.RUNNING, Phase.FETCHING)
+
+    @property
+    def ref(self) -> JobRef | None:
+        """Its job, if that is known: of this run, or of an earlier one that has none after it."""
+        earlier = None if self.entry is None or self.action is Action.BEGIN else self.entry.job_id
+        job_id = earlier if self.job is None else self.job.id
+        if job_id is None:
+            return None
+        accepted = None if self.accepted_at is None else int(self.accepted_at)
+        return JobRef(job_id, self.request.type, self.request.provider, accepted)
+
+    def name_in(self, error: DoitongError) -> None:
+        """Put into an error what there is to ask about the item with, if it was sent or may have been."""
+        if (ref := self.ref) is not None:
+            error.job_id, error.token = error.job_id or ref.id, error.token or write_token(ref)
+        if ref is not None or self.is_intended:
+            error.idempotency_key = error.idempotency_key or self.idempotency_key
+
+    def put_in_doubt(self, error: DoitongError) -> None:
+        """Make an error, whatever it is about, say what is true of an item in doubt."""
+        self.name_in(error)
+        if self.ref is None and not isinstance(error, _SAY_SO):
+            error.outcome = SubmitOutcomeUnknownError.outcome
 
     @property
     def written(self) -> State | None:
@@ -93,7 +128,7 @@ class Work:
         if self.action in (Action.RESEND, Action.TAKE_UP, Action.FETCH, Action.DOUBT):
             self.is_intended = self.is_in_doubt = self.action in (Action.RESEND, Action.DOUBT)
             self.idempotency_key = self.entry.idempotency_key or self.idempotency_key
-            self.intended_at = self.entry.intended_at
+            self.intended_at, self.accepted_at = self.entry.intended_at, self.entry.accepted_at
             self.stem = self.entry.file
             self.reserved = self.entry.cost if self.entry.cost is not None else self.entry.reserved
         if self.entry.state is State.DONE:
