@@ -105,7 +105,7 @@ _DOUBTS: Final = [
     "it is trusted. Counted is from the call to the event of the first submit, in code; the command "
     "line reads its file twice before, to check and to estimate it. The files are one byte long here.",
     "fsyncs are counted as SQLite's documentation has them: one for each group that is written with "
-    "synchronous=FULL, two for each checkpoint, of which the header of the log tells the number. Items "
+    "synchronous=FULL, five for each checkpoint, of which the header of the log tells the number. Items "
     "that begin together share theirs; one alone has one, and its share of a checkpoint.",
     "No outputs are fetched in these batches.",
 ]

@@ -82,8 +82,9 @@ class Recorded(Batches):
             await self.run(prompts(operations), ledger=folder / "ledger.db")
         finally:
             _Writer.commit = usual  # type: ignore[method-assign]  # as it was
-        # Each checkpoint syncs the log and the database; the last one is that of closing.
-        return {"syncs": float(syncs + 2 * (self._checkpoints + 1))}
+        # Each checkpoint syncs the promise, the log, the file, the log's new head, and what was kept. The
+        # last one is that of closing, which then moves one page more.
+        return {"syncs": float(syncs + 5 * (self._checkpoints + 1) + 2)}
 
 
 class Resumed(Batches):

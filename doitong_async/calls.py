@@ -40,7 +40,7 @@ IN_PROGRESS_FOR: Final = 60.0
 
 @dataclass(slots=True)
 class Submit:
-    """One submit over all its tries.
+    """One submit over all its tries, each of which sends the same `body`, byte for byte.
 
     `waits_until` is the moment of the loop's clock until which the plan may hold it up (None: for ever).
     `limit` is the one that the last 429 was about, `gives_up_at` the moment until which an earlier attempt
@@ -48,11 +48,11 @@ class Submit:
     `number` counts tries, `tries` those that were no 429. `in_doubt` is whether a job may have been made,
     `was_silent` whether a try brought nothing that could be understood, `is_sending` whether one is under
     way, `is_abandoned` whether the caller is gone. `before_sending` is awaited before each try, when it is
-    the call's turn, and told whether a job may have been made; what it raises ends the submit.
+    the call's turn, and told the body and whether a job may have been made; what it raises ends the submit.
     `was_in_doubt` is whether an earlier submit under the key left a slot in doubt.
     """
 
-    variables: dict[str, object]
+    body: bytes
     key: str
     options: Options
     kind: JobKind = ""
@@ -66,7 +66,7 @@ class Submit:
     is_sending: bool = False
     is_abandoned: bool = False
     was_in_doubt: bool = False
-    before_sending: Callable[[bool], Awaitable[None]] | None = None
+    before_sending: Callable[[bytes, bool], Awaitable[None]] | None = None
 
     def doubt(self) -> None:
         """Note that a job may have been made."""
@@ -164,7 +164,7 @@ class Submits:
         gate = self.entrance.gate
         try:
             if call.before_sending is not None:
-                await call.before_sending(call.in_doubt)
+                await call.before_sending(call.body, call.in_doubt)
             if self._notify:
                 self._notify(CallSent(kind="submit", jobs=1))
         except BaseException:
@@ -196,8 +196,7 @@ class Submits:
         call.is_sending = True
         try:
             answer = await self._transport.send(
-                wire.GENERATE,
-                call.variables,
+                call.body,
                 timeout=call.options.request_timeout,
                 idempotency_key=call.key,
                 on_doubt=call.doubt,

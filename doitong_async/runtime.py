@@ -243,8 +243,9 @@ class Runtime:
         *,
         idempotency_key: str,
         options: Options,
+        body: bytes | None = None,
         in_doubt: bool = False,
-        before_sending: Callable[[bool], Awaitable[None]] | None = None,
+        before_sending: Callable[[bytes, bool], Awaitable[None]] | None = None,
         submits: Submits | None = None,
     ) -> AsyncJob:
         """Take a slot, submit, and watch the job that was made.
@@ -256,9 +257,11 @@ class Runtime:
             request: with the defaults filled in.
             idempotency_key: of this job alone.
             options: how long to wait for what.
+            body: what was sent under this key before, to be sent again as it was; settings of today
+                would make another of the same request, and the service a conflict of that.
             in_doubt: whether it was sent before under this key, perhaps by another process.
             before_sending: is awaited before each try, when nothing keeps it back any more; it is told
-                whether a job may have been made by then.
+                the body, and whether a job may have been made by then.
             submits: another way than the client's own.
         """
         self._callers += 1
@@ -266,10 +269,9 @@ class Runtime:
         waits_until = None if bound is None else self.loop.time() + bound
         try:
             submits = submits or self._submits
-            variables = wire.submit_variables(
-                request, webhook_url=self.settings.webhook_url, webhook_field=self.settings.webhook_field
-            )
-            call = Submit(variables, idempotency_key, options, kind_of(request), waits_until)
+            # Before the slot is taken: a request that cannot be written leaves none behind.
+            body = body or self._body(request)
+            call = Submit(body, idempotency_key, options, kind_of(request), waits_until)
             call.in_doubt, call.before_sending = in_doubt, before_sending
             # Nothing stands between the slot and the task that hands it to the job, or gives it back.
             lease = self._lease_in_doubt(idempotency_key)
@@ -294,6 +296,13 @@ class Runtime:
             self._callers -= 1
             if not self._callers:
                 self._no_callers.set()
+
+    def _body(self, request: GenerateRequest) -> bytes:
+        settings = self.settings
+        variables = wire.submit_variables(
+            request, webhook_url=settings.webhook_url, webhook_field=settings.webhook_field
+        )
+        return wire.encoded(wire.GENERATE, variables)
 
     def take_up(self, ref: JobRef, options: Options, *, idempotency_key: str | None = None) -> AsyncJob:
         """Watch a job of another process; it takes a slot without queueing, or its submit's if in doubt."""

@@ -323,6 +323,28 @@ def test_a_file_that_is_no_ledger_is_left_as_it_is(capsys: pytest.CaptureFixture
     assert Path("mine.db").read_text() == "my own data, and no ledger"
 
 
+def test_a_ledger_without_its_log_is_refused(beside: Beside, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the batch and by its status: exit 10, and nothing is sent."""
+    beside(emulator := Emulator("pro"))
+    prompts(3)
+    copies: list[bytes] = []
+
+    def copy() -> None:
+        if emulator.world.charges:
+            copies.append(Path("pictures/ledger.db").read_bytes())
+
+    emulator.on_request = copy
+    assert batch() == Exit.OK
+    capsys.readouterr()
+    Path("pictures/ledger.db").write_bytes(copies[-1])
+    assert main(["batch", "status", "pictures"]) == Exit.DOWNLOAD
+    assert batch() == Exit.DOWNLOAD
+    out, err = capsys.readouterr()
+    assert "0 items" not in out + err
+    assert err.count("without its log ledger.db-wal") == 2
+    assert emulator.world.charges == 3
+
+
 # How it ends, and goes on
 
 

@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import enum
 import itertools
+import shutil
+import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import aiohttp
@@ -381,3 +384,68 @@ def test_pydantic_can_put_a_default_in_the_place_of_what_does_not_fit() -> None:
 
     adapter: pydantic.TypeAdapter[int | None] = pydantic.TypeAdapter(Annotated[int | None, OrNone()])
     assert adapter.validate_python("no number") is None
+
+
+@contextlib.contextmanager
+def logged(path: Path) -> Iterator[sqlite3.Connection]:
+    """Yield a connection to a database with two rows of one page, whose log is moved by us alone."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("CREATE TABLE facts (name TEXT, value TEXT)")
+        connection.execute("CREATE TABLE rest (value TEXT)")
+        connection.execute("INSERT INTO facts VALUES ('promised', 'new'), ('kept', 'old')")
+        assert connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()[0] == 0
+        yield connection
+
+
+def in_file(path: Path, query: str = "SELECT value FROM facts") -> list[str]:
+    """What a database says without its log."""
+    address = f"{path.as_uri()}?mode=ro&immutable=1"
+    with contextlib.closing(sqlite3.connect(address, uri=True)) as alone:
+        return [value for (value,) in alone.execute(query)]
+
+
+def test_sqlite_reads_an_immutable_database_without_its_log(tmp_path: Path) -> None:
+    """On it hangs that we know what a copy of the file alone would say."""
+    with logged(tmp_path / "x.db") as writer:
+        writer.execute("UPDATE facts SET value = 'new'")
+        assert in_file(tmp_path / "x.db") == ["new", "old"]
+
+
+def test_sqlite_moves_the_last_version_of_a_page_or_none(tmp_path: Path) -> None:
+    """On it hangs that a checkpoint which a reader cuts short leaves no promise kept in the file."""
+    with (
+        logged(tmp_path / "x.db") as writer,
+        contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as reader,
+    ):
+        writer.execute("UPDATE facts SET value = 'new' WHERE name = 'kept'")
+        writer.execute("INSERT INTO rest VALUES ('seen by the reader')")
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT value FROM facts").fetchall() == [("new",), ("new",)]
+        writer.execute("INSERT INTO rest VALUES ('not seen by the reader')")
+        writer.execute("UPDATE facts SET value = 'newer' WHERE name = 'promised'")
+        _, in_log, moved = writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        assert 0 < moved < in_log
+        assert in_file(tmp_path / "x.db") == ["new", "old"]
+        assert in_file(tmp_path / "x.db", "SELECT value FROM rest") == []
+        reader.rollback()
+        writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        assert in_file(tmp_path / "x.db") == ["newer", "new"]
+
+
+@pytest.mark.parametrize(("how", "stays"), [("mode=ro", True), ("mode=rw", False)])
+def test_sqlite_removes_a_log_when_the_last_one_closes_that_may_write(
+    how: str, stays: bool, tmp_path: Path
+) -> None:
+    """Hence the ledger of a killed batch is read with `mode=ro`, and its log stays where it is."""
+    with logged(tmp_path / "x.db") as writer:
+        writer.execute("UPDATE facts SET value = 'new'")
+        for name in ("x.db", "x.db-wal"):
+            shutil.copy(tmp_path / name, tmp_path / f"dead-{name}")
+    dead = tmp_path / "dead-x.db"
+    with contextlib.closing(sqlite3.connect(f"{dead.as_uri()}?{how}", uri=True)) as reader:
+        assert reader.execute("SELECT value FROM facts").fetchall() == [("new",), ("new",)]
+    assert (tmp_path / "dead-x.db-wal").exists() is stays
+    assert in_file(dead) == (["new", "old"] if stays else ["new", "new"])
+    assert not (tmp_path / "x.db-wal").exists()

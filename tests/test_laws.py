@@ -60,7 +60,7 @@ FLOORS = [
     ["calls", "jobs.inquiry", "jobs.watch", "jobs.pace"],
     ["jobs.watcher", "jobs.job"],
     ["runtime"],
-    ["arguments", "batch.entry", "batch.keys", "batch.outcome", "budget"],
+    ["arguments", "batch.entry", "batch.keys", "batch.outcome", "batch.promises", "batch.schema", "budget"],
     ["batch.book", "batch.fate", "batch.halt", "batch.recall", "batch.records", "batch.work"],
     ["batch.account", "batch.asked", "batch.ledger"],
     ["batch.sending"],

@@ -347,7 +347,7 @@ async def test_a_cancelled_request_shows_nothing() -> None:
         url = f"http://{host}:{port}"
         transport = GraphQLTransport(base_url=url, api_key=KEY, session=session, ssl=True, user_agent="x")
         await transport.open()
-        sending = asyncio.ensure_future(transport.send("query { x }", {}, timeout=60))
+        sending = asyncio.ensure_future(transport.send(b"{}", timeout=60))
         await until(got.is_set)
         sending.cancel()
         error = await end_of(sending)

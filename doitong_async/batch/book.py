@@ -10,8 +10,15 @@ from doitong_async.batch.entry import Entry, Glimpse, State
 class Book(Protocol):
     """Where a batch writes down what it does; each change is from what the line is known to be."""
 
+    @property
+    def is_new(self) -> bool:
+        """Whether this run made it: what it does not know, no earlier run on it can have made."""
+
     def find(self, key: str) -> Entry | None:
         """Return what is known of an item."""
+
+    def body_of(self, key: str) -> str | None:
+        """Return what was sent for an item that is in doubt, if that is kept."""
 
     def glance(self, key: str) -> Glimpse | None:
         """Return the few things that tell whether an item is done; quicker than `find`."""
@@ -24,6 +31,7 @@ class Book(Protocol):
         digest: str,
         request: str,
         idempotency_key: str,
+        body: str,
         reserved: float | None,
         file: str | None,
         at: float,
@@ -62,7 +70,13 @@ class Book(Protocol):
 class Unrecorded:
     """No ledger: a batch that cannot be taken up again."""
 
+    is_new = True
+
     def find(self, key: str) -> Entry | None:
+        """Know nothing."""
+        return None
+
+    def body_of(self, key: str) -> str | None:
         """Know nothing."""
         return None
 

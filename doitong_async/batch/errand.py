@@ -30,7 +30,6 @@ from doitong_async.errors import (
 from doitong_async.files import Written
 from doitong_async.hook import is_from_user
 from doitong_async.jobs.job import AsyncJob
-from doitong_async.jobs.token import JobRef
 from doitong_async.result import Result
 from doitong_async.types import Generation
 
@@ -109,20 +108,10 @@ class Errands:
         return digest.hexdigest() == work.entry.sha256
 
     def _taken_up(self, work: Work) -> AsyncJob:
-        assert work.entry is not None
-        assert work.entry.job_id is not None
-        accepted = work.entry.accepted_at
-        ref = JobRef(
-            work.entry.job_id,
-            work.request.type,
-            work.request.provider,
-            None if accepted is None else int(accepted),
-        )
+        assert work.ref is not None
         work.phase = Phase.RUNNING
         self._account.begin(work)
-        job = self._runtime.take_up(ref, self._terms.options)
-        work.token = job.token
-        return job
+        return self._runtime.take_up(work.ref, self._terms.options)
 
     async def _wait(self, work: Work, job: AsyncJob) -> Result:
         told = None
@@ -208,7 +197,7 @@ class Errands:
             self._account.release(work)
         else:
             self._account.settle(work, work.job.credit_cost if work.job else None)
-        if outcome is Outcome.IN_DOUBT and not work.has_known_job:
+        if outcome is Outcome.IN_DOUBT and work.ref is None:
             error = in_doubt(error, work.idempotency_key)
         return self._item(work, outcome, error=error)
 
@@ -233,9 +222,9 @@ class Errands:
         result: Result | None = None,
         error: DoitongError | None = None,
     ) -> Item:
-        job_id = work.job.id if work.job else work.entry.job_id if work.has_known_job and work.entry else None
-        if error is not None and job_id is not None:
-            about_job(error, job_id=job_id, token=work.token)
+        if error is not None and work.ref is not None and outcome is not Outcome.SKIPPED:
+            about_job(error, job_id=work.ref.id, token=work.token)
+            error.idempotency_key = error.idempotency_key or work.idempotency_key
         return Item(
             number=work.number,
             key=work.key,

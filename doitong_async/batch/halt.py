@@ -31,6 +31,8 @@ class Halt:
         """Submit no more; what runs goes on."""
         if self.why is None:
             self.why = copy.copy(why)
+            # It is told to others too: the job and the key of the one that it came of are not theirs.
+            self.why.job_id = self.why.token = self.why.idempotency_key = None
             self._came.set()
             self._wake()
 

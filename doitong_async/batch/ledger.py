@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -13,17 +15,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from doitong_async.batch import records
+from doitong_async.batch import promises, records, schema
 from doitong_async.batch.entry import Entry, Glimpse
-from doitong_async.errors import LedgerError
+from doitong_async.errors import DoitongError, LedgerError
 
 T = TypeVar("T")
+_log: Final = logging.getLogger("doitong_async")
 
 
 @dataclass(slots=True)
 class _Change:
-    """One change that waits to be written; `is_urgent` if it has to be on the disk, whatever happens then."""
+    """One change that waits to be written; `is_urgent` if it has to be on the disk, whatever happens then.
 
+    `what` names it in the log, should it fail when nobody waits for it any more.
+    """
+
+    what: str
     write: Callable[[sqlite3.Connection], None]
     is_urgent: bool
     written: asyncio.Future[None] | None
@@ -72,9 +79,18 @@ class Ledger:
                     await asyncio.wait([closing])
             raise
 
+    @property
+    def is_new(self) -> bool:
+        """Whether this run made it."""
+        return self._writer.is_new
+
     def find(self, key: str) -> Entry | None:
         """Return what is known of an item: a few microseconds, so it is not worth a thread."""
         return self._read(records.find, key)
+
+    def body_of(self, key: str) -> str | None:
+        """Return what was sent for an item that is in doubt."""
+        return self._read(records.body_of, key)
 
     def glance(self, key: str) -> Glimpse | None:
         """Return the few things that tell whether an item is done; quicker than `find`."""
@@ -94,19 +110,22 @@ class Ledger:
 
     async def begin(self, key: str, **values: Any) -> None:
         """Write down the intent to submit an item; it is on the disk when this returns."""
-        await self._write(partial(records.begin, key=key, **values), is_urgent=True)
+        write = partial(records.begin, key=key, **values)
+        await self._write(f"the intent to submit {key!r}", write, is_urgent=True)
 
     async def accept(self, key: str, **values: Any) -> None:
         """Write down which job a submit made."""
-        await self._write(partial(records.accept, key=key, **values))
+        job_id = values["job_id"]
+        await self._write(f"the job {job_id} of {key!r}", partial(records.accept, key=key, **values))
 
     def note(self, key: str, **values: Any) -> None:
         """Write down a status that was seen, along with whatever is written next."""
-        self._waiting.append(_Change(partial(records.note, key=key, **values), False, None))
+        write = partial(records.note, key=key, **values)
+        self._waiting.append(_Change(f"the status of {key!r}", write, False, None))
 
     async def end(self, key: str, **values: Any) -> None:
         """Write down how an item ended, or that its intent is withdrawn."""
-        await self._write(partial(records.end, key=key, **{**_NOTHING, **values}))
+        await self._write(f"the end of {key!r}", partial(records.end, key=key, **{**_NOTHING, **values}))
 
     async def close(self) -> None:
         """Write what waits, and let go of the file; another process may take it then."""
@@ -134,9 +153,11 @@ class Ledger:
         with suppress(sqlite3.Error):
             self._reader.execute("COMMIT")
 
-    async def _write(self, write: Callable[[sqlite3.Connection], None], *, is_urgent: bool = False) -> None:
+    async def _write(
+        self, what: str, write: Callable[[sqlite3.Connection], None], *, is_urgent: bool = False
+    ) -> None:
         written = self._loop.create_future()
-        self._waiting.append(_Change(write, is_urgent, written))
+        self._waiting.append(_Change(what, write, is_urgent, written))
         if not self._is_due and self._writing is None:
             # Whoever has something to write in this turn of the loop is in the group.
             self._is_due = True
@@ -154,16 +175,20 @@ class Ledger:
     def _is_written(self, group: Sequence[_Change], writing: asyncio.Future[list[Exception | None]]) -> None:
         self._writing = None
         for change, failure in zip(group, writing.result(), strict=True):
+            # Each has an error of its own: what it is about is added to it.
+            error = None if failure is None else self._error(failure)
             if change.written is None or change.written.done():
-                continue
-            if failure is None:
+                if error is not None:
+                    _log.warning("%s is not written in the ledger %s: %s", change.what, self.path, error)
+            elif error is None:
                 change.written.set_result(None)
-            elif isinstance(failure, LedgerError):
-                change.written.set_exception(failure)
             else:
-                change.written.set_exception(records.broken(self.path, failure))
+                change.written.set_exception(error)
         if any(change.written is not None for change in self._waiting):
             self._start()
+
+    def _error(self, failure: Exception) -> DoitongError:
+        return copy.copy(failure) if isinstance(failure, DoitongError) else records.broken(self.path, failure)
 
 
 _NOTHING: Final = dict.fromkeys(("reason", "file", "length", "sha256", "ended_at"))
@@ -177,23 +202,32 @@ class _Writer:
         self._opened = ExitStack()
         self._connection: sqlite3.Connection
         self._place: os.stat_result
+        self.is_new = False
+        self._changes = 0
+        """How many are not in the ledger's file, but in its log."""
+        self._most_changes = promises.EVERY
 
     def open(self, service: str) -> None:
         """Take the lock, and open the ledger or make it."""
         with ExitStack() as opened:
             opened.enter_context(closing(records.lock(self._path)))
+            self.is_new = not self._path.exists()
             self._connection = opened.enter_context(closing(records.writer(self._path)))
             try:
                 records.check_service(self._connection, self._path, service)
                 if records.fact(self._connection, "service") is None:
                     records.state_fact(self._connection, name="service", value=service)
+                schema.bring_up_to_date(self._connection)
                 self._place = self._path.stat()
+                promises.begin(self._path, self._connection)
             except (OSError, sqlite3.Error) as error:
                 raise records.broken(self._path, error) from error
             self._opened = opened.pop_all()
 
     def close(self) -> None:
         """Let go of the ledger, and then of the lock."""
+        if self._changes:
+            self._renew()
         self._opened.close()
 
     def commit(self, group: Sequence[_Change]) -> list[Exception | None]:
@@ -209,12 +243,25 @@ class _Writer:
             connection.execute("BEGIN IMMEDIATE")
             outcomes: list[Exception | None] = [_outcome(connection, change) for change in group]
             connection.execute("COMMIT")
-        except (sqlite3.Error, LedgerError) as error:
+        except Exception as error:
+            # Whatever it was: each of them is told, and none waits for ever.
             if connection.in_transaction:
                 with suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
             return [error] * len(group)
+        self._changes += len(group)
+        if self._changes >= self._most_changes:
+            self._renew()
         return outcomes
+
+    def _renew(self) -> None:
+        """Move the log into the ledger; where that cannot be, nothing is lost, and the log grows."""
+        is_moved = False
+        with suppress(sqlite3.Error):
+            is_moved = promises.renew(self._connection, patience=promises.PATIENCE)
+        self._changes, self._most_changes = (
+            (0, promises.EVERY) if is_moved else (self._changes, self._changes + promises.AGAIN)
+        )
 
     def _check_place(self) -> None:
         """Make sure that what is written is still what the next run will read."""
@@ -226,10 +273,10 @@ class _Writer:
             raise LedgerError(f"The ledger {self._path} was taken away while the batch ran; put it back.")
 
 
-def _outcome(connection: sqlite3.Connection, change: _Change) -> LedgerError | None:
+def _outcome(connection: sqlite3.Connection, change: _Change) -> DoitongError | None:
     try:
         change.write(connection)
-    except LedgerError as refused:
+    except DoitongError as refused:
         return refused
     except (ValueError, OverflowError) as error:
         # A number or a text of the service that no database holds: the first statement refused it.

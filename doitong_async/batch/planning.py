@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from doitong_async.batch.asked import Asked, Reading
 from doitong_async.batch.book import Book
-from doitong_async.batch.entry import Action, Entry, Glimpse, State, decide
+from doitong_async.batch.entry import Action, Entry, Glimpse, State, decide, stem_of
 from doitong_async.batch.halt import Halt
 from doitong_async.batch.outcome import Item, Outcome
 from doitong_async.batch.recall import has_file, has_length, in_doubt, recorded, seen_done
+from doitong_async.batch.sending import taken
 from doitong_async.batch.work import Terms, Work
 from doitong_async.clock import wall_time
-from doitong_async.errors import BadRequestError, DoitongError, LedgerError
+from doitong_async.errors import BadRequestError, DoitongError, LedgerError, SubmitOutcomeUnknownError
 
 if TYPE_CHECKING:
     from doitong_async.runtime import Runtime
@@ -46,12 +48,12 @@ class Planner:
             if (item := self._done(number, asked, glimpse)) is not None:
                 return item
             entry = None if glimpse is None else self._book.find(key)
+            if entry is None:
+                self._check_unknown(asked)
             action = self._action(entry, asked.digest)
-            if action is Action.CLASH:
-                raise BadRequestError(
-                    f"The ledger knows the item key {key!r} with another request; give the new one "
-                    "another key."
-                )
+            if action is Action.CLASH and entry is not None:
+                return _clash(number, asked, entry)
+            sent = self._book.body_of(key) if action is Action.RESEND else None
         except BadRequestError as error:
             return Item(number=number, key=key, request=None, outcome=Outcome.REJECTED, error=error)
         except LedgerError as error:
@@ -61,6 +63,7 @@ class Planner:
             wrong = BadRequestError(f"The request cannot be written as JSON: {error}.")
             return Item(number=number, key=key, request=None, outcome=Outcome.REJECTED, error=wrong)
         work = Work(number, *asked, action, entry)
+        work.body = None if sent is None else sent.encode()
         return self._at_once(work) or work
 
     def _done(self, number: int, asked: Asked, done: Glimpse | None) -> Item | None:
@@ -83,6 +86,25 @@ class Planner:
             file=None if file is None else Path(file),
             is_new=False,
         )
+
+    def _check_unknown(self, asked: Asked) -> None:
+        """Make sure that an item is new, if the ledger that does not know it is from an earlier run.
+
+        Raises:
+            BadRequestError: if its output lies there: an older copy of the ledger would have all made twice.
+        """
+        if self._terms.out is None or self._book.is_new:
+            return
+        stem = stem_of(asked.key, asked.request, is_given=asked.is_key_given)
+        if (place := taken(self._terms.out, stem)) is None:
+            return
+        error = BadRequestError(
+            f"{place} lies there already, and this ledger does not know the item {asked.key!r}: another run "
+            "may have made it and paid for it. Restore the ledger that knows it; or, to make it all the "
+            "same, give the item another key, or the batch another folder."
+        )
+        error.outcome = "Nothing was sent for it."
+        raise error
 
     def _action(self, entry: Entry | None, digest: str) -> Action:
         return decide(
@@ -120,3 +142,21 @@ class Planner:
             error=error,
             is_new=not is_report,
         )
+
+
+def _clash(number: int, asked: Asked, entry: Entry) -> Item:
+    """Return the item of a key that the ledger knows with another request; that one may be paid for."""
+    said = f"The ledger knows the item key {entry.key!r} with another request"
+    item = Item(number=number, key=asked.key, request=asked.request, outcome=Outcome.REJECTED)
+    if entry.state is State.INTENT:
+        unknown = SubmitOutcomeUnknownError(
+            f"{said}, whose submit was not answered. The new one was not sent. Run the batch with the "
+            "earlier one to learn what became of it, and give the new one another key.",
+            idempotency_key=entry.idempotency_key,
+        )
+        return replace(item, outcome=Outcome.IN_DOUBT, error=unknown)
+    error = BadRequestError(f"{said}; give the new one another key.")
+    if entry.state is State.SUBMITTED:
+        error.outcome = "The new one was not sent; the job of the earlier one is made and charged."
+        error.job_id, error.idempotency_key = entry.job_id, entry.idempotency_key
+    return replace(item, error=error)

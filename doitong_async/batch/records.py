@@ -11,65 +11,40 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from doitong_async.batch import promises, schema
 from doitong_async.batch.entry import UNKNOWN, Entry, Glimpse, State
-from doitong_async.errors import LedgerError
+from doitong_async.errors import LedgerError, SubmitOutcomeUnknownError
 from doitong_async.settings import is_loopback
 
-APPLICATION: Final = 0x444F4954
-"""Marks the file as ours, in the place that SQLite has for that ("DOIT")."""
-VERSION: Final = 1
-
-_SCHEMA: Final = """
-CREATE TABLE items (
-    number INTEGER PRIMARY KEY,
-    key TEXT NOT NULL UNIQUE,
-    digest TEXT NOT NULL,
-    request TEXT NOT NULL,
-    state TEXT NOT NULL,
-    attempt INTEGER NOT NULL,
-    idempotency_key TEXT,
-    intended_at REAL,
-    reserved REAL,
-    job_id TEXT,
-    accepted_at REAL,
-    status TEXT,
-    url TEXT,
-    cost REAL,
-    earlier_cost REAL NOT NULL,
-    reason TEXT,
-    file TEXT,
-    length INTEGER,
-    sha256 TEXT,
-    ended_at REAL
-);
-CREATE INDEX unsettled ON items (state) WHERE state IN ('intent', 'submitted');
-CREATE TABLE statuses (
-    item INTEGER NOT NULL, attempt INTEGER NOT NULL, status TEXT NOT NULL, at REAL NOT NULL
-);
-CREATE TABLE days (day INTEGER PRIMARY KEY, made INTEGER NOT NULL);
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
 _COLUMNS: Final = ", ".join(field.name for field in fields(Entry))
 # What an attempt cost, or may cost: what the service told, else what was set aside for it.
 _COST: Final = "CASE WHEN state IN ('open', 'rejected') THEN 0 ELSE coalesce(cost, reserved, 0) END"
 _GLANCE: Final = "SELECT state, digest, job_id, url, cost, file, length FROM items WHERE key = ?"
 _BEGIN_FIRST: Final = """
 INSERT INTO items
-    (key, digest, request, state, attempt, idempotency_key, intended_at, reserved, earlier_cost, file)
-VALUES (:key, :digest, :request, 'intent', 1, :idempotency_key, :at, :reserved, 0, :file)
+    (key, digest, request, state, attempt, idempotency_key, intended_at, reserved, earlier_cost, file, body)
+VALUES (:key, :digest, :request, 'intent', 1, :idempotency_key, :at, :reserved, 0, :file, :body)
 ON CONFLICT DO NOTHING
 """
 _BEGIN_AGAIN: Final = f"""
 UPDATE items SET earlier_cost = earlier_cost + {_COST}, state = 'intent', attempt = attempt + 1,
     idempotency_key = :idempotency_key, intended_at = :at, reserved = :reserved, job_id = NULL,
     accepted_at = NULL, status = NULL, url = NULL, cost = NULL, reason = NULL, file = :file, length = NULL,
-    sha256 = NULL, ended_at = NULL
+    sha256 = NULL, ended_at = NULL, body = :body
 WHERE key = :key AND digest = :digest AND attempt = :attempt AND (state IN ('open', 'failed', 'rejected')
     OR (state = 'submitted' AND reason LIKE '{UNKNOWN}%'))
 """
 _ACCEPT: Final = """
-UPDATE items SET state = 'submitted', job_id = :job_id, accepted_at = :at, status = :status, cost = :cost
+UPDATE items SET state = 'submitted', job_id = :job_id, accepted_at = :at, status = :status, cost = :cost,
+    body = NULL
 WHERE key = :key AND attempt = :attempt AND state = 'intent'
+"""
+_MADE: Final = """
+INSERT INTO jobs SELECT :job_id, idempotency_key FROM items WHERE key = :key ON CONFLICT DO NOTHING
+"""
+_MADE_BY_ANOTHER: Final = """
+SELECT items.idempotency_key, jobs.idempotency_key FROM items, jobs
+WHERE items.key = :key AND jobs.job_id = :job_id AND jobs.idempotency_key <> items.idempotency_key
 """
 _STATUS: Final = """
 UPDATE items SET status = :status, cost = coalesce(:cost, cost), url = coalesce(:url, url)
@@ -80,7 +55,8 @@ INSERT INTO statuses SELECT number, attempt, :status, :at FROM items WHERE key =
 """
 _END: Final = """
 UPDATE items SET state = :state, reason = :reason, file = coalesce(:file, file), length = :length,
-    sha256 = :sha256, ended_at = coalesce(:ended_at, ended_at)
+    sha256 = :sha256, ended_at = coalesce(:ended_at, ended_at),
+    body = CASE WHEN :state = 'intent' THEN body END
 WHERE key = :key AND attempt = :attempt AND state = :before
 """
 
@@ -102,14 +78,16 @@ def writer(path: Path) -> sqlite3.Connection:
     try:
         if path.exists():
             _check(path)
-        elif path.with_name(f"{path.name}-wal").exists():
+        elif promises.log_of(path).exists():
             raise LedgerError(
                 f"There is a log {path}-wal without its ledger; put {path.name} back beside it."
             )
         else:
-            _make(path)
+            schema.make(path)
         connection = sqlite3.connect(path, isolation_level=None)
         connection.execute("PRAGMA journal_mode = WAL")
+        # The log is moved into the file as `promises` says, and never by the way.
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
         return connection
     except (OSError, sqlite3.Error) as error:
         raise broken(path, error) from error
@@ -124,15 +102,21 @@ def reader(path: Path) -> sqlite3.Connection:
     try:
         if not path.is_file():
             raise LedgerError(f"There is no ledger {path}.")
-        # Not mode=ro: whoever may not tidy up leaves the files of the log behind. Where no file of a log can
-        # be made, and none is there, nobody writes.
-        is_still = not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
-        address = f"{path.absolute().as_uri()}?{'mode=ro&immutable=1' if is_still else 'mode=rw'}"
+        if promises.has_log(path):
+            # Whoever may only read leaves a log where it is, that of a batch that was killed too.
+            how = "mode=ro"
+        elif not os.access(path.parent, os.W_OK) and not promises.log_of(path).exists():
+            # No file of a log can be made, and none is there: nobody writes.
+            how = "mode=ro&immutable=1"
+        else:
+            # Not mode=ro: the empty files of a log are made here, and have to be removed.
+            how = "mode=rw"
         with contextlib.ExitStack() as opened:
-            connection = sqlite3.connect(address, uri=True, isolation_level=None)
+            connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None)
             opened.enter_context(contextlib.closing(connection))
             connection.execute("PRAGMA query_only = ON")
             _check_marks(path, connection)
+            promises.check(path, connection)
             opened.pop_all()
         return connection
     except (OSError, sqlite3.Error) as error:
@@ -183,6 +167,12 @@ def find(connection: sqlite3.Connection, key: str) -> Entry | None:
     """Return the line of one item."""
     row = connection.execute(f"SELECT {_COLUMNS} FROM items WHERE key = ?", (key,)).fetchone()
     return None if row is None else _entry(row)
+
+
+def body_of(connection: sqlite3.Connection, key: str) -> str | None:
+    """Return what was sent for an item that is in doubt; an older version of this library kept none."""
+    row = connection.execute("SELECT body FROM items WHERE key = ?", (key,)).fetchone()
+    return None if row is None else row[0]
 
 
 def glance(connection: sqlite3.Connection, key: str) -> Glimpse | None:
@@ -257,8 +247,22 @@ def begin(connection: sqlite3.Connection, *, attempt: int, **values: Any) -> Non
 
 
 def accept(connection: sqlite3.Connection, *, day: int, **values: Any) -> None:
-    """Write down that a submit made a job, and count it in its day."""
+    """Write down that a submit made a job, and count it in its day.
+
+    Raises:
+        SubmitOutcomeUnknownError: if the job was made under another idempotency key: a job of its own may
+            have been made for this one too.
+    """
+    if (keys := connection.execute(_MADE_BY_ANOTHER, values).fetchone()) is not None:
+        own, other = keys
+        raise SubmitOutcomeUnknownError(
+            f"The service answered the idempotency key {own} with the job {values['job_id']}, which the "
+            f"ledger has under the idempotency key {other}: one job for two submits.",
+            idempotency_key=own,
+            job_id=values["job_id"],
+        )
     _swap(connection, _ACCEPT, values)
+    connection.execute(_MADE, values)
     connection.execute("INSERT INTO days VALUES (?, 1) ON CONFLICT DO UPDATE SET made = made + 1", (day,))
     connection.execute(_NOTE, values)
 
@@ -294,26 +298,16 @@ def _entry(row: tuple[Any, ...]) -> Entry:
 _NAMES: Final = tuple(field.name for field in fields(Entry))
 
 
-def _make(path: Path) -> None:
-    # Made beside its place, so that a process that dies here leaves no half of a ledger.
-    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    beside.unlink(missing_ok=True)
-    try:
-        with contextlib.closing(sqlite3.connect(beside, isolation_level=None)) as connection:
-            marks = f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION};"
-            connection.executescript(f"BEGIN; {marks} {_SCHEMA} COMMIT;")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def _check(path: Path) -> None:
     """Make sure that a ledger is whole, without changing a byte of it."""
     # Without a log there is nothing to wait for, and no file of a log has to be made.
-    how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
+    how = "mode=ro" if promises.log_of(path).exists() else "mode=ro&immutable=1"
     with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)) as looking:
         _check_marks(path, looking)
+        promises.check(path, looking)
         said = looking.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if said == "ok":
+            promises.check_pair(path, looking)
     if said != "ok":
         raise LedgerError(
             f"The ledger {path} is damaged ({said}); it is left as it is. Restore a copy of it."
@@ -340,10 +334,10 @@ def _check_marks(path: Path, connection: sqlite3.Connection) -> None:
         raise LedgerError(
             f"{path} is no ledger of doitong_async, or a damaged one; it is left as it is."
         ) from None
-    if application != APPLICATION:
+    if application != schema.APPLICATION:
         raise LedgerError(f"{path} is a database, and no ledger of doitong_async; it is left as it is.")
-    if version != VERSION:
+    if version != schema.VERSION:
         raise LedgerError(
-            f"The ledger {path} is of version {version}, this library writes version {VERSION}; it is left "
-            "as it is. Use the version of the library that made it."
+            f"The ledger {path} is of version {version}, this library writes version {schema.VERSION}; it is "
+            "left as it is. Use the version of the library that made it."
         )

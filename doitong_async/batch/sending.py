@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +20,7 @@ from doitong_async.batch.entry import Action, State, is_alive, stem_of
 from doitong_async.batch.halt import Halt, Stopped
 from doitong_async.batch.work import Phase, Terms, Work
 from doitong_async.clock import wall_time
-from doitong_async.errors import DoitongError, SubmitOutcomeUnknownError
+from doitong_async.errors import DoitongError, SubmitOutcomeUnknownError, about_job
 from doitong_async.jobs.job import AsyncJob
 from doitong_async.jobs.token import JobRef
 from doitong_async.types import Generation
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 OUTAGE: Final = 600.0
 """Seconds for which a batch bears that the service cannot be reached or only fails: our choice."""
 _LONGEST_PAUSE: Final = 60.0
+_log: Final = logging.getLogger("doitong_async")
 
 
 class _OldKeyError(Exception):
@@ -81,7 +83,7 @@ class Sending:
                 break
             except _OldKeyError:
                 await self.withdraw(work, None)
-                work.idempotency_key = secrets.token_urlsafe(24)
+                work.idempotency_key, work.body = secrets.token_urlsafe(24), None
             except (errors.ConnectionFailedError, errors.ServerError, SubmitOutcomeUnknownError) as e:
                 work.is_in_doubt |= not isinstance(e, errors.ConnectionFailedError)
                 until = until or loop.time() + OUTAGE
@@ -91,7 +93,6 @@ class Sending:
                 self._on_change()
                 if await self._halt.comes_within(backoff.full_jitter(next(pauses))):
                     raise
-        work.token = job.token
         await self._accept(work, job.last)
         return job
 
@@ -109,6 +110,7 @@ class Sending:
                 work.request,
                 idempotency_key=work.idempotency_key,
                 options=self._terms.options,
+                body=work.body,
                 in_doubt=work.is_in_doubt,
                 before_sending=partial(self._intend, work),
                 submits=self._submits,
@@ -130,8 +132,11 @@ class Sending:
             self._halt.come(error)
         return self._halt.why is None
 
-    async def _intend(self, work: Work, in_doubt: bool) -> None:
-        """Write the intent down, or see that it may still be sent; nothing is under way when this begins."""
+    async def _intend(self, work: Work, body: bytes, in_doubt: bool) -> None:
+        """Write the intent down, with what is sent, or see that it may still be sent.
+
+        Nothing is under way when this begins.
+        """
         is_too_old = not self._is_alive(work)
         if in_doubt or work.is_in_doubt:
             if is_too_old:
@@ -145,7 +150,7 @@ class Sending:
         elif is_too_old:
             raise _OldKeyError
         if not work.is_intended:
-            await self._begin(work)
+            await self._begin(work, body)
             if self._halt.why is not None:
                 raise Stopped
         work.phase = Phase.SENDING
@@ -155,7 +160,7 @@ class Sending:
         written = work.intended_at if work.is_intended else None
         return written is None or is_alive(written, wall_time(), self._terms.key_lives)
 
-    async def _begin(self, work: Work) -> None:
+    async def _begin(self, work: Work, body: bytes) -> None:
         work.intended_at = wall_time()
         if self._terms.out is not None:
             stem = stem_of(work.key, work.request, is_given=work.is_key_given)
@@ -166,25 +171,33 @@ class Sending:
             digest=work.digest,
             request=work.text,
             idempotency_key=work.idempotency_key,
+            body=body.decode(),
             reserved=work.reserved,
             file=work.stem,
             at=work.intended_at,
         )
         work.attempt += 1
-        work.is_intended = True
+        work.is_intended, work.body = True, body
 
     async def _accept(self, work: Work, made: Generation) -> None:
+        """Write down which job was made; where that fails, say so: the ledger has no more than the intent."""
         work.job = made
-        wall = wall_time()
-        await self._book.accept(
-            work.key,
-            attempt=work.attempt,
-            job_id=made.id,
-            status=str(made.status),
-            cost=made.credit_cost,
-            at=wall,
-            day=self._runtime.gate.day.number(wall),
-        )
+        work.accepted_at = wall = wall_time()
+        try:
+            await self._book.accept(
+                work.key,
+                attempt=work.attempt,
+                job_id=made.id,
+                status=str(made.status),
+                cost=made.credit_cost,
+                at=wall,
+                day=self._runtime.gate.day.number(wall),
+            )
+        except DoitongError as error:
+            about_job(error, job_id=made.id, token=work.token)
+            error.idempotency_key = work.idempotency_key
+            _log.warning("The job of the item %r is made, and is not written down: %s", work.key, error)
+            raise
         work.is_intended = False
         work.phase = Phase.RUNNING
         if made.credit_cost is not None:
@@ -193,9 +206,13 @@ class Sending:
             raise asyncio.CancelledError
 
 
+def taken(folder: Path, stem: str) -> Path | None:
+    """Return the output that lies under a name, whatever its ending; None if there is none."""
+    places = (folder / f"{stem}{suffix}" for suffix in media.SUFFIXES)
+    return next((place for place in places if place.exists()), None)
+
+
 def free_stem(folder: Path, stem: str) -> str:
     """Return a name that no file has: what lies there is somebody's, and may be paid for."""
     names = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
-    return next(
-        name for name in names if not any((folder / f"{name}{suffix}").exists() for suffix in media.SUFFIXES)
-    )
+    return next(name for name in names if taken(folder, name) is None)

@@ -12,7 +12,10 @@ from pathlib import Path, PurePath
 from doitong_async.batch.entry import Action, Entry, State
 from doitong_async.budget import Budget
 from doitong_async.credits import PriceArgument, check_price
-from doitong_async.errors import ConfigurationError
+from doitong_async.errors import (
+    ConfigurationError,
+)
+from doitong_async.jobs.token import JobRef, write_token
 from doitong_async.settings import Options
 from doitong_async.types import GenerateRequest, Generation
 
@@ -42,7 +45,8 @@ class Work:
     `is_key_given` is whether its user named it. `attempt` is the last one that is written down; `booked` what
     the purse counts as spent for it (credits), `reserved` the most that it may cost. `is_intended` is whether
     its intent is written and nothing after it, `is_in_doubt` whether a job may have been made that is not
-    known, `stem` the name of its file without ending. `token` takes the job up again, once there is one.
+    known, `stem` the name of its file without ending. `body` is what is sent under its idempotency key, and
+    sent again: None as long as nothing of it is written down.
     """
 
     number: int
@@ -60,10 +64,11 @@ class Work:
     is_in_doubt: bool = False
     intended_at: float | None = None
     stem: str | None = None
+    body: bytes | None = None
     reserved: float | None = None
     booked: float | None = None
     job: Generation | None = None
-    token: str | None = None
+    accepted_at: float | None = None
     ended_at: float | None = None
 
     @property
@@ -77,10 +82,19 @@ class Work:
         return self.phase in (Phase.RUNNING, Phase.FETCHING)
 
     @property
-    def has_known_job(self) -> bool:
-        """Whether the id of its job is known, in this run or from an earlier one."""
-        was_known = self.action in (Action.TAKE_UP, Action.FETCH) and self.entry is not None
-        return self.job is not None or was_known
+    def ref(self) -> JobRef | None:
+        """Its job, if that is known: of this run, or of an earlier one that has none after it."""
+        earlier = None if self.entry is None or self.action is Action.BEGIN else self.entry.job_id
+        job_id = earlier if self.job is None else self.job.id
+        if job_id is None:
+            return None
+        accepted = None if self.accepted_at is None else int(self.accepted_at)
+        return JobRef(job_id, self.request.type, self.request.provider, accepted)
+
+    @property
+    def token(self) -> str | None:
+        """Takes its job up again, if that is known."""
+        return None if self.ref is None else write_token(self.ref)
 
     @property
     def written(self) -> State | None:
@@ -98,7 +112,7 @@ class Work:
         if self.action in (Action.RESEND, Action.TAKE_UP, Action.FETCH, Action.DOUBT):
             self.is_intended = self.is_in_doubt = self.action in (Action.RESEND, Action.DOUBT)
             self.idempotency_key = self.entry.idempotency_key or self.idempotency_key
-            self.intended_at = self.entry.intended_at
+            self.intended_at, self.accepted_at = self.entry.intended_at, self.entry.accepted_at
             self.stem = self.entry.file
             self.reserved = self.entry.cost if self.entry.cost is not None else self.entry.reserved
         if self.entry.state is State.DONE:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
+from doitong_async.errors import BadRequestError
 from doitong_async.events import CallSent
 from doitong_async.hook import Hook
 from doitong_async.limits.entrance import Entrance
@@ -142,7 +143,7 @@ class Inquiry:
         self, ids: Sequence[str], timeout: float, refused: Refusal, *, is_hopeless: bool
     ) -> Report:
         """The document was refused, and the operation never worked: is it known at all? The schema says."""
-        answer = await self._send(introspection.DOCUMENT, {}, timeout, None)
+        answer = await self._send(wire.encoded(introspection.DOCUMENT, {}), timeout, None)
         if isinstance(answer, Refusal):
             return Report(refusal=answer)
         said = refusal_of(answer.status, answer.headers, answer.body, answer.excerpt)
@@ -177,18 +178,22 @@ class Inquiry:
         turn = turn or await self._entrance.turn(Priority.LOOK)
         # The poll is sent all the same: other jobs than one caller's wait for it.
         self._notify.aside(CallSent(kind="look", jobs=len(ids)))
-        answer = await self._send(document, wire.status_variables(ids), timeout, turn)
+        try:
+            body = wire.encoded(document, wire.status_variables(ids))
+        except BadRequestError as error:
+            # An id that the service made of letters that are none.
+            turn.unsent()
+            return Refusal(Kind.BAD_REQUEST, error.message)
+        answer = await self._send(body, timeout, turn)
         looks = answer if isinstance(answer, Refusal) else wire.read_looks(answer, ids)
         if isinstance(looks, Refusal) and looks.kind is Kind.RATE_LIMIT:
             self._entrance.gate.refused(looks)
         return looks
 
-    async def _send(
-        self, document: str, variables: dict[str, object], timeout: float, turn: Turn | None
-    ) -> Answer | Refusal:
+    async def _send(self, body: bytes, timeout: float, turn: Turn | None) -> Answer | Refusal:
         turn = turn or await self._entrance.turn(Priority.LOOK)
         try:
-            answer = await self._transport.send(document, variables, timeout=timeout)
+            answer = await self._transport.send(body, timeout=timeout)
             if isinstance(answer, Answer):
                 self._entrance.heed(answer.headers)
             elif answer.kind is Kind.NOT_SENT:

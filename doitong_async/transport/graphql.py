@@ -7,7 +7,7 @@ import codecs
 import html
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote
@@ -17,7 +17,7 @@ from gql import Client, GraphQLRequest
 from gql.client import AsyncClientSession
 from gql.transport.aiohttp import AIOHTTPTransport
 from graphql import DocumentNode, ExecutionResult
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from doitong_async.secret import Secret
 from doitong_async.transport.exchange import Reply, RequestBody, failure_of, is_cancelled
@@ -33,12 +33,12 @@ codecs.lookup("utf-8-sig")
 _NO_DOCUMENT: Final = DocumentNode(definitions=())
 
 
-class _Text(GraphQLRequest):
-    """A request whose text is sent as it was written: printing a parsed one again is most of gql's cost."""
+class _Request(GraphQLRequest):
+    """What gql carries: the bytes that are sent, whatever it would make of a document."""
 
-    def __init__(self, text: str, variables: Mapping[str, object]) -> None:
+    def __init__(self, body: bytes) -> None:
         super().__init__(_NO_DOCUMENT)
-        self.body = RequestBody(to_json({"query": text, "variables": variables}))
+        self.body = RequestBody(body)
 
 
 class _Keeping(AIOHTTPTransport):
@@ -66,7 +66,7 @@ class _Keeping(AIOHTTPTransport):
         extra_args: dict[str, Any] | None = None,
         upload_files: bool = False,
     ) -> ExecutionResult:
-        assert isinstance(request, _Text)
+        assert isinstance(request, _Request)
         response = await self._shared.post(
             self.url, data=request.body, allow_redirects=False, raise_for_status=False, **extra_args or {}
         )
@@ -102,7 +102,7 @@ class _Session(AsyncClientSession):
 
 
 class GraphQLTransport:
-    """Sends documents to `{base_url}/graphql`, and gives each answer back whole.
+    """Sends requests to `{base_url}/graphql`, and gives each answer back whole.
 
     Args:
         base_url: the root of the API.
@@ -135,47 +135,42 @@ class GraphQLTransport:
 
     async def send(
         self,
-        document: str,
-        variables: Mapping[str, object],
+        body: bytes,
         *,
         timeout: float,
         idempotency_key: str | None = None,
         on_doubt: Callable[[], None] | None = None,
     ) -> Answer | Refusal:
-        """Send one document and read its answer whole.
+        """Send one request and read its answer whole.
 
         Args:
-            document: the GraphQL text.
-            variables: its variables, as JSON.
+            body: the request as JSON (`wire.encoded`), sent as it is.
             timeout: seconds from here to the last byte of the answer.
             idempotency_key: goes into the `Idempotency-Key` header.
             on_doubt: is called if this is cancelled, or ended by an exit, after the request left.
 
         Returns:
             The answer, whatever its status; or a `Refusal` of kind NOT_SENT, UNANSWERED or UNUSABLE, or of
-            BAD_REQUEST or PROTOCOL if the request is no JSON, or the answer cannot be read.
+            PROTOCOL if the answer cannot be read.
         """
         headers = self._headers
         if idempotency_key is not None:
             headers = {**headers, "Idempotency-Key": idempotency_key}
         extra = {"headers": headers, "timeout": _limits(timeout), "ssl": self._ssl}
-        try:
-            request = _Text(document, variables)
-        except ValueError:
-            return Refusal(Kind.BAD_REQUEST, "The request cannot be written as JSON.")
-        body = request.body
+        request = _Request(body)
         try:
             await self._session.execute(request, extra_args=extra)
         except BaseException as error:
             is_exit = not isinstance(error, Exception | asyncio.CancelledError)
             if is_exit or (isinstance(error, asyncio.CancelledError) and is_cancelled()):
-                if body.has_left and on_doubt is not None:
+                if request.body.has_left and on_doubt is not None:
                     on_doubt()
                 raise
             # As a value: the context of an aiohttp error shows the request's headers.
-            failure = failure_of(error, body)
+            failure = failure_of(error, request.body)
         # An answer that was read whole is never lost, whatever was raised after it.
-        return failure if body.reply is None else self._answer(body.reply)
+        reply = request.body.reply
+        return failure if reply is None else self._answer(reply)
 
     def _answer(self, reply: Reply) -> Answer | Refusal:
         """Read an answer; nothing is imported or opened for it, and nothing is raised."""

@@ -10,8 +10,9 @@ from functools import lru_cache
 from typing import Final
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
-from doitong_async.errors import ConfigurationError
+from doitong_async.errors import BadRequestError, ConfigurationError
 from doitong_async.transport.refusal import (
     Kind,
     Refusal,
@@ -115,6 +116,18 @@ class Looks:
     missing: Sequence[str]
     unanswered: Sequence[str]
     unreadable: Mapping[str, str]
+
+
+def encoded(document: str, variables: Mapping[str, object]) -> bytes:
+    """Return the body of a GraphQL request: what is sent again is these bytes, and not made anew.
+
+    Raises:
+        BadRequestError: if it cannot be written as JSON, as it is nested too deep.
+    """
+    try:
+        return to_json({"query": document, "variables": variables})
+    except ValueError as error:
+        raise BadRequestError(f"The request cannot be written as JSON: {error}.") from None
 
 
 def submit_variables(

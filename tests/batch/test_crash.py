@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ async def lives_on(box: Emulator, folder: Path, make: Callable[[Callable[[], obj
     """Run the batch in a life, and if that ends early, run it again on the disk that it left."""
     first, second = folder / "first", folder / "second"
     first.mkdir()
-    life = make(lambda: shutil.copytree(first, second, copy_function=_copy_if_there))
+    life = make(partial(copy_disk, first, second))
     task = life.start(run_and_forget(box, first))
     dies = asyncio.ensure_future(life.died.wait())
     await asyncio.wait([task, dies], return_when=asyncio.FIRST_COMPLETED)
@@ -75,6 +76,18 @@ async def lives_on(box: Emulator, folder: Path, make: Callable[[Callable[[], obj
         await life.bury()
     check(box, items, second)
     return True
+
+
+def copy_disk(first: Path, second: Path) -> None:
+    """Copy a disk as it is at one moment: the ledger's thread may be writing."""
+    before: Any = None
+    while before != (before := [_bytes_of(first / name) for name in ("ledger.db", "ledger.db-wal")]):
+        shutil.rmtree(second, ignore_errors=True)
+        shutil.copytree(first, second, copy_function=_copy_if_there)
+
+
+def _bytes_of(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
 
 
 def _copy_if_there(source: str, target: str) -> None:

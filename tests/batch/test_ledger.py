@@ -32,6 +32,7 @@ async def begin(ledger: Ledger, key: str = "k", **changed: Any) -> None:
         "digest": "d",
         "request": "{}",
         "idempotency_key": "i",
+        "body": '{"query": "q"}',
         "file": "k",
         "reserved": 20.0,
         "at": 1.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from typing import Any
 
@@ -78,11 +79,11 @@ async def test_the_url_goes_out_where_the_setting_says(place: str | None, where:
         runtime = doitong._running()
         send = runtime.transport.send
 
-        async def spied(document: str, variables: dict[str, Any], **more: Any) -> Any:
-            seen_inputs.append(variables["input"])
-            return await send(document, variables, **more)
+        async def spied(body: bytes, **more: Any) -> Any:
+            seen_inputs.append(json.loads(body)["variables"]["input"])
+            return await send(body, **more)
 
-        runtime.transport.send = spied  # type: ignore[method-assign,assignment]
+        runtime.transport.send = spied  # type: ignore[method-assign]
         await doitong.submit("a fox", width=512)
     (fields,) = seen_inputs
     assert fields["options"]["width"] == 512

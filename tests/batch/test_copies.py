@@ -1,0 +1,397 @@
+"""Copies of a ledger, with its log and without: what lacks anything is refused, before a byte is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doitong_async import BadRequestError, LedgerError, Outcome
+from doitong_async.batch import promises, records
+from tests.batch.test_ledger import accept, begin, end, opened, read
+from tests.batch.test_runner import WIDE, all_of, outcomes
+from tests.virtual import boxed, virtual
+
+LOST = "without its log"
+
+
+def copied(path: Path, to: Path, *, log: bool) -> Path:
+    """Copy a ledger as `cp` does, with its log or without."""
+    to.mkdir()
+    for name in (path.name, f"{path.name}-wal") if log else (path.name,):
+        if (path.parent / name).exists():
+            shutil.copy(path.parent / name, to / name)
+    return to / path.name
+
+
+@contextmanager
+def killed(folder: Path, *keys: str) -> Iterator[Path]:
+    """Yield what a batch leaves behind that was killed after it began these items."""
+    folder.mkdir()
+
+    @virtual
+    async def run() -> None:
+        ledger = await opened(folder / "live.db")
+        for key in keys:
+            await begin(ledger, key, idempotency_key=f"i-{key}")
+        copied(folder / "live.db", folder / "dead", log=True)
+        await ledger.close()
+
+    run()
+    yield folder / "dead" / "live.db"
+
+
+def open_and_close(path: Path) -> list[str]:
+    """Open a ledger as a batch does; return its items."""
+
+    async def both() -> list[str]:
+        ledger = await opened(path)
+        keys = [entry.key for entry in ledger.unsettled()]
+        await ledger.close()
+        return keys
+
+    return asyncio.run(both())
+
+
+def test_the_file_alone_of_a_batch_that_runs_is_refused(tmp_path: Path) -> None:
+    """To whoever wants to run it, and to whoever wants to read it; not a byte of it changes."""
+    with killed(tmp_path / "a", "one", "two") as path:
+        alone = copied(path, tmp_path / "alone", log=False)
+        before = alone.read_bytes()
+        for use in (open_and_close, read):
+            with pytest.raises(LedgerError, match=LOST) as refused:
+                use(alone)
+            assert "live.db-wal" in str(refused.value)
+            assert "Nothing was sent" in str(refused.value)
+        assert alone.read_bytes() == before
+        # An empty log is none.
+        promises.log_of(alone).touch()
+        with pytest.raises(LedgerError, match=LOST):
+            read(alone)
+        shutil.copy(promises.log_of(path), promises.log_of(alone))
+        assert open_and_close(alone) == ["one", "two"]
+
+
+def by_backup(path: Path, to: Path) -> None:
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(to)) as target:
+        source.backup(target)
+
+
+def by_vacuum(path: Path, to: Path) -> None:
+    with closing(sqlite3.connect(path)) as source:
+        source.execute("VACUUM INTO ?", (str(to),))
+
+
+def by_both_files(path: Path, to: Path) -> None:
+    shutil.copy(path, to)
+    shutil.copy(promises.log_of(path), promises.log_of(to))
+
+
+def by_moving_the_log_in(path: Path, to: Path) -> None:
+    by_both_files(path, to)
+    with closing(sqlite3.connect(to)) as tool:
+        tool.execute("SELECT * FROM items").fetchall()
+    assert not promises.log_of(to).exists()
+
+
+@pytest.mark.parametrize("copy", [by_backup, by_vacuum, by_both_files, by_moving_the_log_in])
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_a_copy_that_lacks_nothing_is_opened(
+    copy: Callable[[Path, Path], None], is_killed: bool, tmp_path: Path
+) -> None:
+    """Of a batch that runs, and of one that was killed, whatever tool made it."""
+    (tmp_path / "copies").mkdir()
+    if is_killed:
+        with killed(tmp_path / "a", "one", "two") as path:
+            copy(path, tmp_path / "copies" / "copy.db")
+    else:
+
+        @virtual
+        async def run() -> None:
+            ledger = await opened(tmp_path / "l.db")
+            await begin(ledger, "one")
+            await begin(ledger, "two")
+            await asyncio.to_thread(copy, tmp_path / "l.db", tmp_path / "copies" / "copy.db")
+            await ledger.close()
+
+        run()
+    assert [entry.key for entry in read(tmp_path / "copies" / "copy.db")] == ["one", "two"]
+    assert open_and_close(tmp_path / "copies" / "copy.db") == ["one", "two"]
+
+
+def test_who_reads_the_ledger_of_a_killed_batch_leaves_its_log(tmp_path: Path) -> None:
+    """Nothing of it is changed by a look."""
+    with killed(tmp_path / "a", "one") as path:
+        before = {file: file.read_bytes() for file in (path, promises.log_of(path))}
+        assert [entry.key for entry in read(path)] == ["one"]
+        assert {file: file.read_bytes() for file in before} == before
+
+
+def test_a_ledger_that_was_closed_is_whole_without_a_log(tmp_path: Path) -> None:
+    """As is one whose batch did nothing."""
+    for _ in range(2):
+        open_and_close(tmp_path / "l.db")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["l.db", "l.db.lock"]
+        assert read(tmp_path / "l.db") == []
+
+
+def unmark(path: Path) -> None:
+    """Make a ledger look as an earlier version of this library left it."""
+    with closing(sqlite3.connect(path)) as tool, tool:
+        tool.execute("DELETE FROM facts WHERE name IN ('promised', 'kept')")
+
+
+def test_a_ledger_of_an_earlier_version_is_opened(tmp_path: Path) -> None:
+    """It promised nothing; once it is opened it does."""
+    with killed(tmp_path / "a", "one") as path:
+        by_moving_the_log_in(path, tmp_path / "old.db")
+    unmark(tmp_path / "old.db")
+    assert [entry.key for entry in read(tmp_path / "old.db")] == ["one"]
+
+    @virtual
+    async def run() -> None:
+        ledger = await opened(tmp_path / "old.db")
+        alone = copied(tmp_path / "old.db", tmp_path / "alone", log=False)
+        with pytest.raises(LedgerError, match=LOST):
+            read(alone)
+        await ledger.close()
+
+    run()
+
+
+@pytest.mark.parametrize("is_old", ["file", "log"])
+def test_a_file_and_a_log_of_two_times_are_refused(is_old: str, tmp_path: Path) -> None:
+    """SQLite would put the one on top of the other without a word."""
+    with killed(tmp_path / "a", "one") as path:
+        early, late = copied(path, tmp_path / "early", log=True), tmp_path / "late"
+
+    @virtual
+    async def run() -> None:
+        ledger = await opened(path)
+        await begin(ledger, "two")
+        copied(path, late, log=True)
+        await ledger.close()
+
+    run()
+    mixed = tmp_path / "mixed.db"
+    shutil.copy(early if is_old == "file" else late / early.name, mixed)
+    shutil.copy(promises.log_of(early if is_old == "log" else late / early.name), promises.log_of(mixed))
+    before = mixed.read_bytes()
+    with pytest.raises(LedgerError, match=r"do not belong together|damaged"):
+        open_and_close(mixed)
+    assert mixed.read_bytes() == before
+
+
+def test_a_log_alone_is_no_new_ledger(tmp_path: Path) -> None:
+    """A new one beside it would pay again for what the log knows."""
+    with killed(tmp_path / "a", "one") as path:
+        path.unlink()
+        with pytest.raises(LedgerError, match="log"):
+            open_and_close(path)
+        assert not path.exists()
+
+
+@contextmanager
+def looking(path: Path) -> Iterator[sqlite3.Connection]:
+    """Read a ledger without an end, as somebody does who pages through it."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM items").fetchall()
+        yield reader
+
+
+def test_a_reader_that_keeps_the_promise_from_the_file_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And then named; nothing can be written before the file says that more is to come."""
+    monkeypatch.setattr(promises, "PATIENCE_AT_FIRST", 0.0)
+    open_and_close(tmp_path / "l.db")
+    with looking(tmp_path / "l.db"), pytest.raises(LedgerError, match="read by another program"):
+        open_and_close(tmp_path / "l.db")
+    assert open_and_close(tmp_path / "l.db") == []
+    with killed(tmp_path / "a", "one") as path, looking(path):
+        # The file says so already.
+        assert open_and_close(path) == ["one"]
+
+
+class Witness(sqlite3.Connection):
+    """A writer's connection that keeps the disk as it is before and after each statement."""
+
+    keep: Callable[[], None] = staticmethod(lambda: None)
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        self.keep()
+        cursor = super().execute(statement, *values)
+        self.keep()
+        return cursor
+
+    def close(self) -> None:
+        self.keep()
+        super().close()
+
+
+def connect_watched(connect: Any, path: Any, **more: Any) -> Any:
+    """Open a connection, as a witness if it is the writer's: what reads has an address."""
+    is_writers = "uri" not in more and "lock" not in str(path)
+    return connect(path, **more, **({"factory": Witness} if is_writers else {}))
+
+
+@pytest.mark.parametrize("reads_at", [None, *range(0, 12, 3)])
+def test_at_no_moment_the_file_alone_passes_for_the_whole(
+    reads_at: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy made between any two steps is refused, or lacks nothing; with its log it is always opened.
+
+    A reader that stays for a while holds up what is moved from the log into the file.
+    """
+    live, kept = tmp_path / "live", tmp_path / "kept"
+    live.mkdir()
+    kept.mkdir()
+    states: dict[tuple[bytes, bytes], None] = {}
+
+    def keep() -> None:
+        files = [live / "l.db", live / "l.db-wal"]
+        data = [file.read_bytes() if file.exists() else b"" for file in files]
+        if data[0]:
+            states[data[0], data[1]] = None
+
+    monkeypatch.setattr(promises, "EVERY", 4)
+    monkeypatch.setattr(promises, "AGAIN", 2)
+    monkeypatch.setattr(promises, "PATIENCE", 0.0)
+    connect = partial(connect_watched, sqlite3.connect)
+
+    @virtual
+    async def run() -> None:
+        ledger = await opened(live / "l.db")
+        reader: Any = None
+        for number in range(12):
+            if number == reads_at:
+                reader = looking(live / "l.db")
+                reader.__enter__()
+            if reads_at is not None and number == reads_at + 5:
+                reader.__exit__(None, None, None)
+            await begin(ledger, f"k{number}", idempotency_key=f"i{number}")
+            await accept(ledger, f"k{number}", job_id=f"j{number}", day=number)
+            await end(ledger, f"k{number}")
+        if reads_at is not None and reads_at + 5 >= 12:
+            reader.__exit__(None, None, None)
+        await ledger.close()
+
+    for _ in range(2):
+        with monkeypatch.context() as watched:
+            watched.setattr(Witness, "keep", staticmethod(keep))
+            watched.setattr(sqlite3, "connect", connect)
+            run()
+        (live / "l.db").rename(tmp_path / "first.db")
+        shutil.copy(tmp_path / "first.db", live / "l.db")
+        with closing(sqlite3.connect(live / "l.db")) as tool, tool:
+            tool.execute("DELETE FROM items")
+    refused = check_states(list(states), kept)
+    assert len(states) > 80
+    assert refused > 60
+
+
+def test_one_page_alone_is_moved_at_the_very_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several, the one that says that all is there could be moved before the others."""
+    files: list[bytes] = []
+    connect = partial(connect_watched, sqlite3.connect)
+    monkeypatch.setattr(Witness, "keep", staticmethod(lambda: files.append((tmp_path / "l.db").read_bytes())))
+
+    @virtual
+    async def run() -> None:
+        with monkeypatch.context() as watched:
+            watched.setattr(sqlite3, "connect", connect)
+            ledger = await opened(tmp_path / "l.db")
+        for number in range(30):
+            await begin(ledger, f"k{number}", request="x" * 1_000)
+        await ledger.close()
+
+    open_and_close(tmp_path / "l.db")
+    run()
+    before, after = files[-1], (tmp_path / "l.db").read_bytes()
+    assert len(before) == len(after) > 10 * 4096
+    pages = range(0, len(after), 4096)
+    assert sum(before[page : page + 4096] != after[page : page + 4096] for page in pages) == 1
+
+
+def check_states(states: list[tuple[bytes, bytes]], folder: Path) -> int:
+    """See that each moment's copies say all or nothing; return at how many the file alone said nothing."""
+    refused = 0
+    for number, (file, log) in enumerate(states):
+        place = folder / str(number)
+        place.mkdir()
+        (place / "alone.db").write_bytes(file)
+        (place / "both.db").write_bytes(file)
+        if log:
+            (place / "both.db-wal").write_bytes(log)
+        whole = read(place / "both.db")
+        try:
+            alone = read(place / "alone.db")
+        except LedgerError:
+            refused += 1
+        else:
+            assert alone == whole
+        records._check(place / "both.db")
+        shutil.rmtree(place)
+    return refused
+
+
+# What a batch does with one
+
+
+@virtual
+async def test_a_copy_without_its_log_pays_nothing_again(tmp_path: Path) -> None:
+    """Made while the batch ran: the copy is refused, and with its log beside it goes on."""
+    prompts = [f"fox {number}" for number in range(8)]
+    async with boxed(WIDE) as (doitong, box):
+        async for item in doitong.generate_many(prompts, ledger=tmp_path / "run.db", out=tmp_path / "out"):
+            if item.number == 4:
+                alone = copied(tmp_path / "run.db", tmp_path / "copy", log=False)
+                log = promises.log_of(tmp_path / "run.db").read_bytes()
+        made = box.world.charges
+        with pytest.raises(LedgerError, match=LOST):
+            await all_of(doitong.generate_many(prompts, ledger=alone, out=tmp_path / "out"))
+        assert box.world.charges == made == 8
+        promises.log_of(alone).write_bytes(log)
+        items = await all_of(doitong.generate_many(prompts, ledger=alone, out=tmp_path / "other"))
+        assert outcomes(items)[Outcome.DONE] >= 4
+        assert box.world.charges < 16
+
+
+@virtual
+async def test_a_picture_that_an_older_ledger_does_not_know_is_not_paid_again(tmp_path: Path) -> None:
+    """It lies in the folder: the item is refused, what the ledger knows is done, and what is new is made."""
+    prompts: list[Any] = ["a", {"prompt": "b", "key": "own"}, "c"]
+    out, ledger = tmp_path / "out", tmp_path / "l.db"
+    async with boxed(WIDE) as (doitong, box):
+        await all_of(doitong.generate_many(prompts[:1], ledger=ledger, out=out))
+        shutil.copy(ledger, tmp_path / "older.db")
+        await all_of(doitong.generate_many(prompts, ledger=ledger, out=out))
+        assert box.world.charges == 3
+        items = await all_of(doitong.generate_many([*prompts, "d"], ledger=tmp_path / "older.db", out=out))
+        by_number = {item.number: item for item in items}
+        told = [by_number[number].outcome for number in (1, 2, 3, 4)]
+        assert told == [Outcome.DONE, Outcome.REJECTED, Outcome.REJECTED, Outcome.DONE]
+        assert box.world.charges == 4
+        refused = by_number[2].error
+        assert isinstance(refused, BadRequestError)
+        for word in (str(out / "own.jpg"), "'own'", "another folder", "Nothing was sent for it."):
+            assert word in str(refused)
+        assert "nothing was charged" not in str(refused)
+
+
+@virtual
+async def test_batches_with_ledgers_of_their_own_share_a_folder(tmp_path: Path) -> None:
+    """A ledger that its run made, or none, takes another name for what lies there."""
+    async with boxed(WIDE) as (doitong, box):
+        for number, ledger in enumerate((tmp_path / "1.db", tmp_path / "2.db", None), 1):
+            items = await all_of(doitong.generate_many(["a", "b"], ledger=ledger, out=tmp_path / "out"))
+            assert outcomes(items) == {Outcome.DONE: 2}
+            assert box.world.charges == len(list((tmp_path / "out").iterdir())) == 2 * number

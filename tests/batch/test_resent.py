@@ -1,0 +1,183 @@
+"""What is in doubt is sent again byte for byte, and an item key that is in doubt is not used for another."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doitong_async import (
+    AsyncDoitong,
+    BadRequestError,
+    GenerateRequest,
+    Item,
+    Outcome,
+    SubmitOutcomeUnknownError,
+)
+from doitong_async.batch.entry import State
+from doitong_async.emulator import Emulator, PlanLimits
+from tests.batch.test_ledger import accept, begin, end, opened, read
+from tests.batch.test_runner import WIDE, all_of, outcomes
+from tests.plain_server import PlainServer
+from tests.virtual import boxed, plain, virtual
+
+PLACE: dict[str, Any] = {"webhook_url": "https://one.example/hook", "webhook_secret": "a-secret-of-the-tests"}
+FOX = {"prompt": "a fox", "key": "fox"}
+
+
+def bodies_at(server: PlainServer) -> list[bytes]:
+    """Return the list to which the body of each submit goes."""
+    bodies: list[bytes] = []
+
+    def look(raw: bytes, honest: bytes | None) -> bytes | None:
+        if b"mutation" in raw:
+            bodies.append(raw)
+        return honest
+
+    server.rewrite = look
+    return bodies
+
+
+def body_in(ledger: Path) -> str | None:
+    with closing(sqlite3.connect(ledger)) as tool:
+        (body,) = tool.execute("SELECT body FROM items").fetchone()
+    return None if body is None else str(body)
+
+
+async def left_in_doubt(box: Emulator, ledger: Path, **settings: Any) -> None:
+    """Run a batch of one item, whose job is made and whose answer is lost."""
+    async with client_at(box, resend_unanswered=False, **settings) as doitong:
+        items = await all_of(doitong.generate_many([FOX], ledger=ledger))
+    assert outcomes(items) == {Outcome.IN_DOUBT: 1}
+    assert box.world.charges == 1
+    box.faults.clear()
+
+
+def client_at(box: Emulator, **settings: Any) -> AsyncDoitong:
+    return AsyncDoitong(**{"api_key": "k-box", "base_url": box.url, "plan": WIDE, **PLACE, **settings})
+
+
+def emulator() -> Emulator:
+    return Emulator(plan=PlanLimits(6_000, 4, None), credits=10_000, faults=["submit 1: cut-after"])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"webhook_url": "https://two.example/hook"},
+        {"webhook_field": "options.webhookUrl"},
+        {"webhook_url": None, "webhook_secret": None},
+    ],
+)
+@virtual
+async def test_settings_that_changed_do_not_change_what_is_sent_again(
+    changed: dict[str, Any], tmp_path: Path
+) -> None:
+    """The service, which knows the key with the earlier body, gives its job, and no conflict."""
+    async with emulator() as box:
+        await left_in_doubt(box, tmp_path / "l.db")
+        assert "one.example" in (body_in(tmp_path / "l.db") or "")
+        async with client_at(box, **changed) as doitong:
+            items = await all_of(doitong.generate_many([FOX], ledger=tmp_path / "l.db"))
+        assert outcomes(items) == {Outcome.DONE: 1}
+        assert box.world.charges == 1
+    assert body_in(tmp_path / "l.db") is None
+
+
+@virtual
+async def test_every_attempt_of_a_submit_sends_the_same_bytes(tmp_path: Path) -> None:
+    """Within one submit, over an outage, and in the next run."""
+    async with plain(WIDE, **PLACE) as (doitong, server):
+        bodies = bodies_at(server)
+        server.script = lambda kind, nth: "cut-after" if kind == "submit" and nth < 6 else None
+        items = await all_of(doitong.generate_many([FOX], ledger=tmp_path / "l.db"))
+        assert outcomes(items) == {Outcome.DONE: 1}
+        assert len(bodies) == 6
+        assert len(set(bodies)) == 1
+
+
+@virtual
+async def test_a_body_is_kept_while_it_is_in_doubt(tmp_path: Path) -> None:
+    """And no longer: it is the largest part of an item."""
+    path = tmp_path / "l.db"
+    ledger = await opened(path)
+    await begin(ledger, body="é")
+    assert ledger.body_of("k") == "é"
+    await end(ledger, before=State.INTENT, state=State.INTENT, reason="it is not known")
+    assert ledger.body_of("k") == "é"
+    await accept(ledger)
+    assert ledger.body_of("k") is None
+    await end(ledger, state=State.FAILED)
+    await begin(ledger, attempt=1, body="again")
+    assert ledger.body_of("k") == "again"
+    await end(ledger, attempt=2, before=State.INTENT, state=State.OPEN)
+    assert ledger.body_of("k") is None
+    await ledger.close()
+
+
+@virtual
+async def test_a_ledger_of_an_earlier_version_is_read_and_gone_on_with(tmp_path: Path) -> None:
+    """It kept no bodies: a look at it adds nothing, and a run sends what it would send today."""
+    path = tmp_path / "l.db"
+    async with emulator() as box:
+        await left_in_doubt(box, path)
+        with closing(sqlite3.connect(path)) as tool, tool:
+            tool.execute("ALTER TABLE items DROP COLUMN body")
+            tool.execute("DROP TABLE jobs")
+            tool.execute("DELETE FROM facts WHERE name IN ('promised', 'kept')")
+        before = path.read_bytes()
+        assert [entry.state for entry in read(path)] == [State.INTENT]
+        assert path.read_bytes() == before
+        async with client_at(box) as doitong:
+            items = await all_of(doitong.generate_many([FOX], ledger=path))
+        assert outcomes(items) == {Outcome.DONE: 1}
+        assert box.world.charges == 1
+
+
+@virtual
+async def test_another_request_under_a_key_that_is_in_doubt_is_not_called_rejected(tmp_path: Path) -> None:
+    """The earlier one may be paid: its idempotency key is told, and the new one is not sent."""
+    async with emulator() as box:
+        await left_in_doubt(box, tmp_path / "l.db")
+        (entry,) = read(tmp_path / "l.db")
+        async with client_at(box) as doitong:
+            (item,) = await all_of(
+                doitong.generate_many([{**FOX, "width": 512}], ledger=tmp_path / "l.db", budget=100)
+            )
+        assert item.outcome is Outcome.IN_DOUBT
+        assert isinstance(item.error, SubmitOutcomeUnknownError)
+        assert item.error.idempotency_key == entry.idempotency_key
+        assert "another request" in str(item.error)
+        assert "othing was charged" not in str(item.error)
+        assert box.world.charges == 1
+
+
+@virtual
+async def test_another_request_under_a_key_whose_job_runs_names_the_job(tmp_path: Path) -> None:
+    """It is made and charged, whatever becomes of the new one."""
+    async with boxed(WIDE) as (doitong, box):
+        ledger = tmp_path / "l.db"
+        await all_of(doitong.generate_many([FOX], ledger=ledger))
+        with closing(sqlite3.connect(ledger)) as tool, tool:
+            tool.execute("UPDATE items SET state = 'submitted'")
+        item: Item
+        (item,) = await all_of(doitong.generate_many([{**FOX, "width": 512}], ledger=ledger))
+        assert item.error is not None
+        assert item.error.job_id == next(iter(box.world.jobs))
+        assert "othing was charged" not in str(item.error)
+
+
+@virtual
+async def test_a_request_that_no_body_can_hold_takes_no_slot() -> None:
+    """It is found before anything is taken or sent."""
+    deep: Any = []
+    for _ in range(400):
+        deep = [deep]
+    async with boxed(WIDE) as (doitong, box):
+        with pytest.raises(BadRequestError, match="cannot be written as JSON"):
+            await doitong.submit(GenerateRequest(prompt="a fox", options={"deep": deep}))
+        assert doitong._running().gate.slots_taken == 0
+        assert box.world.count("submit") == 0

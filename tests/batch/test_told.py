@@ -1,0 +1,277 @@
+"""Whoever may have been charged is told: where the ledger fails, and where one job answers two submits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doitong_async import AsyncDoitong, Item, LedgerError, Outcome, SubmitOutcomeUnknownError
+from doitong_async.batch import records
+from doitong_async.batch.entry import State
+from doitong_async.batch.ledger import _Writer
+from doitong_async.jobs.token import read_ref
+from tests.batch.test_ledger import accept, begin, end, opened, read
+from tests.batch.test_runner import WIDE, all_of, outcomes
+from tests.virtual import boxed, plain, until, virtual
+
+FULL = sqlite3.OperationalError("database or disk is full")
+
+
+def failing(what: str, error: Exception) -> Callable[..., Any]:
+    """A commit that fails for each group which has such a change in it."""
+    usual = _Writer.commit
+
+    def commit(writer: _Writer, group: Any) -> Any:
+        if any(change.what.startswith(what) for change in group):
+            return [error] * len(group)
+        return usual(writer, group)
+
+    return commit
+
+
+# One job, two idempotency keys
+
+
+@virtual
+async def test_a_job_is_not_written_down_under_two_idempotency_keys(tmp_path: Path) -> None:
+    """Not of two items, and not of two attempts of one; under its own key it may come again."""
+    path = tmp_path / "l.db"
+    ledger = await opened(path)
+    await begin(ledger, "a", idempotency_key="i-a")
+    await begin(ledger, "b", idempotency_key="i-b")
+    await accept(ledger, "a", job_id="j")
+    for _ in range(2):
+        with pytest.raises(SubmitOutcomeUnknownError, match=r"i-b .* j, .* i-a:") as caught:
+            await accept(ledger, "b", job_id="j")
+        assert (caught.value.idempotency_key, caught.value.job_id) == ("i-b", "j")
+    await end(ledger, "a", state=State.FAILED)
+    await begin(ledger, "a", attempt=1, idempotency_key="i-again")
+    with pytest.raises(SubmitOutcomeUnknownError, match="i-a:"):
+        await accept(ledger, "a", attempt=2, job_id="j")
+    await accept(ledger, "a", attempt=2, job_id="another")
+    await ledger.close()
+    assert [entry.state for entry in read(path)] == [State.SUBMITTED, State.INTENT]
+    with closing(records.reader(path)) as reading:
+        assert records.made_on(reading, 7) == 2
+    with closing(sqlite3.connect(path)) as tool, tool:
+        # As if the process had died before the answer.
+        tool.execute("UPDATE items SET state = 'intent', job_id = NULL WHERE key = 'a'")
+    ledger = await opened(path)
+    await accept(ledger, "a", attempt=2, job_id="another")
+    await ledger.close()
+
+
+@virtual
+async def test_the_jobs_of_a_ledger_of_an_earlier_version_are_known(tmp_path: Path) -> None:
+    """It had no list of them."""
+    path = tmp_path / "l.db"
+    ledger = await opened(path)
+    await begin(ledger, "a", idempotency_key="i-a")
+    await accept(ledger, "a", job_id="j")
+    await ledger.close()
+    with closing(sqlite3.connect(path)) as tool, tool:
+        tool.execute("DROP TABLE jobs")
+    ledger = await opened(path)
+    await begin(ledger, "b", idempotency_key="i-b")
+    with pytest.raises(SubmitOutcomeUnknownError, match="i-a"):
+        await accept(ledger, "b", job_id="j")
+    await ledger.close()
+
+
+def test_a_job_that_answers_a_second_submit_puts_that_in_doubt(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In another process; nothing else stops, and when the service answers rightly the item is done."""
+
+    def lie(raw: bytes, honest: bytes | None) -> bytes | None:
+        return (honest or b"").replace(b"plain00002", b"plain00001") if b"mutation" in raw else honest
+
+    @virtual
+    async def test() -> None:
+        async with plain(WIDE) as (doitong, server):
+            await all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db"))
+            server.rewrite = lie
+            async with AsyncDoitong(api_key=server.key, base_url=server.url, plan=WIDE) as other:
+                items = await all_of(other.generate_many(["a", "b", "c"], ledger=tmp_path / "l.db"))
+            assert outcomes(items) == {Outcome.DONE: 2, Outcome.IN_DOUBT: 1}
+            (error,) = [item.error for item in items if item.error]
+            assert isinstance(error, SubmitOutcomeUnknownError)
+            assert error.job_id == "plain00001"
+            keys = [entry.idempotency_key for entry in read(tmp_path / "l.db")]
+            assert error.idempotency_key == keys[1]
+            assert str(keys[0]) in str(error)
+            assert f"{keys[1]}" in caplog.text
+            assert [entry.state for entry in read(tmp_path / "l.db")] == [
+                State.DONE,
+                State.INTENT,
+                State.DONE,
+            ]
+            server.rewrite = lambda raw, honest: honest
+            items = await all_of(doitong.generate_many(["a", "b", "c"], ledger=tmp_path / "l.db"))
+            assert outcomes(items) == {Outcome.DONE: 3}
+            assert len(server.jobs) == 3
+
+    test()
+
+
+# A ledger that fails
+
+
+@pytest.mark.parametrize("error", [FULL, sqlite3.OperationalError("database is locked"), OSError(5, "I/O")])
+def test_a_job_that_could_not_be_written_down_is_told(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its id, its token and its idempotency key, by the item and in the log; the next run resumes it."""
+    prompts = [f"fox {number}" for number in range(4)]
+
+    @virtual
+    async def test() -> None:
+        async with boxed(WIDE) as (doitong, box):
+            with monkeypatch.context() as full:
+                full.setattr(_Writer, "commit", failing("the job", error))
+                items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db"))
+            made = box.world.charges
+            assert made > 0
+            told = [item for item in items if item.outcome is Outcome.IN_DOUBT]
+            assert sorted(job_ids(told)) == sorted(box.world.jobs)
+            keys = {entry.idempotency_key for entry in read(tmp_path / "l.db")}
+            for item in told:
+                assert isinstance(item.error, LedgerError)
+                assert item.error.idempotency_key in keys
+                assert item.error.token is not None
+                assert read_ref(item.error.token).id == item.error.job_id
+                assert "othing was charged" not in str(item.error)
+                for fact in (item.error.job_id, item.error.token, item.error.idempotency_key):
+                    assert str(fact) in caplog.text
+            assert len({item.error.idempotency_key for item in told if item.error}) == len(told)
+            assert outcomes(items) == Counter({Outcome.IN_DOUBT: made, Outcome.SKIPPED: 4 - made})
+            items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db"))
+            assert outcomes(items) == {Outcome.DONE: 4}
+            assert box.world.charges == 4
+
+    test()
+
+
+def job_ids(items: list[Item]) -> list[str]:
+    return [item.error.job_id or "" for item in items if item.error]
+
+
+def test_an_end_that_could_not_be_written_down_names_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is paid, and perhaps kept; whoever is skipped for it is told of no other's job."""
+    prompts = [f"fox {number}" for number in range(30)]
+
+    @virtual
+    async def test() -> None:
+        async with boxed(WIDE) as (doitong, box):
+            with monkeypatch.context() as full:
+                full.setattr(_Writer, "commit", failing("the end", FULL))
+                batch = doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path)
+                items = await all_of(batch)
+            told = [item for item in items if item.outcome is Outcome.IN_DOUBT]
+            assert sorted(job_ids(told)) == sorted(box.world.jobs)
+            for item in told:
+                assert item.error is not None
+                assert read_ref(item.error.token or "").id == item.error.job_id
+            skipped = [item.error for item in items if item.outcome is Outcome.SKIPPED]
+            assert skipped
+            for error in (*skipped, batch.progress().stopped):
+                assert error is not None
+                assert error.job_id is error.token is error.idempotency_key is None
+            items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path))
+            assert outcomes(items) == {Outcome.DONE: 30}
+            assert box.world.charges == 30
+
+    test()
+
+
+def test_a_job_that_nobody_waits_for_any_more_is_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The batch was left while the ledger failed."""
+
+    @virtual
+    async def test() -> None:
+        ledger = await opened(tmp_path / "l.db")
+        await begin(ledger)
+        with monkeypatch.context() as full:
+            full.setattr(_Writer, "commit", failing("the job", FULL))
+            writing = asyncio.ensure_future(accept(ledger, job_id="paid-for"))
+            await asyncio.sleep(0)
+            writing.cancel()
+            await asyncio.wait([writing])
+            await until(lambda: ledger._writing is None and not ledger._waiting)
+        await ledger.close()
+
+    test()
+    (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "paid-for" in record.getMessage()
+    assert "disk is full" in record.getMessage()
+
+
+@virtual
+async def test_whatever_breaks_while_writing_everybody_is_told(tmp_path: Path) -> None:
+    """An error that is not SQLite's leaves nobody waiting for ever; each has one of its own."""
+    ledger = await opened(tmp_path / "l.db")
+
+    class Unwritable:
+        def __conform__(self, _: object) -> None:
+            raise RuntimeError("nobody thought of this")
+
+    told = await asyncio.gather(
+        begin(ledger, "a"), begin(ledger, "b", request=Unwritable()), return_exceptions=True
+    )
+    assert all(isinstance(error, LedgerError) for error in told)
+    (tmp_path / "l.db").rename(tmp_path / "away.db")
+    told = await asyncio.gather(begin(ledger, "a"), begin(ledger, "b"), return_exceptions=True)
+    assert all("taken away" in str(error) for error in told)
+    assert told[0] is not told[1]
+    (tmp_path / "away.db").rename(tmp_path / "l.db")
+    await begin(ledger, "a")
+    await ledger.close()
+
+
+@virtual
+async def test_what_is_in_doubt_when_the_batch_stops_is_told_so(tmp_path: Path) -> None:
+    """Under its idempotency key, and not that none was made."""
+    async with boxed(WIDE, resend_unanswered=False, box={"faults": ["submit 1: cut-after"]}) as (
+        doitong,
+        box,
+    ):
+        await all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db"))
+        (entry,) = read(tmp_path / "l.db")
+        async with AsyncDoitong(api_key="k-box", base_url=box.url, plan=WIDE) as trusting:
+            batch = trusting.generate_many(["a"], ledger=tmp_path / "l.db")
+            running = asyncio.ensure_future(all_of(batch))
+            await until(lambda: batch._tasks)
+            batch.stop()
+            (item,) = await running
+        assert item.outcome is Outcome.IN_DOUBT
+        assert item.error is not None
+        assert item.error.idempotency_key == entry.idempotency_key
+        assert "A job may have been made and charged." in str(item.error)
+        assert "none was made" not in str(item.error)
+
+
+@virtual
+async def test_whoever_is_skipped_is_not_told_of_the_key_of_another(tmp_path: Path) -> None:
+    """What stopped the batch came of one item; the others never had a key."""
+    async with boxed(WIDE, box={"credits": 60}) as (doitong, _):
+        batch = doitong.generate_many([f"fox {number}" for number in range(20)], ledger=tmp_path / "l.db")
+        items = await all_of(batch)
+        errors = [item.error for item in items if item.error]
+        keys = Counter(error.idempotency_key for error in errors)
+        assert keys.pop(None) > 5
+        assert set(keys.values()) == {1}
+        stopped = batch.progress().stopped
+        assert stopped is not None
+        assert stopped.idempotency_key is None
