@@ -179,7 +179,7 @@ class Ledger:
             error = None if failure is None else self._error(failure)
             if change.written is None or change.written.done():
                 if error is not None:
-                    _log.warning("%s is not written in the ledger %s: %s", change.what, self.path, error)
+                    _log.warning("%s is not written down: %s", change.what, error.message)
             elif error is None:
                 change.written.set_result(None)
             else:
