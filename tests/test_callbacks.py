@@ -138,7 +138,7 @@ def untold(world: World, ids: list[str], log: str) -> set[str]:
 async def story(breaking: Breaking, log: Callable[[], str], *, webhooks: bool) -> None:
     """Let a callback raise once: all is told, all is given back, and what is the user's arrives."""
     loop_errors, ids = in_the_loop(), list[str]()
-    async with opened(breaking, webhooks=webhooks) as (doitong, world):
+    async with asyncio.timeout(3_000), opened(breaking, webhooks=webhooks) as (doitong, world):
         gate = doitong._running().gate
         ends = await three_jobs(doitong, ids)
         where = f"raised at {breaking.raised_at}"
@@ -188,7 +188,7 @@ def test_what_leaves_the_loop_leaves_nothing_untold(
     ids: list[str]
 
     async def main() -> None:
-        async with opened(breaking, webhooks=False) as (doitong, world):
+        async with asyncio.timeout(3_000), opened(breaking, webhooks=False) as (doitong, world):
             worlds.append(world)
             await three_jobs(doitong, ids)
 
@@ -344,6 +344,44 @@ def test_what_nobody_awaits_reaches_the_loop(meant: Callable[[Event], bool]) -> 
             assert jobs[0].status == "completed"
             assert (await jobs[1]).url
 
+    run_virtual(main())
+
+
+def of_number(kind: type[Event], number: int) -> Callable[[Event], bool]:
+    """Mean the first, second … event of its kind."""
+    seen: list[Event] = []
+
+    def is_it(event: Event) -> bool:
+        seen.extend([event] * isinstance(event, kind))
+        return len(seen) == number
+
+    return is_it
+
+
+@pytest.mark.parametrize(
+    "meant", [at(CallSent, kind="look"), of_number(WaitBegan, 2), of_number(WaitEnded, 1)]
+)
+def test_a_poll_of_which_something_is_raised_is_sent_all_the_same(meant: Callable[[Event], bool]) -> None:
+    """At the moment at which it would be sent without it, on a plan on which a poll has to wait.
+
+    The second submit begins to wait before the poll does, and waits longer.
+    """
+
+    async def polls_at(on_event: Callable[[Event], object] | None) -> list[float]:
+        two = Plan.enterprise(requests_per_minute=2, concurrent_jobs=2)
+        async with boxed(two, on_event=on_event) as (doitong, box):
+            jobs = [await doitong.submit("a fox"), await doitong.submit("a hare")]
+            await asyncio.sleep(200)
+            assert [job.status for job in jobs] == ["completed"] * 2
+            assert is_at_rest(doitong._running().gate)
+            return [request.at for request in box.world.seen if request.kind == "poll"]
+
+    async def main() -> None:
+        errors, told = in_the_loop(), Breaking(Mine(), meant)
+        assert await polls_at(told) == usual
+        assert errors == [told.error]
+
+    usual = run_virtual(polls_at(None))
     run_virtual(main())
 
 
