@@ -35,6 +35,7 @@ from doitong_async.testing import run_virtual
 from doitong_async.webhooks.receiver import Answer, Receiver
 from doitong_async.webhooks.serving import free_port, served
 from tests.virtual import boxed, now, plain, until, virtual
+from tests.webhooks.letters import SECRET, letter, signed
 from tests.webhooks.test_receiver import Door, request
 
 ONE = Plan.enterprise(requests_per_minute=20, concurrent_jobs=1)
@@ -396,6 +397,21 @@ async def test_what_a_refresh_brings_comes_out_of_it() -> None:
         await asyncio.sleep(1.5)
         with pytest.raises(Mine):
             await job.refresh()
+        assert job.status == "completed"
+
+
+@virtual
+async def test_what_a_webhook_brings_comes_out_of_the_await_of_its_job() -> None:
+    """Not out of the request that brought it: it is acknowledged, as the news is in."""
+    told = Breaking(Mine(), at(WebhookTaken))
+    async with boxed(MANY, box={"durations": 99.0}, on_event=told, webhook_secret=SECRET) as (doitong, _):
+        job = await doitong.submit("a fox")
+        waits = asyncio.ensure_future(job.wait())
+        await asyncio.sleep(1)
+        body = letter(job.id)
+        await doitong.webhooks.deliver(body, signed(body))
+        with pytest.raises(Mine):
+            await waits
         assert job.status == "completed"
 
 
