@@ -35,6 +35,7 @@ from doitong_async.testing import run_virtual
 from doitong_async.webhooks.receiver import Answer, Receiver
 from doitong_async.webhooks.serving import free_port, served
 from tests.virtual import boxed, now, plain, until, virtual
+from tests.webhooks.letters import SECRET, letter, signed
 from tests.webhooks.test_receiver import Door, request
 
 ONE = Plan.enterprise(requests_per_minute=20, concurrent_jobs=1)
@@ -138,7 +139,7 @@ def untold(world: World, ids: list[str], log: str) -> set[str]:
 async def story(breaking: Breaking, log: Callable[[], str], *, webhooks: bool) -> None:
     """Let a callback raise once: all is told, all is given back, and what is the user's arrives."""
     loop_errors, ids = in_the_loop(), list[str]()
-    async with opened(breaking, webhooks=webhooks) as (doitong, world):
+    async with asyncio.timeout(3_000), opened(breaking, webhooks=webhooks) as (doitong, world):
         gate = doitong._running().gate
         ends = await three_jobs(doitong, ids)
         where = f"raised at {breaking.raised_at}"
@@ -188,7 +189,7 @@ def test_what_leaves_the_loop_leaves_nothing_untold(
     ids: list[str]
 
     async def main() -> None:
-        async with opened(breaking, webhooks=False) as (doitong, world):
+        async with asyncio.timeout(3_000), opened(breaking, webhooks=False) as (doitong, world):
             worlds.append(world)
             await three_jobs(doitong, ids)
 
@@ -347,6 +348,44 @@ def test_what_nobody_awaits_reaches_the_loop(meant: Callable[[Event], bool]) -> 
     run_virtual(main())
 
 
+def of_number(kind: type[Event], number: int) -> Callable[[Event], bool]:
+    """Mean the first, second … event of its kind."""
+    seen: list[Event] = []
+
+    def is_it(event: Event) -> bool:
+        seen.extend([event] * isinstance(event, kind))
+        return len(seen) == number
+
+    return is_it
+
+
+@pytest.mark.parametrize(
+    "meant", [at(CallSent, kind="look"), of_number(WaitBegan, 2), of_number(WaitEnded, 1)]
+)
+def test_a_poll_of_which_something_is_raised_is_sent_all_the_same(meant: Callable[[Event], bool]) -> None:
+    """At the moment at which it would be sent without it, on a plan on which a poll has to wait.
+
+    The second submit begins to wait before the poll does, and waits longer.
+    """
+
+    async def polls_at(on_event: Callable[[Event], object] | None) -> list[float]:
+        two = Plan.enterprise(requests_per_minute=2, concurrent_jobs=2)
+        async with boxed(two, on_event=on_event) as (doitong, box):
+            jobs = [await doitong.submit("a fox"), await doitong.submit("a hare")]
+            await asyncio.sleep(200)
+            assert [job.status for job in jobs] == ["completed"] * 2
+            assert is_at_rest(doitong._running().gate)
+            return [request.at for request in box.world.seen if request.kind == "poll"]
+
+    async def main() -> None:
+        errors, told = in_the_loop(), Breaking(Mine(), meant)
+        assert await polls_at(told) == usual
+        assert errors == [told.error]
+
+    usual = run_virtual(polls_at(None))
+    run_virtual(main())
+
+
 @virtual
 async def test_what_a_refresh_brings_comes_out_of_it() -> None:
     """It is a call of the user's own."""
@@ -358,6 +397,21 @@ async def test_what_a_refresh_brings_comes_out_of_it() -> None:
         await asyncio.sleep(1.5)
         with pytest.raises(Mine):
             await job.refresh()
+        assert job.status == "completed"
+
+
+@virtual
+async def test_what_a_webhook_brings_comes_out_of_the_await_of_its_job() -> None:
+    """Not out of the request that brought it: it is acknowledged, as the news is in."""
+    told = Breaking(Mine(), at(WebhookTaken))
+    async with boxed(MANY, box={"durations": 99.0}, on_event=told, webhook_secret=SECRET) as (doitong, _):
+        job = await doitong.submit("a fox")
+        waits = asyncio.ensure_future(job.wait())
+        await asyncio.sleep(1)
+        body = letter(job.id)
+        await doitong.webhooks.deliver(body, signed(body))
+        with pytest.raises(Mine):
+            await waits
         assert job.status == "completed"
 
 
