@@ -482,7 +482,7 @@ def test_ctrl_c_drains_and_the_command_that_is_told_goes_on() -> None:
 def test_a_hangup_drains_however_often_it_comes() -> None:
     """A terminal that goes says so more than once; that is not the second Ctrl-C, which leaves what runs."""
     prompts(9)
-    with running(Emulator(WIDE_LIMITS, durations=1.0)) as emulator:
+    with running(Emulator(WIDE_LIMITS, durations=4.0)) as emulator:
         made = after_jobs(emulator, 3)
         process = spawn("batch", "prompts.txt", "--out", "pictures", "--base-url", emulator.url, *WIDE)
         assert process.stdout is not None
