@@ -80,6 +80,24 @@ def check_options(options: Any, *, taker: str, fixed: Collection[str]) -> None:
     )
 
 
+def check_fields(fields: Any, *, taker: str) -> None:
+    """Refuse keywords that are no fields of a request, without what was given for them.
+
+    Args:
+        fields: the keywords as they came; they are emptied first, as their owner's frame is shown too.
+        taker: what they were given to.
+
+    Raises:
+        TypeError: if one is unknown; it names the nearest that is known.
+    """
+    unknown = sorted(fields.keys() - RequestArguments.__annotations__.keys())
+    if unknown:
+        fields.clear()
+        near = difflib.get_close_matches(unknown[0], RequestArguments.__annotations__, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise TypeError(f"{taker}() got an unexpected keyword argument {unknown[0]!r}.{hint}")
+
+
 def checked_idempotency_key(key: str | None) -> str:
     """Return the key of one job; a random one, if there is none.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -23,6 +22,7 @@ from doitong_async.jobs.durations import JobKind
 from doitong_async.limits.entrance import Entrance
 from doitong_async.limits.gate import Priority
 from doitong_async.limits.word import Limit, read_word
+from doitong_async.log import log
 from doitong_async.settings import Options
 from doitong_async.transport import wire
 from doitong_async.transport.refusal import Kind, Refusal
@@ -32,7 +32,6 @@ from doitong_async.types import Generation, JobStatus
 if TYPE_CHECKING:
     from doitong_async.transport.graphql import GraphQLTransport
 
-_log: Final = logging.getLogger("doitong_async")
 
 IN_PROGRESS_FOR: Final = 60.0
 """Seconds that a submit waits for an earlier attempt under its key to end at the service: our choice."""
@@ -219,7 +218,7 @@ class Submits:
             call.tries += refused.kind not in (Kind.RATE_LIMIT, Kind.IN_PROGRESS)
             call.in_doubt = call.in_doubt or refused.kind in DOUBTFUL
             call.was_silent = call.was_silent or refused.kind in SILENT
-            _log.info("submit %s, try %d: %s", call.key, call.number, refused.message)
+            log.info("submit %s, try %d: %s", call.key, call.number, refused.message)
             self.tell(call, refused)
 
     def tell(self, call: Submit, outcome: Generation | Refusal) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack
 from doitong_async.arguments import (
     OptionArguments,
     RequestArguments,
+    check_fields,
     check_options,
     checked_idempotency_key,
 )
@@ -242,6 +243,7 @@ class AsyncDoitong:
             BadRequestError: if the request cannot be, before anything is sent.
             DoitongError: as `submit` and `AsyncJob.wait` do.
         """
+        check_fields(fields, taker="AsyncDoitong.generate")
         job = await self.submit(prompt, idempotency_key=idempotency_key, **fields)
         with told_to_the_log(job):
             return await job
@@ -272,6 +274,7 @@ class AsyncDoitong:
             ServerError, SubmitOutcomeUnknownError: if it is not known whether a job was made.
             ClientClosedError: if the client is not open, or is closed while this waits.
         """
+        check_fields(fields, taker="AsyncDoitong.submit")
         runtime = self._running()
         request = self._filled(as_request(prompt, **fields))
         return await runtime.submit(

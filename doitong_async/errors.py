@@ -322,6 +322,7 @@ _KNOWS_OF_THE_JOB: Final = (
     SubmitOutcomeUnknownError,
 )
 """Errors whose own `outcome` is true of an accepted job."""
+_PASSING: Final = (ServerError, ConnectionFailedError, RateLimitError, InsufficientCreditsError)
 
 
 def about_job(error: E, *, job_id: str, token: str | None) -> E:
@@ -338,4 +339,6 @@ def about_job(error: E, *, job_id: str, token: str | None) -> E:
     error.token = error.token or token
     if not isinstance(error, _KNOWS_OF_THE_JOB):
         error.outcome = "The job goes on: this changes nothing about it, nor about its cost."
+        if isinstance(error, _PASSING):
+            error.advice = "Await the job again, or take it up by its token later."
     return error

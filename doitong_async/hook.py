@@ -13,16 +13,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import logging
 import warnings
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Final, Generic, NoReturn, TypeAlias, TypeVar
+from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
 from doitong_async.errors import ConfigurationError, DoitongWarning
 from doitong_async.events import Event
-
-_log: Final = logging.getLogger("doitong_async")
+from doitong_async.log import log
 
 T = TypeVar("T")
 Throw: TypeAlias = Callable[[BaseException], bool]
@@ -103,7 +101,7 @@ class Callback(Generic[T]):
             if is_from_user(error):
                 return error
             with suppress(Exception):
-                _log.error("%s failed %s", self._name, self._when(value), exc_info=error)
+                log.error("%s failed %s", self._name, self._when(value), exc_info=error)
         return None
 
     def _discard(self, returned: object) -> None:
@@ -176,7 +174,7 @@ def own_task_is_over(task: asyncio.Task[Any]) -> None:
     error = None if task.cancelled() else task.exception()
     pass_on(error)
     if error is not None and not is_from_user(error):
-        _log.error("%s broke; this is a mistake of doitong_async, please report it", task, exc_info=error)
+        log.error("%s broke; this is a mistake of doitong_async, please report it", task, exc_info=error)
 
 
 def raise_in_loop(error: BaseException) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -29,6 +28,7 @@ from doitong_async.limits.entrance import Entrance
 from doitong_async.limits.gate import Member
 from doitong_async.limits.gates import gate_of
 from doitong_async.limits.grants import Lease
+from doitong_async.log import log
 from doitong_async.settings import Options, Settings
 from doitong_async.transport import wire
 from doitong_async.transport.exchange import LONGEST_HEADER
@@ -43,7 +43,6 @@ except ImportError:  # as on Windows
 else:
     _HAS_LIMITS = True
 
-_log: Final = logging.getLogger("doitong_async")
 
 IN_DOUBT_FOR: Final = 120.0
 """Seconds for which a job that may have been made keeps a slot: our choice, as an outage must not block a
@@ -284,7 +283,10 @@ class Runtime:
             task.add_done_callback(partial(self._submit_is_over, call, lease))
             try:
                 return await asyncio.shield(task)
-            except asyncio.CancelledError:
+            except BaseException as error:
+                # A cancellation, most often; or its caller's coroutine was closed, or thrown into.
+                if task.done() and not task.cancelled() and task.exception() is error:
+                    raise
                 call.is_abandoned = True
                 if task.done():
                     # It ended in this very turn of the loop: its callback came before this.
@@ -363,7 +365,7 @@ class Runtime:
             lease.keep(self.loop.time() + call.options.lease_age, made.id)
         what = f"{type(error).__name__}, {'is over' if made.status.is_terminal else 'goes on'}"
         token = write_token(JobRef(made.id, made.type, made.provider, int(wall_time())))
-        _log.warning("job %s, whose submit ended with %s: token %s", made.id, what, token)
+        log.warning("job %s, whose submit ended with %s: token %s", made.id, what, token)
 
     def _watched(self, call: Submit, made: Generation, lease: Lease) -> AsyncJob:
         """Watch the job that a submit made, and return it."""
@@ -414,8 +416,11 @@ class Runtime:
                 f"{other}.",
                 idempotency_key=key,
             )
-        if len(self._made_by) > MOST_KNOWN:
-            del self._made_by[next(iter(self._made_by))]
+        if len(self._made_by) > MOST_KNOWN + 2 * len(list(self.watcher)):
+            # Those that run are all kept, and of the others the last ones.
+            ended = [job_id for job_id in self._made_by if self.watcher.find(job_id) is None]
+            for job_id in ended[: -MOST_KNOWN // 2]:
+                del self._made_by[job_id]
 
     def _hold_in_doubt(self, key: str, lease: Lease, age: float) -> None:
         """Keep the slot of a job that may have been made for as long as most jobs would take."""
@@ -423,7 +428,7 @@ class Runtime:
             # Twice under one key is one job at most.
             lease.release()
             return
-        _log.warning("submit %s may have made a job: its slot is kept for %.0f s.", key, age)
+        log.warning("submit %s may have made a job: its slot is kept for %.0f s.", key, age)
         self._in_doubt[key] = lease, self.loop.call_later(age, self._let_go, key, age)
 
     def _lease_in_doubt(self, key: str | None) -> Lease | None:
@@ -443,10 +448,10 @@ def _tell_of_abandoned(call: Submit, task: asyncio.Task[AsyncJob]) -> None:
     """Log what became of a submit that nobody waits for any more: no paid job may be unknown to everybody."""
     error = None if task.cancelled() else task.exception()
     if isinstance(error, SubmitOutcomeUnknownError | ServerError):
-        _log.warning("submit %s, whose caller was cancelled: %s", call.key, error)
+        log.warning("submit %s, whose caller was cancelled: %s", call.key, error)
     elif error is None and not task.cancelled():
         job = task.result()
-        _log.warning("job %s, whose caller was cancelled, goes on: token %s", job.id, job.token)
+        log.warning("job %s, whose caller was cancelled, goes on: token %s", job.id, job.token)
 
 
 def _with_early(job: Generation, news: Generation | None) -> Generation:

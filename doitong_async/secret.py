@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, SupportsIndex, TypeVar
 
 MASK: Final = "***"
 
@@ -17,6 +17,13 @@ class Secret(str):
 
     def __repr__(self) -> str:
         return f"'{MASK}'"
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Secret:
+        # Tools cut a long text before they show it.
+        return Secret(super().__getitem__(index))
+
+    def __copy__(self) -> Secret:
+        return self
 
     def __deepcopy__(self, _: object) -> Secret:
         return self
@@ -32,6 +39,13 @@ class SecretBytes(bytes):
 
     def __repr__(self) -> str:
         return f"b'{MASK}'"
+
+    def __getitem__(self, index: Any) -> Any:
+        part = super().__getitem__(index)
+        return SecretBytes(part) if isinstance(part, bytes) else part
+
+    def __copy__(self) -> SecretBytes:
+        return self
 
     def __deepcopy__(self, _: object) -> SecretBytes:
         return self

@@ -13,7 +13,15 @@ from typing import Any
 import aiohttp
 import pytest
 
-from doitong_async import AsyncDoitong, Budget, ConfigurationError, DoitongWarning, Plan, Result
+from doitong_async import (
+    AsyncDoitong,
+    Budget,
+    ConfigurationError,
+    DoitongWarning,
+    Plan,
+    Result,
+    SubmitOutcomeUnknownError,
+)
 from doitong_async.budget import Purse
 from doitong_async.emulator import Emulator, PlanLimits
 from doitong_async.emulator.world import World
@@ -717,3 +725,24 @@ def test_a_durable_hook_that_would_never_run_is_refused(callback: Any) -> None:
         with pytest.raises(ConfigurationError, match="on_event is"):
             app(on_event=callback)
         app(on_event=a_coroutine)
+
+
+class _Broken(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise RuntimeError("the log is down")
+
+
+@virtual
+async def test_a_log_handler_that_raises_harms_nothing() -> None:
+    """The key is in the error, and the slot comes back."""
+    handler = _Broken()
+    logging.getLogger("doitong_async").addHandler(handler)
+    try:
+        async with plain(Plan.FREE, seconds=1.0, max_tries=1) as (doitong, server):
+            server.script = lambda kind, nth: "cut-after" if (kind, nth) == ("submit", 1) else None
+            with pytest.raises(SubmitOutcomeUnknownError) as caught:
+                await doitong.generate("a fox", idempotency_key="mine")
+            assert caught.value.idempotency_key == "mine"
+            assert (await doitong.generate("a hare")).id in server.jobs
+    finally:
+        logging.getLogger("doitong_async").removeHandler(handler)

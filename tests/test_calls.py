@@ -115,7 +115,7 @@ async def test_a_submit_that_hangs_is_given_up_in_time() -> None:
     [
         (http("400 Bad Request", '{"errors": [{"message": "bad input"}]}'), BadRequestError),
         (http("401 Unauthorized", '{"errors": [{"message": "who?"}]}'), AuthenticationError),
-        (http("403 Forbidden"), AuthenticationError),
+        (http("403 Forbidden", '{"errors": [{"message": "no"}]}'), AuthenticationError),
         (http("402 Payment Required"), InsufficientCreditsError),
         (http("404 Not Found"), ConfigurationError),
         (http("307 Temporary Redirect", Location="https://elsewhere.example/graphql"), ConfigurationError),

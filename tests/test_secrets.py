@@ -486,3 +486,22 @@ def test_every_process_that_the_package_starts_is_known() -> None:
     package = Path(own_emulator.__file__).parents[1]
     starters = {path.name for path in package.rglob("*.py") if "subprocess" in path.read_text()}
     assert starters == {"own_emulator.py"}
+
+
+def test_a_part_of_a_secret_is_as_secret() -> None:
+    """Tools cut a long text before they show it."""
+    secret, raw = Secret("sk-" + "SECRET" * 40), SecretBytes(b"SECRET" * 40)
+    assert "SECRET" not in repr([secret[:80], secret[3], raw[:80], copy.copy(secret), copy.copy(raw)])
+    assert copy.copy(secret) == secret
+
+
+@pytest.mark.parametrize("call", ["generate", "submit"])
+@virtual
+async def test_a_secret_given_to_the_wrong_call_is_not_shown(call: str) -> None:
+    """Nor one under a misspelt name: the nearest right one is said."""
+    async with boxed() as (doitong, _):
+        with pytest.raises(TypeError, match=f"AsyncDoitong.{call}") as caught:
+            await getattr(doitong, call)("a fox", api_key=KEY)
+        assert leaks_of(caught.value) == []
+        with pytest.raises(TypeError, match="'width'"):
+            await getattr(doitong, call)("a fox", widht=5)

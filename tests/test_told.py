@@ -98,11 +98,17 @@ class TestAnErrorBelowTheRootFieldProvesExecution:
             },
             {"errors": [{"message": "Unauthorized"}, {"message": "x", "path": ["generate", "id"]}]},
             {"errors": [{"message": "Unauthorized", "path": "generate.creditCost"}]},
+            {"errors": [{"message": "Unauthorized", "path": ["generate.creditCost"]}]},
+            {"errors": [{"message": "Unauthorized", "path": "generate->creditCost"}]},
+            {"errors": [{"message": "Unauthorized", "extensions": {"path": ["generate", "url"]}}]},
+            {"errors": [{"message": "Unauthorized", "path": ["generate"], "extensions": {"jobId": "j"}}]},
+            {"data": [{"id": None}], "errors": [{"message": "Unauthorized"}]},
+            [{"data": None, "errors": [{"message": "Unauthorized", "path": ["generate", "url"]}]}],
         ],
     )
     @virtual
     async def test_however_it_is_spelled(self, body: dict[str, Any]) -> None:
-        """Data nulled up to the top, an object without its id, a second error, a path as text."""
+        """Data nulled up to the top, an object without its id, a second error, a path as text, a list."""
         async with plain(max_tries=1) as (doitong, server):
             server.script = always("submit", http(200, body))
             with pytest.raises(SubmitOutcomeUnknownError) as caught:
@@ -127,6 +133,49 @@ class TestAnErrorBelowTheRootFieldProvesExecution:
             server.rewrite = partial
             assert (await doitong.generate("a fox")).id in server.jobs
             assert len(server.jobs) == 1
+
+    @pytest.mark.parametrize("status", [400, 401, 402, 403])
+    @pytest.mark.parametrize("more", [{}, {"errors": []}, {"errors": None}])
+    @virtual
+    async def test_a_job_beside_a_status_that_denies_it_is_no_clear_no(
+        self, more: dict[str, Any], status: int
+    ) -> None:
+        """A lying gateway: something was made, so nothing says that nothing was charged."""
+        body = {"data": {"generate": {"id": "j-1", "status": "processing"}}, **more}
+        async with plain(max_tries=1) as (doitong, server):
+            server.script = always("submit", http(status, body))
+            with pytest.raises(SubmitOutcomeUnknownError) as caught:
+                await doitong.submit("a fox")
+            assert caught.value.idempotency_key
+
+    @pytest.mark.parametrize("path", [["input", "width"], "input.options.width", ["variables", "input"]])
+    @virtual
+    async def test_a_path_into_the_request_is_a_clear_no(self, path: object) -> None:
+        """It says where the request is wrong, and not what ran."""
+        body = {"errors": [{"message": "Bad Request: width", "path": path}]}
+        async with plain() as (doitong, server):
+            server.script = always("submit", http(400, body))
+            with pytest.raises(BadRequestError):
+                await doitong.submit("a fox")
+
+    @pytest.mark.parametrize("code", ["FORBIDDEN", "BAD_USER_INPUT", "INSUFFICIENT_CREDITS"])
+    @virtual
+    async def test_a_server_that_broke_proves_nothing(self, code: str) -> None:
+        """5xx, whatever the code beside it."""
+        body = {"errors": [{"message": "x", "extensions": {"code": code}}]}
+        async with plain(max_tries=1) as (doitong, server):
+            server.script = always("submit", http(502, body))
+            with pytest.raises(ServerError) as caught:
+                await doitong.submit("a fox")
+            assert "othing was charged" not in str(caught.value)
+
+    @virtual
+    async def test_an_id_beside_fields_that_cannot_be_read_is_the_job(self) -> None:
+        """What is paid for is the id."""
+        made = {"id": "j-1", "status": "processing", "creditCost": {"odd": 1}, "url": 7}
+        async with plain() as (doitong, server):
+            server.script = always("submit", http(200, {"data": {"generate": made}}))
+            assert (await doitong.submit("a fox")).id == "j-1"
 
     @virtual
     async def test_an_error_at_the_root_field_is_a_clear_no(self) -> None:
@@ -212,6 +261,26 @@ class TestCancellation:
 
         run_virtual(sweep())
 
+    @pytest.mark.parametrize("how", ["close", "throw"])
+    @virtual
+    async def test_a_coroutine_that_is_closed_tells_the_log(
+        self, how: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """No cancellation: its owner closed it, or threw into it, while the submit was under way."""
+        async with plain(seconds=5.0) as (doitong, server):
+            call = doitong.generate("a fox")
+            call.send(None)
+            await until(lambda: server.jobs)
+            if how == "close":
+                call.close()
+            else:
+                with pytest.raises(RuntimeError):
+                    call.throw(RuntimeError("mine"))
+            await until(lambda: not doitong._running()._under_way)
+            (job_id,) = server.jobs
+            assert f"job {job_id}, " in caplog.text
+            assert "token dtj1." in caplog.text
+
     @pytest.mark.parametrize("has_ledger", [True, False])
     def test_a_batch_cancelled_at_any_turn_tells_of_each_job(
         self, has_ledger: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -278,6 +347,8 @@ class TestOddPolls:
             http(402, {"errors": [{"message": "Payment Required"}]}),
             http(400, {"errors": [{"message": 'Cannot query field "generation" on type "Query".'}]}),
             http(400, "field", "text/plain"),
+            http(400, "<html>Bad Request: field</html>", "text/html"),
+            http(303, "", Location="https://elsewhere.example/"),
             http(404, "<html>gone</html>", "text/html"),
             http(302, "", Location="https://login.example/"),
             http(418, {}),
@@ -323,6 +394,34 @@ class TestOddPolls:
                 await doitong.generate("a hare")
             assert caught.value.idempotency_key
             assert "DOITONG_API_KEY" not in str(caught.value)
+
+    @pytest.mark.parametrize("status", [301, 303, 400, 401, 403, 404, 405, 409, 410, 422])
+    @virtual
+    async def test_a_page_of_any_status_stops_no_batch(self, status: int, tmp_path: Path) -> None:
+        """It is a gateway's: the submit that met it goes again under its key."""
+        async with plain(seconds=1.0) as (doitong, server):
+            server.script = odd("submit", http(status, "<html>odd</html>", "text/html", Location="/x"))
+            items = await _all_of(doitong.generate_many(["a", "b", "c"], ledger=tmp_path / "l.db"))
+            assert {item.outcome for item in items} == {Outcome.DONE}
+            assert len(server.jobs) == 3
+
+    @virtual
+    async def test_a_field_that_the_schema_has_is_not_given_up(self) -> None:
+        """One odd 400 on the first poll does not make another query of it, whatever would fit better."""
+        async with plain(seconds=5.0) as (doitong, server):
+
+            def rewritten(request: bytes, honest: bytes | None) -> bytes | None:
+                if b"__schema" not in request or honest is None:
+                    return honest
+                body = json.loads(honest.partition(b"\r\n\r\n")[2])
+                (field,) = body["data"]["__schema"]["queryType"]["fields"]
+                other = {**field, "type": {"kind": "OBJECT", "name": "GenerationStatus", "ofType": None}}
+                body["data"]["__schema"]["queryType"]["fields"] = [other, {**field, "name": "asset"}]
+                return http(200, body)
+
+            server.rewrite = rewritten
+            server.script = odd("poll", http(400, {"errors": [{"message": "Bad gateway field"}]}))
+            assert (await doitong.generate("a fox")).id in server.jobs
 
     @virtual
     async def test_three_refusals_in_a_row_are_believed(self) -> None:
@@ -405,7 +504,7 @@ Walk = Callable[[AsyncDoitong, PlainServer, AsyncJob], Awaitable[None]]
         (_refresh, NO_KEY, None, AuthenticationError),
         (_refresh, http(402, {"errors": [{"message": "Payment Required"}]}), None, InsufficientCreditsError),
         (_refresh, http(429, "", Retry_After="1"), None, DoitongError),
-        (_refresh, http(404, "<html>", "text/html"), None, ConfigurationError),
+        (_refresh, http(404, "<html>", "text/html"), None, ServerError),
         (_refresh, http(502, "<html>", "text/html"), None, ServerError),
         (_refresh, http(200, "<html>", "text/html"), None, ProtocolError),
         (_refresh, "cut", None, DoitongError),
@@ -516,6 +615,10 @@ class TestAConflictOverOurOwnKey:
         http(409, {"errors": [{"message": "x", "extensions": {"code": "IDEMPOTENCY_IN_PROGRESS"}}]}),
         http(409, {"error": {"type": "idempotency_key_in_use", "message": "…"}}),
         http(200, {"errors": [{"message": "Idempotency: a request with this key is in progress"}]}),
+        http(409, {"errors": [{"message": "Another request with this key is in flight"}]}),
+        http(409, {"errors": [{"message": "The key is locked by a different worker"}]}, Retry_After="1"),
+        http(409, {"errors": [{"message": "x", "extensions": {"code": "REQUEST_IN_FLIGHT"}}]}),
+        http(409, {"errors": [{"message": "x", "extensions": {"code": "PROCESSING"}}]}),
     )
 
     @pytest.mark.parametrize("conflict", IN_PROGRESS)
@@ -573,6 +676,29 @@ class TestOneJobForTwoKeys:
             assert caught.value.idempotency_key == "second"
             for named in ("first", "second", first.id):
                 assert named in str(caught.value)
+
+    @virtual
+    async def test_however_many_run_at_once(self) -> None:
+        """What runs is never forgotten."""
+        async with plain(WIDE, seconds=30.0) as (doitong, server):
+            jobs = [await doitong.submit(f"fox {n}") for n in range(300)]
+            body = {"data": {"generate": {"id": jobs[0].id, "status": "processing"}}}
+            server.script = always("submit", http(200, body))
+            with pytest.raises(SubmitOutcomeUnknownError):
+                await doitong.submit("a hare")
+            await doitong.aclose()
+
+    @virtual
+    async def test_the_rest_of_a_batch_goes_on(self) -> None:
+        """It is no outage: nothing is sent again for it, and nobody else is stopped."""
+        async with plain(Plan.STARTER, seconds=20.0) as (doitong, server):
+            server.rewrite = lambda request, honest: (
+                honest.replace(b"plain00002", b"plain00001") if honest and b'"fox 1"' in request else honest
+            )
+            items = await _all_of(doitong.generate_many([f"fox {n}" for n in range(12)]))
+            outcomes = sorted(item.outcome for item in items)
+            assert outcomes == [*[Outcome.DONE] * 11, Outcome.IN_DOUBT]
+            assert sum(each.kind == "submit" for each in server.requests) == 12
 
     @virtual
     async def test_the_same_key_again_is_the_same_job(self) -> None:
@@ -651,7 +777,19 @@ CREDITS = [
     http(
         403, {"errors": [{"message": "insufficient-balance", "extensions": {"code": "insufficient-balance"}}]}
     ),
-    http(500, {"errors": [{"message": "Insufficient credits"}]}),
+    http(200, {"errors": [{"message": "Insufficient balance. Please recharge before sending requests."}]}),
+    http(429, {"errors": [{"message": "Insufficient credits for concurrent jobs"}]}),
+    http(200, {"errors": [{"message": "Insufficient account balance"}]}),
+    http(200, {"errors": [{"message": "You have no credits"}]}),
+    http(200, {"errors": [{"message": "You do not have enough credits"}]}),
+    http(200, {"errors": [{"message": "Your credits have been exhausted"}]}),
+    http(200, {"errors": [{"message": '"Insufficient balance"'}]}),
+    http(200, {"errors": [{"message": "Insufficient-Balance"}]}),
+    http(429, {"errors": [{"message": "x", "extensions": {"code": "insufficient_user_quota"}}]}),
+    http(429, {"errors": [{"message": "x", "extensions": {"code": "CREDIT_QUOTA_EXCEEDED"}}]}),
+    http(200, {"errors": [{"message": "x", "extensions": {"code": "NO_CREDITS"}}]}),
+    http(200, {"errors": [{"message": "x", "extensions": {"code": "LOW_BALANCE"}}]}),
+    http(403, {"errors": [{"message": "Insufficient credits", "extensions": {"code": "FORBIDDEN"}}]}),
     http(200, {"errors": [{"message": "…", "extensions": {"creditsRequired": 100, "creditsAvailable": 50}}]}),
 ]
 
@@ -684,10 +822,21 @@ async def test_a_limit_of_the_plan_is_not_about_money(body: dict[str, Any]) -> N
         assert (await doitong.generate("a fox")).id in server.jobs
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Bad Request: 'a sign that says insufficient credits' is refused",
+        "Prompt refused: A banker who is out of credits, crying",
+        "The prompt a banker with insufficient funds is refused",
+        "Content policy: insufficient funds scam imagery",
+        "Refused (no credits left) as too short",
+        "Refused: ‘insufficient credits’",
+    ],
+)
 @virtual
-async def test_a_prompt_that_speaks_of_money_is_not_about_money() -> None:
-    """The service quotes it back."""
-    said = {"errors": [{"message": "Bad Request: 'a sign that says insufficient credits' is refused"}]}
+async def test_a_prompt_that_speaks_of_money_is_not_about_money(message: str) -> None:
+    """The service repeats it, in quotes or without."""
+    said = {"errors": [{"message": message}]}
     async with plain() as (doitong, server):
         server.script = odd("submit", http(400, said))
         with pytest.raises(BadRequestError):

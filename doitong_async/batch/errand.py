@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -30,13 +29,13 @@ from doitong_async.errors import (
 from doitong_async.files import Written
 from doitong_async.hook import is_from_user
 from doitong_async.jobs.job import AsyncJob
+from doitong_async.log import log
 from doitong_async.result import Result
 from doitong_async.types import Generation
 
 if TYPE_CHECKING:
     from doitong_async.runtime import Runtime
 
-_log: Final = logging.getLogger("doitong_async")
 
 _BUFFER: Final = 1 << 20
 
@@ -126,7 +125,7 @@ class Errands:
         except BaseException as error:
             if is_from_user(error):
                 # It ends the batch, which may have no ledger.
-                _log.warning("job %s of item %s goes on: token %s", job.id, work.key, job.token)
+                log.warning("job %s of item %s goes on: token %s", job.id, work.key, job.token)
             raise
 
     def _note(self, work: Work, seen: Generation) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import logging
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -18,9 +17,9 @@ from typing import Any, Final, TypeVar
 from doitong_async.batch import promises, records, schema
 from doitong_async.batch.entry import Entry, Glimpse
 from doitong_async.errors import DoitongError, LedgerError
+from doitong_async.log import log
 
 T = TypeVar("T")
-_log: Final = logging.getLogger("doitong_async")
 
 
 @dataclass(slots=True)
@@ -179,7 +178,7 @@ class Ledger:
             error = None if failure is None else self._error(failure)
             if change.written is None or change.written.done():
                 if error is not None:
-                    _log.warning("%s is not written down: %s", change.what, error.message)
+                    log.warning("%s is not written down: %s", change.what, error.message)
             elif error is None:
                 change.written.set_result(None)
             else:

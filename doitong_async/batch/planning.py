@@ -17,7 +17,9 @@ from doitong_async.batch.recall import has_file, has_length, in_doubt, recorded,
 from doitong_async.batch.sending import taken
 from doitong_async.batch.work import Terms, Work
 from doitong_async.clock import wall_time
-from doitong_async.errors import BadRequestError, DoitongError, LedgerError, SubmitOutcomeUnknownError
+from doitong_async.errors import BadRequestError, DoitongError, LedgerError
+from doitong_async.log import log
+from doitong_async.types import GenerateRequest
 
 if TYPE_CHECKING:
     from doitong_async.runtime import Runtime
@@ -51,6 +53,8 @@ class Planner:
             if entry is None:
                 self._check_unknown(asked)
             action = self._action(entry, asked.digest)
+            if action is Action.CLASH and entry is not None and entry.state is State.INTENT:
+                asked, action = self._as_it_was_sent(asked, entry)
             if action is Action.CLASH and entry is not None:
                 return _clash(number, asked, entry)
             sent = self._book.body_of(key) if action is Action.RESEND else None
@@ -86,6 +90,17 @@ class Planner:
             file=None if file is None else Path(file),
             is_new=False,
         )
+
+    def _as_it_was_sent(self, asked: Asked, entry: Entry) -> tuple[Asked, Action]:
+        """Return an item in doubt with the request that was sent: it is asked for again, byte for byte."""
+        log.warning(
+            "item %r was submitted with another request, and was not answered: that one is sent again under "
+            "its key. To make the new one, give it a key of its own.",
+            entry.key,
+        )
+        request = GenerateRequest(**entry.asked)
+        asked = asked._replace(request=request, text=entry.request, digest=entry.digest)
+        return asked, self._action(entry, entry.digest)
 
     def _check_unknown(self, asked: Asked) -> None:
         """Make sure that an item is new, if the ledger that does not know it is from an earlier run.
@@ -148,13 +163,6 @@ def _clash(number: int, asked: Asked, entry: Entry) -> Item:
     """Return the item of a key that the ledger knows with another request; that one may be paid for."""
     said = f"The ledger knows the item key {entry.key!r} with another request"
     item = Item(number=number, key=asked.key, request=asked.request, outcome=Outcome.REJECTED)
-    if entry.state is State.INTENT:
-        unknown = SubmitOutcomeUnknownError(
-            f"{said}, whose submit was not answered. The new one was not sent. Run the batch with the "
-            "earlier one to learn what became of it, and give the new one another key.",
-            idempotency_key=entry.idempotency_key,
-        )
-        return replace(item, outcome=Outcome.IN_DOUBT, error=unknown)
     error = BadRequestError(f"{said}; give the new one another key.")
     if entry.state is State.SUBMITTED:
         error.outcome = "The new one was not sent; the job of the earlier one is made and charged."

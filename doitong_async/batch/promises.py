@@ -23,9 +23,10 @@ from __future__ import annotations
 import contextlib
 import secrets
 import sqlite3
+import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from doitong_async.errors import LedgerError
 
@@ -37,8 +38,10 @@ PATIENCE: Final = 0.1
 """Seconds for which a running batch waits for readers, before it lets the log grow: our choice."""
 PATIENCE_AT_FIRST: Final = 5.0
 """Seconds for which a batch waits for readers before it begins: our choice."""
-_SHORTEST_LOG: Final = 32 + 24
-"""Bytes of the heads of a log and of its first page; a file that is no longer has nothing in it."""
+_HEAD: Final = 32
+_FRAME: Final = 24
+"""Bytes of the heads of a log and of each page in it."""
+_MAGIC: Final = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _READ: Final = "SELECT name, value FROM facts WHERE name IN ('promised', 'kept')"
 # Both at once, so that from the first promise on nothing changes but one page.
 _PROMISE: Final = """
@@ -52,11 +55,40 @@ def log_of(path: Path) -> Path:
 
 
 def has_log(path: Path) -> bool:
-    """Whether there is a log with anything in it beside a ledger."""
+    """Whether there is a log beside a ledger that SQLite takes anything from.
+
+    Its head and its first page have checksums (SQLite's file format, "The Write-Ahead Log"): a log that is
+    empty, cut short or of other bytes is ignored by SQLite, and is as good as none.
+    """
     try:
-        return log_of(path).stat().st_size > _SHORTEST_LOG
+        with log_of(path).open("rb") as log:
+            head = log.read(_HEAD)
+            if len(head) < _HEAD or head[:4] not in _MAGIC:
+                return False
+            order: Literal["<", ">"] = ">" if head[3] & 1 else "<"
+            (size,) = struct.unpack(">I", head[8:12])
+            frame, following = log.read(_FRAME + size), log.read(_FRAME)
     except FileNotFoundError:
         return False
+    sums = _summed(head[:24], (0, 0), order)
+    if struct.pack(">II", *sums) != head[24:] or len(frame) < _FRAME + size:
+        return False
+    sums = _summed(frame[_FRAME:], _summed(frame[:8], sums, order), order)
+    if frame[8:16] == head[16:24] and struct.pack(">II", *sums) == frame[16:24]:
+        return True
+    # Killed as SQLite began the log anew: what follows is of the log before, which is all in the file.
+    before = struct.pack(">I", (struct.unpack(">I", head[16:20])[0] - 1) & 0xFFFFFFFF)
+    return before in (frame[8:12], following[8:12])
+
+
+def _summed(data: bytes, sums: tuple[int, int], order: Literal["<", ">"]) -> tuple[int, int]:
+    """Go on with the checksum of SQLite's logs."""
+    first, second = sums
+    words = struct.unpack(f"{order}{len(data) // 4}I", data)
+    for one, two in zip(words[::2], words[1::2], strict=True):
+        first = (first + one + second) & 0xFFFFFFFF
+        second = (second + two + first) & 0xFFFFFFFF
+    return first, second
 
 
 def check(path: Path, connection: sqlite3.Connection) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import operator
 import tempfile
 from collections import Counter
@@ -29,12 +28,12 @@ from doitong_async.errors import (
     LedgerError,
 )
 from doitong_async.hook import pass_on
+from doitong_async.log import log
 
 if TYPE_CHECKING:
     from doitong_async.limits.entrance import Entrance
     from doitong_async.runtime import Runtime
 
-_log: Final = logging.getLogger("doitong_async")
 
 Requests = Iterable[Any] | AsyncIterable[Any]
 
@@ -259,7 +258,7 @@ class Batch:
         except BaseException:
             if self._ledger_path is None and work.job is not None:
                 # Nobody else knows of it.
-                _log.warning(
+                log.warning(
                     "job %s of item %r, whose batch was left, goes on: token %s",
                     work.job.id,
                     work.key,
@@ -325,11 +324,11 @@ class Batch:
                 continue
             if item.result is not None:
                 url = item.result.url
-                _log.warning(
+                log.warning(
                     "job %s of item %r is done, and nobody took it: %s", item.result.id, item.key, url
                 )
             elif item.error is not None and (item.error.job_id or item.error.idempotency_key):
-                _log.warning("item %r, which nobody took: %s", item.key, item.error)
+                log.warning("item %r, which nobody took: %s", item.key, item.error)
 
     async def _wait_for_answers(self) -> None:
         if self._runner is None or not self._runner.done():

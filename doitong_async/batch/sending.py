@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +22,7 @@ from doitong_async.clock import wall_time
 from doitong_async.errors import DoitongError, SubmitOutcomeUnknownError, about_job
 from doitong_async.jobs.job import AsyncJob
 from doitong_async.jobs.token import JobRef
+from doitong_async.log import log
 from doitong_async.types import Generation
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 OUTAGE: Final = 600.0
 """Seconds for which a batch bears that the service cannot be reached or only fails: our choice."""
 _LONGEST_PAUSE: Final = 60.0
-_log: Final = logging.getLogger("doitong_async")
 
 
 class _OldKeyError(Exception):
@@ -125,7 +124,10 @@ class Sending:
     def _is_worth_waiting(self, work: Work, error: DoitongError, until: float) -> bool:
         """Whether the same submit may be sent again after a while, as the service may be back then."""
         may_resend = not work.is_in_doubt or self._runtime.settings.resend_unanswered
-        is_outage = error.http_status is None or error.http_status >= 500
+        # A doubt that no failure of the network or the service is behind is none of theirs, and stays.
+        failed = error if error.__cause__ is None else error.__cause__
+        is_failure = not isinstance(failed, SubmitOutcomeUnknownError)
+        is_outage = is_failure and (error.http_status is None or error.http_status >= 500)
         if not may_resend or not is_outage:
             return False
         if self._halt.why is None and asyncio.get_running_loop().time() >= until:
@@ -196,7 +198,7 @@ class Sending:
         except DoitongError as error:
             about_job(error, job_id=made.id, token=work.token)
             error.idempotency_key = work.idempotency_key
-            _log.warning("The job of the item %r is made, and is not written down: %s", work.key, error)
+            log.warning("The job of the item %r is made, and is not written down: %s", work.key, error)
             raise
         work.is_intended = False
         work.phase = Phase.RUNNING

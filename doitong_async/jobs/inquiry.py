@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
@@ -14,6 +13,7 @@ from doitong_async.hook import Hook
 from doitong_async.limits.entrance import Entrance
 from doitong_async.limits.gate import Priority
 from doitong_async.limits.grants import Turn
+from doitong_async.log import log
 from doitong_async.transport import introspection, wire
 from doitong_async.transport.refusal import Kind, Refusal, refusal_of
 from doitong_async.transport.wire import Answer, Looks, StatusOperation
@@ -22,7 +22,6 @@ from doitong_async.types import Generation
 if TYPE_CHECKING:
     from doitong_async.transport.graphql import GraphQLTransport
 
-_log: Final = logging.getLogger("doitong_async")
 
 _ABOUT_THE_QUERY: Final = frozenset({Kind.BAD_REQUEST, Kind.PROTOCOL, Kind.SERVER, Kind.NOT_FOUND})
 """Refusals that one job among many, or the number of them, may be the reason of."""
@@ -152,19 +151,22 @@ class Inquiry:
                 self._entrance.gate.refused(said)
             return Report(refusal=said)
         candidates = introspection.status_candidates(answer.body)
-        if not refused.is_of_field and self._operation not in candidates:
+        is_known = self._operation in candidates or introspection.has_query(
+            answer.body, self._operation.field
+        )
+        if not is_known and not refused.is_of_field:
             # No word of a field, so it may be about this one id, or a slip that is over at the next poll.
             return Report(refusal=refused) if len(ids) > 1 else Report(spoilers={ids[0]: refused})
-        if self._operation not in candidates and len(candidates) != 1:
+        if not is_known and len(candidates) != 1:
             message = _no_operation(self._operation, candidates, refused)
             return Report(refusal=replace(refused, kind=Kind.NO_OPERATION, message=message))
-        if self._operation not in candidates:
+        if not is_known:
             self._adopt(candidates[0])
         self._standing = _Standing.PROVEN
         return await self._look(ids, timeout, None, is_hopeless=is_hopeless)
 
     def _adopt(self, operation: StatusOperation) -> None:
-        _log.warning(
+        log.warning(
             "The service does not know the status operation %r; its schema has %r, which is used now. "
             'Set status_operation="%s" to spare the detour.',
             str(self._operation),

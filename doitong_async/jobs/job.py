@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from doitong_async.errors import (
     BadRequestError,
@@ -18,14 +17,12 @@ from doitong_async.errors import (
 )
 from doitong_async.jobs.watch import Watch
 from doitong_async.jobs.watcher import Watcher
+from doitong_async.log import log
 from doitong_async.result import Result
 from doitong_async.types import Generation, JobStatus
 
 if TYPE_CHECKING:
     from doitong_async.downloads import Downloads
-
-
-_log: Final = logging.getLogger("doitong_async")
 
 
 class AsyncJob:
@@ -204,5 +201,5 @@ def told_to_the_log(job: AsyncJob) -> Iterator[None]:
     except BaseException as error:
         why = "was cancelled" if isinstance(error, asyncio.CancelledError) else f"got {type(error).__name__}"
         state = "is over" if job.status.is_terminal else "goes on"
-        _log.warning("job %s, whose caller %s, %s: token %s", job.id, why, state, job.token)
+        log.warning("job %s, whose caller %s, %s: token %s", job.id, why, state, job.token)
         raise

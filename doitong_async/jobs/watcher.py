@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Final
@@ -19,10 +18,9 @@ from doitong_async.jobs.watch import MakeError, Watch, closed, not_found
 from doitong_async.limits.entrance import Entrance
 from doitong_async.limits.gate import Priority
 from doitong_async.limits.grants import Turn
+from doitong_async.log import log
 from doitong_async.transport.refusal import Kind, Refusal
 from doitong_async.types import Generation, JobStatus
-
-_log: Final = logging.getLogger("doitong_async")
 
 VISIBLE_WITHIN: Final = 10.0
 """Seconds after its submit in which a job may still be unknown to the status query: our choice."""
@@ -295,7 +293,7 @@ class Watcher:
     def _note_failure(self, watches: Sequence[Watch], refusal: Refusal, asked_at: float) -> None:
         """One poll that failed changes nothing that lasts: polling goes on, more and more seldom."""
         self._failures += 1
-        _log.info("poll of %d jobs: %s", len(watches), refusal.message)
+        log.info("poll of %d jobs: %s", len(watches), refusal.message)
         is_told = refusal.kind is Kind.UNUSABLE or self._is_believed(refusal, asked_at)
         for watch in watches:
             watch.failure = refusal.message
@@ -377,7 +375,7 @@ class Watcher:
             watch.expiry = self._loop.call_later(watch.options.lease_age, self._expire, watch)
             return
         self._let_go(watch)
-        _log.warning(
+        log.warning(
             "Job %s was not seen to end within %.0f s; its slot is free again. Its token: %s",
             watch.last.id,
             seconds,
@@ -390,6 +388,6 @@ class Watcher:
             self._notify.aside(StatusSeen(job_id=watch.last.id, status=status), watch.throw)
         if not status.is_known and status not in self._odd_words:
             self._odd_words.add(status)
-            _log.warning(
+            log.warning(
                 "The service speaks of a status %r, which is not known here; it is waited on.", str(status)
             )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from doitong_async.errors import ClientClosedError, RateLimitError
 from doitong_async.events import WaitBegan, WaitEnded
@@ -15,8 +14,8 @@ from doitong_async.limits.gate import Gate, Member, Priority, Reason
 from doitong_async.limits.grants import Lease, Turn
 from doitong_async.limits.line import Returnable, Waiting
 from doitong_async.limits.word import limit_of
+from doitong_async.log import log
 
-_log: Final = logging.getLogger("doitong_async")
 T = TypeVar("T", bound=Returnable)
 
 
@@ -95,7 +94,7 @@ class Entrance:
         limit, plan = limit_of(headers) or 0, self.gate.plan
         if limit > plan.requests_per_minute:
             self._tells_of_plan = False
-            _log.warning(
+            log.warning(
                 "No plan was given, so the limits of %r are kept; the service allows %d requests a minute. "
                 "Say plan=… or set DOITONG_PLAN to be as fast as the plan is.",
                 plan.name,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,9 +19,8 @@ from doitong_async.limits.line import Line, Place, Waiting
 from doitong_async.limits.plan import Plan
 from doitong_async.limits.window import PERIOD, Window
 from doitong_async.limits.word import Limit, limit_of, read_word, remaining_of, wait_told, which_limit
+from doitong_async.log import log
 from doitong_async.transport.refusal import Refusal
-
-_log: Final = logging.getLogger("doitong_async")
 
 OVERDUE_AFTER: Final = 4.0
 """Seconds that a look waits behind submits before it goes first: our choice, two documented ticks."""
@@ -219,7 +217,7 @@ class Gate:
         limit = which_limit(refusal.code, refusal.message, word, jobs_in_flight=self._slots_taken > 1)
         if limit not in self._warned_of:
             self._warned_of.add(limit)
-            _log.warning("The service says that a limit is reached (%s): %s", limit.value, refusal.message)
+            log.warning("The service says that a limit is reached (%s): %s", limit.value, refusal.message)
         told = wait_told(word, limit=limit)
         if limit is Limit.DAY:
             self.day.end(wall + told if told else self.day.next_begins(wall))

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -40,7 +40,7 @@ class RequestBody(aiohttp.BytesPayload):
     def __init__(self, value: bytes) -> None:
         super().__init__(value, content_type="application/json")
         self._writers: list[AbstractStreamWriter] = []
-        self._is_replaced = False
+        self._is_replaced = self._is_closed_unwritten = self._was_read = False
         self.reply: Reply | None = None
         """The answer, as soon as it was read whole."""
         self.is_answered = False
@@ -51,6 +51,22 @@ class RequestBody(aiohttp.BytesPayload):
         # A writer counts what it hands to the socket. A hook may stop it before that.
         is_written = any(writer.output_size for writer in self._writers)
         return is_written or self._is_replaced or self.is_answered
+
+    async def as_bytes(self, *given: Any, **named: Any) -> bytes:
+        """Return the body to a middleware, which may send it by a way of its own."""
+        self._was_read = True
+        return await super().as_bytes(*given, **named)
+
+    def decode(self, *given: Any, **named: Any) -> str:
+        """Return the body to a middleware, as `as_bytes` does."""
+        self._was_read = True
+        return super().decode(*given, **named)
+
+    def may_have_left(self, error: BaseException, cause: BaseException | None) -> bool:
+        """Whether any byte can have left, by this body or by what a middleware made of it."""
+        if self.has_left or not self._was_read or isinstance(error, aiohttp.ClientConnectorError):
+            return self.has_left
+        return cause is not None or self._is_closed_unwritten
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Write the body: by this aiohttp sends a request, up to 3.11."""
@@ -65,6 +81,7 @@ class RequestBody(aiohttp.BytesPayload):
     def _close(self) -> None:
         # aiohttp closes a body after its request, and when a middleware puts another in its place: of that
         # one nobody here knows whether it left.
+        self._is_closed_unwritten |= not self._writers
         self._is_replaced |= sys.exception() is None and not self._writers
 
     async def exchange(self, response: aiohttp.ClientResponse) -> None:
@@ -110,7 +127,7 @@ _LOCAL: Final = "The request did not leave this machine:"
 def failure_of(error: BaseException, body: RequestBody) -> Refusal:
     """Return what an exception out of the session means for the request with this body."""
     cause = cause_of(error)
-    if body.has_left:
+    if body.may_have_left(error, cause):
         message = f"The request was sent, but {_what_broke(error, cause)}."
         return Refusal(Kind.UNANSWERED, message, cause=cause)
     name = type(error if cause is None else cause).__name__

@@ -33,6 +33,12 @@ def status_candidates(body: object) -> list[StatusOperation]:
     ]
 
 
+def has_query(body: object, name: str) -> bool:
+    """Whether the schema has a query field of that name, whatever it takes and returns."""
+    schema = as_mapping(as_mapping(as_mapping(body).get("data")).get("__schema"))
+    return any(field.get("name") == name for field in _fields(schema.get("queryType")))
+
+
 def _fields(owner: object) -> Iterator[Mapping[str, object]]:
     fields = as_mapping(owner).get("fields")
     return (as_mapping(field) for field in (fields if isinstance(fields, list) else []))

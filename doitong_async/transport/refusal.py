@@ -107,29 +107,28 @@ _ERRORS: Final[dict[Kind, type[errors.DoitongError]]] = {
 }
 
 _CREDIT_WORDS: Final = (
-    "insufficient credit",
-    # From here on assumptions: what other paid services say.
-    "insufficient balance",
-    "insufficient fund",
-    "insufficient quota",
-    "payment required",
-    "not enough credit",
-    "not enough balance",
-    "not enough fund",
-    "out of credit",
-    "no credits left",
-    "no credits remaining",
-    "no remaining credit",
-    "credits exhausted",
-    "balance too low",
-    "balance is too low",
-    "exceeded your current quota",
-    "billing hard limit",
-    "billing not active",
+    # Documented is the code INSUFFICIENT_CREDITS alone; the rest are assumptions: what other services say.
+    re.compile(
+        r"\b(?:insufficient|not (?:have )?enough|out of|lack(?:s|ing)?)(?: \w+){0,2} (?:credit|balance|fund)"
+    ),
+    re.compile(r"\b(?:no|zero)(?: remaining| more)? credits?\b(?! (?:was|were|has|have|will))"),
+    re.compile(r"\bcredits?(?: \w+){0,2} (?:exhausted|depleted|used up|too low)\b"),
+    re.compile(r"\bbalance(?: is)? too low\b"),
+    re.compile(r"\binsufficient(?: \w+)? quota\b"),
+    re.compile(r"\bpayment required\b|\bbilling (?:hard limit|not active)"),
+    re.compile(r"\bexceeded your current quota\b(?!.*(?:minute|day|daily|concurren|requests))"),
 )
-"""What codes and messages say when the credits do not suffice. Documented is INSUFFICIENT_CREDITS alone."""
-_LIMIT_WORDS: Final = ("minute", "daily", "per day", "concurren", "rate limit", "requests")
-"""A sentence with one of these is about a limit of the plan, whatever it says of a quota."""
+"""What messages say when the credits do not suffice, in lower case and without punctuation."""
+_CREDIT_CODES: Final = (
+    {"CREDIT"},
+    {"CREDITS"},
+    {"BALANCE"},
+    {"FUNDS"},
+    {"INSUFFICIENT", "QUOTA"},
+    {"PAYMENT", "REQUIRED"},
+    {"BILLING"},
+)
+"""Words of a code that together mean the credits; beyond INSUFFICIENT_CREDITS they are assumptions."""
 
 # None of these is documented. They are what GraphQL servers say of themselves, and the names of the
 # documented error table; a word that is not here decides nothing.
@@ -158,7 +157,8 @@ _PARTS_OF_CODES: Final = (
     ("NOT_FOUND", Kind.NOT_FOUND),
 )
 _CODE_FIELDS: Final = ("code", "type", "errorType", "errorCode", "reason")
-_QUOTED: Final = re.compile(r"\"[^\"]*\"|`[^`]*`|“[^”]*”|(?<!\w)'[^']*'")
+_OTHER_REQUEST: Final = re.compile(r"\bdifferent\b|\banother\b|mismatch|not match|reuse|\bused\b")
+_QUOTED: Final = re.compile(r"\"[^\"]*\"|`[^`]*`|“[^”]*”|‘[^’]*’|«[^»]*»|(?<!\w)'[^']*'")
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _STATUSES: Final = {
     400: Kind.BAD_REQUEST,
@@ -176,10 +176,17 @@ _STATUSES: Final = {
     425: Kind.SERVER,
     429: Kind.RATE_LIMIT,
 }
-_IN_PROGRESS_WORDS: Final = ("in progress", "key in use", "being processed", "still processing", "pending")
-_OTHER_REQUEST_WORDS: Final = ("different", "another request", "mismatch", "not match", "reuse")
+_IN_PROGRESS_WORDS: Final = (
+    "in progress",
+    "in flight",
+    "key in use",
+    "processing",
+    "being processed",
+    "outstanding",
+    "pending",
+    "locked",
+)
 _MESSAGES: Final = (
-    *((words, Kind.CREDITS) for words in _CREDIT_WORDS),
     ("unauthorized", Kind.AUTHENTICATION),
     ("invalid api key", Kind.AUTHENTICATION),
     ("missing api key", Kind.AUTHENTICATION),
@@ -212,7 +219,7 @@ def refusal_of(status: int, headers: Mapping[str, str], body: object, excerpt: s
         _number(extensions.get("creditsAvailable")),
     )
     is_page = error is None and _is_page(body, headers, excerpt)
-    kind = _kind(status, codes, said, is_page=is_page)
+    kind = _kind(status, codes, said, is_page=is_page, is_empty=not excerpt and body is None)
     if error is body and kind is Kind.SERVER and 200 <= status < 300:
         # A body that merely has a message: nothing says that it is an error.
         return None
@@ -226,7 +233,7 @@ def refusal_of(status: int, headers: Mapping[str, str], body: object, excerpt: s
         http_status=status,
         code=next(iter(codes), None),
         request_id=headers.get("x-request-id"),
-        job_id=_named_job(body, extensions),
+        job_id=_named_job(body, extensions, is_conflict=kind in (Kind.CONFLICT, Kind.IN_PROGRESS)),
         headers=headers,
         is_of_document="data" not in as_mapping(body) and "path" not in fields,
         is_of_field="field" in (said or "").lower(),
@@ -241,17 +248,36 @@ def was_executed(body: object) -> bool:
     GraphQL runs the root field first: an error *below* it, or one beside what that field returned, comes
     after it.
     """
-    found = errors_in(body)
-    data = as_mapping(as_mapping(body).get("data"))
-    is_beside = bool(found) and any(value is not None for value in data.values())
-    return is_beside or any(_is_below_the_root(as_mapping(error).get("path")) for error in found)
+    if isinstance(body, list):
+        return any(map(was_executed, body))
+    fields = as_mapping(body)
+    data = fields.get("data")
+    values = list(data.values()) if isinstance(data, dict) else data if isinstance(data, list) else [data]
+    is_a_job = "data" not in fields and fields.get("id") and ("url" in fields or "creditCost" in fields)
+    return bool(is_a_job) or any(value is not None for value in values) or _has_deep_path(errors_in(body))
+
+
+def _has_deep_path(value: object, depth: int = 4) -> bool:
+    """Whether an error, or one within it, has a path below a root field."""
+    if isinstance(value, list):
+        return any(_has_deep_path(each, depth) for each in value)
+    fields = as_mapping(value)
+    if depth == 0 or not fields:
+        return False
+    return _is_below_the_root(fields.get("path")) or any(
+        _has_deep_path(each, depth - 1) for each in fields.values() if isinstance(each, dict | list)
+    )
 
 
 def _is_below_the_root(path: object) -> bool:
-    if isinstance(path, str):
-        # Not by the specification, but some servers join the path.
-        path = [part for part in re.split(r"[./\[]", path) if part]
-    return isinstance(path, list) and len(path) > 1
+    # Not by the specification, but some servers join the path: "generate.creditCost".
+    parts = path if isinstance(path, list) else [path]
+    steps = [step for part in parts for step in re.split(r"[./\[\]>-]+", str(part)) if step]
+    # A path into what was sent says where the request is wrong.
+    return path is not None and len(steps) > 1 and steps[0].lower().lstrip("$") not in _SENT
+
+
+_SENT: Final = {"input", "variables", "variable", "args", "arguments", "argument", "query", "body", "params"}
 
 
 def as_mapping(value: object) -> Mapping[str, object]:
@@ -272,17 +298,19 @@ def errors_in(body: object) -> list[object]:
     return [alone] if alone else []
 
 
-def _kind(status: int, codes: Sequence[str], said: str | None, *, is_page: bool) -> Kind:
+def _kind(status: int, codes: Sequence[str], said: str | None, *, is_page: bool, is_empty: bool) -> Kind:
     by_code = next((kind for code in codes if (kind := _kind_of_code(code)) is not None), None)
+    by_words = _kind_of_words(said)
+    if by_code not in (None, Kind.AUTHENTICATION):
+        return by_code
+    if by_words is Kind.CREDITS and status < 500 and _is_plain(said, status):
+        return by_words
     if by_code is not None:
         return by_code
-    by_words = _kind_of_words(said)
-    if by_words is Kind.CREDITS:
-        # Whatever status it comes with: no service makes a job that it says cannot be paid.
-        return by_words
     if 300 <= status < 400:
-        return Kind.MISPLACED
-    if is_page and _STATUSES.get(status) in (Kind.AUTHENTICATION, Kind.CREDITS):
+        # 307 and 308 ask for the same request elsewhere; the others may come after it was carried out.
+        return Kind.MISPLACED if status >= 307 else Kind.GATEWAY
+    if status < 500 and status not in (408, 425, 429) and (is_page or (is_empty and status == 403)):
         return Kind.GATEWAY
     if not 200 <= status < 300:
         return _STATUSES.get(status) or (Kind.SERVER if status >= 500 else Kind.PROTOCOL)
@@ -292,19 +320,36 @@ def _kind(status: int, codes: Sequence[str], said: str | None, *, is_page: bool)
 
 def _kind_of_words(said: str | None) -> Kind | None:
     """Return what a message means, by its first known words; what it quotes may be a prompt."""
-    text = _QUOTED.sub(" ", said or "").lower().replace("_", " ")
+    text = _unquoted(said)
     places = [(text.find(words), kind) for words, kind in _MESSAGES if words in text]
-    kind = min(places, key=lambda place: place[0])[1] if places else None
-    if kind is Kind.CREDITS and any(words in text for words in _LIMIT_WORDS):
-        return Kind.RATE_LIMIT
-    return kind
+    places += [(at.start(), Kind.CREDITS) for words in _CREDIT_WORDS if (at := words.search(text))]
+    return min(places, key=lambda place: place[0])[1] if places else None
+
+
+def _unquoted(said: str | None) -> str:
+    """Return a message in lower case, without what it quotes and without punctuation."""
+    text = (said or "").strip()
+    if len(text) > 1 and text[0] in "\"'`" and text[-1] == text[0] and text.count(text[0]) == 2:
+        # Quoted as a whole, it quotes nothing.
+        text = text[1:-1]
+    return _as_words(_QUOTED.sub(" ", text))
+
+
+def _is_plain(said: str | None, status: int) -> bool:
+    """Whether a message is the service's own sentence, where the status says that the request is wrong.
+
+    There it may go on with the prompt, without any quotes.
+    """
+    if status not in (400, 413, 415, 422):
+        return True
+    return not re.search(r"[:(]|prompt|text|content|policy", said or "", re.IGNORECASE)
 
 
 def _kind_of_code(code: str) -> Kind | None:
     word = _as_words(code).upper().replace(" ", "_")
     if len(word) == 3 and word.isdecimal():
         return _STATUSES.get(int(word)) or (Kind.SERVER if int(word) >= 500 else None)
-    if any(words in _as_words(code) for words in _CREDIT_WORDS):
+    if any(words <= set(word.split("_")) for words in _CREDIT_CODES):
         return Kind.CREDITS
     return _CODES.get(word) or next((kind for part, kind in _PARTS_OF_CODES if part in word), None)
 
@@ -316,10 +361,10 @@ def _as_words(code: str) -> str:
 
 def _is_in_progress(codes: Sequence[str], said: str | None, headers: Mapping[str, str]) -> bool:
     """Whether a conflict over a key will pass: the service says so, or says when to ask again."""
-    text = " ".join([*map(_as_words, codes), (said or "").lower().replace("-", " ")])
-    if any(words in text for words in _OTHER_REQUEST_WORDS):
-        return False
-    return "retry-after" in headers or any(words in text for words in _IN_PROGRESS_WORDS)
+    text = " ".join([*map(_as_words, codes), _as_words(said or "")])
+    if any(words in text for words in _IN_PROGRESS_WORDS):
+        return True
+    return "retry-after" in headers and not _OTHER_REQUEST.search(text)
 
 
 def _is_page(body: object, headers: Mapping[str, str], excerpt: str) -> bool:
@@ -336,11 +381,12 @@ def _sentence(status: int, said: str | None, headers: Mapping[str, str], excerpt
     return f"The service answered HTTP {status} ({kind}): {excerpt or 'an empty body'}"
 
 
-def _named_job(body: object, extensions: Mapping[str, object]) -> str | None:
-    """Return the job that a conflict names, wherever it names it."""
+def _named_job(body: object, extensions: Mapping[str, object], *, is_conflict: bool) -> str | None:
+    """Return the job that an error names, wherever it names it."""
     data = as_mapping(as_mapping(body).get("data"))
     jobs = [as_mapping(value).get("id") for value in data.values()]
-    named = [*jobs, *(extensions.get(name) for name in ("id", "jobId", "generationId"))]
+    names = ("id", "jobId", "generationId") if is_conflict else ("jobId", "generationId")
+    named = [*jobs, *(extensions.get(name) for name in names)]
     return next((text for value in named if (text := _text(value)) is not None), None)
 
 

@@ -191,14 +191,29 @@ def read_submit(answer: Answer) -> Generation | Refusal:
     if len(jobs) == 1 and (is_success or (is_partial and not is_conflict)):
         # Errors beside a job are about its fields; the job is there and is paid for.
         return jobs[0]
-    if refusal is not None and not is_conflict and was_executed(answer.body):
+    if refusal is not None and not is_conflict and _proves_a_charge(answer, refusal):
         # Whatever the error says, be it "Unauthorized": the mutation ran before it.
         return replace(
             refusal, kind=Kind.PROTOCOL, message=f"The mutation ran, and its answer failed. {refusal.message}"
         )
+    if refusal is not None and answer.status >= 500 and refusal.kind in _CLEAR_NO:
+        # A server that broke proves nothing, whatever it says beside that.
+        return replace(refusal, kind=Kind.SERVER)
     if not is_success:
         return refusal or _unreadable(answer, "an answer without a meaning")
     return refusal or _unreadable(answer, "no job with an id and a status" if not jobs else "several jobs")
+
+
+_CLEAR_NO: Final = frozenset(
+    {Kind.BAD_REQUEST, Kind.AUTHENTICATION, Kind.CREDITS, Kind.NOT_FOUND, Kind.MISPLACED}
+)
+
+
+def _proves_a_charge(answer: Answer, refusal: Refusal) -> bool:
+    """Whether an answer without a job that can be read says all the same that one may have been made."""
+    if not was_executed(answer.body):
+        return refusal.job_id is not None and refusal.kind in _CLEAR_NO
+    return bool(errors_in(answer.body)) or refusal.kind in _CLEAR_NO
 
 
 def read_looks(answer: Answer, ids: Sequence[str]) -> Looks | Refusal:
@@ -245,6 +260,11 @@ def read_generation(value: object) -> Generation | None:
             credit_cost=fields.get("creditCost"),  # type: ignore[arg-type]
             created_at=fields.get("createdAt"),  # type: ignore[arg-type]
         )
+    except ValidationError:
+        pass
+    # The id is what is paid for: where another field cannot be read, the id alone is a job.
+    try:
+        return Generation(id=fields.get("id"), status=JobStatus.PROCESSING)  # type: ignore[arg-type]
     except ValidationError:
         return None
 

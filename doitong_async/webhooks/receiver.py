@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from doitong_async.errors import (
     WebhookSignatureError,
 )
 from doitong_async.hook import checked_callback, is_from_user, raise_in_loop
+from doitong_async.log import log
 from doitong_async.types import Generation
 
 LARGEST_BODY: Final = 1 << 20
@@ -35,8 +35,6 @@ READ_TIMEOUT: Final = 10.0
 
 OnWebhook: TypeAlias = Callable[[Generation], object]
 """The user's durable hook, sync or async: it may be called again with the same news."""
-
-_log: Final = logging.getLogger("doitong_async")
 
 
 class CutOffError(Exception):
@@ -114,16 +112,16 @@ class Receiver:
         try:
             news = self._accept(body, header)
         except WebhookSignatureError:
-            _log.info("a webhook was refused: its signature is wrong")
+            log.info("a webhook was refused: its signature is wrong")
             return Answer(401)
         except WebhookPayloadError as error:
-            _log.warning("a signed webhook was refused: %s", error.message)
+            log.warning("a signed webhook was refused: %s", error.message)
             return Answer(400)
         except DoitongError as error:
-            _log.info("a signed webhook was put off: %s", error.message)
+            log.info("a signed webhook was put off: %s", error.message)
             return Answer(503)
         except Exception:
-            _log.exception("a signed webhook could not be taken")
+            log.exception("a signed webhook could not be taken")
             return Answer(503)
         return Answer(204 if await self._is_kept(news) else 503)
 
@@ -141,7 +139,7 @@ class Receiver:
             if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
                 # This request was cancelled, and not something of the hook's own.
                 raise
-            _log.exception(
+            log.exception(
                 "on_event failed on a webhook of job %s; the service is asked to try again", news.id
             )
             if is_from_user(error):
@@ -161,7 +159,7 @@ def _refused(request: Request) -> Answer | None:
     if request.content_length is not None and request.content_length > LARGEST_BODY:
         return _too_large()
     if len(request.signatures) != 1:
-        _log.info("a webhook was refused: it has %d signatures", len(request.signatures))
+        log.info("a webhook was refused: it has %d signatures", len(request.signatures))
         return Answer(401)
     return None
 

@@ -71,10 +71,14 @@ def test_the_file_alone_of_a_batch_that_runs_is_refused(tmp_path: Path) -> None:
             assert "live.db-wal" in str(refused.value)
             assert "Nothing was sent" in str(refused.value)
         assert alone.read_bytes() == before
-        # An empty log is none.
-        promises.log_of(alone).touch()
-        with pytest.raises(LedgerError, match=LOST):
-            read(alone)
+        # One that is empty, or that SQLite takes nothing from, is none.
+        log = promises.log_of(path).read_bytes()
+        flipped = bytes([*log[:20], log[20] ^ 1, *log[21:]])
+        for odd in (b"", bytes(len(log)), log[:100], log[: 32 + 24 + 4_095], b"junk" * 2_000, flipped):
+            promises.log_of(alone).write_bytes(odd)
+            for use in (open_and_close, read):
+                with pytest.raises(LedgerError, match=LOST):
+                    use(alone)
         shutil.copy(promises.log_of(path), promises.log_of(alone))
         assert open_and_close(alone) == ["one", "two"]
 

@@ -15,7 +15,6 @@ from doitong_async import (
     GenerateRequest,
     Item,
     Outcome,
-    SubmitOutcomeUnknownError,
 )
 from doitong_async.batch.entry import State
 from doitong_async.emulator import Emulator, PlanLimits
@@ -137,21 +136,22 @@ async def test_a_ledger_of_an_earlier_version_is_read_and_gone_on_with(tmp_path:
         assert box.world.charges == 1
 
 
+@pytest.mark.parametrize("changed", [{"width": 512}, {"provider": "flux-ultra"}])
 @virtual
-async def test_another_request_under_a_key_that_is_in_doubt_is_not_called_rejected(tmp_path: Path) -> None:
-    """The earlier one may be paid: its idempotency key is told, and the new one is not sent."""
+async def test_another_request_under_a_key_that_is_in_doubt_gets_the_earlier_ones_job(
+    changed: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The earlier one may be paid: it is sent again byte for byte, and the new one is not sent."""
     async with emulator() as box:
         await left_in_doubt(box, tmp_path / "l.db")
         (entry,) = read(tmp_path / "l.db")
         async with client_at(box) as doitong:
             (item,) = await all_of(
-                doitong.generate_many([{**FOX, "width": 512}], ledger=tmp_path / "l.db", budget=100)
+                doitong.generate_many([{**FOX, **changed}], ledger=tmp_path / "l.db", budget=100)
             )
-        assert item.outcome is Outcome.IN_DOUBT
-        assert isinstance(item.error, SubmitOutcomeUnknownError)
-        assert item.error.idempotency_key == entry.idempotency_key
-        assert "another request" in str(item.error)
-        assert "othing was charged" not in str(item.error)
+        assert item.outcome is Outcome.DONE
+        assert item.request == GenerateRequest(**entry.asked)
+        assert "another request" in caplog.text
         assert box.world.charges == 1
 
 

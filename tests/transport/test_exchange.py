@@ -175,7 +175,24 @@ async def wraps_the_error(request: Any, handler: Handler) -> Any:
         raise HookError("wrapped") from error
 
 
+async def replaces_while_it_handles_an_error(request: Any, handler: Handler) -> Any:
+    try:
+        raise KeyError("no signature in the cache")
+    except KeyError:
+        await request.update_body(bytes(await request.body.as_bytes()))
+    await handler(request)
+    raise HookError("after")
+
+
+async def sends_by_a_session_of_its_own(request: Any, handler: Handler) -> Any:
+    async with aiohttp.ClientSession() as other:
+        await other.post(request.url, data=await request.body.as_bytes())
+    raise HookError("after")
+
+
 MIDDLEWARES = [
+    (replaces_while_it_handles_an_error, True),
+    (sends_by_a_session_of_its_own, True),
     (raises_before, False),
     (raises_after, True),
     (replaces_and_raises, True),

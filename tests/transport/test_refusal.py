@@ -80,7 +80,7 @@ class TestKinds:
     @pytest.mark.parametrize(
         ("status", "kind"),
         [
-            (403, Kind.AUTHENTICATION),
+            (403, Kind.GATEWAY),
             (404, Kind.MISPLACED),
             (405, Kind.MISPLACED),
             (408, Kind.SERVER),
@@ -91,7 +91,8 @@ class TestKinds:
             (502, Kind.SERVER),
             (503, Kind.SERVER),
             (599, Kind.SERVER),
-            (301, Kind.MISPLACED),
+            (301, Kind.GATEWAY),
+            (303, Kind.GATEWAY),
             (307, Kind.MISPLACED),
             (101, Kind.PROTOCOL),
         ],

@@ -342,7 +342,7 @@ class TestReadLooks:
         assert refused(wire.read_looks(answer_of(body), ["a"])).kind is Kind.BAD_REQUEST
 
     @pytest.mark.parametrize(
-        ("status", "kind"), [(500, Kind.SERVER), (302, Kind.MISPLACED), (100, Kind.PROTOCOL)]
+        ("status", "kind"), [(500, Kind.SERVER), (302, Kind.GATEWAY), (100, Kind.PROTOCOL)]
     )
     def test_a_status_that_is_no_success_is_a_refusal(self, status: int, kind: Kind) -> None:
         """Even with jobs in the body: whose mistake it is nobody knows."""
