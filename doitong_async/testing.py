@@ -101,6 +101,18 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._thread_is_done)
         return future
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait until the threads have ended, in real time: from 3.13 on asyncio counts it by this clock.
+
+        Args:
+            timeout: seconds of virtual time, which stands still meanwhile.
+        """
+        self._threads += 1
+        try:
+            await super().shutdown_default_executor()
+        finally:
+            self._threads -= 1
+
     def _thread_is_done(self, _: asyncio.Future[Any]) -> None:
         self._threads -= 1
 

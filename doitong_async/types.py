@@ -228,11 +228,12 @@ def checked_side(name: str, value: object) -> int:
 
 
 def _check_word(name: str, value: object) -> None:
-    if not isinstance(value, str) or not value.strip() or not _is_unicode(value):
+    if not isinstance(value, str) or not value.strip() or not is_unicode(value):
         raise BadRequestError(f"{name} is {value!r}; expected a word, or nothing.")
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8: it has no lone surrogate."""
     try:
         text.encode()
     except UnicodeEncodeError:

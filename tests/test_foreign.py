@@ -356,6 +356,20 @@ def test_a_server_that_cuts_is_a_failed_connection_to_gql() -> None:
     virtual(look)()
 
 
+def test_asyncio_bounds_the_join_of_its_threads_by_the_clock_of_the_loop() -> None:
+    """From 3.13 on: hence the loop on which time jumps counts that thread, and has no such timer."""
+    timers: list[float] = []
+
+    class Noting(asyncio.SelectorEventLoop):
+        def call_at(self, when: float, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # mypy cannot match the stub's TypeVarTuple
+            timers.append(when - self.time())
+            return super().call_at(when, *args, **kwargs)
+
+    with asyncio.Runner(loop_factory=Noting) as runner:
+        runner.run(asyncio.to_thread(int))
+    assert [round(seconds) for seconds in timers] == ([300] if sys.version_info >= (3, 13) else [])
+
+
 def test_a_sequence_of_backoff_gives_its_first_value_at_the_second_step() -> None:
     """The first `next` only starts it."""
     assert list(itertools.islice(backoff.expo(max_value=5), 6)) == [None, 1, 2, 4, 5, 5]

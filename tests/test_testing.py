@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -33,6 +34,23 @@ def test_time_stands_still_while_a_thread_works() -> None:
         return moment
 
     assert run_virtual(work()) == 0.0
+
+
+def test_time_stands_still_while_threads_are_joined(recwarn: pytest.WarningsRecorder) -> None:
+    """As it is done when a run ends, where asyncio would warn after 300 s by the loop's own clock."""
+    go = threading.Event()
+
+    async def leave_a_thread() -> asyncio.AbstractEventLoop:
+        loop = asyncio.get_running_loop()
+        # Cancelled, it is over for the loop; its thread goes on.
+        loop.run_in_executor(None, go.wait, 5).cancel()
+        await asyncio.sleep(0)
+        threading.Timer(0.05, go.set).start()
+        return loop
+
+    assert run_virtual(leave_a_thread()).time() == 0.0
+    assert go.is_set()
+    assert list(recwarn) == []
 
 
 def test_both_clocks_are_the_same_in_every_run() -> None:

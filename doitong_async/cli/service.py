@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from doitong_async.cli.exits import CommandError, Exit
 from doitong_async.client import AsyncDoitong
@@ -32,7 +31,7 @@ class Receiver:
 
     @asynccontextmanager
     async def serving(self, doitong: AsyncDoitong) -> AsyncIterator[None]:
-        """Take webhooks for a client, at the path of the URL and at the root, for proxies that strip it.
+        """Take webhooks for a client, under whatever path a proxy hands them on.
 
         Raises:
             CommandError: if nobody can listen on the port.
@@ -40,9 +39,6 @@ class Receiver:
         # aiohttp costs an eighth of a second, which only a batch with webhooks has to spend.
         from doitong_async.webhooks.serving import served
 
-        app = doitong.webhooks.aiohttp_app()
-        if path := urlsplit(self.url).path.rstrip("/"):
-            app.add_subapp(path, doitong.webhooks.aiohttp_app())
         try:
             place = socket.create_server(("", self.port))
         except (OSError, OverflowError) as error:
@@ -52,7 +48,7 @@ class Receiver:
                 "another --webhook-port."
             ) from None
         with place:
-            async with served(app, place):
+            async with served(doitong.webhooks.aiohttp_app(), place):
                 yield
 
 

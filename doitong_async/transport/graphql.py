@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
 import html
-import json
 import re
 from collections.abc import Callable
 from functools import lru_cache
@@ -17,18 +15,14 @@ from gql import Client, GraphQLRequest
 from gql.client import AsyncClientSession
 from gql.transport.aiohttp import AIOHTTPTransport
 from graphql import DocumentNode, ExecutionResult
-from pydantic_core import from_json
 
 from doitong_async.secret import Secret
 from doitong_async.transport.exchange import Reply, RequestBody, failure_of, is_cancelled
 from doitong_async.transport.refusal import Kind, Refusal
-from doitong_async.transport.wire import KEPT_HEADERS, Answer
+from doitong_async.transport.wire import KEPT_HEADERS, Answer, read_json, read_text
 
 SHORTEST_KEY: Final = 12
 """Characters; our assumption of what no real key is shorter than."""
-
-# Found at its first use, a codec is a file to open: there may be no descriptor left for it.
-codecs.lookup("utf-8-sig")
 
 _NO_DOCUMENT: Final = DocumentNode(definitions=())
 
@@ -72,18 +66,6 @@ class _Keeping(AIOHTTPTransport):
         )
         await request.body.exchange(response)
         return ExecutionResult(data={})
-
-
-def _parsed(raw: bytes, text: str) -> object:
-    try:
-        return from_json(raw)
-    except ValueError:
-        pass
-    try:
-        # Slower, and more forgiving: a lone surrogate in a field must not cost the id beside it.
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 class _Session(AsyncClientSession):
@@ -181,8 +163,8 @@ class GraphQLTransport:
                 for name in KEPT_HEADERS
                 if (value := given.get(name)) is not None
             }
-            text = raw.decode("utf-8-sig", "replace")
-            body = self._redactor.body(_parsed(raw, text), text)
+            text = read_text(raw)
+            body = self._redactor.body(read_json(raw), text)
             return Answer(status, headers, body, self._redactor.text(text))
         except Exception as error:
             name = type(error).__name__

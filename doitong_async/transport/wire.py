@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
 from pydantic import ValidationError
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from doitong_async.errors import BadRequestError, ConfigurationError
 from doitong_async.transport.refusal import (
@@ -21,7 +23,7 @@ from doitong_async.transport.refusal import (
     refusal_of,
     was_executed,
 )
-from doitong_async.types import GenerateRequest, Generation, JobStatus
+from doitong_async.types import GenerateRequest, Generation, JobStatus, is_unicode
 
 GENERATE: Final = (
     "mutation Generate($input: GenerateInput!) "
@@ -48,6 +50,37 @@ KEPT_HEADERS: Final = (
     "x-request-id",
 )
 """The headers of an answer that anyone here reads; the rest is dropped with the answer."""
+
+
+# Found at its first use, a codec is a file to open: there may be no descriptor left for it.
+codecs.lookup("utf-8-sig")
+
+
+def read_text(raw: bytes) -> str:
+    """Return the text of a body; bytes that are no UTF-8 are replaced, a byte order mark is dropped."""
+    return raw.decode("utf-8-sig", "replace")
+
+
+def read_json(raw: bytes) -> object:
+    """Return the JSON that a body holds, or None: the one reader of what the service sends.
+
+    Answers and webhooks are read alike. An odd value, such as a lone surrogate, must not cost the id beside
+    it. NaN and infinities are read as Python has them.
+    """
+    with suppress(ValueError):
+        return from_json(raw)
+    # Slower, and more forgiving.
+    with suppress(ValueError, RecursionError):
+        return json.loads(read_text(raw), parse_int=_number)
+    return None
+
+
+def _number(digits: str) -> int | None:
+    try:
+        return int(digits)
+    except ValueError:
+        # Python reads no whole number of more than 4,300 digits.
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,8 +279,8 @@ def read_generation(value: object) -> Generation | None:
     fields = as_mapping(value)
     url = fields.get("url") or fields.get("videoUrl") or fields.get("audioUrl")
     status = fields.get("status")
-    if not isinstance(status, str) or not status.strip():
-        # The id is what is paid for; a status of an odd type is as good as none.
+    if not isinstance(status, str) or not status.strip() or not is_unicode(status):
+        # The id is what is paid for; a status that is no word is as good as none.
         status = JobStatus.COMPLETED if url else JobStatus.PROCESSING
     try:
         return Generation(

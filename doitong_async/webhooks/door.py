@@ -61,7 +61,8 @@ class Webhooks:
     ) -> web.Application:
         """Return an aiohttp application that takes webhooks: `app.add_subapp("/doitong", …)`.
 
-        It takes the POST at its root, with a slash at the end of the path or without.
+        It takes the POST under any path that reaches it: mounted or alone, behind a proxy that strips the
+        prefix or one that does not. The signature decides.
 
         Args:
             on_event: a durable hook, sync or async, called with each snapshot before it is acknowledged, of
@@ -80,8 +81,9 @@ class Webhooks:
     def asgi_app(self, *, on_event: OnWebhook | None = None, read_timeout: float = READ_TIMEOUT) -> AsgiApp:
         """Return an ASGI application that takes webhooks: `app.mount("/doitong", …)` in FastAPI or Starlette.
 
-        It takes the POST at its root. Starlette redirects a path without the slash at its end, so that the
-        `webhook_url` is `https://…/doitong/`, with it.
+        It takes the POST under any path that reaches it, behind a proxy that strips a prefix or one that does
+        not: the signature decides. Starlette redirects the path of a mount without the slash at its end, so
+        that the `webhook_url` is `https://…/doitong/`, with it.
 
         Args:
             on_event: a durable hook, as for `aiohttp_app`.
@@ -103,7 +105,7 @@ class Webhooks:
 
         Raises:
             WebhookSignatureError: if it is not signed with one of the secrets; nothing was taken from it.
-            WebhookPayloadError: if it is signed and no news of a job.
+            WebhookPayloadError: if it is signed and names no job.
             ClientClosedError: if the client is not open: deliver it again later.
             ConfigurationError: if there is no webhook secret, or the client runs on another event loop.
         """

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from doitong_async.webhooks.receiver import Answer, CutOffError, Receiver, Request
 from doitong_async.webhooks.signature import SIGNATURE_HEADER
@@ -17,30 +18,32 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 AsgiApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_AT_ITS_ROOT: Final = ("", "/")
+_LINGERING: Final = 10.0
+"""Seconds in which the rest of a body is dropped, as aiohttp has it: its sender may read no answer before."""
 
 
 def aiohttp_app(receiver: Receiver) -> web.Application:
-    """Return an aiohttp application that takes the POST at its root."""
+    """Return an aiohttp application that takes the POST under any path that reaches it."""
 
-    async def answer(request: web.Request) -> web.Response:
+    # A middleware and no route: it is asked for every path, however the prefix before it is written.
+    @web.middleware
+    async def answer(request: web.Request, handler: object) -> web.Response:
         answer = await receiver.answer(_of_aiohttp(request))
-        return web.Response(status=answer.status, headers=answer.headers)
+        response = web.Response(status=answer.status, headers=answer.headers)
+        if not request.content.is_eof():
+            await _end(request, response)
+        return response
 
-    app = web.Application()
-    for path in _AT_ITS_ROOT:
-        app.router.add_route("*", path, answer)
-    return app
+    return web.Application(middlewares=[answer])
 
 
 def asgi_app(receiver: Receiver) -> AsgiApp:
-    """Return an ASGI application that takes the POST at its root, wherever it is mounted."""
+    """Return an ASGI application that takes the POST under any path that reaches it."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
             case "http":
-                is_here = _path_of(scope) in _AT_ITS_ROOT
-                await _send(await receiver.answer(_of_asgi(scope, receive)) if is_here else Answer(404), send)
+                await _send(await receiver.answer(_of_asgi(scope, receive)), send)
             case "lifespan":
                 await _live(receive, send)
             case "websocket":
@@ -50,16 +53,27 @@ def asgi_app(receiver: Receiver) -> AsgiApp:
     return app
 
 
+async def _end(request: web.Request, response: web.Response) -> None:
+    """Answer a request whose body was not read, and drop what is left of it.
+
+    aiohttp would do the same afterwards, but logs an error if the rest is broken, as by an odd encoding.
+    """
+    with suppress(Exception):
+        await response.prepare(request)
+        await response.write_eof()
+        async with asyncio.timeout(_LINGERING):
+            while not request.content.is_eof():
+                await request.content.readany()
+    if not request.content.is_eof():
+        request.protocol.force_close()
+
+
 def _of_aiohttp(request: web.Request) -> Request:
     async def read() -> bytes | None:
-        try:
-            return await request.content.readany() or None
-        except (web.RequestPayloadError, HttpProcessingError, ConnectionError):
-            raise CutOffError from None
+        return await request.content.readany() or None
 
     return Request(
         method=request.method,
-        content_type=request.headers.get("Content-Type"),
         content_encoding=request.headers.get("Content-Encoding"),
         content_length=request.content_length,
         signatures=request.headers.getall(SIGNATURE_HEADER, []),
@@ -84,7 +98,6 @@ def _of_asgi(scope: Scope, receive: Receive) -> Request:
     lengths = _values(scope, "content-length")
     return Request(
         method=scope["method"],
-        content_type=next(iter(_values(scope, "content-type")), None),
         content_encoding=next(iter(_values(scope, "content-encoding")), None),
         # Nineteen digits are far too many bytes already, however many more there are.
         content_length=int(lengths[0][:19]) if lengths and lengths[0].isdecimal() else None,
@@ -99,18 +112,17 @@ def _values(scope: Scope, name: str) -> Sequence[str]:
     return [value.decode("latin-1").strip(" \t") for key, value in scope["headers"] if key.lower() == wanted]
 
 
-def _path_of(scope: Scope) -> str:
-    """Return the path below the mount; by the specification `path` holds `root_path`, some servers differ."""
-    path, root = scope["path"], scope.get("root_path", "")
-    return str(path.removeprefix(root)) if f"{path}/".startswith(f"{root}/") else str(path)
-
-
 async def _send(answer: Answer, send: Send) -> None:
     headers = [(name.lower().encode(), value.encode()) for name, value in answer.headers.items()]
     if answer.status != 204:
         headers.append((b"content-length", b"0"))
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b""})
+    try:
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+    except Exception:
+        # The sender is gone, or sent what is no HTTP: nobody is left to be answered. A server that just saw
+        # that closes the connection in the loop's next step, and complains of an answer missing until then.
+        await asyncio.sleep(0)
 
 
 async def _live(receive: Receive, send: Send) -> None:

@@ -1,9 +1,13 @@
 """What a request with a webhook is answered: one handler for every server, which knows none of them.
 
     405   another method than POST                      413   a body of more than 1 MiB
-    415   no JSON, or compressed                        408   the body does not come in time
-    401   no signature, several, or one that is wrong   400   signed, and no news of a job; or cut off
+    415   compressed                                    408   the body does not come in time
+    401   no signature, several, or one that is wrong   400   signed, and names no job; or cut off
     503   the client is not open, or the hook failed    204   taken: the news is in, and the hook has run
+
+The signature decides. Neither the path nor the type of the content is looked at: both are set by whoever
+stands between here and the service, and the body shows what it is. What a sender without a signature can
+cause is one debug line.
 
 The service sends again what is not answered with 2xx, or it does not (reference, "Unknown"): news that is
 taken twice changes nothing, and news that never comes is found by the next look.
@@ -38,7 +42,7 @@ OnWebhook: TypeAlias = Callable[[Generation], object]
 
 
 class CutOffError(Exception):
-    """The sender left before the end of the body; a server's own error for that is turned into this."""
+    """The sender left before the end of the body."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +50,10 @@ class Request:
     """One request as a server hands it over.
 
     `signatures` holds every value of the signature's header, in order. `read` gives the next piece of the
-    body, and None at its end; it may raise `CutOffError`.
+    body, and None at its end; it may raise `CutOffError`, or what its server raises for a broken body.
     """
 
     method: str
-    content_type: str | None
     content_encoding: str | None
     content_length: int | None
     signatures: Sequence[str]
@@ -102,7 +105,8 @@ class Receiver:
                 body = await _body(request)
         except TimeoutError:
             return Answer(408, {"Connection": "close"})
-        except CutOffError:
+        except Exception as error:
+            _log.debug("a webhook was refused: its body cannot be read (%s)", type(error).__name__)
             return Answer(400, {"Connection": "close"})
         if body is None:
             return _too_large()
@@ -112,7 +116,7 @@ class Receiver:
         try:
             news = self._accept(body, header)
         except WebhookSignatureError:
-            log.info("a webhook was refused: its signature is wrong")
+            log.debug("a webhook was refused: its signature is wrong")
             return Answer(401)
         except WebhookPayloadError as error:
             log.warning("a signed webhook was refused: %s", error.message)
@@ -153,13 +157,13 @@ def _refused(request: Request) -> Answer | None:
     """Return what is wrong with a request, as far as it shows before its body is read."""
     if request.method != "POST":
         return Answer(405, {"Allow": "POST"})
-    if not _is_json(request.content_type) or (request.content_encoding or "identity").lower() != "identity":
-        # The signature covers the raw body: what came compressed is not undone here.
+    if (request.content_encoding or "identity").lower() != "identity":
+        # The signature covers the raw body, and some servers undo the compression before it is seen here.
         return Answer(415)
     if request.content_length is not None and request.content_length > LARGEST_BODY:
         return _too_large()
     if len(request.signatures) != 1:
-        log.info("a webhook was refused: it has %d signatures", len(request.signatures))
+        log.debug("a webhook was refused: it has %d signatures", len(request.signatures))
         return Answer(401)
     return None
 
@@ -173,13 +177,6 @@ async def _body(request: Request) -> bytes | None:
             return None
         pieces.append(piece)
     return b"".join(pieces)
-
-
-def _is_json(content_type: str | None) -> bool:
-    media_type = (content_type or "").partition(";")[0].strip().lower()
-    return media_type == "application/json" or (
-        media_type.startswith("application/") and media_type.endswith("+json")
-    )
 
 
 def _too_large() -> Answer:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aiohttp import web
 
 _BACKLOG = 4096
+
+
+class _Quiet(logging.LoggerAdapter[logging.Logger]):
+    """A log for aiohttp in which nothing is louder than a debug line: anybody can send what is no HTTP."""
+
+    def log(self, level: int, msg: object, *args: object, exc_info: object = None, **more: Any) -> None:
+        super().log(min(level, logging.DEBUG), msg, *args, **more)
 
 
 def free_port() -> socket.socket:
@@ -18,10 +27,17 @@ def free_port() -> socket.socket:
 
 @asynccontextmanager
 async def served(app: web.Application, place: socket.socket) -> AsyncIterator[None]:
-    """Serve an application on a socket that listens, such as one of `free_port`: no log, no signals."""
+    """Serve an application on a socket that listens, such as one of `free_port`: no signals, and no log
+    above debug.
+    """
     # No connection is kept: a test's virtual clock may jump minutes between two requests.
     runner = web.AppRunner(
-        app, access_log=None, keepalive_timeout=0, shutdown_timeout=0.1, handle_signals=False
+        app,
+        access_log=None,
+        logger=_Quiet(logging.getLogger("doitong_async")),
+        keepalive_timeout=0,
+        shutdown_timeout=0.1,
+        handle_signals=False,
     )
     await runner.setup()
     try:

@@ -11,11 +11,9 @@ import re
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
-from pydantic_core import from_json
-
 from doitong_async.errors import ConfigurationError, WebhookPayloadError, WebhookSignatureError
 from doitong_async.secret import SecretBytes, hidden
-from doitong_async.transport.wire import EXCERPT, read_generation
+from doitong_async.transport.wire import EXCERPT, read_generation, read_json
 from doitong_async.types import Generation
 
 Secrets: TypeAlias = str | bytes | Sequence[str | bytes]
@@ -69,25 +67,21 @@ def sign(body: bytes, secret: str | bytes) -> str:
 
 
 def parse(body: bytes) -> Generation:
-    """Return the snapshot that a webhook tells, the same as a look brings (reference, "Webhooks").
+    """Return the snapshot that a webhook tells (reference, "Webhooks"), read as an answer of the API is.
 
     `service` there is `provider` here, and what a webhook does not tell, such as the cost, is None. Any word
-    is a status. Unlike the answer to a submit, a webhook without a status is no news.
+    is a status. Without one the URL tells it, as in an answer: completed with a URL, processing without.
 
     Raises:
-        WebhookPayloadError: if it is no object with an id and a status; it shows names, and never values.
+        WebhookPayloadError: if it is no object with an id; it shows names, and never values.
     """
-    try:
-        fields = from_json(body, allow_inf_nan=False)
-    except ValueError:
-        fields = None
+    fields = read_json(body)
     if not isinstance(fields, dict):
         raise WebhookPayloadError(f"The webhook is no JSON object; length in bytes: {len(body):,}.")
-    status = fields.get("status")
-    news = read_generation(fields) if isinstance(status, str) and status.strip() else None
+    news = read_generation(fields)
     if news is None:
         names = ascii(", ".join(fields))[1:-1][:EXCERPT] or "none"
-        raise WebhookPayloadError(f"The webhook has no id and status that can be read; its fields: {names}.")
+        raise WebhookPayloadError(f"The webhook has no id that can be read; its fields: {names}.")
     return news
 
 

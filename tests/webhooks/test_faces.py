@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,9 +23,12 @@ from doitong_async import Generation
 from doitong_async.hook import Throw
 from doitong_async.webhooks.door import Webhooks
 from doitong_async.webhooks.receiver import LARGEST_BODY
+from doitong_async.webhooks.serving import free_port
+from doitong_async.webhooks.serving import served as served_by_us
 from tests.webhooks.letters import SECRET, letter, signed
 
 BODY = letter()
+ODD = b"\xef\xbb\xbf" + letter(metadata={"prompt": "\ud83d"}, more=float("nan"))
 PATH = "/hooks/doitong/"
 
 
@@ -96,11 +101,12 @@ async def under_aiohttp(service: Service, read_timeout: float) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def served(app: Any, service: Service) -> AsyncIterator[None]:
+async def served(app: Any, service: Service, **settings: Any) -> AsyncIterator[None]:
     """Run an ASGI application under uvicorn, in this loop, on a port that is free."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         service.port = listening.getsockname()[1]
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", access_log=False))
+        config = uvicorn.Config(app, log_config=None, lifespan="on", access_log=False, **settings)
+        server = uvicorn.Server(config)
         running = asyncio.create_task(server.serve(sockets=[listening]))
         try:
             yield
@@ -161,6 +167,7 @@ async def test_the_table_of_answers(face: Any) -> None:
             "method": await post(BODY, right, method="PUT"),
             "read": await post(b"", method="GET"),
             "text": await post(BODY, right, content_type="text/plain"),
+            "a form": await post(BODY, right, content_type="application/x-www-form-urlencoded"),
             "no type": await post(BODY, right, content_type=None),
             "compressed": await post(BODY, right, headers=("Content-Encoding: gzip",)),
             "unsigned": await post(BODY),
@@ -170,18 +177,19 @@ async def test_the_table_of_answers(face: Any) -> None:
             "in one": await post(BODY, f"{right}, {right}"),
             "no JSON": await post(b"\xff", signed(b"\xff")),
             "no news": await post(b"{}", signed(b"{}")),
+            "odd": await post(ODD, signed(ODD)),
             "largest": await post(large(0), signed(large(0))),
         }
         assert {name: answer[0] for name, answer in answers.items()} == {
-            **dict.fromkeys(["taken", "taken again", "largest"], 204),
+            **dict.fromkeys(["taken", "taken again", "text", "a form", "no type", "odd", "largest"], 204),
             **dict.fromkeys(["method", "read"], 405),
-            **dict.fromkeys(["text", "no type", "compressed"], 415),
+            **dict.fromkeys(["compressed"], 415),
             **dict.fromkeys(["unsigned", "wrong", "malformed", "twice", "in one"], 401),
             **dict.fromkeys(["no JSON", "no news"], 400),
         }
         assert answers["method"][1]["allow"] == "POST"
         assert {content for _, _, content in answers.values()} == {b""}
-        assert [news.id for news in service.taken] == ["abc123xyz"] * 3
+        assert [news.id for news in service.taken] == ["abc123xyz"] * 7
         assert service.kept == service.taken
 
 
@@ -250,12 +258,88 @@ async def test_before_it_is_open_and_after(face: Any) -> None:
         assert statuses == [503, 401, 204, 503]
 
 
+ODD_PATHS = [f"{PATH}more", f"{PATH}/", f"{PATH}?a=%ff&b", "/hooks/d%6Fitong/", f"{PATH}%2F%0a"]
+
+
 @faces
+@pytest.mark.parametrize("path", ODD_PATHS)
 @pytest.mark.asyncio
-async def test_nothing_else_is_served(face: Any) -> None:
-    """Below the root there is nothing."""
+async def test_any_path_that_reaches_it_is_served(face: Any, path: str) -> None:
+    """However the proxy in front writes it: the signature decides."""
     async with serving(face) as service:
-        assert (await service.post(BODY, signed(BODY), path=f"{PATH}more"))[0] == 404
+        answers = [await service.post(BODY, signed(BODY), path=path), await service.post(BODY, path=path)]
+        assert [status for status, _, _ in answers] == [204, 401]
+
+
+@asynccontextmanager
+async def at_the_root_of_aiohttp(service: Service, read_timeout: float) -> AsyncIterator[None]:
+    with free_port() as listening:
+        service.port = listening.getsockname()[1]
+        app = service.door.aiohttp_app(on_event=service.keep, read_timeout=read_timeout)
+        async with served_by_us(app, listening):
+            yield
+
+
+@asynccontextmanager
+async def at_the_root_of_uvicorn(service: Service, read_timeout: float) -> AsyncIterator[None]:
+    async with served(service.door.asgi_app(on_event=service.keep, read_timeout=read_timeout), service):
+        yield
+
+
+@asynccontextmanager
+async def behind_a_root_path(service: Service, read_timeout: float) -> AsyncIterator[None]:
+    """A server that is told what its proxy strips, and leaves each path as it comes."""
+    app = FastAPI()
+    app.mount("/hooks", service.door.asgi_app(on_event=service.keep, read_timeout=read_timeout))
+
+    async def told(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "root_path": "/api"}, receive, send)
+
+    async with served(told, service):
+        yield
+
+
+@asynccontextmanager
+async def behind_a_root_path_of_uvicorn(service: Service, read_timeout: float) -> AsyncIterator[None]:
+    """uvicorn is told, as by `--root-path`, and puts it before each path."""
+    app = Starlette(routes=[Mount("/hooks", app=service.door.asgi_app(read_timeout=read_timeout))])
+    async with served(app, service, root_path="/api"):
+        yield
+
+
+@asynccontextmanager
+async def in_an_aiohttp_app_of_another(service: Service, read_timeout: float) -> AsyncIterator[None]:
+    """Below two prefixes."""
+    outer, inner = web.Application(), web.Application()
+    inner.add_subapp("/hooks", service.door.aiohttp_app(read_timeout=read_timeout))
+    outer.add_subapp("/api", inner)
+    with free_port() as listening:
+        service.port = listening.getsockname()[1]
+        async with served_by_us(outer, listening):
+            yield
+
+
+ROOTS = ["/", "/hooks/doitong/", "/hooks/doitong", "//hooks//doitong//", "/h%6Foks/%2F/", "/hooks/?a=b"]
+ODD_MOUNTS = {
+    at_the_root_of_aiohttp: ROOTS,
+    at_the_root_of_uvicorn: ROOTS,
+    behind_a_root_path: ["/hooks/", "/api/hooks/", "/hooks//", "/api/hooks/more"],
+    behind_a_root_path_of_uvicorn: ["/hooks/", "/hooks//"],
+    in_an_aiohttp_app_of_another: ["/api/hooks", "/%61pi/h%6Foks/", "/api/hooks//", "/api/hooks/more"],
+}
+
+
+@pytest.mark.parametrize(
+    ("face", "path"),
+    [(face, path) for face, paths in ODD_MOUNTS.items() for path in paths],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+@pytest.mark.asyncio
+async def test_it_is_reached_wherever_it_is_mounted(face: Any, path: str) -> None:
+    """Alone, in an application of another, behind a proxy that strips its prefix or one that does not."""
+    async with serving(face) as service:
+        assert (await service.post(BODY, signed(BODY), path=path))[0] == 204
+        assert len(service.taken) == 1
 
 
 @pytest.mark.parametrize("face", [under_aiohttp, alone])
@@ -274,6 +358,79 @@ async def test_garbage_on_the_wire(face: Any) -> None:
         status, _, _ = await service.send(b"POST garbage\r\n\r\n")
         assert status == 400
         assert service.taken == []
+
+
+HEAD = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\n".encode()
+WRONG = f"X-Doitong-Signature: {signed(b'')}\r\n".encode()
+OF_STRANGERS = {
+    "no signature": HEAD + b"Content-Length: 2\r\n\r\n{}",
+    "a wrong one": HEAD + WRONG + b"Content-Length: 2\r\n\r\n{}",
+    "no ASCII": HEAD + b"X-Doitong-Signature: sha256=\xff\xc3\xa9\r\nContent-Length: 2\r\n\r\n{}",
+    "huge": HEAD + b"X-Doitong-Signature: " + b"a" * 8000 + b"\r\nContent-Length: 2\r\n\r\n{}",
+    "no gzip": HEAD + WRONG + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+    "no gzip, not posted": HEAD.replace(b"POST", b"PUT")
+    + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+    "odd headers": HEAD
+    + WRONG
+    + b"Host: [\r\nContent-Type: \xff;;\r\nCookie: =\xff;\r\nContent-Length: 0\r\n\r\n",
+    "cut off": HEAD + WRONG + b"Content-Length: 99\r\n\r\n{",
+    "cut off in a chunk": HEAD + WRONG + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab",
+    "no chunk, unsigned": HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nzz\r\n",
+    "no chunk": HEAD + WRONG + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nzz\r\n",
+    "announced": HEAD + WRONG + b"Content-Length: 99999999\r\n\r\n" + b"x" * 99_999,
+}
+NO_HTTP = [b"\x16\x03\x01\x02\x00", b"POST garbage\r\n\r\n", HEAD + b"X: " + b"a" * 99_999 + b"\r\n\r\n"]
+
+
+async def throw(port: int, sent: bytes, *, pieces: int = 1) -> None:
+    """Send bytes, read what is answered, if anything, and hang up."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    size = -(-len(sent) // pieces)
+    with contextlib.suppress(ConnectionError):
+        for start in range(0, len(sent), size):
+            writer.write(sent[start : start + size])
+            await writer.drain()
+            await asyncio.sleep(0)
+        writer.write_eof()
+        await reader.read()
+    writer.close()
+
+
+def loud(caplog: pytest.LogCaptureFixture) -> list[Any]:
+    """What was logged above a debug line, but for what servers say themselves of what is no HTTP."""
+    return [
+        (record.name, record.levelname, record.getMessage(), record.exc_info)
+        for record in caplog.records
+        if record.levelno > logging.DEBUG
+        and not (record.name == "uvicorn.error" and record.levelno <= logging.WARNING)
+        and "BadHttpMessage" not in str(record.exc_info)
+    ]
+
+
+@faces
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.asyncio
+async def test_strangers_make_no_noise(face: Any, pieces: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Odd bytes, odd headers and cut-off bodies: no line above debug of ours, none of a server's for us."""
+    caplog.set_level(logging.DEBUG)
+    async with serving(face) as service:
+        for name, sent in OF_STRANGERS.items():
+            await throw(service.port, sent, pieces=pieces)
+            assert (name, loud(caplog)) == (name, [])
+        assert service.taken == []
+        assert (await service.post(BODY, signed(BODY)))[0] == 204
+
+
+@pytest.mark.asyncio
+async def test_a_server_of_ours_says_nothing_above_debug(caplog: pytest.LogCaptureFixture) -> None:
+    """Not of what is no HTTP either, of which aiohttp logs errors with tracebacks."""
+    caplog.set_level(logging.DEBUG)
+    async with serving(at_the_root_of_aiohttp) as service:
+        for sent in (*OF_STRANGERS.values(), *NO_HTTP):
+            await throw(service.port, sent)
+    records = [record for record in caplog.records if record.name != "asyncio"]
+    assert any(record.getMessage().startswith("Error handling request") for record in records)
+    assert {(record.levelno, record.exc_info) for record in records} == {(logging.DEBUG, None)}
 
 
 # ASGI by hand
@@ -305,29 +462,33 @@ def http(path: str = "/", root_path: str | None = None, **headers: str) -> dict[
     return scope if root_path is None else {**scope, "root_path": root_path}
 
 
-@pytest.mark.parametrize(
-    ("path", "root_path", "status"),
-    [
-        ("/", None, 204),
-        ("/", "", 204),
-        ("", "", 204),
-        ("/hooks/", "/hooks", 204),
-        ("/hooks", "/hooks", 204),
-        ("/hooks/", "/hooks/", 204),
-        ("/", "/hooks", 204),
-        ("", "/hooks", 204),
-        ("/hooks/more", "/hooks", 404),
-        ("/hooksmore", "/hooks", 404),
-        ("/more", "", 404),
-    ],
-)
+@pytest.mark.parametrize("root_path", [None, "", "/hooks", "/hooks/", "/api/hooks", "hooks", "/h\u00f6"])
+@pytest.mark.parametrize("path", ["", "/", "/hooks", "/hooks/", "/hooks//more", "/api/api/hooks/", "/hooksm"])
 @pytest.mark.asyncio
-async def test_its_root_is_where_it_is_mounted(path: str, root_path: str | None, status: int) -> None:
-    """Whether the server leaves the mount in the path, as the specification says, or takes it out."""
+async def test_path_and_root_path_decide_nothing(path: str, root_path: str | None) -> None:
+    """Servers, frameworks and proxies differ in what of the mount they leave in either."""
     service = Service()
     service.open()
     sent = await ask(service.door.asgi_app(), http(path, root_path), {"type": "http.request", "body": BODY})
-    assert sent[0]["status"] == status
+    assert sent[0]["status"] == 204
+    service.door.close()
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), RuntimeError("the server's own")])
+@pytest.mark.asyncio
+async def test_whom_nobody_can_answer_any_more(error: Exception) -> None:
+    """A server may raise when its sender is gone: it would log what we let through."""
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(_: Any) -> None:
+        raise error
+
+    service = Service()
+    service.open()
+    for scope in (http(), {**http(), "headers": []}):
+        await service.door.asgi_app()(scope, receive, send)
     service.door.close()
 
 
