@@ -21,6 +21,7 @@ FLOORS = [
         "batch.items",
         "events",
         "batch.gallery",
+        "decoding",
         "media",
         "files",
         "limits.plan",
@@ -77,6 +78,7 @@ FLOORS = [
 PURE = {
     *("batch.entry", "batch.fate", "batch.items", "budget"),
     *("batch.items", "catalog", "credits", "errors", "events", "media", "secret", "stats", "types"),
+    *("decoding",),
     *("transport.introspection", "transport.refusal", "transport.retry", "transport.wire"),
     *("limits.day", "limits.grants", "limits.plan", "limits.window", "limits.word"),
     *("jobs.durations", "jobs.lifecycle", "jobs.schedule", "jobs.token"),
