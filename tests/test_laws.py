@@ -24,6 +24,7 @@ FLOORS = [
         "decoding",
         "media",
         "files",
+        "urls",
         "limits.plan",
         "limits.window",
         "limits.day",
@@ -78,7 +79,7 @@ FLOORS = [
 PURE = {
     *("batch.entry", "batch.fate", "batch.items", "budget"),
     *("batch.items", "catalog", "credits", "errors", "events", "media", "secret", "stats", "types"),
-    *("decoding",),
+    *("decoding", "urls",),
     *("transport.introspection", "transport.refusal", "transport.retry", "transport.wire"),
     *("limits.day", "limits.grants", "limits.plan", "limits.window", "limits.word"),
     *("jobs.durations", "jobs.lifecycle", "jobs.schedule", "jobs.token"),
