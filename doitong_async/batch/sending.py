@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -196,6 +197,7 @@ class Sending:
 def free_stem(folder: Path, stem: str) -> str:
     """Return a name that no file has: what lies there is somebody's, and may be paid for."""
     names = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
+    taken = os.path.lexists
     return next(
-        name for name in names if not any((folder / f"{name}{suffix}").exists() for suffix in media.SUFFIXES)
+        name for name in names if not any(taken(folder / f"{name}{suffix}") for suffix in media.SUFFIXES)
     )

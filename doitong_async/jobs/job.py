@@ -187,4 +187,4 @@ class AsyncJob:
                 job_id=self.id,
                 token=self.token,
             )
-        return Result(last, self._downloads, self.token)
+        return Result(last, self._downloads, self.token, renew=self.refresh)
