@@ -33,7 +33,7 @@ from doitong_async.jobs.token import read_ref
 from doitong_async.limits.plan import Plan
 from doitong_async.result import Result
 from doitong_async.secret import hidden
-from doitong_async.settings import Options, Settings, settle
+from doitong_async.settings import DOWNLOAD_TIMEOUT, MIN_DOWNLOAD_RATE, Options, Settings, settle
 from doitong_async.stats import Stats
 from doitong_async.types import GenerateRequest, as_request
 from doitong_async.webhooks.door import Webhooks
@@ -85,11 +85,16 @@ class AsyncDoitong:
         resend_unanswered: whether a submit that may have arrived is sent again under the same idempotency
             key. That the service honours the key outside the video pages is an assumption.
         max_download_bytes: the largest output that is read.
+        download_timeout: seconds that one output may take, retries included, from when it has its place among
+            the eight that are fetched at once; an hour by default, our choice.
+        min_download_rate: bytes a second, over a minute, below which an output is asked for again; after four
+            attempts it is given up. 1,000 by default, our choice; 0 is no bound.
         session: an aiohttp session of your own to send with; it is not closed here.
         trust_env: whether the proxy settings of the environment are used (not with a session of your own).
         ssl: a context with your own CA, or True for the system's.
         user_agent: the `User-Agent` header.
-        allow_insecure_http: lets `base_url` be plain http outside this machine, where the key can be read.
+        allow_insecure_http: lets `base_url` be plain http outside this machine, where the key can be read,
+            and outputs on the host of the API too.
         on_event: a plain function, called with each value of `doitong_async.events`; it must return quickly.
             To await something, let it put events into a queue: `on_event=queue.put_nowait`. What it raises
             harms nothing, see `doitong_async.hook`.
@@ -100,7 +105,10 @@ class AsyncDoitong:
         webhook_field: where the URL goes in the input of the mutation, as in "options.webhookUrl". Not
             documented for the general form: an assumption.
         output_hosts: the hosts whose URLs are believed when a webhook names them; "cdn.doitong.com" by
-            default. With a `base_url` on this machine this machine is one of them.
+            default. With a `base_url` on this machine this machine is one of them. Outputs are fetched from
+            any public host; on loopback, link-local and private addresses only if they are named here, or
+            `base_url` is on such an address too. With a session of your own a host is looked up before it
+            connects: an address that changes in between is not seen; behind a proxy, the proxy looks up.
         **options: see `OptionArguments`.
 
     Raises:
@@ -120,6 +128,8 @@ class AsyncDoitong:
         max_tries: int = 3,
         resend_unanswered: bool = True,
         max_download_bytes: int = 1 << 30,
+        download_timeout: float = DOWNLOAD_TIMEOUT,
+        min_download_rate: float = MIN_DOWNLOAD_RATE,
         session: aiohttp.ClientSession | None = None,
         trust_env: bool = False,
         ssl: tls.SSLContext | Literal[True] = True,
@@ -145,6 +155,8 @@ class AsyncDoitong:
             max_tries=max_tries,
             resend_unanswered=resend_unanswered,
             max_download_bytes=max_download_bytes,
+            download_timeout=download_timeout,
+            min_download_rate=min_download_rate,
             trust_env=trust_env,
             ssl=ssl,
             user_agent=user_agent,

@@ -1,67 +1,81 @@
-"""Fetching outputs: without the API key, over https, a few at a time, resumed where they broke."""
+"""Fetching outputs: without the API key, a few at a time, resumed only where they are surely the same."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
-from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 import backoff
+from yarl import URL
 
 from doitong_async import media
+from doitong_async.clock import wall_time
+from doitong_async.decoding import CodingError
 from doitong_async.errors import ClientClosedError, ConfigurationError, DoitongError, DownloadError
-from doitong_async.settings import is_loopback
+from doitong_async.files import Start
+from doitong_async.received import Announced, AttemptFailed, Received
+from doitong_async.resolver import GuardedResolver
 from doitong_async.transport.exchange import cause_of, is_cancelled, reason_here, too_long_header
 from doitong_async.types import Generation
+from doitong_async.urls import Places, joined
 
 AT_ONCE: Final = 8
 """Downloads at the same time; they are outside the plan's limits."""
 MAX_TRIES: Final = 4
 MAX_REDIRECTS: Final = 3
+RATE_OVER: Final = 60.0
+"""Seconds of waiting for bytes over which their rate is measured: our choice."""
 _CHUNK: Final = 1 << 18
 _LONGEST_SILENCE: Final = 60.0
 """Seconds."""
+_HEAD_WITHIN: Final = 90.0
+"""Seconds that a host has to be reached and to answer, without the bytes of the output."""
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 # 404 too: an output host may know an output a moment later than the API does.
 _WORTH_A_RETRY: Final = (404, 408, 425, 429)
 
 
-@dataclass(slots=True)
-class _Progress:
-    """How far one download has come, over all its tries."""
-
-    got: int = 0
-    version: str | None = None
-    """What the host says the file is, so that no two files are joined into one."""
-    length: int | None = None
-    head: bytes = b""
-    content_type: str = ""
-    is_encoded: bool = False
-    """Whether the length counts other bytes than those that are read."""
-    url: str = field(default="", repr=False)
-
-
-class _TryAgain(Exception):  # noqa: N818 - a signal between two methods, never an error that anyone sees
-    """This try brought no whole file, the next one may; `cause` is what a hook of the session raised."""
-
-    def __init__(self, why: str, cause: BaseException | None = None) -> None:
-        super().__init__(why)
-        self.cause = cause
-
-
 class Downloads:
-    """Fetches the outputs of finished jobs."""
+    """Fetches the outputs of finished jobs.
 
-    def __init__(self, session: aiohttp.ClientSession, *, ssl: Any, user_agent: str, max_bytes: int) -> None:
+    Args:
+        session: to send with.
+        places: which hosts may be fetched from.
+        resolver: checks their addresses.
+        is_own_session: whether the session looks hosts up with that resolver.
+        ssl: a context, or True.
+        user_agent: the `User-Agent` header.
+        max_bytes: the largest output that is read.
+        timeout: seconds that one output may take, from the moment that it has its place.
+        min_rate: bytes a second below which an attempt is given up.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        *,
+        places: Places,
+        resolver: GuardedResolver,
+        is_own_session: bool,
+        ssl: Any,
+        user_agent: str,
+        max_bytes: int,
+        timeout: float,
+        min_rate: float,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._session = session
+        self._places = places
+        self._resolver = resolver
+        self._looks_up = not is_own_session and _is_direct(session)
         self._ssl = ssl
         self._headers = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
         self._max_bytes = max_bytes
+        self._timeout = timeout
+        self._min_rate = min_rate
         self._room = asyncio.Semaphore(AT_ONCE)
         self._is_closed = False
         self._reading: set[aiohttp.ClientResponse] = set()
@@ -72,187 +86,220 @@ class Downloads:
         for response in self._reading:
             response.content.set_exception(aiohttp.ClientConnectionError("The client was closed."))
 
-    async def chunks(self, job: Generation) -> AsyncGenerator[bytes, None]:
-        """Yield the output of a job, checked as it is read; the first chunk holds its leading bytes.
+    async def pieces(self, job: Generation, *, check: bool = True) -> AsyncGenerator[Start | bytes, None]:
+        """Yield the output of a job: a `Start`, then its bytes; at another `Start` what came before is void.
 
-        A broken connection, a 5xx or a 429 is tried again, from where it broke if the host allows ranges.
+        A broken connection, a 5xx or a 429 is tried again: from where it broke, if a strong validator proves
+        that it is the same content, else from the first byte.
+
+        Args:
+            job: a finished one.
+            check: whether an error page in the place of a picture, a video or a sound is refused.
 
         Raises:
-            DownloadError: if it cannot be had, is truncated, empty, too large or not what the job makes.
+            DownloadError: if it cannot be had whole, or is empty, too large, too slow or an error page.
             ClientClosedError: if the client is closed.
         """
-        self._check_usable(job)
-        progress = _Progress(url=_checked_url(job.url, job))
+        self._check_usable()
+        url = self._places.checked(job.url)
+        last = AttemptFailed("")
         pauses = backoff.expo(max_value=30)
         next(pauses)  # backoff's sequences give their first value at the second step
         async with self._room:
+            received = Received(job, url, self._loop.time() + self._timeout, check)
             for number in range(1, MAX_TRIES + 1):
-                self._check_usable(job)
+                self._check_usable()
                 try:
-                    async with aclosing(self._one_try(progress, job)) as chunks:
-                        async for chunk in chunks:
-                            yield chunk
+                    async with aclosing(self._attempt(received)) as pieces:
+                        async for piece in pieces:
+                            yield piece
                     return
-                except _TryAgain as why:
-                    reason, cause = str(why), why.cause
+                except AttemptFailed as why:
+                    last = why
+                if last.anew:
+                    received.clear()
+                self._check_deadline(received)
                 if number < MAX_TRIES:
                     await asyncio.sleep(backoff.full_jitter(next(pauses)))
-        raise DownloadError(f"{reason} That was try {MAX_TRIES} of {MAX_TRIES}.", job_id=job.id) from cause
+                    self._check_deadline(received)
+        message = f"{last} That was try {MAX_TRIES} of {MAX_TRIES}."
+        raise DownloadError(message, http_status=last.status, is_remote=True) from last.cause
 
-    async def _one_try(self, progress: _Progress, job: Generation) -> AsyncGenerator[bytes, None]:
-        response = await self._open(progress, job)
-        held, failure, cause = b"", None, None
+    async def _attempt(self, received: Received) -> AsyncGenerator[Start | bytes, None]:
+        response = await self._open(received)
+        failure, cause, is_void = None, None, False
         self._reading.add(response)
         try:
-            skip = self._join(response, progress, job)
-            async for chunk in _pieces(response):
-                fresh, skip = chunk[skip:], max(0, skip - len(chunk))
-                progress.got += len(fresh)
-                if progress.got > self._max_bytes:
-                    self._too_large(job)
-                held += fresh
-                if progress.got >= media.LEADING and held:
-                    self._check_head(held, progress, job)
-                    yield held
-                    held = b""
-        except DoitongError:
+            if response.status == 416:
+                received.see_whole(response.headers, wall_time())
+            else:
+                told = Announced.by(response.status, response.headers, wall_time())
+                known = self._join(told, received)
+                async for chunk in self._chunks(response, received, told):
+                    fresh, known = chunk[known:], max(0, known - len(chunk))
+                    if fresh:
+                        for piece in self._take(fresh, received):
+                            yield piece
+        except (DoitongError, AttemptFailed):
             raise
+        except CodingError as error:
+            failure, is_void = str(error), True
         except (Exception, asyncio.CancelledError) as error:
             failure, cause = _failure(error), cause_of(error)
         finally:
             self._reading.discard(response)
             response.close()
-        if failure is None and progress.got < (progress.length or 0) and not progress.is_encoded:
-            failure = "it ended early"
+        if failure is None:
+            failure, is_void = received.what_is_missing()
         if failure is not None:
-            self._check_usable(job)
-            # What was read and not passed on is read again.
-            progress.got -= len(held)
-            raise _TryAgain(f"The download broke after {progress.got:,} bytes ({failure}).", cause)
-        if progress.got == 0:
-            raise _TryAgain("The output is empty.")
-        if held:
-            self._check_head(held, progress, job)
-            yield held
+            self._check_usable()
+            message = f"The download broke after {received.got:,} bytes ({failure})."
+            raise AttemptFailed(message, cause, anew=is_void or not received.may_resume)
+        if received.size == 0:
+            raise AttemptFailed("The output is empty.", anew=True)
+        if not received.is_begun:
+            for piece in received.pass_on():
+                yield piece
 
-    async def _open(self, progress: _Progress, job: Generation) -> aiohttp.ClientResponse:
-        url = progress.url
+    async def _open(self, received: Received) -> aiohttp.ClientResponse:
+        url = received.url
         for _ in range(MAX_REDIRECTS + 1):
-            response = await self._get(url, progress, job)
-            if response.status in (200, 206):
+            response = await self._get(url, received)
+            is_known_whole = response.status == 416 and received.may_resume
+            if response.status in (200, 206) or is_known_whole:
                 return response
             location = response.headers.get("Location", "")
             response.close()
             if response.status not in _REDIRECTS:
-                _refused(response.status, job)
-            url = _checked_url(urljoin(url, location), job)
-        raise DownloadError(f"The output host redirects more than {MAX_REDIRECTS} times.", job_id=job.id)
+                _refused(response.status)
+            url = self._places.checked(joined(url, location))
+        raise DownloadError(f"The output host redirects more than {MAX_REDIRECTS} times.", is_remote=True)
 
-    async def _get(self, url: str, progress: _Progress, job: Generation) -> aiohttp.ClientResponse:
+    async def _get(self, url: URL, received: Received) -> aiohttp.ClientResponse:
         headers = self._headers
-        if progress.got:
-            headers = {**headers, "Range": f"bytes={progress.got}-"}
-            if progress.version:
-                headers["If-Range"] = progress.version
+        if received.may_resume and received.validator is not None:
+            headers = {**headers, "Range": f"bytes={received.got}-", "If-Range": received.validator}
+        host = url.raw_host or ""
         try:
-            return await self._session.get(
-                url,
-                headers=headers,
-                allow_redirects=False,
-                raise_for_status=False,
-                ssl=self._ssl,
-                timeout=aiohttp.ClientTimeout(total=None, connect=30, sock_read=_LONGEST_SILENCE),
-            )
+            async with asyncio.timeout_at(min(received.deadline, self._loop.time() + _HEAD_WITHIN)):
+                await self._resolver.check(host)
+                if self._looks_up:
+                    await self._resolver.lookup(host)
+                with self._resolver.fetching(host):
+                    return await self._session.get(
+                        url,
+                        headers=headers,
+                        allow_redirects=False,
+                        auto_decompress=False,
+                        raise_for_status=False,
+                        ssl=self._ssl,
+                        timeout=aiohttp.ClientTimeout(total=None, connect=30, sock_read=_LONGEST_SILENCE),
+                    )
+        except DoitongError:
+            raise
         except (Exception, asyncio.CancelledError) as error:
             failure, cause, header = _failure(error), cause_of(error), too_long_header(error)
+            is_about_url = isinstance(error, ValueError) and cause is None
         if header is not None:
-            raise DownloadError(f"The output cannot be read: {header}.", job_id=job.id)
-        raise _TryAgain(f"The output host could not be reached ({failure}).", cause)
+            raise DownloadError(f"The output cannot be read: {header}.", is_remote=True)
+        if is_about_url:
+            raise DownloadError(f"The URL of the output cannot be fetched ({failure}).", is_remote=True)
+        self._check_deadline(received)
+        raise AttemptFailed(f"The output host could not be reached ({failure}).", cause)
 
-    def _check_usable(self, job: Generation) -> None:
+    def _check_usable(self) -> None:
         if self._is_closed:
-            raise ClientClosedError("The client is closed.", job_id=job.id)
+            raise ClientClosedError("The client is closed.")
         if self._session.closed:
-            raise DownloadError("The HTTP session that was given is closed.", job_id=job.id)
+            raise DownloadError("The HTTP session that was given is closed.", is_remote=True)
         if self._loop is not asyncio.get_running_loop():
             raise ConfigurationError("The result belongs to a client on another event loop; read it there.")
 
-    def _join(self, response: aiohttp.ClientResponse, progress: _Progress, job: Generation) -> int:
-        """Fit an answer to what was read before, and return how many of its bytes are known already."""
-        version = response.headers.get("ETag") or response.headers.get("Last-Modified")
-        version = None if version is None or version.startswith("W/") else version
-        start, length = 0, response.content_length
-        if response.status == 206:
-            start, length = _range_of(response.headers.get("Content-Range", ""))
-        if length is not None and length > self._max_bytes:
-            self._too_large(job)
-        if progress.got and (version, length) != (progress.version, progress.length):
-            raise DownloadError("The output changed while it was downloaded.", job_id=job.id)
-        if start > progress.got:
-            raise DownloadError("The output host left a gap in the output.", job_id=job.id)
-        progress.version, progress.length = version, length
-        progress.content_type = response.headers.get("Content-Type", "")
-        progress.is_encoded = "Content-Encoding" in response.headers
-        return progress.got - start
+    def _check_deadline(self, received: Received) -> None:
+        if self._loop.time() >= received.deadline:
+            raise DownloadError(
+                f"The output did not come whole within download_timeout, {self._timeout:,g} s: "
+                f"{received.got:,} bytes did.",
+                is_remote=True,
+            )
 
-    def _check_head(self, held: bytes, progress: _Progress, job: Generation) -> None:
-        if progress.head:
-            return
-        progress.head = held[: media.LEADING]
-        reason = media.why_not(progress.head, media=job.type, content_type=progress.content_type)
-        if reason:
-            raise DownloadError(f"The output is of the wrong kind: {reason}.", job_id=job.id)
+    def _join(self, told: Announced, received: Received) -> int:
+        """Fit an answer to what was read before, or begin anew; return how many bytes of it are known."""
+        if told.total is not None and told.total > self._max_bytes and not told.codings:
+            self._too_large()
+        if told.start <= received.got and received.fits(told):
+            received.go_on(told)
+            return received.got - told.start
+        if told.start > 0:
+            raise AttemptFailed("The output changed while it was downloaded.", anew=True)
+        received.begin(told)
+        return 0
 
-    def _too_large(self, job: Generation) -> NoReturn:
+    async def _chunks(
+        self, response: aiohttp.ClientResponse, received: Received, told: Announced
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield a body in chunks as they come; how long that takes is bounded here too.
+
+        A session that its owner closes drops aiohttp's timer, and wakes nobody who reads.
+        """
+        connection = response.connection
+        protocol = None if connection is None else connection.protocol
+        chunks = response.content.iter_chunked(_CHUNK)
+        waited, came = 0.0, 0
+        while True:
+            before = self._loop.time()
+            async with asyncio.timeout_at(min(before + _LONGEST_SILENCE, received.deadline)):
+                chunk = await anext(chunks, b"")
+            if not chunk:
+                break
+            waited, came = waited + self._loop.time() - before, came + len(chunk)
+            if waited >= RATE_OVER:
+                if came < waited * self._min_rate:
+                    raise TimeoutError(f"slower than min_download_rate, {self._min_rate:,g} bytes a second")
+                waited, came = 0.0, 0
+            yield chunk
+        if not told.is_delimited and protocol is not None:
+            # aiohttp takes a connection that was reset for the end of such a body.
+            error = protocol.exception()
+            if isinstance(error, aiohttp.ClientOSError):
+                raise error
+
+    def _take(self, chunk: bytes, received: Received) -> Iterator[Start | bytes]:
+        received.got += len(chunk)
+        if received.end is not None and received.got > received.end:
+            raise AttemptFailed("The output host sent more than it said.", anew=True)
+        for data in received.decoder.feed(chunk):
+            received.size += len(data)
+            if received.size > self._max_bytes:
+                self._too_large()
+            if received.is_begun:
+                yield data
+                continue
+            received.held += data
+            if len(received.held) >= media.LEADING:
+                yield from received.pass_on()
+
+    def _too_large(self) -> NoReturn:
         raise DownloadError(
-            f"The output is larger than max_download_bytes, {self._max_bytes:,} bytes.", job_id=job.id
+            f"The output is larger than max_download_bytes, {self._max_bytes:,} bytes.", is_remote=True
         )
 
 
-async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    """Yield a body in pieces; the time between them is bounded here too.
-
-    A session that its owner closes drops aiohttp's timer, and wakes nobody who reads.
-    """
-    pieces = response.content.iter_chunked(_CHUNK)
-    while True:
-        async with asyncio.timeout(_LONGEST_SILENCE):
-            piece = await anext(pieces, b"")
-        if not piece:
-            return
-        yield piece
+def _is_direct(session: aiohttp.ClientSession) -> bool:
+    """Whether a session of the user's looks hosts up on this machine, and not a proxy for it."""
+    has_proxy = session.trust_env or getattr(session, "_default_proxy", None) is not None
+    return type(session.connector) is aiohttp.TCPConnector and not has_proxy
 
 
 def _failure(error: BaseException) -> str:
     """Return what went wrong in a word or two; a cancellation that is meant for the caller is passed on."""
     if isinstance(error, asyncio.CancelledError) and is_cancelled():
         raise error
-    return reason_here(error) or type(error).__name__
+    said = str(error) if type(error) is TimeoutError else ""
+    return reason_here(error) or said or type(error).__name__
 
 
-def _refused(status: int, job: Generation) -> NoReturn:
+def _refused(status: int) -> NoReturn:
     if status in _WORTH_A_RETRY or status >= 500:
-        raise _TryAgain(f"The output host answered HTTP {status}.")
-    raise DownloadError("The output host refused it.", job_id=job.id, http_status=status)
-
-
-def _range_of(header: str) -> tuple[int, int | None]:
-    """Return first byte and whole length of a `Content-Range` such as "bytes 100-199/200"."""
-    span, _, length = header.removeprefix("bytes ").partition("/")
-    first = span.partition("-")[0]
-    return (int(first) if first.isdecimal() else 0), (int(length) if length.isdecimal() else None)
-
-
-def _checked_url(url: str | None, job: Generation) -> str:
-    if url is None:
-        raise DownloadError("The service gave no URL for this job.", job_id=job.id)
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname
-    except ValueError:
-        parts, host = None, None
-    if parts is None or not host or parts.scheme not in ("http", "https") or parts.username is not None:
-        raise DownloadError(f"The URL of the output is no address to fetch: {url[:200]!r}.", job_id=job.id)
-    if parts.scheme == "http" and not is_loopback(host):
-        raise DownloadError(f"The URL of the output is not https: {url[:200]!r}.", job_id=job.id)
-    return url
+        raise AttemptFailed(f"The output host answered HTTP {status}.", status=status)
+    raise DownloadError("The output host refused it.", http_status=status, is_remote=True)

@@ -273,10 +273,19 @@ class ClientClosedError(DoitongError):
 
 
 class DownloadError(DoitongError):
-    """The output of a finished job could not be fetched or written."""
+    """The output of a finished job could not be fetched or written.
+
+    Attributes:
+        is_remote: whether it could not be fetched; else this machine could not write it, and the `__cause__`
+            is what the system said.
+    """
 
     outcome = "The job is done and paid; its output is still at its URL."
     advice = "Fetch it again: result.save(…), or doitong.job(job_id)."
+
+    def __init__(self, message: str = "", *, is_remote: bool = False, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.is_remote = is_remote
 
 
 class BudgetReachedError(DoitongError):

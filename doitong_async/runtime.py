@@ -29,11 +29,14 @@ from doitong_async.limits.gate import Member
 from doitong_async.limits.gates import gate_of
 from doitong_async.limits.grants import Lease
 from doitong_async.log import log
+from doitong_async.resolver import GuardedResolver
+from doitong_async.result import Result
 from doitong_async.settings import Options, Settings
 from doitong_async.transport import wire
 from doitong_async.transport.exchange import LONGEST_HEADER
 from doitong_async.transport.graphql import GraphQLTransport
 from doitong_async.types import GenerateRequest, Generation, JobStatus
+from doitong_async.urls import Places
 from doitong_async.webhooks.door import Webhooks
 
 try:
@@ -97,15 +100,11 @@ class Runtime:
                 f"session is {session!r}; expected an aiohttp.ClientSession that is open."
             )
         self._owns_session = session is None
-        self._session = session or aiohttp.ClientSession(
-            # The gate says how many requests run at once; this only keeps a large plan's burst of submits
-            # from opening a thousand sockets.
-            connector=aiohttp.TCPConnector(limit=most_connections()),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=settings.trust_env,
-            max_line_size=LONGEST_HEADER,
-            max_field_size=LONGEST_HEADER,
+        places = Places.of_service(
+            settings.base_url, settings.output_hosts, allow_insecure_http=settings.allow_insecure_http
         )
+        self._resolver = GuardedResolver(places)
+        self._session = session or _session_of(settings, self._resolver)
         self.gate = gate_of(
             settings.api_key.reveal(), settings.base_url, settings.plan, day_starts_at=settings.day_starts_at
         )
@@ -121,9 +120,14 @@ class Runtime:
         )
         self.downloads = Downloads(
             self._session,
+            places=places,
+            resolver=self._resolver,
+            is_own_session=self._owns_session,
             ssl=settings.ssl,
             user_agent=settings.user_agent,
             max_bytes=settings.max_download_bytes,
+            timeout=settings.download_timeout,
+            min_rate=settings.min_download_rate,
         )
         inquiry = Inquiry(self.transport, self.entrance, settings.status_operation, self.notify)
         self.watcher = Watcher(
@@ -225,6 +229,7 @@ class Runtime:
                 await self.transport.close()
                 if self._owns_session:
                     await self._session.close()
+                await self._resolver.close()
 
     async def _wait_for_ends(self) -> None:
         # A batch that cannot close its ledger does not keep the client from closing.
@@ -332,6 +337,15 @@ class Runtime:
     def job(self, watch: Watch, options: Options | None = None) -> AsyncJob:
         """Return the awaitable face of a watch."""
         return AsyncJob(watch, self.watcher, self.downloads, (options or watch.options).timeout)
+
+    def remembered(self, done: Generation) -> Result:
+        """Return the result of a job of an earlier run; where its output is now is asked if need be."""
+
+        async def renew() -> Generation:
+            ref = JobRef(done.id, done.type, done.provider)
+            return await self.take_up(ref, Options()).refresh()
+
+        return Result(done, self.downloads, renew=renew, is_remembered=True)
 
     async def _submit(self, submits: Submits, call: Submit, lease: Lease) -> AsyncJob:
         """Submit; whatever ends it, slot and log are in order before anybody, or the loop, hears of it."""
@@ -442,6 +456,19 @@ class Runtime:
         lease, _ = self._in_doubt.pop(key)
         lease.release()
         self.notify.aside(SlotExpired(job_id=None, seconds=age))
+
+
+def _session_of(settings: Settings, resolver: GuardedResolver) -> aiohttp.ClientSession:
+    """Return a session of our own."""
+    return aiohttp.ClientSession(
+        # The gate says how many requests run at once; this only keeps a large plan's burst of submits
+        # from opening a thousand sockets.
+        connector=aiohttp.TCPConnector(limit=most_connections(), resolver=resolver),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=settings.trust_env,
+        max_line_size=LONGEST_HEADER,
+        max_field_size=LONGEST_HEADER,
+    )
 
 
 def _tell_of_abandoned(call: Submit, task: asyncio.Task[AsyncJob]) -> None:

@@ -21,6 +21,10 @@ from doitong_async.types import checked_side
 from doitong_async.webhooks.signature import Secrets
 
 DEFAULT_BASE_URL: Final = "https://api.doitong.com"
+DOWNLOAD_TIMEOUT: Final = 3_600.0
+"""Seconds that one output may take: our choice."""
+MIN_DOWNLOAD_RATE: Final = 1_000.0
+"""Bytes a second that an output must come at: our choice."""
 SHORTEST_INTERVAL: Final = 2.0
 """Seconds between looks in the documented loop; nothing here looks more often."""
 _PLACE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
@@ -74,6 +78,9 @@ class Settings:
     max_tries: int
     resend_unanswered: bool
     max_download_bytes: int
+    download_timeout: float
+    min_download_rate: float
+    allow_insecure_http: bool
     webhook_url: str | None
     webhook_secret: Sealed[Secrets] | None
     webhook_field: str
@@ -87,6 +94,8 @@ def settle(
     plan: Plan | str | None,
     status_operation: str,
     allow_insecure_http: bool,
+    download_timeout: float = DOWNLOAD_TIMEOUT,
+    min_download_rate: float = MIN_DOWNLOAD_RATE,
     webhook_url: str | None = None,
     webhook_secret: Secrets | None = None,
     webhook_field: str = "webhookUrl",
@@ -110,11 +119,20 @@ def settle(
         value = others[name]
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigurationError(f"{name} is {value!r}; expected a whole number above zero.")
+    _check_seconds("download_timeout", download_timeout, least=0.0)
+    is_number = isinstance(min_download_rate, int | float) and not isinstance(min_download_rate, bool)
+    if not is_number or not 0 <= min_download_rate <= sys.float_info.max:
+        raise ConfigurationError(
+            f"min_download_rate is {min_download_rate!r}; expected bytes a second, finite, zero or more."
+        )
     return Settings(
         api_key=Sealed(_checked_key(key)),
         base_url=root_of(base_url, allow_insecure_http=allow_insecure_http),
         plan=_checked_plan(named),
         plan_is_assumed=named is None,
+        allow_insecure_http=allow_insecure_http,
+        download_timeout=download_timeout,
+        min_download_rate=min_download_rate,
         status_operation=StatusOperation.parse(status_operation),
         webhook_url=_checked_webhook_url(webhook_url, has_secret=bool(secret)),
         # An empty argument is a mistake, of which whoever reads it tells.

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
-from collections.abc import Callable
+import itertools
+import socket
+import struct
+import zlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from PIL import Image
 
-from doitong_async import DownloadError, Result
+from doitong_async import AsyncDoitong, DownloadError, Generation, JobStatus, Result
+from doitong_async.batch.fate import concerns_all
 from tests.plain_server import JPEG
 from tests.virtual import boxed, now, plain, seen, virtual
 
@@ -99,12 +107,179 @@ async def test_a_host_without_ranges_sends_it_all_again() -> None:
     )
 
 
+def part(start: int, end: int, total: int | str, body: bytes | None = None, **headers: Any) -> bytes:
+    """Return a part of the picture as an answer; `body` may be other bytes."""
+    return answer(
+        JPEG[start:end] if body is None else body,
+        status="206 Partial Content",
+        Content_Range=f"bytes {start}-{end - 1}/{total}",
+        **headers,
+    )
+
+
+def bare(body: bytes, *lines: str, status: str = "200 OK") -> bytes:
+    """Return an answer that has only these headers."""
+    return "\r\n".join([f"HTTP/1.1 {status}", "Content-Type: image/jpeg", *lines, "", ""]).encode() + body
+
+
+def chunked(body: bytes, *lines: str, is_whole: bool = True) -> bytes:
+    """Return an answer without a length, in one chunk; cut after its last byte unless it is whole."""
+    coded = f"{len(body):x}\r\n".encode() + body + b"\r\n" + (b"0\r\n\r\n" if is_whole else b"")
+    return bare(coded, "Transfer-Encoding: chunked", *lines)
+
+
+OLD = "Wed, 21 Oct 2015 07:28:00 GMT"
+V1, V2 = 'ETag: "v1"', 'ETag: "v2"'
+ALL = len(JPEG)
+OTHER = JPEG[:3] + bytes(ALL - 3)
+"""Other bytes of the same length and kind."""
+CUT = answer(JPEG[:100], length=ALL, ETag='"v1"')
+WEAK = answer(OTHER[:100], length=ALL, ETag='W/"v1"')
+NONE = answer(OTHER[:100], length=ALL)
+GONE = bare(b"", f"Content-Range: bytes */{ALL}", "Content-Length: 0", status="416 Range Not Satisfiable")
+
+
 @virtual
-async def test_an_output_that_changes_meanwhile_is_refused() -> None:
-    """Two versions are never joined into one file."""
-    cut = answer(JPEG[:100], length=len(JPEG), ETag='"v1"')
-    with pytest.raises(DownloadError, match="changed"):
-        await fetched(lambda nth: cut if nth == 1 else answer(JPEG, ETag='"v2"'))
+@pytest.mark.parametrize(
+    ("answers", "ranges"),
+    [
+        # Proven to be the same: the rest is asked for.
+        ([CUT, part(100, ALL, ALL, ETag='"v1"')], [None, 100]),
+        ([CUT, part(100, ALL, "*", ETag='"v1"')], [None, 100]),
+        ([CUT, part(50, ALL, ALL, ETag='"v1"')], [None, 100]),
+        ([CUT, part(100, 150, ALL, ETag='"v1"'), part(150, ALL, ALL, ETag='"v1"')], [None, 100, 150]),
+        ([CUT, answer(JPEG, ETag='"v1"')], [None, 100]),
+        (
+            [answer(JPEG[:100], length=ALL, Last_Modified=OLD), part(100, ALL, ALL, Last_Modified=OLD)],
+            [None, 100],
+        ),
+        ([chunked(JPEG, V1, is_whole=False), GONE], [None, ALL]),
+        ([chunked(JPEG[:99], V1, is_whole=False), part(99, ALL, "*", ETag='"v1"'), GONE], [None, 99, ALL]),
+        # Not proven: from the first byte.
+        ([NONE, answer(JPEG)], [None, None]),
+        ([WEAK, answer(JPEG, ETag='W/"v1"')], [None, None]),
+        ([CUT, answer(OTHER, ETag='"v2"')], [None, 100]),
+        ([CUT, part(100, ALL, ALL, OTHER[100:], ETag='"v2"'), answer(JPEG)], [None, 100, None]),
+        ([CUT, part(100, ALL, ALL, OTHER[100:]), answer(JPEG)], [None, 100, None]),
+        (
+            [CUT, part(100, ALL + 9, ALL + 9, OTHER[100:] + bytes(9), ETag='"v1"'), answer(JPEG)],
+            [None, 100, None],
+        ),
+        ([CUT, part(200, ALL, ALL, ETag='"v1"'), answer(JPEG)], [None, 100, None]),
+        ([CUT, bare(JPEG[100:], V1, status="206 Partial Content"), answer(JPEG)], [None, 100, None]),
+        (
+            [
+                CUT,
+                bare(JPEG[100:] + b"more", V1, f"Content-Range: bytes 100-{ALL - 1}/{ALL}", status="206 P"),
+                answer(JPEG),
+            ],
+            [None, 100, None],
+        ),
+        ([CUT, GONE, answer(JPEG)], [None, 100, None]),
+        ([chunked(JPEG[:99], is_whole=False), chunked(JPEG)], [None, None]),
+        ([chunked(OTHER, is_whole=False), answer(JPEG)], [None, None]),
+        ([part(0, 100, ALL), answer(JPEG)], [None, None]),
+        ([part(100, ALL, ALL), answer(JPEG)], [None, None]),
+        (
+            [answer(JPEG[:100], length=ALL, Last_Modified="Thu, 01 Jan 2026 00:00:00 GMT"), answer(JPEG)],
+            [None, None],
+        ),
+        ([answer(JPEG[:100], length=ALL, Last_Modified=OLD, Date=OLD), answer(JPEG)], [None, None]),
+        ([answer(JPEG[:100], length=ALL, Last_Modified="yesterday"), answer(JPEG)], [None, None]),
+    ],
+)
+async def test_a_broken_download_goes_on_where_it_is_surely_the_same_or_begins_anew(
+    answers: list[bytes], ranges: list[int | None], tmp_path: Path
+) -> None:
+    """Never are two files joined into one; nothing of before is left in it, and no byte is missing."""
+    for take in ("read", "save"):
+        async with plain(seconds=0.0) as (doitong, server):
+            server.script = lambda kind, nth: answers[nth - 1] if kind == "output" else None
+            result = await doitong.generate("a fox")
+            if take == "read":
+                got = await result.read()
+            else:
+                got = (await result.save(tmp_path / "fox.jpg")).read_bytes()
+            asked = [request.headers.get("range") for request in server.requests if request.kind == "output"]
+        expected = OTHER if answers[-1] == answer(OTHER, ETag='"v2"') else JPEG
+        assert got == expected
+        assert asked == [None if start is None else f"bytes={start}-" for start in ranges]
+
+
+@virtual
+@pytest.mark.parametrize("body", [JPEG + bytes(1 << 20), b"\0" * (3 << 20)])
+async def test_what_was_passed_on_already_is_taken_back(body: bytes, tmp_path: Path) -> None:
+    """However far it came: the file and the bytes begin anew, and so does the ending."""
+    first = answer(b"RIFF\0\0\0\0WAVE" + bytes(1 << 20), length=2 << 20)
+    async with plain(seconds=0.0) as (doitong, server):
+        script = [first, first, answer(body, Content_Type="x/y")] * 2
+        server.script = lambda kind, nth: script[nth - 1] if kind == "output" else None
+        result = await doitong.generate("a fox")
+        assert await result.read() == body
+        path = await result.save(tmp_path)
+    assert path.read_bytes() == body
+    assert path.suffix == (".jpg" if body.startswith(JPEG) else ".bin")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@virtual
+@pytest.mark.parametrize(
+    "odd",
+    [
+        answer(JPEG[:100], length=ALL),
+        CUT,
+        chunked(JPEG, is_whole=False),
+        part(0, ALL, "*"),
+        part(0, 100, ALL, ETag='"v1"'),
+        part(100, ALL, ALL),
+        bare(JPEG, "Content-Encoding: gzip", f"Content-Length: {ALL}"),
+        answer(gzip.compress(JPEG)[:-4], Content_Encoding="gzip"),
+        answer(gzip.compress(JPEG)[:-9], Content_Encoding="gzip"),
+        answer(gzip.compress(JPEG) + b"more", Content_Encoding="gzip"),
+        answer(gzip.compress(gzip.compress(JPEG)[:-4]), Content_Encoding="gzip, gzip"),
+        answer(gzip.compress(gzip.compress(JPEG)), Content_Encoding="gzip"),
+        answer(gzip.compress(JPEG)),
+        answer(JPEG, Content_Encoding="br"),
+        bare(chunked(JPEG).partition(b"\r\n\r\n")[2], "Transfer-Encoding: br, chunked"),
+    ],
+)
+async def test_what_is_never_whole_is_not_there(odd: bytes, tmp_path: Path) -> None:
+    """Cut, of a length that nobody tells, or coded and not to be decoded."""
+    async with plain(seconds=0.0) as (doitong, server):
+        server.script = lambda kind, nth: odd if kind == "output" else None
+        result = await doitong.generate("a fox")
+        with pytest.raises(DownloadError):
+            await result.save(tmp_path / "fox.jpg")
+        with pytest.raises(DownloadError):
+            await result.read()
+    assert list(tmp_path.iterdir()) == []
+
+
+@virtual
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (gzip.compress(JPEG), {"Content_Encoding": "gzip"}),
+        (gzip.compress(gzip.compress(JPEG)), {"Content_Encoding": "gzip, gzip"}),
+        (zlib.compress(gzip.compress(JPEG)), {"Content_Encoding": "x-gzip, deflate"}),
+        (JPEG, {"Content_Encoding": "identity"}),
+        (JPEG, {"Content_Encoding": "aws-chunked"}),
+    ],
+)
+async def test_what_is_coded_all_the_same_is_decoded_whole(body: bytes, headers: dict[str, Any]) -> None:
+    """It was not asked for: each layer comes off, and a download that broke begins anew."""
+    cut = answer(body[:50], length=len(body), ETag='"v1"', **headers)
+    assert await fetched(lambda nth: cut if nth == 1 else answer(body, ETag='"v1"', **headers)) == JPEG
+
+
+@virtual
+async def test_a_small_body_that_unpacks_to_too_much_is_refused() -> None:
+    """The cap holds for what it is, not for what came."""
+    bomb = answer(gzip.compress(bytes(4 << 20)), Content_Encoding="gzip")
+    async with plain(seconds=0.0, max_download_bytes=1 << 20) as (doitong, server):
+        server.script = lambda kind, nth: bomb if kind == "output" else None
+        with pytest.raises(DownloadError, match="larger than"):
+            await (await doitong.generate("a fox")).read()
 
 
 @virtual
@@ -130,7 +305,6 @@ async def test_a_host_that_keeps_failing_is_given_up() -> None:
         (answer(JPEG[:-50], length=len(JPEG)), "broke after"),
         (answer(b"<html>sorry</html>", Content_Type="text/html"), "text"),
         (answer(b'{"errors": []}', Content_Type="application/json"), "text"),
-        (answer(b"RIFF\x00\x00\x00\x00WAVEfmt and so on"), "audio"),
         (answer(b"", status="403 Forbidden"), "refused"),
         (answer(b"", status="302 Found", Location="http://example.org/x.jpg"), "not https"),
         (answer(b"", status="302 Found", Location="file:///etc/passwd"), "no address"),
@@ -236,3 +410,353 @@ async def test_a_name_that_no_file_can_have_is_an_error_of_ours(tmp_path: Path) 
         result = await doitong.generate("a fox", width=8, height=8)
         with pytest.raises(DownloadError, match="cannot be written"):
             await result.save(tmp_path / "a\0b.jpg")
+
+
+@virtual
+async def test_a_signed_url_is_fetched_as_issued_behind_a_redirect_too() -> None:
+    """Its escapes are part of what is signed."""
+    signed = "fox.jpg?Signature=ab%2Fcd~EF__&Expires=1%7E&x=|{}'"
+    asked: list[str] = []
+
+    def moved(kind: str, nth: int) -> bytes | None:
+        if kind != "output":
+            return None
+        location = f"/outputs/{signed}"
+        return answer(JPEG) if nth > 1 else answer(b"", status="302 Found", Location=location)
+
+    async with plain(seconds=0.0) as (doitong, server):
+        server.script = moved
+        server.rewrite = _of_same_length(b"plain00001.jpg", b"a%2Fb.jp?c=%7e")
+        assert await (await doitong.generate("a fox")).read() == JPEG
+        asked = [request.ids[0] for request in server.requests if request.kind == "output"]
+    assert asked == ["a%2Fb.jp?c=%7e", signed]
+
+
+def _of_same_length(old: bytes, new: bytes) -> Callable[[bytes, bytes | None], bytes | None]:
+    assert len(old) == len(new)
+    return lambda _, honest: honest and honest.replace(old, new)
+
+
+@virtual
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *(
+            answer(b"", status="302 Found", Location=location)
+            for location in ("http://[::1/", "//[::1/x", "https://a..b/")
+        ),
+        answer(b"", status="302 Found", Location=f"https://{'a' * 64}.example/"),
+        answer(b"", status="302 Found", Location="https://h:99999/"),
+        answer(b"", status="302 Found"),
+        bare(JPEG, f"Content-Length: {'9' * 5_000}"),
+        bare(JPEG, "Content-Length: -5"),
+        bare(
+            JPEG, f"Content-Range: bytes 0-9/{'9' * 5_000}", "Content-Length: 9", status="206 Partial Content"
+        ),
+        bare(
+            JPEG,
+            f"Content-Range: bytes {'9' * 5_000}-9/99",
+            "Content-Length: 9",
+            status="206 Partial Content",
+        ),
+        bare(JPEG, f"Content-Range: bytes 0-9/{'9' * 5_000}", "Content-Length: 9", status="416 No"),
+        bare(JPEG, "X: " + "x" * 99_999),
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 99999 What\r\n\r\n",
+    ],
+)
+async def test_nothing_foreign_leaves_a_download(odd: bytes, tmp_path: Path) -> None:
+    """Whatever a host writes in its headers is an error of ours, with the job in it."""
+    async with plain(seconds=0.0) as (doitong, server):
+        server.script = lambda kind, nth: odd if kind == "output" else None
+        result = await doitong.generate("a fox")
+        for taken in (result.read(), result.save(tmp_path), result.write(lambda suffix: tmp_path / "a")):
+            with pytest.raises(DownloadError) as caught:
+                await taken
+            assert (caught.value.job_id, caught.value.is_remote) == (result.id, True)
+            assert bool(caught.value.token)
+    assert list(tmp_path.iterdir()) == []
+
+
+@virtual
+@pytest.mark.parametrize(
+    "tag", ['"a\x0bb"', '"a\x00b"', '"\x7f"', 'W/"a"', "a", '"a" , "b"', '"é"', '"a\tb"']
+)
+async def test_an_odd_tag_is_never_sent_back(tag: str) -> None:
+    """Only what is a strong validator is; nothing that could be read as another header."""
+    cut = bare(JPEG[:100], f"Content-Length: {ALL}", f"ETag: {tag}")
+    async with plain(seconds=0.0) as (doitong, server):
+        server.script = lambda kind, nth: cut if kind == "output" and nth == 1 else None
+        result = await doitong.generate("a fox")
+        try:
+            assert await result.read() == JPEG
+        except DownloadError:
+            # aiohttp itself reads no header with such a character.
+            assert ord(min(tag)) < 32
+        asked = [request.headers for request in server.requests if request.kind == "output"]
+    assert not any("if-range" in headers or "range" in headers for headers in asked)
+
+
+@virtual
+async def test_an_error_of_a_hook_is_an_error_of_the_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even one that nobody thought of: the edge catches it, with its cause; a cancel passes."""
+    async with plain(seconds=0.0) as (doitong, _):
+        result = await doitong.generate("a fox")
+        downloads = doitong._running().downloads
+
+        def broken(*_: object) -> None:
+            raise LookupError("nobody thought of it")
+
+        monkeypatch.setattr(downloads, "_check_usable", broken)
+        with pytest.raises(DownloadError, match="LookupError") as caught:
+            await result.read()
+        assert isinstance(caught.value.__cause__, LookupError)
+        assert caught.value.is_remote
+
+        def cancelled(*_: object) -> None:
+            raise asyncio.CancelledError
+
+        monkeypatch.setattr(downloads, "_check_usable", cancelled)
+        with pytest.raises(asyncio.CancelledError):
+            await result.read()
+
+
+@virtual
+async def test_what_a_hook_raises_is_never_taken_for_the_disk() -> None:
+    """An `OSError` of the network would stop a whole batch as a full disk does."""
+
+    async def broken(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    config = aiohttp.TraceConfig()
+    config.on_request_start.append(broken)
+    async with plain(seconds=0.0) as (doitong, _):
+        result = await doitong.generate("a fox")
+        doitong._running()._session._trace_configs.append(config)
+        config.freeze()
+        with pytest.raises(DownloadError, match="try 4 of 4") as caught:
+            await result.read()
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.is_remote
+    assert not concerns_all(caught.value)
+
+
+@asynccontextmanager
+async def dripping(seconds: float, *, length: int | None = None, head: bool = False) -> AsyncIterator[str]:
+    """Yield the root of a host that sends a byte every so many seconds; or its head, byte by byte."""
+
+    dripping: list[asyncio.Task[Any] | None] = []
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        dripping.append(asyncio.current_task())
+        with suppress(OSError, EOFError, asyncio.CancelledError):
+            await reader.readuntil(b"\r\n\r\n")
+            first = bare(JPEG[:3], *([] if length is None else [f"Content-Length: {length}"]))
+            writer.write(b"H" if head else first)
+            for byte in bare(b"")[1:] * 9 if head else itertools.repeat(0):
+                await writer.drain()
+                await asyncio.sleep(seconds)
+                writer.write(bytes([byte]))
+        writer.close()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    async with server:
+        try:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            for task in dripping:
+                if task is not None:
+                    task.cancel()
+                    await task
+
+
+def at(doitong: AsyncDoitong, url: str) -> Result:
+    """Return a finished job with its output there."""
+    done = Generation(id="slow", status=JobStatus.COMPLETED, url=url, type="IMAGE")
+    return Result(done, doitong._running().downloads)
+
+
+@virtual
+@pytest.mark.parametrize("kind", ["no length", "a length", "head"])
+async def test_outputs_that_drip_give_their_places_back(kind: str) -> None:
+    """Eight of them: a ninth, that is well, has its turn within minutes."""
+    length = 1 << 20 if kind == "a length" else None
+    async with plain(seconds=0.0) as (doitong, _), dripping(50.0, length=length, head=kind == "head") as url:
+        well = await doitong.generate("a fox")
+        slow = [asyncio.ensure_future(at(doitong, f"{url}/x").read()) for _ in range(8)]
+        await asyncio.sleep(1)
+        assert await well.read() == JPEG
+        assert now() < 600
+        errors = await asyncio.gather(*slow, return_exceptions=True)
+        assert all(isinstance(error, DownloadError) for error in errors)
+        if kind != "head":
+            assert all("min_download_rate, 1,000 bytes a second" in str(error) for error in errors)
+
+
+@virtual
+async def test_the_least_rate_and_the_total_bound_are_settings() -> None:
+    """Without a least rate, the bound ends it; each is told by the name of its setting."""
+    async with (
+        plain(seconds=0.0, min_download_rate=0, download_timeout=7_200) as (doitong, _),
+        dripping(50.0) as url,
+    ):
+        with pytest.raises(DownloadError, match="download_timeout, 7,200 s"):
+            await at(doitong, f"{url}/x").read()
+        assert now() == pytest.approx(7_200, abs=1)
+
+
+@virtual
+async def test_the_bound_holds_for_all_attempts_together() -> None:
+    """Pauses count, and so does a host that is silent."""
+    async with plain(seconds=0.0, download_timeout=70) as (doitong, server):
+        result = await doitong.generate("a fox")
+        server.script = lambda kind, nth: b"hang" if kind == "output" else None
+        with pytest.raises(DownloadError, match=r"download_timeout, 70 s: 0 bytes"):
+            await result.read()
+        assert now() == pytest.approx(70, abs=1)
+
+
+@virtual
+async def test_a_slow_disk_is_not_a_slow_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only waiting for the host counts."""
+    big = answer(JPEG + bytes(1 << 20))
+    async with plain(seconds=0.0) as (doitong, server):
+        server.script = lambda kind, nth: big if kind == "output" else None
+        result = await doitong.generate("a fox")
+        async for _ in doitong._running().downloads.pieces(result.generation):
+            await asyncio.sleep(100)
+        assert sum(request.kind == "output" for request in server.requests) == 1
+
+
+@virtual
+async def test_a_connection_that_is_reset_is_not_the_end_of_a_body_without_a_length() -> None:
+    """An orderly end is: such a host has no other way to say it."""
+    resets = [True, True, False]
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        is_reset = resets.pop(0)
+        writer.write(bare(JPEG[:100] if is_reset else JPEG))
+        await writer.drain()
+        await asyncio.sleep(1)
+        if is_reset:
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+        writer.close()
+
+    server = await asyncio.start_server(once, "127.0.0.1", 0)
+    async with server, plain(seconds=0.0) as (doitong, _):
+        port = server.sockets[0].getsockname()[1]
+        assert await at(doitong, f"http://127.0.0.1:{port}/x").read() == JPEG
+    assert resets == []
+
+
+@virtual
+@pytest.mark.parametrize(
+    ("media", "body", "content_type", "name"),
+    [
+        ("MODEL_3D", b"glTF\x02\0\0\0rest", "text/html", ".glb"),
+        ("MODEL_3D", b'{"asset": {"version": "2.0"}}', "model/gltf+json", ".gltf"),
+        ("SUBTITLES", b"1\n00:00:01,000 --> 00:00:02,000\nhello", "application/x-subrip", ".srt"),
+        ("SUBTITLES", b"WEBVTT\n", "text/plain", ".vtt"),
+        ("JSON", b'{"error": "none"}', "application/json", ".json"),
+        ("PAGE", b"<html></html>", "text/html", ".bin"),
+        ("ARCHIVE", b"PK\x03\x04rest", "x", ".zip"),
+        ("IMAGE", b"\xef\xbb\xbf<?xml version='1.0'?><!-- a --><svg/>", "text/plain", ".svg"),
+        ("IMAGE", b"\0\0\0\x1cftypmif1\0\0\0\0mif1avif", "", ".avif"),
+        ("IMAGE", b"MZ\x90\0program", "application/x-msdownload", ".bin"),
+        ("IMAGE", b"\0new kind", "image/png", ".png"),
+    ],
+)
+async def test_the_ending_is_ours_whatever_the_url_says(
+    media: str, body: bytes, content_type: str, name: str, tmp_path: Path
+) -> None:
+    """By the bytes, else by a content type that is known, else .bin; a name that was given is kept."""
+    async with plain(seconds=0.0) as (doitong, server):
+        server.script = lambda kind, nth: (
+            answer(body, Content_Type=content_type) if kind == "output" else None
+        )
+        for ending in ("exe", "html", "sh", "py", "svg", "jpg"):
+            url = f"{server.outputs_url}/outputs/x.{ending}"
+            result = Result(
+                Generation(id="j", status=JobStatus.COMPLETED, url=url, type=media),
+                doitong._running().downloads,
+            )
+            assert await result.save(tmp_path) == tmp_path / f"j{name}"
+            assert await result.save(tmp_path / "my.name") == tmp_path / "my.name"
+    assert (tmp_path / "my.name").read_bytes() == (tmp_path / f"j{name}").read_bytes() == body
+
+
+@virtual
+async def test_what_is_refused_can_be_taken_as_it_is(tmp_path: Path) -> None:
+    """It is paid for; the error says how."""
+    page = answer(b"<html>hello</html>", Content_Type="text/html")
+    packed = answer(gzip.compress(JPEG), Content_Encoding="br")
+    for odd, body in ((page, b"<html>hello</html>"), (packed, gzip.compress(JPEG))):
+        async with plain(seconds=0.0) as (doitong, server):
+            server.script = lambda kind, nth, odd=odd: odd if kind == "output" else None  # type: ignore[misc]  # bound at once
+            result = await doitong.generate("a fox")
+            with pytest.raises(DownloadError, match=r"read\(check=False\)"):
+                await result.read()
+            assert await result.read(check=False) == body
+            assert (await result.save(tmp_path / "a", check=False)).read_bytes() == body
+            assert (await result.write(lambda suffix: tmp_path / "b", check=False)).length == len(body)
+
+
+@virtual
+async def test_a_file_of_the_user_s_own_is_left_alone_in_a_folder(tmp_path: Path) -> None:
+    """The id, and with it the name, is the service's choice; one of the same bytes is our own."""
+    (tmp_path / "plain00001.jpg").write_bytes(b"mine")
+    (tmp_path / "plain00001-2.jpg").symlink_to("nowhere")
+    async with plain(seconds=0.0) as (doitong, _):
+        result = await doitong.generate("a fox")
+        for _ in range(2):
+            assert await result.save(tmp_path) == tmp_path / "plain00001-3.jpg"
+    assert (tmp_path / "plain00001.jpg").read_bytes() == b"mine"
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@virtual
+@pytest.mark.parametrize(
+    "name", ["x" * 300, "x" * 250 + ".jpeg", "folder/" + "x" * 300, "file/x", "\0", "\ud800"]
+)
+async def test_a_name_that_cannot_be_is_an_error_of_ours_before_anything_is_fetched(
+    name: str, tmp_path: Path
+) -> None:
+    """With the job in it, as every other."""
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    async with plain(seconds=0.0) as (doitong, server):
+        result = await doitong.generate("a fox")
+        if name == "x" * 250 + ".jpeg":
+            assert (await result.save(tmp_path / name)).read_bytes() == JPEG
+            return
+        with pytest.raises(DownloadError, match="cannot be written") as caught:
+            await result.save(f"{tmp_path}/{name}")
+        assert (caught.value.job_id, caught.value.is_remote) == (result.id, False)
+        assert sum(request.kind == "output" for request in server.requests) == 0
+
+
+@virtual
+async def test_where_no_thread_can_be_started_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It concerns the next file as well, and a batch stops."""
+    async with plain(seconds=0.0) as (doitong, _):
+        result = await doitong.generate("a fox")
+
+        def no_thread(*_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", no_thread)
+        for taken in (
+            result.save(tmp_path),
+            result.save(tmp_path / "a.jpg"),
+            result.write(lambda s: tmp_path / s),
+        ):
+            with pytest.raises(DownloadError, match="can't start new thread") as caught:
+                await taken
+            assert concerns_all(caught.value)
+        monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import os
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doitong_async.errors import DownloadError
-from doitong_async.files import safe_name, write_whole
+from doitong_async.files import Start, _Part, safe_name, write_whole
 
 
 async def chunks_of(*chunks: bytes, then: BaseException | None = None) -> AsyncIterator[bytes]:
@@ -224,6 +226,163 @@ class TestWriteWhole:
         await asyncio.gather(*(write_whole(place, chunks_of(*[letter] * 3)) for letter in (b"a", b"b")))
         assert place.read_bytes() in (b"aaa", b"bbb")
         assert names_in(tmp_path) == ["fox.jpg"]
+
+
+async def pieces_of(*pieces: Start | bytes) -> AsyncIterator[Start | bytes]:
+    """Give starts and bytes."""
+    for piece in pieces:
+        yield piece
+
+
+class TestBeginningAnew:
+    @pytest.mark.asyncio
+    async def test_what_came_before_a_start_is_void(self, tmp_path: Path) -> None:
+        """Bytes, length and hash are those since the last one; so is the ending."""
+        pieces = pieces_of(Start(".png"), b"x" * 3_000_000, b"y", Start(".jpg"), b"new")
+        written = await write_whole(lambda suffix: tmp_path / f"fox{suffix}", pieces)
+        assert (written.path, written.length) == (tmp_path / "fox.jpg", 3)
+        assert written.sha256 == hashlib.sha256(b"new").hexdigest()
+        assert names_in(tmp_path) == ["fox.jpg"]
+        assert written.path.read_bytes() == b"new"
+
+    @pytest.mark.asyncio
+    async def test_a_start_alone_is_an_empty_file(self, tmp_path: Path) -> None:
+        """And takes back what was written."""
+        await write_whole(tmp_path / "a", pieces_of(Start(""), b"x", Start("")))
+        assert (tmp_path / "a").read_bytes() == b""
+
+
+class TestWhatStandsThere:
+    @pytest.mark.asyncio
+    @pytest.mark.parametrize(
+        "kind", ["device", "pipe", "socket", "folder", "link to a pipe", "link in a circle"]
+    )
+    async def test_what_is_no_file_is_refused_and_stays(
+        self, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Before anything is fetched: nothing of it is asked for."""
+        # The name of a socket may be no longer than 107 bytes.
+        monkeypatch.chdir(tmp_path)
+        place = Path("/dev/null") if kind == "device" else Path("there")
+        with socket.socket(socket.AF_UNIX) as listening:
+            match kind:
+                case "pipe":
+                    os.mkfifo(place)
+                case "socket":
+                    listening.bind(str(place))
+                case "folder":
+                    place.mkdir()
+                case "link to a pipe":
+                    os.mkfifo("pipe")
+                    place.symlink_to("pipe")
+                case "link in a circle":
+                    place.symlink_to("there")
+        before, beside = os.lstat(place), names_in(tmp_path)
+
+        never = chunks_of(then=AssertionError("it was asked for"))
+        reason = {"folder": "Is a directory", "link in a circle": "symbolic links"}.get(
+            kind, "a device, a pipe or"
+        )
+        with pytest.raises(DownloadError, match=f"cannot be written: .*{reason}"):
+            await write_whole(place, never)
+        assert os.path.samestat(os.lstat(place), before)
+        assert names_in(tmp_path) == beside
+
+    @pytest.mark.asyncio
+    @pytest.mark.parametrize("is_there", [True, False])
+    async def test_a_link_is_followed(self, tmp_path: Path, is_there: bool) -> None:
+        """To its end, over other links; the file is written beside that end, whole or not at all."""
+        (tmp_path / "far").mkdir()
+        (tmp_path / "far" / "second").symlink_to("fox.jpg")
+        (tmp_path / "first").symlink_to(Path("far") / "second")
+        if is_there:
+            (tmp_path / "far" / "fox.jpg").write_bytes(b"old")
+        seen: list[list[str]] = []
+
+        async def watching() -> AsyncIterator[bytes]:
+            yield b"new"
+            seen.append(names_in(tmp_path / "far"))
+
+        written = await write_whole(tmp_path / "first", watching())
+        assert written.path == tmp_path / "first"
+        assert (tmp_path / "first").is_symlink()
+        assert (tmp_path / "far" / "second").is_symlink()
+        assert (tmp_path / "far" / "fox.jpg").read_bytes() == b"new"
+        assert not (tmp_path / "far" / "fox.jpg").is_symlink()
+        assert any(name.endswith(".part") for name in seen[0])
+        assert names_in(tmp_path / "far") == ["fox.jpg", "second"]
+
+    @pytest.mark.asyncio
+    async def test_a_file_that_is_not_to_be_replaced_is_left_alone(self, tmp_path: Path) -> None:
+        """A file of the same bytes is the same file; of others it is somebody's, and so is a link."""
+        (tmp_path / "fox.jpg").write_bytes(b"old")
+        (tmp_path / "fox-2.jpg").symlink_to("fox-3.jpg")
+        (tmp_path / "fox-3.jpg").write_bytes(b"new")
+        (tmp_path / "fox-4.jpg").mkdir()
+        written = await write_whole(tmp_path / "fox.jpg", chunks_of(b"new"), replaces=False)
+        assert written.path == tmp_path / "fox-3.jpg"
+        written = await write_whole(tmp_path / "fox.jpg", chunks_of(b"NEW"), replaces=False)
+        assert written.path == tmp_path / "fox-5.jpg"
+        assert (tmp_path / "fox.jpg").read_bytes() == b"old"
+
+    @pytest.mark.asyncio
+    @pytest.mark.parametrize("taker", ["searched", "written"])
+    async def test_a_folder_without_the_right_is_said(self, tmp_path: Path, taker: str) -> None:
+        """One that may not be searched, and one that may not be written."""
+        folder = tmp_path / "folder"
+        folder.mkdir(mode=0o000 if taker == "searched" else 0o555)
+        tmp_path.parent.parent.chmod(0o755)
+        tmp_path.parent.chmod(0o755)
+        tmp_path.chmod(0o755)
+        me = os.geteuid()
+        try:
+            if me == 0:
+                os.seteuid(65_534)
+            with pytest.raises(DownloadError, match="Permission denied") as caught:
+                await write_whole(folder / "fox.jpg", chunks_of(b"x"))
+        finally:
+            os.seteuid(me)
+            folder.chmod(0o755)
+        assert isinstance(caught.value.__cause__, PermissionError)
+        assert names_in(folder) == []
+
+
+class TestThreads:
+    @pytest.mark.asyncio
+    async def test_a_thread_that_cannot_be_started_is_said(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What its pool takes on all the same, and does later, leaves no file behind."""
+        late: list[Callable[[], object]] = []
+
+        def no_thread(_: object, work: Callable[[], object]) -> None:
+            late.append(work)
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", no_thread)
+        for number in range(2):
+            with pytest.raises(DownloadError, match="can't start new thread") as caught:
+                await write_whole(
+                    (lambda _: tmp_path / "fox.jpg") if number else tmp_path / "fox.jpg",
+                    pieces_of(Start(""), b"x"),
+                )
+            assert isinstance(caught.value.__cause__, OSError)
+        monkeypatch.undo()
+        part = _Part(tmp_path / "fox.jpg", replaces=True)
+        part.discard()
+        for work in (*late, part.open, lambda: part.write(b"x"), part.finish):
+            work()
+        assert names_in(tmp_path) == []
+
+    @pytest.mark.parametrize("name", ["f" * 255, "狐" * 85, "🦊" * 60, "a" * 39 + "狐", "\udcff" * 99])
+    def test_the_name_of_a_part_fits_where_names_are_short(self, tmp_path: Path, name: str) -> None:
+        """Some file systems take no more than 143 bytes."""
+        part = _Part(tmp_path / name, replaces=True)
+        part.open()
+        [made] = names_in(tmp_path)
+        assert len(os.fsencode(made)) <= 60
+        part.discard()
+        assert names_in(tmp_path) == []
 
 
 ids = st.text(min_size=1, max_size=200).filter(lambda text: text.isprintable())

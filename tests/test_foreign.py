@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import enum
+import gzip
 import itertools
 import shutil
+import socket
 import sqlite3
+import struct
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -19,6 +23,7 @@ import backoff
 import gql
 import pydantic
 import pytest
+import yarl
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from gql.client import AsyncClientSession
@@ -341,6 +346,111 @@ async def test_aiohttp_says_in_the_causes_of_its_error_that_a_header_is_too_long
         assert any(isinstance(each, LineTooLong) and "8190" in map(str, each.args) for each in chained)
         async with aiohttp.ClientSession(max_line_size=1 << 16, max_field_size=1 << 16) as session:
             assert (await session.post(url)).status == 200
+
+
+@virtual
+async def test_yarl_rewrites_escapes_unless_it_is_told_that_they_are_there() -> None:
+    """On it hangs that a signed URL is fetched as issued; aiohttp sends such a URL as it is."""
+    asked: list[str] = []
+
+    async def here(request: web.Request) -> web.Response:
+        asked.append(request.raw_path)
+        return web.Response()
+
+    target = "/a%2Fb/%7e/../c|d?x=ab%2Fcd~&y=%2b&z='{}'"
+    assert yarl.URL(f"https://h{target}").raw_path_qs != target
+    async with serving(here) as url, aiohttp.ClientSession() as session:
+        await session.get(yarl.URL(f"{url}{target}", encoded=True))
+    assert asked == [target]
+
+
+@virtual
+async def test_aiohttp_takes_a_reset_for_the_end_of_a_body_without_a_length() -> None:
+    """Hence the error is asked of the connection: with the end in order it is another one."""
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+        await writer.drain()
+        await asyncio.sleep(1)
+        if b"reset" in request:
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+        writer.close()
+
+    server = await asyncio.start_server(once, "127.0.0.1", 0)
+    root = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, aiohttp.ClientSession() as session:
+        for path, is_reset in (("reset", True), ("end", False)):
+            response = await session.get(f"{root}/{path}")
+            assert response.connection is not None
+            protocol = response.connection.protocol
+            assert await response.read() == b"half"
+            assert protocol is not None
+            assert isinstance(protocol.exception(), aiohttp.ClientOSError) is is_reset
+        await settle_connections()
+
+
+@virtual
+async def test_aiohttp_passes_gzip_that_was_cut_and_gzip_in_gzip() -> None:
+    """Hence outputs are decoded here: it takes half a body for the whole, and two layers for none."""
+    body = gzip.compress(b"x" * 1000)
+    bodies = iter([("gzip", body[:-8]), ("gzip, gzip", gzip.compress(body)), ("gzip", body)])
+
+    async def packed(request: web.Request) -> web.Response:
+        coding, data = next(bodies)
+        return web.Response(body=data, headers={"Content-Encoding": coding})
+
+    async with serving(packed) as url, aiohttp.ClientSession() as session:
+        assert await (await session.get(url)).read() == b"x" * 1000
+        assert await (await session.get(url)).read() == gzip.compress(body)
+        assert await (await session.get(url, auto_decompress=False)).read() == body
+
+
+@virtual
+async def test_aiohttp_connects_to_the_very_addresses_that_its_resolver_returns() -> None:
+    """It asks it for names alone, in the context of whoever asks; what it raises comes out as it is."""
+    seen: list[tuple[str, str]] = []
+    whose = contextvars.ContextVar("whose", default="")
+
+    class Refused(Exception):  # noqa: N818 - it stands for an error of ours
+        pass
+
+    class Names(aiohttp.abc.AbstractResolver):
+        async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[Any]:
+            seen.append((host, whose.get()))
+            if host == "refused.example":
+                raise Refused
+            given = {"hostname": host, "host": "127.0.0.1", "port": port}
+            return [{**given, "family": socket.AF_INET, "proto": 0, "flags": 0}]
+
+        async def close(self) -> None:
+            pass
+
+    async def well(request: web.Request) -> web.Response:
+        return web.Response()
+
+    connector = aiohttp.TCPConnector(resolver=Names())
+    async with serving(well) as url, aiohttp.ClientSession(connector=connector) as session:
+        whose.set("ours")
+        assert (await session.get(url)).status == 200
+        assert seen == []
+        assert (await session.get(url.replace("127.0.0.1", "name.example"))).status == 200
+        with pytest.raises(Refused):
+            await session.get("https://refused.example/")
+    assert seen == [("name.example", "ours"), ("refused.example", "ours")]
+
+
+@virtual
+async def test_aiohttp_says_whether_a_session_goes_by_a_proxy() -> None:
+    """On it hangs whether names are looked up here for a session of the user's."""
+    async with aiohttp.ClientSession(proxy="http://127.0.0.1:9") as session:
+        assert session._default_proxy is not None
+    async with aiohttp.ClientSession(trust_env=True) as session:
+        assert session.trust_env
+        assert session._default_proxy is None
+        assert type(session.connector) is aiohttp.TCPConnector
 
 
 def test_a_server_that_cuts_is_a_failed_connection_to_gql() -> None:

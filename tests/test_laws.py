@@ -21,8 +21,11 @@ FLOORS = [
         "batch.items",
         "events",
         "batch.gallery",
+        "decoding",
         "media",
         "files",
+        "received",
+        "urls",
         "limits.plan",
         "limits.window",
         "limits.day",
@@ -49,6 +52,7 @@ FLOORS = [
     [
         "transport.exchange",
         "transport.graphql",
+        "resolver",
         "downloads",
         "result",
         "webhooks.hosts",
@@ -77,6 +81,7 @@ FLOORS = [
 PURE = {
     *("batch.entry", "batch.fate", "batch.items", "budget"),
     *("batch.items", "catalog", "credits", "errors", "events", "media", "secret", "stats", "types"),
+    *("decoding", "received", "urls"),
     *("transport.introspection", "transport.refusal", "transport.retry", "transport.wire"),
     *("limits.day", "limits.grants", "limits.plan", "limits.window", "limits.word"),
     *("jobs.durations", "jobs.lifecycle", "jobs.schedule", "jobs.token"),
@@ -86,7 +91,7 @@ IMPURE_LIBRARIES = {"asyncio", "aiohttp", "gql", "time", "random", "secrets", "o
 KNOWS_GQL = {"transport.graphql"}
 KNOWS_AIOHTTP = {
     *("transport.exchange", "transport.graphql"),
-    *("downloads", "runtime", "webhooks.faces", "webhooks.serving"),
+    *("downloads", "resolver", "runtime", "webhooks.faces", "webhooks.serving"),
 }
 # gql and aiohttp cost a quarter of a second: they are imported when a client opens, or a command runs.
 MAY_IMPORT_LATE = {

@@ -272,6 +272,24 @@ def test_a_count_is_a_whole_number_above_zero(name: str, value: object) -> None:
         settled(**arguments)
 
 
+@pytest.mark.parametrize("value", [0, -1, True, "3", None, float("nan"), float("inf")])
+def test_the_time_of_a_download_is_seconds_above_zero(value: object) -> None:
+    """Refused by its name; an hour if it is not given."""
+    arguments: dict[str, Any] = {"download_timeout": value}
+    with pytest.raises(ConfigurationError, match=f"download_timeout is {value!r}; expected seconds"):
+        settled(**arguments)
+    assert settled().download_timeout == 3600
+
+
+@pytest.mark.parametrize("value", [-1, True, "3", None, float("nan"), float("inf")])
+def test_the_least_rate_of_a_download_is_bytes_a_second(value: object) -> None:
+    """Refused by its name; zero is no bound."""
+    arguments: dict[str, Any] = {"min_download_rate": value}
+    with pytest.raises(ConfigurationError, match=f"min_download_rate is {value!r}; expected bytes a second"):
+        settled(**arguments)
+    assert (settled(min_download_rate=0).min_download_rate, settled().min_download_rate) == (0, 1000)
+
+
 @pytest.mark.parametrize(
     ("text", "operation"),
     [

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from doitong_async.batch.account import Account
 from doitong_async.batch.book import Book
@@ -21,12 +21,11 @@ from doitong_async.clock import wall_time
 from doitong_async.errors import (
     ClientClosedError,
     DoitongError,
-    DownloadError,
     LedgerError,
     SubmitOutcomeUnknownError,
     about_job,
 )
-from doitong_async.files import Written
+from doitong_async.files import Written, in_thread
 from doitong_async.hook import is_from_user
 from doitong_async.jobs.job import AsyncJob
 from doitong_async.log import log
@@ -35,9 +34,6 @@ from doitong_async.types import Generation
 
 if TYPE_CHECKING:
     from doitong_async.runtime import Runtime
-
-
-_BUFFER: Final = 1 << 20
 
 
 class Errands:
@@ -62,7 +58,7 @@ class Errands:
             if work.action is Action.REPORT:
                 path = kept(work.entry, self._terms.out)
             else:
-                result, written = await self._fetch(work, result)
+                written = await self._fetch(work, result)
                 path = written.path if written else None
         except Stopped:
             return await self._came_to_nothing(work)
@@ -86,25 +82,18 @@ class Errands:
             assert work.entry is not None
             work.phase = Phase.FETCHING
             result = known(work.entry, work.request, self._runtime)
-            if work.action is Action.FETCH or not await asyncio.to_thread(self._is_same, work):
+            if work.action is Action.FETCH or not await self._has_same_bytes(work):
                 work.action, work.job = Action.FETCH, result.generation
             return result
         job = self._taken_up(work) if work.action is Action.TAKE_UP else await self._sending.submit(work)
         return await self._wait(work, job)
 
-    def _is_same(self, work: Work) -> bool:
+    async def _has_same_bytes(self, work: Work) -> bool:
         """Whether the bytes of a file are those that were written."""
         path = kept(work.entry, self._terms.out)
         if path is None or work.entry is None:
             return True
-        digest = hashlib.sha256()
-        try:
-            with path.open("rb") as file:
-                while chunk := file.read(_BUFFER):
-                    digest.update(chunk)
-        except OSError:
-            return False
-        return digest.hexdigest() == work.entry.sha256
+        return await in_thread(partial(_digest_of, path), path) == work.entry.sha256
 
     def _taken_up(self, work: Work) -> AsyncJob:
         assert work.ref is not None
@@ -138,29 +127,19 @@ class Errands:
             at=wall_time(),
         )
 
-    async def _fetch(self, work: Work, result: Result) -> tuple[Result, Written | None]:
-        """Keep the output; where it cannot be had from an earlier run's URL, ask the job for today's."""
-        try:
-            return result, await self._keep(work, result)
-        except DownloadError:
-            if work.action is not Action.FETCH:
-                raise
-            now = result.generation
-            with suppress(DoitongError):
-                now = await self._taken_up(work).refresh()
-            if now.url in (None, result.url):
-                raise
-            anew = Result(now, self._runtime.downloads, work.token)
-            return anew, await self._keep(work, anew)
-
-    async def _keep(self, work: Work, result: Result) -> Written | None:
+    async def _fetch(self, work: Work, result: Result) -> Written | None:
         """Fetch the output if it is wanted, and write down that the item is done."""
         work.phase = Phase.FETCHING
         written, before = None, State.DONE if work.action is Action.FETCH else State.SUBMITTED
         if (out := self._terms.out) is not None:
             usual = stem_of(work.key, work.request, is_given=work.is_key_given)
             stem = work.stem or free_stem(out, usual)
+            told = result.generation
             written = await result.write(lambda suffix: out / f"{stem}{suffix}")
+            if result.generation is not told:
+                # Its URL had expired.
+                work.job = result.generation
+                self._note(work, result.generation)
         await self._book.end(
             work.key,
             attempt=work.attempt,
@@ -233,3 +212,12 @@ class Errands:
             error=error,
             is_new=work.action is not Action.REPORT,
         )
+
+
+def _digest_of(path: Path) -> str | None:
+    """Return the SHA-256 of a file; None if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None

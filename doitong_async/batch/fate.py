@@ -60,5 +60,6 @@ def concerns_all(error: DoitongError) -> bool:
     """Whether the next item would fare no better."""
     if any(isinstance(each, _GENERAL) for each in (error, error.__cause__)):
         return True
-    # The disk, and not the service, refused the file.
-    return isinstance(error, errors.DownloadError) and isinstance(error.__cause__, OSError)
+    # The disk refused the file. What a hook of the session raised may be an OSError, too.
+    is_local = isinstance(error, errors.DownloadError) and not error.is_remote
+    return is_local and isinstance(error.__cause__, OSError)

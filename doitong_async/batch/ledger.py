@@ -62,12 +62,22 @@ class Ledger:
             LedgerError: if it is in use, damaged, of another version or another service; it stays as it is.
         """
         # One lock for one file, by whatever names it goes.
-        path = await asyncio.to_thread(path.resolve)
+        try:
+            path = await asyncio.to_thread(path.resolve)
+        except (OSError, RuntimeError, ValueError) as error:
+            # A name that no file has, links in a circle, or no thread can be started.
+            raise records.broken(path, error) from error
         thread = ThreadPoolExecutor(1, thread_name_prefix="doitong ledger")
         writer = _Writer(path)
         loop = asyncio.get_running_loop()
         try:
-            await asyncio.shield(loop.run_in_executor(thread, writer.open, service))
+            opening = loop.run_in_executor(thread, writer.open, service)
+        except RuntimeError as error:
+            # No thread can be started.
+            thread.shutdown(wait=False)
+            raise records.broken(path, error) from error
+        try:
+            await asyncio.shield(opening)
             return cls(path, thread, writer, records.reader(path))
         except BaseException:
             # The thread goes on when this is cancelled: what it opens, it closes, and that is waited for.

@@ -26,7 +26,7 @@ def seen_done(done: Glimpse, request: GenerateRequest, runtime: Runtime) -> Resu
         provider=request.provider,
         credit_cost=done.cost,
     )
-    return Result(generation, runtime.downloads)
+    return runtime.remembered(generation)
 
 
 def known(entry: Entry, request: GenerateRequest, runtime: Runtime) -> Result:

@@ -150,7 +150,11 @@ class Batch:
         self._runtime.batches.add(self)
         terms, account = self._terms, self._account
         if terms.out is not None:
-            await asyncio.to_thread(_check_folder, terms.out)
+            try:
+                await asyncio.to_thread(_check_folder, terms.out)
+            except RuntimeError as error:
+                # No thread can be started.
+                raise _no_folder(terms.out, error) from None
         if self._ledger_path is not None:
             self._book = ledger = await self._opened(self._ledger_path)
             account.carry(ledger.totals().spent, ledger.unsettled())
@@ -381,7 +385,10 @@ def _check_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise ConfigurationError(
-            f"out is {str(folder)!r}; it cannot be written: {error.strerror or error}. Nothing was sent."
-        ) from None
+    except (OSError, ValueError) as error:
+        raise _no_folder(folder, error) from None
+
+
+def _no_folder(folder: Path, error: Exception) -> ConfigurationError:
+    reason = getattr(error, "strerror", None) or error
+    return ConfigurationError(f"out is {str(folder)!r}; it cannot be written: {reason}. Nothing was sent.")

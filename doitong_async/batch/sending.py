@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -211,7 +212,7 @@ class Sending:
 def taken(folder: Path, stem: str) -> Path | None:
     """Return the output that lies under a name, whatever its ending; None if there is none."""
     places = (folder / f"{stem}{suffix}" for suffix in media.SUFFIXES)
-    return next((place for place in places if place.exists()), None)
+    return next((place for place in places if os.path.lexists(place)), None)
 
 
 def free_stem(folder: Path, stem: str) -> str:

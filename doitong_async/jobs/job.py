@@ -188,7 +188,7 @@ class AsyncJob:
                 job_id=self.id,
                 token=self.token,
             )
-        return Result(last, self._downloads, self.token)
+        return Result(last, self._downloads, self.token, renew=self.refresh)
 
 
 @contextmanager

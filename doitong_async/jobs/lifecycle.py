@@ -1,6 +1,6 @@
 """How a job's story goes on when news of it comes: in any order, late, or twice.
 
-waiting ──▶ completed     terminal: nothing changes it any more
+waiting ──▶ completed     terminal: nothing changes it any more, but that a poll may renew its URL
    │  ╲
    │   ╲──▶ failed, …     terminal
    └──▶ an unknown word   waits, like any other word that is not an end
@@ -13,17 +13,25 @@ import dataclasses
 from doitong_async.types import Generation
 
 
-def merge(last: Generation, news: Generation) -> Generation:
+def merge(last: Generation, news: Generation, *, is_asked: bool = False) -> Generation:
     """Return what is known of a job after news of it; `last` itself if they change nothing.
 
     A terminal status stays. What was known once, such as the cost, is not forgotten because a later
     answer leaves it out.
+
+    Args:
+        last: what is known.
+        news: what comes.
+        is_asked: whether they are the answer to a poll, which is authenticated, of a job that was over.
     """
     if _is_old(last, news):
         return last
     status = last.status if last.status.is_terminal else news.status
-    # The URL of a job that is over is the first one seen: late news must not swap the output.
-    url = last.url or news.url if last.status.is_terminal else news.url or last.url
+    # The URL of a job that is over is the first one seen: late news must not swap the output. But URLs
+    # expire, and who asks is told the new one.
+    is_renewed = is_asked and last.status.is_success and news.status.is_success
+    is_kept = last.status.is_terminal and not is_renewed
+    url = last.url or news.url if is_kept else news.url or last.url
     merged = dataclasses.replace(
         last,
         status=status,

@@ -176,7 +176,7 @@ class Watcher:
         if job_id in report.unreadable:
             raise Refusal(Kind.PROTOCOL, report.unreadable[job_id]).error_of_poll(job_id, watch.token)
         if job_id not in self._watches:
-            watch.last = lifecycle.merge(watch.last, report.found[0])
+            watch.last = lifecycle.merge(watch.last, report.found[0], is_asked=True)
             watch.loss = None
 
     async def close(self) -> None:

@@ -106,7 +106,7 @@ class Receiver:
         except TimeoutError:
             return Answer(408, {"Connection": "close"})
         except Exception as error:
-            _log.debug("a webhook was refused: its body cannot be read (%s)", type(error).__name__)
+            log.debug("a webhook was refused: its body cannot be read (%s)", type(error).__name__)
             return Answer(400, {"Connection": "close"})
         if body is None:
             return _too_large()

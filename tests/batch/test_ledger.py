@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from doitong_async import LedgerError
+from doitong_async import AsyncDoitong, ConfigurationError, LedgerError
 from doitong_async.batch import records
 from doitong_async.batch.entry import Entry, State
 from doitong_async.batch.ledger import Ledger, _Writer
@@ -325,6 +325,51 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         asyncio.run(opened(tmp_path / "nowhere" / "l.db"))
     with pytest.raises(LedgerError, match="no ledger"):
         records.reader(tmp_path / "l.db")
+
+
+@virtual
+@pytest.mark.parametrize(
+    "name", ["x" * 300, "x" * 254, "file/l.db", "circle/l.db", "a\0b", "\ud800", "folder"]
+)
+async def test_a_name_that_cannot_be_is_an_error_of_the_ledger(name: str, tmp_path: Path) -> None:
+    """Whatever it is that the system says of it."""
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(LedgerError, match="cannot be"):
+        await opened(tmp_path / name)
+    async with AsyncDoitong(api_key="k") as doitong:
+        with pytest.raises(LedgerError, match="cannot be"):
+            _ = [item async for item in doitong.generate_many(["a fox"], ledger=tmp_path / name)]
+        if name not in ("folder", "x" * 254):
+            with pytest.raises(ConfigurationError, match="cannot be written"):
+                _ = [item async for item in doitong.generate_many(["a fox"], out=tmp_path / name)]
+
+
+@virtual
+async def test_where_no_thread_can_be_started_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the error of whatever needs one; and nothing is left open."""
+
+    def no_thread(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    loop = asyncio.get_running_loop()
+    async with AsyncDoitong(api_key="k") as doitong:
+        monkeypatch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(LedgerError, match="can't start new thread"):
+            await opened(tmp_path / "l.db")
+        with pytest.raises(ConfigurationError, match="can't start new thread"):
+            _ = [item async for item in doitong.generate_many(["a fox"], out=tmp_path / "out")]
+        monkeypatch.undo()
+        # One is there for the name, and none for the ledger.
+        await loop.run_in_executor(None, int)
+        monkeypatch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(LedgerError, match="can't start new thread"):
+            await opened(tmp_path / "l.db")
+        monkeypatch.undo()
+    await (await opened(tmp_path / "l.db")).close()
 
 
 @virtual
