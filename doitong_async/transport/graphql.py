@@ -19,6 +19,7 @@ from gql.transport.aiohttp import AIOHTTPTransport
 from graphql import DocumentNode, ExecutionResult
 from pydantic_core import from_json, to_json
 
+from doitong_async.clock import running_timeout
 from doitong_async.secret import Secret
 from doitong_async.transport.exchange import Reply, RequestBody, failure_of, is_cancelled
 from doitong_async.transport.refusal import Kind, Refusal
@@ -158,14 +159,15 @@ class GraphQLTransport:
         headers = self._headers
         if idempotency_key is not None:
             headers = {**headers, "Idempotency-Key": idempotency_key}
-        extra = {"headers": headers, "timeout": _limits(timeout), "ssl": self._ssl}
+        extra = {"headers": headers, "timeout": _connecting(timeout), "ssl": self._ssl}
         try:
             request = _Text(document, variables)
         except ValueError:
             return Refusal(Kind.BAD_REQUEST, "The request cannot be written as JSON.")
         body = request.body
         try:
-            await self._session.execute(request, extra_args=extra)
+            async with running_timeout(timeout):
+                await self._session.execute(request, extra_args=extra)
         except BaseException as error:
             is_exit = not isinstance(error, Exception | asyncio.CancelledError)
             if is_exit or (isinstance(error, asyncio.CancelledError) and is_cancelled()):
@@ -195,9 +197,9 @@ class GraphQLTransport:
 
 
 @lru_cache(maxsize=64)
-def _limits(timeout: float) -> aiohttp.ClientTimeout:
+def _connecting(timeout: float) -> aiohttp.ClientTimeout:
     # A connection that is not made by half of the time was surely not used to send anything.
-    return aiohttp.ClientTimeout(total=timeout, connect=timeout / 2)
+    return aiohttp.ClientTimeout(total=None, connect=timeout / 2)
 
 
 _JSON_ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
