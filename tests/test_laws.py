@@ -41,6 +41,7 @@ FLOORS = [
         "transport.retry",
         "jobs.durations",
         "jobs.lifecycle",
+        "jobs.poll_size",
         "jobs.schedule",
         "jobs.token",
         "webhooks.early",
@@ -79,7 +80,7 @@ PURE = {
     *("batch.items", "catalog", "credits", "errors", "events", "media", "secret", "stats", "types"),
     *("transport.introspection", "transport.refusal", "transport.retry", "transport.wire"),
     *("limits.day", "limits.grants", "limits.plan", "limits.window", "limits.word"),
-    *("jobs.durations", "jobs.lifecycle", "jobs.schedule", "jobs.token"),
+    *("jobs.durations", "jobs.lifecycle", "jobs.poll_size", "jobs.schedule", "jobs.token"),
     *("webhooks.early", "webhooks.signature"),
 }
 IMPURE_LIBRARIES = {"asyncio", "aiohttp", "gql", "time", "random", "secrets", "os", "socket"}
