@@ -126,7 +126,9 @@ class Runtime:
             user_agent=settings.user_agent,
             max_bytes=settings.max_download_bytes,
         )
-        inquiry = Inquiry(self.transport, self.entrance, settings.status_operation, self.notify)
+        inquiry = Inquiry(
+            self.transport, self.entrance, settings.status_operation, self.notify, settings.failure_words
+        )
         self.watcher = Watcher(
             self.entrance, inquiry, self.notify, has_webhooks=settings.webhook_url is not None
         )
@@ -168,6 +170,7 @@ class Runtime:
             entrance,
             max_tries=self.settings.max_tries,
             resend_unanswered=self.settings.resend_unanswered,
+            failure_words=self.settings.failure_words,
             notify=self.notify,
         )
 

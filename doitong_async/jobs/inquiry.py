@@ -18,7 +18,7 @@ from doitong_async.limits.grants import Turn
 from doitong_async.transport import introspection, wire
 from doitong_async.transport.refusal import Kind, Refusal, refusal_of
 from doitong_async.transport.wire import Answer, Looks, StatusOperation
-from doitong_async.types import Generation
+from doitong_async.types import Generation, with_failures
 
 if TYPE_CHECKING:
     from doitong_async.transport.graphql import GraphQLTransport
@@ -90,11 +90,13 @@ class Inquiry:
         entrance: Entrance,
         operation: StatusOperation,
         notify: Hook,
+        failure_words: frozenset[str] = frozenset(),
     ) -> None:
         self._transport = transport
         self._entrance = entrance
         self._operation = operation
         self._notify = notify
+        self._failure_words = failure_words
         self._size = PollSize(wire.MOST_IN_ONE_LOOK)
         self._standing = _Standing.UNPROVEN
 
@@ -155,7 +157,8 @@ class Inquiry:
         return report
 
     async def _read(self, looks: Looks, timeout: float) -> Report:
-        report = Report(list(looks.found), list(looks.missing), dict(looks.unreadable))
+        found = [with_failures(job, self._failure_words) for job in looks.found]
+        report = Report(found, list(looks.missing), dict(looks.unreadable))
         if report.found:
             self._standing = _Standing.PROVEN
         if looks.unanswered:
