@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import random
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -84,9 +85,11 @@ class Service:
         return self._window[0] if self.in_window(now) else now
 
     def opens(self, now: float, requests: int = 1) -> float:
-        """Return the first moment from now at which the window has room for so many requests."""
-        over = self.in_window(now) + requests - self.plan.requests_per_minute
-        return self._window[over - 1] if over > 0 else now
+        """Return the first moment from `now`, or from a later one, at which there is room for so many."""
+        # Only read: until that later moment has come, its places are taken.
+        taken = [moment for moment in self._window if moment > now]
+        over = len(taken) + requests - self.plan.requests_per_minute
+        return taken[over - 1] if over > 0 else now
 
     def _admit(self, now: float) -> None:
         if self.in_window(now) >= self.plan.requests_per_minute:
@@ -102,14 +105,35 @@ class Service:
 class _Front:
     """Speaks for a service: GraphQL in, JSON and the rate limit's headers out."""
 
-    def __init__(self, service: Service, loop: VirtualTimeLoop, secret: str) -> None:
+    def __init__(self, service: Service, loop: VirtualTimeLoop, secret: str, glitches: float) -> None:
         self._service = service
         self._loop = loop
         self._secret = secret
+        self._glitches = glitches
+        self._random = random.Random(7)
         self.owed: set[asyncio.Task[None]] = set()
 
     def answer(self, _: bytes, body: bytes) -> bytes:
         now = self._loop.time()
+        is_odd = not wire.is_submit(body) and self._random.random() < self._glitches
+        return self._odd(body, now) if is_odd else self._honest(body, now)
+
+    def _odd(self, body: bytes, now: float) -> bytes:
+        """Answer a look as a service does that has a bad moment: by a page, by an error, or in part."""
+        what = self._random.choice(("page", "error", "part"))
+        if what == "part":
+            request = json.loads(body)
+            keys = [key for key, _ in wire.asked(request["query"])]
+            data = json.loads(self._told(body, now))["data"]
+            kept = {key: data[key] for key in keys[: (len(keys) + 1) // 2]}
+            return wire.response(json.dumps({"data": kept}).encode(), 200, self._headers(now))
+        self._service.look(now, [])
+        if what == "page":
+            return wire.response(b"<html>Just a moment</html>", 200, self._headers(now))
+        passing = {"data": None, "errors": [{"message": "Something went wrong"}]}
+        return wire.response(json.dumps(passing).encode(), 200, self._headers(now))
+
+    def _honest(self, body: bytes, now: float) -> bytes:
         try:
             told, status = self._told(body, now).encode(), 200
         except RefusedError as refused:
@@ -148,14 +172,15 @@ class _Front:
 
 
 @asynccontextmanager
-async def served(service: Service, *, secret: str = "") -> AsyncIterator[str]:
+async def served(service: Service, *, secret: str = "", glitches: float = 0.0) -> AsyncIterator[str]:
     """Serve on the running virtual-time loop, and yield the root of the API.
 
-    Jobs that have a `webhookUrl` end with a webhook, signed with the secret.
+    Jobs that have a `webhookUrl` end with a webhook, signed with the secret. Of the looks a share of
+    `glitches` is answered by a page with status 200, by an error, or for half of the jobs.
     """
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop)
-    front = _Front(service, loop, secret)
+    front = _Front(service, loop, secret, glitches)
     server = await loop.create_server(lambda: wire.Http(front.answer), "127.0.0.1", 0, backlog=4096)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

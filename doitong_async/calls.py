@@ -27,7 +27,7 @@ from doitong_async.settings import Options
 from doitong_async.transport import wire
 from doitong_async.transport.refusal import Kind, Refusal
 from doitong_async.transport.retry import DOUBTFUL, SILENT, Verdict, judge
-from doitong_async.types import Generation, JobStatus
+from doitong_async.types import Generation, JobStatus, with_failures
 
 if TYPE_CHECKING:
     from doitong_async.transport.graphql import GraphQLTransport
@@ -80,6 +80,7 @@ class Submits:
         entrance: says when.
         max_tries: how often a submit is sent at most, 429s not counted.
         resend_unanswered: whether the service is trusted to honour idempotency keys.
+        failure_words: further status words that are failures, as they are compared.
         notify: is told of every try; what it raises comes out of the submit.
     """
 
@@ -91,12 +92,14 @@ class Submits:
         max_tries: int,
         resend_unanswered: bool,
         notify: Hook,
+        failure_words: frozenset[str] = frozenset(),
     ) -> None:
         self._transport = transport
         self.entrance = entrance
         self._max_tries = max_tries
         self._resend_unanswered = resend_unanswered
         self._notify = notify
+        self._failure_words = failure_words
 
     async def submit(self, call: Submit) -> Generation:
         """Carry out one submit and return the job that was made of it.
@@ -209,6 +212,8 @@ class Submits:
         if isinstance(outcome, Refusal) and outcome.kind is Kind.NOT_FOUND:
             # There is no job yet that could be missing: what was asked for is.
             return replace(outcome, kind=Kind.BAD_REQUEST)
+        if isinstance(outcome, Generation):
+            return with_failures(outcome, self._failure_words)
         return outcome
 
     def _note(self, call: Submit, outcome: Generation | Refusal) -> None:

@@ -65,6 +65,7 @@ class _Shared:
             None if sealed is None else sealed.reveal(),
             outputs=OutputHosts.of_service(settings.output_hosts, settings.base_url),
             notify=self.notify,
+            failure_words=settings.failure_words,
         )
         self.runtime: Runtime | None = None
         self.closing: asyncio.Future[None] | None = None
@@ -78,7 +79,10 @@ class AsyncDoitong:
         api_key: or the environment's DOITONG_API_KEY.
         plan: a `Plan` or its name, or DOITONG_PLAN; `Plan.FREE` by default, the narrowest.
         base_url: the root of the API, or DOITONG_BASE_URL; https://api.doitong.com by default.
-        status_operation: the query field that tells a job's status. Not documented: an assumption.
+        status_operation: the query field that tells a job's status, as in "generation(id: ID!)"; with `Int`
+            or `Int!` ids are sent as numbers. Not documented: an assumption.
+        failure_statuses: further status words that end a job as failed, such as ("withdrawn",), beside those
+            that are known (an assumption); case, "-", "_" and white space make no difference.
         polls_count: whether status requests count against the requests per minute (assumption: they do).
         day_starts_at: seconds after 00:00 UTC at which the day of the plan begins (assumption: 0).
         max_tries: how often a submit is sent at most, 429s not counted (reference, "Retries": 3).
@@ -123,6 +127,7 @@ class AsyncDoitong:
         plan: Plan | str | None = None,
         base_url: str | None = None,
         status_operation: str = "generation(id: ID!)",
+        failure_statuses: Iterable[str] = (),
         polls_count: bool = True,
         day_starts_at: float = 0.0,
         max_tries: int = 3,
@@ -149,6 +154,7 @@ class AsyncDoitong:
             base_url=base_url,
             plan=plan,
             status_operation=status_operation,
+            failure_statuses=failure_statuses,
             allow_insecure_http=allow_insecure_http,
             polls_count=polls_count,
             day_starts_at=day_starts_at,

@@ -129,7 +129,9 @@ class Runtime:
             timeout=settings.download_timeout,
             min_rate=settings.min_download_rate,
         )
-        inquiry = Inquiry(self.transport, self.entrance, settings.status_operation, self.notify)
+        inquiry = Inquiry(
+            self.transport, self.entrance, settings.status_operation, self.notify, settings.failure_words
+        )
         self.watcher = Watcher(
             self.entrance, inquiry, self.notify, has_webhooks=settings.webhook_url is not None
         )
@@ -171,6 +173,7 @@ class Runtime:
             entrance,
             max_tries=self.settings.max_tries,
             resend_unanswered=self.settings.resend_unanswered,
+            failure_words=self.settings.failure_words,
             notify=self.notify,
         )
 

@@ -17,7 +17,7 @@ from doitong_async.errors import BadRequestError, ConfigurationError
 from doitong_async.limits.plan import Plan
 from doitong_async.secret import Sealed, Secret, hidden
 from doitong_async.transport.wire import StatusOperation
-from doitong_async.types import checked_side
+from doitong_async.types import JobStatus, bare_word, checked_side
 from doitong_async.webhooks.signature import Secrets
 
 DEFAULT_BASE_URL: Final = "https://api.doitong.com"
@@ -84,6 +84,7 @@ class Settings:
     webhook_url: str | None
     webhook_secret: Sealed[Secrets] | None
     webhook_field: str
+    failure_words: frozenset[str]
     output_hosts: Iterable[str] | None = None
 
 
@@ -96,6 +97,7 @@ def settle(
     allow_insecure_http: bool,
     download_timeout: float = DOWNLOAD_TIMEOUT,
     min_download_rate: float = MIN_DOWNLOAD_RATE,
+    failure_statuses: Iterable[str] = (),
     webhook_url: str | None = None,
     webhook_secret: Secrets | None = None,
     webhook_field: str = "webhookUrl",
@@ -134,12 +136,28 @@ def settle(
         download_timeout=download_timeout,
         min_download_rate=min_download_rate,
         status_operation=StatusOperation.parse(status_operation),
+        failure_words=_checked_failure_statuses(failure_statuses),
         webhook_url=_checked_webhook_url(webhook_url, has_secret=bool(secret)),
         # An empty argument is a mistake, of which whoever reads it tells.
         webhook_secret=None if secret is None else Sealed(secret),
         webhook_field=_checked_webhook_field(webhook_field),
         **others,
     )
+
+
+def _checked_failure_statuses(words: object) -> frozenset[str]:
+    """Return further words that are failures, as they are compared."""
+    # A text is an iterable of texts too, and never what was meant.
+    listed = list(words) if isinstance(words, Iterable) and not isinstance(words, str | bytes) else [None]
+    texts = [word for word in listed if isinstance(word, str) and bare_word(word)]
+    if len(texts) < len(listed):
+        raise ConfigurationError(
+            f"failure_statuses is {words!r}; expected several words, as in ('withdrawn', 'timed_out')."
+        )
+    for word in texts:
+        if (status := JobStatus(word)).is_known and not status.is_failure:
+            raise ConfigurationError(f"failure_statuses has {word!r}, which is known to be no failure.")
+    return frozenset(map(bare_word, texts))
 
 
 def secret_of_environment(name: str) -> Secret | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import operator
+import re
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, TypeAlias
@@ -34,8 +35,9 @@ class MediaType(StrEnum):
 class JobStatus(StrEnum):
     """A status word: an open set, of which the reference shows `processing` and `completed`.
 
-    The other members are our assumption. A word that is not known is kept as the service spelled it
-    and counts as waiting, so that no paid job is given up for a new word.
+    The other members are our assumption, and so are the further words of `FAILURE_WORDS`: a status that is
+    one of those is kept as the service spelled it, and is a failure. Any other word that is not known counts
+    as waiting, so that no paid job is given up for a new word.
     """
 
     QUEUED = "queued"
@@ -58,10 +60,13 @@ class JobStatus(StrEnum):
         known = cls._value2member_map_.get(value.strip().lower())
         if isinstance(known, cls):
             return known
-        word = str.__new__(cls, value)
-        word._name_ = _UNKNOWN
-        word._value_ = value
-        return word
+        return _as_spelled(value, is_failure=bare_word(value) in FAILURE_WORDS)
+
+    def __reduce_ex__(self, proto: object) -> tuple[Any, ...]:
+        # Whether a word is a failure may hang on a setting, which does not travel with it.
+        if self._name_ in _SPELLED:
+            return _as_spelled, (self._value_, self.is_failure)
+        return JobStatus, (self._value_,)
 
     @property
     def is_known(self) -> bool:
@@ -76,15 +81,56 @@ class JobStatus(StrEnum):
     @property
     def is_failure(self) -> bool:
         """Whether the job ended without an output."""
-        return self._value_ in _FAILURES
+        return self._name_ == _FAILURE or self._value_ in _FAILURES
 
     @property
     def is_terminal(self) -> bool:
         """Whether the job is over."""
-        return self._value_ in _TERMINAL
+        return self._name_ == _FAILURE or self._value_ in _TERMINAL
 
 
+def bare_word(word: str) -> str:
+    """Return a status word as it is compared: in small letters, without "-", "_" and white space."""
+    return _JOINTS.sub("", word).casefold()
+
+
+def with_failures(news: Generation, words: Container[str]) -> Generation:
+    """Return news of a job; its status is a failure if it is one of these words (as `bare_word` has them)."""
+    status = news.status
+    if status.is_known or bare_word(status) not in words:
+        return news
+    return replace(news, status=_as_spelled(status.value, is_failure=True))
+
+
+def _as_spelled(word: str, is_failure: bool) -> JobStatus:
+    status = str.__new__(JobStatus, word)
+    status._name_ = _FAILURE if is_failure else _UNKNOWN
+    status._value_ = word
+    return status
+
+
+FAILURE_WORDS: Final = frozenset(
+    {
+        *("failed", "failure", "error", "errored", "faulted", "crashed", "killed", "terminated", "aborted"),
+        *("cancelled", "canceled", "abandoned", "discarded", "deleted", "unsuccessful", "dead"),
+        *("expired", "timeout", "timedout", "deadlineexceeded"),
+        *("rejected", "refused", "denied", "declined", "disallowed", "prohibited", "forbidden", "invalid"),
+        *("blocked", "moderated", "flagged", "censored", "filtered", "banned", "nsfw", "unsafe"),
+        *("contentmoderated", "requestmoderated", "contentfiltered", "contentblocked", "moderationblocked"),
+        *("moderationfailed", "policyviolation", "contentpolicyviolation"),
+        *("internalerror", "servererror", "systemerror", "generationfailed", "processingfailed"),
+    }
+)
+"""Words that say that a job ended without an output, as `bare_word` has them.
+
+None is documented: that these, which other services use, mean it here is an assumption, and
+`failure_statuses` adds to them.
+"""
+
+_JOINTS: Final = re.compile(r"[-_\s]+")
 _UNKNOWN: Final = "UNKNOWN"
+_FAILURE: Final = "FAILURE"
+_SPELLED: Final = frozenset({_UNKNOWN, _FAILURE})
 # Plain words: an enum's own hash is a call into Python, and these are asked at every look.
 _FAILURES: Final = frozenset({"failed", "error", "rejected", "cancelled", "canceled", "expired"})
 _TERMINAL: Final = _FAILURES | {"completed"}

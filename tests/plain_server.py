@@ -49,6 +49,7 @@ class Ways:
     errors_with_200: bool = False  # every GraphQL error, 401 and 429 too; REST keeps the table's status
     status_field: str = "generation"
     status_argument: str = "id"
+    status_type: str = "ID!"  # with "Int!" or "Int" ids are numbers, and so is what asks for them
     introspection: bool = True
     aliases: bool = True
     aliases_count_as_one: bool = True
@@ -60,10 +61,15 @@ class Ways:
     rate_headers: bool = True
     polls_count: bool = True
 
+    @property
+    def has_numbers(self) -> bool:
+        """Whether ids are numbers."""
+        return self.status_type.startswith("Int")
+
     def roots(self) -> dict[str, dict[str, dict[str, str]]]:
         """The fields of Query and Mutation, each with its argument and the argument's type."""
         made = {name: {"input": f"{given}!"} for name, given in MUTATIONS.items()}
-        return {"Query": {self.status_field: {self.status_argument: "ID!"}}, "Mutation": made}
+        return {"Query": {self.status_field: {self.status_argument: self.status_type}}, "Mutation": made}
 
 
 @dataclass(frozen=True)
@@ -323,6 +329,8 @@ class PlainServer:
             data[shown], (value,) = None, (variables.get(variable) for variable in arguments.values())
             try:
                 makes = document.kind == "submit"
+                if not makes and self.ways.has_numbers != (type(value) is int):
+                    raise RefusedError(400, f'Variable "$i{place}" got invalid value {value!r}')
                 full = self._submit(name, value, key, place, ids) if makes else self._look(str(value), ids)
                 data[shown] = {as_key: full[part] for as_key, part in below}
             except RefusedError as refused:
@@ -361,7 +369,11 @@ class PlainServer:
         lasts = self.seconds(nth) if callable(self.seconds) else self.seconds
         cost = (10, 20, 30, 50)[sum(shown["width"] * shown["height"] > side**2 for side in (512, 1024, 2048))]
         created_at = strftime("%FT%TZ", gmtime(self._wall()))
-        shown |= {"id": f"plain{nth:05d}", "creditCost": cost, "createdAt": created_at}
+        shown |= {
+            "id": str(nth) if self.ways.has_numbers else f"plain{nth:05d}",
+            "creditCost": cost,
+            "createdAt": created_at,
+        }
         job = self.jobs[shown["id"]] = Job(shown["id"], now, starts + lasts, key, cost, shown)
         self._counts[day] += 1
         if self.webhook_secret and shown["webhookUrl"]:

@@ -16,7 +16,7 @@ from benchmarks.__main__ import HERE, NAMES
 from benchmarks.clocks import HurryingLoop
 from benchmarks.harness import Sample, percentile, spread
 from benchmarks.report import Bar, Chart, Group, Report, Table, Target, as_markdown
-from benchmarks.schedules import best_fixed_tick, clairvoyant, fixed_tick
+from benchmarks.schedules import First, best_fixed_tick, clairvoyant, fixed_tick
 from benchmarks.service import RefusedError, Service
 from benchmarks.svg import drawn
 from benchmarks.waiting import lags
@@ -162,6 +162,47 @@ def test_the_service_refuses_a_job_too_many_at_once_and_a_day() -> None:
     service.submit(5.0)
     with pytest.raises(RefusedError, match="day"):
         service.submit(10.0)
+
+
+@by_case
+@pytest.mark.parametrize("first", ["submits", "looks"])
+def test_a_fixed_tick_keeps_the_plan(case: Case, first: First, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted apart from the window that it asks for the next free moment."""
+    sent: list[float] = []
+    admit = Service._admit
+
+    def counted(self: Service, now: float) -> None:
+        sent.append(now)
+        admit(self, now)
+
+    monkeypatch.setattr(Service, "_admit", counted)
+
+    fixed_tick(case.plan, durations(case, 1), 10.0, first)
+
+    rate = case.plan.requests_per_minute
+    assert all(later - earlier >= 60 for earlier, later in zip(sent, sent[rate:], strict=False))
+
+
+@pytest.mark.parametrize("plan", [Plan.FREE, Plan.PRO], ids=lambda plan: plan.name)
+def test_looks_are_in_step_with_the_minute_from_the_first_on(plan: Plan) -> None:
+    case = next(case for case in CASES if case.plan is plan and case.kind == "image")
+    sets = [durations(case, seed) for seed in range(4)]
+
+    ours = [makespan.run_ours(plan, seconds).seconds for seconds in sets]
+
+    _, fixed = best_fixed_tick(plan, sets, [6.0, 7.5, 8.0, 9.0, 10.0, 12.0, 15.0])
+    assert sum(ours) <= 1.03 * sum(run.seconds for run in fixed)
+
+
+def test_odd_answers_cost_next_to_nothing() -> None:
+    case = replace(PRO, jobs=600)
+    seconds = durations(case, 1)
+
+    honest, odd = (makespan.run_ours(Plan.PRO, seconds, share) for share in (0.0, 0.03))
+
+    assert odd.seconds <= 1.03 * honest.seconds
+    assert honest.looks < odd.looks <= 1.15 * honest.looks
+    assert (odd.refused, odd.lost, odd.submits) == (0, 0, 600)
 
 
 def test_a_fixed_tick_sees_a_job_at_the_first_tick_after_its_end() -> None:

@@ -44,6 +44,7 @@ FLOORS = [
         "transport.retry",
         "jobs.durations",
         "jobs.lifecycle",
+        "jobs.poll_size",
         "jobs.schedule",
         "jobs.token",
         "webhooks.early",
@@ -84,7 +85,7 @@ PURE = {
     *("decoding", "received", "urls"),
     *("transport.introspection", "transport.refusal", "transport.retry", "transport.wire"),
     *("limits.day", "limits.grants", "limits.plan", "limits.window", "limits.word"),
-    *("jobs.durations", "jobs.lifecycle", "jobs.schedule", "jobs.token"),
+    *("jobs.durations", "jobs.lifecycle", "jobs.poll_size", "jobs.schedule", "jobs.token"),
     *("webhooks.early", "webhooks.signature"),
 }
 IMPURE_LIBRARIES = {"asyncio", "aiohttp", "gql", "time", "random", "secrets", "os", "socket"}

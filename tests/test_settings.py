@@ -365,3 +365,55 @@ def test_a_default_size_is_checked_like_any_other(options: dict[str, Any]) -> No
     """When the client is made, not at its first request."""
     with pytest.raises(ConfigurationError, match="expected whole pixels"):
         Options(**options)
+
+
+@pytest.mark.parametrize("kind", ["Boolean", "Boolean!"])
+def test_a_status_operation_that_no_id_can_be_given_to_is_refused(kind: str) -> None:
+    """When it is set, not at the first poll of a job that is paid for."""
+    with pytest.raises(ConfigurationError, match="no Boolean does"):
+        settled(status_operation=f"generation(id: {kind})")
+
+
+@pytest.mark.parametrize(
+    ("kind", "job_id", "value"),
+    [
+        ("ID!", "7", "7"),
+        ("String", "seven", "seven"),
+        ("UUID!", "7", "7"),
+        ("Int!", "7", 7),
+        ("Int", "0", 0),
+        ("Int!", "-7", -7),
+        ("Int!", "2147483647", 2147483647),
+        ("Float!", "2147483648", 2147483648),
+        *(
+            ("Int!", odd, None)
+            for odd in ("2147483648", "9" * 5000, "07", "7.0", "7 ", "", "seven", "\u0667")
+        ),
+    ],
+)
+def test_an_id_is_given_as_the_status_operation_takes_it(kind: str, job_id: str, value: object) -> None:
+    """A number where it takes one, and only if the answer will show the same id."""
+    given = settled(status_operation=f"generation(id: {kind})").status_operation.value_of(job_id)
+    assert given == value
+    assert type(given) is type(value)
+
+
+def test_failure_statuses_are_words_that_may_be_failures() -> None:
+    """Compared without case and joints; none of those that are known to be something else."""
+    assert settled(failure_statuses=["With-Drawn", "out_of luck"]).failure_words == {"withdrawn", "outofluck"}
+    assert settled(failure_statuses={"aborted"}).failure_words == {"aborted"}
+    assert settled().failure_words == frozenset()
+
+
+@pytest.mark.parametrize("words", ["withdrawn", b"withdrawn", None, 5, [""], ["-_ "], [None], [b"x"]])
+def test_failure_statuses_are_several_words(words: Any) -> None:
+    """A single text would be as many words as it has letters."""
+    with pytest.raises(ConfigurationError, match="failure_statuses is"):
+        settled(failure_statuses=words)
+
+
+@pytest.mark.parametrize("word", ["completed", "Processing", "queued"])
+def test_a_word_with_a_meaning_keeps_it(word: str) -> None:
+    """A job that is done, or waits, must not be given up."""
+    with pytest.raises(ConfigurationError, match="known to be no failure"):
+        settled(failure_statuses=["withdrawn", word])

@@ -12,7 +12,19 @@ import pytest
 from pydantic import ValidationError
 
 from doitong_async.errors import BadRequestError, DoitongWarning
-from doitong_async.types import MAX_SIDE, GenerateRequest, Generation, JobStatus, MediaType, as_request
+from doitong_async.types import (
+    FAILURE_WORDS,
+    MAX_SIDE,
+    GenerateRequest,
+    Generation,
+    JobStatus,
+    MediaType,
+    as_request,
+    with_failures,
+)
+
+WITHDRAWN = with_failures(Generation(id="abc", status=JobStatus("withdrawn")), {"withdrawn"}).status
+"""A word that is a failure by a setting."""
 
 
 class Index:
@@ -259,6 +271,38 @@ class TestStatus:
         assert str(word) == word.value == "Up-Scaling"
         assert {word.is_known, word.is_terminal, word.is_success, word.is_failure} == {False}
 
+    @pytest.mark.parametrize("bare", sorted(FAILURE_WORDS))
+    def test_further_words_of_failures_are_kept_and_fail(self, bare: str) -> None:
+        """An assumption, as all but two words are; case and joints make no difference."""
+        for spelled in (bare, bare.upper(), f" {bare[:3]}-{bare[3:]} ", f"{bare[:4]}_{bare[4:]}"):
+            word = JobStatus(spelled)
+            assert word == spelled or word in JobStatus
+            assert [word.is_known, word.is_terminal, word.is_failure, word.is_success] == [True] * 3 + [False]
+
+    @pytest.mark.parametrize(
+        "word", ["aborted", "Timed-Out", "timedOut", "TIMED OUT", "blocked", "moderated", "Content Moderated"]
+    )
+    def test_words_that_other_services_end_with_are_among_them(self, word: str) -> None:
+        """Each would be polled until the timeout."""
+        assert JobStatus(word).is_failure
+
+    @pytest.mark.parametrize(
+        "word", ["in_progress", "paused", "blocking", "not failed", "moderating", "retry"]
+    )
+    def test_words_that_resemble_them_are_not(self, word: str) -> None:
+        """A job that goes on must not be given up."""
+        assert not JobStatus(word).is_known
+
+    def test_a_setting_makes_a_failure_of_a_word_and_of_no_other(self) -> None:
+        """It stays as it was spelled."""
+        news = Generation(id="abc", status=JobStatus("With-Drawn"))
+        failed = with_failures(news, {"withdrawn"})
+        assert (failed.status, failed.status.is_failure) == ("With-Drawn", True)
+        assert not JobStatus("With-Drawn").is_failure
+        assert with_failures(news, {"other"}) is news
+        done = Generation(id="abc", status=JobStatus.COMPLETED)
+        assert with_failures(done, {"completed"}) is done
+
     def test_a_word_called_unknown_is_unknown(self) -> None:
         """Neither the word nor its mark in here turns into the other."""
         assert not JobStatus("unknown").is_known
@@ -274,12 +318,13 @@ class TestStatus:
         JobStatus("upscaling")
         assert "upscaling" not in [status.value for status in JobStatus]
 
-    @pytest.mark.parametrize("word", [JobStatus.FAILED, JobStatus("up-scaling")])
+    @pytest.mark.parametrize("word", [JobStatus.FAILED, JobStatus("up-scaling"), WITHDRAWN])
     def test_words_travel(self, word: JobStatus) -> None:
         """By pickle and by copy, known or not."""
         for twin in (pickle.loads(pickle.dumps(word)), copy.copy(word), copy.deepcopy(word)):
             assert isinstance(twin, JobStatus)
             assert (twin, twin.is_known) == (word, word.is_known)
+            assert twin.is_failure is word.is_failure
 
     @pytest.mark.parametrize("word", ["", "  ", None, 5, True, ["completed"]])
     def test_a_status_is_a_word(self, word: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from doitong_async.errors import BadRequestError
 from doitong_async.events import CallSent
 from doitong_async.hook import Hook
+from doitong_async.jobs.poll_size import PollSize
 from doitong_async.limits.entrance import Entrance
 from doitong_async.limits.gate import Priority
 from doitong_async.limits.grants import Turn
@@ -17,15 +19,16 @@ from doitong_async.log import log
 from doitong_async.transport import introspection, wire
 from doitong_async.transport.refusal import Kind, Refusal, refusal_of
 from doitong_async.transport.wire import Answer, Looks, StatusOperation
-from doitong_async.types import Generation
+from doitong_async.types import Generation, with_failures
 
 if TYPE_CHECKING:
     from doitong_async.transport.graphql import GraphQLTransport
 
 
-_ABOUT_THE_QUERY: Final = frozenset({Kind.BAD_REQUEST, Kind.PROTOCOL, Kind.SERVER, Kind.NOT_FOUND})
+_ABOUT_THE_QUERY: Final = frozenset({Kind.BAD_REQUEST, Kind.SERVER, Kind.NOT_FOUND})
 """Refusals that one job among many, or the number of them, may be the reason of."""
-
+_TOO_LARGE: Final = 413
+_TOO_EARLY_OR_LATE: Final = frozenset({408, 425})
 
 _PASSING: Final = frozenset({Kind.RATE_LIMIT, Kind.SERVER, Kind.AUTHENTICATION, Kind.CREDITS})
 """Refusals of the introspection that say nothing of the schema: it is asked again at the next look."""
@@ -44,14 +47,18 @@ class Report:
     """What a look brought.
 
     `found` are jobs, `missing` ids that are not known, `unreadable` ids whose job was there but could not be
-    read, `spoilers` ids that were refused alone; `refusal` is why the rest is not here.
+    read, `spoilers` ids that were refused alone, `unaskable` ids for which the status operation has no place;
+    `refusal` is why the rest is not here. `part` is how many
+    jobs were answered at once where all together were not.
     """
 
     found: list[Generation] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
     spoilers: dict[str, Refusal] = field(default_factory=dict)
+    unaskable: dict[str, Refusal] = field(default_factory=dict)
     refusal: Refusal | None = None
+    part: int | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -64,7 +71,14 @@ class Report:
         self.missing += other.missing
         self.unreadable |= other.unreadable
         self.spoilers |= other.spoilers
+        self.unaskable |= other.unaskable
         self.refusal = self.refusal or other.refusal
+        self.came_in_parts(other.part)
+
+    def came_in_parts(self, part: int | None) -> None:
+        """Note that jobs came in parts of so many, if they did."""
+        if part is not None:
+            self.part = part if self.part is None else min(self.part, part)
 
 
 class Inquiry:
@@ -76,31 +90,43 @@ class Inquiry:
         entrance: Entrance,
         operation: StatusOperation,
         notify: Hook,
+        failure_words: frozenset[str] = frozenset(),
     ) -> None:
         self._transport = transport
         self._entrance = entrance
         self._operation = operation
         self._notify = notify
-        self._most = wire.MOST_IN_ONE_LOOK
+        self._failure_words = failure_words
+        self._size = PollSize(wire.MOST_IN_ONE_LOOK)
         self._standing = _Standing.UNPROVEN
 
     @property
     def most(self) -> int:
         """How many jobs fit into one look."""
-        return self._most
+        return self._size.most
 
     async def look(self, ids: Sequence[str], *, timeout: float, turn: Turn | None = None) -> Report:
         """Ask for these jobs, at most `timeout` seconds a request, the first one on the turn given."""
-        return await self._look(ids, timeout, turn, is_hopeless=False)
+        loop = asyncio.get_running_loop()
+        asked_at = loop.time()
+        report = await self._look(ids, timeout, turn, is_hopeless=False)
+        if report.refusal is None and report.part is not None:
+            self._size.went_in_parts(len(ids), report.part, asked_at=asked_at, now=loop.time())
+        elif report.refusal is None and not report.spoilers:
+            self._size.went_whole(len(ids))
+        return report
 
     async def _look(
         self, ids: Sequence[str], timeout: float, turn: Turn | None, *, is_hopeless: bool
     ) -> Report:
         """Ask; a hopeless look is not halved, as everything that was asked just before was refused."""
+        askable = [job_id for job_id in ids if self._operation.value_of(job_id) is not None]
+        if len(askable) < len(ids):
+            return await self._look_beside_unaskable(ids, askable, timeout, turn, is_hopeless=is_hopeless)
         answer = await self._ask(ids, timeout, turn)
         if isinstance(answer, Looks):
             return await self._read(answer, timeout)
-        if answer.kind not in _ABOUT_THE_QUERY or (answer.http_status or 0) >= 500:
+        if not _is_about_the_query(answer):
             return Report(refusal=answer)
         if self._standing is _Standing.UNPROVEN and answer.is_of_document:
             return await self._look_by_another_name(ids, timeout, answer, is_hopeless=is_hopeless)
@@ -111,28 +137,46 @@ class Inquiry:
             return Report(refusal=answer)
         return await self._look_in_halves(ids, timeout)
 
+    async def _look_beside_unaskable(
+        self,
+        ids: Sequence[str],
+        askable: Sequence[str],
+        timeout: float,
+        turn: Turn | None,
+        *,
+        is_hopeless: bool,
+    ) -> Report:
+        """Ask for those that can be asked for; the others would have the whole query refused."""
+        report = Report()
+        if askable:
+            report.add(await self._look(askable, timeout, turn, is_hopeless=is_hopeless))
+        elif turn is not None:
+            turn.unsent()
+        odd = set(ids) - set(askable)
+        report.unaskable |= {job_id: _no_argument(self._operation, job_id) for job_id in ids if job_id in odd}
+        return report
+
     async def _read(self, looks: Looks, timeout: float) -> Report:
-        report = Report(list(looks.found), list(looks.missing), dict(looks.unreadable))
+        found = [with_failures(job, self._failure_words) for job in looks.found]
+        report = Report(found, list(looks.missing), dict(looks.unreadable))
         if report.found:
             self._standing = _Standing.PROVEN
         if looks.unanswered:
-            # A service without aliases: it answers so many and passes over the rest.
-            told = len(looks.found) + len(looks.missing) + len(looks.unreadable)
-            self._most = min(self._most, max(1, told))
-            for first in range(0, len(looks.unanswered), self._most):
-                report.add(await self.look(looks.unanswered[first : first + self._most], timeout=timeout))
+            # A slip, or a service without aliases, which answers so many and passes over the rest.
+            report.came_in_parts(len(looks.found) + len(looks.missing) + len(looks.unreadable))
+            report.add(await self._look(looks.unanswered, timeout, None, is_hopeless=False))
         return report
 
     async def _look_in_halves(self, ids: Sequence[str], timeout: float) -> Report:
         half = (len(ids) + 1) // 2
         report = await self._look(ids[:half], timeout, None, is_hopeless=False)
-        if report.refusal is not None and report.refusal.kind not in _ABOUT_THE_QUERY:
+        if report.refusal is not None and not _is_about_the_query(report.refusal):
             return report
         # Where nothing at all gets through, halving on would cost a request for every job.
         report.add(await self._look(ids[half:], timeout, None, is_hopeless=report.is_empty))
         if len(report.found) == len(ids):
             # All of them are well, so it was their number.
-            self._most = min(self._most, half)
+            report.came_in_parts(half)
         if report.is_empty and report.spoilers and report.refusal is None:
             # Refused one and all: no job of them is to blame more than the others.
             report.refusal, report.spoilers = next(iter(report.spoilers.values())), {}
@@ -181,7 +225,7 @@ class Inquiry:
         # The poll is sent all the same: other jobs than one caller's wait for it.
         self._notify.aside(CallSent(kind="look", jobs=len(ids)))
         try:
-            body = wire.encoded(document, wire.status_variables(ids))
+            body = wire.encoded(document, wire.status_variables(self._operation, ids))
         except BadRequestError as error:
             # An id that the service made of letters that are none.
             turn.unsent()
@@ -203,6 +247,26 @@ class Inquiry:
             return answer
         finally:
             turn.answered()
+
+
+def _is_about_the_query(refused: Refusal) -> bool:
+    """Whether less of a query may be answered: the service itself said that it is wrong, or too large.
+
+    A page, a 5xx and nonsense say nothing of it: the same query may well be answered by the next poll.
+    """
+    if refused.http_status == _TOO_LARGE:
+        return True
+    is_outage = (refused.http_status or 0) >= 500 or refused.http_status in _TOO_EARLY_OR_LATE
+    return refused.kind in _ABOUT_THE_QUERY and refused.names_error and not is_outage
+
+
+def _no_argument(operation: StatusOperation, job_id: str) -> Refusal:
+    return Refusal(
+        Kind.PROTOCOL,
+        f"The status of job {job_id!r} cannot be asked for: the status operation {str(operation)!r} takes a "
+        "number, and this id is none that fits. Set status_operation to one that takes it, such as "
+        f'"{operation.field}({operation.argument}: ID!)".',
+    )
 
 
 def _no_operation(asked: StatusOperation, candidates: Sequence[StatusOperation], refused: Refusal) -> str:

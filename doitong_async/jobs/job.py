@@ -79,7 +79,9 @@ class AsyncJob:
 
         Args:
             timeout: seconds from now. By default the client's `timeout`, counted from the moment the
-                submit was accepted; a wait that begins after that has as many seconds again.
+                submit was accepted; a wait that begins after that has as many seconds again. Where the event
+                loop stood still meanwhile, one poll comes before the timeout: for that it may take
+                `poll_timeout` and 2 s longer.
 
         Raises:
             JobFailedError: if the service says that the job failed.
@@ -93,7 +95,12 @@ class AsyncJob:
             self._watcher.await_until(self._watch, deadline)
             while not self._watch.is_ended:
                 self._check()
-                if not await self._watch.news(deadline) and not self._watch.is_ended:
+                if await self._watch.news(deadline):
+                    continue
+                # Who asks what is known now is told that.
+                if timeout != 0:
+                    await self._watcher.make_sure(self._watch, deadline)
+                if not self._watch.is_ended:
                     raise self._timed_out(deadline)
             return self._outcome()
 
@@ -120,7 +127,10 @@ class AsyncJob:
                 if self._watch.is_ended:
                     return
                 self._check()
-                if not await self._watch.news(deadline) and self._watch.last is seen:
+                if await self._watch.news(deadline):
+                    continue
+                await self._watcher.make_sure(self._watch, deadline)
+                if self._watch.last is seen and not self._watch.is_ended:
                     raise self._timed_out(deadline)
 
     async def refresh(self) -> Generation:

@@ -4,7 +4,9 @@ Each look costs a request that a submit could have had, and each second between 
 that are over but not seen to be. With R requests and C jobs at once, jobs of T seconds and k requests a look,
 a tick of τ starts min(C / (T + τ/2), R − k/τ) jobs a second: best where both are equal. While requests are to
 be had faster than the plan gives them in the long run, as in the first minute or when few jobs are left, 2 s
-is better; which of the two ends the queue earlier is decided again at every tick.
+is better; which of the two ends the queue earlier is decided again at every tick. While T is not known it is
+taken to be C/R, where slots and requests run short alike: if jobs are shorter, looks are dear and the right
+tick is longer than this one; if they are longer, looks cost nothing, and this one is soon corrected.
 
 Where webhooks tell of the ends, looks are only a net under those that are lost, and cost next to nothing.
 """
@@ -20,6 +22,8 @@ TICK: Final = 2.0
 """Seconds between two looks in the documented loop."""
 LONGEST_TICK: Final = 30.0
 """Seconds between two looks at a service that keeps failing: our choice."""
+_PATIENT_FOR: Final = 4
+"""Looks in a row that bring nothing until the wait doubles, and each time again: our choice."""
 PARTS: Final = 24
 _PERIOD: Final = 60.0
 _MOST_LOOKED: Final = 0.05
@@ -57,12 +61,14 @@ def tick(load: Load) -> float:
     """Return the seconds between two looks that end the queue earliest, 2 at least."""
     if not load.polls_count:
         return TICK
-    if load.waiting == 0 or load.seconds is None:
+    if load.waiting == 0:
         # Nobody loses by a look, unless the plan's minute runs out of them.
         is_plenty = load.free * 2 >= load.rate
         return TICK if is_plenty else max(TICK, _PERIOD * load.requests / load.rate)
-    even = even_tick(load.rate, load.slots, load.seconds, load.requests)
-    return min((even, TICK), key=lambda seconds: _ends_in(load, load.seconds or 0.0, seconds))
+    usual = _PERIOD * load.slots / load.rate
+    mean = usual if load.seconds is None else load.seconds
+    even = even_tick(load.rate, load.slots, mean, load.requests)
+    return min((even, TICK), key=lambda every: _ends_in(load, mean, every))
 
 
 def even_tick(rate: int, slots: int, seconds: float, requests: int = 1) -> float:
@@ -98,24 +104,50 @@ def _ends_in(load: Load, seconds: float, every: float) -> float:
     return (_HORIZON + left / rate) * part + every / 2 if rate else math.inf
 
 
-def next_tick(due: Iterable[float], *, last: float, spacing: float) -> float | None:
+def next_tick(
+    due: Iterable[float], *, last: float, spacing: float, begun: float | None = None
+) -> float | None:
     """Return the moment of the next tick, or None if there is no job to look at.
 
     Args:
         due: when each job wants to be looked at next.
         last: when the last look was sent.
         spacing: seconds from one look to the next.
+        begun: when jobs began to run. Ticks are counted from there, so that one that came late, or came when
+            less was known, does not put those after it out of step with the requests that come back.
     """
     earliest = min(due, default=None)
-    return None if earliest is None else max(earliest, last + spacing)
+    if earliest is None:
+        return None
+    if begun is None or spacing <= TICK:
+        return max(earliest, last + spacing)
+    soonest = max(last, begun) + TICK
+    return max(earliest, soonest, begun + spacing * math.ceil((soonest - begun) / spacing))
 
 
-def spacing_after(failures: int) -> float:
-    """Return the seconds until the next look after so many in a row that brought nothing.
+def spacing_after(refusals: int) -> float:
+    """Return the seconds until a job is asked for again that was refused alone, so many times in a row.
 
-    One failure changes nothing, as the next look may well succeed; each further one doubles the wait.
+    One refusal changes nothing, as the next look may well succeed; each further one doubles the wait.
     """
-    return float(min(TICK * 2 ** max(0, min(failures, 8) - 1), LONGEST_TICK))
+    return float(min(TICK * 2 ** max(0, min(refusals, 8) - 1), LONGEST_TICK))
+
+
+def spacing(usual: float, failures: int) -> float:
+    """Return the seconds from one look to the next, after so many in a row that brought nothing.
+
+    What a look did not bring is asked for soon, not only at the next tick: 2 s later, 4 s after a second
+    failure, and so on up to the tick. A few failures slow nothing down, as the next look may well succeed:
+    even where six of ten fail, many in a row are rare. Every `_PATIENT_FOR` of them double the wait, as
+    nobody may be there to answer.
+
+    Args:
+        usual: the tick, in seconds.
+        failures: looks in a row that brought nothing.
+    """
+    if not failures:
+        return usual
+    return max(min(usual, TICK * failures), spacing_after(1 + failures // _PATIENT_FOR))
 
 
 def net_look(age: float, mean: float | None, patience: float) -> float:

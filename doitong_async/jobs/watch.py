@@ -27,12 +27,15 @@ class Watch:
     `deadline` is until when somebody waits for it, as far as that was told.
     `kind` says which jobs take about as long, `waited_at` is when it was last known not to be over.
     `misses` counts looks in a row to which the job was unknown, `refusals` those that it alone spoiled.
+    `asked_at` is when the last poll of it was sent that was answered, or failed; `overdue` counts those whose
+    deadline has passed, and who wait for one poll more.
     """
 
     __slots__ = (
         "__weakref__",
         "_thrown",
         "_waiters",
+        "asked_at",
         "begun",
         "booked",
         "deadline",
@@ -46,6 +49,7 @@ class Watch:
         "loss",
         "misses",
         "options",
+        "overdue",
         "refusals",
         "submitted",
         "waited_at",
@@ -72,6 +76,8 @@ class Watch:
         self.lease = lease
         self.kind = kind
         self.waited_at = submitted
+        self.asked_at = begun
+        self.overdue = 0
         self.due = submitted + options.poll_interval
         self.expiry: asyncio.TimerHandle | None = None
         self.failure: str | None = None

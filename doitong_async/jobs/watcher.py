@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
+from doitong_async.clock import LATE
 from doitong_async.errors import ClientClosedError
 from doitong_async.events import JobFinished, SlotExpired, StatusSeen
 from doitong_async.hook import Hook, Throw, own_task_is_over
@@ -28,6 +30,8 @@ LANES: Final = 4
 """Looks of one tick that are under way at once: our choice."""
 MISSES: Final = 2
 """Polls in a row to which a job must be unknown until it is believed: one may be a replica's slip."""
+STEPS: Final = 10
+"""Steps in which the last poll of a job is waited for; a loop that stands still again uses up one of them."""
 REFUSALS: Final = 3
 """Polls in a row that must be refused until whoever waits is told: one may be a gateway's slip."""
 _REFUSED: Final = frozenset({Kind.AUTHENTICATION, Kind.NO_OPERATION})
@@ -55,8 +59,11 @@ class Watcher:
         # One watch a job, also when it is let go and taken up again: whoever holds it is told all the same.
         self._let_go_of: WeakValueDictionary[str, Watch] = WeakValueDictionary()
         self._changed = asyncio.Event()
-        self._last_tick = self._refused_at = self._loop.time() - schedule.LONGEST_TICK
+        self._last_tick = self._loop.time() - schedule.LONGEST_TICK
+        self._refused_at = self._failed_at = self._last_tick
+        self._stood_still_at = -math.inf
         self._failures = self._refused = 0
+        self._begun = 0.0
         self._odd_words: set[JobStatus] = set()
         self._pace = Pace(entrance, has_webhooks=has_webhooks)
         self.durations = self._pace.durations
@@ -94,7 +101,7 @@ class Watcher:
         """Watch a job again that was let go before its end; it takes a slot without queueing."""
         if not watch.is_ended and watch.last.id not in self._watches:
             watch.lease = self._entrance.gate.slot_at_once(watch.last.id)
-            watch.begun = self._loop.time()
+            watch.begun = watch.asked_at = self._loop.time()
             watch.misses = watch.refusals = 0
             self._begin(watch)
             self._follow(watch)
@@ -134,6 +141,33 @@ class Watcher:
             self._pace.await_until(watch, deadline, self._loop.time())
             self._changed.set()
 
+    async def make_sure(self, watch: Watch, deadline: float) -> None:
+        """See that a deadline that has passed may be kept to, or poll the job once before that.
+
+        A deadline that passed while the event loop stood still (a stopped or suspended process, a debugger, a
+        blocking call) says nothing of the job: nobody could ask. One poll that is sent now has to be over
+        first, or `poll_timeout` and the 2 s between two polls, where it cannot be sent.
+
+        Raises:
+            DoitongError: the one that whoever waits for the job is told.
+        """
+        self.check()
+        now = self._loop.time()
+        since = deadline if now > deadline + LATE else self._stood_still_at
+        if watch.asked_at >= since:
+            return
+        watch.overdue += 1
+        watch.due = min(watch.due, now)
+        self._changed.set()
+        step = (schedule.TICK + watch.options.poll_timeout) / STEPS
+        steps, until = STEPS, now + step
+        try:
+            while steps and not watch.is_ended and watch.asked_at < since:
+                if not await watch.news(until):
+                    steps, until = steps - 1, self._loop.time() + step
+        finally:
+            watch.overdue -= 1
+
     def _observe_let_go(self, watch: Watch, news: Generation) -> None:
         """Take late news of a job that was let go before its end: who still holds it is told."""
         before, watch.last = watch.last, lifecycle.merge(watch.last, news)
@@ -168,7 +202,7 @@ class Watcher:
         self._changed.set()
         with self._notify.in_order():
             self._take(report)
-        refusal = report.spoilers.get(job_id) or report.refusal
+        refusal = report.spoilers.get(job_id) or report.unaskable.get(job_id) or report.refusal
         if refusal is not None:
             raise refusal.error_of_poll(job_id, watch.token)
         if report.missing:
@@ -208,16 +242,20 @@ class Watcher:
             await self._changed.wait()
             if timer is not None:
                 timer.cancel()
+            if moment is not None and self._loop.time() > moment + LATE:
+                self._stood_still_at = self._loop.time()
 
     def _next_moment(self) -> float | None:
         if self._stopped is not None:
             return None
         due = (watch.due for watch in self._watches.values())
-        spacing = max(
-            schedule.spacing_after(self._failures),
-            self._pace.tick(self._watches.values(), self._inquiry.most),
-        )
-        return schedule.next_tick(due, last=self._last_tick, spacing=spacing)
+        if any(watch.overdue for watch in self._watches.values()):
+            return schedule.next_tick(due, last=self._last_tick, spacing=schedule.TICK)
+        usual = self._pace.tick(self._watches.values(), self._inquiry.most)
+        spacing = schedule.spacing(usual, self._failures)
+        # What a look did not bring is asked for soon, in step or not.
+        begun = None if self._failures else self._begun
+        return schedule.next_tick(due, last=self._last_tick, spacing=spacing, begun=begun)
 
     async def _tick(self) -> None:
         turn: Turn | None = await self._entrance.turn(Priority.LOOK)
@@ -265,6 +303,10 @@ class Watcher:
         self._take(report)
         if report.refusal is not None:
             self._note_failure(watches, report.refusal, asked_at)
+        for watch in watches:
+            watch.asked_at = max(watch.asked_at, asked_at)
+            if watch.overdue:
+                watch.wake()
         # What was learned may change when to look next.
         self._changed.set()
 
@@ -282,17 +324,22 @@ class Watcher:
             if (watch := self._watches.get(job_id)) is not None:
                 watch.failure = reason
                 self._pace.missed(watch, self._loop.time())
-        for job_id, refusal in report.spoilers.items():
+        for job_id, refusal in (report.spoilers | report.unaskable).items():
             if (watch := self._watches.get(job_id)) is not None:
                 watch.failure = refusal.message
                 watch.refusals += 1
                 watch.due = self._loop.time() + schedule.spacing_after(watch.refusals)
+                if job_id in report.unaskable and not self._has_webhooks:
+                    # No later poll can do better, and nothing else would tell of its end.
+                    watch.wake(partial(refusal.error_of_poll, job_id, watch.token))
         if report.refusal is None:
             self._failures = self._refused = 0
 
     def _note_failure(self, watches: Sequence[Watch], refusal: Refusal, asked_at: float) -> None:
         """One poll that failed changes nothing that lasts: polling goes on, more and more seldom."""
-        self._failures += 1
+        if asked_at > self._failed_at:
+            # The polls of one moment meet the same slip: they count as one.
+            self._failures, self._failed_at = self._failures + 1, self._loop.time()
         log.info("poll of %d jobs: %s", len(watches), refusal.message)
         is_told = refusal.kind is Kind.UNUSABLE or self._is_believed(refusal, asked_at)
         for watch in watches:
@@ -306,7 +353,6 @@ class Watcher:
         if refusal.kind not in _REFUSED:
             return False
         if asked_at > self._refused_at:
-            # The polls of one moment meet the same slip: they count as one.
             self._refused, self._refused_at = self._refused + 1, self._loop.time()
         # Webhooks come all the same where the query is not known.
         has_other_news = self._has_webhooks and refusal.kind is Kind.NO_OPERATION
@@ -330,6 +376,8 @@ class Watcher:
             self._end(watch)
 
     def _begin(self, watch: Watch) -> None:
+        if not self._watches:
+            self._begun = watch.begun
         self._watches[watch.last.id] = watch
         self._pace.begin(watch)
         watch.expiry = self._loop.call_at(watch.begun + watch.options.lease_age, self._expire, watch)
@@ -366,7 +414,16 @@ class Watcher:
 
     def _expire(self, watch: Watch) -> None:
         """The greatest age of a slot: it is free, whatever becomes of the job."""
-        seconds = self._loop.time() - watch.begun
+        now = self._loop.time()
+        seconds = now - watch.begun
+        if watch.expiry is not None and now > watch.expiry.when() + LATE:
+            # The loop stood still, and the job may have ended meanwhile: a poll comes first.
+            watch.due = min(watch.due, now)
+            self._changed.set()
+            watch.expiry = self._loop.call_later(
+                schedule.TICK + watch.options.poll_timeout, self._expire, watch
+            )
+            return
         if watch.lease.is_held:
             watch.lease.release()
             self._notify.aside(SlotExpired(job_id=watch.last.id, seconds=seconds), watch.throw)
@@ -389,5 +446,7 @@ class Watcher:
         if not status.is_known and status not in self._odd_words:
             self._odd_words.add(status)
             log.warning(
-                "The service speaks of a status %r, which is not known here; it is waited on.", str(status)
+                "The service speaks of a status %r, which is not known here; it is waited on. "
+                "If jobs end with it, name it in failure_statuses.",
+                str(status),
             )

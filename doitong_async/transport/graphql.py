@@ -16,6 +16,7 @@ from gql.client import AsyncClientSession
 from gql.transport.aiohttp import AIOHTTPTransport
 from graphql import DocumentNode, ExecutionResult
 
+from doitong_async.clock import running_timeout
 from doitong_async.secret import Secret
 from doitong_async.transport.exchange import Reply, RequestBody, failure_of, is_cancelled
 from doitong_async.transport.refusal import Kind, Refusal
@@ -138,10 +139,11 @@ class GraphQLTransport:
         headers = self._headers
         if idempotency_key is not None:
             headers = {**headers, "Idempotency-Key": idempotency_key}
-        extra = {"headers": headers, "timeout": _limits(timeout), "ssl": self._ssl}
+        extra = {"headers": headers, "timeout": _connecting(timeout), "ssl": self._ssl}
         request = _Request(body)
         try:
-            await self._session.execute(request, extra_args=extra)
+            async with running_timeout(timeout):
+                await self._session.execute(request, extra_args=extra)
         except BaseException as error:
             is_exit = not isinstance(error, Exception | asyncio.CancelledError)
             if is_exit or (isinstance(error, asyncio.CancelledError) and is_cancelled()):
@@ -172,9 +174,9 @@ class GraphQLTransport:
 
 
 @lru_cache(maxsize=64)
-def _limits(timeout: float) -> aiohttp.ClientTimeout:
+def _connecting(timeout: float) -> aiohttp.ClientTimeout:
     # A connection that is not made by half of the time was surely not used to send anything.
-    return aiohttp.ClientTimeout(total=timeout, connect=timeout / 2)
+    return aiohttp.ClientTimeout(total=None, connect=timeout / 2)
 
 
 _JSON_ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")

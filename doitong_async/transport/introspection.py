@@ -60,7 +60,7 @@ def _as_operation(field: Mapping[str, object]) -> StatusOperation | None:
 def _is_id(argument: Mapping[str, object]) -> bool:
     kind, name = _named(argument.get("type")), str(argument.get("name"))
     return not _is_list(argument.get("type")) and (
-        kind == "ID" or (kind == "String" and name.lower().endswith("id"))
+        kind == "ID" or (kind in ("String", "Int") and name.lower().endswith("id"))
     )
 
 

@@ -51,6 +51,8 @@ class Refusal:
     """Whether the whole document was refused, before any of it was done, as an unknown field is."""
     is_of_field: bool = False
     """Whether it speaks of a field, as a service does that does not know one."""
+    names_error: bool = False
+    """Whether the answer is JSON that says what failed, and not a page or nonsense, as gateways send them."""
     credits_required: float | None = None
     credits_available: float | None = None
     is_local: bool = False
@@ -237,6 +239,7 @@ def refusal_of(status: int, headers: Mapping[str, str], body: object, excerpt: s
         headers=headers,
         is_of_document="data" not in as_mapping(body) and "path" not in fields,
         is_of_field="field" in (said or "").lower(),
+        names_error=error is not None,
         credits_required=required,
         credits_available=available,
     )

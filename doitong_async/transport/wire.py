@@ -116,7 +116,7 @@ class StatusOperation:
         """Read `"generation(id: ID!)"`, or only `"generation"`.
 
         Raises:
-            ConfigurationError: if the text is neither.
+            ConfigurationError: if the text is neither, or no id can be given to such an argument.
         """
         match = _OPERATION.fullmatch(text.strip()) if isinstance(text, str) else None
         if match is None:
@@ -125,12 +125,36 @@ class StatusOperation:
                 'as in "generation(id: ID!)".'
             )
         field, argument, argument_type = match.groups()
-        return cls(field, argument or "id", argument_type or "ID!")
+        operation = cls(field, argument or "id", argument_type or "ID!")
+        if operation._scalar == "Boolean":
+            raise ConfigurationError(
+                f"status_operation is {text!r}; expected an argument that takes an id, and no Boolean does."
+            )
+        return operation
+
+    @property
+    def _scalar(self) -> str:
+        return self.argument_type.removesuffix("!")
+
+    def value_of(self, job_id: str) -> str | int | None:
+        """Return an id as a variable of the argument's type, or None if it cannot be one.
+
+        An Int, or a Float, is sent as a number, and only a number can be one; all else takes the id as it is.
+        """
+        greatest = _GREATEST.get(self._scalar)
+        if greatest is None:
+            return job_id
+        # Written in one way only: an answer is matched by its id.
+        is_number = _NUMBER.fullmatch(job_id) is not None and len(job_id) <= len(str(greatest)) + 1
+        return int(job_id) if is_number and abs(int(job_id)) <= greatest else None
 
     def __str__(self) -> str:
         return f"{self.field}({self.argument}: {self.argument_type})"
 
 
+_GREATEST: Final = {"Int": 2**31 - 1, "Float": 2**53}
+"""The greatest whole number that a scalar of GraphQL holds for sure; those that are not here take texts."""
+_NUMBER: Final = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
 _OPERATION: Final = re.compile(
     r"([A-Za-z_]\w*)(?:\s*\(\s*([A-Za-z_]\w*)\s*:\s*([A-Za-z_]\w*!?)\s*\))?", re.ASCII
 )
@@ -209,9 +233,9 @@ def status_document(operation: StatusOperation, count: int) -> str:
     return f"query Status({variables}) {{ {looks} }}"
 
 
-def status_variables(ids: Sequence[str]) -> dict[str, object]:
-    """Return the variables of `status_document` for these ids."""
-    return {f"i{n}": job_id for n, job_id in enumerate(ids)}
+def status_variables(operation: StatusOperation, ids: Sequence[str]) -> dict[str, object]:
+    """Return the variables of `status_document` for these ids, each as the operation takes it."""
+    return {f"i{n}": operation.value_of(job_id) for n, job_id in enumerate(ids)}
 
 
 def read_submit(answer: Answer) -> Generation | Refusal:

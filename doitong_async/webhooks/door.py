@@ -11,7 +11,7 @@ from doitong_async.errors import ClientClosedError, ConfigurationError
 from doitong_async.events import WebhookDropped, WebhookTaken
 from doitong_async.hook import Hook, Throw
 from doitong_async.secret import hidden
-from doitong_async.types import Generation
+from doitong_async.types import Generation, with_failures
 from doitong_async.webhooks.early import EarlyNews
 from doitong_async.webhooks.hosts import OutputHosts
 from doitong_async.webhooks.receiver import READ_TIMEOUT, OnWebhook, Receiver
@@ -39,18 +39,25 @@ class Webhooks:
         secrets: the webhook secret, or several while they are changed; None: nothing can be taken.
         outputs: where outputs may be.
         notify: is told of each webhook that was taken, or dropped.
+        failure_words: further status words that are failures, as they are compared.
 
     Raises:
         ConfigurationError: if a secret is empty.
     """
 
     def __init__(
-        self, secrets: Secrets | None, *, outputs: OutputHosts | None = None, notify: Hook | None = None
+        self,
+        secrets: Secrets | None,
+        *,
+        outputs: OutputHosts | None = None,
+        notify: Hook | None = None,
+        failure_words: frozenset[str] = frozenset(),
     ) -> None:
         secrets = hidden(secrets)
         self._secrets = None if secrets is None else checked_secrets(secrets)
         self._outputs = outputs or OutputHosts()
         self._notify = notify or Hook(None)
+        self._failure_words = failure_words
         self._early = EarlyNews()
         self._known: dict[str, None] = {}
         self._open_on: tuple[Take, asyncio.AbstractEventLoop] | None = None
@@ -116,7 +123,7 @@ class Webhooks:
         if self._secrets is None:
             raise ConfigurationError(_NO_SECRET)
         verify(body, header, self._secrets)
-        news = self._outputs.believed(parse(body))
+        news = with_failures(self._outputs.believed(parse(body)), self._failure_words)
         if self._open_on is None:
             raise ClientClosedError("A webhook came while the client was not open.", job_id=news.id)
         take, loop = self._open_on

@@ -15,6 +15,7 @@ from doitong_async import (
     DoitongError,
     JobNotFoundError,
     JobTimeoutError,
+    Plan,
     ProtocolError,
     ServerError,
 )
@@ -73,11 +74,13 @@ async def test_one_job_that_nulls_the_whole_answer_harms_no_other() -> None:
 async def test_what_one_look_can_hold_is_learned() -> None:
     """A service that refuses many jobs in one request is asked for as many as it takes from then on."""
     too_many = {"errors": [{"message": "Query is too complex"}]}
-    async with plain(seconds=5.0) as (doitong, server):
+    async with plain(seconds=7.0) as (doitong, server):
         strict(server, lambda ids: too_many if len(ids) > 3 else None)
         await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(8)))
-        # Once more after the schema has shown that the operation is known; then in halves; then in twos.
-        assert sizes(server) == [8, 8, 4, 2, 2, 4, 2, 2, *[2] * 8]
+        # Once more after the schema has shown that the operation is known; then in halves. That happens at
+        # three polls until it is believed.
+        halves = [8, 4, 2, 2, 4, 2, 2]
+        assert sizes(server) == [8, *halves * 3, *[2] * 4]
 
 
 @virtual
@@ -96,8 +99,8 @@ async def test_a_service_that_refuses_every_look_is_not_asked_for_each_job() -> 
 
 @virtual
 async def test_jobs_that_were_passed_over_are_asked_for_again_at_once() -> None:
-    """A service that answers one alias of several leaves none waiting, and is asked one by one then."""
-    async with plain(seconds=1.0) as (doitong, server):
+    """A service that answers one alias of several leaves none waiting, and is asked one by one in the end."""
+    async with plain(seconds=7.0) as (doitong, server):
 
         def first_only(request: bytes, honest: bytes | None) -> bytes | None:
             jobs = body_of(honest).get("data") or {}
@@ -105,7 +108,108 @@ async def test_jobs_that_were_passed_over_are_asked_for_again_at_once() -> None:
 
         server.rewrite = first_only
         await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(3)))
-        assert sizes(server) == [3, 1, 1]
+        assert sizes(server) == [*[3, 2, 1] * 3, 1, 1, 1]
+
+
+PAGE = answer("<html>Just a moment</html>")
+PASSING: Json = {"data": None, "errors": [{"message": "Something went wrong"}]}
+
+
+@pytest.mark.parametrize("glitch", ["page", "nonsense", "error", "part", "errors of one moment"])
+@virtual
+async def test_one_odd_answer_changes_nothing_that_lasts(glitch: str) -> None:
+    """The next poll asks for all jobs again, in one request; a page is not even asked about in parts."""
+    async with plain(seconds=9.0) as (doitong, server):
+        left = 3 if glitch == "errors of one moment" else 1
+
+        def odd(request: bytes, honest: bytes | None) -> bytes | None:
+            nonlocal left
+            if b"query Status" not in request or now() < 4.0 or not left:
+                return honest
+            left -= 1
+            body = body_of(honest)
+            if glitch == "part":
+                return answer({"data": {name: body["data"][name] for name in list(body["data"])[:3]}})
+            return {"page": PAGE, "nonsense": answer("[]")}.get(glitch, answer(PASSING))
+
+        server.rewrite = odd
+        await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(8)))
+        at_once = {
+            "page": [8],
+            "nonsense": [8],
+            "error": [8, 4, 4],
+            "part": [8, 5],
+            "errors of one moment": [8, 4, 2, 1, 1, 2, 4],
+        }
+        assert sizes(server) == [8, *at_once[glitch], 8, 8, 8]
+        assert not left
+
+
+@virtual
+async def test_what_was_believed_too_large_is_tried_again() -> None:
+    """A service that took only two at once for a while is asked for all of them again."""
+    plan = Plan.enterprise(requests_per_minute=600, concurrent_jobs=8)
+    async with plain(plan, seconds=120.0) as (doitong, server):
+        strict(server, lambda ids: PASSING if len(ids) > 2 and now() < 20.0 else None)
+        await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(8)))
+        asked = [(request.at, len(request.ids)) for request in server.requests if request.kind == "poll"]
+        narrow = [size for at, size in asked if 8.0 <= at < 20.0]
+        # Six polls of all jobs, in twos. A trial costs its own requests; the next one comes later.
+        assert narrow.count(2) == 6 * 4
+        assert narrow.count(4) == 2 == len(narrow) - narrow.count(2)
+        assert all(size == 8 for at, size in asked if at > 32.0)
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "408 Request Timeout", "502 Bad Gateway"])
+@virtual
+async def test_a_page_in_place_of_an_answer_is_not_about_the_query(status: str) -> None:
+    """It is asked once a tick, not in halves."""
+    async with plain(seconds=20.0) as (doitong, server):
+        jobs = [await doitong.submit(f"fox {n}") for n in range(8)]
+        await asyncio.sleep(3)
+        server.rewrite = lambda request, honest: answer("<html>", status) if b"Status" in request else honest
+        await asyncio.sleep(6)
+        assert sizes(server) == [8, 8, 8, 8]
+        server.rewrite = lambda request, honest: honest
+        await asyncio.gather(*jobs)
+
+
+@virtual
+async def test_a_query_that_a_gateway_finds_too_large_is_halved() -> None:
+    """413 is about the size, whoever says it, and in whatever form."""
+    too_large = answer("<html>", "413 Content Too Large")
+    async with plain(seconds=1.0) as (doitong, server):
+        server.rewrite = lambda request, honest: too_large if b"j4:" in request else honest
+        await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(8)))
+        assert sizes(server)[-2:] == [4, 4]
+
+
+@pytest.mark.parametrize("argument_type", ["Int!", "Int"])
+@virtual
+async def test_an_operation_that_takes_a_number_gets_numbers(argument_type: str) -> None:
+    """An id that is none has an error of its own, at once; it harms no other, and nothing is sent for it."""
+    ways = Ways(status_type=argument_type)
+    operation = f"generation(id: {argument_type})"
+    async with plain(seconds=5.0, ways=ways, status_operation=operation) as (doitong, server):
+        work = [asyncio.ensure_future(doitong.generate(f"fox {n}")) for n in range(3)]
+        for job_id in ("not-a-number", "007", "99999999999", "1.0", "١"):
+            odd = doitong.job(job_id)
+            with pytest.raises(ProtocolError, match=r"takes a number.*The job goes on") as caught:
+                await odd
+            assert caught.value.job_id == job_id
+            with pytest.raises(ProtocolError, match="takes a number"):
+                await odd.refresh()
+        assert {result.id for result in await asyncio.gather(*work)} == {"1", "2", "3"}
+        assert now() <= 8.0
+        assert {request.status for request in server.requests} == {200}
+
+
+@virtual
+async def test_an_operation_that_takes_a_number_is_found_in_the_schema() -> None:
+    """As one is that takes an ID."""
+    async with plain(seconds=5.0, ways=Ways(status_type="Int!", status_field="job")) as (doitong, server):
+        assert (await doitong.generate("a fox")).id == "1"
+        assert sum(request.kind == "introspection" for request in server.requests) == 1
 
 
 @virtual

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from doitong_async import (
 from doitong_async.emulator import Emulator
 from doitong_async.testing import VirtualTimeLoop, run_virtual
 from tests.virtual import boxed, now, plain, virtual
+from tests.webhooks.letters import SECRET, letter, signed
 
 FAILED = (
     b'{"data":{"j0":{"id":"plain00001","status":"failed","url":null,'
@@ -60,6 +62,39 @@ async def test_each_awaiter_of_a_failed_job_has_an_error_of_its_own() -> None:
             assert error.generation == job.last
             assert "the prompt is contradictory" in str(error)
         assert job.last.credit_cost == 0
+
+
+@pytest.mark.parametrize("word", ["aborted", "Timed-Out", "BLOCKED", "with drawn"])
+@pytest.mark.parametrize("way", ["poll", "refresh", "submit", "webhook"])
+@virtual
+async def test_a_word_of_failure_ends_the_wait_whatever_brings_it(word: str, way: str) -> None:
+    """Known to us, or by the setting: at once, as a failure, with the slot free again."""
+    hooked: dict[str, Any] = {"webhook_url": "http://127.0.0.1:9/", "webhook_secret": SECRET}
+    hooked = hooked if way == "webhook" else {}
+    async with plain(Plan.FREE, failure_statuses=["WITH-DRAWN"], **hooked) as (doitong, server):
+        ended = f'"status": "{word}"'.encode()
+
+        def fail(request: bytes, honest: bytes | None) -> bytes | None:
+            whole = (honest or b"").replace(b'"status": "processing"', ended)
+            head, _, body = whole.partition(b"\r\n\r\n")
+            return (
+                re.sub(rb"Content-Length: \d+", b"Content-Length: %d" % len(body), head) + b"\r\n\r\n" + body
+            )
+
+        if way != "webhook":
+            server.rewrite = lambda request, honest: (
+                fail(request, honest) if way == "submit" or b"query Status" in request else honest
+            )
+        job = await doitong.submit("a square circle")
+        if way == "refresh":
+            assert (await job.refresh()).status == word
+        if way == "webhook":
+            body = letter(job.id, word)
+            await doitong.webhooks.deliver(body, signed(body))
+        with pytest.raises(JobFailedError, match=word):
+            await job
+        assert now() == (2.0 if way == "poll" else 0.0)
+        assert doitong._running().gate.slots_taken == 0
 
 
 @virtual

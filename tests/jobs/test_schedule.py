@@ -17,6 +17,7 @@ from doitong_async.jobs.schedule import (
     may_join,
     net_look,
     next_tick,
+    spacing,
     spacing_after,
     tick,
 )
@@ -54,11 +55,43 @@ def test_the_earliest_wish_is_granted_but_not_too_soon(
 
 
 @pytest.mark.parametrize(
-    ("failures", "seconds"), [(0, 2), (1, 2), (2, 4), (3, 8), (4, 16), (5, 30), (8, 30), (9, 30), (10**9, 30)]
+    ("refusals", "seconds"), [(0, 2), (1, 2), (2, 4), (3, 8), (4, 16), (5, 30), (8, 30), (9, 30), (10**9, 30)]
+)
+def test_a_job_that_is_refused_alone_is_asked_for_less_and_less(refusals: int, seconds: float) -> None:
+    """Twice as long after each refusal but the first, up to half a minute, however long it lasts."""
+    assert spacing_after(refusals) == seconds
+
+
+@pytest.mark.parametrize(
+    ("failures", "seconds"),
+    [(0, 2), (1, 2), (3, 2), (4, 4), (7, 4), (8, 8), (12, 16), (16, 30), (100, 30), (10**9, 30)],
 )
 def test_a_failing_service_is_asked_less_and_less(failures: int, seconds: float) -> None:
-    """Twice as long after each failure but the first, up to half a minute, however long it lasts."""
-    assert spacing_after(failures) == seconds
+    """Not for a few failures; then twice as long after every four, up to half a minute."""
+    assert spacing(TICK, failures) == seconds
+
+
+@pytest.mark.parametrize(
+    ("failures", "seconds"), [(0, 12), (1, 2), (2, 4), (5, 10), (6, 12), (8, 12), (12, 16), (16, 30)]
+)
+def test_what_a_look_did_not_bring_is_asked_for_sooner_than_the_next_tick(
+    failures: int, seconds: float
+) -> None:
+    """On Free a tick is 12 s, in which a slot would stand empty."""
+    assert spacing(12.0, failures) == seconds
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"), [(-100.0, 13.0), (3.0, 13.0), (5.0, 13.0), (11.0, 13.0), (11.5, 23.0), (13.0, 23.0)]
+)
+def test_ticks_are_counted_from_the_first_job(last: float, expected: float) -> None:
+    """One that came late, or out of step, is followed by the next one of the row, 2 s away at least."""
+    assert next_tick([5.0], last=last, spacing=10.0, begun=3.0) == expected
+
+
+def test_a_row_of_ticks_waits_for_no_job_that_is_due_later() -> None:
+    """As where webhooks tell of the ends: a poll that is due alone keeps its moment."""
+    assert next_tick([27.5], last=5.0, spacing=10.0, begun=3.0) == 27.5
 
 
 @settings(deadline=None, max_examples=100)
@@ -93,6 +126,13 @@ def test_two_seconds_while_nothing_is_known_or_nobody_waits() -> None:
     assert tick(load(waiting=0, free=30)) == TICK
     assert tick(load(waiting=0, free=29)) == TICK
     assert tick(load(rate=10, slots=1, waiting=0, free=4)) == 6.0
+
+
+def test_a_mean_that_is_not_known_is_where_slots_and_requests_run_short_alike() -> None:
+    """On Pro 10 s: a long queue begins with the tick that suits it, a short one with the quick."""
+    many = load(seconds=None, waiting=290, free=50, coming=[0] * 23 + [10])
+    assert tick(many) == tick(load(seconds=10.0, waiting=290, free=50, coming=[0] * 23 + [10])) == 5.0
+    assert tick(load(seconds=None, waiting=5, free=50)) == TICK
 
 
 def test_looks_that_cost_nothing_are_never_spared() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import random
+import statistics
 from itertools import pairwise
 
 import pytest
@@ -220,10 +222,38 @@ async def test_a_broken_callback_harms_nothing(caplog: pytest.LogCaptureFixture)
 async def test_a_failing_service_is_looked_at_less_and_less_often() -> None:
     """A poll that fails never ends the wait; the looks spread out, and the job ends as ever."""
     async with plain(seconds=6.0) as (doitong, server):
-        server.script = lambda kind, nth: HTML_502 if kind == "poll" and nth <= 4 else None
+        server.script = lambda kind, nth: HTML_502 if kind == "poll" and nth <= 18 else None
         assert (await doitong.generate("a fox")).url
         looks = [request.at for request in server.requests if request.kind == "poll"]
-    assert looks == [2.0, 4.0, 8.0, 16.0, 32.0]
+    waits = [later - earlier for earlier, later in pairwise(looks)]
+    assert waits == [*[2.0] * 3, *[4.0] * 4, *[8.0] * 4, *[16.0] * 4, *[30.0] * 3]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("pattern", ["by chance", "six in a row"])
+@virtual
+async def test_a_service_that_fails_six_polls_of_ten_delays_nobody_for_long(seed: int, pattern: str) -> None:
+    """500s and pages mixed, ten jobs on Pro: in the median an end is seen within 10 s."""
+    rng = random.Random(seed)
+
+    def flaky(kind: str, nth: int) -> bytes | None:
+        fails = rng.random() < 0.6 if pattern == "by chance" else (nth + seed) % 10 < 6
+        return rng.choice([HTML_500, HTML_200]) if kind == "poll" and fails else None
+
+    delays: list[float] = []
+    async with plain(seconds=lambda number: 5.0 + 4.1 * number) as (doitong, server):
+        server.script = flaky
+
+        async def follow(number: int) -> None:
+            result = await doitong.generate(f"fox {number}")
+            delays.append(now() - server.jobs[result.id].ends)
+
+        await asyncio.gather(*(follow(number) for number in range(10)))
+    assert statistics.median(delays) <= 10.0
+
+
+HTML_500 = b"HTTP/1.1 500 Oops\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<html></html>"
+HTML_200 = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<html></html>"
 
 
 HTML_502 = b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<html></html>"

@@ -103,7 +103,7 @@ async def test_a_request_is_what_the_documentation_shows() -> None:
     assert call.kwargs["headers"]["Idempotency-Key"] == "i-1"
     assert call.kwargs["headers"]["Content-Type"] == "application/json"
     assert call.kwargs["allow_redirects"] is False
-    assert call.kwargs["timeout"] == aiohttp.ClientTimeout(total=5, connect=2.5)
+    assert call.kwargs["timeout"] == aiohttp.ClientTimeout(total=None, connect=2.5)
 
 
 @virtual

@@ -42,6 +42,7 @@ def test_the_document_is_graphql() -> None:
     [
         ("generation(id: ID!): Generation", ["generation(id: ID!)"]),
         ("job(jobId: String!): Generation!", ["job(jobId: String!)"]),
+        ("generation(id: Int!): Generation", ["generation(id: Int!)"]),
         ("checkJobStatus(jobId: ID): Generation", ["checkJobStatus(jobId: ID)"]),
         ("generation(id: ID! = 5): Generation", ["generation(id: ID!)"]),
         (
@@ -70,7 +71,8 @@ def test_a_field_that_takes_one_id_and_returns_the_same_type(fields: str, candid
         "generation(id: ID!, region: String!): Generation",
         "generation(id: ID!, accountId: ID!): Generation",
         "generation(name: String!): Generation",
-        "generation(id: Int!): Generation",
+        "generation(id: Boolean!): Generation",
+        "generation(number: Int!): Generation",
     ],
 )
 def test_other_fields_are_no_candidates(fields: str) -> None:

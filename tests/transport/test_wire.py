@@ -165,7 +165,7 @@ class TestStatusDocument:
 
     def test_the_ids_are_variables(self) -> None:
         """So that no id is ever part of the text."""
-        assert wire.status_variables(["a", '") { x }']) == {"i0": "a", "i1": '") { x }'}
+        assert wire.status_variables(OPERATION, ["a", '") { x }']) == {"i0": "a", "i1": '") { x }'}
 
 
 class TestReadSubmit:
