@@ -1,7 +1,8 @@
-"""aioresponses on today's aiohttp: single odd answers and exceptions that no server can be made to give."""
+"""aioresponses on any aiohttp: single odd answers and exceptions that no server can be made to give."""
 
 from __future__ import annotations
 
+import inspect
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +16,9 @@ class _Response(aiohttp.ClientResponse):
     """aiohttp 3.14 asks for a stream writer, which aioresponses 0.7.9 does not know of."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        nothing_written: Any = SimpleNamespace(output_size=0)
-        super().__init__(*args, stream_writer=nothing_written, **kwargs)
+        if "stream_writer" in inspect.signature(aiohttp.ClientResponse).parameters:
+            kwargs["stream_writer"] = SimpleNamespace(output_size=0)
+        super().__init__(*args, **kwargs)
 
 
 class OddAnswers(aioresponses):
@@ -32,7 +34,10 @@ class OddAnswers(aioresponses):
 
         async def callback(url: Any, **given: Any) -> None:
             if is_sent:
-                await given["data"].write_with_length(_Writer(), None)
+                body, writer = given["data"], _Writer()
+                # As aiohttp has it written up to 3.11, and from 3.12 on.
+                is_old = not hasattr(aiohttp.BytesPayload, "write_with_length")
+                await (body.write(writer) if is_old else body.write_with_length(writer, None))
             _RAISERS["raiser"](error)
 
         self.post(URL, callback=callback)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import sys
 from collections.abc import Sequence
@@ -108,6 +109,12 @@ def _run(arguments: Sequence[str]) -> int:
     return failure.end
 
 
+def _lines(text: str) -> str:
+    """Return an epilog whose lines stay lines: typer joins them before 0.27.1, but where one is empty."""
+    release = tuple(int(number) for number in re.findall(r"\d+", typer.__version__)[:3])
+    return text if release >= (0, 27, 1) else text.replace("\n", "\n\n")
+
+
 _EPILOG: Final = "\n".join(
     (
         "[bold]Try it without a key[/bold]",
@@ -155,7 +162,7 @@ list of such texts puts others in their place, DELETE takes all away."""
 
 app: Final = typer.Typer(
     help="Pictures, video, avatars and speech from Doitong: every job paid once, and none lost.",
-    epilog=_EPILOG,
+    epilog=_lines(_EPILOG),
     rich_markup_mode="rich",
     # Tracebacks with locals could show the key.
     pretty_exceptions_enable=False,
@@ -187,7 +194,7 @@ Timeout = Annotated[
 ]
 
 
-@app.command(epilog=_GENERATE_EXAMPLES)
+@app.command(epilog=_lines(_GENERATE_EXAMPLES))
 def generate(
     context: typer.Context,
     prompt: Annotated[
@@ -242,7 +249,7 @@ def generate(
     work.run_to_end(story, lambda: work.generate(story, request), is_verbose=verbose)
 
 
-@app.command(epilog=_JOB_EXAMPLES)
+@app.command(epilog=_lines(_JOB_EXAMPLES))
 def job(
     context: typer.Context,
     id_or_token: Annotated[
@@ -272,7 +279,7 @@ def job(
     work.run_to_end(story, lambda: work.take_up(story, id_or_token), is_verbose=verbose)
 
 
-@app.command(epilog=_EMULATOR_EXAMPLES)
+@app.command(epilog=_lines(_EMULATOR_EXAMPLES))
 def emulator(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = EMULATOR_PORT,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
@@ -329,9 +336,9 @@ def emulator(
     )
 
 
-app.command("estimate", epilog=planning.EXAMPLES)(planning.estimate_file)
-app.command("batch", epilog=batch.EXAMPLES)(batch.batch_file)
-app.command(status.NAME, epilog=status.EXAMPLES)(status.show_status)
+app.command("estimate", epilog=_lines(planning.EXAMPLES))(planning.estimate_file)
+app.command("batch", epilog=_lines(batch.EXAMPLES))(batch.batch_file)
+app.command(status.NAME, epilog=_lines(status.EXAMPLES))(status.show_status)
 
 
 def _read_prompt(prompt: str | None) -> str | None:

@@ -361,7 +361,7 @@ async def test_garbage_on_the_wire(face: Any) -> None:
 
 
 HEAD = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\n".encode()
-WRONG = f"X-Doitong-Signature: {signed(b'')}\r\n".encode()
+WRONG = f"X-Doitong-Signature: {signed(BODY, 'another')}\r\n".encode()
 OF_STRANGERS = {
     "no signature": HEAD + b"Content-Length: 2\r\n\r\n{}",
     "a wrong one": HEAD + WRONG + b"Content-Length: 2\r\n\r\n{}",

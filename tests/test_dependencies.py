@@ -1,0 +1,97 @@
+"""What pyproject.toml says of other projects: what is imported is declared, with bounds that are tried."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterable
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from tests import __main__ as checks
+
+PACKAGE = checks.ROOT / "doitong_async"
+PROJECT = tomllib.loads((checks.ROOT / "pyproject.toml").read_text())["project"]
+BROUGHT_BY_ANOTHER = {"pydantic-core"}
+"""pydantic needs one version of it, and brings that."""
+
+
+def names_of(requirements: list[str]) -> set[str]:
+    """Return the names in a list of requirements, as they are compared."""
+    return {_same(re.split(r"[<>=\[]", each)[0]) for each in requirements}
+
+
+def _same(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def imported(modules: Iterable[Path]) -> set[str]:
+    """Return the distributions that some modules import."""
+    names: set[str] = set()
+    for path in modules:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add((node.module or "").partition(".")[0])
+    brought = packages_distributions()
+    foreign = names - sys.stdlib_module_names - {"doitong_async", "tests", "benchmarks"}
+    return {_same(brought[name][0]) for name in foreign} - BROUGHT_BY_ANOTHER
+
+
+def test_every_library_that_is_imported_is_declared() -> None:
+    """What another one happens to bring may be gone with its next version."""
+    extras = PROJECT["optional-dependencies"]
+    needed = names_of(PROJECT["dependencies"])
+    parts = {"cli": names_of(extras["cli"]), "emulator": names_of(extras["emulator"])}
+    modules = set(PACKAGE.rglob("*.py"))
+    for part, more in parts.items():
+        those = set((PACKAGE / part).rglob("*.py"))
+        modules -= those
+        assert imported(those) <= needed | more
+    assert imported(modules) <= needed
+    assert imported(PACKAGE.rglob("*.py")) == needed.union(*parts.values())
+
+
+def test_every_declared_library_has_a_lower_bound_that_ci_installs() -> None:
+    """The constraints come out of pyproject.toml itself, so that no second list grows old."""
+    lowest = [line.split("==") for line in checks.lowest()]
+    every = [
+        *PROJECT["dependencies"],
+        *(each for more in PROJECT["optional-dependencies"].values() for each in more),
+    ]
+    assert {_same(name) for name, _ in lowest} == names_of(every) - {"doitong-async"}
+    assert all(f"{name}>={version}" in " ".join(every) for name, version in lowest)
+
+
+def test_a_dependency_without_a_lower_bound_is_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be installed as new as there is, and nobody would notice."""
+    monkeypatch.setattr(checks, "ROOT", tmp_path)
+    text = '[project]\nname = "x"\ndependencies = ["aiohttp"]\noptional-dependencies = {}'
+    (tmp_path / "pyproject.toml").write_text(text)
+    with pytest.raises(ValueError, match="aiohttp has no lower bound"):
+        list(checks.lowest())
+
+
+def test_the_fast_part_touches_every_folder() -> None:
+    """Those of the tests, of which each mirrors a part of the package."""
+    files = [checks.ROOT / name for name in checks.FAST]
+    assert all(path.is_file() for path in files)
+    folders = {path.parent for path in (checks.ROOT / "tests").rglob("test_*.py")}
+    assert {path.parent for path in files} == folders
+
+
+def test_the_pythons_that_are_tested_are_told() -> None:
+    """From the oldest that is allowed on, without a gap."""
+    told = [
+        re.fullmatch(r"Programming Language :: Python :: 3\.(\d+)", each) for each in PROJECT["classifiers"]
+    ]
+    minors = [int(match[1]) for match in told if match]
+    assert PROJECT["requires-python"] == f">=3.{minors[0]}"
+    assert minors == list(range(minors[0], minors[-1] + 1))
