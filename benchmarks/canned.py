@@ -22,9 +22,6 @@ class Canned:
         self._looks = looks
         self._made = self._requests = self._looked = 0
         self._left: dict[str, int] = {}
-        self._over = wire.response(
-            f'{{"data":{{"generate":{wire.snapshot("over", is_done=True)}}}}}'.encode()
-        )
 
     def answer(self, head: bytes, body: bytes) -> bytes:
         """Return the bytes of the answer to a request."""
@@ -34,13 +31,15 @@ class Canned:
         self._requests += 1
         if not wire.is_submit(body):
             return wire.response(self._looked_at(json.loads(body)).encode())
-        return self._submitted() if self._looks else self._over
+        return self._submitted()
 
     def _submitted(self) -> bytes:
         self._made += 1
+        # Of the same length each, and no two alike: a client refuses one job for two keys.
         job_id = f"job-{self._made:09}"
-        self._left[job_id] = self._looks
-        return _made(wire.snapshot(job_id, is_done=False))
+        if self._looks:
+            self._left[job_id] = self._looks
+        return _made(wire.snapshot(job_id, is_done=not self._looks))
 
     def _looked_at(self, request: dict[str, object]) -> str:
         variables = request["variables"]

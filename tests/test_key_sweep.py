@@ -562,7 +562,8 @@ async def test_an_output_is_fetched_without_a_key_from_any_origin() -> None:
 
             def api(kind: str, key: str) -> bytes:
                 url = json.dumps(f"{places[chosen]}/fox.jpg")
-                return picture if kind == "get" else http(job_with(status='"completed"', url=url))
+                made = job_with(id=f'"job-{chosen}"', status='"completed"', url=url)
+                return picture if kind == "get" else http(made)
 
             async with EchoServer(api) as server:
                 places["own"] = server.url
