@@ -10,6 +10,10 @@ from doitong_async.batch.entry import Entry, Glimpse, State
 class Book(Protocol):
     """Where a batch writes down what it does; each change is from what the line is known to be."""
 
+    @property
+    def name(self) -> str:
+        """Return what tells it from other ledgers."""
+
     def find(self, key: str) -> Entry | None:
         """Return what is known of an item."""
 
@@ -58,9 +62,14 @@ class Book(Protocol):
     async def close(self) -> None:
         """Let go of whatever is open."""
 
+    def drop(self) -> None:
+        """Let go of whatever is open, as the event loop is closed."""
+
 
 class Unrecorded:
     """No ledger: a batch that cannot be taken up again."""
+
+    name = ""
 
     def find(self, key: str) -> Entry | None:
         """Know nothing."""
@@ -84,3 +93,6 @@ class Unrecorded:
 
     async def close(self) -> None:
         """Leave nothing open."""
+
+    def drop(self) -> None:
+        """Have nothing to let go of."""

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -92,6 +92,21 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
             raise aiohttp.ClientPayloadError(f"more than {MOST_BYTES:,} bytes")
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def drop_sockets(session: aiohttp.ClientSession) -> None:
+    """Close the sockets of a session whose event loop is closed: no transport can do it any more.
+
+    What this reads is private. Where it is not found, a socket is closed when it is collected, with a
+    ResourceWarning.
+    """
+    connector: Any = session.connector
+    pooled = [protocol for pool in getattr(connector, "_conns", {}).values() for protocol, _ in pool]
+    for protocol in (*pooled, *getattr(connector, "_acquired", ())):
+        transport: Any = getattr(protocol, "transport", None)
+        if (sock := getattr(transport, "_sock", None)) is not None:
+            sock.close()
+            transport._sock = None
 
 
 def is_cancelled() -> bool:
