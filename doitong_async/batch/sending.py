@@ -183,7 +183,7 @@ class Sending:
             status=str(made.status),
             cost=made.credit_cost,
             at=wall,
-            day=self._runtime.gate.day.number(wall),
+            day=self._runtime.gate.day.writes(wall, told_by=self._book.name),
         )
         work.is_intended = False
         work.phase = Phase.RUNNING

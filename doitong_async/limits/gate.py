@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from typing import Final, Literal, TypeAlias
 
 from doitong_async.clock import wall_time
 from doitong_async.errors import DailyLimitError
-from doitong_async.limits.day import Day
+from doitong_async.limits.day import LENGTH, Day
 from doitong_async.limits.grants import Lease, Turn
 from doitong_async.limits.line import Line, Place, Waiting
 from doitong_async.limits.plan import Plan
@@ -82,6 +83,7 @@ class Gate:
         self._crowded_until = self._loop.time()
         self._spent_at = self._loop.time() - _FEEL
         self._holds = self._ends = self._submits_out = 0
+        self._made_at = -math.inf
         self._look_went_first = False
         self._behind: dict[object, int] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -120,7 +122,9 @@ class Gate:
         """Whether nobody uses it, and it knows nothing that a fresh gate would not know."""
         now = self._loop.time()
         is_quiet = now >= max(self._paused_until, self._held_until, self._contested_until)
-        is_unused = not self._members and not self.slots_taken and self.day.is_fresh(wall_time())
+        # By the loop's clock: the calendar may be a day ahead, and come back.
+        has_day = now < self._made_at + LENGTH or not self.day.is_fresh(wall_time())
+        is_unused = not self._members and not self.slots_taken and not has_day
         return is_unused and is_quiet and self.free == self.plan.requests_per_minute
 
     def join(self, member: Member) -> None:
@@ -222,7 +226,7 @@ class Gate:
             _log.warning("The service says that a limit is reached (%s): %s", limit.value, refusal.message)
         told = wait_told(word, limit=limit)
         if limit is Limit.DAY:
-            self.day.end(wall + told if told else self.day.next_begins(wall))
+            self.day.end(wall + told if told else self.day.next_begins(wall), said_at=wall)
         elif limit is Limit.SLOT:
             self._hold(now, told)
         else:
@@ -273,6 +277,8 @@ class Gate:
     def job_is_settled(self, *, was_made: bool) -> None:
         """Count a job of the day that was set aside, or set it aside no more."""
         self.day.settle(wall_time(), was_made=was_made)
+        if was_made:
+            self._made_at = self._loop.time()
         self._serve(self._loop.time())
 
     def turn_is_over(self, *, was_sent: bool, is_submit: bool) -> None:
