@@ -22,6 +22,7 @@ from doitong_async.hook import Hook
 from doitong_async.jobs.durations import JobKind
 from doitong_async.limits.entrance import Entrance
 from doitong_async.limits.gate import Priority
+from doitong_async.limits.grants import Turn
 from doitong_async.limits.word import Limit, read_word
 from doitong_async.settings import Options
 from doitong_async.transport import wire
@@ -165,7 +166,7 @@ class Submits:
             turn.unsent()
             raise
         try:
-            outcome = await self._send(call)
+            outcome = await self._send(call, turn)
             # The gate hears of it before the turn is over, as that lets the next submit go.
             if isinstance(outcome, Generation):
                 gate.accepted()
@@ -186,7 +187,7 @@ class Submits:
         self._note(call, outcome)
         return outcome
 
-    async def _send(self, call: Submit) -> Generation | Refusal:
+    async def _send(self, call: Submit, turn: Turn) -> Generation | Refusal:
         if self._notify:
             self._notify(CallSent(kind="submit", jobs=1))
         call.is_sending = True
@@ -202,7 +203,7 @@ class Submits:
             call.is_sending = False
         if isinstance(answer, Refusal):
             return answer
-        self.entrance.heed(answer.headers)
+        self.entrance.heed(answer.headers, turn)
         outcome = wire.read_submit(answer)
         if isinstance(outcome, Refusal) and outcome.kind is Kind.NOT_FOUND:
             # There is no job yet that could be missing: what was asked for is.

@@ -148,7 +148,7 @@ class Inquiry:
         said = refusal_of(answer.status, answer.headers, answer.body, answer.excerpt)
         if said is not None and said.kind in _PASSING:
             if said.kind is Kind.RATE_LIMIT:
-                self._entrance.gate.refused(said)
+                self._entrance.gate.refused(said, is_submit=False)
             return Report(refusal=said)
         candidates = introspection.status_candidates(answer.body)
         if not refused.is_of_field and self._operation not in candidates:
@@ -179,7 +179,7 @@ class Inquiry:
         answer = await self._send(document, wire.status_variables(ids), timeout, turn)
         looks = answer if isinstance(answer, Refusal) else wire.read_looks(answer, ids)
         if isinstance(looks, Refusal) and looks.kind is Kind.RATE_LIMIT:
-            self._entrance.gate.refused(looks)
+            self._entrance.gate.refused(looks, is_submit=False)
         return looks
 
     async def _send(
@@ -189,7 +189,7 @@ class Inquiry:
         try:
             answer = await self._transport.send(document, variables, timeout=timeout)
             if isinstance(answer, Answer):
-                self._entrance.heed(answer.headers)
+                self._entrance.heed(answer.headers, turn)
             elif answer.kind is Kind.NOT_SENT:
                 turn.unsent()
             return answer
