@@ -13,7 +13,9 @@ import aiohttp
 import backoff
 
 from doitong_async import media
+from doitong_async.clock import wall_time
 from doitong_async.errors import ClientClosedError, ConfigurationError, DoitongError, DownloadError
+from doitong_async.limits.word import read_word
 from doitong_async.settings import is_loopback
 from doitong_async.transport.exchange import cause_of, is_cancelled, reason_here, too_long_header
 from doitong_async.types import Generation
@@ -46,11 +48,15 @@ class _Progress:
 
 
 class _TryAgain(Exception):  # noqa: N818 - a signal between two methods, never an error that anyone sees
-    """This try brought no whole file, the next one may; `cause` is what a hook of the session raised."""
+    """This try brought no whole file, the next one may.
 
-    def __init__(self, why: str, cause: BaseException | None = None) -> None:
+    `cause` is what a hook of the session raised, `told` the seconds that the output host asks to wait.
+    """
+
+    def __init__(self, why: str, cause: BaseException | None = None, told: float = 0.0) -> None:
         super().__init__(why)
         self.cause = cause
+        self.told = told
 
 
 class Downloads:
@@ -75,7 +81,8 @@ class Downloads:
     async def chunks(self, job: Generation) -> AsyncGenerator[bytes, None]:
         """Yield the output of a job, checked as it is read; the first chunk holds its leading bytes.
 
-        A broken connection, a 5xx or a 429 is tried again, from where it broke if the host allows ranges.
+        A broken connection, a 5xx or a 429 is tried again, from where it broke if the host allows ranges,
+        and not before the end of a `Retry-After`, of which ten minutes are obeyed at most.
 
         Raises:
             DownloadError: if it cannot be had, is truncated, empty, too large or not what the job makes.
@@ -94,9 +101,9 @@ class Downloads:
                             yield chunk
                     return
                 except _TryAgain as why:
-                    reason, cause = str(why), why.cause
+                    reason, cause, told = str(why), why.cause, why.told
                 if number < MAX_TRIES:
-                    await asyncio.sleep(backoff.full_jitter(next(pauses)))
+                    await asyncio.sleep(max(told, backoff.full_jitter(next(pauses))))
         raise DownloadError(f"{reason} That was try {MAX_TRIES} of {MAX_TRIES}.", job_id=job.id) from cause
 
     async def _one_try(self, progress: _Progress, job: Generation) -> AsyncGenerator[bytes, None]:
@@ -144,7 +151,7 @@ class Downloads:
             location = response.headers.get("Location", "")
             response.close()
             if response.status not in _REDIRECTS:
-                _refused(response.status, job)
+                _refused(response, job)
             url = _checked_url(urljoin(url, location), job)
         raise DownloadError(f"The output host redirects more than {MAX_REDIRECTS} times.", job_id=job.id)
 
@@ -230,9 +237,11 @@ def _failure(error: BaseException) -> str:
     return reason_here(error) or type(error).__name__
 
 
-def _refused(status: int, job: Generation) -> NoReturn:
+def _refused(response: aiohttp.ClientResponse, job: Generation) -> NoReturn:
+    status = response.status
     if status in _WORTH_A_RETRY or status >= 500:
-        raise _TryAgain(f"The output host answered HTTP {status}.")
+        told = read_word(response.headers, wall_time()).retry_in or 0.0
+        raise _TryAgain(f"The output host answered HTTP {status}.", told=told)
     raise DownloadError("The output host refused it.", job_id=job.id, http_status=status)
 
 

@@ -89,7 +89,9 @@ class Sending:
                     raise
                 work.phase = Phase.WAITING
                 self._on_change()
-                if await self._halt.comes_within(backoff.full_jitter(next(pauses))):
+                if await self._halt.comes_within(
+                    max(e.retry_after or 0.0, backoff.full_jitter(next(pauses)))
+                ):
                     raise
         work.token = job.token
         await self._accept(work, job.last)

@@ -100,7 +100,7 @@ class Inquiry:
         answer = await self._ask(ids, timeout, turn)
         if isinstance(answer, Looks):
             return await self._read(answer, timeout)
-        if answer.kind not in _ABOUT_THE_QUERY or (answer.http_status or 0) >= 500:
+        if answer.kind not in _ABOUT_THE_QUERY or _is_about_now(answer):
             return Report(refusal=answer)
         if self._standing is _Standing.UNPROVEN and answer.is_of_document:
             return await self._look_by_another_name(ids, timeout, answer, is_hopeless=is_hopeless)
@@ -147,8 +147,7 @@ class Inquiry:
             return Report(refusal=answer)
         said = refusal_of(answer.status, answer.headers, answer.body, answer.excerpt)
         if said is not None and said.kind in _PASSING:
-            if said.kind is Kind.RATE_LIMIT:
-                self._entrance.gate.refused(said, is_submit=False)
+            self._obey(said)
             return Report(refusal=said)
         candidates = introspection.status_candidates(answer.body)
         if not refused.is_of_field and self._operation not in candidates:
@@ -178,9 +177,16 @@ class Inquiry:
         self._notify(CallSent(kind="look", jobs=len(ids)))
         answer = await self._send(document, wire.status_variables(ids), timeout, turn)
         looks = answer if isinstance(answer, Refusal) else wire.read_looks(answer, ids)
-        if isinstance(looks, Refusal) and looks.kind is Kind.RATE_LIMIT:
-            self._entrance.gate.refused(looks, is_submit=False)
+        if isinstance(looks, Refusal):
+            self._obey(looks)
         return looks
+
+    def _obey(self, refusal: Refusal) -> None:
+        """Let the gate wait as a refused look was told."""
+        if refusal.kind is Kind.RATE_LIMIT:
+            self._entrance.gate.refused(refusal, is_submit=False)
+        else:
+            self._entrance.gate.put_off_looks(refusal)
 
     async def _send(
         self, document: str, variables: dict[str, object], timeout: float, turn: Turn | None
@@ -195,6 +201,12 @@ class Inquiry:
             return answer
         finally:
             turn.answered()
+
+
+def _is_about_now(refusal: Refusal) -> bool:
+    """Whether a look was refused for its moment: it may be answered later, and no half of it now."""
+    status = refusal.http_status or 0
+    return status >= 500 or status in (408, 425) or "retry-after" in (refusal.headers or {})
 
 
 def _no_operation(asked: StatusOperation, candidates: Sequence[StatusOperation], refused: Refusal) -> str:

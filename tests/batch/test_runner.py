@@ -425,6 +425,32 @@ async def test_it_waits_for_the_next_day_if_it_may() -> None:
 
 
 @virtual
+async def test_an_outage_is_waited_out(tmp_path: Path) -> None:
+    """Minutes of 502 end no batch: each item is sent again under its key, and paid once."""
+    async with boxed(WIDE, box={"faults": ["submit 1-40: 502"]}) as (doitong, box):
+        batch = doitong.generate_many(["a", "b", "c"], ledger=tmp_path / "l.db")
+        items = asyncio.create_task(all_of(batch))
+        # Between two tries nothing runs, and it is not said that anything does.
+        while (batch.progress().running, batch.progress().waiting) != (0, 3) or now() < 20:  # noqa: ASYNC110 - progress sets no event
+            await asyncio.sleep(0.1)
+        assert outcomes(await items) == {Outcome.DONE: 3}
+        assert len({request.headers["Idempotency-Key"] for request in seen(box, "submit")}) == 3
+        assert box.world.charges == 3
+
+
+@virtual
+async def test_an_outage_is_waited_out_as_long_as_the_service_asks(tmp_path: Path) -> None:
+    """Each attempt is made no sooner, those that follow an error of three too."""
+    busy = b"HTTP/1.1 503 Busy\r\nRetry-After: 50\r\nContent-Length: 0\r\n\r\n"
+    async with plain(seconds=0.0) as (doitong, server):
+        server.script = lambda kind, nth: busy if kind == "submit" and nth <= 4 else None
+        items = await all_of(doitong.generate_many(["a fox"], ledger=tmp_path / "l.db"))
+        assert outcomes(items) == {Outcome.DONE: 1}
+        moments = [request.at for request in server.requests if request.kind == "submit"]
+        assert moments == [0.0, 50.0, 100.0, 150.0, 200.0]
+
+
+@virtual
 async def test_a_calendar_that_jumps_ahead_and_comes_back_costs_no_later_day(tmp_path: Path) -> None:
     """What is made meanwhile is of that other day, in the ledger too; each day has all of its jobs."""
     plan = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4, jobs_per_day=4)
@@ -451,20 +477,6 @@ async def test_a_calendar_that_jumps_ahead_and_comes_back_costs_no_later_day(tmp
                 items = await all_of(doitong.generate_many(prompts[:asked], ledger=ledger))
             assert outcomes(items)[Outcome.DONE] == done
     jump(0)
-
-
-@virtual
-async def test_an_outage_is_waited_out(tmp_path: Path) -> None:
-    """Minutes of 502 end no batch: each item is sent again under its key, and paid once."""
-    async with boxed(WIDE, box={"faults": ["submit 1-40: 502"]}) as (doitong, box):
-        batch = doitong.generate_many(["a", "b", "c"], ledger=tmp_path / "l.db")
-        items = asyncio.create_task(all_of(batch))
-        # Between two tries nothing runs, and it is not said that anything does.
-        while (batch.progress().running, batch.progress().waiting) != (0, 3) or now() < 20:  # noqa: ASYNC110 - progress sets no event
-            await asyncio.sleep(0.1)
-        assert outcomes(await items) == {Outcome.DONE: 3}
-        assert len({request.headers["Idempotency-Key"] for request in seen(box, "submit")}) == 3
-        assert box.world.charges == 3
 
 
 @virtual
