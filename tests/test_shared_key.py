@@ -138,14 +138,14 @@ async def test_a_look_that_closing_cuts_off_before_its_first_step_costs_no_token
 
 
 @virtual
-async def test_draining_a_client_that_hears_no_news_ends_at_once() -> None:
-    """The service does not know the status operation: waiting would bring nothing."""
+async def test_draining_a_client_that_hears_no_news_ends_soon() -> None:
+    """The service does not know the status operation: once that is believed, waiting would bring nothing."""
     ways = Ways(introspection=False)
     async with plain(ways=ways, status_operation="look(id: ID!)") as (doitong, _):
         await doitong.submit("a fox")
         await asyncio.sleep(5)
         await doitong.aclose(drain=600.0)
-        assert now() == 5.0
+        assert now() < 15.0
 
 
 @virtual

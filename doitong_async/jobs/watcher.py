@@ -108,8 +108,9 @@ class Watcher:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether no news will come any more."""
-        return self._stopped is not None
+        """Whether no news will come any more, as far as is known: polls are refused, one and all."""
+        is_deaf = self._refused >= REFUSALS and not self._has_webhooks
+        return is_deaf or self._stopped is not None
 
     def check(self) -> None:
         """Raise what keeps this watcher from bringing any news.
