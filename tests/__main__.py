@@ -15,9 +15,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FAST = [
-    "tests/test_cli.py",
+    "tests/test_cli.py::test_bad_input_is_told_before_anything_is_sent",
+    "tests/test_cli.py::test_the_help_teaches",
+    "tests/test_cli.py::test_the_help_teaches_faults",
     "tests/test_client.py",
     "tests/test_dependencies.py",
+    "tests/test_estimate_command.py",
     "tests/test_foreign.py",
     "tests/test_testing.py",
     "tests/test_types.py",
