@@ -124,7 +124,7 @@ class Takes(Hooked):
         await self._client.__aenter__()
         app = self._client.webhooks.aiohttp_app()
         if self._pause:
-            app.middlewares.append(self._note)
+            app.middlewares.insert(0, self._note)
         return app
 
     @web.middleware
