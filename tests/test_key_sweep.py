@@ -548,7 +548,8 @@ async def test_a_redirect_of_the_api_is_not_followed(status: int, tmp_path: Path
         looks = await sweep_echo(echo_of("poll", lambda _: moved("", ""), SPELLINGS["as it is"]), tmp_path)
         assert elsewhere.heads == []
     assert net.findings() == looks.findings() == []
-    assert "ConfigurationError" in net.errors
+    # 301 to 303 may come after the request was carried out: they say nothing for sure.
+    assert ("ConfigurationError" if status >= 307 else "ServerError") in net.errors
 
 
 @virtual
@@ -612,6 +613,7 @@ async def test_a_proxy_that_refuses_learns_and_tells_nothing(
         "SubmitOutcomeUnknownError",
         "AuthenticationError",
         "ProtocolError",
+        "ServerError",
     }
     assert net.findings() == []
 
