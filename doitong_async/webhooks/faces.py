@@ -18,6 +18,8 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 AsgiApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_ANY: Final = ("", "/{path:(?s:.*)}")
+"""The routes of every path: a mount's own, and whatever is below, a line break in escapes too."""
 _LINGERING: Final = 10.0
 """Seconds in which the rest of a body is dropped, as aiohttp has it: its sender may read no answer before."""
 
@@ -25,16 +27,17 @@ _LINGERING: Final = 10.0
 def aiohttp_app(receiver: Receiver) -> web.Application:
     """Return an aiohttp application that takes the POST under any path that reaches it."""
 
-    # A middleware and no route: it is asked for every path, however the prefix before it is written.
-    @web.middleware
-    async def answer(request: web.Request, handler: object) -> web.Response:
+    async def answer(request: web.Request) -> web.Response:
         answer = await receiver.answer(_of_aiohttp(request))
         response = web.Response(status=answer.status, headers=answer.headers)
         if not request.content.is_eof():
             await _end(request, response)
         return response
 
-    return web.Application(middlewares=[answer])
+    app = web.Application()
+    for path in _ANY:
+        app.router.add_route("*", path, answer)
+    return app
 
 
 def asgi_app(receiver: Receiver) -> AsgiApp:

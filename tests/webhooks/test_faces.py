@@ -493,6 +493,28 @@ async def test_whom_nobody_can_answer_any_more(error: Exception) -> None:
 
 
 @pytest.mark.asyncio
+async def test_middlewares_that_are_added_to_the_application_run() -> None:
+    """It is an application like any other."""
+    ran: list[str] = []
+
+    @web.middleware
+    async def note(request: web.Request, handler: Any) -> Any:
+        ran.append(request.path)
+        return await handler(request)
+
+    service = Service()
+    service.open()
+    app = service.door.aiohttp_app()
+    app.middlewares.append(note)
+    with free_port() as listening:
+        service.port = listening.getsockname()[1]
+        async with served_by_us(app, listening):
+            assert (await service.post(BODY, signed(BODY)))[0] == 204
+    assert ran == [PATH]
+    service.door.close()
+
+
+@pytest.mark.asyncio
 async def test_lifespan_is_said_yes_to() -> None:
     """A server that runs it alone starts and stops it."""
     sent = await ask(
