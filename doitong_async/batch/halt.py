@@ -37,10 +37,9 @@ class Halt:
             self._wake()
 
     def not_sent(self) -> DoitongError | None:
-        """Return why an item was not sent: the first reason, without what it says of the job that met it."""
+        """Return why an item was not sent: the first reason, as it is true of that item."""
         why = copy.copy(self.why)
         if why is not None:
-            why.job_id = why.token = why.idempotency_key = None
             why.outcome = "Nothing was sent for this item, and nothing was charged."
         return why
 

@@ -140,9 +140,6 @@ class Batch:
         finally:
             self._is_left = True
             await self.aclose()
-            while not self._ended.empty():
-                left = self._ended.get_nowait()
-                pass_on(left if isinstance(left, BaseException) else None)
 
     async def _open(self) -> None:
         if self._runtime.is_closing:
@@ -321,9 +318,11 @@ class Batch:
                 self._ended.put_nowait(gone)
 
     def _tell_of_untaken(self) -> None:
-        """Log which items that may be paid for nobody took, if no ledger knows of them."""
+        """Pass on what nobody took: what is from the user, and items that may be paid and no ledger knows."""
         while not self._ended.empty():
             item = self._ended.get_nowait()
+            if isinstance(item, BaseException):
+                pass_on(item)
             if self._ledger_path is not None or not isinstance(item, Item):
                 continue
             if item.result is not None:
