@@ -33,7 +33,7 @@ from doitong_async.resolver import GuardedResolver
 from doitong_async.result import Result
 from doitong_async.settings import Options, Settings
 from doitong_async.transport import wire
-from doitong_async.transport.exchange import LONGEST_HEADER
+from doitong_async.transport.exchange import LONGEST_HEADER, drop_sockets
 from doitong_async.transport.graphql import GraphQLTransport
 from doitong_async.types import GenerateRequest, Generation, JobStatus
 from doitong_async.urls import Places
@@ -79,6 +79,9 @@ class Closable(Protocol):
 
     def is_leaving(self, ledger: Path) -> bool:
         """Whether it ends, and lets go of that ledger then."""
+
+    def drop(self) -> None:
+        """Let go of what outlives its event loop, which is closed."""
 
 
 class Runtime:
@@ -233,6 +236,25 @@ class Runtime:
                 if self._owns_session:
                     await self._session.close()
                 await self._resolver.close()
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its event loop is closed: it can neither go on nor be closed in order."""
+        return self.loop.is_closed()
+
+    async def drop(self) -> None:
+        """Let go of sockets and ledgers from another loop, as its own is closed."""
+        self.is_closing = True
+        for batch in list(self.batches):
+            batch.drop()
+        self._webhooks.close()
+        for task in asyncio.all_tasks(self.loop):
+            if task.get_name().startswith("doitong"):
+                # Private, and only to spare the log: it will never be run to its end.
+                task._log_destroy_pending = False  # type: ignore[attr-defined]  # of both tasks, C and Python
+        if self._owns_session:
+            drop_sockets(self._session)
+            await self._session.close()
 
     async def _wait_for_ends(self) -> None:
         # A batch that cannot close its ledger does not keep the client from closing.
