@@ -35,8 +35,8 @@ _FEEL: Final = 1.0
 """Seconds that one request at most holds up the next where somebody else uses the key: our choice."""
 _JITTER: Final = 1.0
 """Seconds over which those who were told the same moment spread."""
-_LEAST_RESET: Final = 1.0
-"""Seconds: a reset is told in whole ones, so that one told as now may be so far away."""
+_ROUNDING: Final = 1.0
+"""Seconds: a reset is told in whole ones, rounded up or down, so it may come so much later than told."""
 _MOST_KEPT: Final = 30
 """Requests a minute that are kept back for looks at most: as many as the documented loop of one job takes."""
 
@@ -186,8 +186,7 @@ class Gate:
             share = self._window.limit / max(self._window.limit, word.limit or 0)
             self._window.left(int(word.remaining * share), now, number)
         if word.renews_in is not None:
-            at = now + max(word.renews_in, _LEAST_RESET)
-            self._window.renews(at, now, word.remaining, number)
+            self._window.renews(now + word.renews_in + _ROUNDING, now, word.remaining, number)
         return word
 
     def free_slot(self) -> Lease | None:
@@ -364,6 +363,8 @@ class Gate:
     def _serve(self, now: float) -> None:
         """Grant what can be granted, and come back at the next moment at which more can."""
         if self._timer is None and not (self._for_slot or self._for_submit or self._for_look):
+            return
+        if self._loop.is_closed():
             return
         self._serve_slots()
         while now >= self._paused(Priority.LOOK) and self._for_look and not self.polls_count:

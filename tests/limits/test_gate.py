@@ -312,16 +312,16 @@ async def send(door: Entrance, **headers: str) -> None:
 
 @virtual
 async def test_after_a_reset_that_was_told_nothing_waits_for_a_minute() -> None:
-    """One request goes then, and what its answer says is left goes after it."""
+    """One request goes then, a second later as resets are rounded, and what its answer says is left."""
     door = open_door(Plan.PRO)
     await send(door, x_ratelimit_remaining="0", x_ratelimit_reset="6")
     moments = []
     for left in ("3", "2", "1", "0"):
         await send(door, x_ratelimit_remaining=left, x_ratelimit_reset="6")
         moments.append(now())
-    assert moments == [6.0] * 4
+    assert moments == [7.0] * 4
     await send(door)
-    assert now() == 12.0
+    assert now() == 14.0
 
 
 @virtual
@@ -332,7 +332,7 @@ async def test_the_first_after_a_reset_may_be_a_submit() -> None:
         (await door.slot()).job_is_made()
     await send(door, x_ratelimit_limit="6", x_ratelimit_remaining="0", x_ratelimit_reset="6")
     await send(door, x_ratelimit_limit="6", x_ratelimit_remaining="5", x_ratelimit_reset="6")
-    assert now() == 6.0
+    assert now() == 7.0
 
 
 @virtual
@@ -342,7 +342,7 @@ async def test_a_share_of_a_plan_believes_its_share_of_what_is_left() -> None:
     headers = {"x_ratelimit_limit": "60", "x_ratelimit_reset": "6"}
     await send(door, **headers, x_ratelimit_remaining="0")
     await send(door, **headers, x_ratelimit_remaining="30")
-    assert (now(), door.gate.free) == (6.0, 5)
+    assert (now(), door.gate.free) == (7.0, 5)
 
 
 @virtual
