@@ -17,7 +17,8 @@ class OptionArguments(TypedDict, total=False):
 
     Keys:
         timeout: seconds that the wait for a job lasts, from its accepted submit; 600 by default.
-        slot_timeout: seconds to wait for the plan before a submit goes; None, the default: as it takes.
+        slot_timeout: seconds to wait for the plan before a submit goes, or for a service that asks to wait
+            (`Retry-After`); None, the default: as it takes.
         wait_for_next_day: whether to wait where the jobs of the day are used up; else `DailyLimitError`.
         request_timeout: seconds that one try of a submit may take; 60 by default.
         poll_timeout: seconds that one status request may take; 10 by default.

@@ -21,6 +21,7 @@ from doitong_async.hook import Hook
 from doitong_async.jobs.durations import JobKind
 from doitong_async.limits.entrance import Entrance
 from doitong_async.limits.gate import Priority
+from doitong_async.limits.grants import Turn
 from doitong_async.limits.word import Limit, read_word
 from doitong_async.log import log
 from doitong_async.settings import Options
@@ -123,7 +124,7 @@ class Submits:
                 elif verdict is Verdict.WAIT:
                     await self._obey(call)
                 elif verdict is Verdict.AGAIN:
-                    await self.entrance.sleep(next(pauses))
+                    await self._back_off(call, outcome, next(pauses))
                 else:
                     raise _error(outcome, verdict, call.key)
             except asyncio.CancelledError:
@@ -173,7 +174,7 @@ class Submits:
             turn.unsent()
             raise
         try:
-            outcome = await self._send(call)
+            outcome = await self._send(call, turn)
             # The gate hears of it before the turn is over, as that lets the next submit go.
             if isinstance(outcome, Generation):
                 gate.accepted()
@@ -194,7 +195,7 @@ class Submits:
         self._note(call, outcome)
         return outcome
 
-    async def _send(self, call: Submit) -> Generation | Refusal:
+    async def _send(self, call: Submit, turn: Turn) -> Generation | Refusal:
         call.is_sending = True
         try:
             answer = await self._transport.send(
@@ -207,7 +208,7 @@ class Submits:
             call.is_sending = False
         if isinstance(answer, Refusal):
             return answer
-        self.entrance.heed(answer.headers)
+        self.entrance.heed(answer.headers, turn)
         outcome = wire.read_submit(answer)
         if isinstance(outcome, Refusal) and outcome.kind is Kind.NOT_FOUND:
             # There is no job yet that could be missing: what was asked for is.
@@ -240,6 +241,22 @@ class Submits:
                 )
             )
 
+    async def _back_off(self, call: Submit, refused: Refusal, pause: float) -> None:
+        """Wait for the next attempt: by backoff, and as long as the service asks.
+
+        Raises:
+            DoitongError: at once, if that is longer than the caller allows.
+        """
+        told = _told(refused)
+        is_bounded = told is not None and call.waits_until is not None
+        if is_bounded and asyncio.get_running_loop().time() + (told or 0.0) > (call.waits_until or 0.0):
+            why = (
+                f"{refused.message} It asks to wait {told:,.0f} s, which is longer than slot_timeout allows."
+            )
+            verdict = Verdict.IN_DOUBT if call.was_silent else Verdict.FAIL
+            raise _error(replace(refused, message=why), verdict, call.key)
+        await self.entrance.sleep(max(pause, told or 0.0))
+
     async def _obey(self, call: Submit) -> None:
         """Wait as a 429 says: the gate holds the next turn back, but the next day is for us to wait for."""
         gate = self.entrance.gate
@@ -256,6 +273,11 @@ def _wait_for_key(refused: Refusal, pauses: Generator[float, None, None]) -> flo
     return next(pauses) if told is None else min(told, IN_PROGRESS_FOR)
 
 
+def _told(refused: Refusal) -> float | None:
+    """Return the seconds that the service asks to wait, within reason."""
+    return read_word(refused.headers or {}, wall_time()).retry_in
+
+
 def _pauses() -> Generator[float, None, None]:
     """The documented waits, 1 s, 2 s, 4 s …, each spread over its whole length."""
     waits = backoff.expo(max_value=60)
@@ -266,6 +288,7 @@ def _pauses() -> Generator[float, None, None]:
 
 def _error(refusal: Refusal, verdict: Verdict, idempotency_key: str) -> DoitongError:
     error = refusal.error(idempotency_key=idempotency_key)
+    error.retry_after = _told(refusal)
     if verdict is Verdict.FAIL or isinstance(error, SubmitOutcomeUnknownError):
         return error
     unknown = _in_doubt(error)
@@ -275,7 +298,7 @@ def _error(refusal: Refusal, verdict: Verdict, idempotency_key: str) -> DoitongE
 
 
 def _in_doubt(error: DoitongError) -> SubmitOutcomeUnknownError:
-    return SubmitOutcomeUnknownError(
+    unknown = SubmitOutcomeUnknownError(
         error.message,
         idempotency_key=error.idempotency_key,
         job_id=error.job_id,
@@ -283,3 +306,5 @@ def _in_doubt(error: DoitongError) -> SubmitOutcomeUnknownError:
         http_status=error.http_status,
         code=error.code,
     )
+    unknown.retry_after = error.retry_after
+    return unknown

@@ -71,6 +71,12 @@ class _Shared:
         self.closing: asyncio.Future[None] | None = None
         self.was_closed = False
 
+    async def drop_dead(self) -> None:
+        """Drop what was open on an event loop that was closed before the client: nothing there can end."""
+        if (runtime := self.runtime) is not None and runtime.is_dead:
+            self.runtime = self.closing = None
+            await runtime.drop()
+
 
 class AsyncDoitong:
     """A client of Doitong: `async with AsyncDoitong(api_key="…", plan=Plan.PRO) as doitong: …`.
@@ -178,11 +184,18 @@ class AsyncDoitong:
         if not hasattr(self, "_shared"):
             return "<AsyncDoitong not made>"
         settings = self._shared.settings
-        state = "open" if self._shared.runtime else "closed" if self._shared.was_closed else "not open"
+        runtime = self._shared.runtime
+        is_open = runtime is not None and not runtime.is_dead
+        state = "open" if is_open else "closed" if self._shared.was_closed else "not open"
         return f"<AsyncDoitong {settings.base_url} {settings.plan.name} {state}>"
 
     async def __aenter__(self) -> Self:
-        """Open the client on the running loop."""
+        """Open the client on the running loop; again, too, if the loop that it was open on is closed.
+
+        Raises:
+            ConfigurationError: if it is open.
+        """
+        await self._shared.drop_dead()
         if self._shared.runtime is not None:
             raise ConfigurationError("The client is open already; `async with` it once.")
         # gql and aiohttp take a quarter of a second to import: whoever only builds requests need not wait.
@@ -207,6 +220,7 @@ class AsyncDoitong:
                 does not wait for jobs, and 10 s at most for answers of submits that were sent.
         """
         shared = self._shared
+        await shared.drop_dead()
         if (runtime := shared.runtime) is None:
             return
         runtime.check_loop()
@@ -409,6 +423,10 @@ class AsyncDoitong:
             raise ClientClosedError("The client is closed.")
         if runtime is None:
             raise ClientClosedError("The client is not open yet.")
+        if runtime.is_dead:
+            raise ClientClosedError(
+                "The event loop that the client was open on is closed; open it on this one."
+            )
         runtime.check_loop()
         return runtime
 

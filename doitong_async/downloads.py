@@ -16,6 +16,7 @@ from doitong_async.clock import wall_time
 from doitong_async.decoding import CodingError
 from doitong_async.errors import ClientClosedError, ConfigurationError, DoitongError, DownloadError
 from doitong_async.files import Start
+from doitong_async.limits.word import read_word
 from doitong_async.received import Announced, AttemptFailed, Received
 from doitong_async.resolver import GuardedResolver
 from doitong_async.transport.exchange import cause_of, is_cancelled, reason_here, too_long_header
@@ -90,7 +91,8 @@ class Downloads:
         """Yield the output of a job: a `Start`, then its bytes; at another `Start` what came before is void.
 
         A broken connection, a 5xx or a 429 is tried again: from where it broke, if a strong validator proves
-        that it is the same content, else from the first byte.
+        that it is the same content, else from the first byte; and not before the end of a `Retry-After`, of
+        which ten minutes are obeyed at most.
 
         Args:
             job: a finished one.
@@ -120,7 +122,7 @@ class Downloads:
                     received.clear()
                 self._check_deadline(received)
                 if number < MAX_TRIES:
-                    await asyncio.sleep(backoff.full_jitter(next(pauses)))
+                    await asyncio.sleep(max(last.told, backoff.full_jitter(next(pauses))))
                     self._check_deadline(received)
         message = f"{last} That was try {MAX_TRIES} of {MAX_TRIES}."
         raise DownloadError(message, http_status=last.status, is_remote=True) from last.cause
@@ -171,7 +173,7 @@ class Downloads:
             location = response.headers.get("Location", "")
             response.close()
             if response.status not in _REDIRECTS:
-                _refused(response.status)
+                _refused(response)
             url = self._places.checked(joined(url, location))
         raise DownloadError(f"The output host redirects more than {MAX_REDIRECTS} times.", is_remote=True)
 
@@ -299,7 +301,9 @@ def _failure(error: BaseException) -> str:
     return reason_here(error) or said or type(error).__name__
 
 
-def _refused(status: int) -> NoReturn:
+def _refused(response: aiohttp.ClientResponse) -> NoReturn:
+    status = response.status
     if status in _WORTH_A_RETRY or status >= 500:
-        raise AttemptFailed(f"The output host answered HTTP {status}.", status=status)
+        told = read_word(response.headers, wall_time()).retry_in or 0.0
+        raise AttemptFailed(f"The output host answered HTTP {status}.", status=status, told=told)
     raise DownloadError("The output host refused it.", http_status=status, is_remote=True)

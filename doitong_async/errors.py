@@ -47,6 +47,8 @@ class DoitongError(Exception):
         request_id: the service's `X-Request-Id` header, if it sends one (assumption).
         http_status: the status of the answer that caused this.
         code: `extensions.code` of the answer.
+        retry_after: seconds from the answer for which the service asks to wait, or until it is worth trying
+            again.
     """
 
     outcome: str = ""
@@ -64,6 +66,7 @@ class DoitongError(Exception):
         request_id: str | None = None,
         http_status: int | None = None,
         code: str | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -73,6 +76,7 @@ class DoitongError(Exception):
         self.request_id = request_id
         self.http_status = http_status
         self.code = code
+        self.retry_after = retry_after
 
     def __str__(self) -> str:
         parts = [self.message, self.outcome, self.advice]
@@ -140,18 +144,14 @@ class RateLimitError(DoitongError):
 
     Attributes:
         limit: "slot", "minute", "day" or "server": what the call waited for.
-        retry_after: seconds until it is worth trying again, or None.
     """
 
     outcome = "No job was made, nothing was charged."
     advice = "Try again later, or allow a longer wait (slot_timeout)."
 
-    def __init__(
-        self, message: str = "", *, limit: str = "server", retry_after: float | None = None, **facts: Any
-    ) -> None:
+    def __init__(self, message: str = "", *, limit: str = "server", **facts: Any) -> None:
         super().__init__(message, **facts)
         self.limit = limit
-        self.retry_after = retry_after
 
 
 class DailyLimitError(RateLimitError):

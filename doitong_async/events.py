@@ -75,6 +75,17 @@ class WaitEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LimitLowered:
+    """The service told a lower limit than the plan's, which is kept from now on; this is told once.
+
+    `told` is its `X-RateLimit-Limit`, `plan` the plan's requests a minute.
+    """
+
+    told: int
+    plan: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookTaken:
     """A signed webhook brought news of a job that is waited for; it may be old news."""
 
@@ -97,6 +108,7 @@ Event: TypeAlias = (
     | SlotExpired
     | WaitBegan
     | WaitEnded
+    | LimitLowered
     | WebhookTaken
     | WebhookDropped
 )

@@ -49,6 +49,7 @@ class AttemptFailed(Exception):  # noqa: N818 - a signal inside a download, neve
         cause: what a hook of the session raised.
         anew: whether what came before is void.
         status: the status of the answer, if that is why.
+        told: seconds that the output host asks to wait.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class AttemptFailed(Exception):  # noqa: N818 - a signal inside a download, neve
         *,
         anew: bool = False,
         status: int | None = None,
+        told: float = 0.0,
     ) -> None:
         super().__init__(why)
+        self.told = told
         self.cause = cause
         self.anew = anew
         self.status = status

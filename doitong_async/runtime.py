@@ -13,6 +13,7 @@ import aiohttp
 
 from doitong_async.calls import Submit, Submits
 from doitong_async.clock import wall_time
+from doitong_async.connections import session_of
 from doitong_async.downloads import Downloads
 from doitong_async.errors import ConfigurationError, ServerError, SubmitOutcomeUnknownError
 from doitong_async.events import SlotExpired
@@ -33,42 +34,19 @@ from doitong_async.resolver import GuardedResolver
 from doitong_async.result import Result
 from doitong_async.settings import Options, Settings
 from doitong_async.transport import wire
-from doitong_async.transport.exchange import LONGEST_HEADER
+from doitong_async.transport.exchange import drop_sockets
 from doitong_async.transport.graphql import GraphQLTransport
 from doitong_async.types import GenerateRequest, Generation, JobStatus
 from doitong_async.urls import Places
 from doitong_async.webhooks.door import Webhooks
 
-try:
-    import resource
-except ImportError:  # as on Windows
-    _HAS_LIMITS = False
-else:
-    _HAS_LIMITS = True
-
-
 IN_DOUBT_FOR: Final = 120.0
 """Seconds for which a job that may have been made keeps a slot: our choice, as an outage must not block a
 plan for as long as a job that is known to run."""
-MOST_CONNECTIONS: Final = 256
 MOST_KNOWN: Final = 256
 """Jobs that were made last, of which the idempotency key is remembered: our choice."""
-FEWEST_CONNECTIONS: Final = 12
-"""So that eight downloads do not keep submits and polls waiting."""
-KEPT_FOR_FILES: Final = 32
-"""Descriptors that connections leave to the rest of the process, beside half of all: our choice."""
 SUBMITS_END_WITHIN: Final = 10.0
 """Seconds that closing waits for the answers of submits that are under way: our choice."""
-
-
-def most_connections() -> int:
-    """Return how many connections may be open at once: each takes one of the process's descriptors."""
-    if not _HAS_LIMITS:
-        return MOST_CONNECTIONS
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return MOST_CONNECTIONS
-    return max(FEWEST_CONNECTIONS, min(MOST_CONNECTIONS, soft // 2 - KEPT_FOR_FILES))
 
 
 class Closable(Protocol):
@@ -79,6 +57,9 @@ class Closable(Protocol):
 
     def is_leaving(self, ledger: Path) -> bool:
         """Whether it ends, and lets go of that ledger then."""
+
+    def drop(self) -> None:
+        """Let go of what outlives its event loop, which is closed."""
 
 
 class Runtime:
@@ -104,7 +85,7 @@ class Runtime:
             settings.base_url, settings.output_hosts, allow_insecure_http=settings.allow_insecure_http
         )
         self._resolver = GuardedResolver(places)
-        self._session = session or _session_of(settings, self._resolver)
+        self._session = session or session_of(settings, self._resolver)
         self.gate = gate_of(
             settings.api_key.reveal(), settings.base_url, settings.plan, day_starts_at=settings.day_starts_at
         )
@@ -233,6 +214,25 @@ class Runtime:
                 if self._owns_session:
                     await self._session.close()
                 await self._resolver.close()
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its event loop is closed: it can neither go on nor be closed in order."""
+        return self.loop.is_closed()
+
+    async def drop(self) -> None:
+        """Let go of sockets and ledgers from another loop, as its own is closed."""
+        self.is_closing = True
+        for batch in list(self.batches):
+            batch.drop()
+        self._webhooks.close()
+        for task in asyncio.all_tasks(self.loop):
+            if task.get_name().startswith("doitong"):
+                # Private, and only to spare the log: it will never be run to its end.
+                task._log_destroy_pending = False  # type: ignore[attr-defined]  # of both tasks, C and Python
+        if self._owns_session:
+            drop_sockets(self._session)
+            await self._session.close()
 
     async def _wait_for_ends(self) -> None:
         # A batch that cannot close its ledger does not keep the client from closing.
@@ -446,6 +446,10 @@ class Runtime:
             lease.release()
             return
         log.warning("submit %s may have made a job: its slot is kept for %.0f s.", key, age)
+        if self.loop.is_closed():
+            # A submit that was collected after its loop: no timer will come back to it.
+            lease.keep(self.loop.time() + age)
+            return
         self._in_doubt[key] = lease, self.loop.call_later(age, self._let_go, key, age)
 
     def _lease_in_doubt(self, key: str | None) -> Lease | None:
@@ -459,19 +463,6 @@ class Runtime:
         lease, _ = self._in_doubt.pop(key)
         lease.release()
         self.notify.aside(SlotExpired(job_id=None, seconds=age))
-
-
-def _session_of(settings: Settings, resolver: GuardedResolver) -> aiohttp.ClientSession:
-    """Return a session of our own."""
-    return aiohttp.ClientSession(
-        # The gate says how many requests run at once; this only keeps a large plan's burst of submits
-        # from opening a thousand sockets.
-        connector=aiohttp.TCPConnector(limit=most_connections(), resolver=resolver),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=settings.trust_env,
-        max_line_size=LONGEST_HEADER,
-        max_field_size=LONGEST_HEADER,
-    )
 
 
 def _tell_of_abandoned(call: Submit, task: asyncio.Task[AsyncJob]) -> None:

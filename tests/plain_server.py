@@ -59,6 +59,10 @@ class Ways:
     over_concurrency: str = "queue"  # or "refuse"
     reset_unit: str = "epoch_s"  # or "epoch_ms", "seconds", "iso"
     rate_headers: bool = True
+    period: float = 60.0  # of the window of requests, in seconds
+    fixed_windows: bool = False  # all of a window's requests come back at its end
+    clock_ahead: float = 0.0  # seconds that the clock of the headers is wrong
+    date: bool = False  # whether an answer has a `Date`, by that clock
     polls_count: bool = True
 
     @property
@@ -430,16 +434,25 @@ class PlainServer:
         while self._foreign_next <= self._now():
             self._window.append(self._foreign_next)
             self._foreign_next += self._foreign_step
-        self._window = [at for at in self._window if at > self._now() - 60 + SLACK]
+        if (
+            self.ways.fixed_windows
+            and self._window
+            and self._now() >= self._window[0] + self.ways.period - SLACK
+        ):
+            self._window = []
+        elif not self.ways.fixed_windows:
+            self._window = [at for at in self._window if at > self._now() - self.ways.period + SLACK]
         admitted = not units or len(self._window) + units <= self.requests_per_minute
         self._window += [self._now()] * units * admitted
         return admitted
 
     def _rate_headers(self) -> Json:
-        ahead = (self._window[0] if self._window else self._now()) + 60 - self._now() - SLACK
-        wall = self._wall() + ahead  # rounded up below: who waits until then must not come too early
+        ahead = (self._window[0] if self._window else self._now()) + self.ways.period - self._now() - SLACK
+        served = self._wall() + self.ways.clock_ahead
+        wall = served + ahead  # rounded up below: who waits until then must not come too early
         resets = {"epoch_s": math.ceil(wall), "epoch_ms": math.ceil(wall * 1000), "seconds": math.ceil(ahead)}
         reset = resets.get(self.ways.reset_unit, strftime("%FT%TZ", gmtime(math.ceil(wall))))
         left = max(0, self.requests_per_minute - len(self._window))
         told = {"Limit": self.requests_per_minute, "Remaining": left, "Reset": reset}
-        return {f"X-RateLimit-{name}": value for name, value in told.items() if self.ways.rate_headers}
+        date = {"Date": strftime("%a, %d %b %Y %T GMT", gmtime(served))} if self.ways.date else {}
+        return date | {f"X-RateLimit-{name}": value for name, value in told.items() if self.ways.rate_headers}

@@ -11,7 +11,7 @@ import pytest
 
 from doitong_async import AsyncDoitong, Plan, Result
 from doitong_async.emulator import Emulator
-from tests.plain_server import PlainServer
+from tests.plain_server import PlainServer, Ways
 from tests.virtual import boxed, now, plain, seen, virtual
 
 JOBS = 100
@@ -70,6 +70,35 @@ async def test_the_same_with_somebody_else_on_the_key(seed: int) -> None:
         statuses = Counter(request.status for request in server.requests)
         assert statuses[429] <= 5
         assert statuses.keys() <= {200, 429}
+
+
+@pytest.mark.parametrize("unit", ["epoch_s", "epoch_ms", "seconds", "iso"])
+@pytest.mark.parametrize("ahead", [None, 7_200.0, -10_800.0])
+@pytest.mark.parametrize("is_fixed", [False, True])
+@virtual
+async def test_a_reset_that_the_service_tells_is_true(unit: str, ahead: float | None, is_fixed: bool) -> None:
+    """Nine pictures at six requests in six seconds; its clock may be hours off, as its answers say."""
+    ways = Ways(
+        reset_unit=unit,
+        period=6.0,
+        fixed_windows=is_fixed,
+        clock_ahead=ahead or 0.0,
+        date=ahead is not None,
+    )
+    async with plain(ways=ways, requests_per_minute=6) as (doitong, server):
+        results = await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(9)))
+        assert {result.id for result in results} == server.jobs.keys()
+        assert now() <= 20.0
+        assert sum(request.status == 429 for request in server.requests) <= 3
+
+
+@virtual
+async def test_polls_of_a_service_with_a_short_window_wait_for_no_minute() -> None:
+    """Long after the last answer that left nothing: a job of 100 s is seen to end soon."""
+    ways = Ways(period=6.0)
+    async with plain(ways=ways, requests_per_minute=6, seconds=100.0) as (doitong, _):
+        await doitong.generate("a fox")
+        assert now() <= 112.0
 
 
 @virtual

@@ -320,3 +320,74 @@ async def test_a_service_that_failed_may_have_made_a_job_that_still_takes_its_sl
         await doitong.submit("a hare")
         assert now() >= 120.0
         assert emulator.world.most_at_once == 1
+
+
+BUSY = [
+    "408 Request Timeout",
+    "425 Too Early",
+    "500 Internal Server Error",
+    "502 Bad Gateway",
+    "503 Service Unavailable",
+    "504 Gateway Timeout",
+    "200 OK",
+]
+
+
+@pytest.mark.parametrize("status", BUSY)
+@virtual
+async def test_a_submit_waits_as_long_as_the_service_asks(status: str) -> None:
+    """Whatever it was refused with, the next attempt is not before that, and not much later."""
+    body = '{"errors": [{"message": "busy"}]}'
+    async with plain(seconds=0.0) as (doitong, server):
+        server.script = odd(http(status, body, Retry_After="20"), http(status, body, Retry_After="0"))
+        await doitong.generate("a fox")
+        moments = [at for at, _ in submits(server)]
+        assert moments[1] == 20.0
+        # Never less than the documented waits.
+        assert 20.0 <= moments[2] <= 22.0
+        assert len(server.jobs) == 1
+
+
+@virtual
+async def test_a_wait_that_the_caller_does_not_allow_ends_at_once() -> None:
+    """No attempt is made before the service is ready, and none is waited for longer than `slot_timeout`."""
+    async with plain(slot_timeout=10.0) as (doitong, server):
+        server.script = odd(*[http("503 Busy", Retry_After="20")] * 3)
+        with pytest.raises(ServerError, match="asks to wait 20 s") as caught:
+            await doitong.generate("a fox")
+        assert now() <= 10.0
+        assert len(submits(server)) == 1
+        assert caught.value.retry_after == 20.0
+        assert caught.value.idempotency_key == submits(server)[0][1]
+        server.script = odd("cut", *[http("503 Busy", Retry_After="20")] * 3)
+        server._counts.clear()
+        with pytest.raises(SubmitOutcomeUnknownError, match="asks to wait 20 s"):
+            await doitong.generate("a hare")
+
+
+@virtual
+async def test_a_retry_after_beyond_reason_is_not_obeyed_for_ever() -> None:
+    """Ten minutes are the most."""
+    async with plain(seconds=0.0) as (doitong, server):
+        server.script = odd(http("503 Busy", Retry_After="9999999999999"))
+        await doitong.generate("a fox")
+        assert submits(server)[1][0] == 600.0
+
+
+@virtual
+async def test_a_clock_that_is_hours_off_costs_a_minute_and_no_day() -> None:
+    """A refusal of the minute's whose reset a gateway puts two hours ahead."""
+    far = http(
+        "429 Too Many Requests",
+        X_RateLimit_Limit="60",
+        X_RateLimit_Reset="2026-01-01T02:00:07",
+        Retry_After="",
+    )
+    async with plain(seconds=0.0) as (doitong, server):
+        server.script = odd(far)
+        await doitong.generate("a fox")
+        assert 60.0 <= submits(server)[1][0] <= 61.0
+        server.script, server._counts = odd(far, far), server._counts.__class__()
+        with pytest.raises(DailyLimitError):
+            await doitong.generate("a hare")
+        assert 120.0 <= now() <= 123.0

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import queue
 import ssl
+import threading
 import warnings
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -20,6 +26,8 @@ from doitong_async import (
     DownloadError,
     GenerateRequest,
     InsufficientCreditsError,
+    Item,
+    Outcome,
     Plan,
     RateLimitError,
     SubmitOutcomeUnknownError,
@@ -284,6 +292,92 @@ def test_a_client_belongs_to_the_loop_it_was_opened_on() -> None:
         run_virtual(client.generate("a fox"))
     runner.run(client.aclose())
     runner.close()
+
+
+@contextmanager
+def served_elsewhere() -> Iterator[str]:
+    """Yield the root of an emulator on a loop of its own, in a thread, which outlives the client's loops."""
+    opened: queue.Queue[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
+
+    async def serve() -> None:
+        async with Emulator(plan="pro", durations=0.0) as emulator:
+            end = asyncio.Event()
+            opened.put((emulator.url, asyncio.get_running_loop(), end))
+            await end.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    url, loop, end = opened.get(timeout=30)
+    try:
+        yield url
+    finally:
+        loop.call_soon_threadsafe(end.set)
+        thread.join()
+
+
+@pytest.mark.parametrize("is_sudden", [False, True])
+@pytest.mark.parametrize("with_batch", [False, True])
+def test_a_client_whose_loop_died_opens_on_the_next_one(
+    is_sudden: bool, with_batch: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With its views and its ledgers, and without a warning of what was left open on the dead one."""
+    prompts = [f"fox {number}" for number in range(6)]
+    left: list[AsyncIterator[Item]] = []
+
+    async def leave(client: AsyncDoitong) -> None:
+        await client.__aenter__()
+        await client.generate("a fox")
+        if with_batch:
+            left.append(aiter(client.generate_many(prompts, ledger=tmp_path / "l.db")))
+            assert (await anext(left[0])).outcome is Outcome.DONE
+
+    async def go_on(client: AsyncDoitong, view: AsyncDoitong) -> int:
+        for use in (client.submit("too early"), view.generate("too early")):
+            with pytest.raises(ClientClosedError, match="loop that the client was open on is closed"):
+                await use
+        async with view:
+            assert (await client.generate("a hare")).id
+            items = [item async for item in client.generate_many(prompts, ledger=tmp_path / "l.db")]
+            with pytest.raises(ConfigurationError, match="open already"):
+                await client.__aenter__()
+        with pytest.raises(ClientClosedError, match="client is closed"):
+            await client.generate("too late")
+        return len([item for item in items if item.outcome is Outcome.DONE])
+
+    with served_elsewhere() as url:
+        client = AsyncDoitong(api_key="k-dead", base_url=url, plan=Plan.PRO)
+        view = client.with_options(timeout=60.0)
+        loop = asyncio.new_event_loop()
+        if is_sudden:
+            loop.run_until_complete(leave(client))
+            loop.close()
+        else:
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:
+                runner.run(leave(client))
+        assert repr(client).endswith("pro not open>")
+        assert asyncio.run(go_on(client, view)) == 6
+        assert repr(view).endswith("pro closed>")
+        left.clear()
+        gc.collect()
+    # What the end of the first loop says of submits that it cut off is another thing.
+    assert "Unclosed" not in caplog.text
+    assert "destroyed" not in caplog.text
+
+
+def test_a_client_whose_loop_died_can_be_closed_on_another() -> None:
+    """Nothing of it can end in order; nothing is left either."""
+
+    async def closed(client: AsyncDoitong) -> None:
+        await client.aclose()
+        with pytest.raises(ClientClosedError):
+            await client.generate("a fox")
+
+    client = AsyncDoitong(api_key="k", base_url="http://127.0.0.1:9")
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(client.__aenter__())
+    loop.close()
+    asyncio.run(closed(client))
+    gc.collect()
 
 
 def test_two_runs_in_a_row_work() -> None:

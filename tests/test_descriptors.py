@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from doitong_async.connections import FEWEST_CONNECTIONS, MOST_CONNECTIONS, most_connections
 from doitong_async.emulator import Emulator, PlanLimits
-from doitong_async.runtime import FEWEST_CONNECTIONS, MOST_CONNECTIONS, most_connections
 
 resource = pytest.importorskip("resource")
 
@@ -179,5 +179,5 @@ def test_connections_leave_descriptors_to_the_rest(
     """Half of all and a few more; but never so few that downloads keep submits waiting."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
     assert most_connections() == most
-    monkeypatch.setattr("doitong_async.runtime._HAS_LIMITS", False)
+    monkeypatch.setattr("doitong_async.connections._HAS_LIMITS", False)
     assert most_connections() == MOST_CONNECTIONS

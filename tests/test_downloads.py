@@ -290,6 +290,16 @@ async def test_a_host_that_fails_for_a_moment_is_asked_again(status: str) -> Non
 
 
 @virtual
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "408 Slow", "425 Early", "500 Oops", "503 Busy"])
+async def test_a_host_that_asks_to_wait_is_obeyed(status: str) -> None:
+    """The next attempt is not before it, nor before the pause that is usual."""
+    told = {1: "20", 2: "Thu, 01 Jan 2026 00:00:50 GMT", 3: "9999999999"}
+    busy = {nth: answer(b"no", status=status, Retry_After=text) for nth, text in told.items()}
+    assert await fetched(busy.get) == JPEG
+    assert now() == 50.0 + 600.0
+
+
+@virtual
 async def test_a_host_that_keeps_failing_is_given_up() -> None:
     """After four tries the error says what the last one brought; the job is done and paid."""
     with pytest.raises(DownloadError, match=r"HTTP 500.*try 4 of 4.*done and paid"):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import enum
+import gc
 import gzip
 import itertools
 import shutil
@@ -32,6 +33,7 @@ from gql.transport.exceptions import TransportConnectionFailed, TransportQueryEr
 from graphql import ExecutionResult
 from pydantic_core import core_schema
 
+from doitong_async.transport.exchange import drop_sockets
 from tests.virtual import virtual
 
 Handler = Callable[[web.Request], Any]
@@ -573,3 +575,47 @@ def test_sqlite_removes_a_log_when_the_last_one_closes_that_may_write(
     assert (tmp_path / "dead-x.db-wal").exists() is stays
     assert in_file(dead) == (["new", "old"] if stays else ["new", "new"])
     assert not (tmp_path / "x.db-wal").exists()
+
+
+def test_a_session_whose_loop_is_closed_closes_on_another_and_its_sockets_are_found() -> None:
+    """aiohttp then touches no transport, so that each socket is ours to close; asyncio complains of none."""
+
+    async def ask() -> aiohttp.ClientSession:
+        async def answer(_: web.Request) -> web.Response:
+            return web.Response(text="yes")
+
+        session = aiohttp.ClientSession()
+        async with serving(answer) as root, session.get(root) as response:
+            await response.read()
+            await asyncio.sleep(0)
+            assert response.connection is None
+            (pool,) = session.connector._conns.values()  # type: ignore[union-attr]  # private
+            assert pool[0][0].transport._sock.fileno() > 0  # type: ignore[union-attr]  # private
+            kept.append(pool[0][0].transport)
+            loop.stop()
+            return session
+
+    kept: list[Any] = []
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(ask())
+    loop.run_forever()
+    loop.run_until_complete(task)
+    loop.close()
+    drop_sockets(task.result())
+    assert kept.pop()._sock is None
+    asyncio.run(task.result().close())
+    del task
+    gc.collect()
+
+
+def test_a_task_of_a_closed_loop_can_be_dropped_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    """By a private flag of asyncio's own, which both kinds of tasks have."""
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(asyncio.Event().wait())
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    assert asyncio.all_tasks(loop) == {task}
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # private
+    del task
+    gc.collect()
+    assert caplog.text == ""

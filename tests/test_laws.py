@@ -61,7 +61,7 @@ FLOORS = [
         "webhooks.faces",
         "webhooks.serving",
     ],
-    ["webhooks.door"],
+    ["connections", "webhooks.door"],
     ["calls", "jobs.inquiry", "jobs.watch", "jobs.pace"],
     ["jobs.watcher", "jobs.job"],
     ["runtime"],
@@ -92,7 +92,7 @@ IMPURE_LIBRARIES = {"asyncio", "aiohttp", "gql", "time", "random", "secrets", "o
 KNOWS_GQL = {"transport.graphql"}
 KNOWS_AIOHTTP = {
     *("transport.exchange", "transport.graphql"),
-    *("downloads", "resolver", "runtime", "webhooks.faces", "webhooks.serving"),
+    *("connections", "downloads", "resolver", "runtime", "webhooks.faces", "webhooks.serving"),
 }
 # gql and aiohttp cost a quarter of a second: they are imported when a client opens, or a command runs.
 MAY_IMPORT_LATE = {

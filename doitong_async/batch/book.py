@@ -14,6 +14,10 @@ class Book(Protocol):
     def is_new(self) -> bool:
         """Whether this run made it: what it does not know, no earlier run on it can have made."""
 
+    @property
+    def name(self) -> str:
+        """Return what tells it from other ledgers."""
+
     def find(self, key: str) -> Entry | None:
         """Return what is known of an item."""
 
@@ -66,11 +70,15 @@ class Book(Protocol):
     async def close(self) -> None:
         """Let go of whatever is open."""
 
+    def drop(self) -> None:
+        """Let go of whatever is open, as the event loop is closed."""
+
 
 class Unrecorded:
     """No ledger: a batch that cannot be taken up again."""
 
     is_new = True
+    name = ""
 
     def find(self, key: str) -> Entry | None:
         """Know nothing."""
@@ -98,3 +106,6 @@ class Unrecorded:
 
     async def close(self) -> None:
         """Leave nothing open."""
+
+    def drop(self) -> None:
+        """Have nothing to let go of."""

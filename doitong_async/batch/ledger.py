@@ -93,6 +93,11 @@ class Ledger:
         """Whether this run made it."""
         return self._writer.is_new
 
+    @property
+    def name(self) -> str:
+        """Return what tells it from other ledgers: its path, without links."""
+        return str(self.path)
+
     def find(self, key: str) -> Entry | None:
         """Return what is known of an item: a few microseconds, so it is not worth a thread."""
         return self._read(records.find, key)
@@ -146,6 +151,16 @@ class Ledger:
         # And before the writer's: the last one moves the log into the ledger and removes it.
         self._reader.close()
         await self._loop.run_in_executor(self._thread, self._writer.close)
+        self._thread.shutdown(wait=False)
+
+    def drop(self) -> None:
+        """Write what waits, and let go of the file, as the event loop is closed; its thread is not."""
+        group, self._waiting = self._waiting, []
+        with suppress(RuntimeError, sqlite3.Error):
+            self._reader.close()
+        with suppress(RuntimeError):
+            self._thread.submit(self._writer.commit, group)
+            self._thread.submit(self._writer.close).result()
         self._thread.shutdown(wait=False)
 
     def _read(self, read: Callable[..., T], *arguments: Any) -> T:

@@ -7,6 +7,7 @@ import operator
 import tempfile
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -123,6 +124,14 @@ class Batch:
             self._closing = asyncio.ensure_future(self._let_go())
         await asyncio.shield(self._closing)
 
+    def drop(self) -> None:
+        """Let go of the ledger, as the event loop is closed; what was submitted goes on at the service."""
+        self._book.drop()
+        self._runtime.batches.discard(self)
+        with suppress(RuntimeError):
+            # Whoever waited is gone with the loop, and cannot be woken.
+            self._ended.put_nowait(ClientClosedError("The event loop of the batch is closed."))
+
     async def _items(self) -> AsyncGenerator[Item, None]:
         if self._opening is not None or self._closing is not None:
             raise ConfigurationError("This batch ran before; call generate_many again.")
@@ -157,7 +166,7 @@ class Batch:
             account.carry(ledger.totals().spent, ledger.unsettled())
             wall, day = wall_time(), self._runtime.gate.day
             made = ledger.made_on(day.number(wall))
-            day.carry(wall, made, told_by=str(ledger.path))
+            day.carry(wall, made, told_by=ledger.name)
         # A way of its own through the gate: when the batch stops, those who wait there are sent away.
         self._entrance = self._runtime.new_entrance()
         if self._halt.why is not None:

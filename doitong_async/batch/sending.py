@@ -91,7 +91,9 @@ class Sending:
                     raise
                 work.phase = Phase.WAITING
                 self._on_change()
-                if await self._halt.comes_within(backoff.full_jitter(next(pauses))):
+                if await self._halt.comes_within(
+                    max(e.retry_after or 0.0, backoff.full_jitter(next(pauses)))
+                ):
                     raise
         await self._accept(work, job.last)
         return job
@@ -194,7 +196,7 @@ class Sending:
                 status=str(made.status),
                 cost=made.credit_cost,
                 at=wall,
-                day=self._runtime.gate.day.number(wall),
+                day=self._runtime.gate.day.writes(wall, told_by=self._book.name),
             )
         except DoitongError as error:
             about_job(error, job_id=made.id, token=work.token)

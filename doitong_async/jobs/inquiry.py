@@ -191,8 +191,7 @@ class Inquiry:
             return Report(refusal=answer)
         said = refusal_of(answer.status, answer.headers, answer.body, answer.excerpt)
         if said is not None and said.kind in _PASSING:
-            if said.kind is Kind.RATE_LIMIT:
-                self._entrance.gate.refused(said)
+            self._obey(said)
             return Report(refusal=said)
         candidates = introspection.status_candidates(answer.body)
         is_known = self._operation in candidates or introspection.has_query(
@@ -232,16 +231,23 @@ class Inquiry:
             return Refusal(Kind.BAD_REQUEST, error.message)
         answer = await self._send(body, timeout, turn)
         looks = answer if isinstance(answer, Refusal) else wire.read_looks(answer, ids)
-        if isinstance(looks, Refusal) and looks.kind is Kind.RATE_LIMIT:
-            self._entrance.gate.refused(looks)
+        if isinstance(looks, Refusal):
+            self._obey(looks)
         return looks
+
+    def _obey(self, refusal: Refusal) -> None:
+        """Let the gate wait as a refused look was told."""
+        if refusal.kind is Kind.RATE_LIMIT:
+            self._entrance.gate.refused(refusal, is_submit=False)
+        else:
+            self._entrance.gate.put_off_looks(refusal)
 
     async def _send(self, body: bytes, timeout: float, turn: Turn | None) -> Answer | Refusal:
         turn = turn or await self._entrance.turn(Priority.LOOK)
         try:
             answer = await self._transport.send(body, timeout=timeout)
             if isinstance(answer, Answer):
-                self._entrance.heed(answer.headers)
+                self._entrance.heed(answer.headers, turn)
             elif answer.kind is Kind.NOT_SENT:
                 turn.unsent()
             return answer
@@ -257,7 +263,8 @@ def _is_about_the_query(refused: Refusal) -> bool:
     if refused.http_status == _TOO_LARGE:
         return True
     is_outage = (refused.http_status or 0) >= 500 or refused.http_status in _TOO_EARLY_OR_LATE
-    return refused.kind in _ABOUT_THE_QUERY and refused.names_error and not is_outage
+    is_about_now = is_outage or "retry-after" in (refused.headers or {})
+    return refused.kind in _ABOUT_THE_QUERY and refused.names_error and not is_about_now
 
 
 def _no_argument(operation: StatusOperation, job_id: str) -> Refusal:

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from doitong_async.errors import ClientClosedError, RateLimitError
-from doitong_async.events import WaitBegan, WaitEnded
+from doitong_async.events import LimitLowered, WaitBegan, WaitEnded
 from doitong_async.hook import Hook
 from doitong_async.limits.gate import Gate, Member, Priority, Reason
 from doitong_async.limits.grants import Lease, Turn
 from doitong_async.limits.line import Returnable, Waiting
-from doitong_async.limits.word import limit_of
 from doitong_async.log import log
 
 T = TypeVar("T", bound=Returnable)
@@ -26,7 +25,6 @@ class Entrance:
         self.gate = gate
         self._member = member
         gate.join(member)
-        self._tells_of_plan = member.plan_is_assumed
         self._notify = notify
         self._waits: dict[Waiting[Any], Priority | None] = {}
         self._closed = asyncio.Event()
@@ -86,14 +84,29 @@ class Entrance:
         for waiting in self._waits:
             waiting.refuse(_closed())
 
-    def heed(self, headers: Mapping[str, str]) -> None:
-        """Take in what the headers of an answer say of the limits."""
-        self.gate.heed(headers)
-        if not self._tells_of_plan:
+    def heed(self, headers: Mapping[str, str], turn: Turn | None = None) -> None:
+        """Take in what the headers of an answer say of the limits.
+
+        Args:
+            headers: of the answer.
+            turn: what its request was sent on; None for the last one.
+        """
+        limit, plan = self.gate.heed(headers, turn).limit, self.gate.plan
+        if limit is None:
             return
-        limit, plan = limit_of(headers) or 0, self.gate.plan
-        if limit > plan.requests_per_minute:
-            self._tells_of_plan = False
+        per_minute, told = plan.requests_per_minute, self._member.told
+        if limit < per_minute and "lower" not in told:
+            told.add("lower")
+            log.warning(
+                "The service says X-RateLimit-Limit: %d, and the plan %r allows %d requests a minute. "
+                "The lower one is kept. If it stays so, check plan=… or DOITONG_PLAN.",
+                limit,
+                plan.name,
+                per_minute,
+            )
+            self._notify(LimitLowered(told=limit, plan=per_minute))
+        if limit > per_minute and self._member.plan_is_assumed and "higher" not in told:
+            told.add("higher")
             log.warning(
                 "No plan was given, so the limits of %r are kept; the service allows %d requests a minute. "
                 "Say plan=… or set DOITONG_PLAN to be as fast as the plan is.",

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum, auto
+from functools import partial
 from heapq import heapify, heappop, heappush
 from typing import Final, Literal, TypeAlias
 
 from doitong_async.clock import wall_time
 from doitong_async.errors import DailyLimitError
-from doitong_async.limits.day import Day
+from doitong_async.limits.day import LENGTH, Day
 from doitong_async.limits.grants import Lease, Turn
 from doitong_async.limits.line import Line, Place, Waiting
 from doitong_async.limits.plan import Plan
 from doitong_async.limits.window import PERIOD, Window
-from doitong_async.limits.word import Limit, limit_of, read_word, remaining_of, wait_told, which_limit
+from doitong_async.limits.word import UNBELIEVED_WAIT, Limit, Word, read_word, wait_told, which_limit
 from doitong_async.log import log
 from doitong_async.transport.refusal import Refusal
 
@@ -33,6 +35,8 @@ _FEEL: Final = 1.0
 """Seconds that one request at most holds up the next where somebody else uses the key: our choice."""
 _JITTER: Final = 1.0
 """Seconds over which those who were told the same moment spread."""
+_ROUNDING: Final = 1.0
+"""Seconds: a reset is told in whole ones, rounded up or down, so it may come so much later than told."""
 _MOST_KEPT: Final = 30
 """Requests a minute that are kept back for looks at most: as many as the documented loop of one job takes."""
 
@@ -48,11 +52,12 @@ class Priority(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A client that goes through the gate, and what it says of the key."""
+    """A client that goes through the gate, and what it says of the key; `told` is what it heard once."""
 
     plan: Plan
     plan_is_assumed: bool = False
     polls_count: bool = True
+    told: set[str] = field(default_factory=set, compare=False)
 
 
 class Gate:
@@ -77,9 +82,15 @@ class Gate:
         self._for_submit: Line[Turn] = Line()
         self._for_look: Line[Turn] = Line()
         self._paused_until = self._held_until = self._contested_until = self._loop.time()
+        self._looks_from = self._loop.time()
+        """When the service is to be asked for a status again, as it told."""
         self._crowded_until = self._loop.time()
         self._spent_at = self._loop.time() - _FEEL
         self._holds = self._ends = self._submits_out = 0
+        self._made_at = -math.inf
+        self._told_limit: int | None = None
+        self._doubted_until: float | None = None
+        """When a 429 that looks like the day's, and was taken for the minute's, is believed from."""
         self._look_went_first = False
         self._behind: dict[object, int] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -117,9 +128,11 @@ class Gate:
     def is_idle(self) -> bool:
         """Whether nobody uses it, and it knows nothing that a fresh gate would not know."""
         now = self._loop.time()
-        is_quiet = now >= max(self._paused_until, self._held_until, self._contested_until)
-        is_unused = not self._members and not self.slots_taken and self.day.is_fresh(wall_time())
-        return is_unused and is_quiet and self.free == self.plan.requests_per_minute
+        is_quiet = now >= max(self._paused_until, self._held_until, self._contested_until, self._looks_from)
+        # By the loop's clock: the calendar may be a day ahead, and come back.
+        has_day = now < self._made_at + LENGTH or not self.day.is_fresh(wall_time())
+        is_unused = not self._members and not self.slots_taken and not has_day
+        return is_unused and is_quiet and self.free == self._window.limit
 
     def join(self, member: Member) -> None:
         """Take a client in. Where clients say different plans for a key, the narrower limits hold."""
@@ -143,18 +156,38 @@ class Gate:
             jobs_per_day=min(days, default=None),
         )
         self.polls_count = any(each.polls_count for each in self._members)
-        self._window.limit = self.plan.requests_per_minute
+        self._window.limit = self._narrower(self._told_limit)
         self.day.limit = self.plan.jobs_per_day
         self._serve(self._loop.time())
 
-    def heed(self, headers: Mapping[str, str]) -> None:
-        """Take in what an answer says: it may be less than we think, when others use the key too."""
-        limit, remaining = limit_of(headers), remaining_of(headers)
-        if limit is not None:
-            self._window.limit = max(1, min(limit, self.plan.requests_per_minute))
-        now = self._loop.time()
-        if remaining is not None and self._window.lower(remaining, now):
+    def _narrower(self, told: int | None) -> int:
+        plan = self.plan.requests_per_minute
+        return plan if told is None else max(1, min(told, plan))
+
+    def heed(self, headers: Mapping[str, str], turn: Turn | None = None) -> Word:
+        """Take in what an answer says, and return it.
+
+        It may be less than we think, when others use the key too; more is believed after a reset alone.
+
+        Args:
+            headers: of the answer.
+            turn: what its request was sent on; None for the last one.
+        """
+        word, now = read_word(headers, wall_time()), self._loop.time()
+        if word.limit is not None:
+            self._told_limit, self._window.limit = word.limit, self._narrower(word.limit)
+        if word.remaining is None:
+            return word
+        if self._window.lower(word.remaining, now):
             self._contested_until = now + PERIOD
+        number = None if turn is None else turn.number
+        if turn is None or number is not None:
+            # Of a plan that is shared each has its share of what is left, too.
+            share = self._window.limit / max(self._window.limit, word.limit or 0)
+            self._window.left(int(word.remaining * share), now, number)
+        if word.renews_in is not None:
+            self._window.renews(now + word.renews_in + _ROUNDING, now, word.remaining, number)
+        return word
 
     def free_slot(self) -> Lease | None:
         """Take a slot now, if nobody stands in line and there is one."""
@@ -181,7 +214,7 @@ class Gate:
     def turn_at_once(self, priority: Priority) -> Turn | None:
         """Return the right to send one request now, if nobody stands in line and nothing is in the way."""
         now = self._loop.time()
-        if now < self._paused_until:
+        if now < self._paused(priority):
             return None
         if priority is Priority.LOOK and not self.polls_count:
             return Turn(None, is_submit=False)
@@ -200,35 +233,76 @@ class Gate:
         """Return what keeps a caller waiting for a turn of this priority, or for a slot (None)."""
         if waiting_for is None:
             return "day" if self.day.is_over(wall_time()) else "slot"
-        is_submit = waiting_for is Priority.SUBMIT
-        told = max(self._paused_until, self._held_until) if is_submit else self._paused_until
+        told = self._paused(waiting_for)
+        if waiting_for is Priority.SUBMIT:
+            told = max(told, self._held_until)
         return "server" if self._loop.time() < told else "minute"
+
+    def put_off_looks(self, refusal: Refusal) -> None:
+        """Send no further look before the moment that a refused one was told, whatever it was refused for."""
+        told = read_word(refusal.headers or {}, wall_time()).retry_in
+        if told is not None:
+            self._looks_from = max(self._looks_from, self._loop.time() + told)
+
+    def _paused(self, priority: Priority) -> float:
+        """Return until when the service asked that no request of this priority is sent."""
+        is_look = priority is Priority.LOOK
+        return max(self._paused_until, self._looks_from) if is_look else self._paused_until
 
     def seconds_to_next_day(self) -> float:
         """Return how long it is until the service's next day."""
         wall = wall_time()
         return self.day.next_begins(wall) - wall
 
-    def refused(self, refusal: Refusal) -> Limit:
+    def refused(self, refusal: Refusal, *, is_submit: bool = True) -> Limit:
         """Obey a 429, and return which limit it was about."""
         now, wall = self._loop.time(), wall_time()
         word = read_word(refusal.headers or {}, wall)
-        # The refused submit holds a slot itself.
-        limit = which_limit(refusal.code, refusal.message, word, jobs_in_flight=self._slots_taken > 1)
+        limit = self._limit_meant(refusal, word, is_submit=is_submit)
         if limit not in self._warned_of:
             self._warned_of.add(limit)
             log.warning("The service says that a limit is reached (%s): %s", limit.value, refusal.message)
         told = wait_told(word, limit=limit)
         if limit is Limit.DAY:
-            self.day.end(wall + told if told else self.day.next_begins(wall))
+            self.day.end(wall + told if told else self.day.next_begins(wall), said_at=wall)
         elif limit is Limit.SLOT:
             self._hold(now, told)
         else:
             spread = random.uniform(0, _JITTER)
             self._paused_until = max(self._paused_until, now + (told or _UNTOLD_PAUSE) + spread)
             self._contested_until = now + PERIOD
+            if told and word.remaining == 0 and word.renews_in is None:
+                # A retry-after alone tells of the reset, too.
+                self._window.renews(now + told, now)
         self._serve(now)
         return limit
+
+    def _limit_meant(self, refusal: Refusal, word: Word, *, is_submit: bool) -> Limit:
+        """Return which limit a 429 is about.
+
+        Where nothing but the length of a wait speaks for the day, and the headers and our own count speak
+        against it, a clock may be wrong, or a unit: the minute is tried first, and the day is believed when
+        a submit is refused in the same way after that.
+        """
+        # The refused submit holds a slot itself.
+        tell = partial(which_limit, refusal.code, refusal.message, word, jobs_in_flight=self._slots_taken > 1)
+        limit, unless_day = tell(), tell(may_be_day=False)
+        if limit is unless_day or not self._is_of_minute(word) or not self.day.is_far_from_full(wall_time()):
+            return limit
+        now = self._loop.time()
+        if self._doubted_until is not None and now >= self._doubted_until and is_submit:
+            self._doubted_until = None
+            return limit
+        if self._doubted_until is None and is_submit:
+            self._doubted_until = now + UNBELIEVED_WAIT
+        return unless_day
+
+    def _is_of_minute(self, word: Word) -> bool:
+        """Whether the limit that an answer names is that of requests a minute."""
+        if word.limit is None:
+            return False
+        per_day = self.plan.jobs_per_day
+        return word.limit <= self.plan.requests_per_minute or per_day is None or word.limit < per_day
 
     def _hold(self, now: float, told: float | None) -> None:
         """Too many jobs at once: each job of ours that ends admits one submit; else one tries in a while."""
@@ -242,6 +316,7 @@ class Gate:
 
     def accepted(self) -> None:
         """Note that a submit was accepted; after a refusal the next one is tried only now."""
+        self._doubted_until = None
         if self._loop.time() >= self._held_until:
             self._holds = 0
 
@@ -271,6 +346,8 @@ class Gate:
     def job_is_settled(self, *, was_made: bool) -> None:
         """Count a job of the day that was set aside, or set it aside no more."""
         self.day.settle(wall_time(), was_made=was_made)
+        if was_made:
+            self._made_at = self._loop.time()
         self._serve(self._loop.time())
 
     def turn_is_over(self, *, was_sent: bool, is_submit: bool) -> None:
@@ -287,8 +364,10 @@ class Gate:
         """Grant what can be granted, and come back at the next moment at which more can."""
         if self._timer is None and not (self._for_slot or self._for_submit or self._for_look):
             return
+        if self._loop.is_closed():
+            return
         self._serve_slots()
-        while now >= self._paused_until and self._for_look and not self.polls_count:
+        while now >= self._paused(Priority.LOOK) and self._for_look and not self.polls_count:
             self._for_look.grant(lambda: Turn(None, is_submit=False))
         while now >= self._paused_until and (priority := self._next(now)) is not None:
             line = self._for_submit if priority is Priority.SUBMIT else self._for_look
@@ -323,7 +402,7 @@ class Gate:
 
     def _next(self, now: float) -> Priority | None:
         """Return who may send a request now: submits, but every other time an overdue look before them."""
-        look = self._for_look.first()
+        look = self._for_look.first() if now >= self._looks_from else None
         may_look = look is not None and self._may_spend(now, Priority.LOOK)
         may_submit = bool(self._for_submit) and self._may_spend(now, Priority.SUBMIT)
         is_overdue = look is not None and look.since + OVERDUE_AFTER <= now and not self._look_went_first
@@ -341,7 +420,9 @@ class Gate:
             return False
         if priority is Priority.LOOK:
             return self._window.free(now) > 0
-        return not self._is_held(now) and self._window.free(now) > self._for_looks()
+        free = self._window.free(now)
+        # The first after a reset tells how many more may go; were it kept for a look, nobody might ask.
+        return not self._is_held(now) and free > (0 if self._window.is_renewed else self._for_looks())
 
     def _is_held(self, now: float) -> bool:
         """Whether the service found too many jobs at once a while ago, and this submit has to wait for it."""
@@ -364,8 +445,7 @@ class Gate:
         self._submits_out += is_submit
         if is_submit and now < self._held_until:
             self._ends -= 1
-        self._window.spend()
-        return Turn(self, is_submit=is_submit)
+        return Turn(self, is_submit=is_submit, number=self._window.spend())
 
     def _next_moment(self, now: float) -> float | None:
         """Return when more can be granted by the mere passing of time."""
@@ -376,7 +456,7 @@ class Gate:
             moments.append(self._kept[0][0])
         if self._for_look:
             free = now if not self.polls_count else self._window.next_free(now)
-            moments.append(self._felt(free))
+            moments.append(None if free is None else self._felt(max(free, self._looks_from)))
         if self._for_submit:
             free = self._window.next_free(now, beside=self._for_looks())
             held = self._held_until if now < self._held_until else now

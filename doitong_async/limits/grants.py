@@ -64,13 +64,17 @@ class Lease:
 
 
 class Turn:
-    """The right to send one request now. It ends with the one or the other, and then changes nothing more."""
+    """The right to send one request now. It ends with the one or the other, and then changes nothing more.
 
-    __slots__ = ("_gate", "_is_submit")
+    `number` is the request's among those that count, None if it does not.
+    """
 
-    def __init__(self, gate: Grantor | None, *, is_submit: bool) -> None:
+    __slots__ = ("_gate", "_is_submit", "number")
+
+    def __init__(self, gate: Grantor | None, *, is_submit: bool, number: int | None = None) -> None:
         self._gate = gate
         self._is_submit = is_submit
+        self.number = number
 
     def answered(self) -> None:
         """Say that the request was answered, or is lost."""

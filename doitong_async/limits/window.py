@@ -20,19 +20,29 @@ class Window:
     The server counts a request at some moment between its sending and its answer. A token that is back
     one period after the answer is therefore never back before the server has forgotten the request.
 
+    The service may tell that its own window is shorter, or ends earlier: at a reset that it told one token is
+    back, unless one came back by itself meanwhile, and what is left after a request that was sent since then
+    says how many more.
+
     Moments are seconds of one clock that does not run backwards. A moment of return is kept as it is and
     waited for, never as a remaining time: rounding that just under its end would wait for ever.
     """
 
     __slots__ = (
+        "_asked_at",
+        "_back_at",
         "_foreign",
         "_foreign_at_first",
         "_foreign_heard",
         "_foreign_since",
         "_foreign_until",
+        "_out",
         "_own",
         "_period",
+        "_renewed_at",
+        "_renews_at",
         "_sent",
+        "_spent",
         "limit",
     )
 
@@ -48,20 +58,72 @@ class Window:
         self._foreign_since = 0.0
         self._foreign_heard = 0.0
         self._foreign_until = 0.0
+        self._spent = 0
+        """How many tokens were ever spent: the number of the last request."""
+        self._renews_at: float | None = None
+        """The reset that the service told, if no token came back since it did."""
+        self._asked_at = -math.inf
+        """When a reset last let a request go while somebody else's took places, and nothing was left then."""
+        self._back_at = 0
+        """The number of the last request before something came back last."""
+        self._renewed_at = math.inf
+        """The number of the last request before the last reset that came, until one after it is answered."""
+        self._out = 0
+        """How many requests were out when that reset came."""
 
     def free(self, now: float) -> int:
         """Return how many requests may be sent at this moment."""
+        return max(0, self._room(now))
+
+    @property
+    def is_renewed(self) -> bool:
+        """Whether a reset came, and nothing was sent since: the next answer tells what is left."""
+        return self._spent == self._renewed_at
+
+    def _room(self, now: float) -> int:
+        """Let come back what comes back by now, and return what is free; below zero if too much is out."""
         while self._own and self._own[0] <= now:
             self._own.popleft()
-        return max(0, self.limit - self._sent - len(self._own) - self._theirs(now))
+            self._came_back()
+        theirs = self._theirs(now)
+        room = self.limit - self._sent - len(self._own) - theirs
+        if self._renews_at is None or now < self._renews_at:
+            return room
+        if room < 1 and theirs:
+            # A place that comes back is as likely theirs, and taken again: who found none asks once a period.
+            if now < self._asked_at + self._period:
+                self._came_back()
+                return room
+            self._asked_at = now
+        self._came_back()
+        self._renewed_at, self._out = self._spent, self._sent
+        return self._widen(now, 1)
+
+    def _came_back(self) -> None:
+        """Note that something came back: it is what was told of before, or will be by who was out then."""
+        self._renews_at, self._back_at = None, self._spent
+
+    def _widen(self, now: float, room: int) -> int:
+        """Let tokens come back before their time, until so many are free, and return how many are."""
+        while (free := self.limit - self._sent - len(self._own) - self._theirs(now)) < room:
+            if self._own:
+                self._own.popleft()
+            elif self._foreign:
+                # How fast theirs come stays what it was.
+                self._foreign, self._foreign_heard = self._theirs(now) - 1, now
+                self._foreign_at_first -= 1
+            else:
+                break
+        return free
 
     def _theirs(self, now: float) -> int:
         """Return how many places somebody else's requests take, if they go on as they did."""
         # The moment of their return is kept, not the time since: rounding that would promise it too early.
-        if now >= self._foreign_until:
+        if self._foreign and now >= self._foreign_until:
             self._foreign = 0
+            self._came_back()
         grown = self._foreign - self._foreign_at_first
-        if grown <= 0:
+        if grown <= 0 or not self._foreign:
             return self._foreign
         silence = now - self._foreign_heard
         span = min(self._period, max(_LEAST_SPAN, self._foreign_heard - self._foreign_since))
@@ -81,7 +143,10 @@ class Window:
         count = self._theirs(now)
         needed = self._sent + len(self._own) + count - self.limit + beside
         theirs = repeat(self._foreign_until, count)
-        return next(islice(merge(self._own, theirs), needed, None), None)
+        moment = next(islice(merge(self._own, theirs), needed, None), None)
+        if self._renews_at is None or self._sent >= self.limit:
+            return moment
+        return self._renews_at if moment is None else min(moment, self._renews_at)
 
     def coming(self, now: float, parts: int) -> list[int]:
         """Return how many tokens come back in each of so many equal parts of the next period."""
@@ -92,9 +157,11 @@ class Window:
         counts[-1] += self._sent
         return counts
 
-    def spend(self) -> None:
-        """Take a token: a request is sent now."""
+    def spend(self) -> int:
+        """Take a token: a request is sent now. Return its number."""
         self._sent += 1
+        self._spent += 1
+        return self._spent
 
     def answered(self, now: float) -> None:
         """Note that a request was answered, or is known to be lost: its token is back a period from now."""
@@ -105,6 +172,8 @@ class Window:
     def unsent(self) -> None:
         """Give a token back at once: its request never left this machine."""
         self._sent -= 1
+        if self._spent == self._renewed_at + 1:
+            self._spent -= 1
 
     @property
     def in_flight(self) -> int:
@@ -122,6 +191,9 @@ class Window:
         """
         excess = self.free(now) - max(0, remaining)
         if excess <= 0:
+            if self._foreign and -excess * 2 <= self._theirs(now):
+                # Most of what they take is still taken.
+                self._foreign_until = now + self._period
             return False
         theirs = self._theirs(now) + excess
         if not self._foreign:
@@ -129,3 +201,39 @@ class Window:
             self._foreign_since, self._foreign_at_first = now, theirs
         self._foreign, self._foreign_heard, self._foreign_until = theirs, now, now + self._period
         return True
+
+    def left(self, remaining: int, now: float, number: int | None = None) -> None:
+        """Take in how many requests the service has left, where that is more than we thought.
+
+        It is believed once after a reset, of a request that was sent since: the window is another one then.
+        Those that the service may not have counted by then are taken off.
+
+        Args:
+            remaining: what an answer says.
+            now: the moment.
+            number: of its request, None for the last one.
+        """
+        number = self._spent if number is None else number
+        if number <= self._renewed_at:
+            return
+        others = self._out + max(0, self._spent - self._renewed_at - 1)
+        self._renewed_at = math.inf
+        if remaining:
+            self._asked_at = -math.inf
+        self._widen(now, min(remaining, self.limit) - int(others))
+
+    def renews(self, at: float, now: float, remaining: int = 0, number: int | None = None) -> None:
+        """Note the reset that the service told: one more request may be sent from then on.
+
+        As long as something is left while somebody else uses the key, a place that comes back is as likely
+        theirs, and what they are expected to send is left to them.
+
+        Args:
+            at: the moment of the reset.
+            now: the moment.
+            remaining: how many requests were left.
+            number: of the request whose answer says so, None for the last one.
+        """
+        self.free(now)
+        if number is None or number > self._back_at:
+            self._renews_at = None if remaining and self._theirs(now) else at

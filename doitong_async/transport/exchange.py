@@ -111,6 +111,21 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(chunks)
 
 
+def drop_sockets(session: aiohttp.ClientSession) -> None:
+    """Close the sockets of a session whose event loop is closed: no transport can do it any more.
+
+    What this reads is private. Where it is not found, a socket is closed when it is collected, with a
+    ResourceWarning.
+    """
+    connector: Any = session.connector
+    pooled = [protocol for pool in getattr(connector, "_conns", {}).values() for protocol, _ in pool]
+    for protocol in (*pooled, *getattr(connector, "_acquired", ())):
+        transport: Any = getattr(protocol, "transport", None)
+        if (sock := getattr(transport, "_sock", None)) is not None:
+            sock.close()
+            transport._sock = None
+
+
 def is_cancelled() -> bool:
     """Whether the running task is being cancelled; else a CancelledError is some hook's own."""
     task = asyncio.current_task()

@@ -439,6 +439,47 @@ async def test_an_outage_is_waited_out(tmp_path: Path) -> None:
 
 
 @virtual
+async def test_an_outage_is_waited_out_as_long_as_the_service_asks(tmp_path: Path) -> None:
+    """Each attempt is made no sooner, those that follow an error of three too."""
+    busy = b"HTTP/1.1 503 Busy\r\nRetry-After: 50\r\nContent-Length: 0\r\n\r\n"
+    async with plain(seconds=0.0) as (doitong, server):
+        server.script = lambda kind, nth: busy if kind == "submit" and nth <= 4 else None
+        items = await all_of(doitong.generate_many(["a fox"], ledger=tmp_path / "l.db"))
+        assert outcomes(items) == {Outcome.DONE: 1}
+        moments = [request.at for request in server.requests if request.kind == "submit"]
+        assert moments == [0.0, 50.0, 100.0, 150.0, 200.0]
+
+
+@virtual
+async def test_a_calendar_that_jumps_ahead_and_comes_back_costs_no_later_day(tmp_path: Path) -> None:
+    """What is made meanwhile is of that other day, in the ledger too; each day has all of its jobs."""
+    plan = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4, jobs_per_day=4)
+    prompts = [f"fox {number}" for number in range(14)]
+    loop = asyncio.get_running_loop()
+    usual, ledger = loop.wall_time, tmp_path / "l.db"  # type: ignore[attr-defined]  # of the virtual loop
+
+    def jump(days: int) -> None:
+        loop.wall_time = lambda: usual() + days * 86_400  # type: ignore[attr-defined]  # of the virtual loop
+
+    async with Emulator(plan="pro", credits=10_000) as box:
+        # (days ahead, items asked for, items done in the end): by one process, and then by another.
+        for key, days, asked, done in (
+            ("k-1", 0, 2, 2),
+            ("k-1", 9, 5, 5),
+            ("k-1", 0, 14, 7),
+            ("k-1", 1, 14, 11),
+            ("k-2", 9, 14, 12),
+            ("k-2", 0, 14, 12),
+            ("k-2", 2, 14, 14),
+        ):
+            jump(days)
+            async with AsyncDoitong(api_key=key, base_url=box.url, plan=plan) as doitong:
+                items = await all_of(doitong.generate_many(prompts[:asked], ledger=ledger))
+            assert outcomes(items)[Outcome.DONE] == done
+    jump(0)
+
+
+@virtual
 async def test_an_outage_without_end_stops_the_batch(tmp_path: Path) -> None:
     """After ten minutes no more is tried; what may have been sent is in doubt, the rest is skipped."""
     prompts = [f"fox {number}" for number in range(20)]

@@ -228,6 +228,43 @@ async def test_a_look_that_fails_says_why_and_that_the_job_goes_on() -> None:
         assert (await job.refresh()).status == "processing"
 
 
+@pytest.mark.parametrize(
+    "status", ["503 Busy", "500 Oops", "408 Slow", "425 Early", "400 Bad", "200 OK", "403 No"]
+)
+@virtual
+async def test_no_poll_is_sent_before_the_service_is_ready_for_it(status: str) -> None:
+    """Not the next tick, not a half of it, and not one that is asked for by `refresh`."""
+    busy = answer({"errors": [{"message": "busy"}]}, f"{status}\r\nRetry-After: 20")
+    async with plain(seconds=5.0) as (doitong, server):
+        jobs = [await doitong.submit(f"fox {n}") for n in range(3)]
+        server.script = lambda kind, nth: busy if (kind, nth) == ("poll", 2) else None
+        await asyncio.sleep(5)
+        await asyncio.gather(*jobs)
+        _, refused, *later = [each for each in server.requests if each.kind == "poll"]
+        assert (refused.at, later[0].at) == (4.0, 24.0)
+        # Whole again, and not in halves: it was not about the jobs.
+        assert len(later[0].ids) == 3
+        server.script = lambda kind, nth: busy if (kind, nth) == ("poll", 4) else None
+        job = await doitong.submit("a hare")
+        with pytest.raises(DoitongError, match="busy"):
+            await job.refresh()
+        asked = now()
+        await job.refresh()
+        assert now() == asked + 20.0
+
+
+@virtual
+async def test_a_wait_ends_in_time_whatever_the_service_asks() -> None:
+    """The caller's own bound holds."""
+    busy = answer("busy", "503 Busy\r\nRetry-After: 300")
+    async with plain(seconds=3.0) as (doitong, server):
+        server.script = lambda kind, nth: busy if kind == "poll" else None
+        job = await doitong.submit("a fox")
+        with pytest.raises(JobTimeoutError):
+            await job.wait(timeout=30.0)
+        assert now() == 30.0
+
+
 @virtual
 async def test_a_look_at_a_job_that_is_not_known_says_so() -> None:
     """At once: whoever asks now wants to know now."""

@@ -66,12 +66,59 @@ def test_without_a_limit_no_day_is_over_until_the_service_says_so() -> None:
     assert not day.is_over(MIDNIGHT + 100)
 
 
-def test_a_clock_that_is_set_back_gives_no_second_day() -> None:
-    """What was used up stays used up."""
+def test_a_clock_that_is_set_back_reads_its_own_day() -> None:
+    """What was used up in a day stays used up in it, and costs no other: before, after or between."""
     day = Day(1)
     make(day, MIDNIGHT)
-    assert day.is_over(MIDNIGHT - 3600)
-    assert day.next_begins(MIDNIGHT - 3600) > MIDNIGHT
+    assert day.is_over(MIDNIGHT + 10)
+    make(day, MIDNIGHT + 5 * LENGTH)
+    assert day.is_over(MIDNIGHT + 5 * LENGTH)
+    # The clock comes back.
+    assert day.is_over(MIDNIGHT + 20)
+    assert day.next_begins(MIDNIGHT + 20) == MIDNIGHT + LENGTH
+    assert [day.has_room(MIDNIGHT + number * LENGTH) for number in range(-1, 5)] == [
+        *(True, False, True, True, True, True)
+    ]
+    assert day.number(MIDNIGHT + 5 * LENGTH) - day.number(MIDNIGHT) == 5
+
+
+def test_what_the_service_said_in_a_day_to_come_is_not_of_this_one() -> None:
+    """A 429 of the day that came while the clock was ahead ends with the clock's coming back."""
+    day = Day(None)
+    wrong = MIDNIGHT + 5 * LENGTH
+    day.end(wrong + 100, said_at=wrong)
+    assert day.is_ended(wrong + 99)
+    assert not day.is_ended(MIDNIGHT)
+    day.end(MIDNIGHT + 100, said_at=MIDNIGHT)
+    day.end(MIDNIGHT + 50, said_at=MIDNIGHT)
+    assert day.next_begins(MIDNIGHT + 10) == MIDNIGHT + 100
+
+
+def test_a_ledger_is_counted_once_in_each_day() -> None:
+    """What was made here and written there is not counted again, what others wrote since is."""
+    day = Day(10)
+    day.carry(MIDNIGHT, 4, told_by="a")
+    for _ in range(2):
+        make(day, MIDNIGHT)
+        day.writes(MIDNIGHT, told_by="a")
+    day.carry(MIDNIGHT, 6, told_by="a")
+    day.carry(MIDNIGHT, 1, told_by="b")
+    assert day.has_room(MIDNIGHT)
+    day.carry(MIDNIGHT, 9, told_by="a")
+    assert day.is_over(MIDNIGHT)
+    # Another day of the same ledger, as after a clock that was wrong when it was opened first.
+    day.carry(MIDNIGHT + LENGTH, 10, told_by="a")
+    assert day.is_over(MIDNIGHT + LENGTH)
+
+
+def test_a_day_is_far_from_full_while_others_are_unlikely_to_have_used_the_rest() -> None:
+    """By what was made here; without a limit it always is."""
+    day = Day(10)
+    for _ in range(8):
+        assert day.is_far_from_full(MIDNIGHT)
+        make(day, MIDNIGHT)
+    assert not day.is_far_from_full(MIDNIGHT)
+    assert Day(None).is_far_from_full(MIDNIGHT)
 
 
 @given(st.integers(1, 5), st.lists(st.tuples(st.floats(0, 40_000), st.booleans()), max_size=60))

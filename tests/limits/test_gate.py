@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doitong_async import ClientClosedError, DailyLimitError, Plan, RateLimitError
-from doitong_async.events import Event, WaitBegan, WaitEnded
+from doitong_async.events import Event, LimitLowered, WaitBegan, WaitEnded
 from doitong_async.hook import Hook
 from doitong_async.limits.entrance import Entrance
 from doitong_async.limits.gate import Gate, Member, Priority
@@ -301,6 +301,163 @@ async def test_closing_sends_everybody_away() -> None:
     assert [type(error) for error in errors] == [ClientClosedError] * 3
     with pytest.raises(ClientClosedError):
         await door.slot()
+
+
+async def send(door: Entrance, **headers: str) -> None:
+    """Send one submit, which is answered at once with these headers."""
+    turn = await door.turn(Priority.SUBMIT)
+    door.heed({name.replace("_", "-"): value for name, value in headers.items()}, turn)
+    turn.answered()
+
+
+@virtual
+async def test_after_a_reset_that_was_told_nothing_waits_for_a_minute() -> None:
+    """One request goes then, a second later as resets are rounded, and what its answer says is left."""
+    door = open_door(Plan.PRO)
+    await send(door, x_ratelimit_remaining="0", x_ratelimit_reset="6")
+    moments = []
+    for left in ("3", "2", "1", "0"):
+        await send(door, x_ratelimit_remaining=left, x_ratelimit_reset="6")
+        moments.append(now())
+    assert moments == [7.0] * 4
+    await send(door)
+    assert now() == 14.0
+
+
+@virtual
+async def test_the_first_after_a_reset_may_be_a_submit() -> None:
+    """Where submits leave some to looks, and nobody looks, nobody would ask else."""
+    door = open_door(Plan.PRO)
+    for _ in range(2):
+        (await door.slot()).job_is_made()
+    await send(door, x_ratelimit_limit="6", x_ratelimit_remaining="0", x_ratelimit_reset="6")
+    await send(door, x_ratelimit_limit="6", x_ratelimit_remaining="5", x_ratelimit_reset="6")
+    assert now() == 7.0
+
+
+@virtual
+async def test_a_share_of_a_plan_believes_its_share_of_what_is_left() -> None:
+    """The others on the key have theirs."""
+    door = open_door(Plan.PRO.share(6))
+    headers = {"x_ratelimit_limit": "60", "x_ratelimit_reset": "6"}
+    await send(door, **headers, x_ratelimit_remaining="0")
+    await send(door, **headers, x_ratelimit_remaining="30")
+    assert (now(), door.gate.free) == (7.0, 5)
+
+
+@virtual
+async def test_a_limit_below_the_plan_is_obeyed_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Once a client, whoever comes or goes, by a warning and an event."""
+    events: list[Event] = []
+    member, gate = Member(Plan.PRO), Gate(Plan.PRO)
+    door = Entrance(gate, member, Hook(events.append))
+    for _ in range(3):
+        await send(door, x_ratelimit_limit="6")
+    batch = Entrance(gate, member, Hook(events.append))
+    for _ in range(3):
+        await send(batch, x_ratelimit_limit="6")
+    assert gate.free == 0
+    batch.close()
+    assert gate.free == 0
+    assert events == [LimitLowered(told=6, plan=60)]
+    assert caplog.text.count("X-RateLimit-Limit: 6") == 1
+    await send(door, x_ratelimit_limit="60")
+    assert gate.free == 59
+
+
+@virtual
+async def test_a_look_is_put_off_as_long_as_the_service_asks() -> None:
+    """Submits are not; and a look that waits says for whom."""
+    door = open_door(Plan.PRO)
+    door.gate.put_off_looks(Refusal(Kind.SERVER, "busy", http_status=503, headers={"retry-after": "20"}))
+    door.gate.put_off_looks(Refusal(Kind.SERVER, "busy", http_status=503, headers={"retry-after": "5"}))
+    door.gate.put_off_looks(Refusal(Kind.SERVER, "busy", http_status=503))
+    look = start(door.turn(Priority.LOOK))
+    await settle()
+    await send(door)
+    assert now() == 0.0
+    assert door.waiting() == {"server": 1}
+    (await look).answered()
+    assert now() == 20.0
+
+
+@virtual
+async def test_looks_that_do_not_count_are_put_off_too() -> None:
+    """They cost nothing of the plan, and the service asked all the same."""
+    door = Entrance(Gate(NARROW), Member(NARROW, polls_count=False), Hook(None))
+    door.gate.put_off_looks(Refusal(Kind.SERVER, "busy", headers={"retry-after": "20"}))
+    (await door.turn(Priority.LOOK)).answered()
+    assert now() == 20.0
+
+
+FAR = [
+    {"x-ratelimit-reset": "2026-01-01T02:00:07"},
+    {"x-ratelimit-reset": "1767232807"},
+    {"x-ratelimit-reset": "1767232807000000"},
+    {"x-ratelimit-reset": "Thu, 01 Jan 2026 02:00:07 -0000"},
+    {"x-ratelimit-reset": "7207"},
+    {"retry-after": "86400"},
+    {"retry-after": "Thu, 01 Jan 2026 12:00:00 GMT"},
+]
+
+
+@pytest.mark.parametrize("far", FAR)
+@virtual
+async def test_a_429_that_only_looks_far_is_the_minutes_first_and_the_days_at_the_second(
+    far: dict[str, str],
+) -> None:
+    """A clock, a zone or a unit may be wrong: a minute's pause tells, and costs no day."""
+    door = open_door(Plan.PRO)
+    refusal = too_many("Too Many Requests", **{"x-ratelimit-limit": "60", **far})
+    # A burst is one refusal, and a look's says nothing of jobs.
+    assert [door.gate.refused(refusal) for _ in range(3)] == ["minute"] * 3
+    (await door.turn(Priority.SUBMIT)).answered()
+    assert 60.0 <= now() <= 61.0
+    assert door.gate.refused(refusal, is_submit=False) == "minute"
+    await asyncio.sleep(100)
+    door.gate.accepted()
+    assert door.gate.refused(refusal) == "minute"
+    await asyncio.sleep(62)
+    assert door.gate.refused(refusal) == "day"
+    with pytest.raises(DailyLimitError):
+        await door.slot()
+
+
+@pytest.mark.parametrize(
+    ("plan", "made", "message", "headers"),
+    [
+        (Plan.PRO, 0, "Too many jobs today", {"x-ratelimit-limit": "60"}),
+        (Plan.PRO, 0, "Too Many Requests", {"x-ratelimit-limit": "10000"}),
+        (Plan.PRO, 0, "Too Many Requests", {}),
+        (Plan.FREE, 80, "Too Many Requests", {"x-ratelimit-limit": "10"}),
+    ],
+)
+@virtual
+async def test_a_429_of_the_day_is_believed_at_once_where_more_speaks_for_it(
+    plan: Plan, made: int, message: str, headers: dict[str, str]
+) -> None:
+    """Its words, the limit that it names, none at all, or a day that is nearly used up."""
+    door = open_door(plan)
+    for _ in range(made):
+        lease = await door.slot()
+        lease.job_is_made()
+        lease.release()
+    assert door.gate.refused(too_many(message, **{"retry-after": "7200"}, **headers)) == "day"
+
+
+@virtual
+async def test_a_gate_is_kept_for_a_day_after_its_last_job() -> None:
+    """By the loop's clock: a calendar that is a day ahead, and comes back, loses no count."""
+    door = open_door(Plan.PRO)
+    lease = await door.slot()
+    lease.job_is_made()
+    lease.release()
+    door.close()
+    loop = asyncio.get_running_loop()
+    loop.wall_time = lambda: 1_767_225_600.0 + 5 * 86_400  # type: ignore[attr-defined]  # a clock that jumped
+    assert not door.gate.is_idle
+    await asyncio.sleep(86_401)
+    assert door.gate.is_idle
 
 
 @dataclass(frozen=True)

@@ -149,3 +149,172 @@ def test_two_answers_at_once_tell_nothing_of_a_rate() -> None:
     assert window.lower(5_990, 0.0)
     assert window.lower(5_989, 0.001)
     assert window.free(2.0) > 5_980
+
+
+def spend(window: Window, count: int, now: float) -> None:
+    """Send so many requests, and have them answered at once."""
+    for _ in range(count):
+        window.spend()
+        window.answered(now)
+
+
+def test_a_reset_releases_one_and_the_next_answer_says_how_many_more() -> None:
+    """Sixty seconds are only what holds where the service says nothing."""
+    window = Window(6)
+    spend(window, 6, 0.0)
+    window.renews(6.0, 0.0)
+    assert (window.next_free(0.0), window.free(5.9), window.free(6.0)) == (6.0, 0, 1)
+    number = window.spend()
+    assert window.free(6.0) == 0
+    window.left(5, 6.1, number)
+    window.answered(6.1)
+    assert window.free(6.1) == 5
+    # More is believed once for each reset.
+    spend(window, 3, 6.2)
+    window.left(6, 6.2)
+    assert window.free(6.2) == 2
+
+
+def test_a_reset_releases_nothing_more_where_a_token_came_back_by_itself() -> None:
+    """It was that very request's place: the reset is told in whole seconds, and comes after it."""
+    window = Window(2)
+    spend(window, 1, 0.0)
+    spend(window, 1, 30.0)
+    window.renews(61.0, 30.0)
+    assert window.free(60.0) == 1
+    spend(window, 1, 60.0)
+    assert window.free(61.0) == 0
+
+
+def test_what_is_left_is_believed_of_requests_that_were_sent_after_the_reset() -> None:
+    """And those that the service had not counted by then are taken off."""
+    window = Window(10)
+    early = window.spend()
+    spend(window, 9, 0.0)
+    window.renews(6.0, 0.0)
+    assert window.free(6.0) == 1
+    late = window.spend()
+    window.left(5, 7.0, early)
+    assert window.free(7.0) == 0
+    window.left(5, 7.0, late)
+    # The early one is still out, and may come to the service after all.
+    assert window.free(7.0) == 4
+
+
+def test_a_slow_answer_tells_of_no_reset_that_has_come_since() -> None:
+    """The place that it speaks of came back by itself while it was on its way."""
+    window = Window(2)
+    spend(window, 1, 0.0)
+    early = window.spend()
+    assert window.free(60.0) == 1
+    spend(window, 1, 60.0)
+    window.renews(62.0, 61.0, 0, early)
+    window.answered(61.0)
+    assert window.free(62.0) == 0
+
+
+def test_a_request_that_never_left_takes_no_reset_along() -> None:
+    """The next one asks in its place."""
+    window = Window(6)
+    spend(window, 6, 0.0)
+    window.renews(6.0, 0.0)
+    assert window.free(6.0) == 1
+    assert window.is_renewed
+    window.spend()
+    window.unsent()
+    number = window.spend()
+    window.left(5, 6.5, number)
+    window.answered(6.5)
+    assert window.free(6.5) == 5
+
+
+def test_where_others_use_the_key_a_reset_is_tried_once_a_period_if_it_brings_nothing() -> None:
+    """The place is as likely theirs; and while something is left, what they will send is left to them."""
+    window = Window(6)
+    spend(window, 2, 0.0)
+    assert window.lower(0, 0.0)
+    window.renews(3.0, 0.0, 1)
+    assert window.free(3.0) == 0
+    window.renews(6.0, 3.0, 0)
+    assert window.free(6.0) == 1
+    spend(window, 1, 6.0)
+    window.left(0, 6.0)
+    window.renews(12.0, 6.0, 0)
+    assert window.free(12.0) == 0
+
+
+def test_what_others_take_is_taken_as_long_as_answers_confirm_it() -> None:
+    """Sixty seconds after the first news of them they have not all stopped."""
+    window = Window(10)
+    assert window.lower(4, 0.0)
+    assert not window.lower(5, 40.0)
+    assert window.free(70.0) == 4
+    assert not window.lower(9, 90.0)
+    assert window.free(100.0) == 10
+
+
+@dataclass(frozen=True)
+class Try:
+    """One request of a scene: how long after it was possible, when counted and answered after that."""
+
+    idle: float
+    counted: float
+    answered: float
+
+
+tries = st.builds(
+    lambda idle, answered, share: Try(idle, answered * share, answered),
+    st.just(0.0) | eighths,
+    eighths,
+    st.sampled_from([0.0, 0.5, 1.0]),
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.integers(1, 5), st.sampled_from([6.0, 30.0, 60.0]), st.booleans(), st.lists(tries, max_size=30))
+def test_a_window_that_follows_what_it_is_told_is_never_refused(
+    limit: int, period: float, is_fixed: bool, plans: list[Try]
+) -> None:
+    """One user of a service that tells the truth as it counts, with a window of any length and kind."""
+    window, now = Window(limit), 0.0
+    counted: list[float] = []
+    events: list[tuple[float, int, str, int]] = []
+    told: dict[int, tuple[int, float]] = {}
+
+    def used(at: float) -> list[float]:
+        if not is_fixed:
+            return [each for each in counted if each > at - period]
+        starts: list[float] = []
+        for each in counted:
+            if not starts or each >= starts[0] + period:
+                starts = []
+            starts.append(each)
+        return starts if starts and at < starts[0] + period else []
+
+    def until(moment: float) -> None:
+        while events and min(events)[0] <= moment:
+            at, _, what, number = min(events)
+            events.remove(min(events))
+            if what == "counted":
+                assert len(used(at)) < limit, "refused"
+                counted.append(at)
+                taken = used(at)
+                told[number] = limit - len(taken), taken[0] + period
+                continue
+            left, reset = told[number]
+            window.lower(left, at)
+            window.left(left, at, number)
+            if reset >= at - 5:
+                window.renews(max(reset, at + 1), at, left, number)
+            window.answered(at)
+
+    for order, plan in enumerate(plans):
+        until(now := now + plan.idle)
+        while not window.free(now):
+            moments = [moment for moment in (window.next_free(now), *(each[0] for each in events)) if moment]
+            until(now := min(moments))
+        number = window.spend()
+        events.append((now + plan.counted, 2 * order, "counted", number))
+        events.append((now + plan.answered, 2 * order + 1, "answered", number))
+        until(now)
+    until(math.inf)

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doitong_async.limits.word import DAY_WAIT, MINUTE_WAIT, Limit, Word, read_word, wait_told, which_limit
+from doitong_async.limits.word import (
+    DAY_WAIT,
+    RETRY_WAIT,
+    UNBELIEVED_WAIT,
+    Limit,
+    Word,
+    read_word,
+    wait_told,
+    which_limit,
+)
 
 NOW = 1_767_225_600.0  # 2026-01-01 00:00:00 UTC
 
 
 @pytest.mark.parametrize(
     "text",
-    ["30", "30.0", "1767225630", "1767225630000", "2026-01-01T00:00:30Z", "Thu, 01 Jan 2026 00:00:30 GMT"],
+    [
+        *("30", "30.0", "1767225630", "1767225630000", "1767225630000000", "1767225630000000000"),
+        *("2026-01-01T00:00:30Z", "2026-01-01T00:00:30.000000000Z", "2026-01-01T05:30:30+05:30"),
+        *("Thu, 01 Jan 2026 00:00:30 GMT", "Wed, 31 Dec 2025 19:00:30 EST"),
+        *("Thu, 01 Jan 2026 00:00:30 -0000", "Thu, 01 Jan 2026 00:00:30", "Thu, 01 Jan 2026 00:00:30 XYZ"),
+    ],
 )
-def test_a_reset_is_told_apart_by_its_size(text: str) -> None:
-    """Seconds from now, epoch seconds, epoch milliseconds, ISO 8601, an HTTP date: none is documented."""
+def test_a_reset_is_told_apart_by_its_size(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds from now, epoch in any unit, ISO 8601, an HTTP date: none is documented; no zone is UTC."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
     assert read_word({"x-ratelimit-reset": text}, NOW).reset_in == 30.0
     assert read_word({"retry-after": text}, NOW).retry_after == 30.0
+    monkeypatch.undo()
+    time.tzset()
 
 
 def test_a_moment_without_a_zone_is_utc() -> None:
@@ -36,6 +56,36 @@ def test_a_moment_is_read_against_the_answers_own_date() -> None:
     """The clock here may be wrong by minutes; the two moments of one answer are of one clock."""
     headers = {"x-ratelimit-reset": "1767225630", "date": "Thu, 01 Jan 2026 00:00:20 GMT"}
     assert read_word(headers, NOW - 300).reset_in == 10.0
+
+
+def test_of_two_clocks_the_one_is_believed_that_makes_the_reset_near() -> None:
+    """A gateway may put a `Date` of its own, hours off, on an answer whose reset is right."""
+    headers = {"x-ratelimit-reset": "1767225630", "date": "Thu, 01 Jan 2026 02:00:00 GMT"}
+    assert read_word(headers, NOW).renews_in == 30.0
+    assert read_word(headers, NOW - 86_400).renews_in is None
+
+
+@pytest.mark.parametrize("text", ["1767232800", "2026-01-01T02:00:30", "1767218400", "7200", "9" * 25])
+def test_a_reset_that_is_hours_off_is_no_reset_of_a_minute(text: str) -> None:
+    """Far ahead or long over: a clock, a zone or a unit is wrong."""
+    assert read_word({"x-ratelimit-reset": text}, NOW).renews_in is None
+    assert wait_told(read_word({"x-ratelimit-reset": text}, NOW), limit=Limit.MINUTE) == UNBELIEVED_WAIT
+
+
+@pytest.mark.parametrize("text", ["1767225600", "1767225597", "0"])
+def test_a_reset_that_is_just_over_is_believed(text: str) -> None:
+    """It is told in whole seconds, and an answer is on its way for a while."""
+    assert read_word({"x-ratelimit-reset": text}, NOW).renews_in == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30", 30.0), ("600", 600.0), ("86400", RETRY_WAIT), ("9" * 30, RETRY_WAIT), ("-5", None), ("x", None)],
+)
+def test_a_retry_after_is_obeyed_within_reason(text: str, seconds: float | None) -> None:
+    """Whatever it comes with; a date that is over means now."""
+    assert read_word({"retry-after": text}, NOW).retry_in == seconds
+    assert read_word({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}, NOW).retry_in == 0.0
 
 
 def test_a_moment_that_is_over_means_now() -> None:
@@ -71,6 +121,9 @@ def test_the_words_tell_the_limits_apart(code: str | None, message: str, limit: 
 def test_headers_tell_the_limits_apart_where_words_do_not() -> None:
     """A wait of hours is the day's; requests left while jobs run is the jobs'; else it is the minute's."""
     assert which_limit(None, "no", Word(retry_after=7200), jobs_in_flight=True) is Limit.DAY
+    far = Word(retry_after=7200)
+    assert which_limit(None, "no", far, jobs_in_flight=True, may_be_day=False) is Limit.MINUTE
+    assert which_limit(None, "today", far, jobs_in_flight=True, may_be_day=False) is Limit.DAY
     assert which_limit(None, "no", Word(remaining=5), jobs_in_flight=True) is Limit.SLOT
     assert which_limit(None, "no", Word(remaining=5), jobs_in_flight=False) is Limit.MINUTE
     assert which_limit(None, "no", Word(remaining=0), jobs_in_flight=True) is Limit.MINUTE
@@ -80,7 +133,10 @@ def test_retry_after_wins_and_everything_is_bounded() -> None:
     """No header makes anybody wait for a year."""
     assert wait_told(Word(retry_after=3, reset_in=50), limit=Limit.MINUTE) == 3
     assert wait_told(Word(reset_in=50), limit=Limit.MINUTE) == 50
-    assert wait_told(Word(reset_in=1e6), limit=Limit.MINUTE) == MINUTE_WAIT
+    assert wait_told(Word(reset_in=1e6), limit=Limit.MINUTE) == UNBELIEVED_WAIT
+    assert wait_told(Word(retry_after=300), limit=Limit.MINUTE) == 300
+    assert wait_told(Word(retry_after=1e6), limit=Limit.MINUTE) == UNBELIEVED_WAIT
+    assert wait_told(Word(retry_after=1e6), limit=Limit.SLOT) == RETRY_WAIT
     assert wait_told(Word(retry_after=1e9), limit=Limit.DAY) == DAY_WAIT
     assert wait_told(Word(), limit=Limit.MINUTE) is None
 
