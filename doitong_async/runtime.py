@@ -121,7 +121,6 @@ class Runtime:
         self._no_callers = asyncio.Event()
         self._under_way: set[asyncio.Task[AsyncJob]] = set()
         self._in_doubt: dict[str, tuple[Lease, asyncio.TimerHandle]] = {}
-        self._made_by: dict[str, str] = {}
         self.is_closing = False
         self.batches: set[Closable] = set()
         """The batches that run on this; they are let go of before it closes."""
@@ -426,18 +425,19 @@ class Runtime:
         Raises:
             SubmitOutcomeUnknownError: if another key made it; what became of this one's job is not known.
         """
-        other = self._made_by.setdefault(job_id, key)
+        made_by = self.gate.made_by
+        other = made_by.setdefault(job_id, key)
         if other != key:
             raise SubmitOutcomeUnknownError(
                 f"The service answered with job {job_id}, which was made under another idempotency key: "
                 f"{other}.",
                 idempotency_key=key,
             )
-        if len(self._made_by) > MOST_KNOWN + 2 * len(list(self.watcher)):
+        if len(made_by) > MOST_KNOWN + 2 * len(list(self.watcher)):
             # Those that run are all kept, and of the others the last ones.
-            ended = [job_id for job_id in self._made_by if self.watcher.find(job_id) is None]
+            ended = [job_id for job_id in made_by if self.watcher.find(job_id) is None]
             for job_id in ended[: -MOST_KNOWN // 2]:
-                del self._made_by[job_id]
+                del made_by[job_id]
 
     def _hold_in_doubt(self, key: str, lease: Lease, age: float) -> None:
         """Keep the slot of a job that may have been made for as long as most jobs would take."""

@@ -701,6 +701,17 @@ class TestOneJobForTwoKeys:
             assert sum(each.kind == "submit" for each in server.requests) == 12
 
     @virtual
+    async def test_whichever_client_submitted_them(self) -> None:
+        """Clients of one API key share what is known of its jobs, as they share its limits."""
+        async with plain(seconds=50.0) as (doitong, server):
+            async with AsyncDoitong(api_key=server.key, base_url=server.url, plan=Plan.PRO) as other:
+                first = await other.submit("a fox", idempotency_key="first")
+                body = {"data": {"generate": {"id": first.id, "status": "processing"}}}
+                server.script = always("submit", http(200, body))
+                with pytest.raises(SubmitOutcomeUnknownError, match="first"):
+                    await doitong.submit("a hare", idempotency_key="second")
+
+    @virtual
     async def test_the_same_key_again_is_the_same_job(self) -> None:
         """That is what keys are for."""
         async with plain(seconds=5.0) as (doitong, server):

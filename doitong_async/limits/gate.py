@@ -89,6 +89,8 @@ class Gate:
         self._holds = self._ends = self._submits_out = 0
         self._made_at = -math.inf
         self._told_limit: int | None = None
+        self.made_by: dict[str, str] = {}
+        """The idempotency keys of the jobs that were made last, whichever client submitted them."""
         self._doubted_until: float | None = None
         """When a 429 that looks like the day's, and was taken for the minute's, is believed from."""
         self._look_went_first = False
