@@ -16,7 +16,11 @@ _TO_CATCH_UP: Final = 1.0
 
 def wall_time() -> float:
     """Return epoch seconds; a virtual-time loop brings a `wall_time` of its own."""
-    loop = asyncio.get_running_loop()
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        # A submit that is collected after its loop died still says what became of it.
+        return time.time()
     now: float = getattr(loop, "wall_time", time.time)()
     return now
 

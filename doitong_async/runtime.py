@@ -298,7 +298,7 @@ class Runtime:
                 if task.done():
                     # It ended in this very turn of the loop: its callback came before this.
                     _tell_of_abandoned(call, task)
-                elif not call.is_sending:
+                elif not call.is_sending and not self.loop.is_closed():
                     task.cancel()
                 raise
         finally:
@@ -469,7 +469,8 @@ def _tell_of_abandoned(call: Submit, task: asyncio.Task[AsyncJob]) -> None:
     """Log what became of a submit that nobody waits for any more: no paid job may be unknown to everybody."""
     error = None if task.cancelled() else task.exception()
     if isinstance(error, SubmitOutcomeUnknownError | ServerError):
-        log.warning("submit %s, whose caller was cancelled: %s", call.key, error)
+        # As text: a handler that keeps the record would keep the traceback, and all that hangs on it.
+        log.warning("submit %s, whose caller was cancelled: %s", call.key, str(error))
     elif error is None and not task.cancelled():
         job = task.result()
         log.warning("job %s, whose caller was cancelled, goes on: token %s", job.id, job.token)

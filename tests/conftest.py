@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import hypothesis
 
 # Building its tables takes seconds on a fresh clone of a busy machine; speed is for `python -m benchmarks`.
@@ -15,3 +17,9 @@ for name, is_repeatable in (("exploring", False), ("any machine", True)):
         suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
 hypothesis.settings.load_profile("any machine")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is loaded by now out of every collection: many tests collect, to see what they left."""
+    gc.collect()
+    gc.freeze()

@@ -179,14 +179,14 @@ async def restart(emulator: Emulator, paid: dict[str, str | None]) -> None:
             assert ends[-1] in ("completed", "failed")
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(scenes)
 def test_every_job_is_paid_once_and_known_to_somebody(scene: Scene) -> None:
     """For any faults on submits and polls, any moment of leaving and of closing, and a restart afterwards."""
     virtual(check)(scene, keys_honoured=True)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(scenes)
 def test_where_keys_are_ignored_nothing_in_doubt_is_sent_again(scene: Scene) -> None:
     """With `resend_unanswered=False` a service without keys is not paid twice either; the doubt is said."""

@@ -1,4 +1,4 @@
-"""Soak in virtual time: an hour on Pro at full load with faults of every kind; it ends as it began."""
+"""Soak in virtual time: twenty minutes on Pro at full load with faults of every kind; it ends as it began."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ from doitong_async.limits.grants import Lease, Turn
 from doitong_async.webhooks.serving import free_port, served
 from tests.virtual import boxed, now, virtual
 
-HALF: Final = 1800.0
+HALF: Final = 600.0
 """Seconds of full load; then all is let end and counted, and the same again."""
 CALLERS: Final = 25
 """At the same time: two and a half for each slot, so that somebody always waits."""
 LEASE_AGE: Final = 60.0
 SECRET: Final = "whsec-soak"
+REMEMBERED: Final = 48_000
+"""Bytes by which the jobs that were made last, and are remembered with their keys, may differ: some 150 of them."""
 IDLE_CONNECTIONS: Final = 30
 """What the pool may grow by: a task, a future and a timer of the server's each, for 10 connections."""
 FAULTS: Final = [
@@ -245,7 +247,7 @@ def is_refused_by_a_fault(request: Seen) -> bool:
 
 @dataclass(frozen=True)
 class Soak:
-    """What was counted in one hour, and after it."""
+    """What was counted in the time of load, and after it."""
 
     told: Told
     jobs: list[Job]
@@ -337,7 +339,7 @@ def assert_it_ended_as_it_began(halves: list[Census]) -> None:
     assert (first.slots_taken, second.slots_taken) == (0, 0)
     assert (second.alive - first.alive).total() <= IDLE_CONNECTIONS
     assert {name: second.alive[name] for name in ("Watch", "Turn", "Lease", "AsyncJob")} == NOTHING_OF_OURS
-    assert second.bytes_held - first.bytes_held < 32_000
+    assert second.bytes_held - first.bytes_held < REMEMBERED
 
 
 NOTHING_OF_OURS: Final = dict.fromkeys(("Watch", "Turn", "Lease", "AsyncJob"), 0)
@@ -350,11 +352,11 @@ def open_ends(loop: Any) -> tuple[int, int]:
 
 
 @virtual
-async def test_an_hour_at_full_load_ends_as_it_began(caplog: pytest.LogCaptureFixture) -> None:
+async def test_twenty_minutes_at_full_load_ends_as_it_began(caplog: pytest.LogCaptureFixture) -> None:
     """With faults of every kind the plan is kept, nothing is lost or paid twice, and nothing is left."""
     ran = await soak(7, caplog)
-    assert now() >= 3600
-    assert ran.told.ended["Result"] > 1000
+    assert now() >= 1200
+    assert ran.told.ended["Result"] > 300
     assert ran.told.ended["RateLimitError"] == 0
     assert ran.faults_hit == {str(parse_fault(fault)) for fault in FAULTS}
     assert_plan_was_kept(ran)
@@ -365,12 +367,12 @@ async def test_an_hour_at_full_load_ends_as_it_began(caplog: pytest.LogCaptureFi
 
 
 @virtual
-async def test_an_hour_of_webhooks_as_bad_as_can_be_ends_as_it_began(
+async def test_twenty_minutes_of_webhooks_as_bad_as_can_be_ends_as_it_began(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Lost, late, doubled, out of order, forged, early: the same holds, and more was made of the hour."""
+    """Lost, late, doubled, out of order, forged, early: the same holds, and more was made of the time."""
     ran = await soak(8, caplog, webhooks=True)
-    assert ran.told.ended["Result"] > 1000
+    assert ran.told.ended["Result"] > 300
     assert ran.told.ended["RateLimitError"] == 0
     assert {str(parse_fault(fault)) for fault in OF_WEBHOOKS} <= ran.faults_hit
     assert_plan_was_kept(ran)
@@ -385,7 +387,7 @@ def test_a_soak_can_be_run_again(caplog: pytest.LogCaptureFixture) -> None:
     runs: list[Soak] = []
 
     async def run(seed: int) -> None:
-        runs.append(await soak(seed, caplog, half=200.0))
+        runs.append(await soak(seed, caplog, half=60.0))
 
     for seed in (1, 1, 2):
         virtual(run)(seed)

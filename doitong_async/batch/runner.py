@@ -340,7 +340,7 @@ class Batch:
                     "job %s of item %r is done, and nobody took it: %s", item.result.id, item.key, url
                 )
             elif item.error is not None and (item.error.job_id or item.error.idempotency_key):
-                log.warning("item %r, which nobody took: %s", item.key, item.error)
+                log.warning("item %r, which nobody took: %s", item.key, str(item.error))
 
     async def _wait_for_answers(self) -> None:
         if self._runner is None or not self._runner.done():

@@ -201,7 +201,7 @@ class Sending:
         except DoitongError as error:
             about_job(error, job_id=made.id, token=work.token)
             error.idempotency_key = work.idempotency_key
-            log.warning("The job of the item %r is made, and is not written down: %s", work.key, error)
+            log.warning("The job of the item %r is made, and is not written down: %s", work.key, str(error))
             raise
         work.is_intended = False
         work.phase = Phase.RUNNING

@@ -126,7 +126,7 @@ async def check(scene: Scene) -> None:
             assert taken <= {news.id for news in hooked}, "it was acknowledged, and the hook has not run"
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(scenes)
 def test_a_job_ends_as_with_polling_alone(scene: Scene) -> None:
     """For any faults of webhooks, submits, looks and hooks, any patience, any timeout."""
