@@ -33,8 +33,8 @@ CALLERS: Final = 25
 """At the same time: two and a half for each slot, so that somebody always waits."""
 LEASE_AGE: Final = 60.0
 SECRET: Final = "whsec-soak"
-REMEMBERED: Final = 48_000
-"""Bytes by which the jobs that were made last, and are remembered with their keys, may differ: some 150 of them."""
+REMEMBERED: Final = 64_000
+"""Bytes by which the memory of the last jobs, with their keys, may differ: some 256 of them."""
 IDLE_CONNECTIONS: Final = 30
 """What the pool may grow by: a task, a future and a timer of the server's each, for 10 connections."""
 FAULTS: Final = [

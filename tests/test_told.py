@@ -703,13 +703,15 @@ class TestOneJobForTwoKeys:
     @virtual
     async def test_whichever_client_submitted_them(self) -> None:
         """Clients of one API key share what is known of its jobs, as they share its limits."""
-        async with plain(seconds=50.0) as (doitong, server):
-            async with AsyncDoitong(api_key=server.key, base_url=server.url, plan=Plan.PRO) as other:
-                first = await other.submit("a fox", idempotency_key="first")
-                body = {"data": {"generate": {"id": first.id, "status": "processing"}}}
-                server.script = always("submit", http(200, body))
-                with pytest.raises(SubmitOutcomeUnknownError, match="first"):
-                    await doitong.submit("a hare", idempotency_key="second")
+        async with (
+            plain(seconds=50.0) as (doitong, server),
+            AsyncDoitong(api_key=server.key, base_url=server.url, plan=Plan.PRO) as other,
+        ):
+            first = await other.submit("a fox", idempotency_key="first")
+            body = {"data": {"generate": {"id": first.id, "status": "processing"}}}
+            server.script = always("submit", http(200, body))
+            with pytest.raises(SubmitOutcomeUnknownError, match="first"):
+                await doitong.submit("a hare", idempotency_key="second")
 
     @virtual
     async def test_the_same_key_again_is_the_same_job(self) -> None:
