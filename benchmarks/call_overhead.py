@@ -26,7 +26,7 @@ def run(*, quick: bool) -> Report:
     left_out = [] if installed("httpx") else ["httpx"]
     there = {name: path for name, path in COMPETITORS.items() if name not in left_out}
     with canned_server(0) as url, workers(there, {"url": url}) as started:
-        samples = in_turn(started, operations=96 if quick else 1600, rounds=2 if quick else 15)
+        samples = in_turn(started, operations=96 if quick else 1600, rounds=1 if quick else 15)
     return report(samples, left_out)
 
 

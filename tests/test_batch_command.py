@@ -35,6 +35,8 @@ from doitong_async.testing import run_virtual
 from doitong_async.webhooks.serving import free_port
 from tests.test_cli import Terminal, running, spawn
 
+pytestmark = pytest.mark.slow
+
 WIDE = ["--requests-per-minute", "6000", "--concurrent-jobs", "3"]
 WIDE_LIMITS = PlanLimits(6000, 3, None)
 Beside = Callable[[Emulator], None]

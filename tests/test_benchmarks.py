@@ -26,6 +26,8 @@ from doitong_async import AsyncDoitong, Plan
 from doitong_async.emulator import Emulator, PlanLimits
 from doitong_async.testing import run_virtual
 
+pytestmark = pytest.mark.slow
+
 SMALL = [replace(case, jobs=case.jobs // 5) for case in CASES if case.kind == "image"]
 by_case = pytest.mark.parametrize("case", SMALL, ids=lambda case: case.plan.name)
 PRO = next(case for case in CASES if case.plan is Plan.PRO)

@@ -169,6 +169,7 @@ async def story(breaking: Breaking, log: Callable[[], str], *, webhooks: bool) -
     assert [each for each in loop_errors if each is not breaking.error] == [], where
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "webhooks"),
     [(asyncio.CancelledError, False), (RuntimeError, True), (Mine, False), (Mine, True)],
@@ -188,6 +189,7 @@ def test_a_callback_that_raises_loses_nothing(
     assert {type(event) for event in breaking.events} >= EVENTS[webhooks]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_what_leaves_the_loop_leaves_nothing_untold(
     kind: type[BaseException], caplog: pytest.LogCaptureFixture

@@ -164,6 +164,7 @@ def test_a_prompt_becomes_a_picture_without_a_key(
         assert re.fullmatch(r"\d\d:\d\d:\d\d " + pattern, line), line
 
 
+@pytest.mark.slow
 def test_the_real_command_in_a_pipe(tmp_path: Path) -> None:
     """The process as a shell starts it: bytes to its standard output, words to the other."""
     with running(Emulator(durations=0.0)) as emulator:
@@ -548,6 +549,7 @@ def test_a_service_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None
     assert "The last look failed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_job_that_the_emulator_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
     """Exit 6; who looks for a job of `generate --emulator` learns that it is gone."""
     with running(Emulator()) as emulator:
@@ -803,6 +805,7 @@ def test_ctrl_c_ends_an_emulator_of_its_own(
     assert "next:" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_at_the_real_command_and_taking_the_job_up(number: signal.Signals, tmp_path: Path) -> None:
     """The command that the interrupted process tells, word for word, brings the picture."""
@@ -841,6 +844,7 @@ def at_submit(emulator: Emulator) -> threading.Event:
 SLOWLY = parse_fault("submit: latency 1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ignored", "numbers"),
     [
@@ -870,6 +874,7 @@ def test_a_hangup_while_a_submit_is_under_way_loses_no_job(
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
     """`nohup doitong generate …` makes its picture."""
     place = tmp_path / "fox.jpg"
@@ -882,6 +887,7 @@ def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
     assert size_of(place) == (1024, 1024)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("drawn_on", "arguments"), [("stdout", []), ("stderr", []), ("stdout", ["--json"])])
 def test_a_terminal_that_is_closed_takes_no_job_along(
     drawn_on: str, arguments: list[str], tmp_path: Path
@@ -940,6 +946,7 @@ def test_a_log_that_cannot_be_told_harms_nothing(
 # Readers that go away
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_does_not_stop_the_job(tmp_path: Path) -> None:
     """`doitong generate … | head -1` still saves the picture, without a traceback."""
     place = tmp_path / "fox.jpg"
@@ -954,6 +961,7 @@ def test_a_reader_that_goes_away_does_not_stop_the_job(tmp_path: Path) -> None:
     assert place.exists()
 
 
+@pytest.mark.slow
 def test_a_log_on_a_full_disk_does_not_stop_the_job(tmp_path: Path) -> None:
     """What is told is worth less than the job; that it is told no more is said where it can be."""
     place = tmp_path / "fox.jpg"
@@ -967,6 +975,7 @@ def test_a_log_on_a_full_disk_does_not_stop_the_job(tmp_path: Path) -> None:
     assert size_of(place) == (1024, 1024)
 
 
+@pytest.mark.slow
 def test_a_command_without_outputs_does_its_job(tmp_path: Path) -> None:
     """As a job of cron may be begun: with standard output and error closed."""
     place = tmp_path / "fox.jpg"
@@ -976,6 +985,7 @@ def test_a_command_without_outputs_does_its_job(tmp_path: Path) -> None:
     assert size_of(place) == (1024, 1024)
 
 
+@pytest.mark.slow
 def test_bytes_that_nobody_reads_are_a_failed_download() -> None:
     """`-o -` into a closed pipe: exit 10, and how to fetch it again."""
     with running(Emulator(durations=0.0)) as emulator:
@@ -1015,6 +1025,7 @@ def test_a_closed_pipe_is_written_to_without_complaint() -> None:
 # The emulator
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_the_emulator_runs_until_it_is_told_to_stop(number: signal.Signals) -> None:
     """It says how to reach it, in lines to copy that work, and ends well at SIGTERM or SIGHUP."""
@@ -1060,6 +1071,7 @@ def test_a_port_that_is_taken_is_told(capsys: pytest.CaptureFixture[str]) -> Non
     assert "Choose another --port" in err
 
 
+@pytest.mark.slow
 def test_faults_of_the_emulator_are_told_and_hold() -> None:
     """Each in a line of its own, as it is understood, and a line to copy that reaches them while it runs."""
     process = spawn("emulator", "--port", "0", "--fault", "submit  1-1: 502", "--fault", "job: stuck times=2")
@@ -1104,6 +1116,7 @@ def test_the_help_teaches_faults(capsys: pytest.CaptureFixture[str], monkeypatch
     assert all(word in text for word in ("/_emulator/faults", "GET", "PUT", "DELETE"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
 def test_an_address_with_colons_is_told_in_brackets() -> None:
     """The lines to copy work for an emulator on IPv6 too, in a shell that looks for files in brackets."""

@@ -50,6 +50,7 @@ async def test_one_prompt_makes_one_picture() -> None:
         assert emulator.world.charges == 1
 
 
+@pytest.mark.slow
 @virtual
 async def test_a_thousand_at_once_keep_to_the_plan() -> None:
     """`gather` of 1,000 ends, and the server never sees more than the plan's jobs or requests."""
@@ -315,6 +316,7 @@ def served_elsewhere() -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_sudden", [False, True])
 @pytest.mark.parametrize("with_batch", [False, True])
 def test_a_client_whose_loop_died_opens_on_the_next_one(

@@ -43,6 +43,7 @@ def imported(modules: Iterable[Path]) -> set[str]:
     return {_same(brought[name][0]) for name in foreign} - BROUGHT_BY_ANOTHER
 
 
+@pytest.mark.slow
 def test_every_library_that_is_imported_is_declared() -> None:
     """What another one happens to bring may be gone with its next version."""
     extras = PROJECT["optional-dependencies"]
@@ -77,14 +78,6 @@ def test_a_dependency_without_a_lower_bound_is_a_mistake(
     (tmp_path / "pyproject.toml").write_text(text)
     with pytest.raises(ValueError, match="aiohttp has no lower bound"):
         list(checks.lowest())
-
-
-def test_the_fast_part_touches_every_folder() -> None:
-    """Those of the tests, of which each mirrors a part of the package."""
-    files = [checks.ROOT / name.partition("::")[0] for name in checks.FAST]
-    assert all(path.is_file() for path in files)
-    folders = {path.parent for path in (checks.ROOT / "tests").rglob("test_*.py")}
-    assert {path.parent for path in files} == folders
 
 
 def test_the_pythons_that_are_tested_are_told() -> None:

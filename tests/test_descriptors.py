@@ -53,6 +53,7 @@ async def in_a_process(body: str, **box: Any) -> tuple[Any, Emulator]:
     return json.loads(out), emulator
 
 
+@pytest.mark.slow
 def test_many_submits_fit_few_descriptors() -> None:
     """300 at once where 256 descriptors are all: each is made, and none is a lost answer."""
     script = """
@@ -72,6 +73,7 @@ async def main():
     assert emulator.world.charges == 300
 
 
+@pytest.mark.slow
 def test_a_job_is_made_and_seen_with_one_descriptor_left() -> None:
     """It is the connection; nothing else is opened on the way."""
     script = """
@@ -87,6 +89,7 @@ async def main():
     assert status == "completed"
 
 
+@pytest.mark.slow
 def test_without_a_descriptor_nothing_is_sent_and_the_error_says_why() -> None:
     """No word of the network, or of a lost answer."""
     script = """
@@ -139,6 +142,7 @@ def disarm():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("faults", [[], ["submit: 401"], ["submit: 502"], ["poll: 429-minute"]], ids=str)
 def test_nothing_is_opened_or_imported_between_sending_and_reading(faults: list[str]) -> None:
     """In the very first submit of a process, an error answer, and the first poll."""

@@ -233,12 +233,12 @@ async def test_what_was_passed_on_already_is_taken_back(body: bytes, tmp_path: P
         part(0, 100, ALL, ETag='"v1"'),
         part(100, ALL, ALL),
         bare(JPEG, "Content-Encoding: gzip", f"Content-Length: {ALL}"),
-        answer(gzip.compress(JPEG)[:-4], Content_Encoding="gzip"),
-        answer(gzip.compress(JPEG)[:-9], Content_Encoding="gzip"),
-        answer(gzip.compress(JPEG) + b"more", Content_Encoding="gzip"),
-        answer(gzip.compress(gzip.compress(JPEG)[:-4]), Content_Encoding="gzip, gzip"),
-        answer(gzip.compress(gzip.compress(JPEG)), Content_Encoding="gzip"),
-        answer(gzip.compress(JPEG)),
+        answer(gzip.compress(JPEG, mtime=0)[:-4], Content_Encoding="gzip"),
+        answer(gzip.compress(JPEG, mtime=0)[:-9], Content_Encoding="gzip"),
+        answer(gzip.compress(JPEG, mtime=0) + b"more", Content_Encoding="gzip"),
+        answer(gzip.compress(gzip.compress(JPEG, mtime=0)[:-4], mtime=0), Content_Encoding="gzip, gzip"),
+        answer(gzip.compress(gzip.compress(JPEG, mtime=0), mtime=0), Content_Encoding="gzip"),
+        answer(gzip.compress(JPEG, mtime=0)),
         answer(JPEG, Content_Encoding="br"),
         bare(chunked(JPEG).partition(b"\r\n\r\n")[2], "Transfer-Encoding: br, chunked"),
     ],
@@ -259,9 +259,9 @@ async def test_what_is_never_whole_is_not_there(odd: bytes, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("body", "headers"),
     [
-        (gzip.compress(JPEG), {"Content_Encoding": "gzip"}),
-        (gzip.compress(gzip.compress(JPEG)), {"Content_Encoding": "gzip, gzip"}),
-        (zlib.compress(gzip.compress(JPEG)), {"Content_Encoding": "x-gzip, deflate"}),
+        (gzip.compress(JPEG, mtime=0), {"Content_Encoding": "gzip"}),
+        (gzip.compress(gzip.compress(JPEG, mtime=0), mtime=0), {"Content_Encoding": "gzip, gzip"}),
+        (zlib.compress(gzip.compress(JPEG, mtime=0)), {"Content_Encoding": "x-gzip, deflate"}),
         (JPEG, {"Content_Encoding": "identity"}),
         (JPEG, {"Content_Encoding": "aws-chunked"}),
     ],
@@ -275,7 +275,7 @@ async def test_what_is_coded_all_the_same_is_decoded_whole(body: bytes, headers:
 @virtual
 async def test_a_small_body_that_unpacks_to_too_much_is_refused() -> None:
     """The cap holds for what it is, not for what came."""
-    bomb = answer(gzip.compress(bytes(4 << 20)), Content_Encoding="gzip")
+    bomb = answer(gzip.compress(bytes(4 << 20), mtime=0), Content_Encoding="gzip")
     async with plain(seconds=0.0, max_download_bytes=1 << 20) as (doitong, server):
         server.script = lambda kind, nth: bomb if kind == "output" else None
         with pytest.raises(DownloadError, match="larger than"):
@@ -702,8 +702,8 @@ async def test_the_ending_is_ours_whatever_the_url_says(
 async def test_what_is_refused_can_be_taken_as_it_is(tmp_path: Path) -> None:
     """It is paid for; the error says how."""
     page = answer(b"<html>hello</html>", Content_Type="text/html")
-    packed = answer(gzip.compress(JPEG), Content_Encoding="br")
-    for odd, body in ((page, b"<html>hello</html>"), (packed, gzip.compress(JPEG))):
+    packed = answer(gzip.compress(JPEG, mtime=0), Content_Encoding="br")
+    for odd, body in ((page, b"<html>hello</html>"), (packed, gzip.compress(JPEG, mtime=0))):
         async with plain(seconds=0.0) as (doitong, server):
             server.script = lambda kind, nth, odd=odd: odd if kind == "output" else None  # type: ignore[misc]  # bound at once
             result = await doitong.generate("a fox")

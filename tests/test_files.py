@@ -425,6 +425,7 @@ class TestSafeName:
         assert name.count(".") == 1
         assert len(name.encode()) <= 128
 
+    @pytest.mark.slow
     @settings(deadline=None, max_examples=200)
     @given(st.lists(ids | st.text("ab/._", min_size=1, max_size=4), unique=True, min_size=2))
     def test_ids_that_differ_have_names_that_differ(self, job_ids: list[str]) -> None:

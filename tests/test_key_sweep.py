@@ -36,6 +36,8 @@ from doitong_async.emulator.faults import What, Where
 from tests.plain_server import JPEG
 from tests.virtual import boxed, virtual
 
+pytestmark = pytest.mark.slow
+
 KEY: Final = "sk-live-7QxVn4rT9b/kE+2mLpZ8wDhJ5sYb0/uGc3+Xa=="
 LONGEST: Final = 60.0
 """Virtual seconds that one step of a run may take."""

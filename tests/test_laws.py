@@ -200,6 +200,7 @@ def test_there_is_no_circle() -> None:
     assert [name for name in graph if name and name in reach(name)] == []
 
 
+@pytest.mark.slow
 @by_name
 def test_no_import_is_hidden_in_a_function(path: Path) -> None:
     """Imports stand at the top, but for the few that are late for their cost."""

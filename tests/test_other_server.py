@@ -46,6 +46,7 @@ def differs(ways: Ways) -> str:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ways", WAYS, ids=differs)
 @virtual
 async def test_every_way_ends_with_the_picture_paid_once(ways: Ways, tmp_path: Path) -> None:

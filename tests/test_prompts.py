@@ -403,6 +403,7 @@ def test_a_line_that_went_bad_since_is_told(write: Write) -> None:
             list(prompts)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(write: Write) -> None:
     """Twenty times the lines, each with a key of its own, take no more memory."""
 
@@ -427,6 +428,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), min_siz
 )
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(texts, min_size=1, max_size=8))
 def test_what_was_written_is_read(write: Write, written: list[str]) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,8 @@ from doitong_async import AsyncDoitong, DoitongError, Plan, Result, ServerError,
 from doitong_async.emulator import Emulator
 from doitong_async.jobs.token import read_ref
 from tests.virtual import virtual
+
+pytestmark = pytest.mark.slow
 
 SUBMIT_FAULTS = [
     *(

@@ -24,6 +24,8 @@ from doitong_async.webhooks import faces, receiver
 from doitong_async.webhooks.serving import free_port
 from tests.plain_server import PlainServer
 
+pytestmark = pytest.mark.slow
+
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)

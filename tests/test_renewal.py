@@ -57,6 +57,7 @@ def count(server: PlainServer, kind: str) -> int:
     return sum(request.kind == kind for request in server.requests)
 
 
+@pytest.mark.slow
 @virtual
 @pytest.mark.parametrize("refused", [401, 403, 404, 410])
 @pytest.mark.parametrize("take", ["read", "save", "write"])

@@ -239,6 +239,7 @@ SESSIONS: dict[str, Callable[[], aiohttp.ClientSession]] = {
 FAULTS = ["401", "500", "502", "cut-before", "cut-after", "null", "partial", "null-alias", "latency inf"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "faults", [[], *([f"{place}: {what}"] for place in ("submit", "poll") for what in FAULTS)], ids=str
 )
@@ -250,6 +251,7 @@ async def test_no_frame_shows_a_secret_when_the_service_fails(
     await sweep(caplog, faults=faults)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("session", SESSIONS)
 @virtual
 async def test_no_frame_shows_a_secret_when_a_session_of_the_users_fails(

@@ -68,6 +68,7 @@ async def test_a_plan_that_is_only_assumed_narrows_nobody() -> None:
         assert emulator.world.most_at_once == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("allowed", "most"), [(9, 8), (5, 20), (1, 60)])
 @virtual
 async def test_a_crowded_service_refuses_a_few_and_starves_nobody(allowed: int, most: int) -> None:
@@ -113,6 +114,7 @@ async def test_submits_are_not_starved_by_those_who_refresh() -> None:
         await asyncio.gather(*looks, return_exceptions=True)
 
 
+@pytest.mark.slow
 @virtual
 async def test_a_burst_leaves_requests_to_look_at_what_it_began() -> None:
     """With as many slots as requests, the first minute would else be over before a look is possible."""

@@ -1,4 +1,4 @@
-"""Soak in virtual time: twenty minutes on Pro at full load with faults of every kind; it ends as it began."""
+"""Soak in virtual time: fifteen minutes on Pro at full load with faults of every kind; it ends as it began."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ from doitong_async.limits.grants import Lease, Turn
 from doitong_async.webhooks.serving import free_port, served
 from tests.virtual import boxed, now, virtual
 
-HALF: Final = 600.0
+pytestmark = pytest.mark.slow
+
+HALF: Final = 450.0
 """Seconds of full load; then all is let end and counted, and the same again."""
 CALLERS: Final = 25
 """At the same time: two and a half for each slot, so that somebody always waits."""
@@ -352,11 +354,11 @@ def open_ends(loop: Any) -> tuple[int, int]:
 
 
 @virtual
-async def test_twenty_minutes_at_full_load_ends_as_it_began(caplog: pytest.LogCaptureFixture) -> None:
+async def test_fifteen_minutes_at_full_load_ends_as_it_began(caplog: pytest.LogCaptureFixture) -> None:
     """With faults of every kind the plan is kept, nothing is lost or paid twice, and nothing is left."""
     ran = await soak(7, caplog)
-    assert now() >= 1200
-    assert ran.told.ended["Result"] > 300
+    assert now() >= 900
+    assert ran.told.ended["Result"] > 240
     assert ran.told.ended["RateLimitError"] == 0
     assert ran.faults_hit == {str(parse_fault(fault)) for fault in FAULTS}
     assert_plan_was_kept(ran)
@@ -367,12 +369,12 @@ async def test_twenty_minutes_at_full_load_ends_as_it_began(caplog: pytest.LogCa
 
 
 @virtual
-async def test_twenty_minutes_of_webhooks_as_bad_as_can_be_ends_as_it_began(
+async def test_fifteen_minutes_of_webhooks_as_bad_as_can_be_ends_as_it_began(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Lost, late, doubled, out of order, forged, early: the same holds, and more was made of the time."""
     ran = await soak(8, caplog, webhooks=True)
-    assert ran.told.ended["Result"] > 300
+    assert ran.told.ended["Result"] > 240
     assert ran.told.ended["RateLimitError"] == 0
     assert {str(parse_fault(fault)) for fault in OF_WEBHOOKS} <= ran.faults_hit
     assert_plan_was_kept(ran)
@@ -387,7 +389,7 @@ def test_a_soak_can_be_run_again(caplog: pytest.LogCaptureFixture) -> None:
     runs: list[Soak] = []
 
     async def run(seed: int) -> None:
-        runs.append(await soak(seed, caplog, half=60.0))
+        runs.append(await soak(seed, caplog, half=40.0))
 
     for seed in (1, 1, 2):
         virtual(run)(seed)

@@ -62,6 +62,7 @@ def always(kind: str, answer: bytes | str) -> Callable[[str, int], bytes | str |
 
 
 class TestAnErrorBelowTheRootFieldProvesExecution:
+    @pytest.mark.slow
     @pytest.mark.parametrize("status", [200, 401, 402, 500])
     @pytest.mark.parametrize(
         "error",
@@ -87,6 +88,7 @@ class TestAnErrorBelowTheRootFieldProvesExecution:
         assert {caught.value.idempotency_key} == keys
         assert "nothing was charged" not in str(caught.value)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "body",
         [
@@ -207,6 +209,7 @@ class TestAnErrorBelowTheRootFieldProvesExecution:
 
 
 class TestCancellation:
+    @pytest.mark.slow
     @pytest.mark.parametrize("how", ["submit", "generate", "timeout"])
     def test_at_every_turn_of_the_loop_no_paid_job_is_lost(
         self, how: str, caplog: pytest.LogCaptureFixture
@@ -281,6 +284,7 @@ class TestCancellation:
             assert f"job {job_id}, " in caplog.text
             assert "token dtj1." in caplog.text
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("has_ledger", [True, False])
     def test_a_batch_cancelled_at_any_turn_tells_of_each_job(
         self, has_ledger: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -336,6 +340,7 @@ def _ids_in(ledger: Path) -> set[str]:
 
 
 class TestOddPolls:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "answer",
         [
@@ -395,6 +400,7 @@ class TestOddPolls:
             assert caught.value.idempotency_key
             assert "DOITONG_API_KEY" not in str(caught.value)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("status", [301, 303, 400, 401, 403, 404, 405, 409, 410, 422])
     @virtual
     async def test_a_page_of_any_status_stops_no_batch(self, status: int, tmp_path: Path) -> None:
@@ -493,6 +499,7 @@ FAILED = "failed"
 Walk = Callable[[AsyncDoitong, PlainServer, AsyncJob], Awaitable[None]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("walk", "poll", "output", "expected"),
     [

@@ -90,7 +90,7 @@ class Gate:
         self._made_at = -math.inf
         self._told_limit: int | None = None
         self.made_by: dict[str, str] = {}
-        """The idempotency keys of the jobs that were made last, whichever client submitted them."""
+        """The idempotency keys of the jobs that were made last, whichever open client submitted them."""
         self._doubted_until: float | None = None
         """When a 429 that looks like the day's, and was taken for the minute's, is believed from."""
         self._look_went_first = False
@@ -146,6 +146,8 @@ class Gate:
         self._members.remove(member)
         if self._members:
             self._keep_to_members()
+        else:
+            self.made_by.clear()
 
     def _keep_to_members(self) -> None:
         # Who gave no plan does not narrow the one that another gave.

@@ -101,6 +101,7 @@ async def test_a_key_that_grew_old_in_line_is_replaced(tmp_path: Path) -> None:
         assert len(keys) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["stop", "aclose", "cancel"])
 def test_broken_off_at_any_turn_nothing_is_lost(how: str, tmp_path: Path) -> None:
     """Whenever it comes: no intent of what was not sent is left, and none is paid twice."""
@@ -173,6 +174,7 @@ async def test_stop_before_it_begins_is_heard() -> None:
         assert box.world.count("submit") == 0
 
 
+@pytest.mark.slow
 @virtual
 async def test_stop_leaves_what_is_done_as_it_is(tmp_path: Path) -> None:
     """Files that are being hashed are done all the same."""

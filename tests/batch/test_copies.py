@@ -247,6 +247,7 @@ def connect_watched(connect: Any, path: Any, **more: Any) -> Any:
     return connect(path, **more, **({"factory": Witness} if is_writers else {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reads_at", [None, *range(0, 12, 3)])
 def test_at_no_moment_the_file_alone_passes_for_the_whole(
     reads_at: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -350,6 +351,7 @@ def check_states(states: list[tuple[bytes, bytes]], folder: Path) -> int:
 # What a batch does with one
 
 
+@pytest.mark.slow
 @virtual
 async def test_a_copy_without_its_log_pays_nothing_again(tmp_path: Path) -> None:
     """Made while the batch ran: the copy is refused, and with its log beside it goes on."""
@@ -369,6 +371,7 @@ async def test_a_copy_without_its_log_pays_nothing_again(tmp_path: Path) -> None
         assert box.world.charges < 16
 
 
+@pytest.mark.slow
 @virtual
 async def test_a_picture_that_an_older_ledger_does_not_know_is_not_paid_again(tmp_path: Path) -> None:
     """It lies in the folder: the item is refused, what the ledger knows is done, and what is new is made."""

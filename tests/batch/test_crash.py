@@ -22,6 +22,8 @@ from doitong_async.limits import gates
 from tests.batch.mortal import Life
 from tests.virtual import virtual
 
+pytestmark = pytest.mark.slow
+
 PLAN = Plan.enterprise(requests_per_minute=1000, concurrent_jobs=2)
 PROMPTS = ["a red fox", "a blue whale", {"prompt": "a green frog", "key": "frog"}, "a red fox"]
 SHARDS = 4

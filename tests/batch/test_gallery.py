@@ -320,6 +320,7 @@ class TestOneByOne:
         write_gallery(tmp_path, cards(), title="Foxes")
         assert most <= 2
 
+    @pytest.mark.slow
     def test_memory_does_not_grow_with_the_cards(self, tmp_path: Path) -> None:
         """The peak of 20,000 cards is that of 1,000."""
 

@@ -31,6 +31,7 @@ def test_a_users_key_is_taken_as_it_is_and_once() -> None:
             keys.key_of("mine", "0e", 8)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow() -> None:
     """What was given lies in a file: 50,000 keys take no more memory than 500."""
     grown = []

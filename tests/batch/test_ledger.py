@@ -157,6 +157,7 @@ async def test_closing_right_after_reading_uses_each_connection_on_its_own_threa
     assert used["writer"] != used["reader"]
 
 
+@pytest.mark.slow
 @virtual
 async def test_a_process_that_looks_leaves_the_log_where_it_is(tmp_path: Path) -> None:
     """It closes the ledger as if nobody had it open, where the one that writes had lost its lock on the file.

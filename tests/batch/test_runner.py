@@ -79,6 +79,7 @@ async def test_items_come_as_they_end() -> None:
         assert moments[4] < 20 < 60 <= moments[5]
 
 
+@pytest.mark.slow
 @virtual
 async def test_requests_are_read_no_further_ahead_than_the_plan_can_use() -> None:
     """At most as many as run, and as many again that could start at once, beside what ended."""
@@ -277,6 +278,7 @@ async def test_failed_items_are_made_again_only_when_asked(tmp_path: Path) -> No
             assert records.totals(reading).spent == entry.earlier_cost + (entry.cost or 0)
 
 
+@pytest.mark.slow
 @virtual
 async def test_leaving_the_loop_lets_go_of_what_runs(tmp_path: Path) -> None:
     """What was submitted is written down, goes on at the service, and is taken up by the next run."""
@@ -479,6 +481,7 @@ async def test_a_calendar_that_jumps_ahead_and_comes_back_costs_no_later_day(tmp
     jump(0)
 
 
+@pytest.mark.slow
 @virtual
 async def test_an_outage_without_end_stops_the_batch(tmp_path: Path) -> None:
     """After ten minutes no more is tried; what may have been sent is in doubt, the rest is skipped."""
@@ -495,6 +498,7 @@ async def test_an_outage_without_end_stops_the_batch(tmp_path: Path) -> None:
         assert box.world.charges == 20
 
 
+@pytest.mark.slow
 @virtual
 async def test_lost_answers_are_paid_once(tmp_path: Path) -> None:
     """Half of the answers lost: each item is charged once, and has its file."""
@@ -636,6 +640,7 @@ async def test_a_folder_that_cannot_be_written_costs_nothing(tmp_path: Path) -> 
         assert box.world.count("submit") == 0
 
 
+@pytest.mark.slow
 @virtual
 async def test_a_full_disk_stops_the_batch_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -659,6 +664,7 @@ def _no_space(*_: object) -> None:
     raise OSError(28, "No space left on device")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(5))
 def test_a_ledger_on_a_full_disk_stops_the_batch_and_loses_nothing(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

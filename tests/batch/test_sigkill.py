@@ -8,8 +8,10 @@ import pytest
 
 from tests.batch import sigkill
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_killed_at_random_nothing_is_paid_twice_and_nothing_lost(seed: int) -> None:
-    """Ten rounds each, against a service that cuts connections before and after it made the job."""
-    assert asyncio.run(sigkill.rounds(10, seed)) == []
+    """Five rounds each, against a service that cuts connections before and after it made the job."""
+    assert asyncio.run(sigkill.rounds(5, seed)) == []

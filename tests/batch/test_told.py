@@ -99,6 +99,7 @@ def test_a_job_that_answers_a_second_submit_puts_that_in_doubt(
         async with plain(WIDE) as (doitong, server):
             await all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db"))
             server.rewrite = lie
+            await doitong.aclose()
             async with AsyncDoitong(api_key=server.key, base_url=server.url, plan=WIDE) as other:
                 items = await all_of(other.generate_many(["a", "b", "c"], ledger=tmp_path / "l.db"))
             assert outcomes(items) == {Outcome.DONE: 2, Outcome.IN_DOUBT: 1}
@@ -164,6 +165,7 @@ def job_ids(items: list[Item]) -> list[str]:
     return [item.error.job_id or "" for item in items if item.error]
 
 
+@pytest.mark.slow
 def test_an_end_that_could_not_be_written_down_names_the_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from doitong_async.emulator.pictures import picture, wrapped, written
 FONT = ImageFont.load_default(20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size", [(1, 1), (3, 1000), (1000, 3), (64, 64), (96, 128), (512, 256), (1024, 1024), (2048, 1024)]
 )
@@ -32,6 +33,7 @@ def test_picture_follows_from_its_prompt() -> None:
     assert first != picture("a fox", "flux-krea", 200, 200)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.text(st.characters(), min_size=1, max_size=300))
 def test_any_prompt_can_be_drawn(prompt: str) -> None:

@@ -171,6 +171,7 @@ async def test_failed_start_leaves_nothing() -> None:
             _ = second.url
 
 
+@pytest.mark.slow
 def test_missing_pillow_is_told() -> None:
     """With the command that brings it."""
     code = "import sys; sys.modules['PIL'] = None; import doitong_async.emulator"

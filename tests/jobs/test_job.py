@@ -135,6 +135,7 @@ async def test_the_wait_is_counted_from_the_accepted_submit() -> None:
         assert now() == 100.0
 
 
+@pytest.mark.slow
 @virtual
 async def test_the_default_wait_has_an_end() -> None:
     """Ten minutes after the submit, whenever the await begins; a later one has as long again."""

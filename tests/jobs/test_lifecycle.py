@@ -59,6 +59,7 @@ def test_a_terminal_status_stays(end: Generation, news: list[Generation]) -> Non
     assert end.url is None or after.url == end.url
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(st.lists(waiting, max_size=5), terminal.filter(lambda end: end.url is not None), st.data())
 def test_the_end_is_the_same_in_any_order(
@@ -90,6 +91,7 @@ def test_the_same_news_twice_change_nothing(last: Generation, news: Generation) 
     assert merge(after, news) is after
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(st.lists(anything, min_size=1, max_size=8))
 def test_what_was_known_is_not_forgotten(news: list[Generation]) -> None:

@@ -55,6 +55,7 @@ async def test_a_job_that_is_completed_at_once_is_never_polled() -> None:
     assert result.id
 
 
+@pytest.mark.slow
 @virtual
 async def test_more_jobs_than_fit_into_one_look_take_several() -> None:
     """At most 100 jobs stand in one status request."""

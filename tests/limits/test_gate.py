@@ -501,6 +501,7 @@ async def ask(door: Entrance, request: Request, counted: list[float]) -> None:
     turn.answered()
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(st.integers(1, 8), st.lists(requests, max_size=40))
 def test_the_servers_window_never_holds_more_and_nobody_waits_for_ever(

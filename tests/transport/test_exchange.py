@@ -104,6 +104,7 @@ def frames_of(error: BaseException) -> list[str]:
 # Hooks and middlewares.
 
 
+@pytest.mark.slow
 @virtual
 @pytest.mark.parametrize(
     "raised", [HookError, KeyError, aiohttp.ClientError, OSError, asyncio.CancelledError]

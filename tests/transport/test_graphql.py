@@ -152,6 +152,7 @@ def errors_of_aiohttp() -> list[BaseException]:
     ]
 
 
+@pytest.mark.slow
 @virtual
 @pytest.mark.parametrize("is_sent", [False, True])
 @pytest.mark.parametrize("error", errors_of_aiohttp(), ids=lambda error: type(error).__name__)

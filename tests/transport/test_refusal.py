@@ -297,6 +297,7 @@ jsons = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(
     jsons,

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -126,6 +127,7 @@ async def check(scene: Scene) -> None:
             assert taken <= {news.id for news in hooked}, "it was acknowledged, and the hook has not run"
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(scenes)
 def test_a_job_ends_as_with_polling_alone(scene: Scene) -> None:

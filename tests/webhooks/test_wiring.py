@@ -301,6 +301,7 @@ async def test_webhooks_go_on_where_the_status_query_is_not_known() -> None:
         assert third.status is JobStatus.FAILED
 
 
+@pytest.mark.slow
 @virtual
 async def test_a_thousand_webhooks_at_once_lose_none() -> None:
     """A thousand are awaited, a thousand come; each is one request and no more."""
