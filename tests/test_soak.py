@@ -1,4 +1,4 @@
-"""Soak in virtual time: fifteen minutes on Pro at full load with faults of every kind; it ends as it began."""
+"""Soak in virtual time: a quarter of an hour on Pro, with faults of every kind; it ends as it began."""
 
 from __future__ import annotations
 
