@@ -16,7 +16,7 @@ from doitong_async import AsyncDoitong, GenerateRequest, Outcome, Plan
 from doitong_async.batch import records
 from doitong_async.batch.entry import KEY_LENGTH, digest_of, spelled
 from doitong_async.batch.ledger import _Writer
-from doitong_async.events import CallSent, Event
+from doitong_async.events import Event, RequestSent
 
 PLAN: Final = Plan.enterprise(requests_per_minute=1_000_000, concurrent_jobs=IN_FLIGHT)
 SPEED: Final = 100.0
@@ -58,7 +58,7 @@ class Batches(Runs):
                     raise RuntimeError(f"item {item.number} is {item.outcome}: {item.error}")
 
     def _on_event(self, event: Event) -> None:
-        if isinstance(event, CallSent) and event.kind == "submit" and not self.first_submit:
+        if isinstance(event, RequestSent) and event.kind == "submit" and not self.first_submit:
             self.first_submit = (asyncio.get_running_loop().time() - self._begun) / SPEED
 
 

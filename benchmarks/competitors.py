@@ -148,7 +148,7 @@ class HttpxCalls(Calls):
 def client(url: str, jobs: int) -> AsyncDoitong:
     """Return a client on a plan that never holds it up before so many jobs run at once."""
     plan = Plan.enterprise(requests_per_minute=100_000_000, concurrent_jobs=jobs)
-    long = {"timeout": 1e6, "lease_age": 1e6, "request_timeout": TIMEOUT * 10, "poll_timeout": TIMEOUT * 10}
+    long = {"timeout": 1e6, "slot_expiry": 1e6, "request_timeout": TIMEOUT * 10, "poll_timeout": TIMEOUT * 10}
     return AsyncDoitong(api_key=KEY, base_url=url, plan=plan, user_agent=AGENT, **long)  # type: ignore[arg-type]
 
 

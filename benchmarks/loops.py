@@ -51,7 +51,7 @@ class Pace:
     def __init__(self, limit: int) -> None:
         self._next = deque([0.0] * limit)
 
-    async def turn(self) -> None:
+    async def permit(self) -> None:
         """Wait until one request may be sent."""
         moment = max(self._next.popleft(), now())
         self._next.append(moment + MINUTE)
@@ -64,12 +64,12 @@ class Pace:
 
 async def paced(service: Service, pace: Pace) -> None:
     """One job with a request a look, each of them in its turn."""
-    await pace.turn()
+    await pace.permit()
     job = service.submit(now())
     done = False
     while not done:
         await asyncio.sleep(POLL)
-        await pace.turn()
+        await pace.permit()
         (done,) = service.look(now(), [job])
 
 

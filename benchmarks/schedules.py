@@ -10,7 +10,7 @@ from typing import Final, Literal
 from benchmarks.service import Service
 from doitong_async import Plan
 
-MOST_IN_ONE_LOOK: Final = 100
+MOST_IN_ONE_POLL: Final = 100
 """Jobs; what the client asks for in one request."""
 
 First = Literal["submits", "looks"]
@@ -58,7 +58,7 @@ class _FixedTick:
         return Run(now, service.submits, service.looks)
 
     def _requests(self) -> int:
-        return -(-len(self._running) // MOST_IN_ONE_LOOK)
+        return -(-len(self._running) // MOST_IN_ONE_POLL)
 
     def _submit(self, now: float) -> None:
         self._running.append(self._service.submit(now))
@@ -67,8 +67,8 @@ class _FixedTick:
     def _look(self, now: float) -> None:
         self._due = now + self._tick
         running, self._running = self._running, []
-        for first in range(0, len(running), MOST_IN_ONE_LOOK):
-            jobs = running[first : first + MOST_IN_ONE_LOOK]
+        for first in range(0, len(running), MOST_IN_ONE_POLL):
+            jobs = running[first : first + MOST_IN_ONE_POLL]
             done = self._service.look(now, jobs)
             self._running += [job for job, is_done in zip(jobs, done, strict=True) if not is_done]
 
@@ -110,8 +110,8 @@ def clairvoyant(plan: Plan, seconds: Sequence[float]) -> Run:
         now = service.opens(now)
         heappush(ends, service.ends[service.submit(now)])
     jobs = range(len(seconds))
-    looks = -(-len(seconds) // MOST_IN_ONE_LOOK)
+    looks = -(-len(seconds) // MOST_IN_ONE_POLL)
     now = service.opens(max(service.ends), looks)
-    for first in range(0, len(seconds), MOST_IN_ONE_LOOK):
-        assert all(service.look(now, jobs[first : first + MOST_IN_ONE_LOOK]))
+    for first in range(0, len(seconds), MOST_IN_ONE_POLL):
+        assert all(service.look(now, jobs[first : first + MOST_IN_ONE_POLL]))
     return Run(now, service.submits, service.looks)

@@ -28,7 +28,7 @@ WARM_UP: Final = 100
 """Jobs that run before anything is measured, so that connections and caches are there."""
 
 
-class Waiting(Runs):
+class Waiter(Runs):
     """Holds jobs; a round starts so many more and says what they take.
 
     Args:
@@ -143,7 +143,7 @@ def _rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-class OurJobs(Waiting):
+class OurJobs(Waiter):
     """doitong_async, and a task that awaits each job."""
 
     async def open(self) -> None:
@@ -161,7 +161,7 @@ class OurJobs(Waiting):
         await self._client.aclose()
 
 
-class SleepingTasks(Waiting):
+class SleepingTasks(Waiter):
     """A task a job that sleeps and looks, in a loop, and another one that awaits it."""
 
     async def open(self) -> None:
@@ -173,10 +173,10 @@ class SleepingTasks(Waiting):
     async def start(self, request: GenerateRequest) -> Awaitable[object]:
         """Start a job."""
         job = (await self._post(SUBMIT, ORDER))["generate"]
-        self._tasks.append(asyncio.create_task(self._watch(job)))
+        self._tasks.append(asyncio.create_task(self._tracked(job)))
         return self._tasks[-1]
 
-    async def _watch(self, job: Any) -> object:
+    async def _tracked(self, job: Any) -> object:
         while job["status"] == "processing":
             await asyncio.sleep(POLL)
             job = (await self._post(LOOK, {"id": job["id"]}))["generation"]
@@ -194,7 +194,7 @@ class SleepingTasks(Waiting):
         await self._session.close()
 
 
-class Nobody(Waiting):
+class Nobody(Waiter):
     """What is there in any case: a request, a snapshot, and a task that awaits a future."""
 
     _numbers: Final = itertools.count()

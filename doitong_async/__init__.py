@@ -4,7 +4,6 @@ from doitong_async.batch.outcome import Item, Outcome, Progress
 from doitong_async.batch.runner import Batch
 from doitong_async.budget import Budget
 from doitong_async.client import AsyncDoitong
-from doitong_async.credits import Estimate
 from doitong_async.errors import (
     AuthenticationError,
     BadRequestError,
@@ -30,6 +29,7 @@ from doitong_async.errors import (
 )
 from doitong_async.jobs.job import AsyncJob
 from doitong_async.limits.plan import Plan
+from doitong_async.pricing import Estimate
 from doitong_async.result import Result
 from doitong_async.stats import Stats
 from doitong_async.types import GenerateRequest, Generation, JobStatus, MediaType

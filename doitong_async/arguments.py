@@ -35,7 +35,7 @@ class OptionArguments(TypedDict, total=False):
     request_timeout: float
     poll_timeout: float
     poll_interval: float
-    lease_age: float
+    slot_expiry: float
     provider: str
     width: int | None
     height: int | None

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from doitong_async.credits import is_amount
 from doitong_async.errors import ConfigurationError
 from doitong_async.hook import Callback, Throw, checked_callback
+from doitong_async.pricing import is_amount
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,19 +24,19 @@ from doitong_async.batch.items import read_item
 from doitong_async.batch.runner import Batch, Requests
 from doitong_async.batch.work import terms_of
 from doitong_async.budget import Budget
-from doitong_async.credits import Estimate, PriceArgument, estimate
 from doitong_async.errors import ClientClosedError, ConfigurationError
 from doitong_async.events import Event
 from doitong_async.hook import Hook
 from doitong_async.jobs.job import AsyncJob, told_to_the_log
 from doitong_async.jobs.token import read_ref
 from doitong_async.limits.plan import Plan
+from doitong_async.pricing import Estimate, PriceArgument, estimate
 from doitong_async.result import Result
 from doitong_async.secret import hidden
 from doitong_async.settings import DOWNLOAD_TIMEOUT, MIN_DOWNLOAD_RATE, Options, Settings, settle
 from doitong_async.stats import Stats
 from doitong_async.types import GenerateRequest, as_request
-from doitong_async.webhooks.door import Webhooks
+from doitong_async.webhooks.endpoint import Webhooks
 from doitong_async.webhooks.hosts import OutputHosts
 from doitong_async.webhooks.signature import Secrets
 
@@ -136,7 +136,7 @@ class AsyncDoitong:
         failure_statuses: Iterable[str] = (),
         polls_count: bool = True,
         day_starts_at: float = 0.0,
-        max_tries: int = 3,
+        max_attempts: int = 3,
         resend_unanswered: bool = True,
         max_download_bytes: int = 1 << 30,
         download_timeout: float = DOWNLOAD_TIMEOUT,
@@ -164,7 +164,7 @@ class AsyncDoitong:
             allow_insecure_http=allow_insecure_http,
             polls_count=polls_count,
             day_starts_at=day_starts_at,
-            max_tries=max_tries,
+            max_attempts=max_attempts,
             resend_unanswered=resend_unanswered,
             max_download_bytes=max_download_bytes,
             download_timeout=download_timeout,
@@ -377,7 +377,7 @@ class AsyncDoitong:
     def jobs(self) -> list[AsyncJob]:
         """Return the jobs in flight: submitted or taken up by this client, and not seen to end."""
         runtime = self._running()
-        return [runtime.job(watch, self._options) for watch in runtime.watcher]
+        return [runtime.job(tracked, self._options) for tracked in runtime.poller]
 
     def estimate(
         self, requests: Iterable[str | Mapping[str, Any] | GenerateRequest], *, price: PriceArgument = None
@@ -393,7 +393,7 @@ class AsyncDoitong:
             ConfigurationError: if one has no documented price and `price` does not say it.
         """
         settings, runtime = self._shared.settings, self._shared.runtime
-        seen = runtime.watcher.durations.means().values() if runtime else ()
+        seen = runtime.poller.durations.means().values() if runtime else ()
         return estimate(
             (self._filled(read_item(each)[1]) for each in requests),
             settings.plan,
@@ -410,11 +410,11 @@ class AsyncDoitong:
         """Return how the client does right now."""
         runtime = self._running()
         return Stats(
-            in_flight=len(list(runtime.watcher)),
+            in_flight=len(list(runtime.poller)),
             waiting={**runtime.waiting()},
-            requests_left=runtime.gate.free,
-            mean_seconds=dict(runtime.watcher.durations.means()),
-            credits_spent=runtime.watcher.credits_spent,
+            requests_left=runtime.limiter.free,
+            mean_seconds=dict(runtime.poller.durations.means()),
+            credits_spent=runtime.poller.credits_spent,
         )
 
     def _running(self) -> Runtime:

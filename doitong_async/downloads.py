@@ -16,7 +16,7 @@ from doitong_async.clock import wall_time
 from doitong_async.decoding import CodingError
 from doitong_async.errors import ClientClosedError, ConfigurationError, DoitongError, DownloadError
 from doitong_async.files import Start
-from doitong_async.limits.word import read_word
+from doitong_async.limits.headers import read_headers
 from doitong_async.received import Announced, AttemptFailed, Received
 from doitong_async.resolver import GuardedResolver
 from doitong_async.transport.exchange import cause_of, is_cancelled, reason_here, too_long_header
@@ -25,7 +25,7 @@ from doitong_async.urls import Places, joined
 
 AT_ONCE: Final = 8
 """Downloads at the same time; they are outside the plan's limits."""
-MAX_TRIES: Final = 4
+MAX_ATTEMPTS: Final = 4
 MAX_REDIRECTS: Final = 3
 RATE_OVER: Final = 60.0
 """Seconds of waiting for bytes over which their rate is measured: our choice."""
@@ -109,7 +109,7 @@ class Downloads:
         next(pauses)  # backoff's sequences give their first value at the second step
         async with self._room:
             received = Received(job, url, self._loop.time() + self._timeout, check)
-            for number in range(1, MAX_TRIES + 1):
+            for number in range(1, MAX_ATTEMPTS + 1):
                 self._check_usable()
                 try:
                     async with aclosing(self._attempt(received)) as pieces:
@@ -121,10 +121,10 @@ class Downloads:
                 if last.anew:
                     received.clear()
                 self._check_deadline(received)
-                if number < MAX_TRIES:
+                if number < MAX_ATTEMPTS:
                     await asyncio.sleep(max(last.told, backoff.full_jitter(next(pauses))))
                     self._check_deadline(received)
-        message = f"{last} That was try {MAX_TRIES} of {MAX_TRIES}."
+        message = f"{last} That was try {MAX_ATTEMPTS} of {MAX_ATTEMPTS}."
         raise DownloadError(message, http_status=last.status, is_remote=True) from last.cause
 
     async def _attempt(self, received: Received) -> AsyncGenerator[Start | bytes, None]:
@@ -304,6 +304,6 @@ def _failure(error: BaseException) -> str:
 def _refused(response: aiohttp.ClientResponse) -> NoReturn:
     status = response.status
     if status in _WORTH_A_RETRY or status >= 500:
-        told = read_word(response.headers, wall_time()).retry_in or 0.0
+        told = read_headers(response.headers, wall_time()).retry_in or 0.0
         raise AttemptFailed(f"The output host answered HTTP {status}.", status=status, told=told)
     raise DownloadError("The output host refused it.", http_status=status, is_remote=True)

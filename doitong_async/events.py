@@ -9,15 +9,15 @@ from doitong_async.types import JobStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CallSent:
-    """A request is sent now: `kind` is "submit" or "look", `jobs` how many it is about."""
+class RequestSent:
+    """A request is sent now: `kind` is "submit" or "poll", `jobs` how many it is about."""
 
     kind: str
     jobs: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SubmitTried:
+class SubmitAttempted:
     """One try of a submit ended: `failure` is None if it made a job (which is watched by now), else why not.
 
     `is_in_doubt` is whether this try may have made a job all the same.
@@ -31,7 +31,7 @@ class SubmitTried:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StatusSeen:
+class StatusChanged:
     """A job was seen in another status than before."""
 
     job_id: str
@@ -86,7 +86,7 @@ class LimitLowered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WebhookTaken:
+class WebhookReceived:
     """A signed webhook brought news of a job that is waited for; it may be old news."""
 
     job_id: str
@@ -101,14 +101,14 @@ class WebhookDropped:
 
 
 Event: TypeAlias = (
-    CallSent
-    | SubmitTried
-    | StatusSeen
+    RequestSent
+    | SubmitAttempted
+    | StatusChanged
     | JobFinished
     | SlotExpired
     | WaitBegan
     | WaitEnded
     | LimitLowered
-    | WebhookTaken
+    | WebhookReceived
     | WebhookDropped
 )

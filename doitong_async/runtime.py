@@ -11,7 +11,6 @@ from typing import Any, Final, Protocol
 
 import aiohttp
 
-from doitong_async.calls import Submit, Submits
 from doitong_async.clock import wall_time
 from doitong_async.connections import session_of
 from doitong_async.downloads import Downloads
@@ -20,25 +19,26 @@ from doitong_async.events import SlotExpired
 from doitong_async.hook import Hook, pass_on
 from doitong_async.jobs import lifecycle
 from doitong_async.jobs.durations import kind_of
-from doitong_async.jobs.inquiry import Inquiry
 from doitong_async.jobs.job import AsyncJob
+from doitong_async.jobs.poller import Poller
+from doitong_async.jobs.status_poll import StatusPoll
 from doitong_async.jobs.token import JobRef, write_token
-from doitong_async.jobs.watch import Watch
-from doitong_async.jobs.watcher import Watcher
-from doitong_async.limits.entrance import Entrance
-from doitong_async.limits.gate import Member
-from doitong_async.limits.gates import gate_of
-from doitong_async.limits.grants import Lease
+from doitong_async.jobs.tracker import TrackedJob
+from doitong_async.limits.admission import Admission
+from doitong_async.limits.limiter import KeyUser
+from doitong_async.limits.permits import Slot
+from doitong_async.limits.registry import limiter_of
 from doitong_async.log import log
 from doitong_async.resolver import GuardedResolver
 from doitong_async.result import Result
 from doitong_async.settings import Options, Settings
+from doitong_async.submit import SubmitCall, Submitter
 from doitong_async.transport import wire
 from doitong_async.transport.exchange import drop_sockets
 from doitong_async.transport.graphql import GraphQLTransport
 from doitong_async.types import GenerateRequest, Generation, JobStatus
 from doitong_async.urls import Places
-from doitong_async.webhooks.door import Webhooks
+from doitong_async.webhooks.endpoint import Webhooks
 
 IN_DOUBT_FOR: Final = 120.0
 """Seconds for which a job that may have been made keeps a slot: our choice, as an outage must not block a
@@ -86,12 +86,12 @@ class Runtime:
         )
         self._resolver = GuardedResolver(places)
         self._session = session or session_of(settings, self._resolver)
-        self.gate = gate_of(
+        self.limiter = limiter_of(
             settings.api_key.reveal(), settings.base_url, settings.plan, day_starts_at=settings.day_starts_at
         )
-        self._member = Member(settings.plan, settings.plan_is_assumed, settings.polls_count)
-        self._entrances: set[Entrance] = set()
-        self.entrance = self.new_entrance()
+        self._user = KeyUser(settings.plan, settings.plan_is_assumed, settings.polls_count)
+        self._admissions: set[Admission] = set()
+        self.admission = self.new_admission()
         self.transport = GraphQLTransport(
             base_url=settings.base_url,
             api_key=settings.api_key.reveal(),
@@ -110,17 +110,17 @@ class Runtime:
             timeout=settings.download_timeout,
             min_rate=settings.min_download_rate,
         )
-        inquiry = Inquiry(
-            self.transport, self.entrance, settings.status_operation, self.notify, settings.failure_words
+        inquiry = StatusPoll(
+            self.transport, self.admission, settings.status_operation, self.notify, settings.failure_words
         )
-        self.watcher = Watcher(
-            self.entrance, inquiry, self.notify, has_webhooks=settings.webhook_url is not None
+        self.poller = Poller(
+            self.admission, inquiry, self.notify, has_webhooks=settings.webhook_url is not None
         )
-        self._submits = self.new_submits(self.entrance)
+        self._submitter = self.new_submitter(self.admission)
         self._callers = 0
         self._no_callers = asyncio.Event()
         self._under_way: set[asyncio.Task[AsyncJob]] = set()
-        self._in_doubt: dict[str, tuple[Lease, asyncio.TimerHandle]] = {}
+        self._in_doubt: dict[str, tuple[Slot, asyncio.TimerHandle]] = {}
         self.is_closing = False
         self.batches: set[Closable] = set()
         """The batches that run on this; they are let go of before it closes."""
@@ -140,45 +140,45 @@ class Runtime:
                 "The client was opened on another event loop than this; open one on each, with `async with`."
             )
 
-    def new_entrance(self) -> Entrance:
+    def new_admission(self) -> Admission:
         """Return a way through the gate that can be closed alone, with all who wait there."""
-        entrance = Entrance(self.gate, self._member, self.notify)
-        self._entrances.add(entrance)
-        return entrance
+        admission = Admission(self.limiter, self._user, self.notify)
+        self._admissions.add(admission)
+        return admission
 
-    def new_submits(self, entrance: Entrance) -> Submits:
+    def new_submitter(self, admission: Admission) -> Submitter:
         """Return what sends submits by that way."""
-        return Submits(
+        return Submitter(
             self.transport,
-            entrance,
-            max_tries=self.settings.max_tries,
+            admission,
+            max_attempts=self.settings.max_attempts,
             resend_unanswered=self.settings.resend_unanswered,
             failure_words=self.settings.failure_words,
             notify=self.notify,
         )
 
-    def forget(self, entrance: Entrance) -> None:
+    def forget(self, admission: Admission) -> None:
         """Close a way through the gate for good."""
-        entrance.close()
-        self._entrances.discard(entrance)
+        admission.close()
+        self._admissions.discard(admission)
 
     def waiting(self) -> Counter[str]:
         """Return how many callers wait, by what they wait for."""
-        return sum((entrance.waiting() for entrance in self._entrances), Counter())
+        return sum((admission.waiting() for admission in self._admissions), Counter())
 
     async def open(self) -> None:
         """Make the transport ready, then let webhooks in."""
         await self.transport.open()
-        self._webhooks.open(self.watcher.observe)
+        self._webhooks.open(self.poller.observe)
 
     async def drain(self, seconds: float) -> None:
         """Wait until no submit is under way and no job in flight, at most so many seconds."""
         deadline = self.loop.time() + seconds
         while (left := deadline - self.loop.time()) > 0:
             # A watcher that brings no news has nothing to be waited for.
-            watches = [] if self.watcher.is_stopped else list(self.watcher)
-            waits_for_anything = bool(watches or self._callers)
-            jobs = [asyncio.ensure_future(self.job(watch).wait(timeout=left)) for watch in watches]
+            tracked_jobs = [] if self.poller.is_stopped else list(self.poller)
+            waits_for_anything = bool(tracked_jobs or self._callers)
+            jobs = [asyncio.ensure_future(self.job(tracked).wait(timeout=left)) for tracked in tracked_jobs]
             if not waits_for_anything:
                 return
             self._no_callers.clear()
@@ -200,13 +200,13 @@ class Runtime:
             await self._wait_for_ends()
         finally:
             # Whatever cut the waiting off, as the end of the loop does.
-            for lease, timer in self._in_doubt.values():
+            for slot, timer in self._in_doubt.values():
                 timer.cancel()
-                lease.keep(timer.when())
+                slot.keep(timer.when())
             # First: what nobody takes any more must not be acknowledged.
             self._webhooks.close()
             try:
-                await self.watcher.close()
+                await self.poller.close()
             finally:
                 self.downloads.close()
                 await self.transport.close()
@@ -236,7 +236,7 @@ class Runtime:
     async def _wait_for_ends(self) -> None:
         # A batch that cannot close its ledger does not keep the client from closing.
         await asyncio.gather(*(batch.aclose() for batch in self.batches), return_exceptions=True)
-        self.entrance.close()
+        self.admission.close()
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=SUBMITS_END_WITHIN)
             for task in self._under_way:
@@ -252,7 +252,7 @@ class Runtime:
         body: bytes | None = None,
         in_doubt: bool = False,
         before_sending: Callable[[bytes, bool], Awaitable[None]] | None = None,
-        submits: Submits | None = None,
+        submits: Submitter | None = None,
     ) -> AsyncJob:
         """Take a slot, submit, and watch the job that was made.
 
@@ -274,20 +274,20 @@ class Runtime:
         bound = options.slot_timeout
         waits_until = None if bound is None else self.loop.time() + bound
         try:
-            submits = submits or self._submits
+            submits = submits or self._submitter
             # Before the slot is taken: a request that cannot be written leaves none behind.
             body = body or self._body(request)
-            call = Submit(body, idempotency_key, options, kind_of(request), waits_until)
+            call = SubmitCall(body, idempotency_key, options, kind_of(request), waits_until)
             call.in_doubt, call.before_sending = in_doubt, before_sending
             # Nothing stands between the slot and the task that hands it to the job, or gives it back.
-            lease = self._lease_in_doubt(idempotency_key)
-            call.was_in_doubt = lease is not None
-            lease = lease or await submits.entrance.slot(
+            slot = self._slot_in_doubt(idempotency_key)
+            call.was_in_doubt = slot is not None
+            slot = slot or await submits.admission.slot(
                 timeout=options.slot_timeout, waits_for_day=options.wait_for_next_day
             )
-            task = self.loop.create_task(self._submit(submits, call, lease), name="doitong submit")
+            task = self.loop.create_task(self._submit(submits, call, slot), name="doitong submit")
             self._under_way.add(task)
-            task.add_done_callback(partial(self._submit_is_over, call, lease))
+            task.add_done_callback(partial(self._submit_is_over, call, slot))
             try:
                 return await asyncio.shield(task)
             except BaseException as error:
@@ -316,29 +316,29 @@ class Runtime:
     def take_up(self, ref: JobRef, options: Options, *, idempotency_key: str | None = None) -> AsyncJob:
         """Watch a job of another process; it takes a slot without queueing, or its submit's if in doubt."""
         with self.notify.in_order():
-            watch = self.watcher.find(ref.id)
-            if watch is None or watch.loss is not None:
+            tracked = self.poller.find(ref.id)
+            if tracked is None or tracked.terminal_error is not None:
                 now = self.loop.time()
                 age = float("inf") if ref.accepted_at is None else max(0.0, wall_time() - ref.accepted_at)
-                news = self._webhooks.adopt(ref.id)
+                update = self._webhooks.adopt(ref.id)
                 usual = Generation(
                     id=ref.id, status=JobStatus.PROCESSING, type=ref.type, provider=ref.provider
                 )
-                watch = Watch(
-                    _with_early(usual, news),
+                tracked = TrackedJob(
+                    _with_update(usual, update),
                     submitted=now - age,
                     begun=now,
                     epoch=ref.accepted_at,
                     options=options,
-                    lease=self._lease_in_doubt(idempotency_key) or self.gate.slot_at_once(ref.id),
+                    slot=self._slot_in_doubt(idempotency_key) or self.limiter.slot_at_once(ref.id),
                 )
-                self.watcher.add(watch)
-            self.watcher.resume(watch)
-        return self.job(watch, options)
+                self.poller.add(tracked)
+            self.poller.resume(tracked)
+        return self.job(tracked, options)
 
-    def job(self, watch: Watch, options: Options | None = None) -> AsyncJob:
+    def job(self, tracked: TrackedJob, options: Options | None = None) -> AsyncJob:
         """Return the awaitable face of a watch."""
-        return AsyncJob(watch, self.watcher, self.downloads, (options or watch.options).timeout)
+        return AsyncJob(tracked, self.poller, self.downloads, (options or tracked.options).timeout)
 
     def remembered(self, done: Generation) -> Result:
         """Return the result of a job of an earlier run; where its output is now is asked if need be."""
@@ -349,7 +349,7 @@ class Runtime:
 
         return Result(done, self.downloads, renew=renew, is_remembered=True)
 
-    async def _submit(self, submits: Submits, call: Submit, lease: Lease) -> AsyncJob:
+    async def _submit(self, submits: Submitter, call: SubmitCall, slot: Slot) -> AsyncJob:
         """Submit; whatever ends it, slot and log are in order before anybody, or the loop, hears of it."""
         made: Generation | None = None
         try:
@@ -358,63 +358,63 @@ class Runtime:
             made = answered
             with self.notify.in_order():
                 submits.tell(call, made)
-                return self._watched(call, made, lease)
+                return self._watched(call, made, slot)
         except BaseException as error:
             if made is None:
-                self._put_back(call, lease, error)
+                self._put_back(call, slot, error)
             else:
-                self._leave(call, made, lease, error)
+                self._leave(call, made, slot, error)
             raise
 
-    def _put_back(self, call: Submit, lease: Lease, error: BaseException | None) -> None:
+    def _put_back(self, call: SubmitCall, slot: Slot, error: BaseException | None) -> None:
         """Give back the slot of a submit that brought no job, or keep it where one may have been made."""
         is_in_doubt = isinstance(error, SubmitOutcomeUnknownError | ServerError)
         if is_in_doubt or call.in_doubt or call.was_in_doubt:
-            self._hold_in_doubt(call.key, lease, min(call.options.lease_age, IN_DOUBT_FOR))
+            self._hold_in_doubt(call.key, slot, min(call.options.slot_expiry, IN_DOUBT_FOR))
         else:
-            lease.release()
+            slot.release()
 
-    def _leave(self, call: Submit, made: Generation, lease: Lease, error: BaseException) -> None:
+    def _leave(self, call: SubmitCall, made: Generation, slot: Slot, error: BaseException) -> None:
         """Tell at least the log of a job that was made, and that its submit does not return."""
-        watch = self.watcher.find(made.id)
-        if watch is None or watch.lease is not lease:
-            lease.keep(self.loop.time() + call.options.lease_age, made.id)
+        tracked = self.poller.find(made.id)
+        if tracked is None or tracked.slot is not slot:
+            slot.keep(self.loop.time() + call.options.slot_expiry, made.id)
         what = f"{type(error).__name__}, {'is over' if made.status.is_terminal else 'goes on'}"
         token = write_token(JobRef(made.id, made.type, made.provider, int(wall_time())))
         log.warning("job %s, whose submit ended with %s: token %s", made.id, what, token)
 
-    def _watched(self, call: Submit, made: Generation, lease: Lease) -> AsyncJob:
+    def _watched(self, call: SubmitCall, made: Generation, slot: Slot) -> AsyncJob:
         """Watch the job that a submit made, and return it."""
-        news = self._webhooks.adopt(made.id)
-        made = _with_early(made, news)
-        watch = self.watcher.find(made.id)
-        if watch is not None and watch.loss is None:
+        update = self._webhooks.adopt(made.id)
+        made = _with_update(made, update)
+        tracked = self.poller.find(made.id)
+        if tracked is not None and tracked.terminal_error is None:
             # The same key again: the job is known, and has a slot of its own if it needs one.
-            lease.release()
-            self.watcher.resume(watch)
+            slot.release()
+            self.poller.resume(tracked)
         else:
-            lease.job_is_made()
+            slot.job_is_made()
             now = self.loop.time()
-            watch = Watch(
+            tracked = TrackedJob(
                 made,
                 submitted=now,
                 begun=now,
                 epoch=int(wall_time()),
                 options=call.options,
-                lease=lease,
+                slot=slot,
                 kind=call.kind,
             )
-            self.watcher.add(watch)
-        if news is not None:
-            self.watcher.observe(news)
-        return self.job(watch, call.options)
+            self.poller.add(tracked)
+        if update is not None:
+            self.poller.observe(update)
+        return self.job(tracked, call.options)
 
-    def _submit_is_over(self, call: Submit, lease: Lease, task: asyncio.Task[AsyncJob]) -> None:
+    def _submit_is_over(self, call: SubmitCall, slot: Slot, task: asyncio.Task[AsyncJob]) -> None:
         self._under_way.discard(task)
         error = None if task.cancelled() else task.exception()
         if task.cancelled():
             # Before its first step.
-            self._put_back(call, lease, None)
+            self._put_back(call, slot, None)
         if call.is_abandoned:
             pass_on(error)
             _tell_of_abandoned(call, task)
@@ -425,7 +425,7 @@ class Runtime:
         Raises:
             SubmitOutcomeUnknownError: if another key made it; what became of this one's job is not known.
         """
-        made_by = self.gate.made_by
+        made_by = self.limiter.made_by
         other = made_by.setdefault(job_id, key)
         if other != key:
             raise SubmitOutcomeUnknownError(
@@ -433,39 +433,39 @@ class Runtime:
                 f"{other}.",
                 idempotency_key=key,
             )
-        if len(made_by) > MOST_KNOWN + 2 * len(list(self.watcher)):
+        if len(made_by) > MOST_KNOWN + 2 * len(list(self.poller)):
             # Those that run are all kept, and of the others the last ones.
-            ended = [job_id for job_id in made_by if self.watcher.find(job_id) is None]
+            ended = [job_id for job_id in made_by if self.poller.find(job_id) is None]
             for job_id in ended[: -MOST_KNOWN // 2]:
                 del made_by[job_id]
 
-    def _hold_in_doubt(self, key: str, lease: Lease, age: float) -> None:
+    def _hold_in_doubt(self, key: str, slot: Slot, age: float) -> None:
         """Keep the slot of a job that may have been made for as long as most jobs would take."""
         if key in self._in_doubt:
             # Twice under one key is one job at most.
-            lease.release()
+            slot.release()
             return
         log.warning("submit %s may have made a job: its slot is kept for %.0f s.", key, age)
         if self.loop.is_closed():
             # A submit that was collected after its loop: no timer will come back to it.
-            lease.keep(self.loop.time() + age)
+            slot.keep(self.loop.time() + age)
             return
-        self._in_doubt[key] = lease, self.loop.call_later(age, self._let_go, key, age)
+        self._in_doubt[key] = slot, self.loop.call_later(age, self._let_go, key, age)
 
-    def _lease_in_doubt(self, key: str | None) -> Lease | None:
+    def _slot_in_doubt(self, key: str | None) -> Slot | None:
         """Return the slot that the same submit holds already, if it is sent again under its key."""
-        lease, timer = self._in_doubt.pop(key or "", (None, None))
+        slot, timer = self._in_doubt.pop(key or "", (None, None))
         if timer is not None:
             timer.cancel()
-        return lease
+        return slot
 
     def _let_go(self, key: str, age: float) -> None:
-        lease, _ = self._in_doubt.pop(key)
-        lease.release()
+        slot, _ = self._in_doubt.pop(key)
+        slot.release()
         self.notify.aside(SlotExpired(job_id=None, seconds=age))
 
 
-def _tell_of_abandoned(call: Submit, task: asyncio.Task[AsyncJob]) -> None:
+def _tell_of_abandoned(call: SubmitCall, task: asyncio.Task[AsyncJob]) -> None:
     """Log what became of a submit that nobody waits for any more: no paid job may be unknown to everybody."""
     error = None if task.cancelled() else task.exception()
     if isinstance(error, SubmitOutcomeUnknownError | ServerError):
@@ -476,6 +476,6 @@ def _tell_of_abandoned(call: Submit, task: asyncio.Task[AsyncJob]) -> None:
         log.warning("job %s, whose caller was cancelled, goes on: token %s", job.id, job.token)
 
 
-def _with_early(job: Generation, news: Generation | None) -> Generation:
+def _with_update(job: Generation, update: Generation | None) -> Generation:
     """Return what is known of a job with what a webhook told of it before it was known here."""
-    return job if news is None or lifecycle.leaves_open(news) else lifecycle.merge(job, news)
+    return job if update is None or lifecycle.leaves_open(update) else lifecycle.merge(job, update)

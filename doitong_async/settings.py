@@ -40,13 +40,13 @@ class Options:
     request_timeout: float = 60.0
     poll_timeout: float = 10.0
     poll_interval: float = SHORTEST_INTERVAL
-    lease_age: float = 600.0
+    slot_expiry: float = 600.0
     provider: str = catalog.DEFAULT_PROVIDER
     width: int | None = None
     height: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("timeout", "request_timeout", "poll_timeout", "lease_age"):
+        for name in ("timeout", "request_timeout", "poll_timeout", "slot_expiry"):
             _check_seconds(name, getattr(self, name), least=0.0)
         _check_seconds("poll_interval", self.poll_interval, least=SHORTEST_INTERVAL)
         if self.slot_timeout is not None:
@@ -75,7 +75,7 @@ class Settings:
     ssl: ssl.SSLContext | Literal[True]
     trust_env: bool
     user_agent: str
-    max_tries: int
+    max_attempts: int
     resend_unanswered: bool
     max_download_bytes: int
     download_timeout: float
@@ -117,7 +117,7 @@ def settle(
         raise ConfigurationError(
             f"day_starts_at is {others['day_starts_at']!r}; expected seconds after 00:00 UTC, below 86,400."
         )
-    for name in ("max_tries", "max_download_bytes"):
+    for name in ("max_attempts", "max_download_bytes"):
         value = others[name]
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigurationError(f"{name} is {value!r}; expected a whole number above zero.")

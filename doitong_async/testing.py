@@ -51,14 +51,14 @@ async def emulated(
     given: dict[str, Any] = {"api_key": "emulated", "plan": plan}
     async with contextlib.AsyncExitStack() as stack:
         if webhooks:
-            receiver = free_port()
-            stack.callback(receiver.close)
+            handler = free_port()
+            stack.callback(handler.close)
             settings["webhook_secret"] = given["webhook_secret"] = "emulated"
-            given["webhook_url"] = f"http://127.0.0.1:{receiver.getsockname()[1]}/"
+            given["webhook_url"] = f"http://127.0.0.1:{handler.getsockname()[1]}/"
         box = await stack.enter_async_context(Emulator(**{**settings, **emulator}))
         doitong = AsyncDoitong(**{**given, "base_url": box.url, **arguments})
         if webhooks:
-            await stack.enter_async_context(served(doitong.webhooks.aiohttp_app(), receiver))
+            await stack.enter_async_context(served(doitong.webhooks.aiohttp_app(), handler))
         yield await stack.enter_async_context(doitong)
 
 

@@ -94,12 +94,12 @@ def bare_word(word: str) -> str:
     return _JOINTS.sub("", word).casefold()
 
 
-def with_failures(news: Generation, words: Container[str]) -> Generation:
+def with_failures(update: Generation, words: Container[str]) -> Generation:
     """Return news of a job; its status is a failure if it is one of these words (as `bare_word` has them)."""
-    status = news.status
+    status = update.status
     if status.is_known or bare_word(status) not in words:
-        return news
-    return replace(news, status=_as_spelled(status.value, is_failure=True))
+        return update
+    return replace(update, status=_as_spelled(status.value, is_failure=True))
 
 
 def _as_spelled(word: str, is_failure: bool) -> JobStatus:

@@ -29,7 +29,7 @@ from doitong_async.cli.exits import Exit
 from doitong_async.cli.own_emulator import Address, OwnEmulator
 from doitong_async.cli.tally import Tally, reason, span
 from doitong_async.emulator import Emulator, PlanLimits
-from doitong_async.events import CallSent, Event, WebhookTaken
+from doitong_async.events import Event, RequestSent, WebhookReceived
 from doitong_async.limits.plan import Plan
 from doitong_async.testing import run_virtual
 from doitong_async.webhooks.serving import free_port
@@ -856,5 +856,5 @@ def test_the_own_emulator_sends_webhooks_too(
     # In real time; the first look would come after thirty seconds.
     assert batch("--emulator", "--speed", "100", "--json", *hooked(port)) == Exit.OK
     assert told(capsys)["done"] == 3
-    assert [event.kind for event in sent if isinstance(event, CallSent)] == ["submit"] * 3
-    assert sum(isinstance(event, WebhookTaken) for event in sent) == 3
+    assert [event.kind for event in sent if isinstance(event, RequestSent)] == ["submit"] * 3
+    assert sum(isinstance(event, WebhookReceived) for event in sent) == 3

@@ -26,32 +26,32 @@ from doitong_async.budget import Purse
 from doitong_async.emulator import Emulator, PlanLimits
 from doitong_async.emulator.world import World
 from doitong_async.events import (
-    CallSent,
     Event,
     JobFinished,
+    RequestSent,
     SlotExpired,
-    StatusSeen,
-    SubmitTried,
+    StatusChanged,
+    SubmitAttempted,
     WaitBegan,
     WaitEnded,
-    WebhookTaken,
+    WebhookReceived,
 )
 from doitong_async.hook import Hook
 from doitong_async.jobs.job import AsyncJob
-from doitong_async.limits.gate import Gate
+from doitong_async.limits.limiter import RateLimiter
 from doitong_async.testing import run_virtual
-from doitong_async.webhooks.receiver import Answer, Receiver
+from doitong_async.webhooks.handler import Answer, WebhookHandler
 from doitong_async.webhooks.serving import free_port, served
 from tests.virtual import boxed, now, plain, until, virtual
 from tests.webhooks.letters import SECRET, letter, signed
-from tests.webhooks.test_receiver import Door, request
+from tests.webhooks.test_handler import Door, request
 
 ONE = Plan.enterprise(requests_per_minute=20, concurrent_jobs=1)
 MANY = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4)
 FAULTS = ["submit 2: cut-after", "submit 3: 429-minute retry-after=3", "poll 2: 502"]
 EVENTS = {
-    False: {CallSent, SubmitTried, StatusSeen, JobFinished, WaitBegan, WaitEnded},
-    True: {CallSent, SubmitTried, StatusSeen, JobFinished, WaitBegan, WaitEnded, WebhookTaken},
+    False: {RequestSent, SubmitAttempted, StatusChanged, JobFinished, WaitBegan, WaitEnded},
+    True: {RequestSent, SubmitAttempted, StatusChanged, JobFinished, WaitBegan, WaitEnded, WebhookReceived},
 }
 
 
@@ -87,9 +87,14 @@ def in_the_loop() -> list[BaseException]:
     return errors
 
 
-def is_at_rest(gate: Gate) -> bool:
+def is_at_rest(limiter: RateLimiter) -> bool:
     """Whether every slot and permit is back, and nobody stands in line."""
-    return (gate.slots_taken, gate._window.in_flight, gate.waiting, gate._submits_out) == (0, 0, 0, 0)
+    return (limiter.slots_taken, limiter._window.in_flight, limiter.waiting, limiter._submits_out) == (
+        0,
+        0,
+        0,
+        0,
+    )
 
 
 # Every event, every error
@@ -148,16 +153,16 @@ async def story(breaking: Breaking, log: Callable[[], str], *, webhooks: bool) -
     """Let a callback raise once: all is told, all is given back, and what is the user's arrives."""
     loop_errors, ids = in_the_loop(), list[str]()
     async with asyncio.timeout(3_000), opened(breaking, webhooks=webhooks) as (doitong, world):
-        gate = doitong._running().gate
+        limiter = doitong._running().limiter
         ends = await three_jobs(doitong, ids)
         where = f"raised at {breaking.raised_at}"
         assert untold(world, ids, log()) == set(), where
         # Longer than a slot is kept in doubt.
         await asyncio.sleep(200)
-        assert is_at_rest(gate), where
+        assert is_at_rest(limiter), where
         breaking.at = lambda _: False
         assert (await doitong.generate("the poller is alive")).url
-        assert is_at_rest(gate), where
+        assert is_at_rest(limiter), where
     thrown = [each for each in [*ends, *loop_errors] if each is breaking.error]
     if breaking.raised_at is None:
         assert not thrown
@@ -235,7 +240,7 @@ async def test_a_job_is_watched_before_its_submit_is_told() -> None:
     known: list[list[AsyncJob]] = []
 
     def look(event: Event) -> None:
-        if isinstance(event, SubmitTried):
+        if isinstance(event, SubmitAttempted):
             known.append(doitong.jobs())
 
     async with boxed(MANY, on_event=look) as (doitong, _):
@@ -249,10 +254,10 @@ async def test_events_of_a_submit_are_told_in_their_order() -> None:
     events: list[Event] = []
     async with boxed(MANY, box={"durations": 0.0}, on_event=events.append) as (doitong, _):
         await doitong.generate("a fox")
-    assert [type(event) for event in events] == [CallSent, SubmitTried, StatusSeen, JobFinished]
+    assert [type(event) for event in events] == [RequestSent, SubmitAttempted, StatusChanged, JobFinished]
 
 
-@pytest.mark.parametrize("kind", [SubmitTried, StatusSeen])
+@pytest.mark.parametrize("kind", [SubmitAttempted, StatusChanged])
 @virtual
 async def test_what_is_raised_about_an_accepted_submit_comes_out_of_it(
     kind: type[Event], caplog: pytest.LogCaptureFixture
@@ -264,19 +269,19 @@ async def test_what_is_raised_about_an_accepted_submit_comes_out_of_it(
         [job] = doitong.jobs()
         assert [job.id] == list(box.world.jobs)
         assert job.token in caplog.text
-        assert doitong._running().gate.slots_taken == 1
+        assert doitong._running().limiter.slots_taken == 1
         assert (await job).url
-        assert is_at_rest(doitong._running().gate)
+        assert is_at_rest(doitong._running().limiter)
 
 
 @virtual
 async def test_what_is_raised_before_a_submit_is_sent_leaves_nothing_taken() -> None:
     """Nothing was sent: slot and permit are back at once."""
-    async with boxed(MANY, on_event=Breaking(Mine(), at(CallSent))) as (doitong, box):
+    async with boxed(MANY, on_event=Breaking(Mine(), at(RequestSent))) as (doitong, box):
         with pytest.raises(Mine):
             await doitong.submit("a fox")
         assert box.world.count("submit") == 0
-        assert is_at_rest(doitong._running().gate)
+        assert is_at_rest(doitong._running().limiter)
         assert doitong.stats().requests_left == MANY.requests_per_minute
 
 
@@ -285,22 +290,22 @@ async def test_what_is_raised_when_a_job_may_have_been_made_leaves_its_slot_in_d
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Its key is told by the log; sent again under that key it has its slot, whatever is raised then."""
-    told = Breaking(Mine(), at(SubmitTried, is_in_doubt=True))
+    told = Breaking(Mine(), at(SubmitAttempted, is_in_doubt=True))
     async with plain(MANY, on_event=told) as (doitong, server):
         server.script = lambda kind, nth: "cut-after" if kind == "submit" else None
-        gate = doitong._running().gate
+        limiter = doitong._running().limiter
         with pytest.raises(Mine):
             await doitong.submit("a fox", idempotency_key="my-own-key")
         assert "my-own-key" in caplog.text
-        assert (gate.slots_taken, gate._window.in_flight) == (1, 0)
-        told.at, told.raised_at = at(CallSent), None
+        assert (limiter.slots_taken, limiter._window.in_flight) == (1, 0)
+        told.at, told.raised_at = at(RequestSent), None
         with pytest.raises(Mine):
             await doitong.submit("a fox", idempotency_key="my-own-key")
-        assert (gate.slots_taken, gate._window.in_flight) == (1, 0)
+        assert (limiter.slots_taken, limiter._window.in_flight) == (1, 0)
         server.script = lambda kind, nth: None
         assert (await doitong.generate("a fox", idempotency_key="my-own-key")).id in server.jobs
         assert len(server.jobs) == 1
-        assert is_at_rest(gate)
+        assert is_at_rest(limiter)
 
 
 @pytest.mark.parametrize("kind", [WaitBegan, WaitEnded])
@@ -314,7 +319,7 @@ async def test_what_is_raised_about_a_wait_gives_the_slot_back(kind: type[Event]
         )
         assert isinstance(ends[0], Mine)
         assert not isinstance(ends[1], BaseException)
-        assert is_at_rest(doitong._running().gate)
+        assert is_at_rest(doitong._running().limiter)
         assert box.world.charges == 2
 
 
@@ -339,7 +344,7 @@ async def test_generate_tells_the_log_of_a_job_whose_news_raised(caplog: pytest.
 
 
 @pytest.mark.parametrize(
-    "meant", [at(StatusSeen, status="completed"), at(CallSent, kind="look"), at(SlotExpired)]
+    "meant", [at(StatusChanged, status="completed"), at(RequestSent, kind="poll"), at(SlotExpired)]
 )
 def test_what_nobody_awaits_reaches_the_loop(meant: Callable[[Event], bool]) -> None:
     """The poll goes on, and so does the polling."""
@@ -348,7 +353,7 @@ def test_what_nobody_awaits_reaches_the_loop(meant: Callable[[Event], bool]) -> 
         errors = in_the_loop()
         told = Breaking(Mine(), meant)
         seconds = {"durations": lambda number: 90.0 if number else 30.0}
-        async with boxed(MANY, box=seconds, on_event=told, lease_age=60.0) as (doitong, _):
+        async with boxed(MANY, box=seconds, on_event=told, slot_expiry=60.0) as (doitong, _):
             jobs = [await doitong.submit("a fox"), await doitong.submit("a slow one")]
             await asyncio.sleep(100)
             assert errors == [told.error]
@@ -369,7 +374,7 @@ def of_the_poller(kind: type[Event]) -> Callable[[Event], bool]:
 
 
 @pytest.mark.parametrize(
-    "meant", [at(CallSent, kind="look"), of_the_poller(WaitBegan), of_the_poller(WaitEnded)]
+    "meant", [at(RequestSent, kind="poll"), of_the_poller(WaitBegan), of_the_poller(WaitEnded)]
 )
 def test_a_poll_of_which_something_is_raised_is_sent_all_the_same(meant: Callable[[Event], bool]) -> None:
     """At the moment at which it would be sent without it, on a plan on which a poll has to wait."""
@@ -380,7 +385,7 @@ def test_a_poll_of_which_something_is_raised_is_sent_all_the_same(meant: Callabl
             jobs = [await doitong.submit("a fox"), await doitong.submit("a hare")]
             await asyncio.sleep(200)
             assert [job.status for job in jobs] == ["completed"] * 2
-            assert is_at_rest(doitong._running().gate)
+            assert is_at_rest(doitong._running().limiter)
             return [request.at for request in box.world.seen if request.kind == "poll"]
 
     async def main() -> None:
@@ -409,7 +414,7 @@ async def test_what_a_refresh_brings_comes_out_of_it() -> None:
 @virtual
 async def test_what_a_webhook_brings_comes_out_of_the_await_of_its_job() -> None:
     """Not out of the request that brought it: it is acknowledged, as the news is in."""
-    told = Breaking(Mine(), at(WebhookTaken))
+    told = Breaking(Mine(), at(WebhookReceived))
     async with boxed(MANY, box={"durations": 99.0}, on_event=told, webhook_secret=SECRET) as (doitong, _):
         job = await doitong.submit("a fox")
         waits = asyncio.ensure_future(job.wait())
@@ -426,11 +431,11 @@ async def test_a_job_that_is_taken_up_is_watched_though_its_news_raise() -> None
     """`doitong.job` raises what its callback does, when the job has its slot."""
     async with boxed(MANY, box={"durations": 5.0}) as (doitong, box):
         token = (await doitong.submit("a fox")).token
-        told = Breaking(Mine(), at(WebhookTaken))
+        told = Breaking(Mine(), at(WebhookReceived))
         async with AsyncDoitong(
             api_key="another", base_url=box.url, on_event=told, webhook_secret="s"
         ) as other:
-            other.webhooks._early.keep((await doitong.job(token).refresh()), now())
+            other.webhooks._unmatched.keep((await doitong.job(token).refresh()), now())
             with pytest.raises(Mine):
                 other.job(token)
             assert [job.token for job in other.jobs()] == [token]
@@ -441,7 +446,7 @@ def test_what_an_abandoned_submit_raises_reaches_the_loop(caplog: pytest.LogCapt
 
     async def main() -> None:
         errors = in_the_loop()
-        told = Breaking(Mine(), at(SubmitTried))
+        told = Breaking(Mine(), at(SubmitAttempted))
         async with boxed(MANY, box={"faults": ["submit: latency 5"]}, on_event=told) as (doitong, box):
             submit = asyncio.ensure_future(doitong.submit("a fox"))
             await until(lambda: box.world.count("submit"))
@@ -463,12 +468,12 @@ def test_what_is_thrown_at_one_who_leaves_reaches_the_loop() -> None:
             waits = asyncio.ensure_future(job.wait())
             await asyncio.sleep(1)
             error = Mine()
-            assert job._watch.throw(error)
+            assert job._tracked.throw(error)
             waits.cancel()
             await asyncio.wait([waits])
             await asyncio.sleep(0)
             assert (waits.cancelled(), errors) == (True, [error])
-            assert not job._watch.throw(error)
+            assert not job._tracked.throw(error)
 
     run_virtual(main())
 
@@ -510,12 +515,12 @@ def test_what_a_hook_of_the_users_own_session_raises_is_no_end_of_anything(
             with pytest.raises(Mine):
                 await doitong.submit("a fox", idempotency_key="my-own-key")
             assert "my-own-key" in caplog.text
-            assert doitong._running().gate.slots_taken == box.world.charges == 1
+            assert doitong._running().limiter.slots_taken == box.world.charges == 1
             breaks_at.append("poll")
             assert (await doitong.generate("a fox", idempotency_key="my-own-key")).url
             assert [type(error) for error in errors] == [Mine]
             assert box.world.charges == 1
-            assert is_at_rest(doitong._running().gate)
+            assert is_at_rest(doitong._running().limiter)
 
     run_virtual(main())
 
@@ -526,8 +531,8 @@ def test_what_a_hook_of_the_users_own_session_raises_is_no_end_of_anything(
 @pytest.mark.parametrize(
     "meant",
     [
-        *(at(CallSent, kind="submit"), at(SubmitTried), at(StatusSeen, status="processing")),
-        *(at(StatusSeen, status="completed"), at(JobFinished)),
+        *(at(RequestSent, kind="submit"), at(SubmitAttempted), at(StatusChanged, status="processing")),
+        *(at(StatusChanged, status="completed"), at(JobFinished)),
     ],
 )
 @virtual
@@ -541,7 +546,7 @@ async def test_a_batch_raises_what_is_the_users(
                 pass
         assert untold(box.world, [], caplog.text) == set()
         await asyncio.sleep(200)
-        assert is_at_rest(doitong._running().gate)
+        assert is_at_rest(doitong._running().limiter)
 
 
 def test_what_a_batch_that_was_left_raises_reaches_the_loop() -> None:
@@ -549,7 +554,7 @@ def test_what_a_batch_that_was_left_raises_reaches_the_loop() -> None:
 
     async def main() -> None:
         errors, is_left = in_the_loop(), asyncio.Event()
-        told = Breaking(Mine(), lambda event: isinstance(event, SubmitTried) and is_left.is_set())
+        told = Breaking(Mine(), lambda event: isinstance(event, SubmitAttempted) and is_left.is_set())
         box = {"faults": ["submit 2: latency 3"], "durations": 0.0}
         async with boxed(MANY, box=box, on_event=told) as (doitong, _):
             batch = doitong.generate_many(["a fox", "a hare"])
@@ -662,14 +667,14 @@ async def test_an_awaitable_that_a_callback_returns_is_closed_and_warned_about_o
     """A coroutine would never run; a task or a future runs on its own, and is its owner's."""
     hook = Hook(lambda _: a_coroutine(_))
     with pytest.warns(DoitongWarning, match="on_event returned a coroutine, which nobody awaits") as seen:
-        hook(CallSent(kind="look", jobs=1))
-    hook(CallSent(kind="look", jobs=1))
-    hook.aside(CallSent(kind="look", jobs=1))
+        hook(RequestSent(kind="poll", jobs=1))
+    hook(RequestSent(kind="poll", jobs=1))
+    hook.aside(RequestSent(kind="poll", jobs=1))
     assert len(seen) == 1
     with pytest.warns(DoitongWarning, match="async_generator"):
-        Hook(lambda _: an_async_generator(_))(CallSent(kind="look", jobs=1))
+        Hook(lambda _: an_async_generator(_))(RequestSent(kind="poll", jobs=1))
     task = asyncio.ensure_future(a_coroutine(None))
-    Hook(lambda _: task)(CallSent(kind="look", jobs=1))
+    Hook(lambda _: task)(RequestSent(kind="poll", jobs=1))
     await task
 
 
@@ -684,7 +689,7 @@ async def test_a_log_that_cannot_be_written_harms_nothing() -> None:
     handler = Broken(logging.ERROR)
     logging.getLogger("doitong_async").addHandler(handler)
     try:
-        async with boxed(MANY, on_event=Breaking(RuntimeError("mine"), at(StatusSeen))) as (doitong, _):
+        async with boxed(MANY, on_event=Breaking(RuntimeError("mine"), at(StatusChanged))) as (doitong, _):
             assert (await doitong.generate("a fox")).url
     finally:
         logging.getLogger("doitong_async").removeHandler(handler)
@@ -706,8 +711,8 @@ def test_a_durable_hook_that_fails_is_called_again(kind: type[BaseException], is
 
     async def main() -> None:
         errors, door = in_the_loop(), Door()
-        receiver = Receiver(door.accept, broken_later if is_async else broken)
-        assert await receiver.answer(request()) == Answer(503)
+        handler = WebhookHandler(door.accept, broken_later if is_async else broken)
+        assert await handler.answer(request()) == Answer(503)
         assert len(door.taken) == 1
         await asyncio.sleep(0)
         assert [type(error) for error in errors] == [Mine] * (kind is Mine)
@@ -736,7 +741,7 @@ async def test_a_log_handler_that_raises_harms_nothing() -> None:
     handler = _Broken()
     logging.getLogger("doitong_async").addHandler(handler)
     try:
-        async with plain(Plan.FREE, seconds=1.0, max_tries=1) as (doitong, server):
+        async with plain(Plan.FREE, seconds=1.0, max_attempts=1) as (doitong, server):
             server.script = lambda kind, nth: "cut-after" if (kind, nth) == ("submit", 1) else None
             with pytest.raises(SubmitOutcomeUnknownError) as caught:
                 await doitong.generate("a fox", idempotency_key="mine")

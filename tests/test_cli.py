@@ -34,8 +34,8 @@ from doitong_async.cli.outputs import Place
 from doitong_async.cli.report import Lines, Screen, report_to, write_line
 from doitong_async.cli.text import clean, command_line
 from doitong_async.emulator import Emulator, parse_fault
-from doitong_async.limits.entrance import Entrance
-from doitong_async.limits.gate import Priority
+from doitong_async.limits.admission import Admission
+from doitong_async.limits.limiter import Priority
 from doitong_async.testing import run_virtual
 from tests.emulator.test_server import has_ipv6
 from tests.plain_server import HANG, PlainServer, http
@@ -772,11 +772,11 @@ def test_ctrl_c_while_a_submit_waits_for_its_turn(
 ) -> None:
     """What was sent away from the queue was never sent to the service."""
 
-    async def wait_for_turn(door: Entrance, priority: Priority, **_: Any) -> None:
+    async def wait_for_turn(door: Admission, priority: Priority, **_: Any) -> None:
         signal.raise_signal(signal.SIGINT)
         await door.sleep(3600)
 
-    monkeypatch.setattr(Entrance, "turn", wait_for_turn)
+    monkeypatch.setattr(Admission, "turn", wait_for_turn)
     server = PlainServer(key=KEY)
     beside(server)
     assert main(["generate", "a fox"]) == Exit.INTERRUPTED

@@ -417,7 +417,7 @@ async def test_a_submit_that_was_not_sent_is_taken_along_by_its_caller() -> None
         server.script = lambda kind, nth: None
         await asyncio.sleep(120)
         assert server.jobs == {}
-        assert doitong._running().gate.slots_taken == 0
+        assert doitong._running().limiter.slots_taken == 0
 
 
 @virtual
@@ -426,7 +426,7 @@ async def test_the_same_key_twice_at_once_is_one_job_for_both() -> None:
     async with plain(seconds=5.0) as (doitong, server):
         results = await asyncio.gather(*(doitong.generate("a fox", idempotency_key="one") for _ in range(2)))
         assert {result.id for result in results} == server.jobs.keys()
-        assert doitong._running().gate.slots_taken == 0
+        assert doitong._running().limiter.slots_taken == 0
 
 
 @virtual

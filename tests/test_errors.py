@@ -17,9 +17,9 @@ from doitong_async.errors import DoitongError, DoitongWarning
 from doitong_async.types import Generation, JobStatus
 
 CLASSES = [
-    member
-    for _, member in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(member, DoitongError) and member.__module__ == errors.__name__
+    user
+    for _, user in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(user, DoitongError) and user.__module__ == errors.__name__
 ]
 by_class = pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 

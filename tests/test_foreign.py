@@ -491,14 +491,14 @@ def test_a_sequence_of_backoff_gives_its_first_value_at_the_second_step() -> Non
 def test_pydantic_asks_an_enum_for_words_it_does_not_know() -> None:
     """On it hangs that an unknown status is kept."""
 
-    class Word(enum.StrEnum):
+    class RateLimitHeaders(enum.StrEnum):
         KNOWN = "known"
 
         @classmethod
-        def _missing_(cls, value: object) -> Word:
+        def _missing_(cls, value: object) -> RateLimitHeaders:
             return cls.KNOWN
 
-    assert pydantic.TypeAdapter(Word).validate_python("other") is Word.KNOWN
+    assert pydantic.TypeAdapter(RateLimitHeaders).validate_python("other") is RateLimitHeaders.KNOWN
 
 
 def test_pydantic_can_put_a_default_in_the_place_of_what_does_not_fit() -> None:

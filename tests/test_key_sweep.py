@@ -225,7 +225,9 @@ async def follow(doitong: AsyncDoitong, job: AsyncJob, net: Net, folder: Path) -
     """Wait for a job in every way, and take what it gave."""
     net.keep("token", job.token)
     net.keep("token, read", base64.urlsafe_b64decode(job.token.removeprefix("dtj1.") + "==").decode())
-    net.keep_object("job", [job, vars(job._watch.last) if hasattr(job._watch.last, "__dict__") else job.last])
+    net.keep_object(
+        "job", [job, vars(job._tracked.last) if hasattr(job._tracked.last, "__dict__") else job.last]
+    )
     await net.attempt("refresh", job.refresh())
     await net.attempt("updates", all_of(job))
     await net.attempt("too short", job.wait(timeout=0.1))

@@ -28,14 +28,14 @@ FLOORS = [
         "urls",
         "limits.plan",
         "limits.window",
-        "limits.day",
-        "limits.word",
-        "limits.grants",
-        "limits.line",
-        "transport.refusal",
+        "limits.quota",
+        "limits.headers",
+        "limits.permits",
+        "limits.wait_queue",
+        "transport.failure",
     ],
     [
-        "credits",
+        "pricing",
         "hook",
         "transport.wire",
         "webhooks.signature",
@@ -47,9 +47,9 @@ FLOORS = [
         "jobs.poll_size",
         "jobs.schedule",
         "jobs.token",
-        "webhooks.early",
+        "webhooks.unmatched",
     ],
-    ["settings", "limits.gate", "limits.gates", "limits.entrance"],
+    ["settings", "limits.limiter", "limits.registry", "limits.admission"],
     [
         "transport.exchange",
         "transport.graphql",
@@ -57,13 +57,13 @@ FLOORS = [
         "downloads",
         "result",
         "webhooks.hosts",
-        "webhooks.receiver",
-        "webhooks.faces",
+        "webhooks.handler",
+        "webhooks.adapters",
         "webhooks.serving",
     ],
-    ["connections", "webhooks.door"],
-    ["calls", "jobs.inquiry", "jobs.watch", "jobs.pace"],
-    ["jobs.watcher", "jobs.job"],
+    ["connections", "webhooks.endpoint"],
+    ["submit", "jobs.status_poll", "jobs.tracker", "jobs.pacer"],
+    ["jobs.poller", "jobs.job"],
     ["runtime"],
     ["arguments", "batch.entry", "batch.keys", "batch.outcome", "batch.promises", "batch.schema", "budget"],
     ["batch.book", "batch.fate", "batch.halt", "batch.recall", "batch.records", "batch.work"],
@@ -81,23 +81,23 @@ FLOORS = [
 ]
 PURE = {
     *("batch.entry", "batch.fate", "batch.items", "budget"),
-    *("batch.items", "catalog", "credits", "errors", "events", "media", "secret", "stats", "types"),
+    *("batch.items", "catalog", "pricing", "errors", "events", "media", "secret", "stats", "types"),
     *("decoding", "received", "urls"),
-    *("transport.introspection", "transport.refusal", "transport.retry", "transport.wire"),
-    *("limits.day", "limits.grants", "limits.plan", "limits.window", "limits.word"),
+    *("transport.introspection", "transport.failure", "transport.retry", "transport.wire"),
+    *("limits.quota", "limits.permits", "limits.plan", "limits.window", "limits.headers"),
     *("jobs.durations", "jobs.lifecycle", "jobs.poll_size", "jobs.schedule", "jobs.token"),
-    *("webhooks.early", "webhooks.signature"),
+    *("webhooks.unmatched", "webhooks.signature"),
 }
 IMPURE_LIBRARIES = {"asyncio", "aiohttp", "gql", "time", "random", "secrets", "os", "socket"}
 KNOWS_GQL = {"transport.graphql"}
 KNOWS_AIOHTTP = {
     *("transport.exchange", "transport.graphql"),
-    *("connections", "downloads", "resolver", "runtime", "webhooks.faces", "webhooks.serving"),
+    *("connections", "downloads", "resolver", "runtime", "webhooks.adapters", "webhooks.serving"),
 }
 # gql and aiohttp cost a quarter of a second: they are imported when a client opens, or a command runs.
 MAY_IMPORT_LATE = {
     "client": {"doitong_async.runtime"},
-    "webhooks.door": {"doitong_async.webhooks.faces"},
+    "webhooks.endpoint": {"doitong_async.webhooks.adapters"},
     # These tell which extra is missing, instead of showing a traceback.
     "cli": {"doitong_async.cli.app"},
     "cli.service": {"doitong_async.testing", "doitong_async.webhooks.serving"},

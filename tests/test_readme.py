@@ -20,7 +20,7 @@ import doitong_async
 from doitong_async import DoitongError
 from doitong_async.emulator import Emulator
 from doitong_async.testing import run_virtual
-from doitong_async.webhooks import faces, receiver
+from doitong_async.webhooks import adapters, handler
 from doitong_async.webhooks.serving import free_port
 from tests.plain_server import PlainServer
 
@@ -140,7 +140,7 @@ async def fetched(request: Any) -> Any:
 def test_the_table_of_answers_is_the_receivers_own() -> None:
     """Every status that it may answer has its row, and no other."""
     rows = re.findall(r"^\| ((?:\d{3}(?:, )?)+) \|", TEXT, re.MULTILINE)
-    source = inspect.getsource(receiver) + inspect.getsource(faces)
+    source = inspect.getsource(handler) + inspect.getsource(adapters)
     assert {code for row in rows for code in row.split(", ")} == {
         *re.findall(r"Answer\((\d{3})", source),
         *re.findall(r"(204) if await", source),

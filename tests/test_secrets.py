@@ -19,13 +19,13 @@ import pytest
 
 from doitong_async import AsyncDoitong, AsyncJob, Plan, Result
 from doitong_async.cli import own_emulator
-from doitong_async.limits.gates import gate_of
+from doitong_async.limits.registry import limiter_of
 from doitong_async.secret import Sealed, Secret, SecretBytes, hidden
 from doitong_async.settings import secret_of_environment
 from doitong_async.testing import emulated
 from doitong_async.transport.graphql import GraphQLTransport
 from doitong_async.webhooks import sign, verify
-from doitong_async.webhooks.door import Webhooks
+from doitong_async.webhooks.endpoint import Webhooks
 from tests.virtual import boxed, until, virtual
 from tests.webhooks.letters import letter, signed
 
@@ -101,7 +101,7 @@ WAYS_TO_BEGIN: dict[str, Callable[[], object]] = {
     "plain http": lambda: made(base_url="http://example.com"),
     "a bad option": lambda: made(timeout=-1),
     "another bad option": lambda: made(width=0),
-    "a bad count": lambda: made(max_tries=0),
+    "a bad count": lambda: made(max_attempts=0),
     "bad ssl": lambda: made(ssl=False),
     "a bad user agent": lambda: made(user_agent="é"),
     "a bad status operation": lambda: made(status_operation="?"),
@@ -130,7 +130,7 @@ WAYS_TO_BEGIN: dict[str, Callable[[], object]] = {
     "sign a text": lambda: sign("no bytes", WHSEC),  # type: ignore[arg-type]
     "a door with a bad secret": lambda: Webhooks([WHSEC, ""]),
     "a client outside": lambda: made().jobs(),
-    "a limiter outside": lambda: gate_of(KEY, "https://x", Plan.PRO),
+    "a limiter outside": lambda: limiter_of(KEY, "https://x", Plan.PRO),
     "a transport of nothing": lambda: GraphQLTransport(
         base_url="https://x",
         api_key=KEY,
@@ -150,7 +150,7 @@ def test_no_frame_shows_a_secret_that_was_given(way: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"plan": "gold"}, {"base_url": "ftp://x"}, {"timeout": -1}, {"max_tries": 0}]
+    "wrong", [{"plan": "gold"}, {"base_url": "ftp://x"}, {"timeout": -1}, {"max_attempts": 0}]
 )
 def test_no_frame_shows_a_secret_of_the_environment(
     wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -388,7 +388,7 @@ def test_settings_show_no_secret_in_any_form() -> None:
         json.dumps(as_mapping, default=str),
         *(repr(dataclasses.astuple(settings)), repr(copy.deepcopy(settings)), repr(vars(client))),
         pickle.dumps(settings).decode("latin-1"),
-        repr(dataclasses.replace(settings, max_tries=1)),
+        repr(dataclasses.replace(settings, max_attempts=1)),
     ]
     for text in shown:
         assert not any(secret in text for secret in HERE)

@@ -36,7 +36,7 @@ def settled(environment: dict[str, str] | None = None, **arguments: Any) -> Sett
         "ssl": True,
         "trust_env": False,
         "user_agent": "tests",
-        "max_tries": 3,
+        "max_attempts": 3,
         "polls_count": True,
         "day_starts_at": 0.0,
         "resend_unanswered": True,
@@ -91,7 +91,7 @@ class TestOrder:
             ssl=True,
             trust_env=False,
             user_agent="tests",
-            max_tries=1,
+            max_attempts=1,
             polls_count=True,
             day_starts_at=0.0,
             resend_unanswered=False,
@@ -127,7 +127,7 @@ class TestKey:
         [
             {"base_url": "ftp://x"},
             {"plan": "gold"},
-            {"max_tries": 0},
+            {"max_attempts": 0},
             {"status_operation": "?"},
             {"max_download_bytes": 0},
         ],
@@ -263,7 +263,7 @@ class TestPlan:
             settled(plan=plan)
 
 
-@pytest.mark.parametrize("name", ["max_tries", "max_download_bytes"])
+@pytest.mark.parametrize("name", ["max_attempts", "max_download_bytes"])
 @pytest.mark.parametrize("value", [0, -1, True, 1.0, "3", None])
 def test_a_count_is_a_whole_number_above_zero(name: str, value: object) -> None:
     """Refused by its name."""
@@ -312,7 +312,7 @@ def test_a_status_operation_brings_nothing_else_into_the_document(text: object) 
         settled(status_operation=text)
 
 
-SECONDS = ["timeout", "slot_timeout", "request_timeout", "poll_timeout", "poll_interval", "lease_age"]
+SECONDS = ["timeout", "slot_timeout", "request_timeout", "poll_timeout", "poll_interval", "slot_expiry"]
 
 
 class TestOptions:

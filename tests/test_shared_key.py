@@ -9,7 +9,7 @@ import pytest
 
 from doitong_async import AsyncDoitong, DailyLimitError, Plan, SubmitOutcomeUnknownError
 from doitong_async.emulator import Emulator, PlanLimits
-from doitong_async.limits import gates
+from doitong_async.limits import registry
 from doitong_async.testing import run_virtual
 from tests.plain_server import PlainServer, Ways
 from tests.virtual import boxed, now, plain, virtual
@@ -23,7 +23,7 @@ def another(server: Emulator | PlainServer, plan: Plan, key: str = "k-box") -> A
 @virtual
 async def test_a_closed_client_leaves_its_slots_to_its_jobs() -> None:
     """They run on at the server: whoever opens next on the key waits for their greatest age."""
-    async with boxed(box={"durations": 60.0}, lease_age=100.0) as (doitong, emulator):
+    async with boxed(box={"durations": 60.0}, slot_expiry=100.0) as (doitong, emulator):
         for number in range(10):
             await doitong.submit(f"fox {number}")
         await doitong.aclose()
@@ -153,7 +153,7 @@ async def test_draining_a_client_that_hears_no_news_ends_soon() -> None:
 @virtual
 async def test_credits_count_each_job_once() -> None:
     """Whatever is taken up again, and after a slot expired."""
-    async with boxed(Plan.FREE, box={"durations": 50.0}, lease_age=20.0) as (doitong, _):
+    async with boxed(Plan.FREE, box={"durations": 50.0}, slot_expiry=20.0) as (doitong, _):
         job = await doitong.submit("a fox")
         await asyncio.sleep(30)
         assert doitong.stats().credits_spent == 20
@@ -172,4 +172,4 @@ def test_no_event_loop_is_kept_alive() -> None:
     for _ in range(5):
         run_virtual(once())
     gc.collect()
-    assert len(gates._GATES) <= 1
+    assert len(registry._LIMITERS) <= 1

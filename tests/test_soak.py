@@ -22,8 +22,8 @@ import pytest
 from doitong_async import AsyncDoitong, AsyncJob, DoitongError, Plan, Result
 from doitong_async.emulator import Emulator, Job, Seen, parse_fault
 from doitong_async.emulator.faults import What
-from doitong_async.jobs.watch import Watch
-from doitong_async.limits.grants import Lease, Turn
+from doitong_async.jobs.tracker import TrackedJob
+from doitong_async.limits.permits import RequestPermit, Slot
 from doitong_async.webhooks.serving import free_port, served
 from tests.virtual import boxed, now, virtual
 
@@ -33,7 +33,7 @@ HALF: Final = 450.0
 """Seconds of full load; then all is let end and counted, and the same again."""
 CALLERS: Final = 25
 """At the same time: two and a half for each slot, so that somebody always waits."""
-LEASE_AGE: Final = 60.0
+SLOT_EXPIRY: Final = 60.0
 SECRET: Final = "whsec-soak"
 REMEMBERED: Final = 64_000
 """Bytes by which the memory of the last jobs, with their keys, may differ: some 256 of them."""
@@ -157,7 +157,7 @@ async def full_load(doitong: AsyncDoitong, numbers: Iterator[int], told: Told, s
     async with asyncio.TaskGroup() as group:
         for _ in range(CALLERS):
             group.create_task(supply(doitong, numbers, until, told))
-    await asyncio.sleep(2 * LEASE_AGE + 1)
+    await asyncio.sleep(2 * SLOT_EXPIRY + 1)
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Census:
     bytes_held: int
 
 
-LIVES: Final = (Watch, Turn, Lease, AsyncJob, asyncio.Future, asyncio.Task, asyncio.TimerHandle)
+LIVES: Final = (TrackedJob, RequestPermit, Slot, AsyncJob, asyncio.Future, asyncio.Task, asyncio.TimerHandle)
 # What leads out of the client: into the loop, the interpreter, the test; and aiohttp's pool, which keeps as
 # many idle connections as ever were in use at once, and ages them by the real clock, not by the loop's.
 _OUTSIDE: Final = (
@@ -188,7 +188,7 @@ def census(doitong: AsyncDoitong) -> Census:
     gc.collect()
     alive = Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, LIVES))
     runtime = doitong._running()
-    return Census(alive, runtime.gate.slots_taken, bytes_reachable(runtime))
+    return Census(alive, runtime.limiter.slots_taken, bytes_reachable(runtime))
 
 
 def bytes_reachable(start: object) -> int:
@@ -226,7 +226,7 @@ def most_in_a_minute(requests: list[Seen]) -> int:
 def most_at_once(jobs: list[Job]) -> int:
     """Return the greatest number of jobs that ran at once; a stuck one counts until its slot grew old."""
     changes = [(job.created_at, 1) for job in jobs]
-    changes += [(min(job.ends_at, job.created_at + LEASE_AGE), -1) for job in jobs]
+    changes += [(min(job.ends_at, job.created_at + SLOT_EXPIRY), -1) for job in jobs]
     running = most = 0
     # Who ends in the very moment in which another begins has left its place.
     for _, change in sorted(changes):
@@ -277,9 +277,9 @@ async def soak(
     caplog.clear()
     caplog.set_level(logging.WARNING)
     told, numbers = Told(), count(1)
-    options: dict[str, Any] = {"timeout": LEASE_AGE, "lease_age": LEASE_AGE, "request_timeout": 10.0}
+    options: dict[str, Any] = {"timeout": SLOT_EXPIRY, "slot_expiry": SLOT_EXPIRY, "request_timeout": 10.0}
     # Nobody waits so long while no slot is lost; if slots are, it fails instead of hanging.
-    options["slot_timeout"] = 5 * LEASE_AGE
+    options["slot_timeout"] = 5 * SLOT_EXPIRY
     # The server queues what is too much instead of refusing it: so it can be counted there.
     box: dict[str, Any] = {"credits": 10**9, "faults": [*FAULTS], "over_concurrency": "queue", "seed": seed}
     halves = []

@@ -111,7 +111,7 @@ class TestAnErrorBelowTheRootFieldProvesExecution:
     @virtual
     async def test_however_it_is_spelled(self, body: dict[str, Any]) -> None:
         """Data nulled up to the top, an object without its id, a second error, a path as text, a list."""
-        async with plain(max_tries=1) as (doitong, server):
+        async with plain(max_attempts=1) as (doitong, server):
             server.script = always("submit", http(200, body))
             with pytest.raises(SubmitOutcomeUnknownError) as caught:
                 await doitong.submit("a fox")
@@ -144,7 +144,7 @@ class TestAnErrorBelowTheRootFieldProvesExecution:
     ) -> None:
         """A lying gateway: something was made, so nothing says that nothing was charged."""
         body = {"data": {"generate": {"id": "j-1", "status": "processing"}}, **more}
-        async with plain(max_tries=1) as (doitong, server):
+        async with plain(max_attempts=1) as (doitong, server):
             server.script = always("submit", http(status, body))
             with pytest.raises(SubmitOutcomeUnknownError) as caught:
                 await doitong.submit("a fox")
@@ -165,7 +165,7 @@ class TestAnErrorBelowTheRootFieldProvesExecution:
     async def test_a_server_that_broke_proves_nothing(self, code: str) -> None:
         """5xx, whatever the code beside it."""
         body = {"errors": [{"message": "x", "extensions": {"code": code}}]}
-        async with plain(max_tries=1) as (doitong, server):
+        async with plain(max_attempts=1) as (doitong, server):
             server.script = always("submit", http(502, body))
             with pytest.raises(ServerError) as caught:
                 await doitong.submit("a fox")
@@ -195,7 +195,7 @@ class TestAnErrorBelowTheRootFieldProvesExecution:
             "data": {"generate": None},
             "errors": [{"message": "Unauthorized", "path": ["generate", "x"]}],
         }
-        async with plain(seconds=0.0, max_tries=1) as (doitong, server):
+        async with plain(seconds=0.0, max_attempts=1) as (doitong, server):
             nothing = server.rewrite
             server.rewrite = lambda request, honest: http(200, body) if b"mutation" in request else honest
             (item,) = [item async for item in doitong.generate_many(["a fox"], ledger=tmp_path / "l.db")]

@@ -9,9 +9,9 @@ from doitong_async.batch.entry import Entry
 from doitong_async.batch.halt import Halt, Stopped
 from doitong_async.batch.work import Terms, Work
 from doitong_async.budget import Purse
-from doitong_async.credits import price_of
 from doitong_async.errors import BadRequestError, BudgetReachedError
 from doitong_async.hook import Throw
+from doitong_async.pricing import price_of
 
 
 class Account:

@@ -32,7 +32,7 @@ from doitong_async.hook import pass_on
 from doitong_async.log import log
 
 if TYPE_CHECKING:
-    from doitong_async.limits.entrance import Entrance
+    from doitong_async.limits.admission import Admission
     from doitong_async.runtime import Runtime
 
 
@@ -64,7 +64,7 @@ class Batch:
         self._terms = terms
         self._ledger_path = ledger
         self._account = Account(terms, self._throw)
-        self._entrance: Entrance | None = None
+        self._admission: Admission | None = None
         self._halt = Halt(self._wake)
         self._book: Book = Unrecorded()
         self._opening: asyncio.Task[None] | None = None
@@ -164,14 +164,14 @@ class Batch:
         if self._ledger_path is not None:
             self._book = ledger = await self._opened(self._ledger_path)
             account.carry(ledger.totals().spent, ledger.unsettled())
-            wall, day = wall_time(), self._runtime.gate.day
+            wall, day = wall_time(), self._runtime.limiter.day
             made = ledger.made_on(day.number(wall))
             day.carry(wall, made, told_by=ledger.name)
         # A way of its own through the gate: when the batch stops, those who wait there are sent away.
-        self._entrance = self._runtime.new_entrance()
+        self._admission = self._runtime.new_admission()
         if self._halt.why is not None:
-            self._entrance.close()
-        submits = self._runtime.new_submits(self._entrance)
+            self._admission.close()
+        submits = self._runtime.new_submitter(self._admission)
         halt, wake = self._halt, self._changed.set
         sending = Sending(self._runtime, submits, terms, self._book, account, halt, wake)
         errands = Errands(self._runtime, terms, self._book, account, halt, sending)
@@ -197,7 +197,7 @@ class Batch:
 
     async def _read(self, errands: Errands) -> None:
         """Read requests, no further ahead than the plan can use, and set each of them going."""
-        self._most_ahead = self._runtime.gate.plan.concurrent_jobs
+        self._most_ahead = self._runtime.limiter.plan.concurrent_jobs
         number = 0
         requests = _each(self._requests)
         planner = Planner(self._runtime, self._terms, self._book, self._halt)
@@ -244,13 +244,13 @@ class Batch:
 
     def _expect(self, number: int | None) -> None:
         """Tell the gate how many jobs are to come: what is best to do hangs on the length of the queue."""
-        gate = self._runtime.gate
+        limiter = self._runtime.limiter
         if number is None:
-            gate.expect(self, 0)
+            limiter.expect(self, 0)
             return
-        usual = gate.plan.requests_per_minute * _MANY_MINUTES
+        usual = limiter.plan.requests_per_minute * _MANY_MINUTES
         left = operator.length_hint(self._requests, number + usual) - number
-        gate.expect(self, max(left, 1))
+        limiter.expect(self, max(left, 1))
 
     def _take(self, planner: Planner, errands: Errands, number: int, given: object) -> None:
         self._held += 1
@@ -296,8 +296,8 @@ class Batch:
         return not self._is_left
 
     def _wake(self) -> None:
-        if self._entrance is not None:
-            self._entrance.close()
+        if self._admission is not None:
+            self._admission.close()
         self._account.wake()
         self._changed.set()
 
@@ -313,8 +313,8 @@ class Batch:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if self._entrance is not None:
-                self._runtime.forget(self._entrance)
+            if self._admission is not None:
+                self._runtime.forget(self._admission)
             try:
                 await self._book.close()
             finally:

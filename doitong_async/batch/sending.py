@@ -27,8 +27,8 @@ from doitong_async.log import log
 from doitong_async.types import Generation
 
 if TYPE_CHECKING:
-    from doitong_async.calls import Submits
     from doitong_async.runtime import Runtime
+    from doitong_async.submit import Submitter
 
 OUTAGE: Final = 600.0
 """Seconds for which a batch bears that the service cannot be reached or only fails: our choice."""
@@ -45,7 +45,7 @@ class Sending:
     def __init__(
         self,
         runtime: Runtime,
-        submits: Submits,
+        submits: Submitter,
         terms: Terms,
         book: Book,
         account: Account,
@@ -53,7 +53,7 @@ class Sending:
         on_change: Callable[[], None],
     ) -> None:
         self._runtime = runtime
-        self._submits = submits
+        self._submitter = submits
         self._terms = terms
         self._book = book
         self._account = account
@@ -115,7 +115,7 @@ class Sending:
                 body=work.body,
                 in_doubt=work.is_in_doubt,
                 before_sending=partial(self._intend, work),
-                submits=self._submits,
+                submits=self._submitter,
             )
         except SubmitOutcomeUnknownError as error:
             # A conflict, and no other error: the service knows this key, which nobody else can have.
@@ -196,7 +196,7 @@ class Sending:
                 status=str(made.status),
                 cost=made.credit_cost,
                 at=wall,
-                day=self._runtime.gate.day.writes(wall, told_by=self._book.name),
+                day=self._runtime.limiter.day.writes(wall, told_by=self._book.name),
             )
         except DoitongError as error:
             about_job(error, job_id=made.id, token=work.token)

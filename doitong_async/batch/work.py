@@ -11,9 +11,9 @@ from pathlib import Path, PurePath
 
 from doitong_async.batch.entry import Action, Entry, State
 from doitong_async.budget import Budget
-from doitong_async.credits import PriceArgument, check_price
 from doitong_async.errors import ConfigurationError
 from doitong_async.jobs.token import JobRef, write_token
+from doitong_async.pricing import PriceArgument, check_price
 from doitong_async.settings import Options
 from doitong_async.types import GenerateRequest, Generation
 

@@ -45,8 +45,8 @@ from doitong_async.cli.survey import Survey, survey_of
 from doitong_async.cli.tally import Tally
 from doitong_async.cli.verdict import End
 from doitong_async.cli.work import heard
-from doitong_async.credits import PriceArgument
 from doitong_async.limits.plan import Plan
+from doitong_async.pricing import PriceArgument
 from doitong_async.settings import root_of, secret_of_environment
 
 EXAMPLES: Final = """[bold]Examples[/bold]

@@ -91,7 +91,7 @@ class BatchLines:
         words += [f"{moment.fetching:,} fetching"] * (moment.fetching > 0)
         if moment.waiting:
             words.append(f"{moment.waiting:,} waiting{f' {moment.why}' if moment.why else ''}")
-        self.say("; ".join((", ".join(words), f"credits {_credits(moment)}", *_pace(moment))))
+        self.say("; ".join((", ".join(words), f"credits {_credits(moment)}", *_pacer(moment))))
 
     def end(self, end: End) -> None:
         self.say(f"{end.summary()}; {span(end.seconds)}")
@@ -223,8 +223,8 @@ class View:
         if now.waiting:
             name = "waiting" if now.stopping is None else "left"
             table.add_row(name, f"{now.waiting:,}  {now.why or ''}")
-        table.add_row("credits", _credits(now))
-        if pace := _pace(now):
+        table.add_row("pricing", _credits(now))
+        if pace := _pacer(now):
             table.add_row("pace", ", ".join(pace))
         yield table
         if now.stopping:
@@ -254,7 +254,7 @@ def _credits(moment: Moment) -> str:
     return f"{credits_of(moment.spent)} spent{budget}{reserved}"
 
 
-def _pace(moment: Moment) -> list[str]:
+def _pacer(moment: Moment) -> list[str]:
     words = [] if moment.rate is None else [f"{moment.rate:.1f} a minute"]
     if moment.left is not None and moment.stopping is None and moment.left > 0:
         words.append(f"about {span(moment.left)} left")

@@ -23,9 +23,9 @@ from doitong_async.cli.service import Service
 from doitong_async.cli.tally import Tally, some, span
 from doitong_async.cli.verdict import End
 from doitong_async.client import AsyncDoitong
-from doitong_async.credits import PriceArgument
 from doitong_async.errors import ClientClosedError, ConfigurationError, DoitongError, LedgerError
-from doitong_async.events import Event, StatusSeen, SubmitTried
+from doitong_async.events import Event, StatusChanged, SubmitAttempted
+from doitong_async.pricing import PriceArgument
 
 OUTCOMES: Final = {
     State.OPEN: "skipped",
@@ -156,9 +156,9 @@ class Run:
         self._report.moment(moment)
 
     def _on_event(self, event: Event) -> None:
-        if isinstance(event, StatusSeen):
+        if isinstance(event, StatusChanged):
             self._is_unreachable = False
-        elif isinstance(event, SubmitTried):
+        elif isinstance(event, SubmitAttempted):
             self._is_unreachable = event.failure is not None and "429" not in event.failure
 
     def _heeding(
@@ -166,12 +166,12 @@ class Run:
     ) -> AbstractContextManager[None]:
         """Let Ctrl-C and SIGTERM drain the batch, and the second of them leave it."""
 
-        def heed() -> None:
+        def observe_headers() -> None:
             self._signals += 1
             if batch is not None and doitong is not None:
                 self._heed(loop, doitong, batch)
 
-        return heeding(heed)
+        return heeding(observe_headers)
 
     def _heed(self, loop: asyncio.AbstractEventLoop, doitong: AsyncDoitong, batch: Batch) -> None:
         progress = batch.progress()

@@ -14,7 +14,7 @@ _HANGUP: Final[signal.Signals | None] = getattr(signal, "SIGHUP", None)
 
 @contextlib.contextmanager
 def heeding(
-    heed: Callable[[], None], numbers: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
+    observe_headers: Callable[[], None], numbers: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
 ) -> Iterator[None]:
     """Call this at each Ctrl-C or SIGTERM, on the running loop, instead of ending the command.
 
@@ -28,13 +28,13 @@ def heeding(
     def stop() -> None:
         came.append("stop")
         if came != ["hangup", "stop"]:
-            heed()
+            observe_headers()
 
     def hang_up() -> None:
         # Ctrl-C may be heeded by asyncio itself, which then cancels the task.
         if not came and not (task is not None and task.cancelling()):
             came.append("hangup")
-            heed()
+            observe_headers()
 
     for number in numbers:
         # Elsewhere Ctrl-C comes as KeyboardInterrupt.

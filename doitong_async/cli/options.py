@@ -13,9 +13,9 @@ import typer
 
 from doitong_async.cli.exits import CommandError
 from doitong_async.cli.formats import Format
-from doitong_async.credits import PriceArgument
 from doitong_async.errors import ConfigurationError
 from doitong_async.limits.plan import Plan
+from doitong_async.pricing import PriceArgument
 
 _ENTERPRISE = "enterprise"
 

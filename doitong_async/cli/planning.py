@@ -29,8 +29,8 @@ from doitong_async.cli.prompts import open_prompts
 from doitong_async.cli.report import report_to, write_json, write_line
 from doitong_async.cli.text import clean
 from doitong_async.cli.work import heard
-from doitong_async.credits import Estimate, estimate
 from doitong_async.errors import ConfigurationError
+from doitong_async.pricing import Estimate, estimate
 
 EXAMPLES: Final = """[bold]Examples[/bold]
 doitong estimate prompts.txt --plan starter

@@ -14,7 +14,7 @@ from doitong_async.cli.report import FACTS, Failure, Outcome, Report, StatusAt
 from doitong_async.cli.service import Service
 from doitong_async.cli.text import command_line
 from doitong_async.errors import DoitongError
-from doitong_async.events import Event, JobFinished, StatusSeen, SubmitTried
+from doitong_async.events import Event, JobFinished, StatusChanged, SubmitAttempted
 from doitong_async.jobs.job import AsyncJob
 from doitong_async.result import Result
 
@@ -58,11 +58,11 @@ class Story:
 
     def on_event(self, event: Event) -> None:
         """Take in what the client says."""
-        if isinstance(event, SubmitTried):
+        if isinstance(event, SubmitAttempted):
             if event.failure is not None:
                 what = "may have made a job" if event.is_in_doubt else "made no job"
                 self.report.happened(f"try {event.number} {what}: {event.failure}")
-        elif isinstance(event, StatusSeen) and self._begun is not None:
+        elif isinstance(event, StatusChanged) and self._begun is not None:
             self.statuses.append(
                 StatusAt(event.status.value, asyncio.get_running_loop().time() - self._begun)
             )

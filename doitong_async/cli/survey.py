@@ -17,9 +17,9 @@ from doitong_async.batch.outcome import Outcome
 from doitong_async.batch.recall import has_file
 from doitong_async.cli.exits import CommandError
 from doitong_async.cli.prompts import KEPT, Prompts
-from doitong_async.credits import Estimate, PriceArgument, estimate
 from doitong_async.errors import ConfigurationError
 from doitong_async.limits.plan import Plan
+from doitong_async.pricing import Estimate, PriceArgument, estimate
 from doitong_async.settings import Options
 from doitong_async.types import GenerateRequest
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from doitong_async.batch.outcome import Item, Outcome, Progress
-from doitong_async.credits import PriceArgument, price_of
 from doitong_async.errors import DownloadError, JobNotFoundError
 from doitong_async.limits.plan import Plan
+from doitong_async.pricing import PriceArgument, price_of
 
 BAD: Final = (Outcome.FAILED, Outcome.REJECTED, Outcome.IN_DOUBT)
 _HORIZON: Final = 300.0

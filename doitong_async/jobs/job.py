@@ -15,8 +15,8 @@ from doitong_async.errors import (
     JobTimeoutError,
     about_job,
 )
-from doitong_async.jobs.watch import Watch
-from doitong_async.jobs.watcher import Watcher
+from doitong_async.jobs.poller import Poller
+from doitong_async.jobs.tracker import TrackedJob
 from doitong_async.log import log
 from doitong_async.result import Result
 from doitong_async.types import Generation, JobStatus
@@ -31,45 +31,45 @@ class AsyncJob:
     Cancelling an `await` leaves the job alive, and its slot taken; so does a timeout.
     """
 
-    __slots__ = ("_downloads", "_timeout", "_watch", "_watcher")
+    __slots__ = ("_downloads", "_poller", "_timeout", "_tracked")
 
-    def __init__(self, watch: Watch, watcher: Watcher, downloads: Downloads, timeout: float) -> None:
-        self._watch = watch
-        self._watcher = watcher
+    def __init__(self, tracked: TrackedJob, poller: Poller, downloads: Downloads, timeout: float) -> None:
+        self._tracked = tracked
+        self._poller = poller
         self._downloads = downloads
         self._timeout = timeout
 
     def __eq__(self, other: object) -> bool:
         """Two handles of one job are equal."""
-        return self._watch is other._watch if isinstance(other, AsyncJob) else NotImplemented
+        return self._tracked is other._tracked if isinstance(other, AsyncJob) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self._watch)
+        return hash(self._tracked)
 
     def __repr__(self) -> str:
-        if not hasattr(self, "_watch"):
+        if not hasattr(self, "_tracked"):
             return "<AsyncJob not made>"
         return f"<AsyncJob {self.id!r} {self.status.value}>"
 
     @property
     def id(self) -> str:
         """The service's id of the job."""
-        return self._watch.last.id
+        return self._tracked.last.id
 
     @property
     def status(self) -> JobStatus:
         """The status last seen; `processing` for a job that was taken up and not looked at yet."""
-        return self._watch.last.status
+        return self._tracked.last.status
 
     @property
     def last(self) -> Generation:
         """The newest snapshot; it is a value and does not change."""
-        return self._watch.last
+        return self._tracked.last
 
     @property
     def token(self) -> str:
         """Takes the job up again in another process: `doitong.job(token)`. It holds no secret."""
-        return self._watch.token
+        return self._tracked.token
 
     def __await__(self) -> Generator[object, None, Result]:
         return self.wait().__await__()
@@ -92,15 +92,15 @@ class AsyncJob:
         """
         with self._named():
             deadline = self._deadline(timeout)
-            self._watcher.await_until(self._watch, deadline)
-            while not self._watch.is_ended:
+            self._poller.await_until(self._tracked, deadline)
+            while not self._tracked.is_ended:
                 self._check()
-                if await self._watch.news(deadline):
+                if await self._tracked.next_update(deadline):
                     continue
                 # Who asks what is known now is told that.
                 if timeout != 0:
-                    await self._watcher.make_sure(self._watch, deadline)
-                if not self._watch.is_ended:
+                    await self._poller.make_sure(self._tracked, deadline)
+                if not self._tracked.is_ended:
                     raise self._timed_out(deadline)
             return self._outcome()
 
@@ -114,23 +114,23 @@ class AsyncJob:
         """
         with self._named():
             deadline = self._deadline(None)
-            self._watcher.await_until(self._watch, deadline)
+            self._poller.await_until(self._tracked, deadline)
         seen: Generation | None = None
         while True:
-            if self._watch.last is not seen:
-                seen = self._watch.last
+            if self._tracked.last is not seen:
+                seen = self._tracked.last
                 yield seen
                 continue
             with self._named():
-                if self._watch.loss is not None:
-                    raise self._watch.loss()
-                if self._watch.is_ended:
+                if self._tracked.terminal_error is not None:
+                    raise self._tracked.terminal_error()
+                if self._tracked.is_ended:
                     return
                 self._check()
-                if await self._watch.news(deadline):
+                if await self._tracked.next_update(deadline):
                     continue
-                await self._watcher.make_sure(self._watch, deadline)
-                if self._watch.last is seen and not self._watch.is_ended:
+                await self._poller.make_sure(self._tracked, deadline)
+                if self._tracked.last is seen and not self._tracked.is_ended:
                     raise self._timed_out(deadline)
 
     async def refresh(self) -> Generation:
@@ -144,8 +144,8 @@ class AsyncJob:
         """
         with self._named():
             self._check()
-            await self._watcher.look_at(self._watch)
-            return self._watch.last
+            await self._poller.poll_now(self._tracked)
+            return self._tracked.last
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -158,13 +158,13 @@ class AsyncJob:
 
     def _check(self) -> None:
         """Make sure that news can come, and that they are looked for."""
-        if self._watcher.loop is not asyncio.get_running_loop():
+        if self._poller.loop is not asyncio.get_running_loop():
             raise ConfigurationError(
                 "The job belongs to a client on another event loop; take it up there by its token, or here "
                 "with a client of this loop."
             )
-        self._watcher.check()
-        self._watcher.resume(self._watch)
+        self._poller.check()
+        self._poller.resume(self._tracked)
 
     def _deadline(self, timeout: float | None) -> float:
         now = asyncio.get_running_loop().time()
@@ -172,12 +172,12 @@ class AsyncJob:
             if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
                 raise BadRequestError(f"timeout is {timeout!r}; expected seconds, zero or more.")
             return now + timeout
-        usual = self._watch.begun + self._timeout
+        usual = self._tracked.begun + self._timeout
         return usual if usual > now else now + self._timeout
 
     def _timed_out(self, deadline: float) -> JobTimeoutError:
-        waited = deadline - self._watch.begun
-        why = f" The last look failed: {self._watch.failure}" if self._watch.failure else ""
+        waited = deadline - self._tracked.begun
+        why = f" The last look failed: {self._tracked.last_failure}" if self._tracked.last_failure else ""
         return JobTimeoutError(
             f"Job {self.id} was still {self.status.value!r} after {waited:.0f} s.{why}",
             job=self,
@@ -187,9 +187,9 @@ class AsyncJob:
         )
 
     def _outcome(self) -> Result:
-        if self._watch.loss is not None:
-            raise self._watch.loss()
-        last = self._watch.last
+        if self._tracked.terminal_error is not None:
+            raise self._tracked.terminal_error()
+        last = self._tracked.last
         if last.status.is_failure:
             said = "" if last.metadata is None else f" The service said: {str(last.metadata)[:300]}."
             raise JobFailedError(

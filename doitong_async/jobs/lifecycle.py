@@ -13,7 +13,7 @@ import dataclasses
 from doitong_async.types import Generation
 
 
-def merge(last: Generation, news: Generation, *, is_asked: bool = False) -> Generation:
+def merge(last: Generation, update: Generation, *, is_asked: bool = False) -> Generation:
     """Return what is known of a job after news of it; `last` itself if they change nothing.
 
     A terminal status stays. What was known once, such as the cost, is not forgotten because a later
@@ -24,37 +24,37 @@ def merge(last: Generation, news: Generation, *, is_asked: bool = False) -> Gene
         news: what comes.
         is_asked: whether they are the answer to a poll, which is authenticated, of a job that was over.
     """
-    if _is_old(last, news):
+    if _is_old(last, update):
         return last
-    status = last.status if last.status.is_terminal else news.status
+    status = last.status if last.status.is_terminal else update.status
     # The URL of a job that is over is the first one seen: late news must not swap the output. But URLs
     # expire, and who asks is told the new one.
-    is_renewed = is_asked and last.status.is_success and news.status.is_success
+    is_renewed = is_asked and last.status.is_success and update.status.is_success
     is_kept = last.status.is_terminal and not is_renewed
-    url = last.url or news.url if is_kept else news.url or last.url
+    url = last.url or update.url if is_kept else update.url or last.url
     merged = dataclasses.replace(
         last,
         status=status,
         url=url,
-        type=last.type or news.type,
-        provider=last.provider or news.provider,
-        metadata=last.metadata if news.metadata is None else news.metadata,
-        credit_cost=last.credit_cost if news.credit_cost is None else news.credit_cost,
-        created_at=last.created_at or news.created_at,
+        type=last.type or update.type,
+        provider=last.provider or update.provider,
+        metadata=last.metadata if update.metadata is None else update.metadata,
+        credit_cost=last.credit_cost if update.credit_cost is None else update.credit_cost,
+        created_at=last.created_at or update.created_at,
     )
     return last if merged == last else merged
 
 
-def _is_old(last: Generation, news: Generation) -> bool:
+def _is_old(last: Generation, update: Generation) -> bool:
     """Whether the news are that nothing has happened, as most looks bring: told without building any."""
     return (
-        news.status == last.status
-        and (news.url is None or news.url == last.url)
-        and (news.credit_cost is None or news.credit_cost == last.credit_cost)
-        and (news.metadata is None or news.metadata == last.metadata)
-        and (news.type is None or last.type is not None)
-        and (news.provider is None or last.provider is not None)
-        and (news.created_at is None or last.created_at is not None)
+        update.status == last.status
+        and (update.url is None or update.url == last.url)
+        and (update.credit_cost is None or update.credit_cost == last.credit_cost)
+        and (update.metadata is None or update.metadata == last.metadata)
+        and (update.type is None or last.type is not None)
+        and (update.provider is None or last.provider is not None)
+        and (update.created_at is None or last.created_at is not None)
     )
 
 
@@ -67,6 +67,6 @@ def is_settled(job: Generation) -> bool:
     return job.status.is_failure or (job.status.is_success and job.url is not None)
 
 
-def leaves_open(news: Generation) -> bool:
+def leaves_open(update: Generation) -> bool:
     """Whether news say that a job is completed, and not where its output is: a look has to decide."""
-    return news.status.is_success and news.url is None
+    return update.status.is_success and update.url is None

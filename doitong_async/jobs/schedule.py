@@ -26,7 +26,7 @@ _PATIENT_FOR: Final = 4
 """Looks in a row that bring nothing until the wait doubles, and each time again: our choice."""
 PARTS: Final = 24
 _PERIOD: Final = 60.0
-_MOST_LOOKED: Final = 0.05
+_MOST_POLLED: Final = 0.05
 """The share of requests that looks take at least: past that a longer tick gains next to nothing."""
 _HORIZON: Final = 6 * PARTS
 _NET: Final = 4.0
@@ -75,7 +75,7 @@ def even_tick(rate: int, slots: int, seconds: float, requests: int = 1) -> float
     """Return the tick τ* at which slots and requests are used up alike, in the long run."""
     r = rate / _PERIOD
     b = slots + requests / 2 - r * seconds
-    even = min((b + math.sqrt(b * b + 2 * r * requests * seconds)) / r, requests / (_MOST_LOOKED * r))
+    even = min((b + math.sqrt(b * b + 2 * r * requests * seconds)) / r, requests / (_MOST_POLLED * r))
     if even <= TICK:
         return TICK
     # What is spent comes back a minute later: a tick that divides the minute finds it there.
@@ -125,12 +125,12 @@ def next_tick(
     return max(earliest, soonest, begun + spacing * math.ceil((soonest - begun) / spacing))
 
 
-def spacing_after(refusals: int) -> float:
+def spacing_after(failed_polls: int) -> float:
     """Return the seconds until a job is asked for again that was refused alone, so many times in a row.
 
     One refusal changes nothing, as the next look may well succeed; each further one doubles the wait.
     """
-    return float(min(TICK * 2 ** max(0, min(refusals, 8) - 1), LONGEST_TICK))
+    return float(min(TICK * 2 ** max(0, min(failed_polls, 8) - 1), LONGEST_TICK))
 
 
 def spacing(usual: float, failures: int) -> float:
@@ -150,7 +150,7 @@ def spacing(usual: float, failures: int) -> float:
     return max(min(usual, TICK * failures), spacing_after(1 + failures // _PATIENT_FOR))
 
 
-def net_look(age: float, mean: float | None, patience: float) -> float:
+def safety_net_poll(age: float, mean: float | None, patience: float) -> float:
     """Return the age at which a job whose webhook does not come is looked at next.
 
     First at four times the mean duration, then at twice that age, and so on, but never more than
@@ -163,12 +163,12 @@ def net_look(age: float, mean: float | None, patience: float) -> float:
         patience: seconds after which the job is not waited for any more, or its slot is let go.
     """
     usual = NET_UNKNOWN if mean is None else _NET * mean
-    look = max(TICK, min(usual, patience - 2 * TICK))
-    while look <= age:
-        if look >= NET_LONGEST:
-            return look + NET_LONGEST * (math.floor((age - look) / NET_LONGEST) + 1)
-        look *= 2
-    return look
+    poll = max(TICK, min(usual, patience - 2 * TICK))
+    while poll <= age:
+        if poll >= NET_LONGEST:
+            return poll + NET_LONGEST * (math.floor((age - poll) / NET_LONGEST) + 1)
+        poll *= 2
+    return poll
 
 
 def chosen(due: Sequence[float], now: float, most: int) -> Sequence[int]:

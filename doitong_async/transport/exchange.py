@@ -19,7 +19,7 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import LineTooLong
 
-from doitong_async.transport.refusal import Kind, Refusal
+from doitong_async.transport.failure import Failure, FailureKind
 
 MOST_BYTES: Final = 8 << 20
 """Bytes of one answer that are read at most; 100 jobs take some 30 KB."""
@@ -139,21 +139,22 @@ _OF_THIS_MACHINE: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBU
 _LOCAL: Final = "The request did not leave this machine:"
 
 
-def failure_of(error: BaseException, body: RequestBody) -> Refusal:
+def failure_of(error: BaseException, body: RequestBody) -> Failure:
     """Return what an exception out of the session means for the request with this body."""
     cause = cause_of(error)
     if body.may_have_left(error, cause):
         message = f"The request was sent, but {_what_broke(error, cause)}."
-        return Refusal(Kind.UNANSWERED, message, cause=cause)
+        return Failure(FailureKind.UNANSWERED, message, cause=cause)
     name = type(error if cause is None else cause).__name__
     reason = reason_here(error)
     if reason is None and cause is not None:
         reason = f"a hook or middleware of the session raised {name}"
     if reason is not None:
-        return Refusal(Kind.NOT_SENT, f"{_LOCAL} {reason}.", cause=cause, is_local=True)
+        return Failure(FailureKind.NOT_SENT, f"{_LOCAL} {reason}.", cause=cause, is_local=True)
     if isinstance(error, aiohttp.ClientError | OSError):
-        return Refusal(
-            Kind.NOT_SENT, f"The service could not be reached ({getattr(error, 'os_error', None) or name})."
+        return Failure(
+            FailureKind.NOT_SENT,
+            f"The service could not be reached ({getattr(error, 'os_error', None) or name}).",
         )
     if _is_about_the_session(error):
         what = (
@@ -161,8 +162,10 @@ def failure_of(error: BaseException, body: RequestBody) -> Refusal:
             if isinstance(error, RuntimeError)
             else "cannot send it, as it has credentials of its own (auth, netrc)"
         )
-        return Refusal(Kind.UNUSABLE, f"{_LOCAL} the HTTP session {what}.")
-    return Refusal(Kind.NOT_SENT, f"{_LOCAL} {name} was raised on the way to the network.", is_local=True)
+        return Failure(FailureKind.UNUSABLE, f"{_LOCAL} the HTTP session {what}.")
+    return Failure(
+        FailureKind.NOT_SENT, f"{_LOCAL} {name} was raised on the way to the network.", is_local=True
+    )
 
 
 def too_long_header(error: BaseException) -> str | None:

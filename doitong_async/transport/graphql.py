@@ -19,7 +19,7 @@ from graphql import DocumentNode, ExecutionResult
 from doitong_async.clock import running_timeout
 from doitong_async.secret import Secret
 from doitong_async.transport.exchange import Reply, RequestBody, failure_of, is_cancelled
-from doitong_async.transport.refusal import Kind, Refusal
+from doitong_async.transport.failure import Failure, FailureKind
 from doitong_async.transport.wire import KEPT_HEADERS, Answer, read_json, read_text
 
 SHORTEST_KEY: Final = 12
@@ -123,7 +123,7 @@ class GraphQLTransport:
         timeout: float,
         idempotency_key: str | None = None,
         on_doubt: Callable[[], None] | None = None,
-    ) -> Answer | Refusal:
+    ) -> Answer | Failure:
         """Send one request and read its answer whole.
 
         Args:
@@ -156,7 +156,7 @@ class GraphQLTransport:
         reply = request.body.reply
         return failure if reply is None else self._answer(reply)
 
-    def _answer(self, reply: Reply) -> Answer | Refusal:
+    def _answer(self, reply: Reply) -> Answer | Failure:
         """Read an answer; nothing is imported or opened for it, and nothing is raised."""
         status, given, raw = reply
         try:
@@ -170,7 +170,7 @@ class GraphQLTransport:
             return Answer(status, headers, body, self._redactor.text(text))
         except Exception as error:
             name = type(error).__name__
-        return Refusal(Kind.PROTOCOL, f"The answer came, and cannot be read here ({name}).", status)
+        return Failure(FailureKind.PROTOCOL, f"The answer came, and cannot be read here ({name}).", status)
 
 
 @lru_cache(maxsize=64)

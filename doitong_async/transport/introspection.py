@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from doitong_async.transport.refusal import as_mapping
+from doitong_async.transport.failure import as_mapping
 from doitong_async.transport.wire import StatusOperation
 
 _TYPE: Final = "{ kind name ofType { kind name ofType { kind name ofType { kind name } } } }"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Final
 
-from doitong_async.transport.refusal import Kind
+from doitong_async.transport.failure import FailureKind
 
 
-class Verdict(Enum):
+class RetryDecision(Enum):
     """What follows a submit that brought no job."""
 
     AGAIN = auto()
@@ -21,24 +21,32 @@ class Verdict(Enum):
     """A job may have been made: raise SubmitOutcomeUnknownError."""
 
 
-DOUBTFUL: Final = frozenset({Kind.UNANSWERED, Kind.PROTOCOL, Kind.SERVER, Kind.GATEWAY, Kind.IN_PROGRESS})
+DOUBTFUL: Final = frozenset(
+    {
+        FailureKind.UNANSWERED,
+        FailureKind.PROTOCOL,
+        FailureKind.SERVER,
+        FailureKind.GATEWAY,
+        FailureKind.IN_PROGRESS,
+    }
+)
 """After these nobody here knows whether a job was made."""
-SILENT: Final = frozenset({Kind.UNANSWERED, Kind.PROTOCOL})
+SILENT: Final = frozenset({FailureKind.UNANSWERED, FailureKind.PROTOCOL})
 """Of these, the ones in which the service did not even say that it failed."""
 
-_RETRIED: Final = (DOUBTFUL - {Kind.IN_PROGRESS}) | {Kind.NOT_SENT}
+_RETRIED: Final = (DOUBTFUL - {FailureKind.IN_PROGRESS}) | {FailureKind.NOT_SENT}
 
 
-def judge(
-    kind: Kind,
+def decide_retry(
+    kind: FailureKind,
     *,
-    tries: int,
-    max_tries: int,
+    attempts: int,
+    max_attempts: int,
     in_doubt: bool,
     resend_unanswered: bool,
     was_silent: bool = False,
     may_wait_for_key: bool = True,
-) -> Verdict:
+) -> RetryDecision:
     """Return what to do after a submit failed.
 
     Args:
@@ -50,16 +58,16 @@ def judge(
         was_silent: whether an attempt brought no answer that could be understood, not even a 5xx.
         may_wait_for_key: whether the service may still be given time to end an earlier attempt.
     """
-    if kind is Kind.RATE_LIMIT:
-        return Verdict.WAIT
-    if kind is Kind.IN_PROGRESS and resend_unanswered and may_wait_for_key:
-        return Verdict.WAIT
-    if kind in (Kind.CONFLICT, Kind.IN_PROGRESS):
-        return Verdict.IN_DOUBT
-    may_resend = kind is Kind.NOT_SENT or resend_unanswered
-    if kind in _RETRIED and may_resend and tries < max_tries:
-        return Verdict.AGAIN
+    if kind is FailureKind.RATE_LIMIT:
+        return RetryDecision.WAIT
+    if kind is FailureKind.IN_PROGRESS and resend_unanswered and may_wait_for_key:
+        return RetryDecision.WAIT
+    if kind in (FailureKind.CONFLICT, FailureKind.IN_PROGRESS):
+        return RetryDecision.IN_DOUBT
+    may_resend = kind is FailureKind.NOT_SENT or resend_unanswered
+    if kind in _RETRIED and may_resend and attempts < max_attempts:
+        return RetryDecision.AGAIN
     # A service that answered 5xx said so itself; only silence and nonsense leave the caller with a riddle.
-    if kind in (Kind.SERVER, Kind.GATEWAY) and not was_silent:
-        return Verdict.FAIL
-    return Verdict.IN_DOUBT if in_doubt else Verdict.FAIL
+    if kind in (FailureKind.SERVER, FailureKind.GATEWAY) and not was_silent:
+        return RetryDecision.FAIL
+    return RetryDecision.IN_DOUBT if in_doubt else RetryDecision.FAIL

@@ -15,12 +15,12 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from doitong_async.errors import BadRequestError, ConfigurationError
-from doitong_async.transport.refusal import (
-    Kind,
-    Refusal,
+from doitong_async.transport.failure import (
+    Failure,
+    FailureKind,
     as_mapping,
     errors_in,
-    refusal_of,
+    failure_of,
     was_executed,
 )
 from doitong_async.types import GenerateRequest, Generation, JobStatus, is_unicode
@@ -31,13 +31,13 @@ GENERATE: Final = (
 )
 """The documented mutation, with the documented fields and no other."""
 
-LOOKED_AT: Final = "id status url metadata creditCost"
+POLLED: Final = "id status url metadata creditCost"
 """What may change after the submit; type, provider and createdAt are known from its answer."""
 
 EXCERPT: Final = 200
 """Characters of an answer that an error shows."""
 
-MOST_IN_ONE_LOOK: Final = 100
+MOST_IN_ONE_POLL: Final = 100
 """Jobs in one status request; above it little is gained (measured)."""
 
 KEPT_HEADERS: Final = (
@@ -161,7 +161,7 @@ _OPERATION: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Looks:
+class PollAnswer:
     """What one status request brought.
 
     `found` are jobs, `missing` are ids that the service says it does not know, `unanswered` are ids that it
@@ -223,14 +223,14 @@ def _with(fields: Mapping[str, object], path: Sequence[str], value: object) -> d
     }
 
 
-@lru_cache(maxsize=4 * MOST_IN_ONE_LOOK)
+@lru_cache(maxsize=4 * MOST_IN_ONE_POLL)
 def status_document(operation: StatusOperation, count: int) -> str:
     """Return the query that asks for `count` jobs at once, an alias each, the ids as variables."""
     variables = ", ".join(f"$i{n}: {operation.argument_type}" for n in range(count))
-    looks = " ".join(
-        f"j{n}: {operation.field}({operation.argument}: $i{n}) {{ {LOOKED_AT} }}" for n in range(count)
+    statuses = " ".join(
+        f"j{n}: {operation.field}({operation.argument}: $i{n}) {{ {POLLED} }}" for n in range(count)
     )
-    return f"query Status({variables}) {{ {looks} }}"
+    return f"query Status({variables}) {{ {statuses} }}"
 
 
 def status_variables(operation: StatusOperation, ids: Sequence[str]) -> dict[str, object]:
@@ -238,46 +238,54 @@ def status_variables(operation: StatusOperation, ids: Sequence[str]) -> dict[str
     return {f"i{n}": operation.value_of(job_id) for n, job_id in enumerate(ids)}
 
 
-def read_submit(answer: Answer) -> Generation | Refusal:
+def read_submit(answer: Answer) -> Generation | Failure:
     """Read what a submit brought: the job it made, under whatever key, or why there is none."""
-    refusal = _refusal(answer)
+    failure = _failure(answer)
     is_success = 200 <= answer.status < 300
     jobs = [job for value in _payloads(answer.body) if (job := read_generation(value)) is not None]
     is_partial = "data" in as_mapping(answer.body) and bool(errors_in(answer.body))
-    is_conflict = refusal is not None and refusal.kind in (Kind.CONFLICT, Kind.IN_PROGRESS)
+    is_conflict = failure is not None and failure.kind in (FailureKind.CONFLICT, FailureKind.IN_PROGRESS)
     if len(jobs) == 1 and (is_success or (is_partial and not is_conflict)):
         # Errors beside a job are about its fields; the job is there and is paid for.
         return jobs[0]
-    if refusal is not None and not is_conflict and _proves_a_charge(answer, refusal):
+    if failure is not None and not is_conflict and _proves_a_charge(answer, failure):
         # Whatever the error says, be it "Unauthorized": the mutation ran before it.
         return replace(
-            refusal, kind=Kind.PROTOCOL, message=f"The mutation ran, and its answer failed. {refusal.message}"
+            failure,
+            kind=FailureKind.PROTOCOL,
+            message=f"The mutation ran, and its answer failed. {failure.message}",
         )
-    if refusal is not None and answer.status >= 500 and refusal.kind in _CLEAR_NO:
+    if failure is not None and answer.status >= 500 and failure.kind in _CLEAR_NO:
         # A server that broke proves nothing, whatever it says beside that.
-        return replace(refusal, kind=Kind.SERVER)
+        return replace(failure, kind=FailureKind.SERVER)
     if not is_success:
-        return refusal or _unreadable(answer, "an answer without a meaning")
-    return refusal or _unreadable(answer, "no job with an id and a status" if not jobs else "several jobs")
+        return failure or _unreadable(answer, "an answer without a meaning")
+    return failure or _unreadable(answer, "no job with an id and a status" if not jobs else "several jobs")
 
 
 _CLEAR_NO: Final = frozenset(
-    {Kind.BAD_REQUEST, Kind.AUTHENTICATION, Kind.CREDITS, Kind.NOT_FOUND, Kind.MISPLACED}
+    {
+        FailureKind.BAD_REQUEST,
+        FailureKind.AUTHENTICATION,
+        FailureKind.CREDITS,
+        FailureKind.NOT_FOUND,
+        FailureKind.MISPLACED,
+    }
 )
 
 
-def _proves_a_charge(answer: Answer, refusal: Refusal) -> bool:
+def _proves_a_charge(answer: Answer, failure: Failure) -> bool:
     """Whether an answer without a job that can be read says all the same that one may have been made."""
     if not was_executed(answer.body):
-        return refusal.job_id is not None and refusal.kind in _CLEAR_NO
-    return bool(errors_in(answer.body)) or refusal.kind in _CLEAR_NO
+        return failure.job_id is not None and failure.kind in _CLEAR_NO
+    return bool(errors_in(answer.body)) or failure.kind in _CLEAR_NO
 
 
-def read_looks(answer: Answer, ids: Sequence[str]) -> Looks | Refusal:
+def read_poll(answer: Answer, ids: Sequence[str]) -> PollAnswer | Failure:
     """Read what a status request brought, each job matched by its `id`, whatever key it stands under."""
-    refusal = _refusal(answer)
+    failure = _failure(answer)
     if not 200 <= answer.status < 300:
-        return refusal or _unreadable(answer, "an answer without a meaning")
+        return failure or _unreadable(answer, "an answer without a meaning")
     data = as_mapping(as_mapping(answer.body).get("data"))
     jobs = [job for value in _payloads(answer.body) if (job := read_generation(value)) is not None]
     found = {job.id: job for job in jobs if job.id in ids}
@@ -288,14 +296,14 @@ def read_looks(answer: Answer, ids: Sequence[str]) -> Looks | Refusal:
     rest = {job_id: f"j{n}" for n, job_id in enumerate(ids) if job_id not in found}
     unanswered = [job_id for job_id, alias in rest.items() if alias not in data]
     if len(unanswered) == len(ids):
-        return refusal or _unreadable(answer, "none of the jobs that were asked for")
+        return failure or _unreadable(answer, "none of the jobs that were asked for")
     missing = [job_id for job_id, alias in rest.items() if _is_missing(alias, data, failed)]
     unreadable = {
         job_id: _reason(failed.get(alias) or failed.get(None, []))
         for job_id, alias in rest.items()
         if alias in data and job_id not in missing
     }
-    return Looks(list(found.values()), missing, unanswered, unreadable)
+    return PollAnswer(list(found.values()), missing, unanswered, unreadable)
 
 
 def read_generation(value: object) -> Generation | None:
@@ -326,10 +334,10 @@ def read_generation(value: object) -> Generation | None:
         return None
 
 
-def _refusal(answer: Answer) -> Refusal | None:
+def _failure(answer: Answer) -> Failure | None:
     if 200 <= answer.status < 300 and not errors_in(answer.body):
         return None
-    return refusal_of(answer.status, answer.headers, answer.body, answer.excerpt)
+    return failure_of(answer.status, answer.headers, answer.body, answer.excerpt)
 
 
 def _payloads(body: object) -> list[object]:
@@ -359,19 +367,19 @@ def _is_missing(alias: str, data: Mapping[str, object], failed: Mapping[object, 
         # A field of it was not found; the job itself was.
         return False
     reasons = [
-        refusal_of(200, {}, {"errors": [error]}, "") for error in failed.get(alias) or failed.get(None, [])
+        failure_of(200, {}, {"errors": [error]}, "") for error in failed.get(alias) or failed.get(None, [])
     ]
-    return all(reason is not None and reason.kind is Kind.NOT_FOUND for reason in reasons)
+    return all(reason is not None and reason.kind is FailureKind.NOT_FOUND for reason in reasons)
 
 
 def _reason(errors: Sequence[object]) -> str:
-    refusal = refusal_of(200, {}, {"errors": list(errors)}, "")
-    return refusal.message if refusal else "The service answered without the fields of the job."
+    failure = failure_of(200, {}, {"errors": list(errors)}, "")
+    return failure.message if failure else "The service answered without the fields of the job."
 
 
-def _unreadable(answer: Answer, what: str) -> Refusal:
-    return Refusal(
-        kind=Kind.PROTOCOL,
+def _unreadable(answer: Answer, what: str) -> Failure:
+    return Failure(
+        kind=FailureKind.PROTOCOL,
         message=f"The service answered HTTP {answer.status} with {what}: {answer.excerpt or 'an empty body'}",
         http_status=answer.status,
         request_id=answer.headers.get("x-request-id"),

@@ -68,8 +68,8 @@ class OutputHosts:
             return parts.scheme in ("http", "https")
         return parts.scheme == "https" and host in self._names
 
-    def believed(self, news: Generation) -> Generation:
+    def believed(self, update: Generation) -> Generation:
         """Return news without a URL that is on no host of outputs: a completed job is then looked at once."""
-        if news.url is None or self.allows(news.url):
-            return news
-        return dataclasses.replace(news, url=None)
+        if update.url is None or self.allows(update.url):
+            return update
+        return dataclasses.replace(update, url=None)

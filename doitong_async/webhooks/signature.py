@@ -78,11 +78,11 @@ def parse(body: bytes) -> Generation:
     fields = read_json(body)
     if not isinstance(fields, dict):
         raise WebhookPayloadError(f"The webhook is no JSON object; length in bytes: {len(body):,}.")
-    news = read_generation(fields)
-    if news is None:
+    update = read_generation(fields)
+    if update is None:
         names = ascii(", ".join(fields))[1:-1][:EXCERPT] or "none"
         raise WebhookPayloadError(f"The webhook has no id that can be read; its fields: {names}.")
-    return news
+    return update
 
 
 def checked_secrets(secrets: Secrets) -> tuple[SecretBytes, ...]:

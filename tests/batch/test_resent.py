@@ -179,5 +179,5 @@ async def test_a_request_that_no_body_can_hold_takes_no_slot() -> None:
     async with boxed(WIDE) as (doitong, box):
         with pytest.raises(BadRequestError, match="cannot be written as JSON"):
             await doitong.submit(GenerateRequest(prompt="a fox", options={"deep": deep}))
-        assert doitong._running().gate.slots_taken == 0
+        assert doitong._running().limiter.slots_taken == 0
         assert box.world.count("submit") == 0

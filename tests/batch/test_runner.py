@@ -35,7 +35,7 @@ from doitong_async.batch.ledger import _Writer
 from doitong_async.batch.runner import Batch
 from doitong_async.budget import Budget
 from doitong_async.emulator import Emulator
-from doitong_async.events import CallSent, Event
+from doitong_async.events import Event, RequestSent
 from tests.plain_server import Ways
 from tests.virtual import boxed, now, plain, seen, until, virtual
 
@@ -568,7 +568,7 @@ async def test_nothing_is_sent_before_its_intent_is_on_the_disk(tmp_path: Path) 
     intents: list[int] = []
 
     def look(event: Event) -> None:
-        if isinstance(event, CallSent) and event.kind == "submit":
+        if isinstance(event, RequestSent) and event.kind == "submit":
             with closing(records.reader(tmp_path / "l.db")) as reading:
                 intents.append(sum(records.totals(reading).items.values()))
 

@@ -18,7 +18,7 @@ from doitong_async.emulator.refusals import STATUSES
 from tests.emulator.box import A_FOX, GENERATE, Box, a_call, codes
 from tests.virtual import virtual
 
-LOOK = "query($id: ID!) { generation(id: $id) { id status url creditCost metadata } }"
+POLL = "query($id: ID!) { generation(id: $id) { id status url creditCost metadata } }"
 WHOLE = (
     "mutation($input: GenerateInput!) { generate(input: $input) { id status type url creditCost metadata } }"
 )
@@ -38,7 +38,7 @@ def job_of(reply: Reply) -> dict[str, Any]:
 
 
 def look(box: Box, job_id: str, *, now: float) -> dict[str, Any]:
-    return job_of(box.graphql(LOOK, {"id": job_id}, now=now))
+    return job_of(box.graphql(POLL, {"id": job_id}, now=now))
 
 
 # What is documented, and is not so here
@@ -233,7 +233,7 @@ def test_a_failed_job_is_charged_and_says_why_in_its_metadata() -> None:
 
 def test_an_unknown_id_is_a_null_with_http_200() -> None:
     """On "nothing is documented but a stub": the look at no job is null, with an error at its path."""
-    reply = Box().graphql(LOOK, {"id": "nobody"})
+    reply = Box().graphql(POLL, {"id": "nobody"})
     assert (reply.status, reply.body["data"], codes(reply)) == (200, {"generation": None}, ["NOT_FOUND"])
 
 

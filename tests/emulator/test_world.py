@@ -17,7 +17,7 @@ def a_world(plan: Any = "free", **settings: Any) -> World:
     return World(plan, **{"durations": 10.0, **settings})
 
 
-def refusal_of(world: World, sender: Submission = ME, now: float = 0.0, wall: float = 0.0) -> Refused:
+def failure_of(world: World, sender: Submission = ME, now: float = 0.0, wall: float = 0.0) -> Refused:
     with pytest.raises(Refused) as refused:
         world.submit(A_FOX, sender, now, wall)
     return refused.value
@@ -42,7 +42,7 @@ def test_job_is_charged_when_it_is_accepted() -> None:
 def test_too_few_credits_are_refused_and_not_charged() -> None:
     """402 with both numbers, as documented."""
     world = a_world(credits=19)
-    refused = refusal_of(world)
+    refused = failure_of(world)
     assert refused.status == 402
     assert refused.extensions == {
         "code": "INSUFFICIENT_CREDITS",
@@ -56,7 +56,7 @@ def test_slot_is_free_again_when_the_job_ends() -> None:
     """Free has one slot; it is held for exactly as long as the job runs, and by each key for itself."""
     world = a_world()
     world.submit(A_FOX, ME, 0.0, 0.0)
-    assert refusal_of(world, now=9.9).code == "CONCURRENCY_LIMITED"
+    assert failure_of(world, now=9.9).code == "CONCURRENCY_LIMITED"
     world.submit(A_FOX, Submission("somebody else"), 9.9, 0.0)
     world.submit(A_FOX, ME, 10.0, 0.0)
     assert world.most_at_once == 2
@@ -78,7 +78,7 @@ def test_daily_limit_ends_with_the_utc_day() -> None:
     world = a_world(PlanLimits(100, 10, 2))
     for _ in range(2):
         world.submit(A_FOX, ME, 0.0, DAY - 1.0)
-    assert refusal_of(world, wall=DAY - 0.5).code == "DAILY_LIMIT_EXCEEDED"
+    assert failure_of(world, wall=DAY - 0.5).code == "DAILY_LIMIT_EXCEEDED"
     world.submit(A_FOX, ME, 0.0, float(DAY))
 
 
@@ -108,7 +108,7 @@ def test_idempotency_key_of_another_body_conflicts() -> None:
     """A key stands for one request."""
     world = a_world()
     world.submit(A_FOX, Submission("me", "once", "body"), 0.0, 0.0)
-    refused = refusal_of(world, Submission("me", "once", "another body"), now=20.0)
+    refused = failure_of(world, Submission("me", "once", "another body"), now=20.0)
     assert (refused.code, refused.status) == ("IDEMPOTENCY_CONFLICT", 409)
 
 
@@ -124,7 +124,7 @@ def test_refused_sending_does_not_use_up_its_idempotency_key() -> None:
     world = a_world()
     world.submit(A_FOX, ME, 0.0, 0.0)
     again = Submission("me", "once", "body")
-    assert refusal_of(world, again, now=1.0).code == "CONCURRENCY_LIMITED"
+    assert failure_of(world, again, now=1.0).code == "CONCURRENCY_LIMITED"
     assert world.submit(A_FOX, again, 10.0, 0.0).created_at == 10.0
 
 
@@ -216,7 +216,7 @@ def test_stuck_job_never_ends_and_keeps_its_slot() -> None:
     job = world.submit(A_FOX, ME, 0.0, 0.0)
     assert job.status_at(1e9) == "processing"
     assert world.output(job.file_name, 1e9) is None
-    assert refusal_of(world, now=1e9).code == "CONCURRENCY_LIMITED"
+    assert failure_of(world, now=1e9).code == "CONCURRENCY_LIMITED"
 
 
 def test_job_faults_count_jobs() -> None:
@@ -224,7 +224,7 @@ def test_job_faults_count_jobs() -> None:
     world = a_world(faults=["job 2: stuck"])
     sender = Submission("me", "once", "body")
     first = world.submit(A_FOX, sender, 0.0, 0.0)
-    refusal_of(world, now=1.0)
+    failure_of(world, now=1.0)
     assert world.submit(A_FOX, sender, 2.0, 0.0) is first
     assert [str(fault) for fault in world.submit(A_FOX, ME, 10.0, 0.0).faults] == ["job 2: stuck"]
 
@@ -246,7 +246,7 @@ def test_odd_word_lasts_for_its_seconds() -> None:
         "dreaming",
         "completed",
     ]
-    assert refusal_of(world, now=14.9).code == "CONCURRENCY_LIMITED"
+    assert failure_of(world, now=14.9).code == "CONCURRENCY_LIMITED"
 
 
 def test_odd_word_may_be_the_last() -> None:

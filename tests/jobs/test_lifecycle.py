@@ -40,9 +40,9 @@ terminal = snapshots_of(*TERMINAL)
 anything = waiting | terminal
 
 
-def told(news: list[Generation]) -> Generation:
+def told(update: list[Generation]) -> Generation:
     """Tell the news one after the other, beginning with a job just submitted."""
-    return reduce(merge, news, Generation(id="abc", status=JobStatus.PROCESSING))
+    return reduce(merge, update, Generation(id="abc", status=JobStatus.PROCESSING))
 
 
 def seen(status: str, url: str | None = None, credit_cost: int | None = None) -> Generation:
@@ -52,9 +52,9 @@ def seen(status: str, url: str | None = None, credit_cost: int | None = None) ->
 
 @settings(deadline=None, max_examples=100)
 @given(terminal, st.lists(anything, max_size=8))
-def test_a_terminal_status_stays(end: Generation, news: list[Generation]) -> None:
+def test_a_terminal_status_stays(end: Generation, update: list[Generation]) -> None:
     """No late, doubled or contradicting news changes it; nor a URL that came with it."""
-    after = reduce(merge, news, end)
+    after = reduce(merge, update, end)
     assert after.status is end.status
     assert end.url is None or after.url == end.url
 
@@ -63,42 +63,42 @@ def test_a_terminal_status_stays(end: Generation, news: list[Generation]) -> Non
 @settings(deadline=None, max_examples=200)
 @given(st.lists(waiting, max_size=5), terminal.filter(lambda end: end.url is not None), st.data())
 def test_the_end_is_the_same_in_any_order(
-    news: list[Generation], end: Generation, data: st.DataObject
+    update: list[Generation], end: Generation, data: st.DataObject
 ) -> None:
     """One terminal snapshot with a URL among others: status and URL end as it says, in any number."""
-    again = data.draw(st.lists(st.sampled_from([*news, end]), max_size=5))
-    order = data.draw(st.permutations([*news, end, *again]))
+    again = data.draw(st.lists(st.sampled_from([*update, end]), max_size=5))
+    order = data.draw(st.permutations([*update, end, *again]))
     assert (told(order).status, told(order).url) == (end.status, end.url)
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.lists(waiting.map(lambda news: dataclasses.replace(news, url=None)), max_size=4), st.data())
-def test_an_end_may_come_before_its_url(news: list[Generation], data: st.DataObject) -> None:
+@given(st.lists(waiting.map(lambda update: dataclasses.replace(update, url=None)), max_size=4), st.data())
+def test_an_end_may_come_before_its_url(update: list[Generation], data: st.DataObject) -> None:
     """`completed` without a URL and with one, in any order: the URL is had in the end."""
     both = [seen("completed"), seen("completed", "https://cdn.example/a")]
-    last = told(data.draw(st.permutations([*news, *both])))
+    last = told(data.draw(st.permutations([*update, *both])))
     assert (last.status, last.url) == (JobStatus.COMPLETED, "https://cdn.example/a")
     assert is_settled(last)
 
 
 @settings(deadline=None, max_examples=100)
 @given(anything, anything)
-def test_the_same_news_twice_change_nothing(last: Generation, news: Generation) -> None:
+def test_the_same_news_twice_change_nothing(last: Generation, update: Generation) -> None:
     """It is the very same object, so that nobody is woken for it."""
     assert merge(last, last) is last
-    after = merge(last, news)
+    after = merge(last, update)
     assert merge(after, after) is after
-    assert merge(after, news) is after
+    assert merge(after, update) is after
 
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(st.lists(anything, min_size=1, max_size=8))
-def test_what_was_known_is_not_forgotten(news: list[Generation]) -> None:
+def test_what_was_known_is_not_forgotten(update: list[Generation]) -> None:
     """Above all the cost: a later answer that leaves it out, or sends null, does not undo it."""
-    after = told(news)
+    after = told(update)
     for name in ("credit_cost", "metadata", "created_at", "type", "provider", "url"):
-        ever = [value for snapshot in news if (value := getattr(snapshot, name)) is not None]
+        ever = [value for snapshot in update if (value := getattr(snapshot, name)) is not None]
         assert getattr(after, name) in ever or (not ever and getattr(after, name) is None)
 
 

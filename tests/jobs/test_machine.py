@@ -27,7 +27,7 @@ async def test_after_a_block_the_next_look_comes_at_once_and_alone() -> None:
         block(30)
         await job
         assert now() == 31.0
-        assert [look.at for look in seen(emulator, "poll")] == [31.0]
+        assert [poll.at for poll in seen(emulator, "poll")] == [31.0]
 
 
 @virtual
@@ -38,7 +38,7 @@ async def test_the_ticks_go_on_as_before_after_a_block() -> None:
         await asyncio.sleep(3)
         block(30)
         await job
-        assert [look.at for look in seen(emulator, "poll")] == [2.0, 33.0, 35.0, 37.0, 39.0, 41.0]
+        assert [poll.at for poll in seen(emulator, "poll")] == [2.0, 33.0, 35.0, 37.0, 39.0, 41.0]
 
 
 @virtual

@@ -15,8 +15,8 @@ from doitong_async.jobs.schedule import (
     chosen,
     even_tick,
     may_join,
-    net_look,
     next_tick,
+    safety_net_poll,
     spacing,
     spacing_after,
     tick,
@@ -55,11 +55,12 @@ def test_the_earliest_wish_is_granted_but_not_too_soon(
 
 
 @pytest.mark.parametrize(
-    ("refusals", "seconds"), [(0, 2), (1, 2), (2, 4), (3, 8), (4, 16), (5, 30), (8, 30), (9, 30), (10**9, 30)]
+    ("failed_polls", "seconds"),
+    [(0, 2), (1, 2), (2, 4), (3, 8), (4, 16), (5, 30), (8, 30), (9, 30), (10**9, 30)],
 )
-def test_a_job_that_is_refused_alone_is_asked_for_less_and_less(refusals: int, seconds: float) -> None:
+def test_a_job_that_is_refused_alone_is_asked_for_less_and_less(failed_polls: int, seconds: float) -> None:
     """Twice as long after each refusal but the first, up to half a minute, however long it lasts."""
-    assert spacing_after(refusals) == seconds
+    assert spacing_after(failed_polls) == seconds
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,7 @@ def test_the_net_hangs_low_and_its_looks_grow_rare(
     age: float, mean: float | None, patience: float, expected: float
 ) -> None:
     """Four times the mean, twice as late each time, a minute apart at most, and while anybody waits."""
-    assert net_look(age, mean, patience) == expected
+    assert safety_net_poll(age, mean, patience) == expected
 
 
 @settings(deadline=None, max_examples=200)
@@ -207,11 +208,11 @@ def test_the_net_is_never_too_soon_nor_more_than_a_minute_late(
     age: float, mean: float | None, patience: float
 ) -> None:
     """However old the job is, there is a next look, and looks are 2 s apart."""
-    after = net_look(age, mean, patience)
-    first = net_look(0.0, mean, patience)
+    after = safety_net_poll(age, mean, patience)
+    first = safety_net_poll(0.0, mean, patience)
     assert first >= TICK
     assert age < after <= max(first, age + 60.0)
-    assert net_look(after, mean, patience) - after >= TICK
+    assert safety_net_poll(after, mean, patience) - after >= TICK
 
 
 def test_who_is_not_overdue_costs_no_request() -> None:

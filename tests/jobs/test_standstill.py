@@ -178,7 +178,7 @@ async def test_updates_follow_a_job_across_it() -> None:
 async def test_a_slot_that_expired_meanwhile_is_kept_until_one_poll(caplog: pytest.LogCaptureFixture) -> None:
     """A job that nobody awaits is seen to end, and not let go of as if it never did."""
     caplog.set_level(logging.WARNING)
-    async with plain(seconds=30.0, lease_age=60.0) as (doitong, _):
+    async with plain(seconds=30.0, slot_expiry=60.0) as (doitong, _):
         job = await doitong.submit("a fox")
         await asyncio.sleep(1)
         stand_still(100.0)
@@ -186,5 +186,5 @@ async def test_a_slot_that_expired_meanwhile_is_kept_until_one_poll(caplog: pyte
         assert job.status == "completed"
         assert "was not seen to end" not in caplog.text
         stuck = await doitong.submit("never", width=512)
-        assert doitong._running().gate.slots_taken == 1
+        assert doitong._running().limiter.slots_taken == 1
         assert [each.id for each in doitong.jobs()] == [stuck.id]

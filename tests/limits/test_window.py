@@ -262,7 +262,7 @@ class Try:
     answered: float
 
 
-tries = st.builds(
+attempts = st.builds(
     lambda idle, answered, share: Try(idle, answered * share, answered),
     st.just(0.0) | eighths,
     eighths,
@@ -271,7 +271,7 @@ tries = st.builds(
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.integers(1, 5), st.sampled_from([6.0, 30.0, 60.0]), st.booleans(), st.lists(tries, max_size=30))
+@given(st.integers(1, 5), st.sampled_from([6.0, 30.0, 60.0]), st.booleans(), st.lists(attempts, max_size=30))
 def test_a_window_that_follows_what_it_is_told_is_never_refused(
     limit: int, period: float, is_fixed: bool, plans: list[Try]
 ) -> None:

@@ -25,8 +25,8 @@ from doitong_async import (
     SubmitOutcomeUnknownError,
 )
 from doitong_async.transport.exchange import LONGEST_HEADER, RequestBody
+from doitong_async.transport.failure import Failure, FailureKind
 from doitong_async.transport.graphql import GraphQLTransport
-from doitong_async.transport.refusal import Kind, Refusal
 from doitong_async.transport.wire import Answer
 from tests.plain_server import JPEG
 from tests.test_key_sweep import EchoServer, http, job_with
@@ -82,7 +82,7 @@ async def opened(url: str, session: aiohttp.ClientSession) -> AsyncIterator[Grap
     await transport.close()
 
 
-async def send(transport: GraphQLTransport, **more: Any) -> Answer | Refusal:
+async def send(transport: GraphQLTransport, **more: Any) -> Answer | Failure:
     return await transport.send(b'{"query": "query { x }"}', timeout=5, idempotency_key="i-1", **more)
 
 
@@ -121,8 +121,8 @@ async def test_a_hook_that_raises_says_nothing_of_what_was_sent(
         if is_sent:
             await until(lambda: got)
         assert bool(got) is is_sent
-    assert isinstance(failure, Refusal)
-    assert failure.kind is (Kind.UNANSWERED if is_sent else Kind.NOT_SENT)
+    assert isinstance(failure, Failure)
+    assert failure.kind is (FailureKind.UNANSWERED if is_sent else FailureKind.NOT_SENT)
     if (raised, name) == (asyncio.CancelledError, "on_request_chunk_sent"):
         # It ends aiohttp's own writing task, of which no word comes back.
         return
@@ -142,7 +142,7 @@ async def test_a_hook_without_a_frame_of_its_own_is_found_too() -> None:
     session = aiohttp.ClientSession(trace_configs=[config])
     async with listening() as (url, _), session as user, opened(url, user) as transport:
         failure = await send(transport)
-    assert isinstance(failure, Refusal)
+    assert isinstance(failure, Failure)
     assert isinstance(failure.cause, HookError)
 
 
@@ -215,8 +215,8 @@ async def test_a_middleware_that_raises_says_nothing_of_what_was_sent(middleware
         async with opened(url, user) as transport:
             failure = await send(transport)
         assert bool(got) is is_sent
-    assert isinstance(failure, Refusal)
-    assert failure.kind is (Kind.UNANSWERED if is_sent else Kind.NOT_SENT)
+    assert isinstance(failure, Failure)
+    assert failure.kind is (FailureKind.UNANSWERED if is_sent else FailureKind.NOT_SENT)
     cause = failure.error().__cause__
     if middleware is replaces_without_a_word:
         assert cause is None
@@ -250,8 +250,8 @@ async def test_an_answer_that_cannot_be_read_here_is_in_doubt() -> None:
     async with listening() as (url, _), aiohttp.ClientSession() as user, opened(url, user) as transport:
         transport._redactor = None  # type: ignore[assignment]
         failure = await send(transport)
-    assert isinstance(failure, Refusal)
-    assert (failure.kind, failure.http_status) == (Kind.PROTOCOL, 200)
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.http_status) == (FailureKind.PROTOCOL, 200)
 
 
 # Ends from outside.
@@ -321,8 +321,8 @@ async def test_what_this_machine_lacks_is_said(number: int, monkeypatch: pytest.
         with monkeypatch.context() as patch:
             patch.setattr(socket, "socket", no_socket)
             failure = await send(transport)
-    assert isinstance(failure, Refusal)
-    assert failure.kind is Kind.NOT_SENT
+    assert isinstance(failure, Failure)
+    assert failure.kind is FailureKind.NOT_SENT
     words = os.strerror(number)
     assert failure.message == f"The request did not leave this machine: {words[0].lower()}{words[1:]}."
     error = failure.error()
@@ -339,7 +339,7 @@ async def test_a_session_that_cannot_be_used_is_named() -> None:
         await closed.close()
         async with opened(url, closed) as transport:
             failure = await send(transport)
-        assert isinstance(failure, Refusal)
+        assert isinstance(failure, Failure)
         assert isinstance(failure.error(), ConfigurationError)
         assert "closed" in failure.message
         assert not got
@@ -358,8 +358,8 @@ async def test_a_header_longer_than_the_session_allows_is_named() -> None:
     async with listening(long_answer(9000)) as (url, _):
         async with aiohttp.ClientSession() as user, opened(url, user) as transport:
             failure = await send(transport)
-        assert isinstance(failure, Refusal)
-        assert failure.kind is Kind.UNANSWERED
+        assert isinstance(failure, Failure)
+        assert failure.kind is FailureKind.UNANSWERED
         assert "open it with max_field_size=65536" in failure.message
         async with (
             aiohttp.ClientSession(max_field_size=1 << 16) as user,
@@ -372,7 +372,7 @@ async def test_a_header_longer_than_the_session_allows_is_named() -> None:
         opened(url, user) as transport,
     ):
         failure = await send(transport)
-    assert isinstance(failure, Refusal)
+    assert isinstance(failure, Failure)
     assert "max_field_size" not in failure.message
 
 

@@ -20,8 +20,8 @@ from yarl import URL
 
 from doitong_async import ConfigurationError
 from doitong_async.transport.exchange import MOST_BYTES
+from doitong_async.transport.failure import Failure, FailureKind
 from doitong_async.transport.graphql import GraphQLTransport
-from doitong_async.transport.refusal import Kind, Refusal
 from doitong_async.transport.wire import Answer, encoded
 from tests.odd_answers import OddAnswers
 from tests.virtual import virtual
@@ -50,7 +50,7 @@ async def opened() -> AsyncIterator[tuple[GraphQLTransport, OddAnswers]]:
         await transport.close()
 
 
-async def send(transport: GraphQLTransport) -> Answer | Refusal:
+async def send(transport: GraphQLTransport) -> Answer | Failure:
     """Send something."""
     return await transport.send(encoded("query { x }", {"n": 1}), timeout=5, idempotency_key="i-1")
 
@@ -163,8 +163,8 @@ async def test_every_exception_becomes_a_value_that_says_whether_it_was_sent(
     async with opened() as (transport, odd):
         odd.fail(error, is_sent=is_sent)
         failure = await send(transport)
-    assert isinstance(failure, Refusal)
-    assert failure.kind is (Kind.UNANSWERED if is_sent else Kind.NOT_SENT)
+    assert isinstance(failure, Failure)
+    assert failure.kind is (FailureKind.UNANSWERED if is_sent else FailureKind.NOT_SENT)
     assert ("was sent" in failure.message) is is_sent
     raised = failure.error(idempotency_key="i-1")
     everything = "".join(traceback.format_exception(raised)) + repr(pickle.dumps(raised)) + repr(failure)
@@ -181,8 +181,8 @@ async def test_a_session_that_cannot_send_is_a_configuration_error(error: BaseEx
     async with opened() as (transport, odd):
         odd.fail(error, is_sent=False)
         failure = await send(transport)
-    assert isinstance(failure, Refusal)
-    assert failure.kind is Kind.UNUSABLE
+    assert isinstance(failure, Failure)
+    assert failure.kind is FailureKind.UNUSABLE
     assert "did not leave this machine" in failure.message
     assert isinstance(failure.error(), ConfigurationError)
 
@@ -232,5 +232,5 @@ async def test_an_answer_without_end_is_cut_off() -> None:
         await transport.open()
         failure = await send(transport)
         await transport.close()
-    assert isinstance(failure, Refusal)
-    assert failure.kind is Kind.UNANSWERED
+    assert isinstance(failure, Failure)
+    assert failure.kind is FailureKind.UNANSWERED

@@ -8,47 +8,58 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doitong_async.transport.refusal import Kind
-from doitong_async.transport.retry import DOUBTFUL, Verdict, judge
+from doitong_async.transport.failure import FailureKind
+from doitong_async.transport.retry import DOUBTFUL, RetryDecision, decide_retry
 
-WAITED_FOR = (Kind.RATE_LIMIT, Kind.IN_PROGRESS)
-AGAIN, WAIT, FAIL, IN_DOUBT = Verdict.AGAIN, Verdict.WAIT, Verdict.FAIL, Verdict.IN_DOUBT
+WAITED_FOR = (FailureKind.RATE_LIMIT, FailureKind.IN_PROGRESS)
+AGAIN, WAIT, FAIL, IN_DOUBT = (
+    RetryDecision.AGAIN,
+    RetryDecision.WAIT,
+    RetryDecision.FAIL,
+    RetryDecision.IN_DOUBT,
+)
 
 # What went wrong → the verdict with tries left, then with none left; nothing was in doubt before.
 TRUSTED = {
-    Kind.BAD_REQUEST: (FAIL, FAIL),
-    Kind.AUTHENTICATION: (FAIL, FAIL),
-    Kind.CREDITS: (FAIL, FAIL),
-    Kind.RATE_LIMIT: (WAIT, WAIT),
-    Kind.NOT_FOUND: (FAIL, FAIL),
-    Kind.CONFLICT: (IN_DOUBT, IN_DOUBT),
-    Kind.IN_PROGRESS: (WAIT, WAIT),
-    Kind.SERVER: (AGAIN, FAIL),
-    Kind.GATEWAY: (AGAIN, FAIL),
-    Kind.PROTOCOL: (AGAIN, IN_DOUBT),
-    Kind.MISPLACED: (FAIL, FAIL),
-    Kind.NO_OPERATION: (FAIL, FAIL),
-    Kind.UNUSABLE: (FAIL, FAIL),
-    Kind.NOT_SENT: (AGAIN, FAIL),
-    Kind.UNANSWERED: (AGAIN, IN_DOUBT),
+    FailureKind.BAD_REQUEST: (FAIL, FAIL),
+    FailureKind.AUTHENTICATION: (FAIL, FAIL),
+    FailureKind.CREDITS: (FAIL, FAIL),
+    FailureKind.RATE_LIMIT: (WAIT, WAIT),
+    FailureKind.NOT_FOUND: (FAIL, FAIL),
+    FailureKind.CONFLICT: (IN_DOUBT, IN_DOUBT),
+    FailureKind.IN_PROGRESS: (WAIT, WAIT),
+    FailureKind.SERVER: (AGAIN, FAIL),
+    FailureKind.GATEWAY: (AGAIN, FAIL),
+    FailureKind.PROTOCOL: (AGAIN, IN_DOUBT),
+    FailureKind.MISPLACED: (FAIL, FAIL),
+    FailureKind.NO_OPERATION: (FAIL, FAIL),
+    FailureKind.UNUSABLE: (FAIL, FAIL),
+    FailureKind.NOT_SENT: (AGAIN, FAIL),
+    FailureKind.UNANSWERED: (AGAIN, IN_DOUBT),
 }
 # The same where the service is not trusted to honour idempotency keys.
-NOT_TRUSTED = {**TRUSTED, Kind.SERVER: (FAIL, FAIL), Kind.GATEWAY: (FAIL, FAIL)} | {
-    Kind.IN_PROGRESS: (IN_DOUBT, IN_DOUBT),
-    Kind.PROTOCOL: (IN_DOUBT, IN_DOUBT),
-    Kind.UNANSWERED: (IN_DOUBT, IN_DOUBT),
+NOT_TRUSTED = {**TRUSTED, FailureKind.SERVER: (FAIL, FAIL), FailureKind.GATEWAY: (FAIL, FAIL)} | {
+    FailureKind.IN_PROGRESS: (IN_DOUBT, IN_DOUBT),
+    FailureKind.PROTOCOL: (IN_DOUBT, IN_DOUBT),
+    FailureKind.UNANSWERED: (IN_DOUBT, IN_DOUBT),
 }
 
 
-def verdict_of(kind: Kind, tries: int, *, in_doubt: bool = False, trusted: bool = True) -> Verdict:
+def verdict_of(
+    kind: FailureKind, attempts: int, *, in_doubt: bool = False, trusted: bool = True
+) -> RetryDecision:
     """Judge as a submit does, with three tries: what is doubtful itself is in doubt."""
-    return judge(
-        kind, tries=tries, max_tries=3, in_doubt=in_doubt or kind in DOUBTFUL, resend_unanswered=trusted
+    return decide_retry(
+        kind,
+        attempts=attempts,
+        max_attempts=3,
+        in_doubt=in_doubt or kind in DOUBTFUL,
+        resend_unanswered=trusted,
     )
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_the_table(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", FailureKind)
+def test_the_table(kind: FailureKind) -> None:
     """One row a kind: while there are tries left, and when they are spent."""
     assert (verdict_of(kind, 1), verdict_of(kind, 2), verdict_of(kind, 3)) == (
         TRUSTED[kind][0],
@@ -56,8 +67,8 @@ def test_the_table(kind: Kind) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_the_table_where_keys_are_not_trusted(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", FailureKind)
+def test_the_table_where_keys_are_not_trusted(kind: FailureKind) -> None:
     """Only what surely was not sent is sent again."""
     assert (verdict_of(kind, 1, trusted=False), verdict_of(kind, 3, trusted=False)) == NOT_TRUSTED[kind]
 
@@ -65,46 +76,52 @@ def test_the_table_where_keys_are_not_trusted(kind: Kind) -> None:
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        (Kind.BAD_REQUEST, IN_DOUBT),
-        (Kind.AUTHENTICATION, IN_DOUBT),
-        (Kind.CREDITS, IN_DOUBT),
-        (Kind.NOT_FOUND, IN_DOUBT),
-        (Kind.MISPLACED, IN_DOUBT),
-        (Kind.CONFLICT, IN_DOUBT),
-        (Kind.NOT_SENT, IN_DOUBT),
-        (Kind.SERVER, FAIL),
-        (Kind.GATEWAY, FAIL),
-        (Kind.RATE_LIMIT, WAIT),
+        (FailureKind.BAD_REQUEST, IN_DOUBT),
+        (FailureKind.AUTHENTICATION, IN_DOUBT),
+        (FailureKind.CREDITS, IN_DOUBT),
+        (FailureKind.NOT_FOUND, IN_DOUBT),
+        (FailureKind.MISPLACED, IN_DOUBT),
+        (FailureKind.CONFLICT, IN_DOUBT),
+        (FailureKind.NOT_SENT, IN_DOUBT),
+        (FailureKind.SERVER, FAIL),
+        (FailureKind.GATEWAY, FAIL),
+        (FailureKind.RATE_LIMIT, WAIT),
     ],
 )
-def test_an_earlier_doubt_stays(kind: Kind, expected: Verdict) -> None:
+def test_an_earlier_doubt_stays(kind: FailureKind, expected: RetryDecision) -> None:
     """A clear refusal of the last try says nothing of the first; a 5xx says the doubt in its own error."""
     assert verdict_of(kind, 3, in_doubt=True) is expected
 
 
-everything = list(itertools.product(Kind, range(6), range(1, 5), [True, False], [True, False]))
+everything = list(itertools.product(FailureKind, range(6), range(1, 5), [True, False], [True, False]))
 
 
 def test_never_again_past_the_greatest_number_of_tries() -> None:
     """Whatever went wrong."""
-    for kind, tries, most, doubt, trusted in everything:
-        verdict = judge(kind, tries=tries, max_tries=most, in_doubt=doubt, resend_unanswered=trusted)
-        assert verdict is not AGAIN or tries < most
+    for kind, attempts, most, doubt, trusted in everything:
+        verdict = decide_retry(
+            kind, attempts=attempts, max_attempts=most, in_doubt=doubt, resend_unanswered=trusted
+        )
+        assert verdict is not AGAIN or attempts < most
 
 
 def test_a_rate_limit_is_always_waited_for() -> None:
     """A 429 fails no job; beside it only an attempt in progress under a trusted key is waited for."""
-    for kind, tries, most, doubt, trusted in everything:
-        verdict = judge(kind, tries=tries, max_tries=most, in_doubt=doubt, resend_unanswered=trusted)
-        assert (verdict is WAIT) is (kind is Kind.RATE_LIMIT or (kind is Kind.IN_PROGRESS and trusted))
+    for kind, attempts, most, doubt, trusted in everything:
+        verdict = decide_retry(
+            kind, attempts=attempts, max_attempts=most, in_doubt=doubt, resend_unanswered=trusted
+        )
+        assert (verdict is WAIT) is (
+            kind is FailureKind.RATE_LIMIT or (kind is FailureKind.IN_PROGRESS and trusted)
+        )
 
 
 def test_an_attempt_in_progress_is_not_waited_for_without_end() -> None:
     """Once its time is over, what it made is in doubt."""
-    verdict = judge(
-        Kind.IN_PROGRESS,
-        tries=1,
-        max_tries=3,
+    verdict = decide_retry(
+        FailureKind.IN_PROGRESS,
+        attempts=1,
+        max_attempts=3,
         in_doubt=True,
         resend_unanswered=True,
         may_wait_for_key=False,
@@ -113,18 +130,20 @@ def test_an_attempt_in_progress_is_not_waited_for_without_end() -> None:
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.lists(st.sampled_from(Kind), min_size=1), st.integers(1, 5), st.booleans())
-def test_a_run_of_failures(kinds: list[Kind], max_tries: int, trusted: bool) -> None:
+@given(st.lists(st.sampled_from(FailureKind), min_size=1), st.integers(1, 5), st.booleans())
+def test_a_run_of_failures(kinds: list[FailureKind], max_attempts: int, trusted: bool) -> None:
     """A submit ends within its tries; after a doubtful failure it is sent again only under a trusted key."""
-    tries, in_doubt, sent = 0, False, []
+    attempts, in_doubt, sent = 0, False, []
     for kind in kinds:
         sent.append(kind)
-        tries += kind not in WAITED_FOR
+        attempts += kind not in WAITED_FOR
         in_doubt = in_doubt or kind in DOUBTFUL
-        verdict = judge(kind, tries=tries, max_tries=max_tries, in_doubt=in_doubt, resend_unanswered=trusted)
+        verdict = decide_retry(
+            kind, attempts=attempts, max_attempts=max_attempts, in_doubt=in_doubt, resend_unanswered=trusted
+        )
         if verdict in (FAIL, IN_DOUBT):
             # What is in doubt and was not explained by the service ends as that, never as "no job was made".
-            assert verdict is IN_DOUBT or not in_doubt or kind in (Kind.SERVER, Kind.GATEWAY)
+            assert verdict is IN_DOUBT or not in_doubt or kind in (FailureKind.SERVER, FailureKind.GATEWAY)
             break
-    assert len([kind for kind in sent if kind not in WAITED_FOR]) <= max_tries
+    assert len([kind for kind in sent if kind not in WAITED_FOR]) <= max_attempts
     assert trusted or not DOUBTFUL & set(sent[:-1])

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doitong_async.transport import wire
-from doitong_async.transport.refusal import Kind, Refusal
-from doitong_async.transport.wire import Answer, Looks, StatusOperation
+from doitong_async.transport.failure import Failure, FailureKind
+from doitong_async.transport.wire import Answer, PollAnswer, StatusOperation
 from doitong_async.types import GenerateRequest, Generation, JobStatus
 
 # The bodies of the reference (`wire/`), as data.
@@ -48,16 +48,16 @@ def answer_of(body: object, status: int = 200, text: str = "…", **headers: str
     return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, body, text)
 
 
-def looks_of(body: object, ids: list[str], status: int = 200) -> Looks:
+def looks_of(body: object, ids: list[str], status: int = 200) -> PollAnswer:
     """Read a status answer that is no refusal."""
-    looks = wire.read_looks(answer_of(body, status), ids)
-    assert isinstance(looks, Looks)
-    return looks
+    statuses = wire.read_poll(answer_of(body, status), ids)
+    assert isinstance(statuses, PollAnswer)
+    return statuses
 
 
-def refused(read: object) -> Refusal:
+def refused(read: object) -> Failure:
     """Insist on a refusal."""
-    assert isinstance(read, Refusal)
+    assert isinstance(read, Failure)
     return read
 
 
@@ -144,7 +144,7 @@ class TestSubmitVariables:
 
 
 class TestStatusDocument:
-    @pytest.mark.parametrize("count", [1, 2, 7, wire.MOST_IN_ONE_LOOK])
+    @pytest.mark.parametrize("count", [1, 2, 7, wire.MOST_IN_ONE_POLL])
     def test_it_has_an_alias_a_job(self, count: int) -> None:
         """It is GraphQL; each alias asks one field with a variable of its own."""
         (operation,) = parse(
@@ -203,8 +203,8 @@ class TestReadSubmit:
 
     def test_several_jobs_are_not_understood(self) -> None:
         """One was asked for; which of them it is nobody knows."""
-        refusal = refused(wire.read_submit(answer_of({"data": {"a": job("1"), "b": job("2")}})))
-        assert (refusal.kind, "several jobs" in refusal.message) == (Kind.PROTOCOL, True)
+        failure = refused(wire.read_submit(answer_of({"data": {"a": job("1"), "b": job("2")}})))
+        assert (failure.kind, "several jobs" in failure.message) == (FailureKind.PROTOCOL, True)
 
     @pytest.mark.parametrize(
         "body",
@@ -225,7 +225,7 @@ class TestReadSubmit:
     def test_an_answer_without_a_job_is_not_understood(self, body: object) -> None:
         """It is a refusal that shows the excerpt and carries the request's id."""
         read = wire.read_submit(answer_of(body, text="<html>", x_request_id="req-1"))
-        assert refused(read).kind is Kind.PROTOCOL
+        assert refused(read).kind is FailureKind.PROTOCOL
         excerpt = "<html>" if body is None else json.dumps(body)
         assert (
             refused(read).message
@@ -239,22 +239,22 @@ class TestReadSubmit:
 
     def test_a_job_under_an_error_status_is_none(self) -> None:
         """HTTP 500 with a job in it is a failure first; the job it names is kept."""
-        refusal = refused(wire.read_submit(answer_of({"data": {"generate": job("a")}}, 500)))
-        assert (refusal.kind, refusal.job_id) == (Kind.SERVER, "a")
+        failure = refused(wire.read_submit(answer_of({"data": {"generate": job("a")}}, 500)))
+        assert (failure.kind, failure.job_id) == (FailureKind.SERVER, "a")
 
 
 class TestReadLooks:
     def test_jobs_are_matched_by_their_ids(self) -> None:
         """Out of order, and under whatever alias."""
-        looks = looks_of(
+        statuses = looks_of(
             {"data": {"j1": job("a"), "x": job("c", "completed"), "j0": job("b")}}, ["a", "b", "c"]
         )
-        assert {(found.id, found.status) for found in looks.found} == {
+        assert {(found.id, found.status) for found in statuses.found} == {
             ("a", "processing"),
             ("b", "processing"),
             ("c", "completed"),
         }
-        assert (looks.missing, looks.unanswered) == ([], [])
+        assert (statuses.missing, statuses.unanswered) == ([], [])
 
     def test_a_single_job_may_stand_under_any_name(self) -> None:
         """A service without aliases answers under the name of the field, or bare."""
@@ -274,8 +274,12 @@ class TestReadLooks:
     )
     def test_a_null_that_means_unknown_is_missing(self, errors: object) -> None:
         """Without an error of its own, or with one that says so."""
-        looks = looks_of({"data": {"j0": job("a"), "j1": None}, "errors": errors}, ["a", "b"])
-        assert ([found.id for found in looks.found], looks.missing, looks.unanswered) == (["a"], ["b"], [])
+        statuses = looks_of({"data": {"j0": job("a"), "j1": None}, "errors": errors}, ["a", "b"])
+        assert ([found.id for found in statuses.found], statuses.missing, statuses.unanswered) == (
+            ["a"],
+            ["b"],
+            [],
+        )
 
     @pytest.mark.parametrize(
         "errors",
@@ -291,8 +295,12 @@ class TestReadLooks:
     )
     def test_a_null_for_another_reason_is_nothing(self, errors: object) -> None:
         """Its fields could not be had: the job is neither found, nor missing, nor passed over."""
-        looks = looks_of({"data": {"j0": job("a"), "j1": None}, "errors": errors}, ["a", "b"])
-        assert ([found.id for found in looks.found], looks.missing, looks.unanswered) == (["a"], [], [])
+        statuses = looks_of({"data": {"j0": job("a"), "j1": None}, "errors": errors}, ["a", "b"])
+        assert ([found.id for found in statuses.found], statuses.missing, statuses.unanswered) == (
+            ["a"],
+            [],
+            [],
+        )
 
     @pytest.mark.parametrize(
         ("errors", "missing"),
@@ -305,13 +313,13 @@ class TestReadLooks:
     )
     def test_a_single_null_under_a_name_of_its_own(self, errors: object, missing: list[str]) -> None:
         """Every error is about the one job that was asked for, whatever its path begins with."""
-        looks = looks_of({"data": {"generation": None}, "errors": errors}, ["a"])
-        assert (looks.found, looks.missing, looks.unanswered) == ([], missing, [])
+        statuses = looks_of({"data": {"generation": None}, "errors": errors}, ["a"])
+        assert (statuses.found, statuses.missing, statuses.unanswered) == ([], missing, [])
 
     def test_an_alias_that_is_not_there_is_unanswered(self) -> None:
         """As where a service without aliases answers only one of them."""
-        looks = looks_of({"data": {"generation": job("b")}}, ["a", "b", "c"])
-        assert ([found.id for found in looks.found], looks.missing, looks.unanswered) == (
+        statuses = looks_of({"data": {"generation": job("b")}}, ["a", "b", "c"])
+        assert ([found.id for found in statuses.found], statuses.missing, statuses.unanswered) == (
             ["b"],
             [],
             ["a", "c"],
@@ -319,34 +327,43 @@ class TestReadLooks:
 
     def test_a_job_that_was_not_asked_for_is_left_alone(self) -> None:
         """It is somebody else's."""
-        looks = looks_of({"data": {"j0": job("other"), "j1": job("b")}}, ["a", "b"])
-        assert ([found.id for found in looks.found], looks.missing, looks.unanswered) == (["b"], [], [])
+        statuses = looks_of({"data": {"j0": job("other"), "j1": job("b")}}, ["a", "b"])
+        assert ([found.id for found in statuses.found], statuses.missing, statuses.unanswered) == (
+            ["b"],
+            [],
+            [],
+        )
 
     @pytest.mark.parametrize("value", [5, "text", [], {}, {"id": "", "status": "completed"}, [job("a")]])
     def test_a_value_of_another_shape_is_nothing(self, value: object) -> None:
         """An answer is there, so the job is not missing."""
-        looks = looks_of({"data": {"j0": value, "j1": job("b")}}, ["a", "b"])
-        assert ([found.id for found in looks.found], looks.missing, looks.unanswered) == (["b"], [], [])
+        statuses = looks_of({"data": {"j0": value, "j1": job("b")}}, ["a", "b"])
+        assert ([found.id for found in statuses.found], statuses.missing, statuses.unanswered) == (
+            ["b"],
+            [],
+            [],
+        )
 
     @pytest.mark.parametrize("ids", [["a"], ["a", "b"]])
     @pytest.mark.parametrize("body", [None, {}, [], "x", {"data": None}, {"data": {}}, {"data": [job("a")]}])
     def test_an_answer_about_none_of_them_is_not_understood(self, body: object, ids: list[str]) -> None:
         """HTML, or JSON of another make: a refusal, never a job that is called missing."""
-        refusal = refused(wire.read_looks(answer_of(body), ids))
-        assert refusal.kind is Kind.PROTOCOL
-        assert "none of the jobs that were asked for" in refusal.message
+        failure = refused(wire.read_poll(answer_of(body), ids))
+        assert failure.kind is FailureKind.PROTOCOL
+        assert "none of the jobs that were asked for" in failure.message
 
     def test_no_data_with_an_error_is_that_error(self) -> None:
         """The whole request was refused."""
         body = {"data": None, "errors": [{"message": 'Cannot query field "generation" on type "Query".'}]}
-        assert refused(wire.read_looks(answer_of(body), ["a"])).kind is Kind.BAD_REQUEST
+        assert refused(wire.read_poll(answer_of(body), ["a"])).kind is FailureKind.BAD_REQUEST
 
     @pytest.mark.parametrize(
-        ("status", "kind"), [(500, Kind.SERVER), (302, Kind.GATEWAY), (100, Kind.PROTOCOL)]
+        ("status", "kind"),
+        [(500, FailureKind.SERVER), (302, FailureKind.GATEWAY), (100, FailureKind.PROTOCOL)],
     )
-    def test_a_status_that_is_no_success_is_a_refusal(self, status: int, kind: Kind) -> None:
+    def test_a_status_that_is_no_success_is_a_refusal(self, status: int, kind: FailureKind) -> None:
         """Even with jobs in the body: whose mistake it is nobody knows."""
-        assert refused(wire.read_looks(answer_of({"data": {"j0": job("a")}}, status), ["a"])).kind is kind
+        assert refused(wire.read_poll(answer_of({"data": {"j0": job("a")}}, status), ["a"])).kind is kind
 
 
 class TestReadGeneration:
@@ -394,12 +411,12 @@ shapes: st.SearchStrategy[object] = st.dictionaries(
 def test_any_answer_can_be_read(body: object, status: int) -> None:
     """Whatever JSON comes under whatever status: a job or looks, else a refusal, and never an exception."""
     answer = answer_of(body, status)
-    assert isinstance(wire.read_submit(answer), Generation | Refusal)
+    assert isinstance(wire.read_submit(answer), Generation | Failure)
     for ids in (["a"], ["a", "b"]):
-        looks = wire.read_looks(answer, ids)
-        assert isinstance(looks, Looks | Refusal)
-        if isinstance(looks, Looks):
-            told = [*(found.id for found in looks.found), *looks.missing, *looks.unanswered]
+        statuses = wire.read_poll(answer, ids)
+        assert isinstance(statuses, PollAnswer | Failure)
+        if isinstance(statuses, PollAnswer):
+            told = [*(found.id for found in statuses.found), *statuses.missing, *statuses.unanswered]
             assert len(told) == len(set(told))
             assert set(told) <= set(ids)
 
@@ -446,7 +463,7 @@ def test_a_look_brings_every_job_once(jobs: list[Generation], chance: Any) -> No
     ids = [snapshot.id for snapshot in jobs]
     aliases = [(f"j{n}", spelled(snapshot)) for n, snapshot in enumerate(jobs)]
     chance.shuffle(aliases)
-    looks = looks_of({"data": dict(aliases)}, ids)
-    assert sorted(found.id for found in looks.found) == sorted(ids)
-    assert all(found in jobs for found in looks.found)
-    assert (looks.missing, looks.unanswered) == ([], [])
+    statuses = looks_of({"data": dict(aliases)}, ids)
+    assert sorted(found.id for found in statuses.found) == sorted(ids)
+    assert all(found in jobs for found in statuses.found)
+    assert (statuses.missing, statuses.unanswered) == ([], [])

@@ -92,12 +92,12 @@ async def check(scene: Scene) -> None:
     failures = scene.hook_fails
     hooked: list[Generation] = []
 
-    def keep(news: Generation) -> None:
+    def keep(update: Generation) -> None:
         nonlocal failures
         failures -= 1
         if failures >= 0:
             raise OSError("the disk is full")
-        hooked.append(news)
+        hooked.append(update)
 
     def tell(_: Event) -> None:
         if scene.is_callback_broken:
@@ -119,12 +119,12 @@ async def check(scene: Scene) -> None:
                 late = await ends(doitong, emulator)
                 # Of a caller that left at once the job was made only afterwards.
                 assert known.items() <= late.items()
-                assert doitong._running().gate.slots_taken == 0
+                assert doitong._running().limiter.slots_taken == 0
             emulator.faults.clear()
             async with AsyncDoitong(**given) as polling:
                 assert await ends(polling, emulator) == late
             taken = {posted.job_id for posted in emulator.world.posted if posted.outcome == "taken"}
-            assert taken <= {news.id for news in hooked}, "it was acknowledged, and the hook has not run"
+            assert taken <= {update.id for update in hooked}, "it was acknowledged, and the hook has not run"
 
 
 @pytest.mark.slow

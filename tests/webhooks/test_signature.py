@@ -22,7 +22,7 @@ from doitong_async import (
     WebhookSignatureError,
     webhooks,
 )
-from doitong_async.transport.wire import Answer, read_json, read_looks
+from doitong_async.transport.wire import Answer, read_json, read_poll
 from doitong_async.webhooks.signature import checked_secrets
 from tests.webhooks.letters import DOCUMENTED, SECRET, letter, signed
 
@@ -195,7 +195,7 @@ class TestParse:
     def test_a_poll_brings_the_same(self) -> None:
         """The same fields under a GraphQL alias give the same snapshot."""
         answer = Answer(200, {}, {"data": {"j0": DOCUMENTED}}, "")
-        looks: Any = read_looks(answer, ["abc123xyz"])
+        looks: Any = read_poll(answer, ["abc123xyz"])
         assert looks.found == [webhooks.parse(BODY)]
 
     @pytest.mark.parametrize("odd", ODD_JSON)
@@ -203,11 +203,11 @@ class TestParse:
         """However odd a value is: a job that is named is never lost for it."""
         body = b'{"id": "a", "status": "completed", %s}' % odd
         answer = Answer(200, {}, read_json(b'{"data": {"j0": %s}}' % body), "")
-        looks: Any = read_looks(answer, ["a"])
-        news = webhooks.parse(body)
-        assert (news.id, news.status) == ("a", "completed")
+        looks: Any = read_poll(answer, ["a"])
+        update = webhooks.parse(body)
+        assert (update.id, update.status) == ("a", "completed")
         # As text: NaN is not equal to itself.
-        assert repr([news]) == repr(looks.found)
+        assert repr([update]) == repr(looks.found)
 
     def test_a_byte_order_mark_is_dropped(self) -> None:
         """It stands before the body, and so is no part of an answer's field."""

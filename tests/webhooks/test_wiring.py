@@ -22,7 +22,7 @@ from doitong_async import (
     WebhookSignatureError,
 )
 from doitong_async.emulator import Emulator
-from doitong_async.events import Event, JobFinished, WebhookDropped, WebhookTaken
+from doitong_async.events import Event, JobFinished, WebhookDropped, WebhookReceived
 from doitong_async.testing import emulated
 from tests.plain_server import Ways
 from tests.virtual import boxed, now, plain, seen, virtual
@@ -135,8 +135,8 @@ async def test_news_that_comes_before_the_answer_is_not_lost() -> None:
         result = await doitong.generate("a fox")
         assert (now(), result.credit_cost) == (2.0, 20)
         assert doitong.stats().mean_seconds == {}
-    assert [type(event) for event in events if isinstance(event, WebhookTaken | WebhookDropped)] == [
-        WebhookTaken
+    assert [type(event) for event in events if isinstance(event, WebhookReceived | WebhookDropped)] == [
+        WebhookReceived
     ]
 
 
@@ -208,7 +208,7 @@ async def test_a_lost_webhook_lets_nobody_time_out_nor_a_slot_grow_old() -> None
     async with boxed(**HOOKED, box={"durations": 5.0}, timeout=20.0) as (doitong, _):
         await doitong.generate("a fox")
         assert now() == 16.0
-    async with boxed(**HOOKED, box={"durations": 5.0}, lease_age=12.0) as (doitong, _):
+    async with boxed(**HOOKED, box={"durations": 5.0}, slot_expiry=12.0) as (doitong, _):
         begun = now()
         await doitong.generate("a fox")
         assert now() - begun == 8.0
@@ -244,7 +244,7 @@ async def test_a_job_taken_up_hears_what_came_before() -> None:
 @virtual
 async def test_late_news_reaches_who_still_holds_a_job_that_was_let_go() -> None:
     """Its slot was free again at its greatest age; the result is there without a look."""
-    async with boxed(**HOOKED, box={"durations": 500.0}, lease_age=60.0) as (doitong, emulator):
+    async with boxed(**HOOKED, box={"durations": 500.0}, slot_expiry=60.0) as (doitong, emulator):
         job = await doitong.submit("a fox")
         await asyncio.sleep(100)
         assert doitong.stats().in_flight == 0
@@ -252,7 +252,7 @@ async def test_late_news_reaches_who_still_holds_a_job_that_was_let_go() -> None
         await tell(doitong, job.id)
         assert job.status == "completed"
         assert (await job).id == job.id
-        assert (len(seen(emulator, "poll")), doitong._running().gate.slots_taken) == (looks, 0)
+        assert (len(seen(emulator, "poll")), doitong._running().limiter.slots_taken) == (looks, 0)
 
 
 @virtual
@@ -273,14 +273,14 @@ async def test_a_job_believed_lost_is_there_again_when_there_is_word_of_it() -> 
 @virtual
 async def test_a_completed_job_that_is_waited_for_again_holds_no_slot() -> None:
     """The look that decides frees it."""
-    async with boxed(**HOOKED, box={"durations": 5.0}, lease_age=3.0) as (doitong, emulator):
+    async with boxed(**HOOKED, box={"durations": 5.0}, slot_expiry=3.0) as (doitong, emulator):
         job = await doitong.submit("a fox")
         await asyncio.sleep(8)
         await tell(doitong, job.id, url="https://evil.example/fox.jpg")
         waiting = asyncio.ensure_future(job.wait())
         await asyncio.sleep(0)
         assert str((await waiting).url).startswith(emulator.outputs_url)
-        assert doitong._running().gate.slots_taken == 0
+        assert doitong._running().limiter.slots_taken == 0
 
 
 @virtual
@@ -310,7 +310,7 @@ async def test_a_thousand_webhooks_at_once_lose_none() -> None:
         results = await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(1000)))
     assert len({result.id for result in results}) == 1000
     assert now() <= 8
-    taken = [event for event in events if isinstance(event, WebhookTaken)]
+    taken = [event for event in events if isinstance(event, WebhookReceived)]
     assert len({event.job_id for event in taken}) == len(taken) == 1000
     sent = Counter(type(event).__name__ for event in events)["CallSent"]
     assert sent <= 1100
@@ -328,7 +328,7 @@ async def test_with_every_second_webhook_lost_nothing_is_lost_nor_waits_longer_t
     assert len(waits) == 100
     assert max(waits) <= 30.0
     assert max(waits[50:]) <= 4 * 6.0 + 2.0
-    assert sum(isinstance(event, WebhookTaken) for event in events) > 40
+    assert sum(isinstance(event, WebhookReceived) for event in events) > 40
 
 
 @virtual
@@ -477,10 +477,10 @@ async def test_a_hook_that_is_cancelled_is_asked_again() -> None:
 
     async with boxed(**HOOKED) as (doitong, _):
         job = await doitong.submit("a fox")
-        receiver = doitong.webhooks._receiver(hook, 1.0)
-        news = await job.refresh()
-        assert not await receiver._is_kept(news)
-        assert await receiver._is_kept(news)
+        handler = doitong.webhooks._handler(hook, 1.0)
+        update = await job.refresh()
+        assert not await handler._is_kept(update)
+        assert await handler._is_kept(update)
 
 
 def test_no_error_shows_a_password() -> None:

@@ -22,7 +22,7 @@ from doitong_async import (
     SubmitOutcomeUnknownError,
 )
 from doitong_async.emulator import PlanLimits
-from doitong_async.events import Event, SubmitTried
+from doitong_async.events import Event, SubmitAttempted
 from tests.plain_server import HANG, PlainServer
 from tests.virtual import boxed, now, plain, until, virtual
 
@@ -103,7 +103,7 @@ async def test_silence_to_the_end_leaves_the_outcome_unknown() -> None:
 @virtual
 async def test_a_submit_that_hangs_is_given_up_in_time() -> None:
     """`request_timeout` ends each try."""
-    async with plain(request_timeout=5.0, max_tries=1) as (doitong, server):
+    async with plain(request_timeout=5.0, max_attempts=1) as (doitong, server):
         server.script = odd(HANG)
         with pytest.raises(SubmitOutcomeUnknownError, match="no answer came in time"):
             await doitong.generate("a fox")
@@ -133,7 +133,7 @@ async def test_a_clear_no_is_said_at_once(answer: bytes, error: type[Exception])
         with pytest.raises(error):
             await doitong.generate("a fox")
         assert len(submits(server)) == 1
-        assert doitong._running().gate.slots_taken == 0
+        assert doitong._running().limiter.slots_taken == 0
 
 
 @virtual
@@ -222,7 +222,7 @@ async def test_every_try_is_an_event() -> None:
     async with plain(seconds=0.0, on_event=events.append) as (doitong, server):
         server.script = odd(HTML_502, "cut-after")
         job = await doitong.submit("a fox", idempotency_key="mine")
-    tried = [event for event in events if isinstance(event, SubmitTried)]
+    tried = [event for event in events if isinstance(event, SubmitAttempted)]
     assert [(event.number, event.idempotency_key, event.job_id) for event in tried] == [
         (1, "mine", None),
         (2, "mine", None),
@@ -248,7 +248,7 @@ async def test_closing_between_two_tries_says_what_is_known() -> None:
 @virtual
 async def test_a_job_in_doubt_keeps_its_slot_until_it_is_found_or_grows_old() -> None:
     """It may run at the service; the same submit under its key takes the slot over."""
-    async with plain(Plan.FREE, seconds=1.0, lease_age=100.0, request_timeout=2.0) as (doitong, server):
+    async with plain(Plan.FREE, seconds=1.0, slot_expiry=100.0, request_timeout=2.0) as (doitong, server):
         server.script = odd(*["cut-after"] * 3)
         with pytest.raises(SubmitOutcomeUnknownError) as caught:
             await doitong.generate("a fox")
@@ -256,7 +256,7 @@ async def test_a_job_in_doubt_keeps_its_slot_until_it_is_found_or_grows_old() ->
         with pytest.raises(RateLimitError):
             await doitong.with_options(slot_timeout=5.0).generate("a hare")
         await doitong.generate("a fox", idempotency_key=caught.value.idempotency_key)
-        assert doitong._running().gate.slots_taken == 0
+        assert doitong._running().limiter.slots_taken == 0
         server.script = lambda kind, nth: "cut" if kind == "submit" else None
         with pytest.raises(SubmitOutcomeUnknownError):
             await doitong.generate("a wolf")

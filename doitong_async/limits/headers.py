@@ -37,7 +37,7 @@ class Limit(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class RateLimitHeaders:
     """What one answer says: requests per window, those left, seconds to the reset, seconds to wait.
 
     `reset_is_past` is whether the reset is so long over that it must be of a wrong clock.
@@ -62,7 +62,7 @@ class Word:
         return None if self.retry_after is None else min(self.retry_after, RETRY_WAIT)
 
 
-def read_word(headers: Mapping[str, str], wall: float) -> Word:
+def read_headers(headers: Mapping[str, str], wall: float) -> RateLimitHeaders:
     """Read the headers of an answer: the one place that does.
 
     Args:
@@ -73,7 +73,7 @@ def read_word(headers: Mapping[str, str], wall: float) -> Word:
     clocks = (wall,) if served is None else (served, wall)
     reset = _seconds_until(headers.get("x-ratelimit-reset"), clocks)
     retry = _seconds_until(headers.get("retry-after"), clocks)
-    return Word(
+    return RateLimitHeaders(
         limit=_count(headers.get("x-ratelimit-limit")),
         remaining=_count(headers.get("x-ratelimit-remaining")),
         reset_in=None if reset is None else max(0.0, reset),
@@ -83,7 +83,12 @@ def read_word(headers: Mapping[str, str], wall: float) -> Word:
 
 
 def which_limit(
-    code: str | None, message: str, word: Word, *, jobs_in_flight: bool, may_be_day: bool = True
+    code: str | None,
+    message: str,
+    rate_limit: RateLimitHeaders,
+    *,
+    jobs_in_flight: bool,
+    may_be_day: bool = True,
 ) -> Limit:
     """Return which limit a 429 means: by code and words, then by headers, then by our own counters.
 
@@ -96,17 +101,19 @@ def which_limit(
     """
     said = f"{code or ''} {message}".lower()
     named = [limit for limit, words in _WORDS if any(each in said for each in words)]
-    is_minute = word.remaining == 0 and word.reset_in is not None and word.reset_in <= MINUTE_WAIT
+    is_minute = (
+        rate_limit.remaining == 0 and rate_limit.reset_in is not None and rate_limit.reset_in <= MINUTE_WAIT
+    )
     if named and not (len(named) > 1 and is_minute):
         return named[0]
     if named:
         # A text that lists all limits: the headers say which of them it is.
         return Limit.MINUTE
-    wait = word.retry_after or word.reset_in or 0.0
+    wait = rate_limit.retry_after or rate_limit.reset_in or 0.0
     if wait > _DAY_FROM:
         return Limit.DAY if may_be_day else Limit.MINUTE
     # Requests are left, so it is not the minute that is used up.
-    return Limit.SLOT if (word.remaining or 0) > 0 and jobs_in_flight else Limit.MINUTE
+    return Limit.SLOT if (rate_limit.remaining or 0) > 0 and jobs_in_flight else Limit.MINUTE
 
 
 # The narrower words first: "rate limit exceeded: too many concurrent jobs" is about the jobs.
@@ -117,20 +124,20 @@ _WORDS: Final = (
 )
 
 
-def wait_told(word: Word, *, limit: Limit) -> float | None:
+def requested_wait(rate_limit: RateLimitHeaders, *, limit: Limit) -> float | None:
     """Return the seconds to wait that the service told, within reason, or None if it told none."""
     if limit is Limit.DAY:
         # The reset is documented for the window of requests; only one that is too far for that is the day's.
-        reset = word.reset_in if (word.reset_in or 0.0) > MINUTE_WAIT else None
-        told = reset if word.retry_after is None else word.retry_after
+        reset = rate_limit.reset_in if (rate_limit.reset_in or 0.0) > MINUTE_WAIT else None
+        told = reset if rate_limit.retry_after is None else rate_limit.retry_after
         return None if told is None else min(told, DAY_WAIT)
     if limit is Limit.SLOT:
-        return word.retry_in
-    if word.retry_after is not None:
-        return word.retry_after if word.retry_after <= RETRY_WAIT else UNBELIEVED_WAIT
-    if word.reset_in is None:
+        return rate_limit.retry_in
+    if rate_limit.retry_after is not None:
+        return rate_limit.retry_after if rate_limit.retry_after <= RETRY_WAIT else UNBELIEVED_WAIT
+    if rate_limit.reset_in is None:
         return None
-    return UNBELIEVED_WAIT if word.renews_in is None else word.renews_in
+    return UNBELIEVED_WAIT if rate_limit.renews_in is None else rate_limit.renews_in
 
 
 def _seconds_until(text: str | None, clocks: Sequence[float]) -> float | None:

@@ -14,7 +14,7 @@ KEPT_FOR: Final = 60.0
 """Seconds that news is kept from its first on, as long as a submit may take by default: our choice."""
 
 
-class EarlyNews:
+class UnmatchedEvents:
     """What was told of jobs that are not known: few, and not for long; moments come in as arguments."""
 
     def __init__(self, *, most: int = MOST, seconds: float = KEPT_FOR) -> None:
@@ -31,16 +31,16 @@ class EarlyNews:
         """The moment at which the next one is to be dropped, or None if there is none."""
         return next((ends for _, ends in self._kept.values()), None)
 
-    def keep(self, news: Generation, now: float) -> str | None:
+    def keep(self, update: Generation, now: float) -> str | None:
         """Keep news, merged with what there is of the job; return the job that gave way, if one had to."""
-        last, ends = self._kept.get(news.id, (news, now + self._seconds))
-        self._kept[news.id] = lifecycle.merge(last, news), ends
+        last, ends = self._kept.get(update.id, (update, now + self._seconds))
+        self._kept[update.id] = lifecycle.merge(last, update), ends
         return self._oldest() if len(self._kept) > self._most else None
 
     def adopt(self, job_id: str) -> Generation | None:
         """Hand over what is kept of a job, which is then kept no longer."""
-        news, _ = self._kept.pop(job_id, (None, 0.0))
-        return news
+        update, _ = self._kept.pop(job_id, (None, 0.0))
+        return update
 
     def drop(self, now: float) -> Iterator[str]:
         """Forget, and yield, the jobs whose time is over."""

@@ -18,13 +18,13 @@ from doitong_async import (
     WebhookPayloadError,
     WebhookSignatureError,
 )
-from doitong_async.events import Event, WebhookDropped, WebhookTaken
+from doitong_async.events import Event, WebhookDropped, WebhookReceived
 from doitong_async.hook import Hook, Throw
 from doitong_async.jobs import lifecycle
 from doitong_async.testing import VirtualTimeLoop
-from doitong_async.webhooks.door import REMEMBERED, Webhooks
-from doitong_async.webhooks.early import MOST
+from doitong_async.webhooks.endpoint import REMEMBERED, Webhooks
 from doitong_async.webhooks.hosts import OutputHosts
+from doitong_async.webhooks.unmatched import MOST
 from tests.virtual import now, virtual
 from tests.webhooks.letters import SECRET, letter, signed
 
@@ -42,11 +42,11 @@ class House:
         if is_open:
             self.door.open(self.take)
 
-    def take(self, news: Generation) -> Throw | None:
+    def take(self, update: Generation) -> Throw | None:
         """As the watcher does: merge news of what is watched, and let go of what is settled."""
-        if news.id not in self.jobs or lifecycle.is_settled(self.jobs[news.id]):
+        if update.id not in self.jobs or lifecycle.is_settled(self.jobs[update.id]):
             return None
-        self.jobs[news.id] = lifecycle.merge(self.jobs[news.id], news)
+        self.jobs[update.id] = lifecycle.merge(self.jobs[update.id], update)
         return lambda error: False
 
     async def hear(self, *bodies: bytes) -> None:
@@ -69,7 +69,7 @@ async def test_news_goes_to_the_watched_job() -> None:
         "https://cdn.doitong.com/outputs/a.jpg",
     )
     assert house.jobs["b"].status == "processing"
-    assert house.events == [(0.0, WebhookTaken(job_id="a", status=JobStatus.COMPLETED))]
+    assert house.events == [(0.0, WebhookReceived(job_id="a", status=JobStatus.COMPLETED))]
 
 
 @virtual
@@ -100,10 +100,10 @@ async def test_a_url_elsewhere_is_not_used() -> None:
     await house.hear(letter("a", url="https://evil.example/a.jpg"))
     assert (house.jobs["a"].status, house.jobs["a"].url) == ("completed", None)
     assert not lifecycle.is_settled(house.jobs["a"])
-    news = house.door.accept(
+    update = house.door.accept(
         letter("a", url="http://127.0.0.1:1/a"), signed(letter("a", url="http://127.0.0.1:1/a"))
     )
-    assert news.url is None
+    assert update.url is None
 
 
 @virtual

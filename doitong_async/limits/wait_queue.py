@@ -20,31 +20,31 @@ T = TypeVar("T", bound=Returnable)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Position:
     """How a caller stands in line: since when, and whether it would wait for the next day."""
 
     since: float
     waits_for_day: bool = False
 
 
-class Line(Generic[T]):
+class WaitQueue(Generic[T]):
     """Callers that wait for one kind of thing, in the order they came."""
 
     def __init__(self) -> None:
-        self._waiters: OrderedDict[asyncio.Future[T], Place] = OrderedDict()
+        self._waiters: OrderedDict[asyncio.Future[T], Position] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._waiters)
 
-    def first(self) -> Place | None:
+    def first(self) -> Position | None:
         """Return the place of who is next."""
         return next(iter(self._waiters.values()), None)
 
-    def enter(self, place: Place) -> Waiting[T]:
+    def join(self, position: Position) -> Waiter[T]:
         """Stand in line."""
         waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = place
-        return Waiting(self, waiter)
+        self._waiters[waiter] = position
+        return Waiter(self, waiter)
 
     def leave(self, waiter: asyncio.Future[T]) -> None:
         """Stand in line no more; what was granted in this very moment goes back."""
@@ -58,25 +58,25 @@ class Line(Generic[T]):
         if not waiter.done():
             waiter.set_result(make())
 
-    def refuse(self, make: Callable[[], Exception], *, unless: Callable[[Place], bool]) -> None:
+    def fail(self, make: Callable[[], Exception], *, unless: Callable[[Position], bool]) -> None:
         """Send away whoever stands in line, with an error of its own, but for some."""
-        for waiter, place in list(self._waiters.items()):
-            if not unless(place):
+        for waiter, position in list(self._waiters.items()):
+            if not unless(position):
                 del self._waiters[waiter]
                 if not waiter.done():
                     waiter.set_exception(make())
 
 
-class Waiting(Generic[T]):
+class Waiter(Generic[T]):
     """One caller's wait: `with waiting: … await waiting`; await it once.
 
     Whatever leaves the block by an exception leaves the line, and what was granted by then goes back.
     """
 
-    __slots__ = ("_line", "_waiter")
+    __slots__ = ("_queue", "_waiter")
 
-    def __init__(self, line: Line[T], waiter: asyncio.Future[T]) -> None:
-        self._line = line
+    def __init__(self, queue: WaitQueue[T], waiter: asyncio.Future[T]) -> None:
+        self._queue = queue
         self._waiter = waiter
 
     @property
@@ -89,12 +89,12 @@ class Waiting(Generic[T]):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            self._line.leave(self._waiter)
+            self._queue.leave(self._waiter)
 
     def __await__(self) -> Generator[object, None, T]:
         return self._waiter.__await__()
 
-    def refuse(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """End the wait with an error."""
         if not self._waiter.done():
             self._waiter.set_exception(error)

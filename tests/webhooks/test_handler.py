@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from doitong_async import ClientClosedError, ConfigurationError, Generation
-from doitong_async.webhooks.receiver import LARGEST_BODY, Answer, CutOffError, Receiver, Request
+from doitong_async.webhooks.handler import LARGEST_BODY, Answer, CutOffError, Request, WebhookHandler
 from doitong_async.webhooks.signature import parse, verify
 from tests.virtual import now, virtual
 from tests.webhooks.letters import SECRET, letter, signed
@@ -30,11 +30,11 @@ class Door:
 
     def accept(self, body: bytes, header: str | None) -> Generation:
         verify(body, header, SECRET)
-        news = parse(body)
+        update = parse(body)
         if self.error is not None:
             raise self.error
-        self.taken.append(news)
-        return news
+        self.taken.append(update)
+        return update
 
 
 def reader(*pieces: bytes, error: Exception | None = None) -> Callable[[], Awaitable[bytes | None]]:
@@ -70,7 +70,7 @@ def request(
 
 def answered(sent: Request, door: Door | None = None, on_event: Any = None) -> Answer:
     """The answer to one request."""
-    return asyncio.run(Receiver((door or Door()).accept, on_event).answer(sent))
+    return asyncio.run(WebhookHandler((door or Door()).accept, on_event).answer(sent))
 
 
 def test_what_is_signed_is_taken() -> None:
@@ -140,9 +140,9 @@ async def test_408() -> None:
         await asyncio.sleep(3)
         return b" "
 
-    assert (await Receiver(Door().accept).answer(request(read=drip))).status == 408
+    assert (await WebhookHandler(Door().accept).answer(request(read=drip))).status == 408
     assert now() == 10.0
-    assert (await Receiver(Door().accept, read_timeout=2).answer(request(read=drip))).status == 408
+    assert (await WebhookHandler(Door().accept, read_timeout=2).answer(request(read=drip))).status == 408
     assert now() == 12.0
 
 
@@ -150,7 +150,7 @@ async def test_408() -> None:
 def test_a_timeout_that_cannot_be(seconds: Any) -> None:
     """Told when the application is asked for."""
     with pytest.raises(ConfigurationError, match="read_timeout is"):
-        Receiver(Door().accept, read_timeout=seconds)
+        WebhookHandler(Door().accept, read_timeout=seconds)
 
 
 @pytest.mark.parametrize("error", [CutOffError(), ConnectionError("gone"), ValueError("an odd encoding")])
@@ -200,12 +200,12 @@ class TestHook:
         """Sync or async, with the news, and after it was taken."""
         door, told = Door(), []
 
-        async def remember(news: Generation) -> None:
+        async def remember(update: Generation) -> None:
             await asyncio.sleep(0)
-            told.append((news, list(door.taken)))
+            told.append((update, list(door.taken)))
 
         assert answered(request(), door, remember).status == 204
-        assert answered(request(), door, lambda news: told.append((news, list(door.taken)))).status == 204
+        assert answered(request(), door, lambda update: told.append((update, list(door.taken)))).status == 204
         assert told == [(parse(BODY), [parse(BODY)]), (parse(BODY), [parse(BODY)] * 2)]
 
     @pytest.mark.parametrize("is_async", [True, False])
@@ -218,8 +218,8 @@ class TestHook:
         def fail(_: Generation) -> None:
             raise OSError("the disk is full")
 
-        async def fail_later(news: Generation) -> None:
-            fail(news)
+        async def fail_later(update: Generation) -> None:
+            fail(update)
 
         assert answered(request(), door, fail_later if is_async else fail) == Answer(503)
         assert len(door.taken) == 1

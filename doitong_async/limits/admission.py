@@ -10,30 +10,30 @@ from typing import Any, TypeVar
 from doitong_async.errors import ClientClosedError, RateLimitError
 from doitong_async.events import LimitLowered, WaitBegan, WaitEnded
 from doitong_async.hook import Hook
-from doitong_async.limits.gate import Gate, Member, Priority, Reason
-from doitong_async.limits.grants import Lease, Turn
-from doitong_async.limits.line import Returnable, Waiting
+from doitong_async.limits.limiter import KeyUser, Priority, RateLimiter, Reason
+from doitong_async.limits.permits import RequestPermit, Slot
+from doitong_async.limits.wait_queue import Returnable, Waiter
 from doitong_async.log import log
 
 T = TypeVar("T", bound=Returnable)
 
 
-class Entrance:
+class Admission:
     """What a client asks for slots and turns; other clients on the same key stand in the same lines."""
 
-    def __init__(self, gate: Gate, member: Member, notify: Hook) -> None:
-        self.gate = gate
-        self._member = member
-        gate.join(member)
+    def __init__(self, limiter: RateLimiter, user: KeyUser, notify: Hook) -> None:
+        self.limiter = limiter
+        self._user = user
+        limiter.join(user)
         self._notify = notify
-        self._waits: dict[Waiting[Any], Priority | None] = {}
+        self._waits: dict[Waiter[Any], Priority | None] = {}
         self._closed = asyncio.Event()
 
     def waiting(self) -> Counter[str]:
         """Return how many callers wait, by what they wait for."""
-        return Counter(self.gate.reason(priority) for priority in self._waits.values())
+        return Counter(self.limiter.reason(priority) for priority in self._waits.values())
 
-    async def slot(self, *, timeout: float | None = None, waits_for_day: bool = False) -> Lease:
+    async def slot(self, *, timeout: float | None = None, waits_for_day: bool = False) -> Slot:
         """Wait for a slot, at most `timeout` seconds (None: as long as it takes).
 
         Raises:
@@ -42,14 +42,14 @@ class Entrance:
             ClientClosedError: if the client closes first.
         """
         self._check_open()
-        at_once = self.gate.free_slot()
+        at_once = self.limiter.free_slot()
         return at_once or await self._bounded(
-            self.gate.queue_for_slot(waits_for_day=waits_for_day), None, timeout
+            self.limiter.queue_for_slot(waits_for_day=waits_for_day), None, timeout
         )
 
-    async def turn(
+    async def permit(
         self, priority: Priority, *, timeout: float | None = None, waits_for_day: bool = False
-    ) -> Turn:
+    ) -> RequestPermit:
         """Wait until one request may be sent, at most `timeout` seconds (None: as long as it takes).
 
         Raises:
@@ -58,9 +58,9 @@ class Entrance:
             ClientClosedError: if the client closes first.
         """
         self._check_open()
-        at_once = self.gate.turn_at_once(priority)
+        at_once = self.limiter.permit_at_once(priority)
         return at_once or await self._bounded(
-            self.gate.queue_for_turn(priority, waits_for_day=waits_for_day), priority, timeout
+            self.limiter.queue_for_permit(priority, waits_for_day=waits_for_day), priority, timeout
         )
 
     async def sleep(self, seconds: float) -> None:
@@ -79,22 +79,22 @@ class Entrance:
     def close(self) -> None:
         """Send away whoever waits here, now or later; nothing of theirs was sent."""
         if not self._closed.is_set():
-            self.gate.leave(self._member)
+            self.limiter.leave(self._user)
         self._closed.set()
         for waiting in self._waits:
-            waiting.refuse(_closed())
+            waiting.fail(_closed())
 
-    def heed(self, headers: Mapping[str, str], turn: Turn | None = None) -> None:
+    def observe_headers(self, headers: Mapping[str, str], permit: RequestPermit | None = None) -> None:
         """Take in what the headers of an answer say of the limits.
 
         Args:
             headers: of the answer.
             turn: what its request was sent on; None for the last one.
         """
-        limit, plan = self.gate.heed(headers, turn).limit, self.gate.plan
+        limit, plan = self.limiter.observe_headers(headers, permit).limit, self.limiter.plan
         if limit is None:
             return
-        per_minute, told = plan.requests_per_minute, self._member.told
+        per_minute, told = plan.requests_per_minute, self._user.told
         if limit < per_minute and "lower" not in told:
             told.add("lower")
             log.warning(
@@ -105,7 +105,7 @@ class Entrance:
                 per_minute,
             )
             self._notify(LimitLowered(told=limit, plan=per_minute))
-        if limit > per_minute and self._member.plan_is_assumed and "higher" not in told:
+        if limit > per_minute and self._user.plan_is_assumed and "higher" not in told:
             told.add("higher")
             log.warning(
                 "No plan was given, so the limits of %r are kept; the service allows %d requests a minute. "
@@ -118,13 +118,13 @@ class Entrance:
         if self._closed.is_set():
             raise _closed()
 
-    async def _bounded(self, waiting: Waiting[T], priority: Priority | None, timeout: float | None) -> T:
+    async def _bounded(self, waiting: Waiter[T], priority: Priority | None, timeout: float | None) -> T:
         # A poll is nobody's own call: what a callback raises about its wait must not end the polling.
-        tell = self._notify.aside if priority is Priority.LOOK else self._notify
+        tell = self._notify.aside if priority is Priority.POLL else self._notify
         with waiting:
             if waiting.is_over:
                 return await waiting
-            reason = self.gate.reason(priority)
+            reason = self.limiter.reason(priority)
             begun = asyncio.get_running_loop().time()
             self._waits[waiting] = priority
             try:
@@ -132,7 +132,7 @@ class Entrance:
                 async with asyncio.timeout(timeout):
                     return await waiting
             except TimeoutError:
-                raise self._too_long(self.gate.reason(priority)) from None
+                raise self._too_long(self.limiter.reason(priority)) from None
             finally:
                 del self._waits[waiting]
                 seconds = asyncio.get_running_loop().time() - begun
@@ -140,8 +140,8 @@ class Entrance:
 
     def _too_long(self, reason: Reason) -> RateLimitError:
         if reason == "day":
-            return self.gate.daily_limit()
-        plan = self.gate.plan
+            return self.limiter.daily_limit()
+        plan = self.limiter.plan
         limits = {
             "slot": f"the plan allows {plan.concurrent_jobs} jobs at once",
             "minute": f"the plan allows {plan.requests_per_minute} requests a minute",

@@ -19,7 +19,7 @@ from doitong_async import (
     JobTimeoutError,
     Plan,
 )
-from doitong_async.events import Event, JobFinished, SlotExpired, StatusSeen
+from doitong_async.events import Event, JobFinished, SlotExpired, StatusChanged
 from tests.plain_server import HANG, Ways
 from tests.virtual import boxed, now, plain, seen, virtual
 
@@ -29,9 +29,9 @@ async def test_ten_jobs_cost_one_status_request_every_two_seconds() -> None:
     """Polls eat the plan: the requests do not grow with the jobs, and none comes sooner than 2 s."""
     async with boxed(box={"durations": 20.0}) as (doitong, emulator):
         await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(10)))
-        looks = seen(emulator, "poll")
-    assert [len(look.ids) for look in looks] == [10] * 10
-    assert all(later.at - earlier.at >= 2.0 for earlier, later in pairwise(looks))
+        statuses = seen(emulator, "poll")
+    assert [len(poll.ids) for poll in statuses] == [10] * 10
+    assert all(later.at - earlier.at >= 2.0 for earlier, later in pairwise(statuses))
 
 
 @virtual
@@ -42,8 +42,8 @@ async def test_a_job_joins_the_first_tick_that_is_two_seconds_after_its_submit()
         await asyncio.sleep(1)
         second = await doitong.submit("second")
         await asyncio.gather(first, second)
-        looks = seen(emulator, "poll")
-    assert [(look.at, len(look.ids)) for look in looks[:3]] == [(2.0, 1), (4.0, 2), (6.0, 2)]
+        statuses = seen(emulator, "poll")
+    assert [(poll.at, len(poll.ids)) for poll in statuses[:3]] == [(2.0, 1), (4.0, 2), (6.0, 2)]
 
 
 @virtual
@@ -62,7 +62,7 @@ async def test_more_jobs_than_fit_into_one_look_take_several() -> None:
     plan = Plan.enterprise(requests_per_minute=10_000, concurrent_jobs=250)
     async with boxed(plan, box={"durations": 2.5}) as (doitong, emulator):
         await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(250)))
-        sizes = [len(look.ids) for look in seen(emulator, "poll")]
+        sizes = [len(poll.ids) for poll in seen(emulator, "poll")]
     assert max(sizes) == 100
     assert sum(sizes) == 500
 
@@ -151,8 +151,8 @@ async def test_an_unknown_status_is_waited_on_and_warned_about_once(caplog: pyte
     async with boxed(box={"durations": 5.0}) as (doitong, _):
         job = await doitong.submit("a fox")
         for word in ("dreaming", "processing", "dreaming"):
-            news = dataclasses.replace(job.last, status=JobStatus(word))
-            assert doitong._running().watcher.observe(news)
+            update = dataclasses.replace(job.last, status=JobStatus(word))
+            assert doitong._running().poller.observe(update)
         assert job.status == "dreaming"
         assert (await job).id == job.id
     assert caplog.text.count("dreaming") == 1
@@ -163,7 +163,7 @@ async def test_a_slot_expires_at_its_greatest_age() -> None:
     """A job that never ends must not block a Free plan for good; it is told of."""
     events: list[Event] = []
     box = {"durations": lambda number: 1e6 if number == 0 else 3.0, "over_concurrency": "queue"}
-    options = {"timeout": 30.0, "lease_age": 60.0}
+    options = {"timeout": 30.0, "slot_expiry": 60.0}
     async with boxed(Plan.FREE, box=box, on_event=events.append, **options) as (doitong, _):
         stuck = await doitong.submit("never")
         with pytest.raises(JobTimeoutError):
@@ -177,7 +177,7 @@ async def test_a_slot_expires_at_its_greatest_age() -> None:
 @virtual
 async def test_whoever_waits_longer_than_the_greatest_age_is_served_on() -> None:
     """The slot is free then, but the job is watched as long as somebody waits."""
-    async with boxed(Plan.FREE, box={"durations": 100.0}, lease_age=60.0) as (doitong, _):
+    async with boxed(Plan.FREE, box={"durations": 100.0}, slot_expiry=60.0) as (doitong, _):
         job = await doitong.submit("slow")
         assert (await job).id == job.id
 
@@ -185,7 +185,7 @@ async def test_whoever_waits_longer_than_the_greatest_age_is_served_on() -> None
 @virtual
 async def test_a_job_given_up_at_its_greatest_age_can_be_awaited_again() -> None:
     """Awaiting it takes it up again, with a slot, without queueing."""
-    async with boxed(Plan.FREE, box={"durations": 100.0}, lease_age=60.0) as (doitong, emulator):
+    async with boxed(Plan.FREE, box={"durations": 100.0}, slot_expiry=60.0) as (doitong, emulator):
         job = await doitong.submit("slow")
         await asyncio.sleep(90)
         assert doitong.jobs() == []
@@ -200,9 +200,9 @@ async def test_events_tell_the_story_of_a_job() -> None:
     async with boxed(box={"durations": 5.0}, on_event=events.append) as (doitong, _):
         job = await doitong.submit("a fox", width=512, height=512)
         await job
-    assert [event for event in events if isinstance(event, StatusSeen | JobFinished)] == [
-        StatusSeen(job_id=job.id, status=JobStatus.PROCESSING),
-        StatusSeen(job_id=job.id, status=JobStatus.COMPLETED),
+    assert [event for event in events if isinstance(event, StatusChanged | JobFinished)] == [
+        StatusChanged(job_id=job.id, status=JobStatus.PROCESSING),
+        StatusChanged(job_id=job.id, status=JobStatus.COMPLETED),
         JobFinished(job_id=job.id, status=JobStatus.COMPLETED, seconds=6.0, credit_cost=10),
     ]
 
@@ -225,8 +225,8 @@ async def test_a_failing_service_is_looked_at_less_and_less_often() -> None:
     async with plain(seconds=6.0) as (doitong, server):
         server.script = lambda kind, nth: HTML_502 if kind == "poll" and nth <= 18 else None
         assert (await doitong.generate("a fox")).url
-        looks = [request.at for request in server.requests if request.kind == "poll"]
-    waits = [later - earlier for earlier, later in pairwise(looks)]
+        statuses = [request.at for request in server.requests if request.kind == "poll"]
+    waits = [later - earlier for earlier, later in pairwise(statuses)]
     assert waits == [*[2.0] * 3, *[4.0] * 4, *[8.0] * 4, *[16.0] * 4, *[30.0] * 3]
 
 
@@ -287,7 +287,7 @@ def answer_json(body: bytes) -> bytes:
 @virtual
 async def test_one_job_has_one_watch_whoever_holds_it() -> None:
     """Let go at its greatest age and taken up by its token, it wakes the old handle and the new one."""
-    async with boxed(Plan.FREE, box={"durations": 100.0}, lease_age=60.0) as (doitong, _):
+    async with boxed(Plan.FREE, box={"durations": 100.0}, slot_expiry=60.0) as (doitong, _):
         old = await doitong.submit("slow")
         await asyncio.sleep(70)
         new = doitong.job(old.token)
@@ -295,4 +295,4 @@ async def test_one_job_has_one_watch_whoever_holds_it() -> None:
         assert len({old, new}) == 1
         results = await asyncio.gather(old, new)
         assert {result.id for result in results} == {old.id}
-        assert doitong._running().gate.slots_taken == 0
+        assert doitong._running().limiter.slots_taken == 0

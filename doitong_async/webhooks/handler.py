@@ -68,7 +68,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class Receiver:
+class WebhookHandler:
     """Answers requests: checks them, hands the body in at the door, then runs the hook.
 
     Args:
@@ -114,7 +114,7 @@ class Receiver:
 
     async def _take(self, body: bytes, header: str) -> Answer:
         try:
-            news = self._accept(body, header)
+            update = self._accept(body, header)
         except WebhookSignatureError:
             log.debug("a webhook was refused: its signature is wrong")
             return Answer(401)
@@ -127,13 +127,13 @@ class Receiver:
         except Exception:
             log.exception("a signed webhook could not be taken")
             return Answer(503)
-        return Answer(204 if await self._is_kept(news) else 503)
+        return Answer(204 if await self._is_kept(update) else 503)
 
-    async def _is_kept(self, news: Generation) -> bool:
+    async def _is_kept(self, update: Generation) -> bool:
         """Run the hook, and tell whether it went well."""
         try:
             if self._on_event is not None:
-                result = self._on_event(news)
+                result = self._on_event(update)
                 if inspect.isawaitable(result):
                     await result
         except GeneratorExit:
@@ -144,7 +144,7 @@ class Receiver:
                 # This request was cancelled, and not something of the hook's own.
                 raise
             log.exception(
-                "on_event failed on a webhook of job %s; the service is asked to try again", news.id
+                "on_event failed on a webhook of job %s; the service is asked to try again", update.id
             )
             if is_from_user(error):
                 # When the service was answered, as far as the loop lives on.

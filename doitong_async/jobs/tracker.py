@@ -11,7 +11,7 @@ from doitong_async.hook import raise_in_loop
 from doitong_async.jobs import lifecycle
 from doitong_async.jobs.durations import JobKind
 from doitong_async.jobs.token import JobRef, write_token
-from doitong_async.limits.grants import Lease
+from doitong_async.limits.permits import Slot
 from doitong_async.settings import Options
 from doitong_async.types import Generation
 
@@ -19,7 +19,7 @@ MakeError: TypeAlias = Callable[[], DoitongError]
 """Makes an error afresh for each awaiter: one raised twice collects the tracebacks of both."""
 
 
-class Watch:
+class TrackedJob:
     """One remote job in this process: its last snapshot, its slot, its awaiters.
 
     `submitted` and `begun` are moments of the loop's clock: when the submit was accepted, and when the
@@ -42,16 +42,16 @@ class Watch:
         "due",
         "epoch",
         "expiry",
-        "failure",
+        "failed_polls",
         "kind",
         "last",
-        "lease",
-        "loss",
+        "last_failure",
         "misses",
         "options",
         "overdue",
-        "refusals",
+        "slot",
         "submitted",
+        "terminal_error",
         "waited_at",
     )
 
@@ -63,7 +63,7 @@ class Watch:
         begun: float,
         epoch: int | None,
         options: Options,
-        lease: Lease,
+        slot: Slot,
         kind: JobKind = "",
     ) -> None:
         self.last = last
@@ -73,17 +73,17 @@ class Watch:
         self.deadline = 0.0
         self.epoch = epoch
         self.options = options
-        self.lease = lease
+        self.slot = slot
         self.kind = kind
         self.waited_at = submitted
         self.asked_at = begun
         self.overdue = 0
         self.due = submitted + options.poll_interval
         self.expiry: asyncio.TimerHandle | None = None
-        self.failure: str | None = None
-        self.loss: MakeError | None = None
+        self.last_failure: str | None = None
+        self.terminal_error: MakeError | None = None
         self.misses = 0
-        self.refusals = 0
+        self.failed_polls = 0
         self._thrown: list[BaseException] = []
         self._waiters: set[asyncio.Future[MakeError | bool]] | None = None
 
@@ -95,14 +95,14 @@ class Watch:
     @property
     def is_ended(self) -> bool:
         """Whether nothing more is to come: the job is over, or not to be had any more."""
-        return self.loss is not None or lifecycle.is_settled(self.last)
+        return self.terminal_error is not None or lifecycle.is_settled(self.last)
 
     @property
     def is_awaited(self) -> bool:
         """Whether anybody waits for news right now."""
         return bool(self._waiters)
 
-    async def news(self, deadline: float) -> bool:
+    async def next_update(self, deadline: float) -> bool:
         """Wait for news of the job; False if the deadline (a moment of the loop's clock) came first.
 
         Raises:
@@ -156,11 +156,11 @@ def _tell(waiter: asyncio.Future[MakeError | bool], what: MakeError | bool) -> N
         waiter.set_result(what)
 
 
-def not_found(watch: Watch) -> JobNotFoundError:
+def not_found(tracked: TrackedJob) -> JobNotFoundError:
     """Return the error of a job that the service does not know."""
-    return JobNotFoundError("The service does not know the job.", job_id=watch.last.id, token=watch.token)
+    return JobNotFoundError("The service does not know the job.", job_id=tracked.last.id, token=tracked.token)
 
 
-def closed(watch: Watch) -> ClientClosedError:
+def closed(tracked: TrackedJob) -> ClientClosedError:
     """Return the error of whoever still waits when the client closes."""
-    return ClientClosedError("The client was closed.", job_id=watch.last.id, token=watch.token)
+    return ClientClosedError("The client was closed.", job_id=tracked.last.id, token=tracked.token)

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doitong_async.limits.word import (
+from doitong_async.limits.headers import (
     DAY_WAIT,
     RETRY_WAIT,
     UNBELIEVED_WAIT,
     Limit,
-    Word,
-    read_word,
-    wait_told,
+    RateLimitHeaders,
+    read_headers,
+    requested_wait,
     which_limit,
 )
 
@@ -35,47 +35,49 @@ def test_a_reset_is_told_apart_by_its_size(text: str, monkeypatch: pytest.Monkey
     """Seconds from now, epoch in any unit, ISO 8601, an HTTP date: none is documented; no zone is UTC."""
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
-    assert read_word({"x-ratelimit-reset": text}, NOW).reset_in == 30.0
-    assert read_word({"retry-after": text}, NOW).retry_after == 30.0
+    assert read_headers({"x-ratelimit-reset": text}, NOW).reset_in == 30.0
+    assert read_headers({"retry-after": text}, NOW).retry_after == 30.0
     monkeypatch.undo()
     time.tzset()
 
 
 def test_a_moment_without_a_zone_is_utc() -> None:
     """As the documented moments are."""
-    assert read_word({"x-ratelimit-reset": "2026-01-01T00:01:00"}, NOW).reset_in == 60.0
+    assert read_headers({"x-ratelimit-reset": "2026-01-01T00:01:00"}, NOW).reset_in == 60.0
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-5", "nan", "inf", "1e999", "2026-13-01T00:00:00Z"])
 def test_what_is_no_moment_says_nothing(text: str) -> None:
     """It is not guessed at."""
-    assert read_word({"x-ratelimit-reset": text}, NOW).reset_in is None
+    assert read_headers({"x-ratelimit-reset": text}, NOW).reset_in is None
 
 
 def test_a_moment_is_read_against_the_answers_own_date() -> None:
     """The clock here may be wrong by minutes; the two moments of one answer are of one clock."""
     headers = {"x-ratelimit-reset": "1767225630", "date": "Thu, 01 Jan 2026 00:00:20 GMT"}
-    assert read_word(headers, NOW - 300).reset_in == 10.0
+    assert read_headers(headers, NOW - 300).reset_in == 10.0
 
 
 def test_of_two_clocks_the_one_is_believed_that_makes_the_reset_near() -> None:
     """A gateway may put a `Date` of its own, hours off, on an answer whose reset is right."""
     headers = {"x-ratelimit-reset": "1767225630", "date": "Thu, 01 Jan 2026 02:00:00 GMT"}
-    assert read_word(headers, NOW).renews_in == 30.0
-    assert read_word(headers, NOW - 86_400).renews_in is None
+    assert read_headers(headers, NOW).renews_in == 30.0
+    assert read_headers(headers, NOW - 86_400).renews_in is None
 
 
 @pytest.mark.parametrize("text", ["1767232800", "2026-01-01T02:00:30", "1767218400", "7200", "9" * 25])
 def test_a_reset_that_is_hours_off_is_no_reset_of_a_minute(text: str) -> None:
     """Far ahead or long over: a clock, a zone or a unit is wrong."""
-    assert read_word({"x-ratelimit-reset": text}, NOW).renews_in is None
-    assert wait_told(read_word({"x-ratelimit-reset": text}, NOW), limit=Limit.MINUTE) == UNBELIEVED_WAIT
+    assert read_headers({"x-ratelimit-reset": text}, NOW).renews_in is None
+    assert (
+        requested_wait(read_headers({"x-ratelimit-reset": text}, NOW), limit=Limit.MINUTE) == UNBELIEVED_WAIT
+    )
 
 
 @pytest.mark.parametrize("text", ["1767225600", "1767225597", "0"])
 def test_a_reset_that_is_just_over_is_believed(text: str) -> None:
     """It is told in whole seconds, and an answer is on its way for a while."""
-    assert read_word({"x-ratelimit-reset": text}, NOW).renews_in == 0.0
+    assert read_headers({"x-ratelimit-reset": text}, NOW).renews_in == 0.0
 
 
 @pytest.mark.parametrize(
@@ -84,13 +86,13 @@ def test_a_reset_that_is_just_over_is_believed(text: str) -> None:
 )
 def test_a_retry_after_is_obeyed_within_reason(text: str, seconds: float | None) -> None:
     """Whatever it comes with; a date that is over means now."""
-    assert read_word({"retry-after": text}, NOW).retry_in == seconds
-    assert read_word({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}, NOW).retry_in == 0.0
+    assert read_headers({"retry-after": text}, NOW).retry_in == seconds
+    assert read_headers({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}, NOW).retry_in == 0.0
 
 
 def test_a_moment_that_is_over_means_now() -> None:
     """Never a wait of less than nothing."""
-    assert read_word({"x-ratelimit-reset": "1767225000"}, NOW).reset_in == 0.0
+    assert read_headers({"x-ratelimit-reset": "1767225000"}, NOW).reset_in == 0.0
 
 
 @pytest.mark.parametrize(
@@ -98,8 +100,8 @@ def test_a_moment_that_is_over_means_now() -> None:
 )
 def test_counts_are_whole_numbers(text: str, count: int | None) -> None:
     """Anything else says nothing."""
-    word = read_word({"x-ratelimit-limit": text, "x-ratelimit-remaining": text}, NOW)
-    assert (word.limit, word.remaining) == (count, count)
+    rate_limit = read_headers({"x-ratelimit-limit": text, "x-ratelimit-remaining": text}, NOW)
+    assert (rate_limit.limit, rate_limit.remaining) == (count, count)
 
 
 @pytest.mark.parametrize(
@@ -115,37 +117,37 @@ def test_counts_are_whole_numbers(text: str, count: int | None) -> None:
 )
 def test_the_words_tell_the_limits_apart(code: str | None, message: str, limit: Limit) -> None:
     """The narrower word decides."""
-    assert which_limit(code, message, Word(), jobs_in_flight=False) is limit
+    assert which_limit(code, message, RateLimitHeaders(), jobs_in_flight=False) is limit
 
 
 def test_headers_tell_the_limits_apart_where_words_do_not() -> None:
     """A wait of hours is the day's; requests left while jobs run is the jobs'; else it is the minute's."""
-    assert which_limit(None, "no", Word(retry_after=7200), jobs_in_flight=True) is Limit.DAY
-    far = Word(retry_after=7200)
+    assert which_limit(None, "no", RateLimitHeaders(retry_after=7200), jobs_in_flight=True) is Limit.DAY
+    far = RateLimitHeaders(retry_after=7200)
     assert which_limit(None, "no", far, jobs_in_flight=True, may_be_day=False) is Limit.MINUTE
     assert which_limit(None, "today", far, jobs_in_flight=True, may_be_day=False) is Limit.DAY
-    assert which_limit(None, "no", Word(remaining=5), jobs_in_flight=True) is Limit.SLOT
-    assert which_limit(None, "no", Word(remaining=5), jobs_in_flight=False) is Limit.MINUTE
-    assert which_limit(None, "no", Word(remaining=0), jobs_in_flight=True) is Limit.MINUTE
+    assert which_limit(None, "no", RateLimitHeaders(remaining=5), jobs_in_flight=True) is Limit.SLOT
+    assert which_limit(None, "no", RateLimitHeaders(remaining=5), jobs_in_flight=False) is Limit.MINUTE
+    assert which_limit(None, "no", RateLimitHeaders(remaining=0), jobs_in_flight=True) is Limit.MINUTE
 
 
 def test_retry_after_wins_and_everything_is_bounded() -> None:
     """No header makes anybody wait for a year."""
-    assert wait_told(Word(retry_after=3, reset_in=50), limit=Limit.MINUTE) == 3
-    assert wait_told(Word(reset_in=50), limit=Limit.MINUTE) == 50
-    assert wait_told(Word(reset_in=1e6), limit=Limit.MINUTE) == UNBELIEVED_WAIT
-    assert wait_told(Word(retry_after=300), limit=Limit.MINUTE) == 300
-    assert wait_told(Word(retry_after=1e6), limit=Limit.MINUTE) == UNBELIEVED_WAIT
-    assert wait_told(Word(retry_after=1e6), limit=Limit.SLOT) == RETRY_WAIT
-    assert wait_told(Word(retry_after=1e9), limit=Limit.DAY) == DAY_WAIT
-    assert wait_told(Word(), limit=Limit.MINUTE) is None
+    assert requested_wait(RateLimitHeaders(retry_after=3, reset_in=50), limit=Limit.MINUTE) == 3
+    assert requested_wait(RateLimitHeaders(reset_in=50), limit=Limit.MINUTE) == 50
+    assert requested_wait(RateLimitHeaders(reset_in=1e6), limit=Limit.MINUTE) == UNBELIEVED_WAIT
+    assert requested_wait(RateLimitHeaders(retry_after=300), limit=Limit.MINUTE) == 300
+    assert requested_wait(RateLimitHeaders(retry_after=1e6), limit=Limit.MINUTE) == UNBELIEVED_WAIT
+    assert requested_wait(RateLimitHeaders(retry_after=1e6), limit=Limit.SLOT) == RETRY_WAIT
+    assert requested_wait(RateLimitHeaders(retry_after=1e9), limit=Limit.DAY) == DAY_WAIT
+    assert requested_wait(RateLimitHeaders(), limit=Limit.MINUTE) is None
 
 
 def test_the_reset_of_the_window_is_not_taken_for_that_of_another_limit() -> None:
     """It comes with every answer, a 429 of the day or of the jobs at once among them."""
-    assert wait_told(Word(reset_in=50), limit=Limit.DAY) is None
-    assert wait_told(Word(reset_in=50), limit=Limit.SLOT) is None
-    assert wait_told(Word(reset_in=7200), limit=Limit.DAY) == 7200
+    assert requested_wait(RateLimitHeaders(reset_in=50), limit=Limit.DAY) is None
+    assert requested_wait(RateLimitHeaders(reset_in=50), limit=Limit.SLOT) is None
+    assert requested_wait(RateLimitHeaders(reset_in=7200), limit=Limit.DAY) == 7200
 
 
 @given(
@@ -161,7 +163,7 @@ def test_the_reset_of_the_window_is_not_taken_for_that_of_another_limit() -> Non
 )
 def test_no_header_breaks_the_reader(headers: dict[str, str]) -> None:
     """Whatever comes, the word is read, and its waits are none or finite."""
-    word = read_word(headers, NOW)
+    rate_limit = read_headers(headers, NOW)
     for limit in Limit:
-        told = wait_told(word, limit=limit)
+        told = requested_wait(rate_limit, limit=limit)
         assert told is None or 0 <= told <= DAY_WAIT

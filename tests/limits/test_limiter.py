@@ -13,23 +13,23 @@ from hypothesis import strategies as st
 from doitong_async import ClientClosedError, DailyLimitError, Plan, RateLimitError
 from doitong_async.events import Event, LimitLowered, WaitBegan, WaitEnded
 from doitong_async.hook import Hook
-from doitong_async.limits.entrance import Entrance
-from doitong_async.limits.gate import Gate, Member, Priority
-from doitong_async.limits.grants import Turn
-from doitong_async.transport.refusal import Kind, Refusal
+from doitong_async.limits.admission import Admission
+from doitong_async.limits.limiter import KeyUser, Priority, RateLimiter
+from doitong_async.limits.permits import RequestPermit
+from doitong_async.transport.failure import Failure, FailureKind
 from tests.virtual import now, virtual
 
 NARROW = Plan.enterprise(requests_per_minute=2, concurrent_jobs=1)
 
 
-def open_door(plan: Plan) -> Entrance:
+def open_door(plan: Plan) -> Admission:
     """Return a client's way through a gate of its own."""
-    return Entrance(Gate(plan), Member(plan), Hook(None))
+    return Admission(RateLimiter(plan), KeyUser(plan), Hook(None))
 
 
-def too_many(message: str, **headers: str) -> Refusal:
+def too_many(message: str, **headers: str) -> Failure:
     """Return a 429."""
-    return Refusal(Kind.RATE_LIMIT, message, http_status=429, headers=headers)
+    return Failure(FailureKind.RATE_LIMIT, message, http_status=429, headers=headers)
 
 
 async def settle() -> None:
@@ -47,7 +47,7 @@ def start(coroutine: Any) -> asyncio.Task[Any]:
 async def test_slots_go_to_who_came_first() -> None:
     """However many wait, a slot that comes back goes to the first in line."""
     door = open_door(NARROW)
-    lease = await door.slot()
+    slot = await door.slot()
     order: list[int] = []
 
     async def take(number: int) -> None:
@@ -58,44 +58,44 @@ async def test_slots_go_to_who_came_first() -> None:
     waiting = [start(take(number)) for number in range(5)]
     await settle()
     assert order == []
-    lease.release()
+    slot.release()
     await asyncio.gather(*waiting)
     assert order == [0, 1, 2, 3, 4]
-    assert door.gate.slots_taken == 0
+    assert door.limiter.slots_taken == 0
 
 
 @virtual
 async def test_a_lease_is_given_back_once() -> None:
     """A second release must not make a slot out of nothing."""
     door = open_door(NARROW)
-    lease = await door.slot()
-    lease.release()
-    lease.release()
-    assert door.gate.slots_taken == 0
+    slot = await door.slot()
+    slot.release()
+    slot.release()
+    assert door.limiter.slots_taken == 0
 
 
 @virtual
 async def test_a_slot_granted_to_a_caller_who_is_gone_goes_on_to_the_next() -> None:
     """The cancel may come in the very moment in which the slot is granted."""
     door = open_door(NARROW)
-    lease = await door.slot()
+    slot = await door.slot()
     gone, following = start(door.slot()), start(door.slot())
     await settle()
-    lease.release()
+    slot.release()
     gone.cancel()
     (await following).release()
-    assert door.gate.slots_taken == 0
+    assert door.limiter.slots_taken == 0
 
 
 @virtual
 async def test_a_bounded_wait_for_a_slot_ends() -> None:
     """With an error that names the limit, and without a place left in the line."""
     door = open_door(NARROW)
-    lease = await door.slot()
+    slot = await door.slot()
     with pytest.raises(RateLimitError):
         await door.slot(timeout=3.0)
     assert now() == 3.0
-    lease.release()
+    slot.release()
     assert (await door.slot(timeout=3.0)).is_held
 
 
@@ -103,13 +103,13 @@ async def test_a_bounded_wait_for_a_slot_ends() -> None:
 async def test_turns_come_back_a_minute_after_the_answer() -> None:
     """Not after the sending: the server may have counted the request as late as its answer."""
     door = open_door(NARROW)
-    first, second = await door.turn(Priority.SUBMIT), await door.turn(Priority.SUBMIT)
+    first, second = await door.permit(Priority.SUBMIT), await door.permit(Priority.SUBMIT)
     first.answered()
     await asyncio.sleep(10)
     second.answered()
-    (await door.turn(Priority.SUBMIT)).answered()
+    (await door.permit(Priority.SUBMIT)).answered()
     assert now() == 60.0
-    (await door.turn(Priority.SUBMIT)).answered()
+    (await door.permit(Priority.SUBMIT)).answered()
     assert now() == 70.0
 
 
@@ -118,7 +118,7 @@ async def test_a_request_that_was_never_sent_costs_nothing() -> None:
     """Its turn is back at once."""
     door = open_door(NARROW)
     for _ in range(5):
-        (await door.turn(Priority.SUBMIT)).unsent()
+        (await door.permit(Priority.SUBMIT)).unsent()
     assert now() == 0.0
 
 
@@ -126,27 +126,27 @@ async def test_a_request_that_was_never_sent_costs_nothing() -> None:
 async def test_submits_go_before_looks_but_an_overdue_look_goes_first() -> None:
     """A look may wait behind submits, though not for ever."""
     door = open_door(Plan.enterprise(requests_per_minute=1, concurrent_jobs=9))
-    (await door.turn(Priority.SUBMIT)).answered()
+    (await door.permit(Priority.SUBMIT)).answered()
     order: list[str] = []
 
     async def take(name: str, priority: Priority) -> None:
-        turn: Turn = await door.turn(priority)
+        permit: RequestPermit = await door.permit(priority)
         order.append(name)
-        turn.answered()
+        permit.answered()
 
     await asyncio.sleep(57)
-    waiting = [start(take("look", Priority.LOOK)), start(take("submit 1", Priority.SUBMIT))]
+    waiting = [start(take("poll", Priority.POLL)), start(take("submit 1", Priority.SUBMIT))]
     waiting.append(start(take("submit 2", Priority.SUBMIT)))
     await asyncio.gather(*waiting)
-    assert order == ["submit 1", "look", "submit 2"]
+    assert order == ["submit 1", "poll", "submit 2"]
 
 
 @virtual
 async def test_a_turn_granted_to_a_caller_who_is_gone_is_not_spent() -> None:
     """Nothing was sent, so the next in line has it at once."""
     door = open_door(Plan.enterprise(requests_per_minute=1, concurrent_jobs=9))
-    held = await door.turn(Priority.SUBMIT)
-    gone, following = start(door.turn(Priority.SUBMIT)), start(door.turn(Priority.SUBMIT))
+    held = await door.permit(Priority.SUBMIT)
+    gone, following = start(door.permit(Priority.SUBMIT)), start(door.permit(Priority.SUBMIT))
     await settle()
     held.unsent()
     gone.cancel()
@@ -157,15 +157,15 @@ async def test_a_turn_granted_to_a_caller_who_is_gone_is_not_spent() -> None:
 @virtual
 async def test_looks_that_do_not_count_pass_by_the_submits_that_wait() -> None:
     """At once, and without a spin of the loop; only a pause holds them."""
-    door = Entrance(Gate(NARROW), Member(NARROW, polls_count=False), Hook(None))
+    door = Admission(RateLimiter(NARROW), KeyUser(NARROW, polls_count=False), Hook(None))
     for _ in range(2):
-        (await door.turn(Priority.SUBMIT)).answered()
-    submit = start(door.turn(Priority.SUBMIT))
+        (await door.permit(Priority.SUBMIT)).answered()
+    submit = start(door.permit(Priority.SUBMIT))
     await settle()
-    (await door.turn(Priority.LOOK)).answered()
+    (await door.permit(Priority.POLL)).answered()
     assert now() == 0.0
-    door.gate.refused(too_many("per minute", **{"retry-after": "10"}))
-    (await door.turn(Priority.LOOK)).answered()
+    door.limiter.rate_limited(too_many("per minute", **{"retry-after": "10"}))
+    (await door.permit(Priority.POLL)).answered()
     assert 10.0 <= now() <= 11.0
     (await submit).answered()
     assert now() == 60.0
@@ -175,8 +175,8 @@ async def test_looks_that_do_not_count_pass_by_the_submits_that_wait() -> None:
 async def test_a_429_of_the_minute_pauses_everything() -> None:
     """Until the moment that the service told, and a little longer, so that not all come back at once."""
     door = open_door(NARROW)
-    assert door.gate.refused(too_many("requests per minute", **{"retry-after": "12"})) == "minute"
-    (await door.turn(Priority.LOOK)).answered()
+    assert door.limiter.rate_limited(too_many("requests per minute", **{"retry-after": "12"})) == "minute"
+    (await door.permit(Priority.POLL)).answered()
     assert 12.0 <= now() <= 13.0
 
 
@@ -184,8 +184,8 @@ async def test_a_429_of_the_minute_pauses_everything() -> None:
 async def test_a_429_that_tells_nothing_pauses_for_a_moment() -> None:
     """Not for long: the next answer may tell more."""
     door = open_door(NARROW)
-    door.gate.refused(too_many("slow down"))
-    (await door.turn(Priority.SUBMIT)).answered()
+    door.limiter.rate_limited(too_many("slow down"))
+    (await door.permit(Priority.SUBMIT)).answered()
     assert 2.0 <= now() <= 3.0
 
 
@@ -195,9 +195,9 @@ async def test_a_429_of_the_jobs_at_once_holds_submits_until_a_job_ends() -> Non
     door = open_door(Plan.PRO)
     running, mine = await door.slot(), await door.slot()
     running.job_is_made()
-    assert door.gate.refused(too_many("too many concurrent jobs")) == "slot"
-    submit = start(door.turn(Priority.SUBMIT))
-    (await door.turn(Priority.LOOK)).answered()
+    assert door.limiter.rate_limited(too_many("too many concurrent jobs")) == "slot"
+    submit = start(door.permit(Priority.SUBMIT))
+    (await door.permit(Priority.POLL)).answered()
     await asyncio.sleep(1)
     assert now() == 1.0
     assert not submit.done()
@@ -215,8 +215,8 @@ async def test_submits_held_for_jobs_of_somebody_else_try_again_in_time() -> Non
     waits = []
     for _ in range(4):
         begun = now()
-        door.gate.refused(too_many("too many concurrent jobs"))
-        (await door.turn(Priority.SUBMIT)).answered()
+        door.limiter.rate_limited(too_many("too many concurrent jobs"))
+        (await door.permit(Priority.SUBMIT)).answered()
         waits.append(now() - begun)
     for wait, usual in zip(waits, (5, 10, 20, 40), strict=True):
         assert usual <= wait <= usual + 1
@@ -227,9 +227,9 @@ async def test_the_jobs_of_a_day_are_counted_and_end_in_an_error_that_says_until
     """What would be one too many is not even sent."""
     door = open_door(Plan.enterprise(requests_per_minute=60, concurrent_jobs=9, jobs_per_day=2))
     for _ in range(2):
-        lease = await door.slot()
-        lease.job_is_made()
-        lease.release()
+        slot = await door.slot()
+        slot.job_is_made()
+        slot.release()
     with pytest.raises(DailyLimitError, match="2 a day") as caught:
         await door.slot()
     assert caught.value.retry_after == 86_400.0
@@ -257,11 +257,11 @@ async def test_a_submit_that_made_no_job_gives_its_job_of_the_day_back() -> None
 async def test_a_429_of_the_day_ends_it_until_the_moment_that_was_told() -> None:
     """Whoever waits in line is sent away with that moment, or waits on."""
     door = open_door(Plan.enterprise(requests_per_minute=60, concurrent_jobs=1))
-    lease = await door.slot()
+    slot = await door.slot()
     waiting = start(door.slot())
     await settle()
-    assert door.gate.refused(too_many("daily limit exceeded", **{"retry-after": "7200"})) == "day"
-    lease.release()
+    assert door.limiter.rate_limited(too_many("daily limit exceeded", **{"retry-after": "7200"})) == "day"
+    slot.release()
     with pytest.raises(DailyLimitError) as caught:
         await waiting
     assert caught.value.retry_after == pytest.approx(7200.0)
@@ -271,14 +271,14 @@ async def test_a_429_of_the_day_ends_it_until_the_moment_that_was_told() -> None
 async def test_waits_can_be_asked_about_and_are_events() -> None:
     """What a caller waits for, from when to when."""
     events: list[Event] = []
-    door = Entrance(Gate(NARROW), Member(NARROW), Hook(events.append))
-    lease = await door.slot()
+    door = Admission(RateLimiter(NARROW), KeyUser(NARROW), Hook(events.append))
+    slot = await door.slot()
     for _ in range(2):
-        (await door.turn(Priority.LOOK)).answered()
-    waits = [start(door.slot()), start(door.turn(Priority.SUBMIT))]
+        (await door.permit(Priority.POLL)).answered()
+    waits = [start(door.slot()), start(door.permit(Priority.SUBMIT))]
     await settle()
     assert door.waiting() == {"slot": 1, "minute": 1}
-    lease.release()
+    slot.release()
     await asyncio.gather(*waits)
     assert events == [
         WaitBegan(reason="slot"),
@@ -293,8 +293,8 @@ async def test_closing_sends_everybody_away() -> None:
     """Whoever waits for a slot or a turn is told that the client is closed."""
     door = open_door(Plan.enterprise(requests_per_minute=1, concurrent_jobs=1))
     await door.slot()
-    (await door.turn(Priority.SUBMIT)).answered()
-    waiting = [start(door.slot()), start(door.turn(Priority.SUBMIT)), start(door.turn(Priority.LOOK))]
+    (await door.permit(Priority.SUBMIT)).answered()
+    waiting = [start(door.slot()), start(door.permit(Priority.SUBMIT)), start(door.permit(Priority.POLL))]
     await settle()
     door.close()
     errors = await asyncio.gather(*waiting, return_exceptions=True)
@@ -303,11 +303,11 @@ async def test_closing_sends_everybody_away() -> None:
         await door.slot()
 
 
-async def send(door: Entrance, **headers: str) -> None:
+async def send(door: Admission, **headers: str) -> None:
     """Send one submit, which is answered at once with these headers."""
-    turn = await door.turn(Priority.SUBMIT)
-    door.heed({name.replace("_", "-"): value for name, value in headers.items()}, turn)
-    turn.answered()
+    permit = await door.permit(Priority.SUBMIT)
+    door.observe_headers({name.replace("_", "-"): value for name, value in headers.items()}, permit)
+    permit.answered()
 
 
 @virtual
@@ -342,51 +342,55 @@ async def test_a_share_of_a_plan_believes_its_share_of_what_is_left() -> None:
     headers = {"x_ratelimit_limit": "60", "x_ratelimit_reset": "6"}
     await send(door, **headers, x_ratelimit_remaining="0")
     await send(door, **headers, x_ratelimit_remaining="30")
-    assert (now(), door.gate.free) == (7.0, 5)
+    assert (now(), door.limiter.free) == (7.0, 5)
 
 
 @virtual
 async def test_a_limit_below_the_plan_is_obeyed_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
     """Once a client, whoever comes or goes, by a warning and an event."""
     events: list[Event] = []
-    member, gate = Member(Plan.PRO), Gate(Plan.PRO)
-    door = Entrance(gate, member, Hook(events.append))
+    user, limiter = KeyUser(Plan.PRO), RateLimiter(Plan.PRO)
+    door = Admission(limiter, user, Hook(events.append))
     for _ in range(3):
         await send(door, x_ratelimit_limit="6")
-    batch = Entrance(gate, member, Hook(events.append))
+    batch = Admission(limiter, user, Hook(events.append))
     for _ in range(3):
         await send(batch, x_ratelimit_limit="6")
-    assert gate.free == 0
+    assert limiter.free == 0
     batch.close()
-    assert gate.free == 0
+    assert limiter.free == 0
     assert events == [LimitLowered(told=6, plan=60)]
     assert caplog.text.count("X-RateLimit-Limit: 6") == 1
     await send(door, x_ratelimit_limit="60")
-    assert gate.free == 59
+    assert limiter.free == 59
 
 
 @virtual
 async def test_a_look_is_put_off_as_long_as_the_service_asks() -> None:
     """Submits are not; and a look that waits says for whom."""
     door = open_door(Plan.PRO)
-    door.gate.put_off_looks(Refusal(Kind.SERVER, "busy", http_status=503, headers={"retry-after": "20"}))
-    door.gate.put_off_looks(Refusal(Kind.SERVER, "busy", http_status=503, headers={"retry-after": "5"}))
-    door.gate.put_off_looks(Refusal(Kind.SERVER, "busy", http_status=503))
-    look = start(door.turn(Priority.LOOK))
+    door.limiter.delay_polls(
+        Failure(FailureKind.SERVER, "busy", http_status=503, headers={"retry-after": "20"})
+    )
+    door.limiter.delay_polls(
+        Failure(FailureKind.SERVER, "busy", http_status=503, headers={"retry-after": "5"})
+    )
+    door.limiter.delay_polls(Failure(FailureKind.SERVER, "busy", http_status=503))
+    poll = start(door.permit(Priority.POLL))
     await settle()
     await send(door)
     assert now() == 0.0
     assert door.waiting() == {"server": 1}
-    (await look).answered()
+    (await poll).answered()
     assert now() == 20.0
 
 
 @virtual
 async def test_looks_that_do_not_count_are_put_off_too() -> None:
     """They cost nothing of the plan, and the service asked all the same."""
-    door = Entrance(Gate(NARROW), Member(NARROW, polls_count=False), Hook(None))
-    door.gate.put_off_looks(Refusal(Kind.SERVER, "busy", headers={"retry-after": "20"}))
-    (await door.turn(Priority.LOOK)).answered()
+    door = Admission(RateLimiter(NARROW), KeyUser(NARROW, polls_count=False), Hook(None))
+    door.limiter.delay_polls(Failure(FailureKind.SERVER, "busy", headers={"retry-after": "20"}))
+    (await door.permit(Priority.POLL)).answered()
     assert now() == 20.0
 
 
@@ -408,17 +412,17 @@ async def test_a_429_that_only_looks_far_is_the_minutes_first_and_the_days_at_th
 ) -> None:
     """A clock, a zone or a unit may be wrong: a minute's pause tells, and costs no day."""
     door = open_door(Plan.PRO)
-    refusal = too_many("Too Many Requests", **{"x-ratelimit-limit": "60", **far})
+    failure = too_many("Too Many Requests", **{"x-ratelimit-limit": "60", **far})
     # A burst is one refusal, and a look's says nothing of jobs.
-    assert [door.gate.refused(refusal) for _ in range(3)] == ["minute"] * 3
-    (await door.turn(Priority.SUBMIT)).answered()
+    assert [door.limiter.rate_limited(failure) for _ in range(3)] == ["minute"] * 3
+    (await door.permit(Priority.SUBMIT)).answered()
     assert 60.0 <= now() <= 61.0
-    assert door.gate.refused(refusal, is_submit=False) == "minute"
+    assert door.limiter.rate_limited(failure, is_submit=False) == "minute"
     await asyncio.sleep(100)
-    door.gate.accepted()
-    assert door.gate.refused(refusal) == "minute"
+    door.limiter.accepted()
+    assert door.limiter.rate_limited(failure) == "minute"
     await asyncio.sleep(62)
-    assert door.gate.refused(refusal) == "day"
+    assert door.limiter.rate_limited(failure) == "day"
     with pytest.raises(DailyLimitError):
         await door.slot()
 
@@ -439,25 +443,25 @@ async def test_a_429_of_the_day_is_believed_at_once_where_more_speaks_for_it(
     """Its words, the limit that it names, none at all, or a day that is nearly used up."""
     door = open_door(plan)
     for _ in range(made):
-        lease = await door.slot()
-        lease.job_is_made()
-        lease.release()
-    assert door.gate.refused(too_many(message, **{"retry-after": "7200"}, **headers)) == "day"
+        slot = await door.slot()
+        slot.job_is_made()
+        slot.release()
+    assert door.limiter.rate_limited(too_many(message, **{"retry-after": "7200"}, **headers)) == "day"
 
 
 @virtual
 async def test_a_gate_is_kept_for_a_day_after_its_last_job() -> None:
     """By the loop's clock: a calendar that is a day ahead, and comes back, loses no count."""
     door = open_door(Plan.PRO)
-    lease = await door.slot()
-    lease.job_is_made()
-    lease.release()
+    slot = await door.slot()
+    slot.job_is_made()
+    slot.release()
     door.close()
     loop = asyncio.get_running_loop()
     loop.wall_time = lambda: 1_767_225_600.0 + 5 * 86_400  # type: ignore[attr-defined]  # a clock that jumped
-    assert not door.gate.is_idle
+    assert not door.limiter.is_idle
     await asyncio.sleep(86_401)
-    assert door.gate.is_idle
+    assert door.limiter.is_idle
 
 
 @dataclass(frozen=True)
@@ -469,7 +473,7 @@ class Request:
     counted: float
     remaining: int | None
     is_refused: bool
-    is_look: bool
+    is_poll: bool
     is_sent: bool
 
 
@@ -480,25 +484,25 @@ requests = st.builds(
     counted=st.sampled_from([0.0, 0.5, 1.0]),
     remaining=st.none() | st.integers(0, 12),
     is_refused=st.sampled_from([False] * 6 + [True]),
-    is_look=st.booleans(),
+    is_poll=st.booleans(),
     is_sent=st.sampled_from([True] * 5 + [False]),
 )
 
 
-async def ask(door: Entrance, request: Request, counted: list[float]) -> None:
+async def ask(door: Admission, request: Request, counted: list[float]) -> None:
     """Send one request: the server counts it somewhere between its sending and its answer."""
     await asyncio.sleep(request.comes)
-    turn = await door.turn(Priority.LOOK if request.is_look else Priority.SUBMIT)
+    permit = await door.permit(Priority.POLL if request.is_poll else Priority.SUBMIT)
     if not request.is_sent:
-        turn.unsent()
+        permit.unsent()
         return
     counted.append(now() + request.takes * request.counted)
     await asyncio.sleep(request.takes)
     if request.remaining is not None:
-        door.heed({"x-ratelimit-remaining": str(request.remaining)})
+        door.observe_headers({"x-ratelimit-remaining": str(request.remaining)})
     if request.is_refused:
-        door.gate.refused(too_many("per minute", **{"x-ratelimit-reset": "7"}))
-    turn.answered()
+        door.limiter.rate_limited(too_many("per minute", **{"x-ratelimit-reset": "7"}))
+    permit.answered()
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doitong_async import AsyncDoitong, BadRequestError, ConfigurationError, GenerateRequest, Plan
-from doitong_async.credits import Price, estimate, price_of
+from doitong_async.pricing import Price, estimate, price_of
 from tests.virtual import boxed, virtual
 
 FOX = GenerateRequest(prompt="a fox")

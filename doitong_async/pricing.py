@@ -228,8 +228,8 @@ def _least(jobs: int, plan: Plan, seconds: float, polls_count: bool) -> float:
 
 def _least_within_a_day(jobs: int, plan: Plan, seconds: float, polls_count: bool) -> float:
     # One look frees all slots at best, so the last submit comes after this many looks and all other submits.
-    looks = -(-jobs // plan.concurrent_jobs) - 1 if polls_count else 0
-    minutes = (jobs - 1 + looks) // plan.requests_per_minute
+    polls = -(-jobs // plan.concurrent_jobs) - 1 if polls_count else 0
+    minutes = (jobs - 1 + polls) // plan.requests_per_minute
     return max(minutes * _MINUTE + seconds, jobs * seconds / plan.concurrent_jobs)
 
 

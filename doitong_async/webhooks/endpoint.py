@@ -8,19 +8,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from doitong_async.errors import ClientClosedError, ConfigurationError
-from doitong_async.events import WebhookDropped, WebhookTaken
+from doitong_async.events import WebhookDropped, WebhookReceived
 from doitong_async.hook import Hook, Throw
 from doitong_async.secret import hidden
 from doitong_async.types import Generation, with_failures
-from doitong_async.webhooks.early import EarlyNews
+from doitong_async.webhooks.handler import READ_TIMEOUT, OnWebhook, WebhookHandler
 from doitong_async.webhooks.hosts import OutputHosts
-from doitong_async.webhooks.receiver import READ_TIMEOUT, OnWebhook, Receiver
 from doitong_async.webhooks.signature import Secrets, checked_secrets, parse, verify
+from doitong_async.webhooks.unmatched import UnmatchedEvents
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from doitong_async.webhooks.faces import AsgiApp
+    from doitong_async.webhooks.adapters import AsgiApp
 
 Take: TypeAlias = Callable[[Generation], Throw | None]
 """Takes news as a poll brings it; None if the job is not watched, else what reaches whoever awaits it."""
@@ -58,7 +58,7 @@ class Webhooks:
         self._outputs = outputs or OutputHosts()
         self._notify = notify or Hook(None)
         self._failure_words = failure_words
-        self._early = EarlyNews()
+        self._unmatched = UnmatchedEvents()
         self._known: dict[str, None] = {}
         self._open_on: tuple[Take, asyncio.AbstractEventLoop] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -81,9 +81,9 @@ class Webhooks:
             ConfigurationError: if there is no webhook secret, or the timeout or the hook is none.
         """
         # aiohttp costs an eighth of a second: whoever asks for no application need not wait.
-        from doitong_async.webhooks import faces
+        from doitong_async.webhooks import adapters
 
-        return faces.aiohttp_app(self._receiver(on_event, read_timeout))
+        return adapters.aiohttp_app(self._handler(on_event, read_timeout))
 
     def asgi_app(self, *, on_event: OnWebhook | None = None, read_timeout: float = READ_TIMEOUT) -> AsgiApp:
         """Return an ASGI application that takes webhooks: `app.mount("/doitong", …)` in FastAPI or Starlette.
@@ -99,9 +99,9 @@ class Webhooks:
         Raises:
             ConfigurationError: if there is no webhook secret, or the timeout or the hook is none.
         """
-        from doitong_async.webhooks import faces
+        from doitong_async.webhooks import adapters
 
-        return faces.asgi_app(self._receiver(on_event, read_timeout))
+        return adapters.asgi_app(self._handler(on_event, read_timeout))
 
     async def deliver(self, body: bytes, header: str | None) -> None:
         """Take a webhook that came by another way, such as a queue: return when the news is in.
@@ -123,22 +123,22 @@ class Webhooks:
         if self._secrets is None:
             raise ConfigurationError(_NO_SECRET)
         verify(body, header, self._secrets)
-        news = with_failures(self._outputs.believed(parse(body)), self._failure_words)
+        update = with_failures(self._outputs.believed(parse(body)), self._failure_words)
         if self._open_on is None:
-            raise ClientClosedError("A webhook came while the client was not open.", job_id=news.id)
+            raise ClientClosedError("A webhook came while the client was not open.", job_id=update.id)
         take, loop = self._open_on
         if asyncio.get_running_loop() is not loop:
             raise ConfigurationError(
                 "The client was opened on another event loop than this; deliver its webhooks on its own."
             )
-        if (whose := take(news)) is not None:
+        if (whose := take(update)) is not None:
             if self._notify:
-                self._notify.aside(WebhookTaken(job_id=news.id, status=news.status), whose)
-        elif news.id not in self._known:
+                self._notify.aside(WebhookReceived(job_id=update.id, status=update.status), whose)
+        elif update.id not in self._known:
             # Of a large body the least is kept: what it says besides can be seen by a look.
             is_large = len(body) > _LARGE
-            self._keep(dataclasses.replace(news, metadata=None) if is_large else news, loop)
-        return news
+            self._keep(dataclasses.replace(update, metadata=None) if is_large else update, loop)
+        return update
 
     def adopt(self, job_id: str) -> Generation | None:
         """Hand over what was told of a job before it was known here, or None.
@@ -148,10 +148,10 @@ class Webhooks:
         self._known[job_id] = None
         if len(self._known) > REMEMBERED:
             del self._known[next(iter(self._known))]
-        news = self._early.adopt(job_id)
-        if news is not None and self._notify:
-            self._notify(WebhookTaken(job_id=job_id, status=news.status))
-        return news
+        update = self._unmatched.adopt(job_id)
+        if update is not None and self._notify:
+            self._notify(WebhookReceived(job_id=job_id, status=update.status))
+        return update
 
     def open(self, take: Take) -> None:
         """Let news in from now on, on the running loop."""
@@ -166,19 +166,19 @@ class Webhooks:
             self._timer = None
         self._drop(float("inf"))
 
-    def _receiver(self, on_event: OnWebhook | None, read_timeout: float) -> Receiver:
+    def _handler(self, on_event: OnWebhook | None, read_timeout: float) -> WebhookHandler:
         if self._secrets is None:
             raise ConfigurationError(_NO_SECRET)
-        return Receiver(self.accept, on_event, read_timeout=read_timeout)
+        return WebhookHandler(self.accept, on_event, read_timeout=read_timeout)
 
-    def _keep(self, news: Generation, loop: asyncio.AbstractEventLoop) -> None:
-        pushed_out = self._early.keep(news, loop.time())
+    def _keep(self, update: Generation, loop: asyncio.AbstractEventLoop) -> None:
+        pushed_out = self._unmatched.keep(update, loop.time())
         if pushed_out is not None:
             self._notify.aside(WebhookDropped(job_id=pushed_out))
         self._set_timer(loop)
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
-        moment = self._early.next_end
+        moment = self._unmatched.next_end
         if self._timer is None and moment is not None:
             self._timer = loop.call_at(moment, self._time_is_over, loop)
 
@@ -188,7 +188,7 @@ class Webhooks:
         self._set_timer(loop)
 
     def _drop(self, now: float) -> None:
-        for job_id in self._early.drop(now):
+        for job_id in self._unmatched.drop(now):
             self._notify.aside(WebhookDropped(job_id=job_id))
 
 

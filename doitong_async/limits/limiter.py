@@ -15,14 +15,21 @@ from typing import Final, Literal, TypeAlias
 
 from doitong_async.clock import wall_time
 from doitong_async.errors import DailyLimitError
-from doitong_async.limits.day import LENGTH, Day
-from doitong_async.limits.grants import Lease, Turn
-from doitong_async.limits.line import Line, Place, Waiting
+from doitong_async.limits.headers import (
+    UNBELIEVED_WAIT,
+    Limit,
+    RateLimitHeaders,
+    read_headers,
+    requested_wait,
+    which_limit,
+)
+from doitong_async.limits.permits import RequestPermit, Slot
 from doitong_async.limits.plan import Plan
+from doitong_async.limits.quota import LENGTH, DailyQuota
+from doitong_async.limits.wait_queue import Position, Waiter, WaitQueue
 from doitong_async.limits.window import PERIOD, Window
-from doitong_async.limits.word import UNBELIEVED_WAIT, Limit, Word, read_word, wait_told, which_limit
 from doitong_async.log import log
-from doitong_async.transport.refusal import Refusal
+from doitong_async.transport.failure import Failure
 
 OVERDUE_AFTER: Final = 4.0
 """Seconds that a look waits behind submits before it goes first: our choice, two documented ticks."""
@@ -47,11 +54,11 @@ class Priority(Enum):
     """Who goes first when a turn is free; within one priority, who came first."""
 
     SUBMIT = auto()
-    LOOK = auto()
+    POLL = auto()
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class KeyUser:
     """A client that goes through the gate, and what it says of the key; `told` is what it heard once."""
 
     plan: Plan
@@ -60,7 +67,7 @@ class Member:
     told: set[str] = field(default_factory=set, compare=False)
 
 
-class Gate:
+class RateLimiter:
     """Keeps one key within its plan, for every client on this event loop that uses it.
 
     Args:
@@ -72,17 +79,17 @@ class Gate:
         self._loop = asyncio.get_running_loop()
         self.plan = plan
         self.polls_count = True
-        self._members: list[Member] = []
+        self._users: list[KeyUser] = []
         self._slots_taken = 0
         self._kept: list[tuple[float, str]] = []
         """When slots come back of jobs that nobody watches any more."""
-        self.day = Day(plan.jobs_per_day, day_starts_at)
+        self.day = DailyQuota(plan.jobs_per_day, day_starts_at)
         self._window = Window(plan.requests_per_minute)
-        self._for_slot: Line[Lease] = Line()
-        self._for_submit: Line[Turn] = Line()
-        self._for_look: Line[Turn] = Line()
+        self._slot_queue: WaitQueue[Slot] = WaitQueue()
+        self._submit_queue: WaitQueue[RequestPermit] = WaitQueue()
+        self._poll_queue: WaitQueue[RequestPermit] = WaitQueue()
         self._paused_until = self._held_until = self._contested_until = self._loop.time()
-        self._looks_from = self._loop.time()
+        self._polls_from = self._loop.time()
         """When the service is to be asked for a status again, as it told."""
         self._crowded_until = self._loop.time()
         self._spent_at = self._loop.time() - _FEEL
@@ -93,7 +100,7 @@ class Gate:
         """The idempotency keys of the jobs that were made last, whichever open client submitted them."""
         self._doubted_until: float | None = None
         """When a 429 that looks like the day's, and was taken for the minute's, is believed from."""
-        self._look_went_first = False
+        self._poll_went_first = False
         self._behind: dict[object, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._warned_of: set[Limit] = set()
@@ -109,7 +116,7 @@ class Gate:
     @property
     def waiting(self) -> int:
         """How many jobs wait to be begun, for a slot or for a request, or come behind those that do."""
-        return len(self._for_slot) + len(self._for_submit) + sum(self._behind.values())
+        return len(self._slot_queue) + len(self._submit_queue) + sum(self._behind.values())
 
     def expect(self, batch: object, jobs: int) -> None:
         """Note how many jobs a batch will bring that do not stand in line yet; 0 once it is through."""
@@ -130,36 +137,36 @@ class Gate:
     def is_idle(self) -> bool:
         """Whether nobody uses it, and it knows nothing that a fresh gate would not know."""
         now = self._loop.time()
-        is_quiet = now >= max(self._paused_until, self._held_until, self._contested_until, self._looks_from)
+        is_quiet = now >= max(self._paused_until, self._held_until, self._contested_until, self._polls_from)
         # By the loop's clock: the calendar may be a day ahead, and come back.
         has_day = now < self._made_at + LENGTH or not self.day.is_fresh(wall_time())
-        is_unused = not self._members and not self.slots_taken and not has_day
+        is_unused = not self._users and not self.slots_taken and not has_day
         return is_unused and is_quiet and self.free == self._window.limit
 
-    def join(self, member: Member) -> None:
+    def join(self, user: KeyUser) -> None:
         """Take a client in. Where clients say different plans for a key, the narrower limits hold."""
-        self._members.append(member)
-        self._keep_to_members()
+        self._users.append(user)
+        self._apply_plans()
 
-    def leave(self, member: Member) -> None:
+    def leave(self, user: KeyUser) -> None:
         """Let a client go; what its requests took of the window stays taken."""
-        self._members.remove(member)
-        if self._members:
-            self._keep_to_members()
+        self._users.remove(user)
+        if self._users:
+            self._apply_plans()
         else:
             self.made_by.clear()
 
-    def _keep_to_members(self) -> None:
+    def _apply_plans(self) -> None:
         # Who gave no plan does not narrow the one that another gave.
-        plans = [each.plan for each in self._members if not each.plan_is_assumed]
-        plans = plans or [each.plan for each in self._members]
+        plans = [each.plan for each in self._users if not each.plan_is_assumed]
+        plans = plans or [each.plan for each in self._users]
         days = [plan.jobs_per_day for plan in plans if plan.jobs_per_day is not None]
         self.plan = replace(
             min(plans, key=lambda plan: plan.requests_per_minute),
             concurrent_jobs=min(plan.concurrent_jobs for plan in plans),
             jobs_per_day=min(days, default=None),
         )
-        self.polls_count = any(each.polls_count for each in self._members)
+        self.polls_count = any(each.polls_count for each in self._users)
         self._window.limit = self._narrower(self._told_limit)
         self.day.limit = self.plan.jobs_per_day
         self._serve(self._loop.time())
@@ -168,7 +175,9 @@ class Gate:
         plan = self.plan.requests_per_minute
         return plan if told is None else max(1, min(told, plan))
 
-    def heed(self, headers: Mapping[str, str], turn: Turn | None = None) -> Word:
+    def observe_headers(
+        self, headers: Mapping[str, str], permit: RequestPermit | None = None
+    ) -> RateLimitHeaders:
         """Take in what an answer says, and return it.
 
         It may be less than we think, when others use the key too; more is believed after a reset alone.
@@ -177,34 +186,34 @@ class Gate:
             headers: of the answer.
             turn: what its request was sent on; None for the last one.
         """
-        word, now = read_word(headers, wall_time()), self._loop.time()
-        if word.limit is not None:
-            self._told_limit, self._window.limit = word.limit, self._narrower(word.limit)
-        if word.remaining is None:
-            return word
-        if self._window.lower(word.remaining, now):
+        rate_limit, now = read_headers(headers, wall_time()), self._loop.time()
+        if rate_limit.limit is not None:
+            self._told_limit, self._window.limit = rate_limit.limit, self._narrower(rate_limit.limit)
+        if rate_limit.remaining is None:
+            return rate_limit
+        if self._window.lower(rate_limit.remaining, now):
             self._contested_until = now + PERIOD
-        number = None if turn is None else turn.number
-        if turn is None or number is not None:
+        number = None if permit is None else permit.number
+        if permit is None or number is not None:
             # Of a plan that is shared each has its share of what is left, too.
-            share = self._window.limit / max(self._window.limit, word.limit or 0)
-            self._window.left(int(word.remaining * share), now, number)
-        if word.renews_in is not None:
-            self._window.renews(now + word.renews_in + _ROUNDING, now, word.remaining, number)
-        return word
+            share = self._window.limit / max(self._window.limit, rate_limit.limit or 0)
+            self._window.left(int(rate_limit.remaining * share), now, number)
+        if rate_limit.renews_in is not None:
+            self._window.renews(now + rate_limit.renews_in + _ROUNDING, now, rate_limit.remaining, number)
+        return rate_limit
 
-    def free_slot(self) -> Lease | None:
+    def free_slot(self) -> Slot | None:
         """Take a slot now, if nobody stands in line and there is one."""
-        is_full = self._for_slot or self.slots_taken >= self.plan.concurrent_jobs
+        is_full = self._slot_queue or self.slots_taken >= self.plan.concurrent_jobs
         return None if is_full or not self.day.has_room(wall_time()) else self._lease()
 
-    def queue_for_slot(self, *, waits_for_day: bool) -> Waiting[Lease]:
+    def queue_for_slot(self, *, waits_for_day: bool) -> Waiter[Slot]:
         """Stand in line for a slot."""
-        waiting = self._for_slot.enter(Place(self._loop.time(), waits_for_day))
+        waiting = self._slot_queue.join(Position(self._loop.time(), waits_for_day))
         self._serve(self._loop.time())
         return waiting
 
-    def slot_at_once(self, job_id: str = "") -> Lease:
+    def slot_at_once(self, job_id: str = "") -> Slot:
         """Take a slot without queueing: the remote job runs already, whether there is room or not."""
         of_it = next((kept for kept in self._kept if kept[1] == job_id != ""), None)
         if of_it is None:
@@ -213,23 +222,23 @@ class Gate:
             # A client that closed left it with this very job.
             self._kept.remove(of_it)
             heapify(self._kept)
-        return Lease(self, is_counted=False)
+        return Slot(self, is_counted=False)
 
-    def turn_at_once(self, priority: Priority) -> Turn | None:
+    def permit_at_once(self, priority: Priority) -> RequestPermit | None:
         """Return the right to send one request now, if nobody stands in line and nothing is in the way."""
         now = self._loop.time()
         if now < self._paused(priority):
             return None
-        if priority is Priority.LOOK and not self.polls_count:
-            return Turn(None, is_submit=False)
-        if self._for_submit or self._for_look or not self._may_spend(now, priority):
+        if priority is Priority.POLL and not self.polls_count:
+            return RequestPermit(None, is_submit=False)
+        if self._submit_queue or self._poll_queue or not self._may_spend(now, priority):
             return None
         return self._spend(priority)
 
-    def queue_for_turn(self, priority: Priority, *, waits_for_day: bool = False) -> Waiting[Turn]:
+    def queue_for_permit(self, priority: Priority, *, waits_for_day: bool = False) -> Waiter[RequestPermit]:
         """Stand in line for the right to send one request."""
-        line = self._for_submit if priority is Priority.SUBMIT else self._for_look
-        waiting = line.enter(Place(self._loop.time(), waits_for_day))
+        queue = self._submit_queue if priority is Priority.SUBMIT else self._poll_queue
+        waiting = queue.join(Position(self._loop.time(), waits_for_day))
         self._serve(self._loop.time())
         return waiting
 
@@ -242,31 +251,31 @@ class Gate:
             told = max(told, self._held_until)
         return "server" if self._loop.time() < told else "minute"
 
-    def put_off_looks(self, refusal: Refusal) -> None:
+    def delay_polls(self, failure: Failure) -> None:
         """Send no further look before the moment that a refused one was told, whatever it was refused for."""
-        told = read_word(refusal.headers or {}, wall_time()).retry_in
+        told = read_headers(failure.headers or {}, wall_time()).retry_in
         if told is not None:
-            self._looks_from = max(self._looks_from, self._loop.time() + told)
+            self._polls_from = max(self._polls_from, self._loop.time() + told)
 
     def _paused(self, priority: Priority) -> float:
         """Return until when the service asked that no request of this priority is sent."""
-        is_look = priority is Priority.LOOK
-        return max(self._paused_until, self._looks_from) if is_look else self._paused_until
+        is_poll = priority is Priority.POLL
+        return max(self._paused_until, self._polls_from) if is_poll else self._paused_until
 
     def seconds_to_next_day(self) -> float:
         """Return how long it is until the service's next day."""
         wall = wall_time()
         return self.day.next_begins(wall) - wall
 
-    def refused(self, refusal: Refusal, *, is_submit: bool = True) -> Limit:
+    def rate_limited(self, failure: Failure, *, is_submit: bool = True) -> Limit:
         """Obey a 429, and return which limit it was about."""
         now, wall = self._loop.time(), wall_time()
-        word = read_word(refusal.headers or {}, wall)
-        limit = self._limit_meant(refusal, word, is_submit=is_submit)
+        rate_limit = read_headers(failure.headers or {}, wall)
+        limit = self._limit_meant(failure, rate_limit, is_submit=is_submit)
         if limit not in self._warned_of:
             self._warned_of.add(limit)
-            log.warning("The service says that a limit is reached (%s): %s", limit.value, refusal.message)
-        told = wait_told(word, limit=limit)
+            log.warning("The service says that a limit is reached (%s): %s", limit.value, failure.message)
+        told = requested_wait(rate_limit, limit=limit)
         if limit is Limit.DAY:
             self.day.end(wall + told if told else self.day.next_begins(wall), said_at=wall)
         elif limit is Limit.SLOT:
@@ -275,13 +284,13 @@ class Gate:
             spread = random.uniform(0, _JITTER)
             self._paused_until = max(self._paused_until, now + (told or _UNTOLD_PAUSE) + spread)
             self._contested_until = now + PERIOD
-            if told and word.remaining == 0 and word.renews_in is None:
+            if told and rate_limit.remaining == 0 and rate_limit.renews_in is None:
                 # A retry-after alone tells of the reset, too.
                 self._window.renews(now + told, now)
         self._serve(now)
         return limit
 
-    def _limit_meant(self, refusal: Refusal, word: Word, *, is_submit: bool) -> Limit:
+    def _limit_meant(self, failure: Failure, rate_limit: RateLimitHeaders, *, is_submit: bool) -> Limit:
         """Return which limit a 429 is about.
 
         Where nothing but the length of a wait speaks for the day, and the headers and our own count speak
@@ -289,9 +298,15 @@ class Gate:
         a submit is refused in the same way after that.
         """
         # The refused submit holds a slot itself.
-        tell = partial(which_limit, refusal.code, refusal.message, word, jobs_in_flight=self._slots_taken > 1)
+        tell = partial(
+            which_limit, failure.code, failure.message, rate_limit, jobs_in_flight=self._slots_taken > 1
+        )
         limit, unless_day = tell(), tell(may_be_day=False)
-        if limit is unless_day or not self._is_of_minute(word) or not self.day.is_far_from_full(wall_time()):
+        if (
+            limit is unless_day
+            or not self._is_of_minute(rate_limit)
+            or not self.day.is_far_from_full(wall_time())
+        ):
             return limit
         now = self._loop.time()
         if self._doubted_until is not None and now >= self._doubted_until and is_submit:
@@ -301,12 +316,14 @@ class Gate:
             self._doubted_until = now + UNBELIEVED_WAIT
         return unless_day
 
-    def _is_of_minute(self, word: Word) -> bool:
+    def _is_of_minute(self, rate_limit: RateLimitHeaders) -> bool:
         """Whether the limit that an answer names is that of requests a minute."""
-        if word.limit is None:
+        if rate_limit.limit is None:
             return False
         per_day = self.plan.jobs_per_day
-        return word.limit <= self.plan.requests_per_minute or per_day is None or word.limit < per_day
+        return (
+            rate_limit.limit <= self.plan.requests_per_minute or per_day is None or rate_limit.limit < per_day
+        )
 
     def _hold(self, now: float, told: float | None) -> None:
         """Too many jobs at once: each job of ours that ends admits one submit; else one tries in a while."""
@@ -354,7 +371,7 @@ class Gate:
             self._made_at = self._loop.time()
         self._serve(self._loop.time())
 
-    def turn_is_over(self, *, was_sent: bool, is_submit: bool) -> None:
+    def permit_is_over(self, *, was_sent: bool, is_submit: bool) -> None:
         """Take a turn back."""
         now = self._loop.time()
         self._submits_out -= is_submit
@@ -366,16 +383,16 @@ class Gate:
 
     def _serve(self, now: float) -> None:
         """Grant what can be granted, and come back at the next moment at which more can."""
-        if self._timer is None and not (self._for_slot or self._for_submit or self._for_look):
+        if self._timer is None and not (self._slot_queue or self._submit_queue or self._poll_queue):
             return
         if self._loop.is_closed():
             return
         self._serve_slots()
-        while now >= self._paused(Priority.LOOK) and self._for_look and not self.polls_count:
-            self._for_look.grant(lambda: Turn(None, is_submit=False))
+        while now >= self._paused(Priority.POLL) and self._poll_queue and not self.polls_count:
+            self._poll_queue.grant(lambda: RequestPermit(None, is_submit=False))
         while now >= self._paused_until and (priority := self._next(now)) is not None:
-            line = self._for_submit if priority is Priority.SUBMIT else self._for_look
-            line.grant(lambda priority=priority: self._spend(priority))  # type: ignore[misc]  # bound at once
+            queue = self._submit_queue if priority is Priority.SUBMIT else self._poll_queue
+            queue.grant(lambda priority=priority: self._spend(priority))  # type: ignore[misc]  # bound at once
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -390,30 +407,30 @@ class Gate:
     def _serve_slots(self) -> None:
         wall = wall_time()
         if self.day.is_over(wall):
-            self._for_slot.refuse(self.daily_limit, unless=lambda place: place.waits_for_day)
+            self._slot_queue.fail(self.daily_limit, unless=lambda position: position.waits_for_day)
         if self.day.is_ended(wall):
-            self._for_submit.refuse(self.daily_limit, unless=lambda place: place.waits_for_day)
-        while self._for_slot and self._has_slot() and self.day.has_room(wall):
-            self._for_slot.grant(self._lease)
+            self._submit_queue.fail(self.daily_limit, unless=lambda position: position.waits_for_day)
+        while self._slot_queue and self._has_slot() and self.day.has_room(wall):
+            self._slot_queue.grant(self._lease)
 
     def _has_slot(self) -> bool:
         return self.slots_taken < self.plan.concurrent_jobs
 
-    def _lease(self) -> Lease:
+    def _lease(self) -> Slot:
         self._slots_taken += 1
         self.day.reserve()
-        return Lease(self, is_counted=True)
+        return Slot(self, is_counted=True)
 
     def _next(self, now: float) -> Priority | None:
         """Return who may send a request now: submits, but every other time an overdue look before them."""
-        look = self._for_look.first() if now >= self._looks_from else None
-        may_look = look is not None and self._may_spend(now, Priority.LOOK)
-        may_submit = bool(self._for_submit) and self._may_spend(now, Priority.SUBMIT)
-        is_overdue = look is not None and look.since + OVERDUE_AFTER <= now and not self._look_went_first
-        if may_look and (is_overdue or not may_submit):
-            self._look_went_first = may_submit
-            return Priority.LOOK
-        self._look_went_first = False
+        poll = self._poll_queue.first() if now >= self._polls_from else None
+        may_poll = poll is not None and self._may_spend(now, Priority.POLL)
+        may_submit = bool(self._submit_queue) and self._may_spend(now, Priority.SUBMIT)
+        is_overdue = poll is not None and poll.since + OVERDUE_AFTER <= now and not self._poll_went_first
+        if may_poll and (is_overdue or not may_submit):
+            self._poll_went_first = may_submit
+            return Priority.POLL
+        self._poll_went_first = False
         return Priority.SUBMIT if may_submit else None
 
     def _may_spend(self, now: float, priority: Priority) -> bool:
@@ -422,11 +439,11 @@ class Gate:
         is_felt = now >= self._contested_until or not self._window.in_flight or now >= self._spent_at + _FEEL
         if not is_felt:
             return False
-        if priority is Priority.LOOK:
+        if priority is Priority.POLL:
             return self._window.free(now) > 0
         free = self._window.free(now)
         # The first after a reset tells how many more may go; were it kept for a look, nobody might ask.
-        return not self._is_held(now) and free > (0 if self._window.is_renewed else self._for_looks())
+        return not self._is_held(now) and free > (0 if self._window.is_renewed else self._kept_for_polls())
 
     def _is_held(self, now: float) -> bool:
         """Whether the service found too many jobs at once a while ago, and this submit has to wait for it."""
@@ -435,34 +452,34 @@ class Gate:
         # One after the other, so that a crowded service refuses one, and not all that wait.
         return now < self._crowded_until and self._submits_out > 0
 
-    def _for_looks(self) -> int:
+    def _kept_for_polls(self) -> int:
         """How many requests submits leave to looks: where a burst could take a whole minute's for itself."""
         is_wide = self.plan.concurrent_jobs * 2 >= self._window.limit > 1
         if not is_wide or not self.polls_count or self._slots_taken < 2:
             return 0
         return max(1, min(self._window.limit // 10, _MOST_KEPT))
 
-    def _spend(self, priority: Priority) -> Turn:
+    def _spend(self, priority: Priority) -> RequestPermit:
         now = self._loop.time()
         is_submit = priority is Priority.SUBMIT
         self._spent_at = now
         self._submits_out += is_submit
         if is_submit and now < self._held_until:
             self._ends -= 1
-        return Turn(self, is_submit=is_submit, number=self._window.spend())
+        return RequestPermit(self, is_submit=is_submit, number=self._window.spend())
 
     def _next_moment(self, now: float) -> float | None:
         """Return when more can be granted by the mere passing of time."""
         moments: list[float | None] = []
-        if self._for_slot and self._has_slot():
+        if self._slot_queue and self._has_slot():
             moments.append(now + max(0.0, self.seconds_to_next_day()))
-        if self._for_slot and self._kept:
+        if self._slot_queue and self._kept:
             moments.append(self._kept[0][0])
-        if self._for_look:
+        if self._poll_queue:
             free = now if not self.polls_count else self._window.next_free(now)
-            moments.append(None if free is None else self._felt(max(free, self._looks_from)))
-        if self._for_submit:
-            free = self._window.next_free(now, beside=self._for_looks())
+            moments.append(None if free is None else self._felt(max(free, self._polls_from)))
+        if self._submit_queue:
+            free = self._window.next_free(now, beside=self._kept_for_polls())
             held = self._held_until if now < self._held_until else now
             moments.append(None if free is None else self._felt(max(free, held)))
         later = [moment for moment in moments if moment is not None]

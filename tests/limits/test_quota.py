@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doitong_async.limits.day import LENGTH, Day
+from doitong_async.limits.quota import LENGTH, DailyQuota
 
 MIDNIGHT = 20_000 * LENGTH
 
 
-def make(day: Day, wall: float) -> None:
+def make(day: DailyQuota, wall: float) -> None:
     """Begin one job, and have it accepted."""
     day.reserve()
     day.settle(wall, was_made=True)
@@ -18,7 +18,7 @@ def make(day: Day, wall: float) -> None:
 
 def test_a_day_is_over_when_its_jobs_are_used_up() -> None:
     """And the next one begins at midnight."""
-    day = Day(2)
+    day = DailyQuota(2)
     for _ in range(2):
         assert not day.is_over(MIDNIGHT + 10)
         make(day, MIDNIGHT + 10)
@@ -29,7 +29,7 @@ def test_a_day_is_over_when_its_jobs_are_used_up() -> None:
 
 def test_a_job_set_aside_counts_until_it_is_known_not_to_be() -> None:
     """Two submits at once must not share the last job of a day."""
-    day = Day(1)
+    day = DailyQuota(1)
     day.reserve()
     assert not day.has_room(MIDNIGHT)
     assert not day.is_over(MIDNIGHT)
@@ -39,7 +39,7 @@ def test_a_job_set_aside_counts_until_it_is_known_not_to_be() -> None:
 
 def test_a_job_counts_for_the_day_in_which_it_was_accepted() -> None:
     """As the service would count it."""
-    day = Day(1)
+    day = DailyQuota(1)
     assert not day.is_over(MIDNIGHT - 1)
     day.reserve()
     day.settle(MIDNIGHT + 1, was_made=True)
@@ -48,7 +48,7 @@ def test_a_job_counts_for_the_day_in_which_it_was_accepted() -> None:
 
 def test_a_day_may_begin_at_another_hour() -> None:
     """00:00 UTC is an assumption."""
-    day = Day(1, starts_at=8 * 3600)
+    day = DailyQuota(1, starts_at=8 * 3600)
     make(day, MIDNIGHT + 7 * 3600)
     assert day.is_over(MIDNIGHT + 7.9 * 3600)
     assert not day.is_over(MIDNIGHT + 8 * 3600)
@@ -56,7 +56,7 @@ def test_a_day_may_begin_at_another_hour() -> None:
 
 def test_without_a_limit_no_day_is_over_until_the_service_says_so() -> None:
     """Enterprise is unlimited, but a 429 is believed."""
-    day = Day(None)
+    day = DailyQuota(None)
     for _ in range(1000):
         make(day, MIDNIGHT)
     assert not day.is_over(MIDNIGHT)
@@ -68,7 +68,7 @@ def test_without_a_limit_no_day_is_over_until_the_service_says_so() -> None:
 
 def test_a_clock_that_is_set_back_reads_its_own_day() -> None:
     """What was used up in a day stays used up in it, and costs no other: before, after or between."""
-    day = Day(1)
+    day = DailyQuota(1)
     make(day, MIDNIGHT)
     assert day.is_over(MIDNIGHT + 10)
     make(day, MIDNIGHT + 5 * LENGTH)
@@ -84,7 +84,7 @@ def test_a_clock_that_is_set_back_reads_its_own_day() -> None:
 
 def test_what_the_service_said_in_a_day_to_come_is_not_of_this_one() -> None:
     """A 429 of the day that came while the clock was ahead ends with the clock's coming back."""
-    day = Day(None)
+    day = DailyQuota(None)
     wrong = MIDNIGHT + 5 * LENGTH
     day.end(wrong + 100, said_at=wrong)
     assert day.is_ended(wrong + 99)
@@ -96,7 +96,7 @@ def test_what_the_service_said_in_a_day_to_come_is_not_of_this_one() -> None:
 
 def test_a_ledger_is_counted_once_in_each_day() -> None:
     """What was made here and written there is not counted again, what others wrote since is."""
-    day = Day(10)
+    day = DailyQuota(10)
     day.carry(MIDNIGHT, 4, told_by="a")
     for _ in range(2):
         make(day, MIDNIGHT)
@@ -113,18 +113,18 @@ def test_a_ledger_is_counted_once_in_each_day() -> None:
 
 def test_a_day_is_far_from_full_while_others_are_unlikely_to_have_used_the_rest() -> None:
     """By what was made here; without a limit it always is."""
-    day = Day(10)
+    day = DailyQuota(10)
     for _ in range(8):
         assert day.is_far_from_full(MIDNIGHT)
         make(day, MIDNIGHT)
     assert not day.is_far_from_full(MIDNIGHT)
-    assert Day(None).is_far_from_full(MIDNIGHT)
+    assert DailyQuota(None).is_far_from_full(MIDNIGHT)
 
 
 @given(st.integers(1, 5), st.lists(st.tuples(st.floats(0, 40_000), st.booleans()), max_size=60))
 def test_no_day_ever_holds_more_than_its_jobs(limit: int, steps: list[tuple[float, bool]]) -> None:
     """For any sequence of moments and outcomes, counted by the service's own days."""
-    day, wall, made = Day(limit), MIDNIGHT, dict[int, int]()
+    day, wall, made = DailyQuota(limit), MIDNIGHT, dict[int, int]()
     for seconds, was_made in steps:
         wall += seconds
         if day.has_room(wall):

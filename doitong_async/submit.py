@@ -16,18 +16,18 @@ from doitong_async.errors import (
     ServerError,
     SubmitOutcomeUnknownError,
 )
-from doitong_async.events import CallSent, SubmitTried
+from doitong_async.events import RequestSent, SubmitAttempted
 from doitong_async.hook import Hook
 from doitong_async.jobs.durations import JobKind
-from doitong_async.limits.entrance import Entrance
-from doitong_async.limits.gate import Priority
-from doitong_async.limits.grants import Turn
-from doitong_async.limits.word import Limit, read_word
+from doitong_async.limits.admission import Admission
+from doitong_async.limits.headers import Limit, read_headers
+from doitong_async.limits.limiter import Priority
+from doitong_async.limits.permits import RequestPermit
 from doitong_async.log import log
 from doitong_async.settings import Options
 from doitong_async.transport import wire
-from doitong_async.transport.refusal import Kind, Refusal
-from doitong_async.transport.retry import DOUBTFUL, SILENT, Verdict, judge
+from doitong_async.transport.failure import Failure, FailureKind
+from doitong_async.transport.retry import DOUBTFUL, SILENT, RetryDecision, decide_retry
 from doitong_async.types import Generation, JobStatus, with_failures
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ IN_PROGRESS_FOR: Final = 60.0
 
 
 @dataclass(slots=True)
-class Submit:
+class SubmitCall:
     """One submit over all its tries, each of which sends the same `body`, byte for byte.
 
     `waits_until` is the moment of the loop's clock until which the plan may hold it up (None: for ever).
@@ -60,7 +60,7 @@ class Submit:
     limit: Limit | None = None
     gives_up_at: float | None = None
     number: int = 0
-    tries: int = 0
+    attempts: int = 0
     in_doubt: bool = False
     was_silent: bool = False
     is_sending: bool = False
@@ -73,7 +73,7 @@ class Submit:
         self.in_doubt = True
 
 
-class Submits:
+class Submitter:
     """Sends submits; each is one mutation, however often it takes.
 
     Args:
@@ -88,21 +88,21 @@ class Submits:
     def __init__(
         self,
         transport: GraphQLTransport,
-        entrance: Entrance,
+        admission: Admission,
         *,
-        max_tries: int,
+        max_attempts: int,
         resend_unanswered: bool,
         notify: Hook,
         failure_words: frozenset[str] = frozenset(),
     ) -> None:
         self._transport = transport
-        self.entrance = entrance
-        self._max_tries = max_tries
+        self.admission = admission
+        self._max_attempts = max_attempts
         self._resend_unanswered = resend_unanswered
         self._notify = notify
         self._failure_words = failure_words
 
-    async def submit(self, call: Submit) -> Generation:
+    async def submit(self, call: SubmitCall) -> Generation:
         """Carry out one submit and return the job that was made of it.
 
         Whoever cancels this gets an error like any other: only then is it known what was sent before.
@@ -115,15 +115,15 @@ class Submits:
         pauses = _pauses()
         while True:
             try:
-                outcome = await self._try(call)
+                outcome = await self._attempt(call)
                 if isinstance(outcome, Generation):
                     return outcome
-                verdict = self._judge(call, outcome)
-                if verdict is Verdict.WAIT and outcome.kind is Kind.IN_PROGRESS:
-                    await self.entrance.sleep(_wait_for_key(outcome, pauses))
-                elif verdict is Verdict.WAIT:
+                verdict = self._decide(call, outcome)
+                if verdict is RetryDecision.WAIT and outcome.kind is FailureKind.IN_PROGRESS:
+                    await self.admission.sleep(_wait_for_key(outcome, pauses))
+                elif verdict is RetryDecision.WAIT:
                     await self._obey(call)
-                elif verdict is Verdict.AGAIN:
+                elif verdict is RetryDecision.AGAIN:
                     await self._back_off(call, outcome, next(pauses))
                 else:
                     raise _error(outcome, verdict, call.key)
@@ -139,54 +139,54 @@ class Submits:
                     raise
                 raise _in_doubt(error) from (error.__cause__ or error)
 
-    def _judge(self, call: Submit, refused: Refusal) -> Verdict:
+    def _decide(self, call: SubmitCall, failure: Failure) -> RetryDecision:
         now = asyncio.get_running_loop().time()
-        if refused.kind is Kind.IN_PROGRESS and call.gives_up_at is None:
+        if failure.kind is FailureKind.IN_PROGRESS and call.gives_up_at is None:
             call.gives_up_at = now + IN_PROGRESS_FOR
-        verdict = judge(
-            refused.kind,
-            tries=call.tries,
-            max_tries=self._max_tries,
+        verdict = decide_retry(
+            failure.kind,
+            attempts=call.attempts,
+            max_attempts=self._max_attempts,
             in_doubt=call.in_doubt,
             resend_unanswered=self._resend_unanswered,
             was_silent=call.was_silent,
             may_wait_for_key=call.gives_up_at is None or now < call.gives_up_at,
         )
-        if call.is_abandoned and verdict in (Verdict.AGAIN, Verdict.WAIT):
+        if call.is_abandoned and verdict in (RetryDecision.AGAIN, RetryDecision.WAIT):
             # Nobody waits for it any more: nothing further is sent in their name.
-            return Verdict.IN_DOUBT if call.in_doubt else Verdict.FAIL
+            return RetryDecision.IN_DOUBT if call.in_doubt else RetryDecision.FAIL
         return verdict
 
-    async def _try(self, call: Submit) -> Generation | Refusal:
+    async def _attempt(self, call: SubmitCall) -> Generation | Failure:
         """Send once, when it is its turn, and tell what came of it."""
         now = asyncio.get_running_loop().time()
         left = None if call.waits_until is None else max(0.0, call.waits_until - now)
-        turn = await self.entrance.turn(
+        permit = await self.admission.permit(
             Priority.SUBMIT, timeout=left, waits_for_day=call.options.wait_for_next_day
         )
-        gate = self.entrance.gate
+        limiter = self.admission.limiter
         try:
             if call.before_sending is not None:
                 await call.before_sending(call.body, call.in_doubt)
             if self._notify:
-                self._notify(CallSent(kind="submit", jobs=1))
+                self._notify(RequestSent(kind="submit", jobs=1))
         except BaseException:
-            turn.unsent()
+            permit.unsent()
             raise
         try:
-            outcome = await self._send(call, turn)
+            outcome = await self._send(call, permit)
             # The gate hears of it before the turn is over, as that lets the next submit go.
             if isinstance(outcome, Generation):
-                gate.accepted()
-            elif outcome.kind is Kind.NOT_SENT:
-                turn.unsent()
-            elif outcome.kind is Kind.RATE_LIMIT:
-                call.limit = gate.refused(outcome)
+                limiter.accepted()
+            elif outcome.kind is FailureKind.NOT_SENT:
+                permit.unsent()
+            elif outcome.kind is FailureKind.RATE_LIMIT:
+                call.limit = limiter.rate_limited(outcome)
         finally:
-            turn.answered()
+            permit.answered()
         if (
-            isinstance(outcome, Refusal)
-            and outcome.kind in (Kind.CONFLICT, Kind.IN_PROGRESS)
+            isinstance(outcome, Failure)
+            and outcome.kind in (FailureKind.CONFLICT, FailureKind.IN_PROGRESS)
             and outcome.job_id
             and call.in_doubt
         ):
@@ -195,7 +195,7 @@ class Submits:
         self._note(call, outcome)
         return outcome
 
-    async def _send(self, call: Submit, turn: Turn) -> Generation | Refusal:
+    async def _send(self, call: SubmitCall, permit: RequestPermit) -> Generation | Failure:
         call.is_sending = True
         try:
             answer = await self._transport.send(
@@ -206,76 +206,76 @@ class Submits:
             )
         finally:
             call.is_sending = False
-        if isinstance(answer, Refusal):
+        if isinstance(answer, Failure):
             return answer
-        self.entrance.heed(answer.headers, turn)
+        self.admission.observe_headers(answer.headers, permit)
         outcome = wire.read_submit(answer)
-        if isinstance(outcome, Refusal) and outcome.kind is Kind.NOT_FOUND:
+        if isinstance(outcome, Failure) and outcome.kind is FailureKind.NOT_FOUND:
             # There is no job yet that could be missing: what was asked for is.
-            return replace(outcome, kind=Kind.BAD_REQUEST)
+            return replace(outcome, kind=FailureKind.BAD_REQUEST)
         if isinstance(outcome, Generation):
             return with_failures(outcome, self._failure_words)
         return outcome
 
-    def _note(self, call: Submit, outcome: Generation | Refusal) -> None:
+    def _note(self, call: SubmitCall, outcome: Generation | Failure) -> None:
         call.number += 1
-        refused = outcome if isinstance(outcome, Refusal) else None
-        if refused is not None:
-            call.tries += refused.kind not in (Kind.RATE_LIMIT, Kind.IN_PROGRESS)
-            call.in_doubt = call.in_doubt or refused.kind in DOUBTFUL
-            call.was_silent = call.was_silent or refused.kind in SILENT
-            log.info("submit %s, try %d: %s", call.key, call.number, refused.message)
-            self.tell(call, refused)
+        failure = outcome if isinstance(outcome, Failure) else None
+        if failure is not None:
+            call.attempts += failure.kind not in (FailureKind.RATE_LIMIT, FailureKind.IN_PROGRESS)
+            call.in_doubt = call.in_doubt or failure.kind in DOUBTFUL
+            call.was_silent = call.was_silent or failure.kind in SILENT
+            log.info("submit %s, try %d: %s", call.key, call.number, failure.message)
+            self.tell(call, failure)
 
-    def tell(self, call: Submit, outcome: Generation | Refusal) -> None:
+    def tell(self, call: SubmitCall, outcome: Generation | Failure) -> None:
         """Tell the user of a try; of one that made a job only when that job is watched."""
-        refused = outcome if isinstance(outcome, Refusal) else None
+        failure = outcome if isinstance(outcome, Failure) else None
         if self._notify:
             self._notify(
-                SubmitTried(
+                SubmitAttempted(
                     idempotency_key=call.key,
                     number=call.number,
                     job_id=outcome.id if isinstance(outcome, Generation) else None,
-                    failure=refused.message if refused else None,
-                    is_in_doubt=refused is not None and refused.kind in DOUBTFUL,
+                    failure=failure.message if failure else None,
+                    is_in_doubt=failure is not None and failure.kind in DOUBTFUL,
                 )
             )
 
-    async def _back_off(self, call: Submit, refused: Refusal, pause: float) -> None:
+    async def _back_off(self, call: SubmitCall, failure: Failure, pause: float) -> None:
         """Wait for the next attempt: by backoff, and as long as the service asks.
 
         Raises:
             DoitongError: at once, if that is longer than the caller allows.
         """
-        told = _told(refused)
+        told = _told(failure)
         is_bounded = told is not None and call.waits_until is not None
         if is_bounded and asyncio.get_running_loop().time() + (told or 0.0) > (call.waits_until or 0.0):
             why = (
-                f"{refused.message} It asks to wait {told:,.0f} s, which is longer than slot_timeout allows."
+                f"{failure.message} It asks to wait {told:,.0f} s, which is longer than slot_timeout allows."
             )
-            verdict = Verdict.IN_DOUBT if call.was_silent else Verdict.FAIL
-            raise _error(replace(refused, message=why), verdict, call.key)
-        await self.entrance.sleep(max(pause, told or 0.0))
+            verdict = RetryDecision.IN_DOUBT if call.was_silent else RetryDecision.FAIL
+            raise _error(replace(failure, message=why), verdict, call.key)
+        await self.admission.sleep(max(pause, told or 0.0))
 
-    async def _obey(self, call: Submit) -> None:
+    async def _obey(self, call: SubmitCall) -> None:
         """Wait as a 429 says: the gate holds the next turn back, but the next day is for us to wait for."""
-        gate = self.entrance.gate
+        limiter = self.admission.limiter
         if call.limit is not Limit.DAY:
             return
         if not call.options.wait_for_next_day:
-            raise gate.daily_limit()
-        await self.entrance.sleep(gate.seconds_to_next_day())
+            raise limiter.daily_limit()
+        await self.admission.sleep(limiter.seconds_to_next_day())
 
 
-def _wait_for_key(refused: Refusal, pauses: Generator[float, None, None]) -> float:
+def _wait_for_key(failure: Failure, pauses: Generator[float, None, None]) -> float:
     """Return the seconds to wait for an earlier attempt: as told, within reason, or by backoff."""
-    told = read_word(refused.headers or {}, wall_time()).retry_after
+    told = read_headers(failure.headers or {}, wall_time()).retry_after
     return next(pauses) if told is None else min(told, IN_PROGRESS_FOR)
 
 
-def _told(refused: Refusal) -> float | None:
+def _told(failure: Failure) -> float | None:
     """Return the seconds that the service asks to wait, within reason."""
-    return read_word(refused.headers or {}, wall_time()).retry_in
+    return read_headers(failure.headers or {}, wall_time()).retry_in
 
 
 def _pauses() -> Generator[float, None, None]:
@@ -286,10 +286,10 @@ def _pauses() -> Generator[float, None, None]:
         yield backoff.full_jitter(wait)
 
 
-def _error(refusal: Refusal, verdict: Verdict, idempotency_key: str) -> DoitongError:
-    error = refusal.error(idempotency_key=idempotency_key)
-    error.retry_after = _told(refusal)
-    if verdict is Verdict.FAIL or isinstance(error, SubmitOutcomeUnknownError):
+def _error(failure: Failure, verdict: RetryDecision, idempotency_key: str) -> DoitongError:
+    error = failure.error(idempotency_key=idempotency_key)
+    error.retry_after = _told(failure)
+    if verdict is RetryDecision.FAIL or isinstance(error, SubmitOutcomeUnknownError):
         return error
     unknown = _in_doubt(error)
     # What code of the user's raised says more than an error of ours with the same words.

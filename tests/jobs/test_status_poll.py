@@ -42,13 +42,13 @@ def body_of(honest: bytes | None) -> Json:
 def strict(server: PlainServer, is_bad: Callable[[list[str]], Json | None]) -> None:
     """Make a server answer some looks as a whole with an error, by the ids that are asked for."""
 
-    def look(request: bytes, honest: bytes | None) -> bytes | None:
+    def poll(request: bytes, honest: bytes | None) -> bytes | None:
         variables = json.loads(request).get("variables", {})
         ids = [value for name, value in variables.items() if re.fullmatch(r"i\d+", name)]
-        refused = is_bad(ids) if ids else None
-        return honest if refused is None else answer(refused)
+        failure = is_bad(ids) if ids else None
+        return honest if failure is None else answer(failure)
 
-    server.rewrite = look
+    server.rewrite = poll
 
 
 def sizes(server: PlainServer) -> list[int]:
@@ -240,8 +240,8 @@ async def test_no_poll_is_sent_before_the_service_is_ready_for_it(status: str) -
         server.script = lambda kind, nth: busy if (kind, nth) == ("poll", 2) else None
         await asyncio.sleep(5)
         await asyncio.gather(*jobs)
-        _, refused, *later = [each for each in server.requests if each.kind == "poll"]
-        assert (refused.at, later[0].at) == (4.0, 24.0)
+        _, failure, *later = [each for each in server.requests if each.kind == "poll"]
+        assert (failure.at, later[0].at) == (4.0, 24.0)
         # Whole again, and not in halves: it was not about the jobs.
         assert len(later[0].ids) == 3
         server.script = lambda kind, nth: busy if (kind, nth) == ("poll", 4) else None

@@ -11,7 +11,7 @@ from typing import Any, Final
 from doitong_async import errors
 
 
-class Kind(Enum):
+class FailureKind(Enum):
     """What sort of failure it was: all that a decision about it needs."""
 
     BAD_REQUEST = auto()
@@ -37,10 +37,10 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Failure:
     """A failure as a value: what a rule decides on, and what an error is made of."""
 
-    kind: Kind
+    kind: FailureKind
     message: str
     http_status: int | None = None
     code: str | None = None
@@ -81,31 +81,33 @@ class Refusal:
             "idempotency_key": idempotency_key,
             "job_id": job_id or self.job_id,
         }
-        if self.kind is Kind.CREDITS:
+        if self.kind is FailureKind.CREDITS:
             return errors.InsufficientCreditsError(
                 self.message,
                 credits_required=self.credits_required,
                 credits_available=self.credits_available,
                 **facts,
             )
-        if self.kind in (Kind.NOT_SENT, Kind.UNANSWERED):
-            return errors.ConnectionFailedError(self.message, sent=self.kind is Kind.UNANSWERED, **facts)
+        if self.kind in (FailureKind.NOT_SENT, FailureKind.UNANSWERED):
+            return errors.ConnectionFailedError(
+                self.message, sent=self.kind is FailureKind.UNANSWERED, **facts
+            )
         return _ERRORS[self.kind](self.message, **facts)
 
 
-_ERRORS: Final[dict[Kind, type[errors.DoitongError]]] = {
-    Kind.BAD_REQUEST: errors.BadRequestError,
-    Kind.AUTHENTICATION: errors.AuthenticationError,
-    Kind.RATE_LIMIT: errors.RateLimitError,
-    Kind.NOT_FOUND: errors.JobNotFoundError,
-    Kind.CONFLICT: errors.SubmitOutcomeUnknownError,
-    Kind.IN_PROGRESS: errors.SubmitOutcomeUnknownError,
-    Kind.SERVER: errors.ServerError,
-    Kind.GATEWAY: errors.ServerError,
-    Kind.PROTOCOL: errors.ProtocolError,
-    Kind.MISPLACED: errors.ConfigurationError,
-    Kind.NO_OPERATION: errors.ConfigurationError,
-    Kind.UNUSABLE: errors.ConfigurationError,
+_ERRORS: Final[dict[FailureKind, type[errors.DoitongError]]] = {
+    FailureKind.BAD_REQUEST: errors.BadRequestError,
+    FailureKind.AUTHENTICATION: errors.AuthenticationError,
+    FailureKind.RATE_LIMIT: errors.RateLimitError,
+    FailureKind.NOT_FOUND: errors.JobNotFoundError,
+    FailureKind.CONFLICT: errors.SubmitOutcomeUnknownError,
+    FailureKind.IN_PROGRESS: errors.SubmitOutcomeUnknownError,
+    FailureKind.SERVER: errors.ServerError,
+    FailureKind.GATEWAY: errors.ServerError,
+    FailureKind.PROTOCOL: errors.ProtocolError,
+    FailureKind.MISPLACED: errors.ConfigurationError,
+    FailureKind.NO_OPERATION: errors.ConfigurationError,
+    FailureKind.UNUSABLE: errors.ConfigurationError,
 }
 
 _CREDIT_WORDS: Final = (
@@ -135,48 +137,48 @@ _CREDIT_CODES: Final = (
 # None of these is documented. They are what GraphQL servers say of themselves, and the names of the
 # documented error table; a word that is not here decides nothing.
 _CODES: Final = {
-    "UNAUTHENTICATED": Kind.AUTHENTICATION,
-    "UNAUTHORIZED": Kind.AUTHENTICATION,
-    "FORBIDDEN": Kind.AUTHENTICATION,
-    "INVALID_API_KEY": Kind.AUTHENTICATION,
-    "BAD_REQUEST": Kind.BAD_REQUEST,
-    "BAD_USER_INPUT": Kind.BAD_REQUEST,
-    "GRAPHQL_PARSE_FAILED": Kind.BAD_REQUEST,
-    "GRAPHQL_VALIDATION_FAILED": Kind.BAD_REQUEST,
-    "VALIDATION_ERROR": Kind.BAD_REQUEST,
-    "NOT_FOUND": Kind.NOT_FOUND,
-    "TOO_MANY_REQUESTS": Kind.RATE_LIMIT,
-    "INTERNAL_SERVER_ERROR": Kind.SERVER,
-    "SERVICE_UNAVAILABLE": Kind.SERVER,
+    "UNAUTHENTICATED": FailureKind.AUTHENTICATION,
+    "UNAUTHORIZED": FailureKind.AUTHENTICATION,
+    "FORBIDDEN": FailureKind.AUTHENTICATION,
+    "INVALID_API_KEY": FailureKind.AUTHENTICATION,
+    "BAD_REQUEST": FailureKind.BAD_REQUEST,
+    "BAD_USER_INPUT": FailureKind.BAD_REQUEST,
+    "GRAPHQL_PARSE_FAILED": FailureKind.BAD_REQUEST,
+    "GRAPHQL_VALIDATION_FAILED": FailureKind.BAD_REQUEST,
+    "VALIDATION_ERROR": FailureKind.BAD_REQUEST,
+    "NOT_FOUND": FailureKind.NOT_FOUND,
+    "TOO_MANY_REQUESTS": FailureKind.RATE_LIMIT,
+    "INTERNAL_SERVER_ERROR": FailureKind.SERVER,
+    "SERVICE_UNAVAILABLE": FailureKind.SERVER,
 }
 _PARTS_OF_CODES: Final = (
-    ("RATE_LIMIT", Kind.RATE_LIMIT),
-    ("CONCURREN", Kind.RATE_LIMIT),
-    ("DAILY", Kind.RATE_LIMIT),
-    ("QUOTA", Kind.RATE_LIMIT),
-    ("IDEMPOTEN", Kind.CONFLICT),
-    ("CONFLICT", Kind.CONFLICT),
-    ("NOT_FOUND", Kind.NOT_FOUND),
+    ("RATE_LIMIT", FailureKind.RATE_LIMIT),
+    ("CONCURREN", FailureKind.RATE_LIMIT),
+    ("DAILY", FailureKind.RATE_LIMIT),
+    ("QUOTA", FailureKind.RATE_LIMIT),
+    ("IDEMPOTEN", FailureKind.CONFLICT),
+    ("CONFLICT", FailureKind.CONFLICT),
+    ("NOT_FOUND", FailureKind.NOT_FOUND),
 )
 _CODE_FIELDS: Final = ("code", "type", "errorType", "errorCode", "reason")
 _OTHER_REQUEST: Final = re.compile(r"\bdifferent\b|\banother\b|mismatch|not match|reuse|\bused\b")
 _QUOTED: Final = re.compile(r"\"[^\"]*\"|`[^`]*`|“[^”]*”|‘[^’]*’|«[^»]*»|(?<!\w)'[^']*'")
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _STATUSES: Final = {
-    400: Kind.BAD_REQUEST,
-    401: Kind.AUTHENTICATION,
-    402: Kind.CREDITS,
-    403: Kind.AUTHENTICATION,
-    404: Kind.MISPLACED,
-    405: Kind.MISPLACED,
-    408: Kind.SERVER,
-    409: Kind.CONFLICT,
-    410: Kind.MISPLACED,
-    413: Kind.BAD_REQUEST,
-    415: Kind.BAD_REQUEST,
-    422: Kind.BAD_REQUEST,
-    425: Kind.SERVER,
-    429: Kind.RATE_LIMIT,
+    400: FailureKind.BAD_REQUEST,
+    401: FailureKind.AUTHENTICATION,
+    402: FailureKind.CREDITS,
+    403: FailureKind.AUTHENTICATION,
+    404: FailureKind.MISPLACED,
+    405: FailureKind.MISPLACED,
+    408: FailureKind.SERVER,
+    409: FailureKind.CONFLICT,
+    410: FailureKind.MISPLACED,
+    413: FailureKind.BAD_REQUEST,
+    415: FailureKind.BAD_REQUEST,
+    422: FailureKind.BAD_REQUEST,
+    425: FailureKind.SERVER,
+    429: FailureKind.RATE_LIMIT,
 }
 _IN_PROGRESS_WORDS: Final = (
     "in progress",
@@ -189,20 +191,20 @@ _IN_PROGRESS_WORDS: Final = (
     "locked",
 )
 _MESSAGES: Final = (
-    ("unauthorized", Kind.AUTHENTICATION),
-    ("invalid api key", Kind.AUTHENTICATION),
-    ("missing api key", Kind.AUTHENTICATION),
-    ("too many requests", Kind.RATE_LIMIT),
-    ("rate limit", Kind.RATE_LIMIT),
-    ("cannot query field", Kind.BAD_REQUEST),
-    ("unknown argument", Kind.BAD_REQUEST),
-    ("bad request", Kind.BAD_REQUEST),
-    ("not found", Kind.NOT_FOUND),
-    ("idempotency", Kind.CONFLICT),
+    ("unauthorized", FailureKind.AUTHENTICATION),
+    ("invalid api key", FailureKind.AUTHENTICATION),
+    ("missing api key", FailureKind.AUTHENTICATION),
+    ("too many requests", FailureKind.RATE_LIMIT),
+    ("rate limit", FailureKind.RATE_LIMIT),
+    ("cannot query field", FailureKind.BAD_REQUEST),
+    ("unknown argument", FailureKind.BAD_REQUEST),
+    ("bad request", FailureKind.BAD_REQUEST),
+    ("not found", FailureKind.NOT_FOUND),
+    ("idempotency", FailureKind.CONFLICT),
 )
 
 
-def refusal_of(status: int, headers: Mapping[str, str], body: object, excerpt: str) -> Refusal | None:
+def failure_of(status: int, headers: Mapping[str, str], body: object, excerpt: str) -> Failure | None:
     """Return why the service refused, or None if the answer says nothing of a failure.
 
     An error is understood with HTTP 200 as with the status of the documented table: the code says most,
@@ -222,20 +224,27 @@ def refusal_of(status: int, headers: Mapping[str, str], body: object, excerpt: s
     )
     is_page = error is None and _is_page(body, headers, excerpt)
     kind = _kind(status, codes, said, is_page=is_page, is_empty=not excerpt and body is None)
-    if error is body and kind is Kind.SERVER and 200 <= status < 300:
+    if error is body and kind is FailureKind.SERVER and 200 <= status < 300:
         # A body that merely has a message: nothing says that it is an error.
         return None
-    if kind is not Kind.CREDITS and required is not None and available is not None and required > available:
-        kind = Kind.CREDITS
-    if kind is Kind.CONFLICT and _is_in_progress(codes, said, headers):
-        kind = Kind.IN_PROGRESS
-    return Refusal(
+    if (
+        kind is not FailureKind.CREDITS
+        and required is not None
+        and available is not None
+        and required > available
+    ):
+        kind = FailureKind.CREDITS
+    if kind is FailureKind.CONFLICT and _is_in_progress(codes, said, headers):
+        kind = FailureKind.IN_PROGRESS
+    return Failure(
         kind=kind,
         message=_sentence(status, said, headers, excerpt),
         http_status=status,
         code=next(iter(codes), None),
         request_id=headers.get("x-request-id"),
-        job_id=_named_job(body, extensions, is_conflict=kind in (Kind.CONFLICT, Kind.IN_PROGRESS)),
+        job_id=_named_job(
+            body, extensions, is_conflict=kind in (FailureKind.CONFLICT, FailureKind.IN_PROGRESS)
+        ),
         headers=headers,
         is_of_document="data" not in as_mapping(body) and "path" not in fields,
         is_of_field="field" in (said or "").lower(),
@@ -301,31 +310,33 @@ def errors_in(body: object) -> list[object]:
     return [alone] if alone else []
 
 
-def _kind(status: int, codes: Sequence[str], said: str | None, *, is_page: bool, is_empty: bool) -> Kind:
+def _kind(
+    status: int, codes: Sequence[str], said: str | None, *, is_page: bool, is_empty: bool
+) -> FailureKind:
     by_code = next((kind for code in codes if (kind := _kind_of_code(code)) is not None), None)
     by_words = _kind_of_words(said)
-    if by_code not in (None, Kind.AUTHENTICATION):
+    if by_code not in (None, FailureKind.AUTHENTICATION):
         return by_code
-    if by_words is Kind.CREDITS and status < 500 and _is_plain(said, status):
+    if by_words is FailureKind.CREDITS and status < 500 and _is_plain(said, status):
         return by_words
     if by_code is not None:
         return by_code
     if 300 <= status < 400:
         # 307 and 308 ask for the same request elsewhere; the others may come after it was carried out.
-        return Kind.MISPLACED if status >= 307 else Kind.GATEWAY
+        return FailureKind.MISPLACED if status >= 307 else FailureKind.GATEWAY
     if status < 500 and status not in (408, 425, 429) and (is_page or (is_empty and status == 403)):
-        return Kind.GATEWAY
+        return FailureKind.GATEWAY
     if not 200 <= status < 300:
-        return _STATUSES.get(status) or (Kind.SERVER if status >= 500 else Kind.PROTOCOL)
+        return _STATUSES.get(status) or (FailureKind.SERVER if status >= 500 else FailureKind.PROTOCOL)
     # An error that nothing is known of: whether a job was made is not known either.
-    return by_words or Kind.SERVER
+    return by_words or FailureKind.SERVER
 
 
-def _kind_of_words(said: str | None) -> Kind | None:
+def _kind_of_words(said: str | None) -> FailureKind | None:
     """Return what a message means, by its first known words; what it quotes may be a prompt."""
     text = _unquoted(said)
     places = [(text.find(words), kind) for words, kind in _MESSAGES if words in text]
-    places += [(at.start(), Kind.CREDITS) for words in _CREDIT_WORDS if (at := words.search(text))]
+    places += [(at.start(), FailureKind.CREDITS) for words in _CREDIT_WORDS if (at := words.search(text))]
     return min(places, key=lambda place: place[0])[1] if places else None
 
 
@@ -348,12 +359,12 @@ def _is_plain(said: str | None, status: int) -> bool:
     return not re.search(r"[:(]|prompt|text|content|policy", said or "", re.IGNORECASE)
 
 
-def _kind_of_code(code: str) -> Kind | None:
+def _kind_of_code(code: str) -> FailureKind | None:
     word = _as_words(code).upper().replace(" ", "_")
     if len(word) == 3 and word.isdecimal():
-        return _STATUSES.get(int(word)) or (Kind.SERVER if int(word) >= 500 else None)
+        return _STATUSES.get(int(word)) or (FailureKind.SERVER if int(word) >= 500 else None)
     if any(words <= set(word.split("_")) for words in _CREDIT_CODES):
-        return Kind.CREDITS
+        return FailureKind.CREDITS
     return _CODES.get(word) or next((kind for part, kind in _PARTS_OF_CODES if part in word), None)
 
 

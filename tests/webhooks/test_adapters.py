@@ -21,8 +21,8 @@ from starlette.routing import Mount
 
 from doitong_async import Generation
 from doitong_async.hook import Throw
-from doitong_async.webhooks.door import Webhooks
-from doitong_async.webhooks.receiver import LARGEST_BODY
+from doitong_async.webhooks.endpoint import Webhooks
+from doitong_async.webhooks.handler import LARGEST_BODY
 from doitong_async.webhooks.serving import free_port
 from doitong_async.webhooks.serving import served as served_by_us
 from tests.webhooks.letters import SECRET, letter, signed
@@ -44,12 +44,12 @@ class Service:
     def open(self) -> None:
         self.door.open(self.take)
 
-    def take(self, news: Generation) -> Throw | None:
-        self.taken.append(news)
+    def take(self, update: Generation) -> Throw | None:
+        self.taken.append(update)
         return lambda error: False
 
-    async def keep(self, news: Generation) -> None:
-        self.kept.append(news)
+    async def keep(self, update: Generation) -> None:
+        self.kept.append(update)
 
     async def post(
         self,
@@ -136,7 +136,9 @@ async def alone(service: Service, read_timeout: float) -> AsyncIterator[None]:
         yield
 
 
-faces = pytest.mark.parametrize("face", [under_aiohttp, under_fastapi, alone], ids=lambda face: face.__name__)
+adapters = pytest.mark.parametrize(
+    "face", [under_aiohttp, under_fastapi, alone], ids=lambda face: face.__name__
+)
 
 
 @asynccontextmanager
@@ -155,7 +157,7 @@ def large(more: int) -> bytes:
     return body.replace(b'"pad": ""', b'"pad": "' + b"x" * (LARGEST_BODY - len(body) + more) + b'"')
 
 
-@faces
+@adapters
 @pytest.mark.asyncio
 async def test_the_table_of_answers(face: Any) -> None:
     """From either, what the receiver's docstring says, with no body and no detail."""
@@ -189,11 +191,11 @@ async def test_the_table_of_answers(face: Any) -> None:
         }
         assert answers["method"][1]["allow"] == "POST"
         assert {content for _, _, content in answers.values()} == {b""}
-        assert [news.id for news in service.taken] == ["abc123xyz"] * 7
+        assert [update.id for update in service.taken] == ["abc123xyz"] * 7
         assert service.kept == service.taken
 
 
-@faces
+@adapters
 @pytest.mark.parametrize("is_announced", [True, False])
 @pytest.mark.asyncio
 async def test_too_large(face: Any, is_announced: bool) -> None:
@@ -210,7 +212,7 @@ async def test_too_large(face: Any, is_announced: bool) -> None:
         assert service.taken == []
 
 
-@faces
+@adapters
 @pytest.mark.asyncio
 async def test_chunks_are_one_body(face: Any) -> None:
     """A sender need not announce its length."""
@@ -220,7 +222,7 @@ async def test_chunks_are_one_body(face: Any) -> None:
         assert (answer[0], len(service.taken)) == (204, 1)
 
 
-@faces
+@adapters
 @pytest.mark.asyncio
 async def test_too_slow(face: Any) -> None:
     """Who sends half of it and then nothing is sent away."""
@@ -229,7 +231,7 @@ async def test_too_slow(face: Any) -> None:
         assert (answer[0], service.taken) == (408, [])
 
 
-@faces
+@adapters
 @pytest.mark.asyncio
 async def test_cut_off(face: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Who hangs up in the middle harms nothing, and nobody complains."""
@@ -245,7 +247,7 @@ async def test_cut_off(face: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
 
 
-@faces
+@adapters
 @pytest.mark.asyncio
 async def test_before_it_is_open_and_after(face: Any) -> None:
     """Mounted all the while; what is signed is asked for again, what is not is refused as ever."""
@@ -261,7 +263,7 @@ async def test_before_it_is_open_and_after(face: Any) -> None:
 ODD_PATHS = [f"{PATH}more", f"{PATH}/", f"{PATH}?a=%ff&b", "/hooks/d%6Fitong/", f"{PATH}%2F%0a"]
 
 
-@faces
+@adapters
 @pytest.mark.parametrize("path", ODD_PATHS)
 @pytest.mark.asyncio
 async def test_any_path_that_reaches_it_is_served(face: Any, path: str) -> None:
@@ -350,7 +352,7 @@ async def test_the_slash_may_be_left_out(face: Any) -> None:
         assert (await service.post(BODY, signed(BODY), path=PATH.rstrip("/")))[0] == 204
 
 
-@faces
+@adapters
 @pytest.mark.asyncio
 async def test_garbage_on_the_wire(face: Any) -> None:
     """What is no request is answered by the server, or not at all, and never with a 2xx."""
@@ -407,7 +409,7 @@ def loud(caplog: pytest.LogCaptureFixture) -> list[Any]:
     ]
 
 
-@faces
+@adapters
 @pytest.mark.parametrize("pieces", [1, 2])
 @pytest.mark.asyncio
 async def test_strangers_make_no_noise(face: Any, pieces: int, caplog: pytest.LogCaptureFixture) -> None:

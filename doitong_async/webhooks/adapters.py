@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 from aiohttp import web
 
-from doitong_async.webhooks.receiver import Answer, CutOffError, Receiver, Request
+from doitong_async.webhooks.handler import Answer, CutOffError, Request, WebhookHandler
 from doitong_async.webhooks.signature import SIGNATURE_HEADER
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -24,11 +24,11 @@ _LINGERING: Final = 10.0
 """Seconds in which the rest of a body is dropped, as aiohttp has it: its sender may read no answer before."""
 
 
-def aiohttp_app(receiver: Receiver) -> web.Application:
+def aiohttp_app(handler: WebhookHandler) -> web.Application:
     """Return an aiohttp application that takes the POST under any path that reaches it."""
 
     async def answer(request: web.Request) -> web.Response:
-        answer = await receiver.answer(_of_aiohttp(request))
+        answer = await handler.answer(_of_aiohttp(request))
         response = web.Response(status=answer.status, headers=answer.headers)
         if not request.content.is_eof():
             await _end(request, response)
@@ -40,13 +40,13 @@ def aiohttp_app(receiver: Receiver) -> web.Application:
     return app
 
 
-def asgi_app(receiver: Receiver) -> AsgiApp:
+def asgi_app(handler: WebhookHandler) -> AsgiApp:
     """Return an ASGI application that takes the POST under any path that reaches it."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
             case "http":
-                await _send(await receiver.answer(_of_asgi(scope, receive)), send)
+                await _send(await handler.answer(_of_asgi(scope, receive)), send)
             case "lifespan":
                 await _live(receive, send)
             case "websocket":

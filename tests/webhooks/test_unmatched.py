@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 from doitong_async import Generation, JobStatus
-from doitong_async.webhooks.early import EarlyNews
+from doitong_async.webhooks.unmatched import UnmatchedEvents
 
 
-def news(job_id: str, status: JobStatus = JobStatus.COMPLETED, url: str | None = None) -> Generation:
+def update(job_id: str, status: JobStatus = JobStatus.COMPLETED, url: str | None = None) -> Generation:
     return Generation(id=job_id, status=status, url=url)
 
 
 def test_it_is_handed_over_once() -> None:
     """To whoever learns of the job."""
-    early = EarlyNews()
-    early.keep(news("a"), 0.0)
+    early = UnmatchedEvents()
+    early.keep(update("a"), 0.0)
     assert early.adopt("b") is None
-    assert early.adopt("a") == news("a")
+    assert early.adopt("a") == update("a")
     assert early.adopt("a") is None
     assert early.next_end is None
 
 
 def test_several_are_merged() -> None:
     """As news of a job that is known would be: an end stays, and what was known is kept."""
-    early = EarlyNews()
-    for each in (news("a", url="u"), news("a"), news("a", JobStatus.PROCESSING)):
+    early = UnmatchedEvents()
+    for each in (update("a", url="u"), update("a"), update("a", JobStatus.PROCESSING)):
         early.keep(each, 0.0)
-    assert early.adopt("a") == news("a", url="u")
+    assert early.adopt("a") == update("a", url="u")
 
 
 def test_it_is_dropped_in_time() -> None:
     """So long after its first news, however often it comes again, and not before."""
-    early = EarlyNews(seconds=60.0)
-    early.keep(news("a"), 0.0)
-    early.keep(news("b"), 10.0)
-    early.keep(news("a"), 50.0)
+    early = UnmatchedEvents(seconds=60.0)
+    early.keep(update("a"), 0.0)
+    early.keep(update("b"), 10.0)
+    early.keep(update("a"), 50.0)
     assert early.next_end == 60.0
     assert list(early.drop(59.9)) == []
     assert list(early.drop(60.0)) == ["a"]
@@ -44,6 +44,6 @@ def test_it_is_dropped_in_time() -> None:
 
 def test_it_is_bounded() -> None:
     """The oldest gives way; one that is there already takes no further place."""
-    early = EarlyNews(most=2)
-    assert [early.keep(news(job_id), 0.0) for job_id in "abacbd"] == [None, None, None, "a", None, "b"]
+    early = UnmatchedEvents(most=2)
+    assert [early.keep(update(job_id), 0.0) for job_id in "abacbd"] == [None, None, None, "a", None, "b"]
     assert len(early) == 2

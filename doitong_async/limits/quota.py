@@ -13,7 +13,7 @@ _FAR_FROM_FULL: Final = 0.8
 """The share of a day's jobs up to which other processes on the key are unlikely to have used the rest."""
 
 
-class Day:
+class DailyQuota:
     """Counts the jobs of each day; all moments are epoch seconds.
 
     What is counted and told belongs to the number of its day, as the clock had it: one that jumped ahead and
