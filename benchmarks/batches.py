@@ -13,8 +13,8 @@ from typing import Any, Final
 from benchmarks.clocks import HurryingLoop
 from benchmarks.competitors import IN_FLIGHT, KEY, Runs
 from doitong_async import AsyncDoitong, GenerateRequest, Outcome, Plan
-from doitong_async.batch import records
-from doitong_async.batch.entry import KEY_LENGTH, digest_of, spelled
+from doitong_async.batch import sqlite
+from doitong_async.batch.item_record import KEY_LENGTH, digest_of, spelled
 from doitong_async.batch.ledger import _Writer
 from doitong_async.events import Event, RequestSent
 
@@ -98,8 +98,8 @@ class Resumed(Batches):
 
     def _prepare(self, operations: int, folder: Path) -> None:
         service = "an emulator"
-        with closing(records.writer(folder / "ledger.db")) as connection:
-            records.state_fact(connection, name="service", value=service)
+        with closing(sqlite.writer(folder / "ledger.db")) as connection:
+            sqlite.state_fact(connection, name="service", value=service)
             connection.execute("BEGIN")
             connection.executemany(_DONE, map(_done, prompts(operations - 1)))
             connection.execute("COMMIT")

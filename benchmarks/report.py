@@ -114,8 +114,8 @@ def as_markdown(report: Report) -> str:
 
 
 def _told(target: Target) -> list[str]:
-    verdict = "met" if target.is_met else "**missed**"
-    return [target.what, f"{target.limit:g}", f"{target.measured:.3g}", verdict]
+    decision = "met" if target.is_met else "**missed**"
+    return [target.what, f"{target.limit:g}", f"{target.measured:.3g}", decision]
 
 
 def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -42,7 +42,7 @@ class Budget:
         checked_callback(self.on_low, "on_low")
 
 
-class Purse:
+class BudgetTracker:
     """The account of a budget: what is spent, what is reserved for jobs under way, what is left.
 
     It counts in millionths of a credit, so that the order of things changes no sum.

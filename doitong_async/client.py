@@ -19,10 +19,10 @@ from doitong_async.arguments import (
     check_options,
     checked_idempotency_key,
 )
-from doitong_async.batch.entry import KEY_LIVES
+from doitong_async.batch.item_record import KEY_LIVES
 from doitong_async.batch.items import read_item
+from doitong_async.batch.pending import terms_of
 from doitong_async.batch.runner import Batch, Requests
-from doitong_async.batch.work import terms_of
 from doitong_async.budget import Budget
 from doitong_async.errors import ClientClosedError, ConfigurationError
 from doitong_async.events import Event

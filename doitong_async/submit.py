@@ -118,15 +118,15 @@ class Submitter:
                 outcome = await self._attempt(call)
                 if isinstance(outcome, Generation):
                     return outcome
-                verdict = self._decide(call, outcome)
-                if verdict is RetryDecision.WAIT and outcome.kind is FailureKind.IN_PROGRESS:
+                decision = self._decide(call, outcome)
+                if decision is RetryDecision.WAIT and outcome.kind is FailureKind.IN_PROGRESS:
                     await self.admission.sleep(_wait_for_key(outcome, pauses))
-                elif verdict is RetryDecision.WAIT:
+                elif decision is RetryDecision.WAIT:
                     await self._obey(call)
-                elif verdict is RetryDecision.AGAIN:
+                elif decision is RetryDecision.RETRY:
                     await self._back_off(call, outcome, next(pauses))
                 else:
-                    raise _error(outcome, verdict, call.key)
+                    raise _error(outcome, decision, call.key)
             except asyncio.CancelledError:
                 cut = ClientClosedError("The submit was cut off.", idempotency_key=call.key)
                 raise (_in_doubt(cut) if call.in_doubt else cut) from None
@@ -143,7 +143,7 @@ class Submitter:
         now = asyncio.get_running_loop().time()
         if failure.kind is FailureKind.IN_PROGRESS and call.gives_up_at is None:
             call.gives_up_at = now + IN_PROGRESS_FOR
-        verdict = decide_retry(
+        decision = decide_retry(
             failure.kind,
             attempts=call.attempts,
             max_attempts=self._max_attempts,
@@ -152,10 +152,10 @@ class Submitter:
             was_silent=call.was_silent,
             may_wait_for_key=call.gives_up_at is None or now < call.gives_up_at,
         )
-        if call.is_abandoned and verdict in (RetryDecision.AGAIN, RetryDecision.WAIT):
+        if call.is_abandoned and decision in (RetryDecision.RETRY, RetryDecision.WAIT):
             # Nobody waits for it any more: nothing further is sent in their name.
             return RetryDecision.IN_DOUBT if call.in_doubt else RetryDecision.FAIL
-        return verdict
+        return decision
 
     async def _attempt(self, call: SubmitCall) -> Generation | Failure:
         """Send once, when it is its turn, and tell what came of it."""
@@ -253,8 +253,8 @@ class Submitter:
             why = (
                 f"{failure.message} It asks to wait {told:,.0f} s, which is longer than slot_timeout allows."
             )
-            verdict = RetryDecision.IN_DOUBT if call.was_silent else RetryDecision.FAIL
-            raise _error(replace(failure, message=why), verdict, call.key)
+            decision = RetryDecision.IN_DOUBT if call.was_silent else RetryDecision.FAIL
+            raise _error(replace(failure, message=why), decision, call.key)
         await self.admission.sleep(max(pause, told or 0.0))
 
     async def _obey(self, call: SubmitCall) -> None:
@@ -286,10 +286,10 @@ def _pauses() -> Generator[float, None, None]:
         yield backoff.full_jitter(wait)
 
 
-def _error(failure: Failure, verdict: RetryDecision, idempotency_key: str) -> DoitongError:
+def _error(failure: Failure, decision: RetryDecision, idempotency_key: str) -> DoitongError:
     error = failure.error(idempotency_key=idempotency_key)
     error.retry_after = _told(failure)
-    if verdict is RetryDecision.FAIL or isinstance(error, SubmitOutcomeUnknownError):
+    if decision is RetryDecision.FAIL or isinstance(error, SubmitOutcomeUnknownError):
         return error
     unknown = _in_doubt(error)
     # What code of the user's raised says more than an error of ours with the same words.

@@ -312,7 +312,7 @@ class PlainServer:
             elif kind == "submit":
                 seen.meant, told = 200, self._submit("generateImage", body, key, 0, seen.ids)
             else:
-                seen.meant, told = 200, self._look(path.rpartition("/")[2], seen.ids)
+                seen.meant, told = 200, self._poll(path.rpartition("/")[2], seen.ids)
         except RefusedError as refused:
             seen.meant, told = refused.status, {"errors": [refused.error]}
         status = 200 if graphql and (self.ways.errors_with_200 or seen.meant == 404) else seen.meant
@@ -335,7 +335,7 @@ class PlainServer:
                 makes = document.kind == "submit"
                 if not makes and self.ways.has_numbers != (type(value) is int):
                     raise RefusedError(400, f'Variable "$i{place}" got invalid value {value!r}')
-                full = self._submit(name, value, key, place, ids) if makes else self._look(str(value), ids)
+                full = self._submit(name, value, key, place, ids) if makes else self._poll(str(value), ids)
                 data[shown] = {as_key: full[part] for as_key, part in below}
             except RefusedError as refused:
                 if len(document.fields) == 1 and refused.status != 404:
@@ -344,7 +344,7 @@ class PlainServer:
                 errors.append({**refused.error, "path": [shown]})
         return 200 if any(data.values()) else worst, {"data": data} | ({"errors": errors} if errors else {})
 
-    def _look(self, asked: str, ids: list[str]) -> Json:
+    def _poll(self, asked: str, ids: list[str]) -> Json:
         ids.append(asked)
         if asked not in self.jobs:
             raise RefusedError(404, f"Not Found: no generation {asked}")

@@ -27,7 +27,7 @@ from doitong_async.cli import main
 from doitong_async.cli.batch_run import Run
 from doitong_async.cli.exits import Exit
 from doitong_async.cli.own_emulator import Address, OwnEmulator
-from doitong_async.cli.tally import Tally, reason, span
+from doitong_async.cli.progress import BatchProgress, reason, span
 from doitong_async.emulator import Emulator, PlanLimits
 from doitong_async.events import Event, RequestSent, WebhookReceived
 from doitong_async.limits.plan import Plan
@@ -750,7 +750,7 @@ def test_a_time_is_said_in_two_units(seconds: float, words: str) -> None:
 
 def test_the_time_left_follows_the_rate_and_the_day() -> None:
     """By what ended of late; where the day is the limit, by days."""
-    tally = Tally(5_000, Plan.STARTER, None, None)
+    tally = BatchProgress(5_000, Plan.STARTER, None, None)
     idle = Progress(items={}, known=0, running=3, fetching=0, waiting=3, spent=0, reserved=0, stopped=None)
 
     def left(now: float, waiting: dict[str, int]) -> tuple[float | None, float | None]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doitong_async import ConfigurationError
-from doitong_async.budget import Budget, Purse
+from doitong_async.budget import Budget, BudgetTracker
 
 
 @pytest.mark.parametrize(
@@ -36,101 +36,101 @@ def test_a_budget_is_checked(arguments: dict[str, Any], complaint: str) -> None:
 
 def test_a_purse_reserves_and_settles() -> None:
     """The highest price is kept while a job runs, and what it really cost is spent."""
-    purse = Purse(Budget(100))
-    assert purse.reserve("a", 60)
-    assert not purse.reserve("b", 41)
-    assert (purse.spent, purse.reserved, purse.left) == (0, 60, 40)
-    purse.settle("a", 15)
-    assert (purse.spent, purse.reserved, purse.left) == (15, 0, 85)
-    assert purse.reserve("b", 85)
-    purse.release("b")
-    assert (purse.spent, purse.reserved, purse.left) == (15, 0, 85)
+    tracker = BudgetTracker(Budget(100))
+    assert tracker.reserve("a", 60)
+    assert not tracker.reserve("b", 41)
+    assert (tracker.spent, tracker.reserved, tracker.left) == (0, 60, 40)
+    tracker.settle("a", 15)
+    assert (tracker.spent, tracker.reserved, tracker.left) == (15, 0, 85)
+    assert tracker.reserve("b", 85)
+    tracker.release("b")
+    assert (tracker.spent, tracker.reserved, tracker.left) == (15, 0, 85)
 
 
 @pytest.mark.parametrize("cost", [None, math.nan, math.inf, -3])
 def test_what_a_job_cost_unknown_it_cost_what_was_kept(cost: float | None) -> None:
     """Where the service says nothing, or nothing sane, the highest price counts."""
-    purse = Purse(Budget(100))
-    purse.reserve("a", 20)
-    purse.settle("a", cost)
-    assert (purse.spent, purse.left) == (20, 80)
+    tracker = BudgetTracker(Budget(100))
+    tracker.reserve("a", 20)
+    tracker.settle("a", cost)
+    assert (tracker.spent, tracker.left) == (20, 80)
 
 
 def test_the_service_is_right_about_its_price() -> None:
     """A job may cost more than was kept for it; then the budget is overdrawn, and nothing more is begun."""
-    purse = Purse(Budget(20))
-    purse.reserve("a", 20)
-    purse.settle("a", 30)
-    assert (purse.spent, purse.left) == (30, -10)
-    assert not purse.reserve("b", 0.5)
+    tracker = BudgetTracker(Budget(20))
+    tracker.reserve("a", 20)
+    tracker.settle("a", 30)
+    assert (tracker.spent, tracker.left) == (30, -10)
+    assert not tracker.reserve("b", 0.5)
 
 
 def test_what_is_said_twice_counts_once() -> None:
     """A second settle, a late release, and items never heard of change nothing."""
-    purse = Purse(Budget(100))
-    purse.reserve("a", 20)
-    purse.settle("a", 10)
-    purse.settle("a", 10)
-    purse.release("a")
-    purse.settle("never seen", 50)
-    purse.release("never seen")
-    assert (purse.spent, purse.reserved) == (10, 0)
+    tracker = BudgetTracker(Budget(100))
+    tracker.reserve("a", 20)
+    tracker.settle("a", 10)
+    tracker.settle("a", 10)
+    tracker.release("a")
+    tracker.settle("never seen", 50)
+    tracker.release("never seen")
+    assert (tracker.spent, tracker.reserved) == (10, 0)
 
 
 def test_a_new_reservation_takes_the_place_of_the_old() -> None:
     """An item that is tried again is not kept for twice."""
-    purse = Purse(Budget(100))
-    assert purse.reserve("a", 60)
-    assert purse.reserve("a", 90)
-    assert purse.reserved == 90
-    assert not purse.reserve("a", 101)
-    assert purse.reserved == 90
+    tracker = BudgetTracker(Budget(100))
+    assert tracker.reserve("a", 60)
+    assert tracker.reserve("a", 90)
+    assert tracker.reserved == 90
+    assert not tracker.reserve("a", 101)
+    assert tracker.reserved == 90
 
 
 def test_without_a_budget_all_is_counted_and_nothing_refused() -> None:
     """There is always something left."""
-    purse = Purse(None)
-    assert purse.reserve("a", 1e18)
-    purse.settle("a", 5)
-    purse.carry(7)
-    assert (purse.spent, purse.reserved, purse.left) == (12, 0, math.inf)
+    tracker = BudgetTracker(None)
+    assert tracker.reserve("a", 1e18)
+    tracker.settle("a", 5)
+    tracker.carry(7)
+    assert (tracker.spent, tracker.reserved, tracker.left) == (12, 0, math.inf)
 
 
 def test_what_earlier_runs_spent_is_not_there_any_more() -> None:
     """A batch that goes on has the rest of its budget."""
-    purse = Purse(Budget(100))
-    purse.carry(90)
-    assert not purse.reserve("a", 11)
-    assert purse.reserve("a", 10)
+    tracker = BudgetTracker(Budget(100))
+    tracker.carry(90)
+    assert not tracker.reserve("a", 11)
+    assert tracker.reserve("a", 10)
 
 
 def test_tenths_of_credits_add_up() -> None:
     """Three times 0.1 fits into 0.3, which floats deny."""
-    purse = Purse(Budget(0.3))
-    assert all(purse.reserve(item, 0.1) for item in "abc")
-    assert purse.left == 0
+    tracker = BudgetTracker(Budget(0.3))
+    assert all(tracker.reserve(item, 0.1) for item in "abc")
+    assert tracker.left == 0
 
 
 def test_a_low_budget_is_told_once() -> None:
     """At the share that was asked for, with the credits left, and not again when it falls on."""
     told: list[float] = []
-    purse = Purse(Budget(100, low_at=0.25, on_low=told.append))
-    purse.reserve("a", 74)
+    tracker = BudgetTracker(Budget(100, low_at=0.25, on_low=told.append))
+    tracker.reserve("a", 74)
     assert told == []
-    purse.reserve("b", 1)
+    tracker.reserve("b", 1)
     assert told == [25]
-    purse.release("a")
-    purse.carry(80)
+    tracker.release("a")
+    tracker.carry(80)
     assert told == [25]
 
 
 def test_a_settle_or_earlier_runs_may_make_it_low() -> None:
     """It does not take a reservation."""
     told: list[float] = []
-    dear = Purse(Budget(100, on_low=told.append))
+    dear = BudgetTracker(Budget(100, on_low=told.append))
     dear.reserve("a", 50)
     dear.settle("a", 95)
-    Purse(Budget(100, on_low=told.append)).carry(90)
+    BudgetTracker(Budget(100, on_low=told.append)).carry(90)
     assert told == [5, 10]
 
 
@@ -140,10 +140,10 @@ def test_a_broken_callback_harms_nothing(caplog: pytest.LogCaptureFixture) -> No
     def broken(left: float) -> None:
         raise ValueError(left)
 
-    purse = Purse(Budget(10, on_low=broken))
+    tracker = BudgetTracker(Budget(10, on_low=broken))
     with caplog.at_level(logging.ERROR, logger="doitong_async"):
-        assert purse.reserve("a", 10)
-    assert purse.reserved == 10
+        assert tracker.reserve("a", 10)
+    assert tracker.reserved == 10
     assert "on_low failed at 0 credits left" in caplog.text
 
 
@@ -163,21 +163,21 @@ acts = st.lists(
 def test_reservations_never_pass_the_budget(acts: list[Any], credits: int, low_at: float) -> None:  # noqa: A002
     """Whatever happens in whatever order: no more than the budget is reserved and spent; low is told once."""
     told: list[float] = []
-    purse = Purse(Budget(credits, low_at=low_at, on_low=told.append))
+    tracker = BudgetTracker(Budget(credits, low_at=low_at, on_low=told.append))
     kept: dict[str, float] = {}
     was_low = False
     for name, item, *more in acts:
-        before = purse.reserved
-        done = getattr(purse, name)(item, *more)
+        before = tracker.reserved
+        done = getattr(tracker, name)(item, *more)
         if name == "reserve" and done:
             kept[item] = more[0]
         elif name == "reserve":
-            assert purse.reserved == before
+            assert tracker.reserved == before
         else:
             kept.pop(item, None)
-        assert purse.reserved == pytest.approx(sum(kept.values()))
-        assert purse.spent + purse.reserved <= credits
-        was_low = was_low or (name != "release" and purse.left <= low_at * credits)
+        assert tracker.reserved == pytest.approx(sum(kept.values()))
+        assert tracker.spent + tracker.reserved <= credits
+        was_low = was_low or (name != "release" and tracker.left <= low_at * credits)
         assert len(told) == was_low
 
 
@@ -187,10 +187,10 @@ def test_the_order_of_things_does_not_matter(jobs: dict[str, Any], data: st.Data
     orders = [list(jobs), data.draw(st.permutations(list(jobs)))]
     ends = []
     for order in orders:
-        purse = Purse(Budget(10_000))
+        tracker = BudgetTracker(Budget(10_000))
         for item in order:
-            purse.reserve(item, jobs[item][0])
+            tracker.reserve(item, jobs[item][0])
         for item in reversed(order):
-            purse.settle(item, jobs[item][1])
-        ends.append((purse.spent, purse.reserved, purse.left))
+            tracker.settle(item, jobs[item][1])
+        ends.append((tracker.spent, tracker.reserved, tracker.left))
     assert ends[0] == ends[1]

@@ -22,7 +22,7 @@ from doitong_async import (
     Result,
     SubmitOutcomeUnknownError,
 )
-from doitong_async.budget import Purse
+from doitong_async.budget import BudgetTracker
 from doitong_async.emulator import Emulator, PlanLimits
 from doitong_async.emulator.world import World
 from doitong_async.events import (
@@ -595,10 +595,10 @@ def test_a_budget_without_a_loop_raises_where_it_is() -> None:
     def on_low(left: float) -> None:
         raise Mine
 
-    purse = Purse(Budget(10, on_low=on_low))
+    tracker = BudgetTracker(Budget(10, on_low=on_low))
     with pytest.raises(Mine):
-        purse.reserve("a", 10)
-    assert purse.reserved == 10
+        tracker.reserve("a", 10)
+    assert tracker.reserved == 10
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, asyncio.CancelledError])
@@ -610,7 +610,7 @@ def test_what_on_low_raises_as_an_error_is_logged(
     def on_low(left: float) -> None:
         raise kind(left)
 
-    assert Purse(Budget(10, on_low=on_low)).reserve("a", 10)
+    assert BudgetTracker(Budget(10, on_low=on_low)).reserve("a", 10)
     assert "on_low failed at 0 credits left" in caplog.text
 
 

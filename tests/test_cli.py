@@ -30,8 +30,8 @@ from PIL import Image
 from doitong_async import DoitongWarning, errors
 from doitong_async.cli import main, work
 from doitong_async.cli.exits import MEANINGS, OF_ERRORS, Exit, exit_of
-from doitong_async.cli.outputs import Place
-from doitong_async.cli.report import Lines, Screen, report_to, write_line
+from doitong_async.cli.outputs import Destination
+from doitong_async.cli.render import Lines, Screen, renderer_for, write_line
 from doitong_async.cli.text import clean, command_line
 from doitong_async.emulator import Emulator, parse_fault
 from doitong_async.limits.admission import Admission
@@ -300,7 +300,7 @@ def test_a_screen_tells_notes_where_they_are_looked_for(
 ) -> None:
     """Retries are shown among the rest; the log goes to the standard error if that is a file."""
     terminal = Terminal()
-    screen = report_to(terminal, as_json=False)
+    screen = renderer_for(terminal, as_json=False)
     assert isinstance(screen, Screen)
     screen.happened("try 1 made no job")
     screen.note("slow")
@@ -312,7 +312,7 @@ def test_what_cannot_be_drawn_is_written_in_lines() -> None:
     """A pipe, and a terminal without UTF-8, get lines; letters that a stream lacks are escaped."""
     old = Terminal()
     old.encoding = "ascii"
-    report = report_to(old, as_json=False)
+    report = renderer_for(old, as_json=False)
     assert isinstance(report, Lines)
     report.happened("größer → 🦊")
     assert old.getvalue().endswith("gr\\xf6\\xdfer \\u2192 \\U0001f98a\n")
@@ -788,7 +788,7 @@ def test_ctrl_c_before_the_first_request(
     beside: Beside, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Then nothing was sent, and it says so."""
-    monkeypatch.setattr(Place, "check", lambda _: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(Destination, "check", lambda _: signal.raise_signal(signal.SIGINT))
     assert main(["generate", "a fox"]) == Exit.INTERRUPTED
     assert "Interrupted. Nothing was sent." in capsys.readouterr().err
 

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from doitong_async import AsyncDoitong, DownloadError, Generation, JobStatus, Result
-from doitong_async.batch.fate import concerns_all
+from doitong_async.batch.error_policy import stops_the_batch
 from tests.plain_server import JPEG
 from tests.virtual import boxed, now, plain, seen, virtual
 
@@ -548,7 +548,7 @@ async def test_what_a_hook_raises_is_never_taken_for_the_disk() -> None:
             await result.read()
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.is_remote
-    assert not concerns_all(caught.value)
+    assert not stops_the_batch(caught.value)
 
 
 @asynccontextmanager
@@ -767,6 +767,6 @@ async def test_where_no_thread_can_be_started_that_is_said(
         ):
             with pytest.raises(DownloadError, match="can't start new thread") as caught:
                 await taken
-            assert concerns_all(caught.value)
+            assert stops_the_batch(caught.value)
         monkeypatch.undo()
     assert list(tmp_path.iterdir()) == []

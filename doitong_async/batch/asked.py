@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from doitong_async.batch.entry import digest_of, spelled
+from doitong_async.batch.item_record import digest_of, spelled
 from doitong_async.batch.items import read_item
 from doitong_async.batch.keys import ItemKeys
 from doitong_async.settings import Options

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 
-from doitong_async.batch.entry import KEY_LENGTH
+from doitong_async.batch.item_record import KEY_LENGTH
 from doitong_async.errors import BadRequestError
 
 _TABLE = "CREATE TABLE seen (key PRIMARY KEY, times INTEGER NOT NULL, number INTEGER NOT NULL) WITHOUT ROWID"

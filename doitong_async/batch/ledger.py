@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from doitong_async.batch import promises, records, schema
-from doitong_async.batch.entry import Entry, Glimpse
+from doitong_async.batch import promises, schema, sqlite
+from doitong_async.batch.item_record import Glimpse, ItemRecord
 from doitong_async.errors import DoitongError, LedgerError
 from doitong_async.log import log
 
@@ -66,7 +66,7 @@ class Ledger:
             path = await asyncio.to_thread(path.resolve)
         except (OSError, RuntimeError, ValueError) as error:
             # A name that no file has, links in a circle, or no thread can be started.
-            raise records.broken(path, error) from error
+            raise sqlite.broken(path, error) from error
         thread = ThreadPoolExecutor(1, thread_name_prefix="doitong ledger")
         writer = _Writer(path)
         loop = asyncio.get_running_loop()
@@ -75,10 +75,10 @@ class Ledger:
         except RuntimeError as error:
             # No thread can be started.
             thread.shutdown(wait=False)
-            raise records.broken(path, error) from error
+            raise sqlite.broken(path, error) from error
         try:
             await asyncio.shield(opening)
-            return cls(path, thread, writer, records.reader(path))
+            return cls(path, thread, writer, sqlite.reader(path))
         except BaseException:
             # The thread goes on when this is cancelled: what it opens, it closes, and that is waited for.
             closing = loop.run_in_executor(thread, writer.close)
@@ -98,48 +98,48 @@ class Ledger:
         """Return what tells it from other ledgers: its path, without links."""
         return str(self.path)
 
-    def find(self, key: str) -> Entry | None:
+    def find(self, key: str) -> ItemRecord | None:
         """Return what is known of an item: a few microseconds, so it is not worth a thread."""
-        return self._read(records.find, key)
+        return self._read(sqlite.find, key)
 
     def body_of(self, key: str) -> str | None:
         """Return what was sent for an item that is in doubt."""
-        return self._read(records.body_of, key)
+        return self._read(sqlite.body_of, key)
 
     def glance(self, key: str) -> Glimpse | None:
         """Return the few things that tell whether an item is done; quicker than `find`."""
-        return self._read(records.glance, key)
+        return self._read(sqlite.glance, key)
 
-    def totals(self) -> records.Totals:
+    def totals(self) -> sqlite.Totals:
         """Add up what the ledger has."""
-        return self._read(records.totals)
+        return self._read(sqlite.totals)
 
-    def unsettled(self) -> list[Entry]:
+    def unsettled(self) -> list[ItemRecord]:
         """Return the items whose end is to come: no more than were in flight at once."""
-        return self._read(lambda connection: list(records.entries(connection, unsettled=True)))
+        return self._read(lambda connection: list(sqlite.records(connection, unsettled=True)))
 
     def made_on(self, day: int) -> int:
         """Return how many jobs were made on a day of the service."""
-        return self._read(records.made_on, day)
+        return self._read(sqlite.made_on, day)
 
     async def begin(self, key: str, **values: Any) -> None:
         """Write down the intent to submit an item; it is on the disk when this returns."""
-        write = partial(records.begin, key=key, **values)
+        write = partial(sqlite.begin, key=key, **values)
         await self._write(f"the intent to submit {key!r}", write, is_urgent=True)
 
     async def accept(self, key: str, **values: Any) -> None:
         """Write down which job a submit made."""
         job_id = values["job_id"]
-        await self._write(f"the job {job_id} of {key!r}", partial(records.accept, key=key, **values))
+        await self._write(f"the job {job_id} of {key!r}", partial(sqlite.accept, key=key, **values))
 
     def note(self, key: str, **values: Any) -> None:
         """Write down a status that was seen, along with whatever is written next."""
-        write = partial(records.note, key=key, **values)
+        write = partial(sqlite.note, key=key, **values)
         self._waiting.append(_Change(f"the status of {key!r}", write, False, None))
 
     async def end(self, key: str, **values: Any) -> None:
         """Write down how an item ended, or that its intent is withdrawn."""
-        await self._write(f"the end of {key!r}", partial(records.end, key=key, **{**_NOTHING, **values}))
+        await self._write(f"the end of {key!r}", partial(sqlite.end, key=key, **{**_NOTHING, **values}))
 
     async def close(self) -> None:
         """Write what waits, and let go of the file; another process may take it then."""
@@ -171,7 +171,7 @@ class Ledger:
                 self._loop.call_soon(self._end_reading)
             return read(self._reader, *arguments)
         except sqlite3.Error as error:
-            raise records.broken(self.path, error) from error
+            raise sqlite.broken(self.path, error) from error
 
     def _end_reading(self) -> None:
         with suppress(sqlite3.Error):
@@ -212,7 +212,7 @@ class Ledger:
             self._start()
 
     def _error(self, failure: Exception) -> DoitongError:
-        return copy.copy(failure) if isinstance(failure, DoitongError) else records.broken(self.path, failure)
+        return copy.copy(failure) if isinstance(failure, DoitongError) else sqlite.broken(self.path, failure)
 
 
 _NOTHING: Final = dict.fromkeys(("reason", "file", "length", "sha256", "ended_at"))
@@ -234,18 +234,18 @@ class _Writer:
     def open(self, service: str) -> None:
         """Take the lock, and open the ledger or make it."""
         with ExitStack() as opened:
-            opened.enter_context(closing(records.lock(self._path)))
+            opened.enter_context(closing(sqlite.lock(self._path)))
             self.is_new = not self._path.exists()
-            self._connection = opened.enter_context(closing(records.writer(self._path)))
+            self._connection = opened.enter_context(closing(sqlite.writer(self._path)))
             try:
-                records.check_service(self._connection, self._path, service)
-                if records.fact(self._connection, "service") is None:
-                    records.state_fact(self._connection, name="service", value=service)
+                sqlite.check_service(self._connection, self._path, service)
+                if sqlite.fact(self._connection, "service") is None:
+                    sqlite.state_fact(self._connection, name="service", value=service)
                 schema.bring_up_to_date(self._connection)
                 self._place = self._path.stat()
                 promises.begin(self._path, self._connection)
             except (OSError, sqlite3.Error) as error:
-                raise records.broken(self._path, error) from error
+                raise sqlite.broken(self._path, error) from error
             self._opened = opened.pop_all()
 
     def close(self) -> None:
@@ -284,7 +284,7 @@ class _Writer:
         with suppress(sqlite3.Error):
             is_moved = promises.renew(self._connection, patience=promises.PATIENCE)
         self._changes, self._most_changes = (
-            (0, promises.EVERY) if is_moved else (self._changes, self._changes + promises.AGAIN)
+            (0, promises.EVERY) if is_moved else (self._changes, self._changes + promises.RETRY)
         )
 
     def _check_place(self) -> None:

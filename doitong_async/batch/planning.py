@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from doitong_async.batch.asked import Asked, Reading
-from doitong_async.batch.book import Book
-from doitong_async.batch.entry import Action, Entry, Glimpse, State, decide, stem_of
-from doitong_async.batch.halt import Halt
+from doitong_async.batch.backend import LedgerBackend
+from doitong_async.batch.item_record import Action, Glimpse, ItemRecord, State, decide, stem_of
 from doitong_async.batch.outcome import Item, Outcome
+from doitong_async.batch.pending import PendingItem, Terms
 from doitong_async.batch.recall import has_file, has_length, in_doubt, recorded, seen_done
 from doitong_async.batch.sending import taken
-from doitong_async.batch.work import Terms, Work
+from doitong_async.batch.stop_reason import StopReason
 from doitong_async.clock import wall_time
 from doitong_async.errors import BadRequestError, DoitongError, LedgerError
 from doitong_async.log import log
@@ -28,47 +28,49 @@ if TYPE_CHECKING:
 class Planner:
     """Reads requests in their order, once each."""
 
-    def __init__(self, runtime: Runtime, terms: Terms, book: Book, halt: Halt) -> None:
+    def __init__(
+        self, runtime: Runtime, terms: Terms, backend: LedgerBackend, stop_reason: StopReason
+    ) -> None:
         self._runtime = runtime
         self._terms = terms
         self._out = None if terms.out is None else str(terms.out)
-        self._book = book
-        self._halt = halt
+        self._backend = backend
+        self._stop_reason = stop_reason
         self._reading = Reading(terms.options)
 
     def close(self) -> None:
         """Forget which keys there were."""
         self._reading.close()
 
-    def plan(self, number: int, given: object) -> Work | Item:
+    def plan(self, number: int, given: object) -> PendingItem | Item:
         """Return the work that a request makes, or its item if there is nothing to do."""
         key = str(given.get("key") or f"item {number}") if isinstance(given, Mapping) else f"item {number}"
         try:
             asked = self._reading.read(number, given)
             key = asked.key
-            glimpse = self._book.glance(key)
+            glimpse = self._backend.glance(key)
             if (item := self._done(number, asked, glimpse)) is not None:
                 return item
-            entry = None if glimpse is None else self._book.find(key)
-            if entry is None:
+            record = None if glimpse is None else self._backend.find(key)
+            if record is None:
                 self._check_unknown(asked)
-            action = self._action(entry, asked.digest)
-            if action is Action.CLASH and entry is not None and entry.state is State.INTENT:
-                asked, action = self._as_it_was_sent(asked, entry)
-            if action is Action.CLASH and entry is not None:
-                return _clash(number, asked, entry)
-            sent = self._book.body_of(key) if action is Action.RESEND else None
+            action = self._action(record, asked.digest)
+            if action is Action.CLASH and record is not None and record.state is State.INTENT:
+                asked, action = self._as_it_was_sent(asked, record)
+            if action is Action.CLASH and record is not None:
+                return _clash(number, asked, record)
+            sent = self._backend.body_of(key) if action is Action.RESEND else None
         except BadRequestError as error:
             return Item(number=number, key=key, request=None, outcome=Outcome.REJECTED, error=error)
         except LedgerError as error:
-            self._halt.come(error)
+            self._stop_reason.come(error)
             return Item(number=number, key=key, request=None, outcome=Outcome.SKIPPED, error=error)
         except (ValueError, RecursionError) as error:
             wrong = BadRequestError(f"The request cannot be written as JSON: {error}.")
             return Item(number=number, key=key, request=None, outcome=Outcome.REJECTED, error=wrong)
-        work = Work(number, *asked, action, entry)
-        work.body = None if sent is None else sent.encode()
-        return self._at_once(work) or work
+        pending = PendingItem(number, *asked, action, record)
+        pending.body = None if sent is None else sent.encode()
+        return self._at_once(pending) or pending
 
     def _done(self, number: int, asked: Asked, done: Glimpse | None) -> Item | None:
         """Return the item if it is done and its file is there: it takes no more than a look."""
@@ -91,16 +93,16 @@ class Planner:
             is_new=False,
         )
 
-    def _as_it_was_sent(self, asked: Asked, entry: Entry) -> tuple[Asked, Action]:
+    def _as_it_was_sent(self, asked: Asked, record: ItemRecord) -> tuple[Asked, Action]:
         """Return an item in doubt with the request that was sent: it is asked for again, byte for byte."""
         log.warning(
             "item %r was submitted with another request, and was not answered: that one is sent again under "
             "its key. To make the new one, give it a key of its own.",
-            entry.key,
+            record.key,
         )
-        request = GenerateRequest(**entry.asked)
-        asked = asked._replace(request=request, text=entry.request, digest=entry.digest)
-        return asked, self._action(entry, entry.digest)
+        request = GenerateRequest(**record.asked)
+        asked = asked._replace(request=request, text=record.request, digest=record.digest)
+        return asked, self._action(record, record.digest)
 
     def _check_unknown(self, asked: Asked) -> None:
         """Make sure that an item is new, if the ledger that does not know it is from an earlier run.
@@ -108,7 +110,7 @@ class Planner:
         Raises:
             BadRequestError: if its output lies there: an older copy of the ledger would have all made twice.
         """
-        if self._terms.out is None or self._book.is_new:
+        if self._terms.out is None or self._backend.is_new:
             return
         stem = stem_of(asked.key, asked.request, is_given=asked.is_key_given)
         if (place := taken(self._terms.out, stem)) is None:
@@ -121,50 +123,50 @@ class Planner:
         error.outcome = "Nothing was sent for it."
         raise error
 
-    def _action(self, entry: Entry | None, digest: str) -> Action:
+    def _action(self, record: ItemRecord | None, digest: str) -> Action:
         return decide(
-            entry,
+            record,
             digest,
             wall=wall_time(),
             key_lives=self._terms.key_lives,
             may_resend=self._runtime.settings.resend_unanswered,
             retry_failed=self._terms.retry_failed,
-            has_file=has_file(entry, self._terms.out),
+            has_file=has_file(record, self._terms.out),
         )
 
-    def _at_once(self, work: Work) -> Item | None:
+    def _at_once(self, pending: PendingItem) -> Item | None:
         """Return the item if it takes no time: it is over, or the batch is."""
-        entry = work.entry
-        is_report = work.action is Action.REPORT
-        if is_report and entry is not None and entry.state is State.DONE:
+        record = pending.record
+        is_report = pending.action is Action.REPORT
+        if is_report and record is not None and record.state is State.DONE:
             # To be hashed, or else it would have been told already.
             return None
-        if is_report and entry is not None:
-            outcome = Outcome.REJECTED if entry.state is State.REJECTED else Outcome.FAILED
-            error: DoitongError = recorded(entry)
-        elif self._halt.why is not None and work.action in (Action.BEGIN, Action.RESEND):
-            is_new = work.action is Action.BEGIN
+        if is_report and record is not None:
+            outcome = Outcome.REJECTED if record.state is State.REJECTED else Outcome.FAILED
+            error: DoitongError = recorded(record)
+        elif self._stop_reason.why is not None and pending.action in (Action.BEGIN, Action.RESEND):
+            is_new = pending.action is Action.BEGIN
             outcome = Outcome.SKIPPED if is_new else Outcome.IN_DOUBT
-            why = self._halt.not_sent()
-            error = why if is_new and why else in_doubt(why, work.idempotency_key)
+            why = self._stop_reason.not_sent()
+            error = why if is_new and why else in_doubt(why, pending.idempotency_key)
         else:
             return None
         return Item(
-            number=work.number,
-            key=work.key,
-            request=work.request,
+            number=pending.number,
+            key=pending.key,
+            request=pending.request,
             outcome=outcome,
             error=error,
             is_new=not is_report,
         )
 
 
-def _clash(number: int, asked: Asked, entry: Entry) -> Item:
+def _clash(number: int, asked: Asked, record: ItemRecord) -> Item:
     """Return the item of a key that the ledger knows with another request; that one may be paid for."""
-    said = f"The ledger knows the item key {entry.key!r} with another request"
+    said = f"The ledger knows the item key {record.key!r} with another request"
     item = Item(number=number, key=asked.key, request=asked.request, outcome=Outcome.REJECTED)
     error = BadRequestError(f"{said}; give the new one another key.")
-    if entry.state is State.SUBMITTED:
+    if record.state is State.SUBMITTED:
         error.outcome = "The new one was not sent; the job of the earlier one is made and charged."
-        error.job_id, error.idempotency_key = entry.job_id, entry.idempotency_key
+        error.job_id, error.idempotency_key = record.job_id, record.idempotency_key
     return replace(item, error=error)

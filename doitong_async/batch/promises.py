@@ -32,7 +32,7 @@ from doitong_async.errors import LedgerError
 
 EVERY: Final = 1_000
 """Changes after which the log is moved into the file: our choice."""
-AGAIN: Final = 250
+RETRY: Final = 250
 """Changes after which it is tried again where a reader held it up: our choice."""
 PATIENCE: Final = 0.1
 """Seconds for which a running batch waits for readers, before it lets the log grow: our choice."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from doitong_async import errors
-from doitong_async.batch.entry import Entry, Glimpse, State
+from doitong_async.batch.item_record import Glimpse, ItemRecord, State
 from doitong_async.errors import DoitongError, ServerError, SubmitOutcomeUnknownError
 from doitong_async.result import Result
 from doitong_async.types import GenerateRequest, Generation, JobStatus
@@ -29,24 +29,24 @@ def seen_done(done: Glimpse, request: GenerateRequest, runtime: Runtime) -> Resu
     return runtime.remembered(generation)
 
 
-def known(entry: Entry, request: GenerateRequest, runtime: Runtime) -> Result:
+def known(record: ItemRecord, request: GenerateRequest, runtime: Runtime) -> Result:
     """Return the result of an item that the ledger has as done."""
-    facts = entry.job_id, entry.url, entry.cost, entry.output, entry.length
-    return seen_done(Glimpse(entry.state, entry.digest, *facts), request, runtime)
+    facts = record.job_id, record.url, record.cost, record.output, record.length
+    return seen_done(Glimpse(record.state, record.digest, *facts), request, runtime)
 
 
-def kept(entry: Entry | None, out: Path | None) -> Path | None:
+def kept(record: ItemRecord | None, out: Path | None) -> Path | None:
     """Return where the output of an item is, that the ledger has as done."""
-    return None if entry is None or entry.output is None or out is None else out / entry.output
+    return None if record is None or record.output is None or out is None else out / record.output
 
 
-def recorded(entry: Entry) -> DoitongError:
+def recorded(record: ItemRecord) -> DoitongError:
     """Return the error that the ledger has of an item."""
-    name, _, message = (entry.reason or "").partition(": ")
+    name, _, message = (record.reason or "").partition(": ")
     kind = getattr(errors, name, None)
     if isinstance(kind, type) and issubclass(kind, DoitongError):
-        return kind(message, job_id=entry.job_id)
-    return errors.JobFailedError(entry.reason or "It failed.", job_id=entry.job_id)
+        return kind(message, job_id=record.job_id)
+    return errors.JobFailedError(record.reason or "It failed.", job_id=record.job_id)
 
 
 def in_doubt(why: DoitongError | None, idempotency_key: str) -> DoitongError:
@@ -61,12 +61,12 @@ def in_doubt(why: DoitongError | None, idempotency_key: str) -> DoitongError:
     return error
 
 
-def has_file(entry: Entry | None, out: Path | None) -> bool:
+def has_file(record: ItemRecord | None, out: Path | None) -> bool:
     """Whether the output of an item that is done stands in its place, or none is wanted or to be expected."""
-    if entry is None or entry.state is not State.DONE or out is None:
+    if record is None or record.state is not State.DONE or out is None:
         return True
-    path = kept(entry, out)
-    return path is not None and has_length(path, entry.length)
+    path = kept(record, out)
+    return path is not None and has_length(path, record.length)
 
 
 def has_length(path: str | Path, length: int | None) -> bool:

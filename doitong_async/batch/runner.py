@@ -11,16 +11,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from doitong_async.batch.account import Account
-from doitong_async.batch.book import Book, Unrecorded
-from doitong_async.batch.errand import Errands
-from doitong_async.batch.halt import Halt
+from doitong_async.batch.backend import LedgerBackend, NoLedger
 from doitong_async.batch.ledger import Ledger
 from doitong_async.batch.outcome import Item, Outcome, Progress
+from doitong_async.batch.pending import PendingItem, Phase, Terms
 from doitong_async.batch.planning import Planner
-from doitong_async.batch.records import service_of
 from doitong_async.batch.sending import Sending
-from doitong_async.batch.work import Phase, Terms, Work
+from doitong_async.batch.spending import Spending
+from doitong_async.batch.sqlite import service_of
+from doitong_async.batch.stop_reason import StopReason
+from doitong_async.batch.worker import ItemWorker
 from doitong_async.clock import wall_time
 from doitong_async.errors import (
     BadRequestError,
@@ -63,12 +63,12 @@ class Batch:
         self._requests = requests
         self._terms = terms
         self._ledger_path = ledger
-        self._account = Account(terms, self._throw)
+        self._spending = Spending(terms, self._throw)
         self._admission: Admission | None = None
-        self._halt = Halt(self._wake)
-        self._book: Book = Unrecorded()
+        self._stop_reason = StopReason(self._wake)
+        self._backend: LedgerBackend = NoLedger()
         self._opening: asyncio.Task[None] | None = None
-        self._tasks: dict[asyncio.Task[None], Work] = {}
+        self._tasks: dict[asyncio.Task[None], PendingItem] = {}
         self._reader: asyncio.Task[None] | None = None
         self._runner: asyncio.Task[None] | None = None
         self._ended: asyncio.Queue[Item | BaseException | None] = asyncio.Queue()
@@ -98,7 +98,7 @@ class Batch:
         if not _is_running(self._runtime.loop):
             self._runtime.loop.call_soon_threadsafe(self.stop)
             return
-        self._halt.come(ClientClosedError("The batch was stopped before this item was submitted."))
+        self._stop_reason.come(ClientClosedError("The batch was stopped before this item was submitted."))
         was_read, self._is_read = self._is_read, True
         # Once: a second time would cut off what the source has to put in order.
         if self._reader is not None and not was_read:
@@ -106,16 +106,16 @@ class Batch:
 
     def progress(self) -> Progress:
         """Return how far it has come."""
-        phases = Counter(work.phase for work in self._tasks.values())
+        phases = Counter(pending.phase for pending in self._tasks.values())
         return Progress(
             items=dict(self._counts),
             known=self._known,
             running=phases[Phase.SENDING] + phases[Phase.RUNNING],
             fetching=phases[Phase.FETCHING],
             waiting=phases[Phase.READ] + phases[Phase.WAITING],
-            spent=self._account.purse.spent,
-            reserved=self._account.purse.reserved,
-            stopped=self._halt.why,
+            spent=self._spending.tracker.spent,
+            reserved=self._spending.tracker.reserved,
+            stopped=self._stop_reason.why,
         )
 
     async def aclose(self) -> None:
@@ -126,7 +126,7 @@ class Batch:
 
     def drop(self) -> None:
         """Let go of the ledger, as the event loop is closed; what was submitted goes on at the service."""
-        self._book.drop()
+        self._backend.drop()
         self._runtime.batches.discard(self)
         with suppress(RuntimeError):
             # Whoever waited is gone with the loop, and cannot be woken.
@@ -154,7 +154,7 @@ class Batch:
         if self._runtime.is_closing:
             raise ClientClosedError("The client is closed.")
         self._runtime.batches.add(self)
-        terms, account = self._terms, self._account
+        terms, spending = self._terms, self._spending
         if terms.out is not None:
             try:
                 await asyncio.to_thread(_check_folder, terms.out)
@@ -162,20 +162,20 @@ class Batch:
                 # No thread can be started.
                 raise _no_folder(terms.out, error) from None
         if self._ledger_path is not None:
-            self._book = ledger = await self._opened(self._ledger_path)
-            account.carry(ledger.totals().spent, ledger.unsettled())
+            self._backend = ledger = await self._opened(self._ledger_path)
+            spending.carry(ledger.totals().spent, ledger.unsettled())
             wall, day = wall_time(), self._runtime.limiter.day
             made = ledger.made_on(day.number(wall))
             day.carry(wall, made, told_by=ledger.name)
         # A way of its own through the gate: when the batch stops, those who wait there are sent away.
         self._admission = self._runtime.new_admission()
-        if self._halt.why is not None:
+        if self._stop_reason.why is not None:
             self._admission.close()
         submits = self._runtime.new_submitter(self._admission)
-        halt, wake = self._halt, self._changed.set
-        sending = Sending(self._runtime, submits, terms, self._book, account, halt, wake)
-        errands = Errands(self._runtime, terms, self._book, account, halt, sending)
-        self._reader = asyncio.create_task(self._read(errands), name="doitong batch reader")
+        stop_reason, wake = self._stop_reason, self._changed.set
+        sending = Sending(self._runtime, submits, terms, self._backend, spending, stop_reason, wake)
+        worker = ItemWorker(self._runtime, terms, self._backend, spending, stop_reason, sending)
+        self._reader = asyncio.create_task(self._read(worker), name="doitong batch reader")
         self._runner = asyncio.create_task(self._run(self._reader), name="doitong batch")
 
     async def _opened(self, path: Path) -> Ledger:
@@ -195,12 +195,12 @@ class Batch:
         is_open = self._opening is not None and self._opening.done()
         return is_open and self._closing is not None and self._ledger_path == ledger
 
-    async def _read(self, errands: Errands) -> None:
+    async def _read(self, worker: ItemWorker) -> None:
         """Read requests, no further ahead than the plan can use, and set each of them going."""
         self._most_ahead = self._runtime.limiter.plan.concurrent_jobs
         number = 0
         requests = _each(self._requests)
-        planner = Planner(self._runtime, self._terms, self._book, self._halt)
+        planner = Planner(self._runtime, self._terms, self._backend, self._stop_reason)
         try:
             while not self._is_read and await self._has_room():
                 given = await anext(requests, _NO_MORE)
@@ -208,7 +208,7 @@ class Batch:
                     break
                 number += 1
                 self._expect(number)
-                self._take(planner, errands, number, given)
+                self._take(planner, worker, number, given)
         finally:
             self._expect(None)
             planner.close()
@@ -221,11 +221,11 @@ class Batch:
             await asyncio.wait(self._tasks)
             # Of those that were over before, the callback that takes them away may be still to come.
             await asyncio.sleep(0)
-        if not self._halt.is_detached:
+        if not self._stop_reason.is_detached:
             end: BaseException | None = None
             if not reader.cancelled():
                 end = reader.exception()
-            elif self._halt.why is None:
+            elif self._stop_reason.why is None:
                 # Not stopped: something of the source's own was cancelled, and more may have been to come.
                 end = asyncio.CancelledError("The source of the requests was cancelled.")
             self._ended.put_nowait(end)
@@ -235,7 +235,7 @@ class Batch:
         most_held = 4 * self._most_ahead + _MOST_HELD
         is_full = self._held >= most_held
         while True:
-            ahead = sum(work.is_ahead for work in self._tasks.values())
+            ahead = sum(pending.is_ahead for pending in self._tasks.values())
             # Once full, it fills again when half of it is taken: not a turn of the loop for each item.
             if ahead < self._most_ahead and self._held < (most_held // 2 if is_full else most_held):
                 return True
@@ -252,30 +252,30 @@ class Batch:
         left = operator.length_hint(self._requests, number + usual) - number
         limiter.expect(self, max(left, 1))
 
-    def _take(self, planner: Planner, errands: Errands, number: int, given: object) -> None:
+    def _take(self, planner: Planner, worker: ItemWorker, number: int, given: object) -> None:
         self._held += 1
         planned = planner.plan(number, given)
         if isinstance(planned, Item):
             self._tell(planned)
             return
-        task = asyncio.create_task(self._carry_out(errands, planned), name=f"doitong item {planned.key}")
+        task = asyncio.create_task(self._carry_out(worker, planned), name=f"doitong item {planned.key}")
         self._tasks[task] = planned
         task.add_done_callback(self._is_over)
 
-    async def _carry_out(self, errands: Errands, work: Work) -> None:
+    async def _carry_out(self, worker: ItemWorker, pending: PendingItem) -> None:
         try:
-            item = await errands.carry_out(work)
+            item = await worker.carry_out(pending)
         except BaseException:
-            if self._ledger_path is None and work.job is not None:
+            if self._ledger_path is None and pending.job is not None:
                 # Nobody else knows of it.
                 log.warning(
                     "job %s of item %r, whose batch was left, goes on: token %s",
-                    work.job.id,
-                    work.key,
-                    work.token,
+                    pending.job.id,
+                    pending.key,
+                    pending.token,
                 )
             raise
-        work.phase = Phase.TOLD
+        pending.phase = Phase.TOLD
         self._tell(item)
 
     def _tell(self, item: Item) -> None:
@@ -298,7 +298,7 @@ class Batch:
     def _wake(self) -> None:
         if self._admission is not None:
             self._admission.close()
-        self._account.wake()
+        self._spending.wake()
         self._changed.set()
 
     async def _let_go(self) -> None:
@@ -316,7 +316,7 @@ class Batch:
             if self._admission is not None:
                 self._runtime.forget(self._admission)
             try:
-                await self._book.close()
+                await self._backend.close()
             finally:
                 self._requests = ()
                 self._runtime.batches.discard(self)
@@ -344,9 +344,9 @@ class Batch:
 
     async def _wait_for_answers(self) -> None:
         if self._runner is None or not self._runner.done():
-            self._halt.is_detached = True
+            self._stop_reason.is_detached = True
             self.stop()
-        for task in [task for task, work in self._tasks.items() if work.has_job]:
+        for task in [task for task, pending in self._tasks.items() if pending.has_job]:
             task.cancel()
         # Answers that are still to come may be about jobs that are paid for: they are written down. And the
         # source has something to put in order, perhaps.

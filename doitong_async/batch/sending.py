@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Final
 import backoff
 
 from doitong_async import errors, media
-from doitong_async.batch.account import Account
-from doitong_async.batch.book import Book
-from doitong_async.batch.entry import Action, State, is_alive, stem_of
-from doitong_async.batch.halt import Halt, Stopped
-from doitong_async.batch.work import Phase, Terms, Work
+from doitong_async.batch.backend import LedgerBackend
+from doitong_async.batch.item_record import Action, State, is_alive, stem_of
+from doitong_async.batch.pending import PendingItem, Phase, Terms
+from doitong_async.batch.spending import Spending
+from doitong_async.batch.stop_reason import Stopped, StopReason
 from doitong_async.clock import wall_time
 from doitong_async.errors import DoitongError, SubmitOutcomeUnknownError, about_job
 from doitong_async.jobs.job import AsyncJob
@@ -47,74 +47,74 @@ class Sending:
         runtime: Runtime,
         submits: Submitter,
         terms: Terms,
-        book: Book,
-        account: Account,
-        halt: Halt,
+        backend: LedgerBackend,
+        spending: Spending,
+        stop_reason: StopReason,
         on_change: Callable[[], None],
     ) -> None:
         self._runtime = runtime
         self._submitter = submits
         self._terms = terms
-        self._book = book
-        self._account = account
-        self._halt = halt
+        self._backend = backend
+        self._spending = spending
+        self._stop_reason = stop_reason
         self._on_change = on_change
 
-    async def submit(self, work: Work) -> AsyncJob:
+    async def submit(self, pending: PendingItem) -> AsyncJob:
         """Submit, through an outage too, and write down which job was made.
 
         Raises:
             Stopped: if the batch is stopped before anything is sent.
             DoitongError: as `AsyncDoitong.submit` does.
         """
-        if self._halt.why is not None:
+        if self._stop_reason.why is not None:
             raise Stopped
-        if work.action is Action.RESEND:
-            self._account.begin(work)
+        if pending.action is Action.RESEND:
+            self._spending.begin(pending)
         else:
-            await self._account.reserve(work, self._halt)
+            await self._spending.reserve(pending, self._stop_reason)
         loop = asyncio.get_running_loop()
         pauses = backoff.expo(factor=5, max_value=_LONGEST_PAUSE)
         next(pauses)  # backoff's sequences give their first value at the second step
         until: float | None = None
         while True:
             try:
-                job = await self._send(work)
+                job = await self._send(pending)
                 break
             except _OldKeyError:
-                await self.withdraw(work, None)
-                work.idempotency_key, work.body = secrets.token_urlsafe(24), None
+                await self.withdraw(pending, None)
+                pending.idempotency_key, pending.body = secrets.token_urlsafe(24), None
             except (errors.ConnectionFailedError, errors.ServerError, SubmitOutcomeUnknownError) as e:
-                work.is_in_doubt |= not isinstance(e, errors.ConnectionFailedError)
+                pending.is_in_doubt |= not isinstance(e, errors.ConnectionFailedError)
                 until = until or loop.time() + OUTAGE
-                if not self._is_worth_waiting(work, e, until):
+                if not self._is_worth_waiting(pending, e, until):
                     raise
-                work.phase = Phase.WAITING
+                pending.phase = Phase.WAITING
                 self._on_change()
-                if await self._halt.comes_within(
+                if await self._stop_reason.comes_within(
                     max(e.retry_after or 0.0, backoff.full_jitter(next(pauses)))
                 ):
                     raise
-        await self._accept(work, job.last)
+        await self._accept(pending, job.last)
         return job
 
-    async def withdraw(self, work: Work, reason: str | None) -> None:
+    async def withdraw(self, pending: PendingItem, reason: str | None) -> None:
         """Write down that nothing was sent after all, if an intent is written."""
-        if work.is_intended:
-            work.is_intended = False
-            await self._book.end(
-                work.key, attempt=work.attempt, before=State.INTENT, state=State.OPEN, reason=reason
+        if pending.is_intended:
+            pending.is_intended = False
+            await self._backend.end(
+                pending.key, attempt=pending.attempt, before=State.INTENT, state=State.OPEN, reason=reason
             )
 
-    async def _send(self, work: Work) -> AsyncJob:
+    async def _send(self, pending: PendingItem) -> AsyncJob:
         try:
             return await self._runtime.submit(
-                work.request,
-                idempotency_key=work.idempotency_key,
+                pending.request,
+                idempotency_key=pending.idempotency_key,
                 options=self._terms.options,
-                body=work.body,
-                in_doubt=work.is_in_doubt,
-                before_sending=partial(self._intend, work),
+                body=pending.body,
+                in_doubt=pending.is_in_doubt,
+                before_sending=partial(self._intend, pending),
                 submits=self._submitter,
             )
         except SubmitOutcomeUnknownError as error:
@@ -122,92 +122,94 @@ class Sending:
             if error.job_id is None or error.__cause__ is not None:
                 raise
             ref = JobRef(error.job_id)
-            return self._runtime.take_up(ref, self._terms.options, idempotency_key=work.idempotency_key)
+            return self._runtime.take_up(ref, self._terms.options, idempotency_key=pending.idempotency_key)
 
-    def _is_worth_waiting(self, work: Work, error: DoitongError, until: float) -> bool:
+    def _is_worth_waiting(self, pending: PendingItem, error: DoitongError, until: float) -> bool:
         """Whether the same submit may be sent again after a while, as the service may be back then."""
-        may_resend = not work.is_in_doubt or self._runtime.settings.resend_unanswered
+        may_resend = not pending.is_in_doubt or self._runtime.settings.resend_unanswered
         # A doubt that no failure of the network or the service is behind is none of theirs, and stays.
         failed = error if error.__cause__ is None else error.__cause__
         is_failure = not isinstance(failed, SubmitOutcomeUnknownError)
         is_outage = is_failure and (error.http_status is None or error.http_status >= 500)
         if not may_resend or not is_outage:
             return False
-        if self._halt.why is None and asyncio.get_running_loop().time() >= until:
-            self._halt.come(error)
-        return self._halt.why is None
+        if self._stop_reason.why is None and asyncio.get_running_loop().time() >= until:
+            self._stop_reason.come(error)
+        return self._stop_reason.why is None
 
-    async def _intend(self, work: Work, body: bytes, in_doubt: bool) -> None:
+    async def _intend(self, pending: PendingItem, body: bytes, in_doubt: bool) -> None:
         """Write the intent down, with what is sent, or see that it may still be sent.
 
         Nothing is under way when this begins.
         """
-        is_too_old = not self._is_alive(work)
-        if in_doubt or work.is_in_doubt:
+        is_too_old = not self._is_alive(pending)
+        if in_doubt or pending.is_in_doubt:
             if is_too_old:
                 raise SubmitOutcomeUnknownError(
                     "It is not known whether a submit made a job, and its idempotency key is too old to be "
                     "sent again.",
-                    idempotency_key=work.idempotency_key,
+                    idempotency_key=pending.idempotency_key,
                 )
-        elif self._halt.why is not None:
+        elif self._stop_reason.why is not None:
             raise Stopped
         elif is_too_old:
             raise _OldKeyError
-        if not work.is_intended:
-            await self._begin(work, body)
-            if self._halt.why is not None:
+        if not pending.is_intended:
+            await self._begin(pending, body)
+            if self._stop_reason.why is not None:
                 raise Stopped
-        work.phase = Phase.SENDING
+        pending.phase = Phase.SENDING
         self._on_change()
 
-    def _is_alive(self, work: Work) -> bool:
-        written = work.intended_at if work.is_intended else None
+    def _is_alive(self, pending: PendingItem) -> bool:
+        written = pending.intended_at if pending.is_intended else None
         return written is None or is_alive(written, wall_time(), self._terms.key_lives)
 
-    async def _begin(self, work: Work, body: bytes) -> None:
-        work.intended_at = wall_time()
+    async def _begin(self, pending: PendingItem, body: bytes) -> None:
+        pending.intended_at = wall_time()
         if self._terms.out is not None:
-            stem = stem_of(work.key, work.request, is_given=work.is_key_given)
-            work.stem = free_stem(self._terms.out, stem)
-        await self._book.begin(
-            work.key,
-            attempt=work.attempt,
-            digest=work.digest,
-            request=work.text,
-            idempotency_key=work.idempotency_key,
+            stem = stem_of(pending.key, pending.request, is_given=pending.is_key_given)
+            pending.stem = free_stem(self._terms.out, stem)
+        await self._backend.begin(
+            pending.key,
+            attempt=pending.attempt,
+            digest=pending.digest,
+            request=pending.text,
+            idempotency_key=pending.idempotency_key,
             body=body.decode(),
-            reserved=work.reserved,
-            file=work.stem,
-            at=work.intended_at,
+            reserved=pending.reserved,
+            file=pending.stem,
+            at=pending.intended_at,
         )
-        work.attempt += 1
-        work.is_intended, work.body = True, body
+        pending.attempt += 1
+        pending.is_intended, pending.body = True, body
 
-    async def _accept(self, work: Work, made: Generation) -> None:
+    async def _accept(self, pending: PendingItem, made: Generation) -> None:
         """Write down which job was made; where that fails, say so: the ledger has no more than the intent."""
-        work.job = made
-        work.accepted_at = wall = wall_time()
+        pending.job = made
+        pending.accepted_at = wall = wall_time()
         try:
-            await self._book.accept(
-                work.key,
-                attempt=work.attempt,
+            await self._backend.accept(
+                pending.key,
+                attempt=pending.attempt,
                 job_id=made.id,
                 status=str(made.status),
                 cost=made.credit_cost,
                 at=wall,
-                day=self._runtime.limiter.day.writes(wall, told_by=self._book.name),
+                day=self._runtime.limiter.day.writes(wall, told_by=self._backend.name),
             )
         except DoitongError as error:
-            about_job(error, job_id=made.id, token=work.token)
-            error.idempotency_key = work.idempotency_key
-            log.warning("The job of the item %r is made, and is not written down: %s", work.key, str(error))
+            about_job(error, job_id=made.id, token=pending.token)
+            error.idempotency_key = pending.idempotency_key
+            log.warning(
+                "The job of the item %r is made, and is not written down: %s", pending.key, str(error)
+            )
             raise
-        work.is_intended = False
-        work.phase = Phase.RUNNING
+        pending.is_intended = False
+        pending.phase = Phase.RUNNING
         if made.credit_cost is not None:
-            self._account.settle(work, made.credit_cost)
-        if self._halt.is_detached:
+            self._spending.settle(pending, made.credit_cost)
+        if self._stop_reason.is_detached:
             raise asyncio.CancelledError
 
 

@@ -18,6 +18,7 @@ from typer.main import get_command
 from doitong_async.cli import batch, emulation, planning, status, work
 from doitong_async.cli.exits import MEANINGS, CommandError, Exit, exit_of
 from doitong_async.cli.interrupts import hangup_as_before
+from doitong_async.cli.job_progress import JobProgress
 from doitong_async.cli.options import (
     AnyPlanName,
     AsJson,
@@ -29,10 +30,9 @@ from doitong_async.cli.options import (
     Verbose,
     plan_of,
 )
-from doitong_async.cli.outputs import Place
-from doitong_async.cli.report import Failure, report_to, say_failure
+from doitong_async.cli.outputs import Destination
+from doitong_async.cli.render import CommandFailure, renderer_for, say_failure
 from doitong_async.cli.service import EMULATOR_PORT, Service
-from doitong_async.cli.story import Story
 from doitong_async.errors import DoitongError
 from doitong_async.types import as_request
 
@@ -46,39 +46,47 @@ class Call:
 
     arguments: Sequence[str]
     as_json: bool
-    story: Story | None = None
+    progress: JobProgress | None = None
     is_told: bool = False
     """Whether the command itself said how it ended."""
 
-    def begin(self, service: Service, place: Place, *, as_json: bool, idempotency_key: str | None) -> Story:
+    def begin(
+        self, service: Service, destination: Destination, *, as_json: bool, idempotency_key: str | None
+    ) -> JobProgress:
         """Begin the story of a command."""
         self.as_json = as_json
-        if as_json and place.is_stdout:
+        if as_json and destination.is_stdout:
             raise CommandError("-o - and --json both want the standard output; give one of them.")
-        report = report_to(sys.stderr if place.is_stdout else sys.stdout, as_json=as_json)
-        self.story = Story(
-            self.arguments, report, service, place, idempotency_key or secrets.token_urlsafe(24)
+        renderer = renderer_for(sys.stderr if destination.is_stdout else sys.stdout, as_json=as_json)
+        self.progress = JobProgress(
+            self.arguments, renderer, service, destination, idempotency_key or secrets.token_urlsafe(24)
         )
-        place.check()
-        return self.story
+        destination.check()
+        return self.progress
 
-    def failure(self, error: BaseException) -> Failure:
+    def failure(self, error: BaseException) -> CommandFailure:
         """Return what to say of whatever ended the command."""
-        if isinstance(error, DoitongError) and self.story is not None:
-            return self.story.failure(error)
+        if isinstance(error, DoitongError) and self.progress is not None:
+            return self.progress.failure(error)
         if isinstance(error, CommandError):
-            return Failure(type="CommandError", message=error.message, end=error.end, details=error.details)
+            return CommandFailure(
+                type="CommandError", message=error.message, end=error.end, details=error.details
+            )
         if isinstance(error, DoitongError):
-            return Failure(
+            return CommandFailure(
                 type=type(error).__name__, message=error.message, end=exit_of(error), advice=error.advice
             )
         if isinstance(error, _USAGE_ERROR):
             path = error.ctx.command_path if error.ctx else "doitong"
             advice = f"See `{path} --help`."
-            return Failure(type="UsageError", message=error.format_message(), end=Exit.USAGE, advice=advice)
-        if self.story is not None:
-            return self.story.interruption()
-        return Failure(type="Interrupted", message="Interrupted. Nothing was sent.", end=Exit.INTERRUPTED)
+            return CommandFailure(
+                type="UsageError", message=error.format_message(), end=Exit.USAGE, advice=advice
+            )
+        if self.progress is not None:
+            return self.progress.interruption()
+        return CommandFailure(
+            type="Interrupted", message="Interrupted. Nothing was sent.", end=Exit.INTERRUPTED
+        )
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -104,7 +112,7 @@ def _run(arguments: Sequence[str]) -> int:
         failure = call.failure(KeyboardInterrupt())
     except (CommandError, DoitongError, KeyboardInterrupt, typer.Abort, _USAGE_ERROR) as error:
         failure = call.failure(error)
-    takes_stdout = call.story is not None and call.story.place.is_stdout
+    takes_stdout = call.progress is not None and call.progress.destination.is_stdout
     say_failure(failure, as_json=call.as_json, is_stdout_taken=takes_stdout)
     return failure.end
 
@@ -232,7 +240,9 @@ def generate(
 ) -> None:
     """Make one thing, wait for it, and save it."""
     service = Service(base_url=base_url, plan=plan, timeout=timeout, has_own_emulator=emulator)
-    story = context.obj.begin(service, Place(output), as_json=as_json, idempotency_key=idempotency_key)
+    progress = context.obj.begin(
+        service, Destination(output), as_json=as_json, idempotency_key=idempotency_key
+    )
     if emulator and base_url is not None:
         raise CommandError("--emulator brings its own address; leave out --base-url, or --emulator.")
     request = as_request(
@@ -246,7 +256,7 @@ def generate(
         input=_read_object("--input", more_input),
         options=_read_object("--options", more_options),
     )
-    work.run_to_end(story, lambda: work.generate(story, request), is_verbose=verbose)
+    work.run_to_end(progress, lambda: work.generate(progress, request), is_verbose=verbose)
 
 
 @app.command(epilog=_lines(_JOB_EXAMPLES))
@@ -274,9 +284,9 @@ def job(
     if emulator and base_url is None:
         base_url = f"http://127.0.0.1:{EMULATOR_PORT}"
     service = Service(base_url=base_url, plan=plan, timeout=timeout, is_keyless=emulator)
-    story = context.obj.begin(service, Place(output), as_json=as_json, idempotency_key=None)
-    story.idempotency_key = None
-    work.run_to_end(story, lambda: work.take_up(story, id_or_token), is_verbose=verbose)
+    progress = context.obj.begin(service, Destination(output), as_json=as_json, idempotency_key=None)
+    progress.idempotency_key = None
+    work.run_to_end(progress, lambda: work.take_up(progress, id_or_token), is_verbose=verbose)
 
 
 @app.command(epilog=_lines(_EMULATOR_EXAMPLES))

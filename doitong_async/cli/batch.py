@@ -13,9 +13,9 @@ from typing import Annotated, Any, Final
 import typer
 
 from doitong_async.batch.outcome import Outcome
-from doitong_async.batch.records import service_of
+from doitong_async.batch.sqlite import service_of
 from doitong_async.budget import Budget
-from doitong_async.cli.batch_report import BatchReport, report_to, title_of
+from doitong_async.cli.batch_render import BatchRenderer, renderer_for, title_of
 from doitong_async.cli.batch_run import Order, Run, gallery_of
 from doitong_async.cli.exits import CommandError, Exit
 from doitong_async.cli.options import (
@@ -37,13 +37,13 @@ from doitong_async.cli.options import (
     read_prices,
 )
 from doitong_async.cli.own_emulator import OwnEmulator
+from doitong_async.cli.preflight import Preflight, preflight_of
+from doitong_async.cli.progress import BatchProgress
 from doitong_async.cli.prompts import Checked, Prompts, open_prompts
-from doitong_async.cli.report import say_failure
+from doitong_async.cli.render import say_failure
 from doitong_async.cli.service import Receiver, Service
 from doitong_async.cli.status import LEDGER
-from doitong_async.cli.survey import Survey, survey_of
-from doitong_async.cli.tally import Tally
-from doitong_async.cli.verdict import End
+from doitong_async.cli.summary import End
 from doitong_async.cli.work import heard
 from doitong_async.limits.plan import Plan
 from doitong_async.pricing import PriceArgument
@@ -177,18 +177,18 @@ def batch_file(
         base_url=base_url,
         receiver=_receiver(webhook_url, webhook_port),
     )
-    report = report_to(sys.stdout, as_json=as_json)
+    renderer = renderer_for(sys.stdout, as_json=as_json)
     defaults = {"provider": provider, "width": width, "height": height}
     with (
-        heard(report, is_verbose=verbose),
+        heard(renderer, is_verbose=verbose),
         open_prompts(file, format=kind, defaults=defaults, limit=limit) as prompts,
     ):
-        end = _end_of(wish, prompts, report)
+        end = _end_of(wish, prompts, renderer)
     if end is None:
         return Exit.OK
     if end.is_all_over:
         OwnEmulator.stop(wish.ledger)
-    return _told(context.obj, end, report, out=out, ledger=wish.ledger)
+    return _told(context.obj, end, renderer, out=out, ledger=wish.ledger)
 
 
 def _limits(
@@ -207,10 +207,10 @@ def _limits(
     )
 
 
-def _end_of(wish: _Wish, prompts: Prompts, report: BatchReport) -> End | None:
+def _end_of(wish: _Wish, prompts: Prompts, renderer: BatchRenderer) -> End | None:
     """Check everything, then run the batch if there is something to do; a dry run has no end."""
     checked = prompts.check()
-    survey = survey_of(
+    preflight = preflight_of(
         prompts,
         ledger=wish.ledger,
         service=_named(wish),
@@ -220,19 +220,19 @@ def _end_of(wish: _Wish, prompts: Prompts, report: BatchReport) -> End | None:
         retry_failed=wish.retry_failed,
         wall=time.time(),
     )
-    if survey.unpriced is not None and (wish.budget is not None or wish.dry_run):
-        raise CommandError(f"{survey.unpriced} On the command line: --price. Nothing was sent.")
+    if preflight.unpriced is not None and (wish.budget is not None or wish.dry_run):
+        raise CommandError(f"{preflight.unpriced} On the command line: --price. Nothing was sent.")
     most = None if wish.budget is None else wish.budget.credits
-    tally = Tally(survey.items, wish.limits, most, wish.price)
-    report.say(_beginning(wish.title, checked, survey))
+    progress = BatchProgress(preflight.items, wish.limits, most, wish.price)
+    renderer.say(_beginning(wish.title, checked, preflight))
     if wish.dry_run:
-        report.facts(_estimated(survey))
+        renderer.facts(_estimated(preflight))
         return None
-    if survey.is_over and not wish.verify:
-        return _nothing_to_do(survey, tally, wish.ledger, wish.out, wish.title)
+    if preflight.is_over and not wish.verify:
+        return _nothing_to_do(preflight, progress, wish.ledger, wish.out, wish.title)
     order = Order(
         prompts=prompts,
-        service=_service(wish, report),
+        service=_service(wish, renderer),
         out=wish.out,
         ledger=wish.ledger,
         budget=wish.budget,
@@ -241,14 +241,14 @@ def _end_of(wish: _Wish, prompts: Prompts, report: BatchReport) -> End | None:
         verify=wish.verify,
         title=wish.title,
     )
-    return asyncio.run(Run(order, tally, report).to_end())
+    return asyncio.run(Run(order, progress, renderer).to_end())
 
 
-def _told(call: Any, end: End, report: BatchReport, *, out: Path, ledger: Path) -> Exit:
+def _told(call: Any, end: End, renderer: BatchRenderer, *, out: Path, ledger: Path) -> Exit:
     """Say how it ended, and return the exit code."""
     call.is_told = True
-    report.end(end)
-    report.facts(end.as_json(call.arguments, out=out, ledger=ledger))
+    renderer.end(end)
+    renderer.facts(end.as_json(call.arguments, out=out, ledger=ledger))
     failure = end.failure(call.arguments)
     if failure is not None and not call.as_json:
         say_failure(failure, as_json=False)
@@ -278,7 +278,7 @@ def _named(wish: _Wish) -> str:
     return service_of(root_of(wish.base_url))
 
 
-def _service(wish: _Wish, report: BatchReport) -> Service:
+def _service(wish: _Wish, renderer: BatchRenderer) -> Service:
     base_url, ledger, plan = wish.base_url, wish.ledger, wish.limits
     if not wish.has_emulator:
         return Service(base_url=base_url, plan=plan, receiver=wish.receiver)
@@ -290,47 +290,47 @@ def _service(wish: _Wish, report: BatchReport) -> Service:
                 f"{ledger.parent} cannot be made: {error.strerror or error}. Nothing was sent."
             ) from None
         base_url = OwnEmulator.found_or_started(ledger, plan, speed=wish.speed).url
-        report.say(f"emulator on {base_url}")
+        renderer.say(f"emulator on {base_url}")
     return Service(base_url=base_url, plan=plan, is_keyless=True, receiver=wish.receiver)
 
 
-def _beginning(title: str, checked: Checked, survey: Survey) -> str:
+def _beginning(title: str, checked: Checked, preflight: Preflight) -> str:
     """Return what is before the batch: what is done, what is to do, what it costs and how long it takes."""
     of = f" of {checked.total:,}" if checked.items != checked.total else ""
     words = [f"{title}: {checked.items:,}{of} {'prompt' if checked.total == 1 else 'prompts'}"]
     words += [
-        f"{count:,} {outcome.replace('_', ' ')} before" for outcome, count in survey.over.items() if count
+        f"{count:,} {outcome.replace('_', ' ')} before" for outcome, count in preflight.over.items() if count
     ]
-    if survey.under_way:
-        words.append(f"{survey.under_way:,} begun before")
+    if preflight.under_way:
+        words.append(f"{preflight.under_way:,} begun before")
     said = ", ".join(words)
-    if survey.is_over:
+    if preflight.is_over:
         return f"{said}. Nothing is left to do."
-    if not survey.to_begin:
+    if not preflight.to_begin:
         return f"{said}, none to begin."
-    if survey.cost is None:
-        return f"{said}, {survey.to_begin:,} to begin, of which not every price is known."
-    return f"{said}. To begin: {survey.cost}"
+    if preflight.cost is None:
+        return f"{said}, {preflight.to_begin:,} to begin, of which not every price is known."
+    return f"{said}. To begin: {preflight.cost}"
 
 
-def _nothing_to_do(survey: Survey, tally: Tally, ledger: Path, out: Path, title: str) -> End:
+def _nothing_to_do(preflight: Preflight, progress: BatchProgress, ledger: Path, out: Path, title: str) -> End:
     """Return the end of a batch that is over already."""
-    tally.outcomes.update(survey.over)
-    tally.known.update(survey.over)
+    progress.outcomes.update(preflight.over)
+    progress.known.update(preflight.over)
     gallery, trouble = gallery_of(ledger, out, title)
-    return End(tally=tally, spent=survey.spent, seconds=0.0, gallery=gallery, trouble=trouble)
+    return End(progress=progress, spent=preflight.spent, seconds=0.0, gallery=gallery, trouble=trouble)
 
 
-def _estimated(survey: Survey) -> dict[str, Any]:
-    cost = survey.cost
+def _estimated(preflight: Preflight) -> dict[str, Any]:
+    cost = preflight.cost
     return {
-        "total": survey.items,
-        "done_before": survey.over[Outcome.DONE],
-        "begun_before": survey.under_way,
-        "to_begin": survey.to_begin,
+        "total": preflight.items,
+        "done_before": preflight.over[Outcome.DONE],
+        "begun_before": preflight.under_way,
+        "to_begin": preflight.to_begin,
         "credits_low": None if cost is None else cost.low,
         "credits_high": None if cost is None else cost.high,
-        "credits_spent": survey.spent,
+        "credits_spent": preflight.spent,
         "seconds": None if cost is None else cost.seconds,
         "days": None if cost is None else cost.days,
         "text": "" if cost is None else str(cost),

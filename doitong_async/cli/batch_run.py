@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from doitong_async.batch import records
-from doitong_async.batch.entry import Entry, State
+from doitong_async.batch import sqlite
 from doitong_async.batch.gallery import Card, write_gallery
+from doitong_async.batch.item_record import ItemRecord, State
 from doitong_async.batch.runner import Batch
 from doitong_async.budget import Budget
-from doitong_async.cli.batch_report import BatchReport
+from doitong_async.cli.batch_render import BatchRenderer
 from doitong_async.cli.exits import CommandError
 from doitong_async.cli.interrupts import heeding
+from doitong_async.cli.progress import BatchProgress, some, span
 from doitong_async.cli.prompts import Prompts
 from doitong_async.cli.service import Service
-from doitong_async.cli.tally import Tally, some, span
-from doitong_async.cli.verdict import End
+from doitong_async.cli.summary import End
 from doitong_async.client import AsyncDoitong
 from doitong_async.errors import ClientClosedError, ConfigurationError, DoitongError, LedgerError
 from doitong_async.events import Event, StatusChanged, SubmitAttempted
@@ -57,10 +57,10 @@ class Order:
 class Run:
     """Runs a batch once, from its first request to its gallery."""
 
-    def __init__(self, order: Order, tally: Tally, report: BatchReport) -> None:
+    def __init__(self, order: Order, progress: BatchProgress, renderer: BatchRenderer) -> None:
         self._order = order
-        self._tally = tally
-        self._report = report
+        self._progress = progress
+        self._renderer = renderer
         self._signals = 0
         self._left_running = 0
         self._stopping: str | None = None
@@ -89,7 +89,7 @@ class Run:
                 retry_failed=order.retry_failed,
                 verify=order.verify,
             )
-            with self._heeding(loop, doitong, batch), self._report:
+            with self._heeding(loop, doitong, batch), self._renderer:
                 ticking = asyncio.create_task(self._tick(doitong, batch))
                 try:
                     stopped = await self._consume(batch)
@@ -100,7 +100,7 @@ class Run:
         with self._heeding(loop, None, None):
             gallery, trouble = await asyncio.to_thread(gallery_of, order.ledger, order.out, order.title)
         return End(
-            tally=self._tally,
+            progress=self._progress,
             spent=batch.progress().spent,
             seconds=loop.time() - begun,
             stopped=stopped,
@@ -115,8 +115,8 @@ class Run:
         failure: DoitongError | CommandError | None = None
         try:
             async for item in batch:
-                self._tally.take(item)
-                self._report.item(item)
+                self._progress.take(item)
+                self._renderer.item(item)
                 if item.is_new:
                     self._tell_each_tenth(batch)
         except (LedgerError, ConfigurationError):
@@ -131,29 +131,29 @@ class Run:
 
     async def _tick(self, doitong: AsyncDoitong, batch: Batch) -> None:
         """Tell how the batch does, again and again; in lines the more seldom the longer nothing happens."""
-        pause, before = self._report.interval, -1
+        pause, before = self._renderer.interval, -1
         while True:
             await asyncio.sleep(pause)
             self._tell(doitong, batch)
-            now = sum(self._tally.outcomes.values())
-            pause = self._report.interval if now != before else min(2 * pause, self._report.longest)
+            now = sum(self._progress.outcomes.values())
+            pause = self._renderer.interval if now != before else min(2 * pause, self._renderer.longest)
             before = now
 
     def _tell_each_tenth(self, batch: Batch) -> None:
-        share = 10 * (self._tally.done + self._tally.bad) // max(1, self._tally.total)
+        share = 10 * (self._progress.done + self._progress.bad) // max(1, self._progress.total)
         if share > self._tenth and self._doitong is not None:
             self._tenth = share
             self._tell(self._doitong, batch)
 
     def _tell(self, doitong: AsyncDoitong, batch: Batch) -> None:
-        moment = self._tally.moment(
+        moment = self._progress.moment(
             asyncio.get_running_loop().time(),
             batch.progress(),
             waiting=doitong.stats().waiting,
             is_unreachable=self._is_unreachable,
             stopping=self._stopping,
         )
-        self._report.moment(moment)
+        self._renderer.moment(moment)
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, StatusChanged):
@@ -179,15 +179,15 @@ class Run:
         if self._signals == 1:
             _stop(loop, batch)
             known = [*doitong.stats().mean_seconds.values()]
-            if rate := self._tally.rate(loop.time()):
+            if rate := self._progress.rate(loop.time()):
                 known.append(60.0 * running / rate)
             self._stopping = _draining(running, max(known, default=None))
-            self._report.stopping(self._stopping)
+            self._renderer.stopping(self._stopping)
         elif self._detaching is None:
             self._left_running = running
             jobs = some(running, "job")
             self._stopping = f"Leaving {jobs} to the next run; answers under way are read, for 10 s at most."
-            self._report.stopping(self._stopping)
+            self._renderer.stopping(self._stopping)
             self._detaching = asyncio.ensure_future(batch.aclose())
         self._tell(doitong, batch)
 
@@ -210,8 +210,8 @@ def _draining(running: int, seconds: float | None) -> str:
 def gallery_of(ledger: Path, out: Path, title: str) -> tuple[Path | None, str | None]:
     """Write the page of a batch from its ledger; return where it is, or why it is not."""
     try:
-        with contextlib.closing(records.reader(ledger)) as reader:
-            return write_gallery(out, map(card_of, records.entries(reader)), title=title), None
+        with contextlib.closing(sqlite.reader(ledger)) as reader:
+            return write_gallery(out, map(card_of, sqlite.records(reader)), title=title), None
     except LedgerError as error:
         return None, error.message
     except (OSError, sqlite3.Error) as error:
@@ -219,19 +219,19 @@ def gallery_of(ledger: Path, out: Path, title: str) -> tuple[Path | None, str | 
         return None, f"The gallery in {out} cannot be written: {said}."
 
 
-def card_of(entry: Entry) -> Card:
+def card_of(record: ItemRecord) -> Card:
     """Return an item as the gallery shows it."""
-    asked = entry.asked
+    asked = record.asked
     width, height = asked.get("width"), asked.get("height")
     return Card(
-        key=entry.key,
+        key=record.key,
         prompt=str(asked.get("prompt") or ""),
         provider=str(asked.get("provider") or ""),
-        outcome=OUTCOMES[entry.state],
-        credits=entry.cost,
-        seconds=entry.seconds,
-        file=entry.output,
+        outcome=OUTCOMES[record.state],
+        credits=record.cost,
+        seconds=record.seconds,
+        file=record.output,
         size=(width, height) if isinstance(width, int) and isinstance(height, int) else None,
-        job_id=entry.job_id,
-        reason=entry.reason,
+        job_id=record.job_id,
+        reason=record.reason,
     )

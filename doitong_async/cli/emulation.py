@@ -17,7 +17,7 @@ from doitong_async.cli.exits import CommandError
 from doitong_async.cli.interrupts import heeding
 from doitong_async.cli.options import AnyPlanName
 from doitong_async.cli.own_emulator import Address
-from doitong_async.cli.report import write_line
+from doitong_async.cli.render import write_line
 from doitong_async.cli.service import EMULATED_KEY
 from doitong_async.cli.text import clean
 from doitong_async.limits.plan import Plan

@@ -24,7 +24,7 @@ class Saved:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Destination:
     """What `-o` said; None saves nothing, "-" is the standard output."""
 
     name: str | None

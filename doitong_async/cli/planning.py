@@ -26,7 +26,7 @@ from doitong_async.cli.options import (
     read_prices,
 )
 from doitong_async.cli.prompts import open_prompts
-from doitong_async.cli.report import report_to, write_json, write_line
+from doitong_async.cli.render import renderer_for, write_json, write_line
 from doitong_async.cli.text import clean
 from doitong_async.cli.work import heard
 from doitong_async.errors import ConfigurationError
@@ -67,7 +67,7 @@ def estimate_file(
     prices = read_prices(price)
     defaults = {"provider": provider, "width": width, "height": height}
     with (
-        heard(report_to(sys.stdout, as_json=as_json), is_verbose=False),
+        heard(renderer_for(sys.stdout, as_json=as_json), is_verbose=False),
         open_prompts(file, format=kind, defaults=defaults, limit=limit) as prompts,
     ):
         prompts.check()

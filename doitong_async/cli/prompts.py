@@ -209,7 +209,7 @@ class _Lines(Iterator[str]):
     def __init__(self, file: IO[bytes], name: str) -> None:
         self._file = file
         self._name = name
-        self._place = 0
+        self._destination = 0
         self.number = 0
         """Of the line that was read last, from 1."""
 
@@ -231,11 +231,11 @@ class _Lines(Iterator[str]):
 
     def _read(self) -> bytes:
         try:
-            self._file.seek(self._place)
+            self._file.seek(self._destination)
             line = self._file.readline(_LONGEST_LINE)
         except OSError as error:
             raise CommandError(f"{self._name} cannot be read: {error.strerror or error}.") from None
-        self._place += len(line)
+        self._destination += len(line)
         return line
 
 

@@ -40,15 +40,15 @@ class Receiver:
         from doitong_async.webhooks.serving import served
 
         try:
-            place = socket.create_server(("", self.port))
+            destination = socket.create_server(("", self.port))
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise CommandError(
                 f"Nobody can listen on port {self.port} for webhooks: {reason}. Nothing was sent. Choose "
                 "another --webhook-port."
             ) from None
-        with place:
-            async with served(doitong.webhooks.aiohttp_app(), place):
+        with destination:
+            async with served(doitong.webhooks.aiohttp_app(), destination):
                 yield
 
 

@@ -14,12 +14,12 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from doitong_async.batch import records
-from doitong_async.batch.entry import Entry
+from doitong_async.batch import sqlite
+from doitong_async.batch.item_record import ItemRecord
 from doitong_async.cli.batch_run import OUTCOMES
 from doitong_async.cli.exits import CommandError
-from doitong_async.cli.report import console_on, is_screen, write_json, write_line
-from doitong_async.cli.tally import credits_of, some
+from doitong_async.cli.progress import credits_of, some
+from doitong_async.cli.render import console_on, is_screen, write_json, write_line
 from doitong_async.cli.text import clean
 
 NAME: Final = "batch status"
@@ -73,13 +73,13 @@ def show_status(
     if not path.is_file():
         raise CommandError(f"There is no ledger {path}; expected one, or the folder that holds its {LEDGER}.")
     try:
-        with contextlib.closing(records.reader(path)) as reader:
+        with contextlib.closing(sqlite.reader(path)) as reader:
             # One view of the ledger for lines and totals alike, whatever a batch writes meanwhile.
             reader.execute("BEGIN")
             _show(reader, sys.stdout, as_json=as_json)
-            totals = records.totals(reader)
+            totals = sqlite.totals(reader)
     except sqlite3.Error as error:
-        raise records.broken(path, error) from error
+        raise sqlite.broken(path, error) from error
     counts = (f"{count:,} {OUTCOMES[state].replace('_', ' ')}" for state, count in totals.items.items())
     items = some(sum(totals.items.values()), "item")
     said = ", ".join(counts)
@@ -87,52 +87,52 @@ def show_status(
 
 
 def _show(reader: sqlite3.Connection, file: TextIO, *, as_json: bool) -> None:
-    rows = records.entries(reader)
+    rows = sqlite.records(reader)
     if as_json:
-        for entry in rows:
-            write_json(file, _facts(entry))
+        for record in rows:
+            write_json(file, _facts(record))
     elif is_screen(file):
         _draw(console_on(file), rows)
     else:
-        for entry in rows:
-            cells = _cells(entry)
+        for record in rows:
+            cells = _cells(record)
             write_line(file, "\t".join(clean(cells[name]) for name in _ORDER))
 
 
-def _facts(entry: Entry) -> dict[str, Any]:
+def _facts(record: ItemRecord) -> dict[str, Any]:
     return {
-        "key": entry.key,
-        "request": entry.asked,
-        "outcome": OUTCOMES[entry.state],
-        "state": str(entry.state),
-        "attempt": entry.attempt,
-        "idempotency_key": entry.idempotency_key,
-        "job_id": entry.job_id,
-        "status": entry.status,
-        "url": entry.url,
-        "credits": entry.cost,
-        "earlier_credits": entry.earlier_cost,
-        "reserved": entry.reserved,
-        "seconds": None if entry.seconds is None else round(entry.seconds, 3),
-        "reason": entry.reason,
-        "file": entry.output,
-        "bytes": entry.length,
-        "sha256": entry.sha256,
+        "key": record.key,
+        "request": record.asked,
+        "outcome": OUTCOMES[record.state],
+        "state": str(record.state),
+        "attempt": record.attempt,
+        "idempotency_key": record.idempotency_key,
+        "job_id": record.job_id,
+        "status": record.status,
+        "url": record.url,
+        "credits": record.cost,
+        "earlier_credits": record.earlier_cost,
+        "reserved": record.reserved,
+        "seconds": None if record.seconds is None else round(record.seconds, 3),
+        "reason": record.reason,
+        "file": record.output,
+        "bytes": record.length,
+        "sha256": record.sha256,
     }
 
 
-def _cells(entry: Entry) -> dict[str, str]:
-    asked = entry.asked
+def _cells(record: ItemRecord) -> dict[str, str]:
+    asked = record.asked
     return {
-        "key": entry.key,
+        "key": record.key,
         "prompt": str(asked.get("prompt") or ""),
         "provider": str(asked.get("provider") or ""),
-        "job id": entry.job_id or "",
-        "outcome": OUTCOMES[entry.state],
-        "credits": "" if entry.cost is None else f"{entry.cost:g}",
-        "seconds": "" if entry.seconds is None else f"{entry.seconds:.1f}",
-        "file": entry.output or "",
-        "sha-256": entry.sha256 or "",
+        "job id": record.job_id or "",
+        "outcome": OUTCOMES[record.state],
+        "credits": "" if record.cost is None else f"{record.cost:g}",
+        "seconds": "" if record.seconds is None else f"{record.seconds:.1f}",
+        "file": record.output or "",
+        "sha-256": record.sha256 or "",
     }
 
 
@@ -140,8 +140,8 @@ def _draw(console: Console, rows: Any) -> None:
     widths = _fitting(console.width)
     header = {name: name for name in _ORDER}
     console.print(_line(header, widths, style="dim"), no_wrap=True, crop=False)
-    for entry in rows:
-        cells = _cells(entry)
+    for record in rows:
+        cells = _cells(record)
         style = _STYLES.get(cells["outcome"], "")
         cells["outcome"] = cells["outcome"].replace("_", " ")
         console.print(_line(cells, widths, outcome=style), no_wrap=True, crop=False)

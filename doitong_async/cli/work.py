@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from doitong_async.cli.interrupts import heeding
-from doitong_async.cli.report import Notes, Outcome
-from doitong_async.cli.story import Story
+from doitong_async.cli.job_progress import JobProgress
+from doitong_async.cli.render import Notes, Outcome
 from doitong_async.cli.text import clean
 from doitong_async.client import AsyncDoitong
 from doitong_async.errors import ClientClosedError, DoitongError, DoitongWarning
@@ -20,18 +20,20 @@ from doitong_async.jobs.job import AsyncJob
 from doitong_async.types import GenerateRequest
 
 
-def run_to_end(story: Story, work: Callable[[], Coroutine[Any, Any, Outcome]], *, is_verbose: bool) -> None:
+def run_to_end(
+    progress: JobProgress, work: Callable[[], Coroutine[Any, Any, Outcome]], *, is_verbose: bool
+) -> None:
     """Run the work of one command, tell what happens, and at last what came of it.
 
     Raises:
         CommandError, DoitongError: if the work does; the story knows how far it came.
         KeyboardInterrupt: at Ctrl-C, when the client is closed and the story complete.
     """
-    with heard(story.report, is_verbose=is_verbose), story.report:
+    with heard(progress.renderer, is_verbose=is_verbose), progress.renderer:
         outcome = asyncio.run(_interruptible(work))
-    story.report.done(outcome)
-    if story.service.has_own_emulator and outcome.saved is None:
-        story.report.note("The emulator ended with this command, and the picture with it; -o saves it.")
+    progress.renderer.done(outcome)
+    if progress.service.has_own_emulator and outcome.saved is None:
+        progress.renderer.note("The emulator ended with this command, and the picture with it; -o saves it.")
 
 
 async def _interruptible(work: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
@@ -57,78 +59,78 @@ async def _interruptible(work: Callable[[], Coroutine[Any, Any, Outcome]]) -> Ou
             raise
 
 
-async def generate(story: Story, request: GenerateRequest) -> Outcome:
+async def generate(progress: JobProgress, request: GenerateRequest) -> Outcome:
     """Make one thing."""
-    async with story.service.opened(story.on_event) as doitong:
-        story.begin()
-        story.report.begin(request.prompt or "(no prompt)", story.idempotency_key or "")
-        return await _finish(story, await _submit(story, doitong, request))
+    async with progress.service.opened(progress.on_event) as doitong:
+        progress.begin()
+        progress.renderer.begin(request.prompt or "(no prompt)", progress.idempotency_key or "")
+        return await _finish(progress, await _submit(progress, doitong, request))
 
 
-async def take_up(story: Story, id_or_token: str) -> Outcome:
+async def take_up(progress: JobProgress, id_or_token: str) -> Outcome:
     """Wait for a job that another command submitted."""
-    async with story.service.opened(story.on_event) as doitong:
-        story.job = doitong.job(id_or_token)
+    async with progress.service.opened(progress.on_event) as doitong:
+        progress.job = doitong.job(id_or_token)
         # Only now: the status that a job has when it is taken up is assumed, not seen.
-        story.begin()
-        story.report.happened(f"job {story.job.id} taken up")
-        return await _finish(story, story.job)
+        progress.begin()
+        progress.renderer.happened(f"job {progress.job.id} taken up")
+        return await _finish(progress, progress.job)
 
 
-async def _submit(story: Story, doitong: AsyncDoitong, request: GenerateRequest) -> AsyncJob:
-    submit = asyncio.ensure_future(doitong.submit(request, idempotency_key=story.idempotency_key))
-    story.may_be_sent = True
+async def _submit(progress: JobProgress, doitong: AsyncDoitong, request: GenerateRequest) -> AsyncJob:
+    submit = asyncio.ensure_future(doitong.submit(request, idempotency_key=progress.idempotency_key))
+    progress.may_be_sent = True
     try:
-        story.job = await asyncio.shield(submit)
+        progress.job = await asyncio.shield(submit)
     except asyncio.CancelledError:
-        story.report.note("Interrupted: reading the answer of the submit under way, for 10 s at most …")
+        progress.renderer.note("Interrupted: reading the answer of the submit under way, for 10 s at most …")
         # Closing waits for the answer: it may be about a job that is paid for.
         await doitong.aclose()
         await asyncio.wait([submit])
-        _learn_fate(story, submit)
-        if story.job is not None:
+        _learn_fate(progress, submit)
+        if progress.job is not None:
             # Where this goes may live on, though the place where the failure is told is gone.
-            story.report.accepted(story.job.id, story.job.token)
+            progress.renderer.accepted(progress.job.id, progress.job.token)
         raise
     except DoitongError as error:
-        story.may_be_sent = error.idempotency_key is not None
+        progress.may_be_sent = error.idempotency_key is not None
         raise
-    story.report.accepted(story.job.id, story.job.token)
-    return story.job
+    progress.renderer.accepted(progress.job.id, progress.job.token)
+    return progress.job
 
 
-def _learn_fate(story: Story, submit: asyncio.Future[AsyncJob]) -> None:
+def _learn_fate(progress: JobProgress, submit: asyncio.Future[AsyncJob]) -> None:
     error = None if submit.cancelled() else submit.exception()
     if not submit.cancelled() and error is None:
-        story.job = submit.result()
+        progress.job = submit.result()
     elif isinstance(error, ClientClosedError):
         # It was sent away from the queue; after a try in doubt it would be another error.
-        story.may_be_sent = False
+        progress.may_be_sent = False
     elif isinstance(error, DoitongError):
-        story.refusal = error
+        progress.refusal = error
 
 
-async def _finish(story: Story, job: AsyncJob) -> Outcome:
+async def _finish(progress: JobProgress, job: AsyncJob) -> Outcome:
     result = await job
-    return story.outcome(job, result, await story.place.take(result))
+    return progress.outcome(job, result, await progress.destination.take(result))
 
 
 @contextmanager
-def heard(report: Notes, *, is_verbose: bool) -> Iterator[None]:
+def heard(renderer: Notes, *, is_verbose: bool) -> Iterator[None]:
     """Let the report tell what the library warns of and logs, instead of Python in its own way."""
     log = logging.getLogger("doitong_async")
-    handler, level = _ToReport(report), log.level
+    handler, level = _ToReport(renderer), log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO if is_verbose else logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("default", DoitongWarning)
         usual = warnings.showwarning
 
-        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        def show(message: Warning | str, category: type[Warning], *destination: Any, **more: Any) -> None:
             if issubclass(category, DoitongWarning):
-                report.note(f"warning: {message}")
+                renderer.note(f"warning: {message}")
             else:
-                usual(message, category, *place, **more)
+                usual(message, category, *destination, **more)
 
         warnings.showwarning = show
         try:
@@ -139,13 +141,13 @@ def heard(report: Notes, *, is_verbose: bool) -> Iterator[None]:
 
 
 class _ToReport(logging.Handler):
-    def __init__(self, report: Notes) -> None:
+    def __init__(self, renderer: Notes) -> None:
         super().__init__()
-        self._report = report
+        self._renderer = renderer
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._report.note(f"{record.levelname.lower()}: {clean(record.getMessage())}")
+            self._renderer.note(f"{record.levelname.lower()}: {clean(record.getMessage())}")
         except Exception:
             # Whoever logs has something else to do than to tell.
             self.handleError(record)

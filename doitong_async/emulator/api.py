@@ -4,13 +4,13 @@ import math
 from dataclasses import replace
 from typing import Literal
 
+from doitong_async.emulator.api_errors import ApiError
 from doitong_async.emulator.breakage import broken, is_left_undone, refused_by
-from doitong_async.emulator.calls import Call, Errand, Reply, refusal
+from doitong_async.emulator.calls import Call, Operation, Reply, refusal
 from doitong_async.emulator.faults import Fault
 from doitong_async.emulator.graphql import GraphQLFace
 from doitong_async.emulator.jobs import iso
 from doitong_async.emulator.limits import MINUTE
-from doitong_async.emulator.refusals import Refused
 from doitong_async.emulator.rest import RestFace
 from doitong_async.emulator.script import Hits
 from doitong_async.emulator.world import Seen, World
@@ -29,12 +29,12 @@ class Api:
 
     def answer(self, call: Call) -> Reply:
         """Do what a call asks for, if it may, and keep a record of it."""
-        errand = self._read(call)
-        hits = self._world.faults.of_request(errand.kind)
+        operation = self._read(call)
+        hits = self._world.faults.of_request(operation.kind)
         made = len(self._world.jobs)
         try:
-            reply = self._run(call, errand, hits.main)
-        except Refused as refused:
+            reply = self._run(call, operation, hits.main)
+        except ApiError as refused:
             reply = self._refuse(call, refused)
         if hits.main:
             reply = broken(reply, hits.main, graphql=call.path == "/graphql")
@@ -44,7 +44,7 @@ class Api:
         hits = Hits((*hits.all, *self._world.faults_since(made)))
         status = 0 if reply.cut else reply.status
         self._world.record(
-            Seen(call.now, errand.kind, status, reply.ids, dict(call.headers), str(hits) or None)
+            Seen(call.now, operation.kind, status, reply.ids, dict(call.headers), str(hits) or None)
         )
         return reply
 
@@ -62,16 +62,16 @@ class Api:
             **own,
         }
 
-    def _run(self, call: Call, errand: Errand, fault: Fault | None) -> Reply:
+    def _run(self, call: Call, operation: Operation, fault: Fault | None) -> Reply:
         """Admit a call and do its errand, as far as its fault lets it come."""
         refused = refused_by(fault) if fault else None
         # These two refuse at the gate, where a request takes no place; the others leave its place taken.
         if refused and refused.code in ("UNAUTHENTICATED", "RATE_LIMITED"):
             raise refused
-        key = self._world.admit(call.key, errand.kind, call.now)
+        key = self._world.admit(call.key, operation.kind, call.now)
         if refused:
             raise refused
-        return Reply(200, {}) if fault and is_left_undone(fault) else errand.run(key)
+        return Reply(200, {}) if fault and is_left_undone(fault) else operation.run(key)
 
     def _odd_headers(self, call: Call, fault: Fault) -> dict[str, str]:
         """Those that a scripted 429 has beside the usual ones, or instead of them."""
@@ -83,15 +83,15 @@ class Api:
             headers |= {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": reset}
         return headers
 
-    def _read(self, call: Call) -> Errand:
+    def _read(self, call: Call) -> Operation:
         """The errand of a call; what cannot be read is refused too, but only after its key was looked at."""
         try:
             return self._graphql.read(call) if call.path == "/graphql" else self._rest.read(call)
-        except Refused as refused:
+        except ApiError as refused:
             reply = refusal(refused)
-            return Errand("other", lambda _key: reply)
+            return Operation("other", lambda _key: reply)
 
-    def _refuse(self, call: Call, refused: Refused) -> Reply:
+    def _refuse(self, call: Call, refused: ApiError) -> Reply:
         if call.path == "/graphql":
             return refusal(refused, self._graphql.status_of(refused.status))
         return refusal(refused)

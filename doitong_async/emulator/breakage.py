@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from doitong_async.emulator.calls import Reply, refusal
-from doitong_async.emulator.faults import Fault
-from doitong_async.emulator.refusals import (
+from doitong_async.emulator.api_errors import (
     BROKEN,
     TOO_MANY_A_DAY,
     TOO_MANY_A_MINUTE,
     TOO_MANY_AT_ONCE,
     UNKNOWN_KEY,
-    Refused,
+    ApiError,
 )
+from doitong_async.emulator.calls import Reply, refusal
+from doitong_async.emulator.faults import Fault
 
 GATEWAY_PAGE = (
     "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n"
@@ -28,10 +28,10 @@ _REFUSALS = {
 _NULLABLE = ("url", "videoUrl", "audioUrl", "metadata", "duration", "webhookUrl", "width", "height")
 
 
-def refused_by(fault: Fault) -> Refused | None:
+def refused_by(fault: Fault) -> ApiError | None:
     """The refusal that a fault gives out for the service's own."""
     words = _REFUSALS.get(fault.what)
-    return Refused(*words) if words else None
+    return ApiError(*words) if words else None
 
 
 def is_left_undone(fault: Fault) -> bool:
@@ -45,7 +45,7 @@ def broken(reply: Reply, fault: Fault, *, graphql: bool) -> Reply:
     """The reply as a fault leaves it."""
     match fault.what:
         case "500":
-            return replace(refusal(Refused(*BROKEN)), ids=reply.ids)
+            return replace(refusal(ApiError(*BROKEN)), ids=reply.ids)
         case "502":
             return replace(reply, status=502, content_type="text/html", text=GATEWAY_PAGE, by_gateway=True)
         case "cut-before" | "cut-after":
@@ -56,7 +56,7 @@ def broken(reply: Reply, fault: Fault, *, graphql: bool) -> Reply:
             nothing = dict.fromkeys(_nullable(reply.body))
             return replace(reply, body={**reply.body, **nothing})
         case "null" if graphql:
-            return replace(reply, status=200, body={"data": None, **Refused(*BROKEN).body()})
+            return replace(reply, status=200, body={"data": None, **ApiError(*BROKEN).body()})
         case "null-alias" if graphql:
             return _first_job(reply, lambda path, _: (None, [_error(path)]))
         case "null" | "null-alias":
@@ -89,5 +89,5 @@ def _nullable(job: Mapping[str, Any]) -> list[str]:
 
 
 def _error(*path: str) -> dict[str, Any]:
-    (error,) = Refused(*BROKEN).body()["errors"]
+    (error,) = ApiError(*BROKEN).body()["errors"]
     return {**error, "path": list(path)}

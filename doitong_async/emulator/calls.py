@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from doitong_async.emulator.refusals import Refused
+from doitong_async.emulator.api_errors import ApiError
 from doitong_async.emulator.world import Kind
 
 
@@ -37,9 +37,9 @@ class Call:
         try:
             body = json.loads(self.body)
         except ValueError:
-            raise Refused("BAD_USER_INPUT", "The body is not JSON") from None
+            raise ApiError("BAD_USER_INPUT", "The body is not JSON") from None
         if not isinstance(body, dict):
-            raise Refused("BAD_USER_INPUT", "The body is not a JSON object")
+            raise ApiError("BAD_USER_INPUT", "The body is not a JSON object")
         return body
 
 
@@ -63,7 +63,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class Operation:
     """A call that was read and not yet done: its kind is known before it is admitted."""
 
     kind: Kind
@@ -71,7 +71,7 @@ class Errand:
     """Takes the API key, once it is admitted."""
 
 
-def refusal(refused: Refused, status: int | None = None) -> Reply:
+def refusal(refused: ApiError, status: int | None = None) -> Reply:
     """The reply to a call that was refused as a whole."""
     return Reply(status or refused.status, refused.body())
 

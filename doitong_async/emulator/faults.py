@@ -172,7 +172,7 @@ class Fault:
     url: str | None = None
     charged: bool = True
     word: str = "dreaming"
-    tries: int = 3
+    attempts: int = 3
 
     def __post_init__(self) -> None:
         reason = _why_not(self)
@@ -244,7 +244,7 @@ def _bounds(fault: Fault) -> list[tuple[bool, str]]:
         (fault.seconds >= 0, "seconds must be 0 or more"),
         (fault.retry_after is None or fault.retry_after >= 0, "retry-after must be 0 or more"),
         (fault.size >= 1, "size must be at least 1"),
-        (fault.tries >= 1, "tries must be at least 1"),
+        (fault.attempts >= 1, "tries must be at least 1"),
         (
             fault.url is None or re.fullmatch(r"(https?://|[/?])[!-~]*", fault.url) is not None,
             "url must start with http://, https://, / or ?, and hold no space",

@@ -26,9 +26,9 @@ from graphql import (
     validate,
 )
 
-from doitong_async.emulator.calls import Call, Errand, Reply, fingerprint
+from doitong_async.emulator.api_errors import STATUSES, ApiError
+from doitong_async.emulator.calls import Call, Operation, Reply, fingerprint
 from doitong_async.emulator.orders import Order, from_flat, from_generate
-from doitong_async.emulator.refusals import STATUSES, Refused
 from doitong_async.emulator.world import Kind, Submission, World
 
 ErrorStatus = Literal["table", "200"]
@@ -106,19 +106,19 @@ class GraphQLFace:
         # A coalesced poll is one text sent over and over: it is parsed and validated once.
         self._document = lru_cache(maxsize=256)(self._read)
 
-    def read(self, call: Call) -> Errand:
+    def read(self, call: Call) -> Operation:
         """Read a call as far as its kind; what it asks for is done when it was admitted."""
         if call.method not in ("GET", "POST"):
-            raise Refused("METHOD_NOT_ALLOWED", "GraphQL is spoken with GET or POST")
+            raise ApiError("METHOD_NOT_ALLOWED", "GraphQL is spoken with GET or POST")
         content_type = _accepted(call)
         if call.method == "POST" and _media_type(call.header("Content-Type")) != _JSON:
-            raise Refused("UNSUPPORTED_MEDIA_TYPE", f"The body of a POST must be {_JSON}")
+            raise ApiError("UNSUPPORTED_MEDIA_TYPE", f"The body of a POST must be {_JSON}")
         question = Question.of(call)
         document = self._document(question.query)
         kind = self._kind(document, question.operation_name)
         if kind == "submit" and call.method == "GET":
-            raise Refused("METHOD_NOT_ALLOWED", "Mutations are not allowed over GET")
-        return Errand(kind, lambda key: self._run(call, key, kind, question, document, content_type))
+            raise ApiError("METHOD_NOT_ALLOWED", "Mutations are not allowed over GET")
+        return Operation(kind, lambda key: self._run(call, key, kind, question, document, content_type))
 
     def status_of(self, status: int) -> int:
         """The HTTP status of an error whose place in the table is `status`."""
@@ -192,15 +192,15 @@ class GraphQLFace:
         schema = build_schema(text.replace("generation(id: ID!)", f"{self._status_field}(id: ID!)"))
         assert schema.query_type is not None
         assert schema.mutation_type is not None
-        schema.query_type.fields[self._status_field].resolve = self._look
+        schema.query_type.fields[self._status_field].resolve = self._poll
         for mutation in schema.mutation_type.fields.values():
             mutation.resolve = self._submit
         return schema
 
-    def _look(self, _root: None, info: "GraphQLResolveInfo[Scene]", **given: Any) -> dict[str, Any]:
+    def _poll(self, _root: None, info: "GraphQLResolveInfo[Scene]", **given: Any) -> dict[str, Any]:
         scene, job_id = info.context, given["id"]
         scene.ids.append(job_id)
-        return self._world.look(scene.key, job_id, scene.call.now).fields_at(
+        return self._world.poll(scene.key, job_id, scene.call.now).fields_at(
             scene.call.now, self._outputs_url()
         )
 
@@ -221,7 +221,7 @@ def _from_query_string(query: Mapping[str, str]) -> dict[str, Any]:
         try:
             given[name] = json.loads(given.get(name) or "null")
         except ValueError:
-            raise Refused("BAD_USER_INPUT", f"{name} is not JSON") from None
+            raise ApiError("BAD_USER_INPUT", f"{name} is not JSON") from None
     return given
 
 
@@ -230,7 +230,7 @@ def _parameter(given: Mapping[str, Any], name: str, wanted: type, *, required: b
     if value is None and not required:
         return None
     if not isinstance(value, wanted):
-        raise Refused("BAD_USER_INPUT", f"{name} must be a {'string' if wanted is str else 'map'}")
+        raise ApiError("BAD_USER_INPUT", f"{name} must be a {'string' if wanted is str else 'map'}")
     return value
 
 
@@ -244,7 +244,7 @@ def _accepted(call: Call) -> str:
         return _RESPONSE_JSON
     if wanted & {_JSON, "application/*", "*/*"}:
         return _JSON
-    raise Refused("NOT_ACCEPTABLE", f"Answers are {_JSON} or {_RESPONSE_JSON}")
+    raise ApiError("NOT_ACCEPTABLE", f"Answers are {_JSON} or {_RESPONSE_JSON}")
 
 
 def _root_fields(ast: DocumentNode, selections: SelectionSetNode) -> Iterator[str]:

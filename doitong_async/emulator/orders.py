@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from doitong_async.emulator.refusals import Refused
+from doitong_async.emulator.api_errors import ApiError
 
 DEFAULT_SIDE = 1024
 LONGEST_SIDE = 16_384
@@ -56,14 +56,14 @@ def _mapping(value: object, name: str) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise Refused("BAD_USER_INPUT", f"{name} must be an object")
+        raise ApiError("BAD_USER_INPUT", f"{name} must be an object")
     return value
 
 
 def _text(given: Mapping[str, Any], *names: str) -> str:
     value = next((given[name] for name in names if given.get(name) is not None), None)
     if not isinstance(value, str) or not value.strip():
-        raise Refused("BAD_USER_INPUT", f"{' or '.join(names)} is required, and must be a text")
+        raise ApiError("BAD_USER_INPUT", f"{' or '.join(names)} is required, and must be a text")
     return value
 
 
@@ -72,7 +72,7 @@ def _side(given: Mapping[str, Any], name: str) -> int:
     if value is None:
         return DEFAULT_SIDE
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LONGEST_SIDE:
-        raise Refused("BAD_USER_INPUT", f"{name} must be a whole number of pixels from 1 to {LONGEST_SIDE}")
+        raise ApiError("BAD_USER_INPUT", f"{name} must be a whole number of pixels from 1 to {LONGEST_SIDE}")
     return value
 
 
@@ -81,5 +81,5 @@ def _duration(given: Mapping[str, Any]) -> float | None:
     if value is None:
         return None
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= LONGEST:
-        raise Refused("BAD_USER_INPUT", f"duration must be a number of seconds, above 0 and up to {LONGEST}")
+        raise ApiError("BAD_USER_INPUT", f"duration must be a number of seconds, above 0 and up to {LONGEST}")
     return value

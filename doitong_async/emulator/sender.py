@@ -11,7 +11,15 @@ from yarl import URL
 
 from doitong_async.emulator.faults import Fault, What
 from doitong_async.emulator.jobs import Job
-from doitong_async.emulator.webhooks import SIGNATURE, Outcome, Posted, address, news_of, signature, written
+from doitong_async.emulator.webhooks import (
+    SIGNATURE,
+    Outcome,
+    Posted,
+    address,
+    payload_of,
+    signature,
+    written,
+)
 from doitong_async.emulator.world import World
 
 _FIRST_PAUSE = 1.0
@@ -32,7 +40,7 @@ class _Webhook:
 
     @property
     def down_for(self) -> int:
-        return self.faults["down"].tries if "down" in self.faults else 0
+        return self.faults["down"].attempts if "down" in self.faults else 0
 
 
 class Sender:
@@ -44,16 +52,16 @@ class Sender:
         outputs_url: Callable[[], str],
         *,
         secret: str | None,
-        tries: int,
+        attempts: int,
         hosts: Collection[str],
         speed: float,
     ) -> None:
-        if secret == "" or tries < 1:
+        if secret == "" or attempts < 1:
             raise ValueError("webhook_secret must not be empty, and webhook_tries must be at least 1")
         self._world = world
         self._outputs_url = outputs_url
         self._secret = secret
-        self._tries = tries
+        self._attempts = attempts
         self._hosts = hosts
         self._speed = speed
         self._tasks: set[asyncio.Task[None]] = set()
@@ -93,17 +101,17 @@ class Sender:
         await _until(webhook.due)
         if "overtaken" in webhook.faults:
             await self._wait_for_another(webhook.faults["overtaken"].seconds)
-        news = news_of(webhook.job, self._outputs_url())
+        payload = payload_of(webhook.job, self._outputs_url())
         if webhook.there is None or "lost" in webhook.faults:
-            self._record(webhook, news, "forbidden" if webhook.there is None else "lost")
+            self._record(webhook, payload, "forbidden" if webhook.there is None else "lost")
             return
         if "forged" in webhook.faults:
             # Of the same class: what masks a secret masks what is made of it.
             secret = type(secret)(f"not {secret}")
         for _ in range(2 if "doubled" in webhook.faults else 1):
-            await self._deliver(webhook, webhook.there, news, secret)
+            await self._deliver(webhook, webhook.there, payload, secret)
         if "outdated" in webhook.faults:
-            outdated = news_of(webhook.job, self._outputs_url(), is_outdated=True)
+            outdated = payload_of(webhook.job, self._outputs_url(), is_outdated=True)
             await self._deliver(webhook, webhook.there, outdated, secret)
         for waiting in self._overtaken:
             if not waiting.done():
@@ -117,18 +125,18 @@ class Sender:
         finally:
             self._overtaken.discard(waiting)
 
-    async def _deliver(self, webhook: _Webhook, there: URL, news: dict[str, object], secret: str) -> None:
+    async def _deliver(self, webhook: _Webhook, there: URL, payload: dict[str, object], secret: str) -> None:
         """Try until it is taken, with pauses as the documentation has them for retries."""
-        body = written(news)
+        body = written(payload)
         headers = {"Content-Type": "application/json", SIGNATURE: signature(body, secret)}
-        for attempt in range(1, self._tries + 1):
+        for attempt in range(1, self._attempts + 1):
             if attempt > 1:
                 await asyncio.sleep(_FIRST_PAUSE * 2 ** (attempt - 2) / self._speed)
             at = asyncio.get_running_loop().time()
             http_status = 0 if attempt <= webhook.down_for else await self._post(there, body, headers)
             is_taken = 200 <= http_status < 300
             outcome: Outcome = "taken" if is_taken else "refused" if http_status else "unreachable"
-            self._record(webhook, news, outcome, at=at, attempt=attempt, http_status=http_status)
+            self._record(webhook, payload, outcome, at=at, attempt=attempt, http_status=http_status)
             if is_taken:
                 return
 
@@ -149,7 +157,7 @@ class Sender:
     def _record(
         self,
         webhook: _Webhook,
-        news: Mapping[str, object],
+        payload: Mapping[str, object],
         outcome: Outcome,
         *,
         at: float | None = None,
@@ -161,7 +169,7 @@ class Sender:
                 at=asyncio.get_running_loop().time() if at is None else at,
                 job_id=webhook.job.id,
                 url=str(webhook.job.order.webhook_url),
-                status=str(news["status"]),
+                status=str(payload["status"]),
                 attempt=attempt,
                 outcome=outcome,
                 http_status=http_status,

@@ -9,6 +9,7 @@ from typing import Self
 from aiohttp import web
 
 from doitong_async.emulator.api import Api, ResetUnit
+from doitong_async.emulator.api_errors import ApiError
 from doitong_async.emulator.calls import Call, Reply, refusal
 from doitong_async.emulator.clocks import read_clocks
 from doitong_async.emulator.control import PATHS, control
@@ -18,7 +19,6 @@ from doitong_async.emulator.graphql import ErrorStatus, GraphQLFace
 from doitong_async.emulator.jobs import Durations
 from doitong_async.emulator.limits import PlanLimits
 from doitong_async.emulator.outputs import OutputsHost
-from doitong_async.emulator.refusals import Refused
 from doitong_async.emulator.rest import RestFace
 from doitong_async.emulator.script import Faults
 from doitong_async.emulator.sender import Sender
@@ -93,7 +93,7 @@ class Emulator:
             self.world,
             lambda: self.outputs_url,
             secret=webhook_secret,
-            tries=webhook_tries,
+            attempts=webhook_tries,
             hosts=webhook_hosts,
             speed=speed,
         )
@@ -173,7 +173,7 @@ class Emulator:
         except web.HTTPRequestEntityTooLarge:
             call = _call(request, b"")
             return _response(
-                call, refusal(Refused("PAYLOAD_TOO_LARGE", "The body is larger than 1 MiB")), self._api
+                call, refusal(ApiError("PAYLOAD_TOO_LARGE", "The body is larger than 1 MiB")), self._api
             )
         call = _call(request, body)
         made = len(self.world.jobs)

@@ -37,7 +37,7 @@ class Posted:
     fault: str | None = None
 
 
-def news_of(job: Job, outputs_url: str, *, is_outdated: bool = False) -> dict[str, object]:
+def payload_of(job: Job, outputs_url: str, *, is_outdated: bool = False) -> dict[str, object]:
     """The documented body for the end of a job, or what it would have been while the job ran."""
     fields = job.fields_at(job.ends_at, outputs_url)
     over = iso(job.created_wall + job.ends_at - job.created_at)
@@ -52,9 +52,9 @@ def news_of(job: Job, outputs_url: str, *, is_outdated: bool = False) -> dict[st
     }
 
 
-def written(news: dict[str, object]) -> bytes:
+def written(payload: dict[str, object]) -> bytes:
     """The bytes that are sent, and signed."""
-    return json.dumps(news).encode()
+    return json.dumps(payload).encode()
 
 
 def signature(body: bytes, secret: str) -> str:

@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush, nlargest
 from typing import Literal
 
+from doitong_async.emulator.api_errors import (
+    TOO_MANY_A_DAY,
+    TOO_MANY_A_MINUTE,
+    TOO_MANY_AT_ONCE,
+    UNKNOWN_KEY,
+    ApiError,
+)
 from doitong_async.emulator.faults import Fault
 from doitong_async.emulator.jobs import Durations, Job, draw_duration, draw_id
 from doitong_async.emulator.limits import DAY, PlanLimits, SlidingWindow, limits_of
 from doitong_async.emulator.orders import Order
 from doitong_async.emulator.prices import price
-from doitong_async.emulator.refusals import (
-    TOO_MANY_A_DAY,
-    TOO_MANY_A_MINUTE,
-    TOO_MANY_AT_ONCE,
-    UNKNOWN_KEY,
-    Refused,
-)
 from doitong_async.emulator.script import Faults
 from doitong_async.emulator.webhooks import Posted
 
@@ -166,11 +166,11 @@ class World:
     def admit(self, key: str | None, kind: Kind, now: float) -> str:
         """Let a request in and count it, or refuse it; the known key is handed back."""
         if key is None or not self.knows(key):
-            raise Refused(*UNKNOWN_KEY)
+            raise ApiError(*UNKNOWN_KEY)
         self._accounts[key].settle(now)
         if kind != "poll" or self._polls_count:
             if not self._accounts[key].window.take(now):
-                raise Refused(*TOO_MANY_A_MINUTE)
+                raise ApiError(*TOO_MANY_A_MINUTE)
             self._counted.take(now)
             self.most_in_window = max(self.most_in_window, self._counted.used(now))
         return key
@@ -204,11 +204,11 @@ class World:
         self.charges += job.charged
         return job
 
-    def look(self, key: str, job_id: str, now: float) -> Job:
+    def poll(self, key: str, job_id: str, now: float) -> Job:
         """The job with this id, when it belongs to this key and can be found already."""
         job = self.jobs.get(job_id)
         if job is None or job.key != key or now < job.hidden_until:
-            raise Refused("NOT_FOUND", f"There is no generation {job_id!r}")
+            raise ApiError("NOT_FOUND", f"There is no generation {job_id!r}")
         return job
 
     def jobs_since(self, made: int) -> list[Job]:
@@ -234,12 +234,12 @@ class World:
         limits = self.limits
         running = account.unfinished.count(now)
         if self._over_concurrency == "refuse" and running >= limits.concurrent_jobs:
-            raise Refused(*TOO_MANY_AT_ONCE)
+            raise ApiError(*TOO_MANY_AT_ONCE)
         today = account.jobs_by_day[int(wall // DAY)]
         if limits.jobs_per_day is not None and today >= limits.jobs_per_day:
-            raise Refused(*TOO_MANY_A_DAY)
+            raise ApiError(*TOO_MANY_A_DAY)
         if cost > account.balance:
-            raise Refused(
+            raise ApiError(
                 "INSUFFICIENT_CREDITS",
                 "Insufficient credits for this operation",
                 creditsRequired=cost,
@@ -289,5 +289,5 @@ def _first_job(account: Account, sender: Submission) -> Job | None:
     if sender.idempotency_key is None:
         return None
     if account.bodies.get(sender.idempotency_key, sender.body) != sender.body:
-        raise Refused("IDEMPOTENCY_CONFLICT", "This Idempotency-Key was used with another request")
+        raise ApiError("IDEMPOTENCY_CONFLICT", "This Idempotency-Key was used with another request")
     return account.firsts.get((sender.idempotency_key, sender.place))

@@ -11,7 +11,7 @@ from doitong_async.transport.failure import FailureKind
 class RetryDecision(Enum):
     """What follows a submit that brought no job."""
 
-    AGAIN = auto()
+    RETRY = auto()
     """Send again under the same key, after the next wait of the sequence."""
     WAIT = auto()
     """Send again when the service allows; it does not count as an attempt."""
@@ -66,7 +66,7 @@ def decide_retry(
         return RetryDecision.IN_DOUBT
     may_resend = kind is FailureKind.NOT_SENT or resend_unanswered
     if kind in _RETRIED and may_resend and attempts < max_attempts:
-        return RetryDecision.AGAIN
+        return RetryDecision.RETRY
     # A service that answered 5xx said so itself; only silence and nonsense leave the caller with a riddle.
     if kind in (FailureKind.SERVER, FailureKind.GATEWAY) and not was_silent:
         return RetryDecision.FAIL

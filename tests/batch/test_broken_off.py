@@ -23,8 +23,8 @@ from doitong_async import (
     Outcome,
     Plan,
 )
-from doitong_async.batch import records
-from doitong_async.batch.entry import State, digest_of, spelled
+from doitong_async.batch import sqlite
+from doitong_async.batch.item_record import State, digest_of, spelled
 from doitong_async.batch.runner import Batch
 from doitong_async.emulator import Emulator
 from doitong_async.limits import registry
@@ -45,8 +45,8 @@ def outcomes(items: list[Item]) -> Counter[Outcome]:
 
 
 def states(path: Path) -> Counter[State]:
-    with closing(records.reader(path)) as reading:
-        return Counter(entry.state for entry in records.entries(reading))
+    with closing(sqlite.reader(path)) as reading:
+        return Counter(record.state for record in sqlite.records(reading))
 
 
 @virtual

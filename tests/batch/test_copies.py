@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from doitong_async import BadRequestError, LedgerError, Outcome
-from doitong_async.batch import promises, records
+from doitong_async.batch import promises, sqlite
 from tests.batch.test_ledger import accept, begin, end, opened, read
 from tests.batch.test_runner import WIDE, all_of, outcomes
 from tests.virtual import boxed, virtual
@@ -53,7 +53,7 @@ def open_and_close(path: Path) -> list[str]:
 
     async def both() -> list[str]:
         ledger = await opened(path)
-        keys = [entry.key for entry in ledger.unsettled()]
+        keys = [record.key for record in ledger.unsettled()]
         await ledger.close()
         return keys
 
@@ -126,7 +126,7 @@ def test_a_copy_that_lacks_nothing_is_opened(
             await ledger.close()
 
         run()
-    assert [entry.key for entry in read(tmp_path / "copies" / "copy.db")] == ["one", "two"]
+    assert [record.key for record in read(tmp_path / "copies" / "copy.db")] == ["one", "two"]
     assert open_and_close(tmp_path / "copies" / "copy.db") == ["one", "two"]
 
 
@@ -134,7 +134,7 @@ def test_who_reads_the_ledger_of_a_killed_batch_leaves_its_log(tmp_path: Path) -
     """Nothing of it is changed by a look."""
     with killed(tmp_path / "a", "one") as path:
         before = {file: file.read_bytes() for file in (path, promises.log_of(path))}
-        assert [entry.key for entry in read(path)] == ["one"]
+        assert [record.key for record in read(path)] == ["one"]
         assert {file: file.read_bytes() for file in before} == before
 
 
@@ -157,7 +157,7 @@ def test_a_ledger_of_an_earlier_version_is_opened(tmp_path: Path) -> None:
     with killed(tmp_path / "a", "one") as path:
         by_moving_the_log_in(path, tmp_path / "old.db")
     unmark(tmp_path / "old.db")
-    assert [entry.key for entry in read(tmp_path / "old.db")] == ["one"]
+    assert [record.key for record in read(tmp_path / "old.db")] == ["one"]
 
     @virtual
     async def run() -> None:
@@ -343,7 +343,7 @@ def check_states(states: list[tuple[bytes, bytes]], folder: Path) -> int:
             refused += 1
         else:
             assert alone == whole
-        records._check(place / "both.db")
+        sqlite._check(place / "both.db")
         shutil.rmtree(place)
     return refused
 

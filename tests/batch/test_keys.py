@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from doitong_async import BadRequestError
-from doitong_async.batch.entry import digest_of
+from doitong_async.batch.item_record import digest_of
 from doitong_async.batch.keys import ItemKeys
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from doitong_async import AsyncDoitong, ConfigurationError, LedgerError
-from doitong_async.batch import records
-from doitong_async.batch.entry import Entry, State
+from doitong_async.batch import sqlite
+from doitong_async.batch.item_record import ItemRecord, State
 from doitong_async.batch.ledger import Ledger, _Writer
 from tests.virtual import virtual
 
@@ -50,9 +50,9 @@ async def end(ledger: Ledger, key: str = "k", **changed: Any) -> None:
     await ledger.end(key, **{**usual, **changed})
 
 
-def read(path: Path) -> list[Entry]:
-    with closing(records.reader(path)) as reading:
-        return list(records.entries(reading))
+def read(path: Path) -> list[ItemRecord]:
+    with closing(sqlite.reader(path)) as reading:
+        return list(sqlite.records(reading))
 
 
 @virtual
@@ -61,18 +61,18 @@ async def test_an_item_from_its_intent_to_its_end(tmp_path: Path) -> None:
     ledger = await opened(tmp_path / "l.db")
     await begin(ledger)
     assert ledger.find("k") == read(tmp_path / "l.db")[0]
-    assert [entry.key for entry in ledger.unsettled()] == ["k"]
+    assert [record.key for record in ledger.unsettled()] == ["k"]
     await accept(ledger)
     ledger.note("k", attempt=1, status="completed", cost=17.0, url="u", at=7.5)
     await end(ledger, file="k.jpg", length=3, sha256="s")
     await ledger.close()
-    (entry,) = read(tmp_path / "l.db")
-    assert (entry.state, entry.job_id, entry.cost, entry.url) == (State.DONE, "j", 17.0, "u")
-    assert (entry.file, entry.length, entry.sha256, entry.seconds) == ("k.jpg", 3, "s", 6.0)
-    with closing(records.reader(tmp_path / "l.db")) as reading:
-        assert records.statuses(reading, entry.number) == [(1, "processing", 2.0), (1, "completed", 7.5)]
-        assert records.made_on(reading, 7) == 1
-        assert records.totals(reading) == records.Totals({State.DONE: 1}, 17.0)
+    (record,) = read(tmp_path / "l.db")
+    assert (record.state, record.job_id, record.cost, record.url) == (State.DONE, "j", 17.0, "u")
+    assert (record.file, record.length, record.sha256, record.seconds) == ("k.jpg", 3, "s", 6.0)
+    with closing(sqlite.reader(tmp_path / "l.db")) as reading:
+        assert sqlite.statuses(reading, record.number) == [(1, "processing", 2.0), (1, "completed", 7.5)]
+        assert sqlite.made_on(reading, 7) == 1
+        assert sqlite.totals(reading) == sqlite.Totals({State.DONE: 1}, 17.0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["l.db", "l.db.lock"]
 
 
@@ -93,8 +93,8 @@ async def test_a_change_is_from_what_is_known_and_from_nothing_else(tmp_path: Pa
         with pytest.raises(LedgerError, match="changed it"):
             await change
     assert read(tmp_path / "l.db") == before
-    with closing(records.reader(tmp_path / "l.db")) as reading:
-        assert records.made_on(reading, 7) == 0
+    with closing(sqlite.reader(tmp_path / "l.db")) as reading:
+        assert sqlite.made_on(reading, 7) == 0
     await ledger.close()
 
 
@@ -106,7 +106,7 @@ async def test_one_that_is_refused_spoils_no_other(tmp_path: Path) -> None:
         begin(ledger, "a"), accept(ledger, "nobody"), begin(ledger, "b"), return_exceptions=True
     )
     assert [type(each) for each in told] == [type(None), LedgerError, type(None)]
-    assert [entry.key for entry in read(tmp_path / "l.db")] == ["a", "b"]
+    assert [record.key for record in read(tmp_path / "l.db")] == ["a", "b"]
     await ledger.close()
 
 
@@ -121,9 +121,9 @@ async def test_earlier_attempts_stay_paid(tmp_path: Path) -> None:
     assert ledger.totals().spent == 15.0 + 20.0
     await end(ledger, attempt=2, before=State.INTENT, state=State.OPEN)
     assert ledger.totals().spent == 15.0
-    entry = ledger.find("k")
-    assert entry is not None
-    assert (entry.attempt, entry.idempotency_key, entry.job_id) == (2, "second", None)
+    record = ledger.find("k")
+    assert record is not None
+    assert (record.attempt, record.idempotency_key, record.job_id) == (2, "second", None)
     await ledger.close()
 
 
@@ -177,7 +177,7 @@ async def test_a_process_that_looks_leaves_the_log_where_it_is(tmp_path: Path) -
 def keys_seen_elsewhere(path: Path) -> list[str]:
     """What another process reads in a ledger."""
     look = (
-        "import sys, pathlib, contextlib; from doitong_async.batch import records\n"
+        "import sys, pathlib, contextlib; from doitong_async.batch import sqlite\n"
         "with contextlib.closing(records.reader(pathlib.Path(sys.argv[1]))) as reading:\n"
         "    print(*(entry.key for entry in records.entries(reading)))"
     )
@@ -315,8 +315,8 @@ def test_a_ledger_in_a_folder_that_cannot_be_written_is_read(
     asyncio.run(_open_and_close(tmp_path / "l.db"))
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     before = sorted(tmp_path.iterdir())
-    with closing(records.reader(tmp_path / "l.db")) as reading:
-        assert list(records.entries(reading)) == []
+    with closing(sqlite.reader(tmp_path / "l.db")) as reading:
+        assert list(sqlite.records(reading)) == []
         assert sorted(tmp_path.iterdir()) == before
 
 
@@ -325,7 +325,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="nowhere"):
         asyncio.run(opened(tmp_path / "nowhere" / "l.db"))
     with pytest.raises(LedgerError, match="no ledger"):
-        records.reader(tmp_path / "l.db")
+        sqlite.reader(tmp_path / "l.db")
 
 
 @virtual
@@ -393,7 +393,7 @@ async def test_a_full_disk_is_told_to_each_and_changes_nothing(
     """Each caller has an error of its own; when there is room again it goes on."""
     ledger = await opened(tmp_path / "l.db")
     with monkeypatch.context() as full:
-        full.setattr(records, "_BEGIN_FIRST", "INSERT INTO no_such_table VALUES (:key)")
+        full.setattr(sqlite, "_BEGIN_FIRST", "INSERT INTO no_such_table VALUES (:key)")
         told = await asyncio.gather(begin(ledger, "a"), begin(ledger, "b"), return_exceptions=True)
     assert all(isinstance(each, LedgerError) for each in told)
     assert told[0] is not told[1]

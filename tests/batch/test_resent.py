@@ -16,7 +16,7 @@ from doitong_async import (
     Item,
     Outcome,
 )
-from doitong_async.batch.entry import State
+from doitong_async.batch.item_record import State
 from doitong_async.emulator import Emulator, PlanLimits
 from tests.batch.test_ledger import accept, begin, end, opened, read
 from tests.batch.test_runner import WIDE, all_of, outcomes
@@ -128,7 +128,7 @@ async def test_a_ledger_of_an_earlier_version_is_read_and_gone_on_with(tmp_path:
             tool.execute("DROP TABLE jobs")
             tool.execute("DELETE FROM facts WHERE name IN ('promised', 'kept')")
         before = path.read_bytes()
-        assert [entry.state for entry in read(path)] == [State.INTENT]
+        assert [record.state for record in read(path)] == [State.INTENT]
         assert path.read_bytes() == before
         async with client_at(box) as doitong:
             items = await all_of(doitong.generate_many([FOX], ledger=path))
@@ -144,13 +144,13 @@ async def test_another_request_under_a_key_that_is_in_doubt_gets_the_earlier_one
     """The earlier one may be paid: it is sent again byte for byte, and the new one is not sent."""
     async with emulator() as box:
         await left_in_doubt(box, tmp_path / "l.db")
-        (entry,) = read(tmp_path / "l.db")
+        (record,) = read(tmp_path / "l.db")
         async with client_at(box) as doitong:
             (item,) = await all_of(
                 doitong.generate_many([{**FOX, **changed}], ledger=tmp_path / "l.db", budget=100)
             )
         assert item.outcome is Outcome.DONE
-        assert item.request == GenerateRequest(**entry.asked)
+        assert item.request == GenerateRequest(**record.asked)
         assert "another request" in caplog.text
         assert box.world.charges == 1
 

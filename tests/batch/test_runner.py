@@ -30,7 +30,7 @@ from doitong_async import (
     Plan,
     SubmitOutcomeUnknownError,
 )
-from doitong_async.batch import records
+from doitong_async.batch import sqlite
 from doitong_async.batch.ledger import _Writer
 from doitong_async.batch.runner import Batch
 from doitong_async.budget import Budget
@@ -212,8 +212,8 @@ async def test_a_file_that_is_gone_is_fetched_and_not_paid_again(tmp_path: Path)
         assert {item.key: item.file.read_bytes() for item in items if item.file} == pictures
         assert all(item.is_new for item in items)
         assert box.world.count("submit") == submits == box.world.charges
-        with closing(records.reader(tmp_path / "l.db")) as reading:
-            assert batch.progress().spent == records.totals(reading).spent
+        with closing(sqlite.reader(tmp_path / "l.db")) as reading:
+            assert batch.progress().spent == sqlite.totals(reading).spent
 
 
 @virtual
@@ -272,10 +272,10 @@ async def test_failed_items_are_made_again_only_when_asked(tmp_path: Path) -> No
         assert outcomes(third) == {Outcome.DONE: 1}
         keys = [request.headers["Idempotency-Key"] for request in seen(box, "submit")]
         assert len(keys) == len(set(keys)) == 2
-        with closing(records.reader(ledger)) as reading:
-            (entry,) = records.entries(reading)
-            assert (entry.attempt, entry.earlier_cost > 0) == (2, True)
-            assert records.totals(reading).spent == entry.earlier_cost + (entry.cost or 0)
+        with closing(sqlite.reader(ledger)) as reading:
+            (record,) = sqlite.records(reading)
+            assert (record.attempt, record.earlier_cost > 0) == (2, True)
+            assert sqlite.totals(reading).spent == record.earlier_cost + (record.cost or 0)
 
 
 @pytest.mark.slow
@@ -304,8 +304,8 @@ async def test_leaving_waits_for_the_answers_of_submits(tmp_path: Path) -> None:
         await until(lambda: box.world.count("submit") == 2)
         running.cancel()
         await asyncio.wait([running])
-        with closing(records.reader(tmp_path / "l.db")) as reading:
-            assert [entry.state for entry in records.entries(reading)] == ["submitted"] * 2
+        with closing(sqlite.reader(tmp_path / "l.db")) as reading:
+            assert [record.state for record in sqlite.records(reading)] == ["submitted"] * 2
 
 
 @virtual
@@ -390,9 +390,9 @@ async def test_a_402_opens_the_circuit_for_all(tmp_path: Path) -> None:
         stopped = batch.progress().stopped
         assert isinstance(stopped, InsufficientCreditsError)
         assert stopped.credits_available is not None
-        with closing(records.reader(tmp_path / "l.db")) as reading:
-            assert not list(records.entries(reading, unsettled=True))
-            assert "InsufficientCreditsError" in str([entry.reason for entry in records.entries(reading)])
+        with closing(sqlite.reader(tmp_path / "l.db")) as reading:
+            assert not list(sqlite.records(reading, unsettled=True))
+            assert "InsufficientCreditsError" in str([record.reason for record in sqlite.records(reading)])
         box.world._accounts["k-box"].balance = 10_000
         assert outcomes(await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db"))) == {
             Outcome.DONE: 30
@@ -569,8 +569,8 @@ async def test_nothing_is_sent_before_its_intent_is_on_the_disk(tmp_path: Path) 
 
     def look(event: Event) -> None:
         if isinstance(event, RequestSent) and event.kind == "submit":
-            with closing(records.reader(tmp_path / "l.db")) as reading:
-                intents.append(sum(records.totals(reading).items.values()))
+            with closing(sqlite.reader(tmp_path / "l.db")) as reading:
+                intents.append(sum(sqlite.totals(reading).items.values()))
 
     async with boxed(Plan("one at a time", 6_000, 1), on_event=look) as (doitong, _):
         await all_of(doitong.generate_many(["a", "b", "c"], ledger=tmp_path / "l.db"))
@@ -626,8 +626,8 @@ async def test_a_job_that_another_key_cannot_see_is_not_given_up(tmp_path: Path)
             batch = other.generate_many(["a", "b"], ledger=ledger, out=out, retry_failed=True, budget=1_000)
             assert outcomes(await all_of(batch)) == {Outcome.DONE: 2}
         assert box.world.charges == 4
-        with closing(records.reader(ledger)) as reading:
-            assert batch.progress().spent == records.totals(reading).spent
+        with closing(sqlite.reader(ledger)) as reading:
+            assert batch.progress().spent == sqlite.totals(reading).spent
 
 
 @virtual

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from doitong_async import AsyncDoitong, Item, LedgerError, Outcome, SubmitOutcomeUnknownError
-from doitong_async.batch import records
-from doitong_async.batch.entry import State
+from doitong_async.batch import sqlite
+from doitong_async.batch.item_record import State
 from doitong_async.batch.ledger import _Writer
 from doitong_async.jobs.token import read_ref
 from doitong_async.limits import registry
@@ -59,9 +59,9 @@ async def test_a_job_is_not_written_down_under_two_idempotency_keys(tmp_path: Pa
         await accept(ledger, "a", attempt=2, job_id="j")
     await accept(ledger, "a", attempt=2, job_id="another")
     await ledger.close()
-    assert [entry.state for entry in read(path)] == [State.SUBMITTED, State.INTENT]
-    with closing(records.reader(path)) as reading:
-        assert records.made_on(reading, 7) == 2
+    assert [record.state for record in read(path)] == [State.SUBMITTED, State.INTENT]
+    with closing(sqlite.reader(path)) as reading:
+        assert sqlite.made_on(reading, 7) == 2
     with closing(sqlite3.connect(path)) as tool, tool:
         # As if the process had died before the answer.
         tool.execute("UPDATE items SET state = 'intent', job_id = NULL WHERE key = 'a'")
@@ -108,11 +108,11 @@ def test_a_job_that_answers_a_second_submit_puts_that_in_doubt(
             (error,) = [item.error for item in items if item.error]
             assert isinstance(error, SubmitOutcomeUnknownError)
             assert error.job_id == "plain00001"
-            keys = [entry.idempotency_key for entry in read(tmp_path / "l.db")]
+            keys = [record.idempotency_key for record in read(tmp_path / "l.db")]
             assert error.idempotency_key == keys[1]
             assert str(keys[0]) in str(error)
             assert f"{keys[1]}" in caplog.text
-            assert [entry.state for entry in read(tmp_path / "l.db")] == [
+            assert [record.state for record in read(tmp_path / "l.db")] == [
                 State.DONE,
                 State.INTENT,
                 State.DONE,
@@ -145,7 +145,7 @@ def test_a_job_that_could_not_be_written_down_is_told(
             assert made > 0
             told = [item for item in items if item.outcome is Outcome.IN_DOUBT]
             assert sorted(job_ids(told)) == sorted(box.world.jobs)
-            keys = {entry.idempotency_key for entry in read(tmp_path / "l.db")}
+            keys = {record.idempotency_key for record in read(tmp_path / "l.db")}
             for item in told:
                 assert isinstance(item.error, LedgerError)
                 assert item.error.idempotency_key in keys
@@ -252,7 +252,7 @@ async def test_what_is_in_doubt_when_the_batch_stops_is_told_so(tmp_path: Path) 
         box,
     ):
         await all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db"))
-        (entry,) = read(tmp_path / "l.db")
+        (record,) = read(tmp_path / "l.db")
         async with AsyncDoitong(api_key="k-box", base_url=box.url, plan=WIDE) as trusting:
             batch = trusting.generate_many(["a"], ledger=tmp_path / "l.db")
             running = asyncio.ensure_future(all_of(batch))
@@ -261,7 +261,7 @@ async def test_what_is_in_doubt_when_the_batch_stops_is_told_so(tmp_path: Path) 
             (item,) = await running
         assert item.outcome is Outcome.IN_DOUBT
         assert item.error is not None
-        assert item.error.idempotency_key == entry.idempotency_key
+        assert item.error.idempotency_key == record.idempotency_key
         assert "A job may have been made and charged." in str(item.error)
         assert "none was made" not in str(item.error)
 

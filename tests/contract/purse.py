@@ -15,7 +15,7 @@ class BudgetError(Exception):
 
 
 @dataclass(slots=True)
-class Purse:
+class BudgetTracker:
     """What may be spent, in credits; a case takes what it may cost before anything is sent."""
 
     left: int = BUDGET

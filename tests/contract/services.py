@@ -21,7 +21,7 @@ import aiohttp
 from doitong_async import AsyncDoitong, Plan
 from doitong_async.emulator import Emulator
 from doitong_async.settings import DEFAULT_BASE_URL, is_loopback
-from tests.contract.purse import PICTURE, Purse
+from tests.contract.purse import PICTURE, BudgetTracker
 from tests.plain_server import PlainServer, Ways
 from tests.virtual import virtual
 
@@ -120,7 +120,7 @@ class Place:
 
     name: str
     start: Start
-    purse: Purse | None = None
+    tracker: BudgetTracker | None = None
     """Only of the live service: there time and money are real."""
 
 
@@ -186,7 +186,7 @@ def places(environment: Mapping[str, str]) -> list[Place]:
         Place("plain", plain(Ways())),
         Place("contrary", plain(CONTRARY)),
     ]
-    return [*local, Place("live", live, Purse())] if is_asked_for_live(environment) else local
+    return [*local, Place("live", live, BudgetTracker())] if is_asked_for_live(environment) else local
 
 
 Case = Callable[[Service], Awaitable[None]]
@@ -209,18 +209,18 @@ def contract(*, pictures: int) -> Callable[[Case], Callable[[Place], None]]:
                 try:
                     await case(service)
                 finally:
-                    if place.purse:
-                        place.purse.settle(reserved, sum(service.costs.values()))
+                    if place.tracker:
+                        place.tracker.settle(reserved, sum(service.costs.values()))
                 if service.jobs:
                     assert service.jobs() <= pictures
                     assert sum(service.costs.values()) <= reserved
 
         @functools.wraps(case)
         def run(service: Place) -> None:
-            if service.purse is None:
+            if service.tracker is None:
                 virtual(held)(service)
                 return
-            service.purse.take(reserved)
+            service.tracker.take(reserved)
             asyncio.run(held(service))
 
         return run

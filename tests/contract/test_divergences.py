@@ -13,8 +13,8 @@ import pytest
 from aiohttp import ClientSession
 
 from doitong_async.emulator import Emulator, PlanLimits
+from doitong_async.emulator.api_errors import STATUSES
 from doitong_async.emulator.calls import Reply
-from doitong_async.emulator.refusals import STATUSES
 from tests.emulator.box import A_FOX, GENERATE, Box, a_call, codes
 from tests.virtual import virtual
 

@@ -12,7 +12,7 @@ import pytest
 from doitong_async import Plan
 from doitong_async.emulator import Emulator
 from tests.contract import test_contract
-from tests.contract.purse import BUDGET, PICTURE, BudgetError, Purse
+from tests.contract.purse import BUDGET, PICTURE, BudgetError, BudgetTracker
 from tests.contract.services import CASES, Place, Service, contract, is_asked_for_live, places
 from tests.virtual import now, virtual
 
@@ -37,7 +37,7 @@ def test_both_variables_ask_for_the_live_service(environment: dict[str, str]) ->
     """One of them alone does not, nor does a key that is in the environment for other work."""
     assert [place.name for place in places(environment)] == ["emulator", "plain", "contrary"]
     both = {"DOITONG_LIVE": "1", "DOITONG_API_KEY": "k"}
-    assert [place.name for place in places(both) if place.purse] == ["live"]
+    assert [place.name for place in places(both) if place.tracker] == ["live"]
 
 
 @pytest.fixture
@@ -77,15 +77,15 @@ def test_every_case_says_what_it_may_cost_and_all_fit_the_budget() -> None:
 
 def test_a_purse_gives_no_more_than_it_has() -> None:
     """What is refused is not taken; what came dearer than reserved is."""
-    purse = Purse(50)
-    purse.take(40)
+    tracker = BudgetTracker(50)
+    tracker.take(40)
     with pytest.raises(BudgetError, match="may cost 20 credits; of the budget of 250, 10 are left"):
-        purse.take(20)
-    assert purse.left == 10
-    purse.settle(40, told=25)
-    assert purse.left == 10
-    purse.settle(40, told=45)
-    assert purse.left == 5
+        tracker.take(20)
+    assert tracker.left == 10
+    tracker.settle(40, told=25)
+    assert tracker.left == 10
+    tracker.settle(40, told=45)
+    assert tracker.left == 5
 
 
 @asynccontextmanager
@@ -117,21 +117,21 @@ def test_a_case_is_refused_before_anything_is_sent() -> None:
         async with at_once() as service:
             yield service
 
-    purse = Purse(PICTURE + 1)
-    one_picture(Place("dear", start, purse))
+    tracker = BudgetTracker(PICTURE + 1)
+    one_picture(Place("dear", start, tracker))
     with pytest.raises(BudgetError):
-        one_picture(Place("dear", start, purse))
-    assert (started, purse.left) == ([True], 1)
+        one_picture(Place("dear", start, tracker))
+    assert (started, tracker.left) == ([True], 1)
 
 
 def test_what_a_case_really_cost_is_taken() -> None:
     """A case that says less than it costs is found out on the emulator, and cannot hide it from the purse."""
     with pytest.raises(AssertionError):
         one_picture_for_nothing(Place("emulator", at_once))
-    purse = Purse()
+    tracker = BudgetTracker()
     with pytest.raises(AssertionError):
-        one_picture_for_nothing(Place("dear", at_once, purse))
-    assert purse.left == BUDGET - 10
+        one_picture_for_nothing(Place("dear", at_once, tracker))
+    assert tracker.left == BUDGET - 10
 
 
 @virtual

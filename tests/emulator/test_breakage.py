@@ -126,8 +126,8 @@ def test_scripted_429_of_the_minute_is_the_services_own() -> None:
     """To the letter, with nothing left until the reset."""
     box = Box(PlanLimits(1, 9, None), faults=["poll 1: 429-minute"])
     submit(box)
-    look = "{ generation(id: 1) { id } }"
-    scripted, real = box.graphql(look, now=30.0), box.graphql(look, now=30.0)
+    poll = "{ generation(id: 1) { id } }"
+    scripted, real = box.graphql(poll, now=30.0), box.graphql(poll, now=30.0)
     assert (scripted.status, scripted.body) == (real.status, real.body)
     assert headers(box, scripted, 30.0) == headers(box, real, 30.0)
 
@@ -279,9 +279,9 @@ def test_late_job_is_not_found_by_either_face() -> None:
     """As one that does not exist."""
     box = Box(faults=["job: late 3"])
     made = submit(box).body["data"]["generate"]["id"]
-    look = f'{{ generation(id: "{made}") {{ id }} }}'
+    poll = f'{{ generation(id: "{made}") {{ id }} }}'
     for now, there in ((2.9, False), (3.0, True)):
-        assert bool(box.graphql(look, now=now).body["data"]["generation"]) is there
+        assert bool(box.graphql(poll, now=now).body["data"]["generation"]) is there
         assert box.call("GET", f"/v1/generations/{made}", now=now).status == (200 if there else 404)
 
 

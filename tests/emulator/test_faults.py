@@ -98,7 +98,7 @@ def test_text_goes_there_and_back(fault: Fault) -> None:
         ("webhook 2: lost", Fault("lost", "webhook", 2, 2)),
         ("webhook: lost every=2", Fault("lost", "webhook", every=2)),
         ("webhook: late 5 p=0.3 seed=1", Fault("late", "webhook", seconds=5, p=0.3, seed=1)),
-        ("webhook: down 2", Fault("down", "webhook", tries=2)),
+        ("webhook: down 2", Fault("down", "webhook", attempts=2)),
         ("job: fail charged=no", Fault("fail", "job", charged=False)),
         (
             "job 2: odd-status paused seconds=inf",
@@ -218,7 +218,7 @@ def test_defaults_are_those_of_the_help() -> None:
     text = faults.__doc__ or ""
     assert f"  oversized {Fault('oversized', 'output').size} " in text
     assert f"  odd-status {Fault('odd-status', 'job').word} " in text
-    assert f"  down {Fault('down', 'webhook').tries} " in text
+    assert f"  down {Fault('down', 'webhook').attempts} " in text
     for what in ("latency", "slow", "late", "overtaken", "early"):
         assert f"  {what} {Fault('latency', 'any').seconds:g} " in text
 

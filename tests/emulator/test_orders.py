@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from doitong_async.emulator.api_errors import ApiError
 from doitong_async.emulator.orders import Order, from_flat, from_generate
-from doitong_async.emulator.refusals import Refused
 
 
 def test_generate_form() -> None:
@@ -53,7 +53,7 @@ def test_unknown_names_are_accepted() -> None:
 )
 def test_incomplete_order_is_refused(given: dict[str, Any], about: str) -> None:
     """What is missing is said."""
-    with pytest.raises(Refused, match=about) as refused:
+    with pytest.raises(ApiError, match=about) as refused:
         from_generate(given)
     assert (refused.value.code, refused.value.status) == ("BAD_USER_INPUT", 400)
 
@@ -62,12 +62,12 @@ def test_incomplete_order_is_refused(given: dict[str, Any], about: str) -> None:
 @pytest.mark.parametrize("name", ["width", "height"])
 def test_impossible_side_is_refused(name: str, side: object) -> None:
     """Sides are whole numbers from 1 to 16384."""
-    with pytest.raises(Refused, match=f"{name} must be a whole number of pixels from 1 to 16384"):
+    with pytest.raises(ApiError, match=f"{name} must be a whole number of pixels from 1 to 16384"):
         from_flat("IMAGE", {"service": "p", "prompt": "x", name: side})
 
 
 @pytest.mark.parametrize("duration", [0, -1, "5", True, float("nan"), float("inf")])
 def test_impossible_duration_is_refused(duration: object) -> None:
     """A duration is a number of seconds that ends."""
-    with pytest.raises(Refused, match="duration must be"):
+    with pytest.raises(ApiError, match="duration must be"):
         from_flat("VIDEO", {"service": "p", "prompt": "x", "duration": duration})

@@ -43,7 +43,7 @@ class Ear:
     @property
     def words(self) -> list[tuple[str, str]]:
         """The ids and the statuses, in the order in which they came."""
-        return [(news["id"], news["status"]) for _, news in self.heard]
+        return [(payload["id"], payload["status"]) for _, payload in self.heard]
 
     async def hear(self, request: web.Request) -> web.Response:
         body = await request.read()
@@ -93,16 +93,16 @@ async def test_it_is_sent_when_the_job_ends() -> None:
     async with listening(ear) as emulator:
         job_id = await submit(emulator, ear.url)
         await asyncio.sleep(60)
-    ((at, news),) = ear.heard
+    ((at, payload),) = ear.heard
     ((body, headers),) = ear.requests
     expected = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
     assert headers["X-Doitong-Signature"] == f"sha256={expected}"
     assert headers["Content-Type"] == "application/json"
     assert at == 5.0
-    assert list(news) == list(DOCUMENTED)
-    assert (news["id"], news["status"], news["service"]) == (job_id, "completed", "flux-pro")
-    assert news["metadata"] == {"duration": None, "width": 64, "height": 64}
-    assert (news["createdAt"], news["completedAt"]) == ("2026-01-01T00:00:00Z", "2026-01-01T00:00:05Z")
+    assert list(payload) == list(DOCUMENTED)
+    assert (payload["id"], payload["status"], payload["service"]) == (job_id, "completed", "flux-pro")
+    assert payload["metadata"] == {"duration": None, "width": 64, "height": 64}
+    assert (payload["createdAt"], payload["completedAt"]) == ("2026-01-01T00:00:00Z", "2026-01-01T00:00:05Z")
     (posted,) = emulator.world.posted
     assert (posted.at, posted.job_id, posted.url, posted.fault) == (5.0, job_id, ear.url, None)
     assert outcomes(emulator) == [("completed", 1, "taken", 200)]
@@ -126,8 +126,8 @@ async def test_failed_job_tells_it_too() -> None:
     async with listening(ear, "job: fail") as emulator:
         await submit(emulator, ear.url)
         await asyncio.sleep(6)
-    news = ear.heard[0][1]
-    assert (news["status"], news["url"], news["service"]) == ("failed", None, "flux-pro")
+    payload = ear.heard[0][1]
+    assert (payload["status"], payload["url"], payload["service"]) == ("failed", None, "flux-pro")
 
 
 @virtual
@@ -303,7 +303,7 @@ async def test_late() -> None:
     async with listening(ear, "webhook 1: late 20", "webhook 2: late inf") as emulator:
         made = [await submit(emulator, ear.url) for _ in range(2)]
         await asyncio.sleep(3600)
-    assert [(at, news["id"]) for at, news in ear.heard] == [(25.0, made[0])]
+    assert [(at, payload["id"]) for at, payload in ear.heard] == [(25.0, made[0])]
 
 
 @virtual
@@ -328,7 +328,7 @@ async def test_overtaken() -> None:
         await asyncio.sleep(20)
         third = await submit(emulator, ear.url)
         await asyncio.sleep(60)
-    assert [(at, news["id"]) for at, news in ear.heard] == [(7.0, second), (7.0, first), (37.0, third)]
+    assert [(at, payload["id"]) for at, payload in ear.heard] == [(7.0, second), (7.0, first), (37.0, third)]
 
 
 @virtual

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from doitong_async.emulator.api_errors import ApiError
 from doitong_async.emulator.limits import DAY, PlanLimits
 from doitong_async.emulator.orders import Order
-from doitong_async.emulator.refusals import Refused
 from doitong_async.emulator.world import Seen, Submission, World
 
 A_FOX = Order("IMAGE", "flux-pro", "a fox")
@@ -17,8 +17,8 @@ def a_world(plan: Any = "free", **settings: Any) -> World:
     return World(plan, **{"durations": 10.0, **settings})
 
 
-def failure_of(world: World, sender: Submission = ME, now: float = 0.0, wall: float = 0.0) -> Refused:
-    with pytest.raises(Refused) as refused:
+def failure_of(world: World, sender: Submission = ME, now: float = 0.0, wall: float = 0.0) -> ApiError:
+    with pytest.raises(ApiError) as refused:
         world.submit(A_FOX, sender, now, wall)
     return refused.value
 
@@ -140,7 +140,7 @@ def test_orders_of_one_request_are_told_apart_by_their_place() -> None:
 @pytest.mark.parametrize("key", [None, "", "wrong"])
 def test_unknown_key_is_refused(key: str | None) -> None:
     """Where a key is set, only that one is known; the empty one never is."""
-    with pytest.raises(Refused, match="API key") as refused:
+    with pytest.raises(ApiError, match="API key") as refused:
         a_world(key="right").admit(key, "submit", 0.0)
     assert refused.value.status == 401
 
@@ -155,7 +155,7 @@ def test_requests_are_counted_per_key() -> None:
     world = a_world()
     for _ in range(10):
         world.admit("me", "submit", 0.0)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ApiError) as refused:
         world.admit("me", "poll", 59.9)
     assert (refused.value.code, refused.value.status) == ("RATE_LIMITED", 429)
     world.admit("somebody else", "submit", 59.9)
@@ -185,10 +185,10 @@ def test_job_is_shown_to_its_key_only() -> None:
     """To another key it is not there."""
     world = a_world()
     job = world.submit(A_FOX, ME, 0.0, 0.0)
-    assert world.look("me", job.id, 0.0) is job
+    assert world.poll("me", job.id, 0.0) is job
     for key, job_id in (("you", job.id), ("me", "nothing")):
-        with pytest.raises(Refused, match="no generation"):
-            world.look(key, job_id, 0.0)
+        with pytest.raises(ApiError, match="no generation"):
+            world.poll(key, job_id, 0.0)
 
 
 def test_output_is_there_once_the_job_is_completed() -> None:

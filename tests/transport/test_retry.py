@@ -12,8 +12,8 @@ from doitong_async.transport.failure import FailureKind
 from doitong_async.transport.retry import DOUBTFUL, RetryDecision, decide_retry
 
 WAITED_FOR = (FailureKind.RATE_LIMIT, FailureKind.IN_PROGRESS)
-AGAIN, WAIT, FAIL, IN_DOUBT = (
-    RetryDecision.AGAIN,
+RETRY, WAIT, FAIL, IN_DOUBT = (
+    RetryDecision.RETRY,
     RetryDecision.WAIT,
     RetryDecision.FAIL,
     RetryDecision.IN_DOUBT,
@@ -28,14 +28,14 @@ TRUSTED = {
     FailureKind.NOT_FOUND: (FAIL, FAIL),
     FailureKind.CONFLICT: (IN_DOUBT, IN_DOUBT),
     FailureKind.IN_PROGRESS: (WAIT, WAIT),
-    FailureKind.SERVER: (AGAIN, FAIL),
-    FailureKind.GATEWAY: (AGAIN, FAIL),
-    FailureKind.PROTOCOL: (AGAIN, IN_DOUBT),
+    FailureKind.SERVER: (RETRY, FAIL),
+    FailureKind.GATEWAY: (RETRY, FAIL),
+    FailureKind.PROTOCOL: (RETRY, IN_DOUBT),
     FailureKind.MISPLACED: (FAIL, FAIL),
     FailureKind.NO_OPERATION: (FAIL, FAIL),
     FailureKind.UNUSABLE: (FAIL, FAIL),
-    FailureKind.NOT_SENT: (AGAIN, FAIL),
-    FailureKind.UNANSWERED: (AGAIN, IN_DOUBT),
+    FailureKind.NOT_SENT: (RETRY, FAIL),
+    FailureKind.UNANSWERED: (RETRY, IN_DOUBT),
 }
 # The same where the service is not trusted to honour idempotency keys.
 NOT_TRUSTED = {**TRUSTED, FailureKind.SERVER: (FAIL, FAIL), FailureKind.GATEWAY: (FAIL, FAIL)} | {
@@ -99,26 +99,26 @@ everything = list(itertools.product(FailureKind, range(6), range(1, 5), [True, F
 def test_never_again_past_the_greatest_number_of_tries() -> None:
     """Whatever went wrong."""
     for kind, attempts, most, doubt, trusted in everything:
-        verdict = decide_retry(
+        decision = decide_retry(
             kind, attempts=attempts, max_attempts=most, in_doubt=doubt, resend_unanswered=trusted
         )
-        assert verdict is not AGAIN or attempts < most
+        assert decision is not RETRY or attempts < most
 
 
 def test_a_rate_limit_is_always_waited_for() -> None:
     """A 429 fails no job; beside it only an attempt in progress under a trusted key is waited for."""
     for kind, attempts, most, doubt, trusted in everything:
-        verdict = decide_retry(
+        decision = decide_retry(
             kind, attempts=attempts, max_attempts=most, in_doubt=doubt, resend_unanswered=trusted
         )
-        assert (verdict is WAIT) is (
+        assert (decision is WAIT) is (
             kind is FailureKind.RATE_LIMIT or (kind is FailureKind.IN_PROGRESS and trusted)
         )
 
 
 def test_an_attempt_in_progress_is_not_waited_for_without_end() -> None:
     """Once its time is over, what it made is in doubt."""
-    verdict = decide_retry(
+    decision = decide_retry(
         FailureKind.IN_PROGRESS,
         attempts=1,
         max_attempts=3,
@@ -126,7 +126,7 @@ def test_an_attempt_in_progress_is_not_waited_for_without_end() -> None:
         resend_unanswered=True,
         may_wait_for_key=False,
     )
-    assert verdict is IN_DOUBT
+    assert decision is IN_DOUBT
 
 
 @settings(deadline=None, max_examples=200)
@@ -138,12 +138,12 @@ def test_a_run_of_failures(kinds: list[FailureKind], max_attempts: int, trusted:
         sent.append(kind)
         attempts += kind not in WAITED_FOR
         in_doubt = in_doubt or kind in DOUBTFUL
-        verdict = decide_retry(
+        decision = decide_retry(
             kind, attempts=attempts, max_attempts=max_attempts, in_doubt=in_doubt, resend_unanswered=trusted
         )
-        if verdict in (FAIL, IN_DOUBT):
+        if decision in (FAIL, IN_DOUBT):
             # What is in doubt and was not explained by the service ends as that, never as "no job was made".
-            assert verdict is IN_DOUBT or not in_doubt or kind in (FailureKind.SERVER, FailureKind.GATEWAY)
+            assert decision is IN_DOUBT or not in_doubt or kind in (FailureKind.SERVER, FailureKind.GATEWAY)
             break
     assert len([kind for kind in sent if kind not in WAITED_FOR]) <= max_attempts
     assert trusted or not DOUBTFUL & set(sent[:-1])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from pathlib import Path, PurePath
 
-from doitong_async.batch.entry import Action, Entry, State
+from doitong_async.batch.item_record import Action, ItemRecord, State
 from doitong_async.budget import Budget
 from doitong_async.errors import ConfigurationError
 from doitong_async.jobs.token import JobRef, write_token
@@ -36,7 +36,7 @@ class Phase(Enum):
 
 
 @dataclass(slots=True, eq=False)
-class Work:
+class PendingItem:
     """One item that is worked on.
 
     `text` is the request's one spelling, `digest` its hash; `entry` is what the ledger had of it.
@@ -54,7 +54,7 @@ class Work:
     text: str
     digest: str
     action: Action
-    entry: Entry | None
+    record: ItemRecord | None
     idempotency_key: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     phase: Phase = Phase.READ
     attempt: int = 0
@@ -82,7 +82,7 @@ class Work:
     @property
     def ref(self) -> JobRef | None:
         """Its job, if that is known: of this run, or of an earlier one that has none after it."""
-        earlier = None if self.entry is None or self.action is Action.BEGIN else self.entry.job_id
+        earlier = None if self.record is None or self.action is Action.BEGIN else self.record.job_id
         job_id = earlier if self.job is None else self.job.id
         if job_id is None:
             return None
@@ -104,19 +104,19 @@ class Work:
         return State.DONE if self.action is Action.FETCH else State.SUBMITTED
 
     def __post_init__(self) -> None:
-        if self.entry is None:
+        if self.record is None:
             return
-        self.attempt = self.entry.attempt
+        self.attempt = self.record.attempt
         if self.action in (Action.RESEND, Action.TAKE_UP, Action.FETCH, Action.DOUBT):
             self.is_intended = self.is_in_doubt = self.action in (Action.RESEND, Action.DOUBT)
-            self.idempotency_key = self.entry.idempotency_key or self.idempotency_key
-            self.intended_at, self.accepted_at = self.entry.intended_at, self.entry.accepted_at
-            self.stem = self.entry.file
-            self.reserved = self.entry.cost if self.entry.cost is not None else self.entry.reserved
-        if self.entry.state is State.DONE:
+            self.idempotency_key = self.record.idempotency_key or self.idempotency_key
+            self.intended_at, self.accepted_at = self.record.intended_at, self.record.accepted_at
+            self.stem = self.record.file
+            self.reserved = self.record.cost if self.record.cost is not None else self.record.reserved
+        if self.record.state is State.DONE:
             # What earlier runs spent has it in it; the name has its ending.
-            self.booked = self.entry.may_cost
-            self.stem = None if self.entry.file is None else PurePath(self.entry.file).stem
+            self.booked = self.record.may_cost
+            self.stem = None if self.record.file is None else PurePath(self.record.file).stem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

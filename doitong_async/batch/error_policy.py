@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from doitong_async import errors
-from doitong_async.batch.entry import State
+from doitong_async.batch.item_record import State
 from doitong_async.batch.outcome import Outcome
 from doitong_async.errors import DoitongError
 
@@ -30,7 +30,7 @@ _GENERAL: Final = (
 )
 
 
-def fate_of(
+def outcome_of(
     error: DoitongError, written: State | None, *, is_in_doubt: bool = False
 ) -> tuple[State | None, Outcome]:
     """Return the state that an item ends in (None: the one it is in), and its outcome.
@@ -56,7 +56,7 @@ def fate_of(
     return None, Outcome.REJECTED if is_wrong else Outcome.SKIPPED
 
 
-def concerns_all(error: DoitongError) -> bool:
+def stops_the_batch(error: DoitongError) -> bool:
     """Whether the next item would fare no better."""
     if any(isinstance(each, _GENERAL) for each in (error, error.__cause__)):
         return True

@@ -64,7 +64,7 @@ class Moment:
 
 
 @dataclass(slots=True)
-class Tally:
+class BatchProgress:
     """Counts the items of one run.
 
     `needed` is what the items that were skipped may cost, as far as prices are known. Of the failed,

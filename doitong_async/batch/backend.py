@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from doitong_async.batch.entry import Entry, Glimpse, State
+from doitong_async.batch.item_record import Glimpse, ItemRecord, State
 
 
-class Book(Protocol):
+class LedgerBackend(Protocol):
     """Where a batch writes down what it does; each change is from what the line is known to be."""
 
     @property
@@ -18,7 +18,7 @@ class Book(Protocol):
     def name(self) -> str:
         """Return what tells it from other ledgers."""
 
-    def find(self, key: str) -> Entry | None:
+    def find(self, key: str) -> ItemRecord | None:
         """Return what is known of an item."""
 
     def body_of(self, key: str) -> str | None:
@@ -74,13 +74,13 @@ class Book(Protocol):
         """Let go of whatever is open, as the event loop is closed."""
 
 
-class Unrecorded:
+class NoLedger:
     """No ledger: a batch that cannot be taken up again."""
 
     is_new = True
     name = ""
 
-    def find(self, key: str) -> Entry | None:
+    def find(self, key: str) -> ItemRecord | None:
         """Know nothing."""
         return None
 

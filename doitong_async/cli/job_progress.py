@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from doitong_async import errors
 from doitong_async.cli.exits import Exit, exit_of
-from doitong_async.cli.outputs import Place, Saved
-from doitong_async.cli.report import FACTS, Failure, Outcome, Report, StatusAt
+from doitong_async.cli.outputs import Destination, Saved
+from doitong_async.cli.render import FACTS, CommandFailure, Outcome, Renderer, StatusAt
 from doitong_async.cli.service import Service
 from doitong_async.cli.text import command_line
 from doitong_async.errors import DoitongError
@@ -35,13 +35,13 @@ _LEAVES_THE_JOB: Final = (
 
 
 @dataclass(slots=True)
-class Story:
+class JobProgress:
     """The facts of one command, from its arguments on."""
 
     arguments: Sequence[str]
-    report: Report
+    renderer: Renderer
     service: Service
-    place: Place
+    destination: Destination
     idempotency_key: str | None = None
     job: AsyncJob | None = None
     may_be_sent: bool = False
@@ -61,12 +61,12 @@ class Story:
         if isinstance(event, SubmitAttempted):
             if event.failure is not None:
                 what = "may have made a job" if event.is_in_doubt else "made no job"
-                self.report.happened(f"try {event.number} {what}: {event.failure}")
+                self.renderer.happened(f"try {event.number} {what}: {event.failure}")
         elif isinstance(event, StatusChanged) and self._begun is not None:
             self.statuses.append(
                 StatusAt(event.status.value, asyncio.get_running_loop().time() - self._begun)
             )
-            self.report.status(event.job_id, self.statuses[-1])
+            self.renderer.status(event.job_id, self.statuses[-1])
         elif isinstance(event, JobFinished):
             self.seconds = event.seconds
 
@@ -85,11 +85,11 @@ class Story:
             saved=saved,
         )
 
-    def failure(self, error: DoitongError) -> Failure:
+    def failure(self, error: DoitongError) -> CommandFailure:
         """Return what to say of an error of the library."""
         facts = self._facts(error)
         follow = self._next(error)
-        return Failure(
+        return CommandFailure(
             type=type(error).__name__,
             message=f"{error.message} {error.outcome}",
             end=exit_of(error),
@@ -98,10 +98,10 @@ class Story:
             next=follow,
         )
 
-    def interruption(self) -> Failure:
+    def interruption(self) -> CommandFailure:
         """Return what to say at Ctrl-C: which job goes on, and how to take it up."""
         said, follow = self._fate()
-        return Failure(
+        return CommandFailure(
             type="Interrupted",
             message=f"Interrupted. {said}",
             end=Exit.INTERRUPTED,
@@ -152,7 +152,11 @@ class Story:
         """Return the command that takes the job up."""
         if self.job is None or self.arguments[0] == "job":
             return command_line(self.arguments)
-        options = {"-o": self.place.name, "--base-url": self.service.base_url, "--plan": self.service.plan}
+        options = {
+            "-o": self.destination.name,
+            "--base-url": self.service.base_url,
+            "--plan": self.service.plan,
+        }
         given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
         return command_line(["job", self.job.token, *given])
 

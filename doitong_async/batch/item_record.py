@@ -38,7 +38,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class ItemRecord:
     """One line of the ledger.
 
     `number` counts items in the order in which they were begun; `digest` and `request` say what was asked
@@ -130,7 +130,7 @@ class Action(Enum):
 
 
 def decide(
-    entry: Entry | None,
+    record: ItemRecord | None,
     digest: str,
     *,
     wall: float,
@@ -150,19 +150,19 @@ def decide(
         retry_failed: whether what failed is made again, and paid again.
         has_file: whether the file that the ledger names stands in its place, or none is wanted.
     """
-    if entry is None:
+    if record is None:
         return Action.BEGIN
-    if entry.digest != digest:
+    if record.digest != digest:
         return Action.CLASH
-    if entry.state is State.INTENT:
-        may_resend = may_resend and is_alive(entry.intended_at or 0.0, wall, key_lives)
+    if record.state is State.INTENT:
+        may_resend = may_resend and is_alive(record.intended_at or 0.0, wall, key_lives)
         return Action.RESEND if may_resend else Action.DOUBT
-    if entry.state in (State.FAILED, State.REJECTED):
+    if record.state in (State.FAILED, State.REJECTED):
         return Action.BEGIN if retry_failed else Action.REPORT
-    if entry.state is State.DONE:
+    if record.state is State.DONE:
         return Action.REPORT if has_file else Action.FETCH
-    if entry.state is State.SUBMITTED:
-        return Action.BEGIN if entry.is_unknown and retry_failed else Action.TAKE_UP
+    if record.state is State.SUBMITTED:
+        return Action.BEGIN if record.is_unknown and retry_failed else Action.TAKE_UP
     return Action.BEGIN
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from doitong_async import errors
 from doitong_async.batch.outcome import Outcome
 from doitong_async.cli.exits import CommandError, Exit, exit_of
-from doitong_async.cli.report import Failure
-from doitong_async.cli.tally import Tally, credits_of, some
+from doitong_async.cli.progress import BatchProgress, credits_of, some
+from doitong_async.cli.render import CommandFailure
 from doitong_async.cli.text import command_line
 from doitong_async.errors import DoitongError
 
@@ -34,7 +34,7 @@ class End:
         gallery: the page, if it was written; else `trouble` says why not.
     """
 
-    tally: Tally
+    progress: BatchProgress
     spent: float
     seconds: float
     stopped: DoitongError | CommandError | None = None
@@ -46,7 +46,7 @@ class End:
     @property
     def is_interrupted(self) -> bool:
         """Whether Ctrl-C or SIGTERM left something to do."""
-        return self.signals > 1 or (self.signals == 1 and self.tally.left > 0)
+        return self.signals > 1 or (self.signals == 1 and self.progress.left > 0)
 
     @property
     def code(self) -> Exit:
@@ -60,23 +60,23 @@ class End:
             return Exit.SERVICE
         if self.stopped is not None:
             return exit_of(self.stopped)
-        if self.tally.bad or self.tally.left:
+        if self.progress.bad or self.progress.left:
             return Exit.SOME_FAILED
         return Exit.DOWNLOAD if self.trouble else Exit.OK
 
     @property
     def is_all_over(self) -> bool:
         """Whether the same command would find nothing to do."""
-        asked_again = self.tally.unfetched + self.tally.unknown
-        to_come = self.tally.left + asked_again + self.tally.outcomes[Outcome.IN_DOUBT]
+        asked_again = self.progress.unfetched + self.progress.unknown
+        to_come = self.progress.left + asked_again + self.progress.outcomes[Outcome.IN_DOUBT]
         return not to_come and self.signals < 2
 
-    def failure(self, arguments: Sequence[str]) -> Failure | None:
+    def failure(self, arguments: Sequence[str]) -> CommandFailure | None:
         """Return why it did not come to a good end, and the command that goes on; None if it did."""
         if self.code is Exit.OK:
             return None
         kind, message = self._why()
-        return Failure(
+        return CommandFailure(
             type=kind,
             message=message + (_AGAIN if _STDIN in arguments else ""),
             end=self.code,
@@ -88,18 +88,18 @@ class End:
         """Return the arguments that go on where this run was."""
         words = list(arguments)
         if self.code is Exit.BUDGET:
-            return _with_budget(words, math.ceil(self.spent + self.tally.needed))
-        failed = self.tally.outcomes[Outcome.FAILED] + self.tally.outcomes[Outcome.REJECTED]
-        failed -= self.tally.unfetched + self.tally.unknown
+            return _with_budget(words, math.ceil(self.spent + self.progress.needed))
+        failed = self.progress.outcomes[Outcome.FAILED] + self.progress.outcomes[Outcome.REJECTED]
+        failed -= self.progress.unfetched + self.progress.unknown
         if self.code is Exit.SOME_FAILED and failed and "--retry-failed" not in words:
             return [*words, "--retry-failed"]
         return words
 
     def _why(self) -> tuple[str, str]:
-        tally = self.tally
-        how_far = f"{tally.done:,} of {tally.total:,} done, {tally.left:,} left to do."
-        if tally.unfetched:
-            how_far += f" {tally.unfetched:,} are paid, and their outputs are fetched by the next run."
+        progress = self.progress
+        how_far = f"{progress.done:,} of {progress.total:,} done, {progress.left:,} left to do."
+        if progress.unfetched:
+            how_far += f" {progress.unfetched:,} are paid, and their outputs are fetched by the next run."
         if self.is_interrupted:
             if self.signals > 1:
                 is_one = self.left_running == 1
@@ -112,11 +112,11 @@ class End:
         if self.stopped is not None:
             message = self.stopped.message
             return type(self.stopped).__name__, f"{message} Stopped: {how_far} The ledger remembers."
-        if tally.bad or tally.left:
-            counts = {outcome.replace("_", " "): tally.outcomes[outcome] for outcome in _BAD}
+        if progress.bad or progress.left:
+            counts = {outcome.replace("_", " "): progress.outcomes[outcome] for outcome in _BAD}
             said = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count)
-            advice = _OF_ANOTHER * (tally.unknown > 0)
-            return "SomeFailed", f"{tally.done:,} of {tally.total:,} done, {said}.{advice}"
+            advice = _OF_ANOTHER * (progress.unknown > 0)
+            return "SomeFailed", f"{progress.done:,} of {progress.total:,} done, {said}.{advice}"
         return "GalleryFailed", self.trouble or ""
 
     def _facts(self) -> dict[str, Any]:
@@ -125,17 +125,17 @@ class End:
 
     def as_json(self, arguments: Sequence[str], *, out: Path, ledger: Path) -> dict[str, Any]:
         """Return what a machine is told of it."""
-        tally, failure = self.tally, self.failure(arguments)
+        progress, failure = self.progress, self.failure(arguments)
         told = None
         if failure is not None:
             told = {"type": failure.type, "message": failure.message, **failure.facts}
         return {
-            "total": tally.total,
-            **{str(outcome): tally.outcomes[outcome] for outcome in (Outcome.DONE, *_BAD)},
-            "left": tally.left,
-            "done_before": tally.known[Outcome.DONE],
+            "total": progress.total,
+            **{str(outcome): progress.outcomes[outcome] for outcome in (Outcome.DONE, *_BAD)},
+            "left": progress.left,
+            "done_before": progress.known[Outcome.DONE],
             "credits_spent": self.spent,
-            "budget": tally.budget,
+            "budget": progress.budget,
             "seconds": round(self.seconds, 3),
             "out": str(out),
             "ledger": str(ledger),
@@ -147,15 +147,15 @@ class End:
 
     def summary(self) -> str:
         """Return what was done, in one line."""
-        tally = self.tally
-        before = f" ({tally.known[Outcome.DONE]:,} before)" if tally.known[Outcome.DONE] else ""
-        counts = {outcome: tally.outcomes[outcome] for outcome in _BAD}
+        progress = self.progress
+        before = f" ({progress.known[Outcome.DONE]:,} before)" if progress.known[Outcome.DONE] else ""
+        counts = {outcome: progress.outcomes[outcome] for outcome in _BAD}
         bad = "".join(
             f", {count:,} {str(outcome).replace('_', ' ')}" for outcome, count in counts.items() if count
         )
-        left = f", {tally.left:,} left" if tally.left else ""
-        budget = "" if tally.budget is None else f", {credits_of(tally.budget)} allowed"
-        done = f"{tally.done:,} of {tally.total:,} done{before}{bad}{left}"
+        left = f", {progress.left:,} left" if progress.left else ""
+        budget = "" if progress.budget is None else f", {credits_of(progress.budget)} allowed"
+        done = f"{progress.done:,} of {progress.total:,} done{before}{bad}{left}"
         return f"{done}; {credits_of(self.spent)} credits spent{budget}"
 
 

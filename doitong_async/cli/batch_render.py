@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from doitong_async.batch.outcome import Item, Outcome
-from doitong_async.cli.report import Notes, console_on, is_screen, note_on, write_json, write_line
-from doitong_async.cli.tally import Moment, credits_of, span
+from doitong_async.cli.progress import Moment, credits_of, span
+from doitong_async.cli.render import Notes, console_on, is_screen, note_on, write_json, write_line
+from doitong_async.cli.summary import End
 from doitong_async.cli.text import clean
-from doitong_async.cli.verdict import End
 
 _EVERY: Final = 10.0
 """Seconds from line to line in a pipe."""
@@ -26,7 +26,7 @@ _DRAWN_EVERY: Final = 0.25
 _BAR: Final = 60
 
 
-class BatchReport(Notes, Protocol):
+class BatchRenderer(Notes, Protocol):
     """What a batch tells; it is entered for as long as it runs.
 
     `interval` is how many seconds pass from moment to moment, `longest` how many while nothing happens.
@@ -233,7 +233,7 @@ class View:
         yield Text("Ctrl-C again leaves" if now.stopping else "Ctrl-C stops; nothing is lost", style="dim")
 
 
-def report_to(file: TextIO, *, as_json: bool) -> BatchReport:
+def renderer_for(file: TextIO, *, as_json: bool) -> BatchRenderer:
     """Return the report that fits a stream."""
     if as_json:
         return BatchJson(file)

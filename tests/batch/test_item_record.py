@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doitong_async import GenerateRequest
-from doitong_async.batch.entry import Action, Entry, State, decide, digest_of, spelled, stem_of
+from doitong_async.batch.item_record import Action, ItemRecord, State, decide, digest_of, spelled, stem_of
 
-KNOWN = Entry(
+KNOWN = ItemRecord(
     number=1,
     key="k",
     digest="d",
@@ -36,7 +36,7 @@ KNOWN = Entry(
 )
 
 
-def action(entry: Entry | None, **changed: object) -> Action:
+def action(record: ItemRecord | None, **changed: object) -> Action:
     usual: dict[str, Any] = {
         "wall": 2_000.0,
         "key_lives": 86_400.0,
@@ -44,7 +44,7 @@ def action(entry: Entry | None, **changed: object) -> Action:
         "retry_failed": False,
         "has_file": True,
     }
-    return decide(entry, str(changed.pop("digest", "d")), **{**usual, **changed})
+    return decide(record, str(changed.pop("digest", "d")), **{**usual, **changed})
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_another_request_is_never_taken_for_the_known_one(
     state: State, retry: bool, resend: bool, wall: float
 ) -> None:
     """Whatever the state, a known key with another request is refused."""
-    entry = replace(KNOWN, state=state)
-    asked = action(entry, digest="other", retry_failed=retry, may_resend=resend, wall=wall)
+    record = replace(KNOWN, state=state)
+    asked = action(record, digest="other", retry_failed=retry, may_resend=resend, wall=wall)
     assert asked is Action.CLASH
 
 

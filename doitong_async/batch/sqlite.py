@@ -12,11 +12,11 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from doitong_async.batch import promises, schema
-from doitong_async.batch.entry import UNKNOWN, Entry, Glimpse, State
+from doitong_async.batch.item_record import UNKNOWN, Glimpse, ItemRecord, State
 from doitong_async.errors import LedgerError, SubmitOutcomeUnknownError
 from doitong_async.settings import is_loopback
 
-_COLUMNS: Final = ", ".join(field.name for field in fields(Entry))
+_COLUMNS: Final = ", ".join(field.name for field in fields(ItemRecord))
 # What an attempt cost, or may cost: what the service told, else what was set aside for it.
 _COST: Final = "CASE WHEN state IN ('open', 'rejected') THEN 0 ELSE coalesce(cost, reserved, 0) END"
 _GLANCE: Final = "SELECT state, digest, job_id, url, cost, file, length FROM items WHERE key = ?"
@@ -163,7 +163,7 @@ def _unlockable(path: Path, error: sqlite3.Error) -> LedgerError:
     )
 
 
-def find(connection: sqlite3.Connection, key: str) -> Entry | None:
+def find(connection: sqlite3.Connection, key: str) -> ItemRecord | None:
     """Return the line of one item."""
     row = connection.execute(f"SELECT {_COLUMNS} FROM items WHERE key = ?", (key,)).fetchone()
     return None if row is None else _entry(row)
@@ -181,7 +181,7 @@ def glance(connection: sqlite3.Connection, key: str) -> Glimpse | None:
     return None if row is None else Glimpse(*row)
 
 
-def entries(connection: sqlite3.Connection, *, unsettled: bool = False) -> Iterator[Entry]:
+def records(connection: sqlite3.Connection, *, unsettled: bool = False) -> Iterator[ItemRecord]:
     """Yield every line in the order in which items were begun, or those alone whose end is to come."""
     where = "WHERE state IN ('intent', 'submitted')" if unsettled else ""
     for row in connection.execute(f"SELECT {_COLUMNS} FROM items {where} ORDER BY number"):
@@ -286,16 +286,16 @@ def _swap(connection: sqlite3.Connection, statement: str, values: dict[str, Any]
         )
 
 
-def _entry(row: tuple[Any, ...]) -> Entry:
-    entry = Entry(**dict(zip(_NAMES, row, strict=True)))
+def _entry(row: tuple[Any, ...]) -> ItemRecord:
+    record = ItemRecord(**dict(zip(_NAMES, row, strict=True)))
     try:
-        object.__setattr__(entry, "state", State(entry.state))
+        object.__setattr__(record, "state", State(record.state))
     except ValueError:
-        raise LedgerError(f"The ledger is damaged: the item {entry.key!r} is {entry.state!r}.") from None
-    return entry
+        raise LedgerError(f"The ledger is damaged: the item {record.key!r} is {record.state!r}.") from None
+    return record
 
 
-_NAMES: Final = tuple(field.name for field in fields(Entry))
+_NAMES: Final = tuple(field.name for field in fields(ItemRecord))
 
 
 def _check(path: Path) -> None:

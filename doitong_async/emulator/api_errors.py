@@ -27,7 +27,7 @@ TOO_MANY_A_DAY = ("DAILY_LIMIT_EXCEEDED", "Rate limit exceeded: too many jobs to
 BROKEN = ("INTERNAL_SERVER_ERROR", "Internal server error, please retry")
 
 
-class Refused(Exception):  # noqa: N818 - it is an answer, not an accident
+class ApiError(Exception):
     """The service says no; graphql-core copies `extensions` into the error it reports."""
 
     def __init__(self, code: str, message: str, **more: int) -> None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from doitong_async.batch import records
+from doitong_async.batch import sqlite
 from doitong_async.batch.asked import Asked, Reading
-from doitong_async.batch.entry import KEY_LIVES, Action, Entry, State, decide
+from doitong_async.batch.item_record import KEY_LIVES, Action, ItemRecord, State, decide
 from doitong_async.batch.outcome import Outcome
 from doitong_async.batch.recall import has_file
 from doitong_async.cli.exits import CommandError
@@ -31,7 +31,7 @@ _OVER: Final = {
 
 
 @dataclass(slots=True)
-class Survey:
+class Preflight:
     """What is done, and what is to do.
 
     Attributes:
@@ -58,7 +58,7 @@ class Survey:
         return not self.under_way and not self.to_begin
 
 
-def survey_of(
+def preflight_of(
     prompts: Prompts,
     *,
     ledger: Path,
@@ -68,7 +68,7 @@ def survey_of(
     price: PriceArgument,
     retry_failed: bool,
     wall: float,
-) -> Survey:
+) -> Preflight:
     """Hold a file of prompts, which was checked, against a ledger, be it there or not; `wall` is now.
 
     `service` is what a ledger of this batch calls the service.
@@ -77,21 +77,21 @@ def survey_of(
         CommandError: if the ledger knows an item key with another request.
         LedgerError: if the ledger is damaged, of another version or service, or none.
     """
-    found = Survey()
+    found = Preflight()
     with contextlib.ExitStack() as opened:
         reader = None
         try:
             if ledger.exists():
-                reader = opened.enter_context(contextlib.closing(records.reader(ledger)))
-                records.check_service(reader, ledger, service)
-                found.spent = records.totals(reader).spent
+                reader = opened.enter_context(contextlib.closing(sqlite.reader(ledger)))
+                sqlite.check_service(reader, ledger, service)
+                found.spent = sqlite.totals(reader).spent
             items = _Items(found, reader, out, retry_failed=retry_failed)
             try:
                 found.cost = estimate(items.to_begin(prompts, wall), plan, price=price)
             except ConfigurationError as error:
                 found.unpriced = error.message
         except (OSError, sqlite3.Error) as error:
-            raise records.broken(ledger, error) from error
+            raise sqlite.broken(ledger, error) from error
     if items.clashes:
         more = f"; these are the first {KEPT}" if len(items.clashes) < items.clashing else ""
         raise CommandError(
@@ -106,7 +106,7 @@ class _Items:
     """Goes through the items once, counts them, and yields what has to be begun."""
 
     def __init__(
-        self, found: Survey, reader: sqlite3.Connection | None, out: Path, *, retry_failed: bool
+        self, found: Preflight, reader: sqlite3.Connection | None, out: Path, *, retry_failed: bool
     ) -> None:
         self._found = found
         self._reader = reader
@@ -121,20 +121,20 @@ class _Items:
             for number, given in enumerate(prompts, 1):
                 self._found.items = number
                 asked = reading.read(number, given)
-                entry = None if self._reader is None else records.find(self._reader, asked.key)
-                if self._count(entry, asked, wall):
+                record = None if self._reader is None else sqlite.find(self._reader, asked.key)
+                if self._count(record, asked, wall):
                     yield asked.request
 
-    def _count(self, entry: Entry | None, asked: Asked, wall: float) -> bool:
+    def _count(self, record: ItemRecord | None, asked: Asked, wall: float) -> bool:
         """Count an item, and say whether it is to be begun."""
         action = decide(
-            entry,
+            record,
             asked.digest,
             wall=wall,
             key_lives=KEY_LIVES,
             may_resend=True,
             retry_failed=self._retry_failed,
-            has_file=has_file(entry, self._out),
+            has_file=has_file(record, self._out),
         )
         found = self._found
         if action is Action.BEGIN:
@@ -146,8 +146,8 @@ class _Items:
                 self.clashes.append(f"item {found.items:,}: the key {asked.key!r}")
         elif action is Action.DOUBT:
             found.over[Outcome.IN_DOUBT] += 1
-        elif action is Action.REPORT and entry is not None:
-            found.over[_OVER[entry.state]] += 1
+        elif action is Action.REPORT and record is not None:
+            found.over[_OVER[record.state]] += 1
         else:
             found.under_way += 1
         return False

@@ -13,7 +13,7 @@ class Stopped(Exception):  # noqa: N818 - a signal between methods, never an err
     """The batch was stopped, and this item was surely not submitted."""
 
 
-class Halt:
+class StopReason:
     """The end of submitting: the first reason holds, and those who wait for the plan hear of it at once.
 
     Args:

@@ -53,7 +53,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class CommandFailure:
     """Why a command did not do what it was asked, and what to do: words, or a command to copy."""
 
     type: str
@@ -72,7 +72,7 @@ class Notes(Protocol):
         """A warning, or a line of the log."""
 
 
-class Report(Notes, Protocol):
+class Renderer(Notes, Protocol):
     """What a command tells while it runs; it is entered for as long as there is something to wait for."""
 
     def __enter__(self) -> Self: ...
@@ -237,14 +237,14 @@ class Json:
         )
 
 
-def report_to(file: TextIO, *, as_json: bool) -> Report:
+def renderer_for(file: TextIO, *, as_json: bool) -> Renderer:
     """Return the report that fits a stream."""
     if as_json:
         return Json(file)
     return Screen(file) if is_screen(file) else Lines(file)
 
 
-def say_failure(failure: Failure, *, as_json: bool, is_stdout_taken: bool = False) -> None:
+def say_failure(failure: CommandFailure, *, as_json: bool, is_stdout_taken: bool = False) -> None:
     """Say why a command failed: to a machine on the standard output, to a person on the standard error.
 
     Where the one is gone, as a terminal that was closed, it goes to the other, unless an output is there.

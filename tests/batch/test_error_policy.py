@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from doitong_async import errors
-from doitong_async.batch.entry import State
-from doitong_async.batch.fate import concerns_all, fate_of
+from doitong_async.batch.error_policy import outcome_of, stops_the_batch
+from doitong_async.batch.item_record import State
 from doitong_async.batch.outcome import Outcome
 
 ALL = [
@@ -22,7 +22,7 @@ def test_what_may_be_paid_is_never_called_skipped(
     kind: type[errors.DoitongError], written: State | None
 ) -> None:
     """An item whose job was made is failed or in doubt; only what was surely not made may begin anew."""
-    state, outcome = fate_of(kind("x"), written)
+    state, outcome = outcome_of(kind("x"), written)
     if written in (State.SUBMITTED, State.DONE):
         assert outcome in (Outcome.FAILED, Outcome.IN_DOUBT)
         assert state in (None, State.FAILED)
@@ -49,7 +49,7 @@ def test_the_fate_of_an_item(
     error: errors.DoitongError, written: State | None, expected: tuple[State | None, Outcome]
 ) -> None:
     """Some of the table, as a reader would look it up."""
-    assert fate_of(error, written) == expected
+    assert outcome_of(error, written) == expected
 
 
 def test_what_stops_the_whole_batch() -> None:
@@ -58,7 +58,9 @@ def test_what_stops_the_whole_batch() -> None:
     on_disk.__cause__ = OSError(28, "No space left on device")
     in_doubt = errors.SubmitOutcomeUnknownError("x")
     in_doubt.__cause__ = errors.InsufficientCreditsError("x")
-    assert all(map(concerns_all, (on_disk, in_doubt, errors.AuthenticationError(), errors.DailyLimitError())))
+    assert all(
+        map(stops_the_batch, (on_disk, in_doubt, errors.AuthenticationError(), errors.DailyLimitError()))
+    )
     assert not any(
-        map(concerns_all, (errors.DownloadError(), errors.JobFailedError(), errors.BadRequestError()))
+        map(stops_the_batch, (errors.DownloadError(), errors.JobFailedError(), errors.BadRequestError()))
     )
