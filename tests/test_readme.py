@@ -18,6 +18,7 @@ import uvicorn
 
 import doitong_async
 from doitong_async import DoitongError
+from doitong_async.arguments import OptionArguments
 from doitong_async.emulator import Emulator
 from doitong_async.testing import run_virtual
 from doitong_async.webhooks import adapters, handler
@@ -160,8 +161,10 @@ def test_code_that_needs_no_key_stands_by_line_15() -> None:
 
 
 def test_it_is_short_and_in_order() -> None:
-    """310 lines at most, the parts in the order of the house."""
-    assert len(TEXT.splitlines()) <= 310
+    """Lines of at most 120 characters, but for the one that is to be copied; the guide comes first."""
+    lines = TEXT.splitlines()
+    assert len(lines) <= 310
+    assert [line for line in lines if len(line) > 120] == [FIRST_LINES[0].strip()]
     parts = [
         "## What it takes off your hands",
         "## Install",
@@ -172,14 +175,23 @@ def test_it_is_short_and_in_order() -> None:
         "## Errors",
         "## Testing your own code",
         "## The command line",
-        "## How it is built",
-        "## Numbers",
+        "## Settings",
         "## What is assumed about the service",
-        "## When not to use it",
+        "## How it is built",
         "## Contributing",
     ]
-    places = [TEXT.index(part) for part in parts]
-    assert places == sorted(places)
+    assert re.findall(r"^## .*$", TEXT, re.MULTILINE) == parts
+
+
+def test_every_setting_has_its_row() -> None:
+    """The table names what the client takes, and marks what may differ from call to call."""
+    table = TEXT.partition("## Settings")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    marked = {name: mark == " *" for cell in cells for name, mark in re.findall(r"`(\w+)`( \*)?", cell)}
+    options = set(OptionArguments.__annotations__)
+    arguments = set(inspect.signature(doitong_async.AsyncDoitong.__init__).parameters) - {"self", "options"}
+    assert set(marked) == options | arguments
+    assert {name for name, is_marked in marked.items() if is_marked} <= options
 
 
 def test_recipes_are_short() -> None:
@@ -209,4 +221,4 @@ def test_the_clock_times_of_the_limits_are_what_happens() -> None:
             )
 
     assert run_virtual(twelve()) == (12.0, 12, 6)
-    assert "12 jobs, 12 submits, 6 looks" in TEXT
+    assert "12 jobs, 12 submits, 6 polls" in TEXT
