@@ -223,7 +223,7 @@ class View:
         if now.waiting:
             name = "waiting" if now.stopping is None else "left"
             table.add_row(name, f"{now.waiting:,}  {now.why or ''}")
-        table.add_row("pricing", _credits(now))
+        table.add_row("credits", _credits(now))
         if pace := _pacer(now):
             table.add_row("pace", ", ".join(pace))
         yield table

@@ -46,8 +46,8 @@ _WIDTHS: Final = {
     "job id": 14,
     "sha-256": 12,
 }
-_ORDER: Final = ("key", "prompt", "provider", "job id", "outcome", "pricing", "seconds", "file", "sha-256")
-_NUMBERS: Final = ("pricing", "seconds")
+_ORDER: Final = ("key", "prompt", "provider", "job id", "outcome", "credits", "seconds", "file", "sha-256")
+_NUMBERS: Final = ("credits", "seconds")
 _STYLES: Final = {
     "done": "green",
     "failed": "red",

@@ -51,7 +51,7 @@ of webhook
   outdated         it is followed by one that says `processing`
   forged           it is signed with another secret
   early 10         the answer to the submit is held until it was sent, but not for more seconds than that
-  down 3           its first so many tries find nobody who listens
+  down 3           its first so many attempts find nobody listening
 
 Latencies add up; of the other faults that meet in a request, the first in the list hits. A job has any of
 its four, a webhook any of its eight. What hit stands in `Seen.fault`, or in `Posted.fault`.
@@ -144,7 +144,7 @@ _SHAPES: dict[What, _Shape] = {
     "outdated": _Shape(("webhook",)),
     "forged": _Shape(("webhook",)),
     "early": _Shape(("webhook",), "seconds"),
-    "down": _Shape(("webhook",), "tries"),
+    "down": _Shape(("webhook",), "attempts"),
 }
 
 
@@ -244,7 +244,7 @@ def _bounds(fault: Fault) -> list[tuple[bool, str]]:
         (fault.seconds >= 0, "seconds must be 0 or more"),
         (fault.retry_after is None or fault.retry_after >= 0, "retry-after must be 0 or more"),
         (fault.size >= 1, "size must be at least 1"),
-        (fault.attempts >= 1, "tries must be at least 1"),
+        (fault.attempts >= 1, "attempts must be at least 1"),
         (
             fault.url is None or re.fullmatch(r"(https?://|[/?])[!-~]*", fault.url) is not None,
             "url must start with http://, https://, / or ?, and hold no space",
@@ -311,7 +311,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "url": str,
     "charged": {"yes": True, "no": False}.__getitem__,
     "word": str,
-    "tries": int,
+    "attempts": int,
 }
 
 

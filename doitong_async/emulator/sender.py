@@ -57,7 +57,7 @@ class Sender:
         speed: float,
     ) -> None:
         if secret == "" or attempts < 1:
-            raise ValueError("webhook_secret must not be empty, and webhook_tries must be at least 1")
+            raise ValueError("webhook_secret must not be empty, and webhook_attempts must be at least 1")
         self._world = world
         self._outputs_url = outputs_url
         self._secret = secret

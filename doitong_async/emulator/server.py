@@ -39,7 +39,7 @@ class Emulator:
     sending under the same Idempotency-Key makes a second job.
 
     With a `webhook_secret` it sends a signed webhook when a job ends that has a `webhookUrl`, and tries
-    `webhook_tries` times in all, after 1 s, 2 s, 4 s …, which `speed` shortens too: our assumptions. It
+    `webhook_attempts` times in all, after 1 s, 2 s, 4 s …, which `speed` shortens too: our assumptions. It
     sends to this machine alone, and to the hosts of `webhook_hosts`. `world.posted` is what it sent.
     """
 
@@ -64,7 +64,7 @@ class Emulator:
         keys_honoured: bool = True,
         faults: Iterable[Fault | str] = (),
         webhook_secret: str | None = None,
-        webhook_tries: int = 6,
+        webhook_attempts: int = 6,
         webhook_hosts: Collection[str] = (),
     ) -> None:
         self.world = World(
@@ -93,7 +93,7 @@ class Emulator:
             self.world,
             lambda: self.outputs_url,
             secret=webhook_secret,
-            attempts=webhook_tries,
+            attempts=webhook_attempts,
             hosts=webhook_hosts,
             speed=speed,
         )

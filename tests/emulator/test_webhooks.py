@@ -190,7 +190,7 @@ async def test_it_is_tried_again_until_it_is_taken() -> None:
 async def test_it_is_given_up_in_the_end() -> None:
     """After as many tries as there are."""
     ear = Ear(*[500] * 9)
-    async with listening(ear, webhook_tries=3) as emulator:
+    async with listening(ear, webhook_attempts=3) as emulator:
         await submit(emulator, ear.url)
         await asyncio.sleep(3600)
     assert [at for at, _ in ear.heard] == [5.0, 6.0, 8.0]
@@ -209,7 +209,7 @@ async def test_speed_shortens_the_pauses() -> None:
 @virtual
 async def test_nobody_listens() -> None:
     """A port that is closed is tried as often, and written down."""
-    async with listening(Ear(), webhook_tries=2) as emulator:
+    async with listening(Ear(), webhook_attempts=2) as emulator:
         await submit(emulator, "http://127.0.0.1:9/")
         await asyncio.sleep(60)
         assert outcomes(emulator) == [("completed", 1, "unreachable", 0), ("completed", 2, "unreachable", 0)]
@@ -274,7 +274,7 @@ async def test_stopping_ends_every_webhook() -> None:
         await writer.wait_closed()
 
 
-@pytest.mark.parametrize("settings", [{"webhook_secret": ""}, {"webhook_secret": "s", "webhook_tries": 0}])
+@pytest.mark.parametrize("settings", [{"webhook_secret": ""}, {"webhook_secret": "s", "webhook_attempts": 0}])
 def test_settings_that_cannot_be(settings: dict[str, Any]) -> None:
     """An empty secret signs nothing, and no tries send nothing."""
     with pytest.raises(ValueError, match="webhook_secret must not be empty"):
@@ -349,7 +349,7 @@ async def test_outdated() -> None:
 async def test_forged() -> None:
     """Well-formed, and under another secret, at each try."""
     ear = Ear(401, 401)
-    async with listening(ear, "webhook: forged", webhook_tries=2) as emulator:
+    async with listening(ear, "webhook: forged", webhook_attempts=2) as emulator:
         await submit(emulator, ear.url)
         await asyncio.sleep(60)
     for body, headers in ear.requests:

@@ -55,7 +55,7 @@ async def test_a_job_wakes_when_its_webhook_comes_and_is_never_looked_at() -> No
         assert result.url
         assert await result.read()
     names = Counter(type(event).__name__ for event in events)
-    assert (names["CallSent"], names["WebhookTaken"], names["JobFinished"]) == (1, 1, 1)
+    assert (names["RequestSent"], names["WebhookReceived"], names["JobFinished"]) == (1, 1, 1)
 
 
 @virtual
