@@ -1,4 +1,4 @@
-"""Soak in virtual time: a quarter of an hour on Pro, with faults of every kind; it ends as it began."""
+"""Soak in virtual time: twenty minutes on Pro, with faults of every kind; it ends as it began."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.virtual import boxed, now, virtual
 
 pytestmark = pytest.mark.slow
 
-HALF: Final = 450.0
+HALF: Final = 600.0
 """Seconds of full load; then all is let end and counted, and the same again."""
 CALLERS: Final = 25
 """At the same time: two and a half for each slot, so that somebody always waits."""
@@ -41,14 +41,14 @@ IDLE_CONNECTIONS: Final = 30
 """What the pool may grow by: a task, a future and a timer of the server's each, for 10 connections."""
 FAULTS: Final = [
     "submit: 429-minute retry-after=3 p=0.01 seed=1",
-    "submit: 429-minute p=0.003 seed=2",
+    "submit: 429-minute p=0.01 seed=2",
     "submit: 429-concurrency retry-after=2 p=0.01 seed=3",
-    "submit: 429-concurrency p=0.005 seed=4",
+    "submit: 429-concurrency p=0.02 seed=4",
     "submit: 500 p=0.02 seed=5",
     "submit: 500 handled=yes p=0.02 seed=6",
     "submit: 502 p=0.02 seed=7",
     "submit: 502 handled=yes p=0.02 seed=8",
-    "submit: 401 p=0.002 seed=9",
+    "submit: 401 p=0.01 seed=9",
     "submit: cut-before p=0.02 seed=10",
     "submit: cut-after p=0.02 seed=11",
     "submit: null p=0.01 seed=12",
@@ -60,7 +60,7 @@ FAULTS: Final = [
     "poll: 429-minute retry-after=2 p=0.01 seed=20",
     "poll: 500 p=0.02 seed=21",
     "poll: 502 p=0.02 seed=22",
-    "poll: 401 p=0.001 seed=23",
+    "poll: 401 p=0.005 seed=23",
     "poll: cut-before p=0.02 seed=24",
     "poll: cut-after p=0.02 seed=25",
     "poll: null p=0.02 seed=26",
@@ -68,7 +68,7 @@ FAULTS: Final = [
     "poll: null-alias p=0.03 seed=28",
     "poll: latency 3 p=0.03 seed=29",
     "poll: latency 30 p=0.01 seed=30",
-    "any: cut-before p=0.002 seed=31",
+    "any: cut-before p=0.005 seed=31",
     "any: latency 1 p=0.01 seed=32",
     "output: latency 5 p=0.05 seed=40",
     "output: 500 p=0.1 seed=41",
@@ -76,9 +76,9 @@ FAULTS: Final = [
     "output: cut-before p=0.1 seed=43",
     "output: truncated p=0.1 seed=44",
     "output: slow 4 p=0.05 seed=45",
-    "output: oversized 2000000 p=0.03 seed=46",
+    "output: oversized 2000000 p=0.1 seed=46",
     "output: redirect p=0.05 seed=47",
-    "output: html p=0.03 seed=48",
+    "output: html p=0.1 seed=48",
     "output: empty p=0.05 seed=49",
     "job: stuck p=0.005 seed=50 times=3",
     "job: fail p=0.03 seed=51",
@@ -354,10 +354,10 @@ def open_ends(loop: Any) -> tuple[int, int]:
 
 
 @virtual
-async def test_fifteen_minutes_at_full_load_ends_as_it_began(caplog: pytest.LogCaptureFixture) -> None:
+async def test_twenty_minutes_at_full_load_ends_as_it_began(caplog: pytest.LogCaptureFixture) -> None:
     """With faults of every kind the plan is kept, nothing is lost or paid twice, and nothing is left."""
     ran = await soak(7, caplog)
-    assert now() >= 900
+    assert now() >= 1200
     assert ran.told.ended["Result"] > 240
     assert ran.told.ended["RateLimitError"] == 0
     assert ran.faults_hit == {str(parse_fault(fault)) for fault in FAULTS}
@@ -369,7 +369,7 @@ async def test_fifteen_minutes_at_full_load_ends_as_it_began(caplog: pytest.LogC
 
 
 @virtual
-async def test_fifteen_minutes_of_webhooks_as_bad_as_can_be_ends_as_it_began(
+async def test_twenty_minutes_of_webhooks_as_bad_as_can_be_ends_as_it_began(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Lost, late, doubled, out of order, forged, early: the same holds, and more was made of the time."""

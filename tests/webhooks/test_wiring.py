@@ -312,7 +312,7 @@ async def test_a_thousand_webhooks_at_once_lose_none() -> None:
     assert now() <= 8
     taken = [event for event in events if isinstance(event, WebhookReceived)]
     assert len({event.job_id for event in taken}) == len(taken) == 1000
-    sent = Counter(type(event).__name__ for event in events)["CallSent"]
+    sent = Counter(type(event).__name__ for event in events)["RequestSent"]
     assert sent <= 1100
 
 
