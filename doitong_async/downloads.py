@@ -121,10 +121,13 @@ class Downloads:
                 if last.anew:
                     received.clear()
                 self._check_deadline(received)
+                if last.told > received.deadline - self._loop.time():
+                    message = f"{last} It asks to wait {last.told:,.0f} s, which is past download_timeout."
+                    raise DownloadError(message, http_status=last.status, is_remote=True) from last.cause
                 if number < MAX_ATTEMPTS:
                     await asyncio.sleep(max(last.told, backoff.full_jitter(next(pauses))))
                     self._check_deadline(received)
-        message = f"{last} That was try {MAX_ATTEMPTS} of {MAX_ATTEMPTS}."
+        message = f"{last} That was attempt {MAX_ATTEMPTS} of {MAX_ATTEMPTS}."
         raise DownloadError(message, http_status=last.status, is_remote=True) from last.cause
 
     async def _attempt(self, received: Received) -> AsyncGenerator[Start | bytes, None]:

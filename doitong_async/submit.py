@@ -181,7 +181,7 @@ class Submitter:
             elif outcome.kind is FailureKind.NOT_SENT:
                 permit.unsent()
             elif outcome.kind is FailureKind.RATE_LIMIT:
-                call.limit = limiter.rate_limited(outcome)
+                call.limit = limiter.rate_limited(outcome, permit)
         finally:
             permit.answered()
         if (
@@ -208,7 +208,7 @@ class Submitter:
             call.is_sending = False
         if isinstance(answer, Failure):
             return answer
-        self.admission.observe_headers(answer.headers, permit)
+        self.admission.observe_headers(answer.headers, permit, was_accepted=answer.status < 400)
         outcome = wire.read_submit(answer)
         if isinstance(outcome, Failure) and outcome.kind is FailureKind.NOT_FOUND:
             # There is no job yet that could be missing: what was asked for is.

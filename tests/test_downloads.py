@@ -302,7 +302,7 @@ async def test_a_host_that_asks_to_wait_is_obeyed(status: str) -> None:
 @virtual
 async def test_a_host_that_keeps_failing_is_given_up() -> None:
     """After four tries the error says what the last one brought; the job is done and paid."""
-    with pytest.raises(DownloadError, match=r"HTTP 500.*try 4 of 4.*done and paid"):
+    with pytest.raises(DownloadError, match=r"HTTP 500.*attempt 4 of 4.*done and paid"):
         await fetched(lambda nth: answer(b"", status="500 Oops"))
     assert now() < 10.0
 
@@ -544,7 +544,7 @@ async def test_what_a_hook_raises_is_never_taken_for_the_disk() -> None:
         result = await doitong.generate("a fox")
         doitong._running()._session._trace_configs.append(config)
         config.freeze()
-        with pytest.raises(DownloadError, match="try 4 of 4") as caught:
+        with pytest.raises(DownloadError, match="attempt 4 of 4") as caught:
             await result.read()
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.is_remote
@@ -601,6 +601,19 @@ async def test_outputs_that_drip_give_their_places_back(kind: str) -> None:
         assert all(isinstance(error, DownloadError) for error in errors)
         if kind != "head":
             assert all("min_download_rate, 1,000 bytes a second" in str(error) for error in errors)
+
+
+@virtual
+async def test_a_wait_past_the_total_bound_is_not_begun() -> None:
+    """The host asks for ten minutes, and the caller gave half a minute."""
+    script = {1: answer(b"no", status=503, Retry_After="600")}
+    async with plain(download_timeout=30.0, seconds=0.0) as (doitong, server):
+        server.script = lambda kind, nth: script.get(nth) if kind == "output" else None
+        result = await doitong.generate("a fox")
+        before = now()
+        with pytest.raises(DownloadError, match="600 s, which is past download_timeout"):
+            await result.read()
+        assert now() == before
 
 
 @virtual

@@ -253,7 +253,7 @@ class StatusPoll:
         try:
             answer = await self._transport.send(body, timeout=timeout)
             if isinstance(answer, Answer):
-                self._admission.observe_headers(answer.headers, permit)
+                self._admission.observe_headers(answer.headers, permit, was_accepted=answer.status < 400)
             elif answer.kind is FailureKind.NOT_SENT:
                 permit.unsent()
             return answer

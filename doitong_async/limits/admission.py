@@ -84,14 +84,18 @@ class Admission:
         for waiting in self._waits:
             waiting.fail(_closed())
 
-    def observe_headers(self, headers: Mapping[str, str], permit: RequestPermit | None = None) -> None:
+    def observe_headers(
+        self, headers: Mapping[str, str], permit: RequestPermit | None = None, *, was_accepted: bool = False
+    ) -> None:
         """Take in what the headers of an answer say of the limits.
 
         Args:
             headers: of the answer.
-            turn: what its request was sent on; None for the last one.
+            permit: of its request; None for the last one.
+            was_accepted: whether the answer is a success.
         """
-        limit, plan = self.limiter.observe_headers(headers, permit).limit, self.limiter.plan
+        observed = self.limiter.observe_headers(headers, permit, was_accepted=was_accepted)
+        limit, plan = observed.limit, self.limiter.plan
         if limit is None:
             return
         per_minute, told = plan.requests_per_minute, self._user.told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -72,7 +73,7 @@ def read_headers(headers: Mapping[str, str], wall: float) -> RateLimitHeaders:
     served = _http_date(headers.get("date"))
     clocks = (wall,) if served is None else (served, wall)
     reset = _seconds_until(headers.get("x-ratelimit-reset"), clocks)
-    retry = _seconds_until(headers.get("retry-after"), clocks)
+    retry = _seconds_until(headers.get("retry-after"), clocks, RETRY_WAIT)
     return RateLimitHeaders(
         limit=_count(headers.get("x-ratelimit-limit")),
         remaining=_count(headers.get("x-ratelimit-remaining")),
@@ -140,7 +141,7 @@ def requested_wait(rate_limit: RateLimitHeaders, *, limit: Limit) -> float | Non
     return UNBELIEVED_WAIT if rate_limit.renews_in is None else rate_limit.renews_in
 
 
-def _seconds_until(text: str | None, clocks: Sequence[float]) -> float | None:
+def _seconds_until(text: str | None, clocks: Sequence[float], near: float = MINUTE_WAIT) -> float | None:
     """Read seconds from now, or a moment by the first clock that makes it near, else by the first of all.
 
     A moment that is past gives less than zero. Of two clocks a gateway may have set one wrong.
@@ -161,7 +162,7 @@ def _seconds_until(text: str | None, clocks: Sequence[float]) -> float | None:
     if moment is None:
         return None
     waits = [moment - now for now in clocks]
-    return next((wait for wait in waits if -_LATE <= wait <= MINUTE_WAIT), waits[0])
+    return next((wait for wait in waits if -_LATE <= wait <= near), waits[0])
 
 
 def _iso(text: str) -> float | None:
@@ -184,5 +185,6 @@ def _utc(moment: datetime) -> float:
 
 
 def _count(text: str | None) -> int | None:
-    stripped = (text or "").strip()
-    return int(stripped) if stripped.isascii() and stripped.isdecimal() and len(stripped) < 10 else None
+    """Read a count; gateways append a window, as in "60;w=60" or "60, 60;w=60"."""
+    match = re.match(r"\s*([0-9]{1,9})(\.0+)?\s*($|[,;])", text or "")
+    return int(match[1]) if match else None

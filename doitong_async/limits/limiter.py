@@ -42,8 +42,8 @@ _FEEL: Final = 1.0
 """Seconds that one request at most holds up the next where somebody else uses the key: our choice."""
 _JITTER: Final = 1.0
 """Seconds over which those who were told the same moment spread."""
-_ROUNDING: Final = 1.0
-"""Seconds: a reset is told in whole ones, rounded up or down, so it may come so much later than told."""
+_ROUNDING: Final = 2.0
+"""Seconds that a reset may come later than it says: by its rounding, and by clocks that differ a little."""
 _MOST_KEPT: Final = 30
 """Requests a minute that are kept back for looks at most: as many as the documented loop of one job takes."""
 
@@ -176,7 +176,7 @@ class RateLimiter:
         return plan if told is None else max(1, min(told, plan))
 
     def observe_headers(
-        self, headers: Mapping[str, str], permit: RequestPermit | None = None
+        self, headers: Mapping[str, str], permit: RequestPermit | None = None, *, was_accepted: bool = False
     ) -> RateLimitHeaders:
         """Take in what an answer says, and return it.
 
@@ -184,22 +184,27 @@ class RateLimiter:
 
         Args:
             headers: of the answer.
-            turn: what its request was sent on; None for the last one.
+            permit: of its request; None for the last one.
+            was_accepted: whether the answer is a success, and so had room, whatever its headers leave out.
         """
         rate_limit, now = read_headers(headers, wall_time()), self._loop.time()
         if rate_limit.limit is not None:
             self._told_limit, self._window.limit = rate_limit.limit, self._narrower(rate_limit.limit)
+        number = None if permit is None else permit.number
         if rate_limit.remaining is None:
+            if was_accepted and number is not None:
+                self._window.unsaid(now, number)
             return rate_limit
         if self._window.lower(rate_limit.remaining, now):
             self._contested_until = now + PERIOD
-        number = None if permit is None else permit.number
+        # A poll that does not count says nothing of the order in which those that count were sent.
         if permit is None or number is not None:
             # Of a plan that is shared each has its share of what is left, too.
             share = self._window.limit / max(self._window.limit, rate_limit.limit or 0)
             self._window.left(int(rate_limit.remaining * share), now, number)
-        if rate_limit.renews_in is not None:
-            self._window.renews(now + rate_limit.renews_in + _ROUNDING, now, rate_limit.remaining, number)
+            if rate_limit.renews_in is not None:
+                at = now + rate_limit.renews_in + _ROUNDING
+                self._window.renews(at, now, number)
         return rate_limit
 
     def free_slot(self) -> Slot | None:
@@ -267,11 +272,20 @@ class RateLimiter:
         wall = wall_time()
         return self.day.next_begins(wall) - wall
 
-    def rate_limited(self, failure: Failure, *, is_submit: bool = True) -> Limit:
-        """Obey a 429, and return which limit it was about."""
+    def rate_limited(
+        self, failure: Failure, permit: RequestPermit | None = None, *, is_submit: bool = True
+    ) -> Limit:
+        """Obey a 429, and return which limit it was about.
+
+        Args:
+            failure: the 429.
+            permit: of its request; None for one that was sent now.
+            is_submit: whether it was a submit.
+        """
         now, wall = self._loop.time(), wall_time()
         rate_limit = read_headers(failure.headers or {}, wall)
-        limit = self._limit_meant(failure, rate_limit, is_submit=is_submit)
+        sent_at = now if permit is None else permit.sent_at
+        limit = self._limit_meant(failure, rate_limit, sent_at, is_submit=is_submit)
         if limit not in self._warned_of:
             self._warned_of.add(limit)
             log.warning("The service says that a limit is reached (%s): %s", limit.value, failure.message)
@@ -290,12 +304,14 @@ class RateLimiter:
         self._serve(now)
         return limit
 
-    def _limit_meant(self, failure: Failure, rate_limit: RateLimitHeaders, *, is_submit: bool) -> Limit:
+    def _limit_meant(
+        self, failure: Failure, rate_limit: RateLimitHeaders, sent_at: float, *, is_submit: bool
+    ) -> Limit:
         """Return which limit a 429 is about.
 
         Where nothing but the length of a wait speaks for the day, and the headers and our own count speak
         against it, a clock may be wrong, or a unit: the minute is tried first, and the day is believed when
-        a submit is refused in the same way after that.
+        a submit that was sent after that is refused in the same way.
         """
         # The refused submit holds a slot itself.
         tell = partial(
@@ -308,12 +324,11 @@ class RateLimiter:
             or not self.day.is_far_from_full(wall_time())
         ):
             return limit
-        now = self._loop.time()
-        if self._doubted_until is not None and now >= self._doubted_until and is_submit:
+        if self._doubted_until is not None and sent_at >= self._doubted_until and is_submit:
             self._doubted_until = None
             return limit
         if self._doubted_until is None and is_submit:
-            self._doubted_until = now + UNBELIEVED_WAIT
+            self._doubted_until = self._loop.time() + UNBELIEVED_WAIT
         return unless_day
 
     def _is_of_minute(self, rate_limit: RateLimitHeaders) -> bool:
@@ -466,7 +481,7 @@ class RateLimiter:
         self._submits_out += is_submit
         if is_submit and now < self._held_until:
             self._ends -= 1
-        return RequestPermit(self, is_submit=is_submit, number=self._window.spend())
+        return RequestPermit(self, is_submit=is_submit, number=self._window.spend(), sent_at=now)
 
     def _next_moment(self, now: float) -> float | None:
         """Return when more can be granted by the mere passing of time."""

@@ -66,15 +66,18 @@ class Slot:
 class RequestPermit:
     """The right to send one request now. It ends with the one or the other, and then changes nothing more.
 
-    `number` is the request's among those that count, None if it does not.
+    `number` is the request's among those that count, None if it does not; `sent_at` is when it was granted.
     """
 
-    __slots__ = ("_is_submit", "_limiter", "number")
+    __slots__ = ("_is_submit", "_limiter", "number", "sent_at")
 
-    def __init__(self, limiter: Grantor | None, *, is_submit: bool, number: int | None = None) -> None:
+    def __init__(
+        self, limiter: Grantor | None, *, is_submit: bool, number: int | None = None, sent_at: float = 0.0
+    ) -> None:
         self._limiter = limiter
         self._is_submit = is_submit
         self.number = number
+        self.sent_at = sent_at
 
     def answered(self) -> None:
         """Say that the request was answered, or is lost."""

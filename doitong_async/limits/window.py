@@ -198,7 +198,8 @@ class Window:
         theirs = self._theirs(now) + excess
         if not self._foreign:
             # Of what was there before nobody knows how fast it came.
-            self._foreign_since, self._foreign_at_first = now, theirs
+            # Of our own requests in flight the server may have counted none yet: later answers tell of those.
+            self._foreign_since, self._foreign_at_first = now, theirs + self._sent
         self._foreign, self._foreign_heard, self._foreign_until = theirs, now, now + self._period
         return True
 
@@ -222,18 +223,25 @@ class Window:
             self._asked_at = -math.inf
         self._widen(now, min(remaining, self.limit) - int(others))
 
-    def renews(self, at: float, now: float, remaining: int = 0, number: int | None = None) -> None:
-        """Note the reset that the service told: one more request may be sent from then on.
+    def unsaid(self, now: float, number: int) -> None:
+        """Note an accepted request whose answer does not say what is left: after a reset one more may go.
 
-        As long as something is left while somebody else uses the key, a place that comes back is as likely
-        theirs, and what they are expected to send is left to them.
+        Args:
+            now: the moment.
+            number: of the request.
+        """
+        if number > self._renewed_at:
+            self._renewed_at, self._out = self._spent, self._sent
+            self._widen(now, 1)
+
+    def renews(self, at: float, now: float, number: int | None = None) -> None:
+        """Note the reset that the service told: one more request may be sent from then on.
 
         Args:
             at: the moment of the reset.
             now: the moment.
-            remaining: how many requests were left.
             number: of the request whose answer says so, None for the last one.
         """
         self.free(now)
         if number is None or number > self._back_at:
-            self._renews_at = None if remaining and self._theirs(now) else at
+            self._renews_at = at

@@ -167,3 +167,22 @@ def test_no_header_breaks_the_reader(headers: dict[str, str]) -> None:
     for limit in Limit:
         told = requested_wait(rate_limit, limit=limit)
         assert told is None or 0 <= told <= DAY_WAIT
+
+
+@pytest.mark.parametrize("text", ["60", " 60 ", "60.0", "60;w=60", "60, 60;w=60"])
+def test_a_count_is_read_in_the_spellings_of_gateways(text: str) -> None:
+    """The drafts of the rate-limit headers append the window."""
+    read = read_headers({"x-ratelimit-limit": text, "x-ratelimit-remaining": text}, NOW)
+    assert (read.limit, read.remaining) == (60, 60)
+
+
+@pytest.mark.parametrize("text", ["", "many", "-1", "6x", "60.5", "1" * 12])
+def test_what_is_no_count_says_nothing(text: str) -> None:
+    """It is not guessed at."""
+    assert read_headers({"x-ratelimit-limit": text}, NOW).limit is None
+
+
+def test_a_retry_after_is_read_by_the_clock_that_makes_it_possible() -> None:
+    """A gateway's Date two hours ahead does not end a wait of minutes."""
+    headers = {"retry-after": "Thu, 01 Jan 2026 00:02:30 GMT", "date": "Thu, 01 Jan 2026 02:00:00 GMT"}
+    assert read_headers(headers, NOW).retry_after == 150.0

@@ -22,9 +22,9 @@ from tests.virtual import now, virtual
 NARROW = Plan.enterprise(requests_per_minute=2, concurrent_jobs=1)
 
 
-def open_door(plan: Plan) -> Admission:
-    """Return a client's way through a gate of its own."""
-    return Admission(RateLimiter(plan), KeyUser(plan), Hook(None))
+def open_door(plan: Plan, *, polls_count: bool = True) -> Admission:
+    """Return a client's way through a limiter of its own."""
+    return Admission(RateLimiter(plan), KeyUser(plan, polls_count=polls_count), Hook(None))
 
 
 def too_many(message: str, **headers: str) -> Failure:
@@ -312,16 +312,16 @@ async def send(door: Admission, **headers: str) -> None:
 
 @virtual
 async def test_after_a_reset_that_was_told_nothing_waits_for_a_minute() -> None:
-    """One request goes then, a second later as resets are rounded, and what its answer says is left."""
+    """One request goes then, two seconds later as resets are rounded, and what its answer says is left."""
     door = open_door(Plan.PRO)
     await send(door, x_ratelimit_remaining="0", x_ratelimit_reset="6")
     moments = []
     for left in ("3", "2", "1", "0"):
         await send(door, x_ratelimit_remaining=left, x_ratelimit_reset="6")
         moments.append(now())
-    assert moments == [7.0] * 4
+    assert moments == [8.0] * 4
     await send(door)
-    assert now() == 14.0
+    assert now() == 16.0
 
 
 @virtual
@@ -332,7 +332,7 @@ async def test_the_first_after_a_reset_may_be_a_submit() -> None:
         (await door.slot()).job_is_made()
     await send(door, x_ratelimit_limit="6", x_ratelimit_remaining="0", x_ratelimit_reset="6")
     await send(door, x_ratelimit_limit="6", x_ratelimit_remaining="5", x_ratelimit_reset="6")
-    assert now() == 7.0
+    assert now() == 8.0
 
 
 @virtual
@@ -342,7 +342,7 @@ async def test_a_share_of_a_plan_believes_its_share_of_what_is_left() -> None:
     headers = {"x_ratelimit_limit": "60", "x_ratelimit_reset": "6"}
     await send(door, **headers, x_ratelimit_remaining="0")
     await send(door, **headers, x_ratelimit_remaining="30")
-    assert (now(), door.limiter.free) == (7.0, 5)
+    assert (now(), door.limiter.free) == (8.0, 5)
 
 
 @virtual
@@ -425,6 +425,37 @@ async def test_a_429_that_only_looks_far_is_the_minutes_first_and_the_days_at_th
     assert door.limiter.rate_limited(failure) == "day"
     with pytest.raises(DailyLimitError):
         await door.slot()
+
+
+@virtual
+async def test_a_second_refusal_of_the_same_burst_is_no_second_refusal() -> None:
+    """It was sent before the pause, however late its answer comes."""
+    door = open_door(Plan.PRO)
+    failure = too_many("Too Many Requests", **{"x-ratelimit-limit": "60", **FAR[0]})
+    early, late = [await door.permit(Priority.SUBMIT) for _ in range(2)]
+    assert door.limiter.rate_limited(failure, early) == "minute"
+    early.answered()
+    await asyncio.sleep(62)
+    assert door.limiter.rate_limited(failure, late) == "minute"
+    late.answered()
+    after = await door.permit(Priority.SUBMIT)
+    assert door.limiter.rate_limited(failure, after) == "day"
+
+
+@virtual
+async def test_a_poll_that_does_not_count_says_nothing_of_a_reset() -> None:
+    """It may be answered after the place that it speaks of came back."""
+    door = open_door(Plan.enterprise(requests_per_minute=2, concurrent_jobs=9), polls_count=False)
+    await send(door)
+    await asyncio.sleep(30)
+    await send(door)
+    poll = await door.permit(Priority.POLL)
+    await asyncio.sleep(30)
+    await send(door)
+    door.observe_headers({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1"}, poll)
+    poll.answered()
+    await send(door)
+    assert now() == 90.0
 
 
 @pytest.mark.parametrize(

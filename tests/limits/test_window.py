@@ -208,7 +208,7 @@ def test_a_slow_answer_tells_of_no_reset_that_has_come_since() -> None:
     early = window.spend()
     assert window.free(60.0) == 1
     spend(window, 1, 60.0)
-    window.renews(62.0, 61.0, 0, early)
+    window.renews(62.0, 61.0, early)
     window.answered(61.0)
     assert window.free(62.0) == 0
 
@@ -229,18 +229,48 @@ def test_a_request_that_never_left_takes_no_reset_along() -> None:
 
 
 def test_where_others_use_the_key_a_reset_is_tried_once_a_period_if_it_brings_nothing() -> None:
-    """The place is as likely theirs; and while something is left, what they will send is left to them."""
+    """The place is as likely theirs."""
     window = Window(6)
     spend(window, 2, 0.0)
     assert window.lower(0, 0.0)
-    window.renews(3.0, 0.0, 1)
-    assert window.free(3.0) == 0
-    window.renews(6.0, 3.0, 0)
+    window.renews(6.0, 3.0)
     assert window.free(6.0) == 1
     spend(window, 1, 6.0)
     window.left(0, 6.0)
-    window.renews(12.0, 6.0, 0)
+    window.renews(12.0, 6.0)
     assert window.free(12.0) == 0
+
+
+def test_a_limit_that_no_header_names_is_no_growing_use_by_others() -> None:
+    """Six requests at once, and answers that count down to none: the gap to the plan is there at once."""
+    window = Window(60)
+    for _ in range(6):
+        window.spend()
+    for left in (5, 4, 3, 2, 1, 0):
+        window.lower(left, 0.0)
+        window.answered(0.0)
+    window.renews(8.0, 0.0)
+    assert window.free(8.0) == 1
+    number = window.spend()
+    window.left(5, 8.0, number)
+    window.answered(8.0)
+    assert window.free(8.0) == 5
+
+
+def test_after_a_reset_an_accepted_request_that_says_nothing_lets_one_more_go() -> None:
+    """And so on, until an answer says what is left; before a reset it says nothing."""
+    window = Window(6)
+    window.unsaid(0.0, window.spend())
+    spend(window, 5, 0.0)
+    window.answered(0.0)
+    assert window.free(1.0) == 0
+    window.renews(6.0, 1.0)
+    for _ in range(3):
+        assert window.free(6.0) == 1
+        window.unsaid(6.0, window.spend())
+        window.answered(6.0)
+    window.left(0, 6.0, window.spend())
+    assert window.free(6.0) == 0
 
 
 def test_what_others_take_is_taken_as_long_as_answers_confirm_it() -> None:
@@ -305,7 +335,7 @@ def test_a_window_that_follows_what_it_is_told_is_never_refused(
             window.lower(left, at)
             window.left(left, at, number)
             if reset >= at - 5:
-                window.renews(max(reset, at + 1), at, left, number)
+                window.renews(max(reset, at + 1), at, number)
             window.answered(at)
 
     for order, plan in enumerate(plans):
