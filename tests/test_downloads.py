@@ -606,7 +606,7 @@ async def test_outputs_that_drip_give_their_places_back(kind: str) -> None:
 @virtual
 async def test_a_wait_past_the_total_bound_is_not_begun() -> None:
     """The host asks for ten minutes, and the caller gave half a minute."""
-    script = {1: answer(b"no", status=503, Retry_After="600")}
+    script = {1: answer(b"no", status="503 Busy", Retry_After="600")}
     async with plain(download_timeout=30.0, seconds=0.0) as (doitong, server):
         server.script = lambda kind, nth: script.get(nth) if kind == "output" else None
         result = await doitong.generate("a fox")
