@@ -767,16 +767,16 @@ def test_ctrl_c_while_options_are_read(
     assert "Interrupted. Nothing was sent." in capsys.readouterr().err
 
 
-def test_ctrl_c_while_a_submit_waits_for_its_turn(
+def test_ctrl_c_while_a_submit_waits_for_its_permit(
     monkeypatch: pytest.MonkeyPatch, beside: Beside, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What was sent away from the queue was never sent to the service."""
 
-    async def wait_for_turn(door: Admission, priority: Priority, **_: Any) -> None:
+    async def wait_for_permit(admission: Admission, priority: Priority, **_: Any) -> None:
         signal.raise_signal(signal.SIGINT)
-        await door.sleep(3600)
+        await admission.sleep(3600)
 
-    monkeypatch.setattr(Admission, "turn", wait_for_turn)
+    monkeypatch.setattr(Admission, "permit", wait_for_permit)
     server = PlainServer(key=KEY)
     beside(server)
     assert main(["generate", "a fox"]) == Exit.INTERRUPTED
