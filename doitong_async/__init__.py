@@ -1,4 +1,4 @@
-"""Asyncio client for Doitong: every job paid once, none lost, as early as the plan allows."""
+"""Asyncio client for Doitong: pays for each job once, loses none and finishes as early as the plan allows."""
 
 from doitong_async.batch.outcome import Item, Outcome, Progress
 from doitong_async.batch.runner import Batch

@@ -1,4 +1,4 @@
-"""The keyword arguments of the client's methods, as type checkers and editors see them, and their checks."""
+"""The keyword arguments of the client's methods, typed for checkers and editors, and their checks."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from doitong_async.errors import BadRequestError, ConfigurationError
 
 
 class OptionArguments(TypedDict, total=False):
-    """What may be given to the client, and changed for some calls by `with_options`.
+    """Options of the client, which `with_options` can change for some calls.
 
     Keys:
-        timeout: seconds that the wait for a job lasts, from its accepted submit; 600 by default.
-        slot_timeout: seconds to wait for the plan before a submit goes, or for a service that asks to wait
-            (`Retry-After`); None, the default: as it takes.
-        wait_for_next_day: whether to wait where the jobs of the day are used up; else `DailyLimitError`.
-        request_timeout: seconds that one try of a submit may take; 60 by default.
-        poll_timeout: seconds that one status request may take; 10 by default.
-        poll_interval: seconds between looks at a job, 2 at least and by default.
-        lease_age: seconds after which a job that is not seen to end frees its slot; 600 by default.
+        timeout: seconds to wait for a job, from its accepted submit; 600 by default.
+        slot_timeout: seconds that a submit may wait for the plan or for a service that asks to wait
+            (`Retry-After`); None, the default, sets no bound.
+        wait_for_next_day: whether to wait when the day's jobs are used up; else `DailyLimitError`.
+        request_timeout: seconds that one attempt of a submit may take; 60 by default.
+        poll_timeout: seconds that one status poll may take; 10 by default.
+        poll_interval: seconds between polls of a job; at least 2, the default.
+        slot_expiry: seconds after which a job not known to have ended frees its slot; 600 by default.
         provider: for requests that name none; "flux-pro" by default.
-        width: pixels, for pictures that name none; by default the service's own, 1024.
-        height: pixels, for pictures that name none; by default the service's own, 1024.
+        width: pixels, for pictures that give none; by default the service's own, 1024.
+        height: pixels, for pictures that give none; by default the service's own, 1024.
     """
 
     timeout: float
@@ -55,16 +55,16 @@ class RequestArguments(TypedDict, total=False):
 
 
 def check_options(options: Any, *, taker: str, fixed: Collection[str]) -> None:
-    """Refuse keywords that are no options, without what was given for them: a misspelt `api_key` is a key.
+    """Reject keywords that are no options, without showing their values: a misspelt `api_key` holds the key.
 
     Args:
-        options: the keywords as they came; they are emptied first, as their owner's frame is shown too.
-        taker: what they were given to.
+        options: the keywords as passed; emptied before an error, as a traceback shows the caller's frame too.
+        taker: the name of the function they were passed to.
         fixed: the keywords that only the client itself takes.
 
     Raises:
-        TypeError: if nobody knows one of them; it names the nearest that is known.
-        ConfigurationError: if one is the client's, and no option.
+        TypeError: if a keyword is unknown; the message suggests the nearest known one.
+        ConfigurationError: if a keyword belongs to the client and is no option.
     """
     unknown = sorted(options.keys() - OptionArguments.__annotations__.keys())
     if not unknown:
@@ -82,14 +82,14 @@ def check_options(options: Any, *, taker: str, fixed: Collection[str]) -> None:
 
 
 def check_fields(fields: Any, *, taker: str) -> None:
-    """Refuse keywords that are no fields of a request, without what was given for them.
+    """Reject keywords that are no fields of a request, without showing their values.
 
     Args:
-        fields: the keywords as they came; they are emptied first, as their owner's frame is shown too.
-        taker: what they were given to.
+        fields: the keywords as passed; emptied before an error, as a traceback shows the caller's frame too.
+        taker: the name of the function they were passed to.
 
     Raises:
-        TypeError: if one is unknown; it names the nearest that is known.
+        TypeError: if a keyword is unknown; the message suggests the nearest known one.
     """
     unknown = sorted(fields.keys() - RequestArguments.__annotations__.keys())
     if unknown:
@@ -100,7 +100,7 @@ def check_fields(fields: Any, *, taker: str) -> None:
 
 
 def checked_idempotency_key(key: str | None) -> str:
-    """Return the key of one job; a random one, if there is none.
+    """Return the idempotency key of one job, a random one if none is given.
 
     Raises:
         BadRequestError: if it cannot be sent.

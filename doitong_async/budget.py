@@ -1,4 +1,4 @@
-"""What a batch may spend, and the account of what it did."""
+"""What a batch may spend, and how much of it is spent, reserved and left."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Budget:
     """What a batch may spend.
 
     Args:
-        credits: the most that may be spent; a job is submitted only if its highest price is still left.
-        low_at: the share of the budget at which `on_low` is called; 0.1 is a tenth.
-        on_low: a plain function, called once with the credits left, when no more than that share is neither
-            spent nor reserved; it must return quickly. What it raises harms nothing.
+        credits: the most to spend; a job is submitted only if its highest price is still left.
+        low_at: the share of the budget at which to call `on_low`; 0.1 is a tenth.
+        on_low: a plain function, called once with the credits left when they fall to that share; it must
+            return quickly. An exception in it harms nothing.
 
     Raises:
-        ConfigurationError: if there is nothing to spend, the share is none, or `on_low` no plain function.
+        ConfigurationError: if `credits` or `low_at` is out of range, or `on_low` is no plain function.
     """
 
     credits: float
@@ -43,13 +43,13 @@ class Budget:
 
 
 class BudgetTracker:
-    """The account of a budget: what is spent, what is reserved for jobs under way, what is left.
+    """Tracks a budget: credits spent, reserved for jobs in flight, and left.
 
-    It counts in millionths of a credit, so that the order of things changes no sum.
+    It counts in millionths of a credit, so that no sum depends on the order of its terms.
 
     Args:
-        budget: what may be spent; None sets no bound, and all is counted as ever.
-        whose: raises what `on_low` leaves for the user, out of the wait of whoever runs the batch.
+        budget: what may be spent; None sets no bound, but everything is counted.
+        whose: raises an error of `on_low` that is meant for the program out of the batch's own wait.
     """
 
     def __init__(self, budget: Budget | None, whose: Throw | None = None) -> None:
@@ -66,66 +66,66 @@ class BudgetTracker:
 
     @property
     def spent(self) -> float:
-        """Credits that ended jobs cost."""
+        """Credits that finished jobs cost."""
         return _credits(self._spent)
 
     @property
     def reserved(self) -> float:
-        """Credits kept for jobs under way."""
+        """Credits reserved for jobs in flight."""
         return _credits(self._reserved)
 
     @property
     def left(self) -> float:
-        """Credits neither spent nor reserved, below zero if jobs cost more than was expected."""
+        """Credits neither spent nor reserved, below zero if jobs cost more than expected."""
         return math.inf if self._all is None else _credits(self._all - self._spent - self._reserved)
 
     def reserve(self, item: str, credits: float) -> bool:  # noqa: A002 - the field's word
-        """Keep credits for an item, in place of what was kept for it before.
+        """Reserve credits for an item, replacing its earlier reservation.
 
         Returns:
-            False if they are not left; then nothing is changed.
+            False if too few are left; then nothing changes.
         """
         amount = _exact(credits)
         reserved = self._reserved - self._of.get(item, 0) + amount
         if self._all is not None and self._spent + reserved > self._all:
             return False
         self._of[item], self._reserved = amount, reserved
-        self._see()
+        self._check_low()
         return True
 
     def keep(self, item: str, amount: float) -> None:
-        """Keep credits for an item whatever is left: they may be spent already."""
+        """Reserve credits for an item whatever is left: they may be spent already."""
         self._reserved += _exact(amount) - self._of.get(item, 0)
         self._of[item] = _exact(amount)
-        self._see()
+        self._check_low()
 
     def settle(self, item: str, cost: float | None) -> None:
-        """Count an item as spent, by what it really cost, be it more than was kept.
+        """Count an item as spent, at its actual cost, even above its reservation.
 
-        An item for which nothing is kept was settled or released before: nothing is changed.
+        An item without a reservation was settled or released before: nothing changes.
 
         Args:
-            item: which.
-            cost: credits, as the service said; None, or what is no amount, counts as what was kept.
+            item: the item's key.
+            cost: credits, as the service reported; None or an invalid amount counts as the reservation.
         """
-        kept = self._of.pop(item, None)
-        if kept is None:
+        reserved_before = self._of.pop(item, None)
+        if reserved_before is None:
             return
-        self._reserved -= kept
-        is_told = cost is not None and math.isfinite(cost) and cost >= 0
-        self._spent += _exact(cost) if is_told and cost is not None else kept
-        self._see()
+        self._reserved -= reserved_before
+        is_valid = cost is not None and math.isfinite(cost) and cost >= 0
+        self._spent += _exact(cost) if is_valid and cost is not None else reserved_before
+        self._check_low()
 
     def release(self, item: str) -> None:
-        """Give back what is kept for an item, as nothing was charged for it."""
+        """Release an item's reservation, as nothing was charged for it."""
         self._reserved -= self._of.pop(item, 0)
 
     def carry(self, spent: float) -> None:
         """Count credits that earlier runs of the same batch spent."""
         self._spent += _exact(spent)
-        self._see()
+        self._check_low()
 
-    def _see(self) -> None:
+    def _check_low(self) -> None:
         if self._budget is None or self._all is None or self._was_low:
             return
         left = self._all - self._spent - self._reserved

@@ -1,4 +1,4 @@
-"""The providers, versions and prices of the reference: data for advice, never a reason to refuse."""
+"""The providers, versions and prices of the reference, for advice only: no request fails because of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DEFAULT_SIDE: Final = 1024
 
 
 class Provider(NamedTuple):
-    """What is known of one provider: the type it makes and the versions that its page shows."""
+    """One provider: the type it makes and the versions that its page shows."""
 
     type: str
     versions: tuple[str, ...] = ()
@@ -50,13 +50,13 @@ PRICES_BY_PIXELS: Final = (
     PixelPrice(512 * 512, 1024 * 1024, 10, 20),
     PixelPrice(2048 * 2048, None, 30, 50),
 )
-"""Reference, "Credits": of pictures smaller than these, or between them, it says nothing."""
+"""Reference, "Credits": it gives no price for smaller pictures, or for sizes in between."""
 PRICES_BY_PROVIDER: Final[dict[str, int]] = {"flux-dev": 50}
 """Credits for a picture of any size, where the provider's page says so (reference, "Credits")."""
 
 
 def type_of(provider: str) -> str:
-    """Return the media type a provider is known to make; a provider not known makes pictures."""
+    """Return the media type that a provider makes; an unknown provider counts as making pictures."""
     known = PROVIDERS.get(provider)
     return known.type if known else "IMAGE"
 

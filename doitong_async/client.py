@@ -1,4 +1,4 @@
-"""What the user holds: opens, wires, closes."""
+"""The client that the user holds: it opens, wires and closes everything else."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ USER_AGENT: Final = "doitong-async/0.1.0"
 
 
 class _Shared:
-    """What a client and all its `with_options` views have in common."""
+    """What a client shares with all its `with_options` views."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class _Shared:
         self.was_closed = False
 
     async def drop_dead(self) -> None:
-        """Drop what was open on an event loop that was closed before the client: nothing there can end."""
+        """Drop a runtime whose event loop was closed before the client: it can no longer close itself."""
         if (runtime := self.runtime) is not None and runtime.is_dead:
             self.runtime = self.closing = None
             await runtime.drop()
@@ -82,48 +82,48 @@ class AsyncDoitong:
     """A client of Doitong: `async with AsyncDoitong(api_key="…", plan=Plan.PRO) as doitong: …`.
 
     Args:
-        api_key: or the environment's DOITONG_API_KEY.
-        plan: a `Plan` or its name, or DOITONG_PLAN; `Plan.FREE` by default, the narrowest.
-        base_url: the root of the API, or DOITONG_BASE_URL; https://api.doitong.com by default.
-        status_operation: the query field that tells a job's status, as in "generation(id: ID!)"; with `Int`
-            or `Int!` ids are sent as numbers. Not documented: an assumption.
-        failure_statuses: further status words that end a job as failed, such as ("withdrawn",), beside those
-            that are known (an assumption); case, "-", "_" and white space make no difference.
-        polls_count: whether status requests count against the requests per minute (assumption: they do).
-        day_starts_at: seconds after 00:00 UTC at which the day of the plan begins (assumption: 0).
-        max_tries: how often a submit is sent at most, 429s not counted (reference, "Retries": 3).
-        resend_unanswered: whether a submit that may have arrived is sent again under the same idempotency
-            key. That the service honours the key outside the video pages is an assumption.
-        max_download_bytes: the largest output that is read.
-        download_timeout: seconds that one output may take, retries included, from when it has its place among
-            the eight that are fetched at once; an hour by default, our choice.
-        min_download_rate: bytes a second, over a minute, below which an output is asked for again; after four
-            attempts it is given up. 1,000 by default, our choice; 0 is no bound.
-        session: an aiohttp session of your own to send with; it is not closed here.
-        trust_env: whether the proxy settings of the environment are used (not with a session of your own).
+        api_key: defaults to the environment variable DOITONG_API_KEY.
+        plan: a `Plan` or its name; defaults to DOITONG_PLAN, then to `Plan.FREE`, the smallest.
+        base_url: the root of the API; defaults to DOITONG_BASE_URL, then to https://api.doitong.com.
+        status_operation: the query field that returns a job's status, as in "generation(id: ID!)"; with `Int`
+            or `Int!`, ids are sent as numbers. Not documented: an assumption.
+        failure_statuses: more status words that mean a job failed, such as ("withdrawn",), beside the known
+            ones (an assumption). Case, "-", "_" and white space make no difference.
+        polls_count: whether status polls count against the requests per minute (assumption: they do).
+        day_starts_at: seconds after 00:00 UTC at which the plan's day begins (assumption: 0).
+        max_attempts: how often a submit is sent at most, 429s not counted (reference, "Retries": 3).
+        resend_unanswered: whether to resend a submit that may have arrived, under the same idempotency key.
+            That the service honours the key outside the video pages is an assumption.
+        max_download_bytes: the largest output to read.
+        download_timeout: seconds that one output may take, retries included, once it is one of the eight
+            downloads that run at once; an hour by default, our choice.
+        min_download_rate: bytes a second, averaged over a minute, below which a download attempt fails; after
+            four attempts the download fails. 1,000 by default, our choice; 0 sets no bound.
+        session: your own aiohttp session to send with; the client does not close it.
+        trust_env: whether to use the environment's proxy settings (not with a session of your own).
         ssl: a context with your own CA, or True for the system's.
         user_agent: the `User-Agent` header.
-        allow_insecure_http: lets `base_url` be plain http outside this machine, where the key can be read,
-            and outputs on the host of the API too.
-        on_event: a plain function, called with each value of `doitong_async.events`; it must return quickly.
-            To await something, let it put events into a queue: `on_event=queue.put_nowait`. What it raises
+        allow_insecure_http: allows plain http for a `base_url` outside this machine, where the key can be
+            read in transit, and for outputs on the API's host.
+        on_event: a plain function that gets each value of `doitong_async.events` and must return quickly. To
+            await something, put the events into a queue: `on_event=queue.put_nowait`. An exception in it
             harms nothing, see `doitong_async.hook`.
-        webhook_url: where the service tells the end of each job; goes out with each submit, and looks become
-            a safety net. It leads to one of the faces of `webhooks`.
-        webhook_secret: what the service signs webhooks with, or several while it is changed; or
-            DOITONG_WEBHOOK_SECRET.
+        webhook_url: where the service reports the end of each job. It is sent with each submit, and polling
+            becomes a safety net. It must lead to one of the handlers of `webhooks`.
+        webhook_secret: what the service signs webhooks with, or several secrets during a rotation; defaults
+            to DOITONG_WEBHOOK_SECRET.
         webhook_field: where the URL goes in the input of the mutation, as in "options.webhookUrl". Not
             documented for the general form: an assumption.
-        output_hosts: the hosts whose URLs are believed when a webhook names them; "cdn.doitong.com" by
-            default. With a `base_url` on this machine this machine is one of them. Outputs are fetched from
-            any public host; on loopback, link-local and private addresses only if they are named here, or
-            `base_url` is on such an address too. With a session of your own a host is looked up before it
-            connects: an address that changes in between is not seen; behind a proxy, the proxy looks up.
+        output_hosts: the hosts whose URLs to accept from a webhook; "cdn.doitong.com" by default, and this
+            machine if `base_url` is on it. Outputs are fetched from any public host, but from loopback,
+            link-local and private addresses only if named here or if `base_url` is on such an address too.
+            With a session of your own the client checks a host before the session connects, so it misses an
+            address that changes in between; behind a proxy, the proxy resolves the host.
         **options: see `OptionArguments`.
 
     Raises:
-        ConfigurationError: naming the setting that cannot be, such as an `on_event` that is async.
-        TypeError: if a keyword is misspelt; the nearest right one is named.
+        ConfigurationError: if a setting is invalid, such as an async `on_event`; the message names it.
+        TypeError: if a keyword is misspelt; the message suggests the nearest one.
     """
 
     def __init__(
@@ -190,15 +190,15 @@ class AsyncDoitong:
         return f"<AsyncDoitong {settings.base_url} {settings.plan.name} {state}>"
 
     async def __aenter__(self) -> Self:
-        """Open the client on the running loop; again, too, if the loop that it was open on is closed.
+        """Open the client on the running loop, also after the loop that it was open on has closed.
 
         Raises:
-            ConfigurationError: if it is open.
+            ConfigurationError: if it is open already.
         """
         await self._shared.drop_dead()
         if self._shared.runtime is not None:
             raise ConfigurationError("The client is open already; `async with` it once.")
-        # gql and aiohttp take a quarter of a second to import: whoever only builds requests need not wait.
+        # gql and aiohttp take a quarter of a second to import: code that only builds requests need not wait.
         from doitong_async.runtime import Runtime
 
         shared = self._shared
@@ -213,11 +213,11 @@ class AsyncDoitong:
         await self.aclose()
 
     async def aclose(self, *, drain: float | None = None) -> None:
-        """Close the client; whoever still waits gets `ClientClosedError` with the job's token.
+        """Close the client; callers that still wait get `ClientClosedError` with the job's token.
 
         Args:
-            drain: seconds to wait first for submits under way and jobs in flight to end; None, the default,
-                does not wait for jobs, and 10 s at most for answers of submits that were sent.
+            drain: seconds to wait first for submits and jobs in flight to end. None, the default, waits for
+                no jobs, and at most 10 s for the answers to submits already sent.
         """
         shared = self._shared
         await shared.drop_dead()
@@ -228,7 +228,7 @@ class AsyncDoitong:
             await runtime.drain(drain)
         if shared.closing is None and shared.runtime is runtime:
             shared.closing = asyncio.ensure_future(self._close(runtime))
-        # A caller that is cancelled leaves no half-closed client behind.
+        # A cancelled caller leaves no half-closed client behind.
         if shared.closing is not None:
             await asyncio.shield(shared.closing)
 
@@ -240,10 +240,10 @@ class AsyncDoitong:
             self._shared.runtime = self._shared.closing = None
 
     def with_options(self, **options: Unpack[OptionArguments]) -> AsyncDoitong:
-        """Return a view of this client with other options; it shares connections, limits and watcher.
+        """Return a view of this client with other options; it shares connections, limits and poller.
 
         Raises:
-            ConfigurationError: naming the option that cannot be.
+            ConfigurationError: if an option is invalid; the message names it.
             TypeError: if a keyword is misspelt.
         """
         check_options(options, taker="AsyncDoitong.with_options", fixed=_ARGUMENTS)
@@ -254,7 +254,7 @@ class AsyncDoitong:
 
     @property
     def webhooks(self) -> Webhooks:
-        """Where webhooks come in, by a web application or a queue of yours; before it is open, too."""
+        """Takes webhooks from your web application or queue, even before the client is open."""
         return self._shared.webhooks
 
     async def generate(
@@ -264,7 +264,7 @@ class AsyncDoitong:
         idempotency_key: str | None = None,
         **fields: Unpack[RequestArguments],
     ) -> Result:
-        """Make one thing and wait for it.
+        """Submit one job and wait for its result.
 
         Args:
             prompt: what to make, or a whole `GenerateRequest`.
@@ -272,7 +272,7 @@ class AsyncDoitong:
             **fields: see `GenerateRequest`.
 
         Raises:
-            BadRequestError: if the request cannot be, before anything is sent.
+            BadRequestError: if the request is invalid, before anything is sent.
             DoitongError: as `submit` and `AsyncJob.wait` do.
         """
         check_fields(fields, taker="AsyncDoitong.generate")
@@ -289,8 +289,8 @@ class AsyncDoitong:
     ) -> AsyncJob:
         """Start a job as soon as the plan has a slot for it, and return it without waiting for its end.
 
-        When the caller is cancelled while the request is under way, its answer is still read, and the job is
-        watched and logged with its token.
+        If the caller is cancelled while the request is in flight, the client still reads the answer, tracks
+        the job and logs its token.
 
         Args:
             prompt: what to make, or a whole `GenerateRequest`.
@@ -298,13 +298,13 @@ class AsyncDoitong:
             **fields: see `GenerateRequest`.
 
         Raises:
-            BadRequestError: if the request cannot be, before anything is sent, or the service refuses it.
+            BadRequestError: if the request is invalid, before anything is sent, or the service rejects it.
             AuthenticationError, InsufficientCreditsError: if the service says so; nothing was charged.
-            RateLimitError: if the plan does not let it go within `slot_timeout`.
-            DailyLimitError: if the jobs of the day are used up, unless `wait_for_next_day`.
+            RateLimitError: if the plan has no slot or permit within `slot_timeout`.
+            DailyLimitError: if the day's jobs are used up, unless `wait_for_next_day`.
             ConnectionFailedError: if the service cannot be reached.
-            ServerError, SubmitOutcomeUnknownError: if it is not known whether a job was made.
-            ClientClosedError: if the client is not open, or is closed while this waits.
+            ServerError, SubmitOutcomeUnknownError: if it is unknown whether a job was made.
+            ClientClosedError: if the client is not open, or closes during the wait.
         """
         check_fields(fields, taker="AsyncDoitong.submit")
         runtime = self._running()
@@ -314,9 +314,9 @@ class AsyncDoitong:
         )
 
     def job(self, id_or_token: str) -> AsyncJob:
-        """Take up a job of this or another process; nothing is sent until the next look.
+        """Resume a job of this or another process; nothing is sent until the next poll.
 
-        It takes a slot without queueing, as it runs already; a job of this client stays what it is.
+        The job takes a slot without queueing, as it runs already; a job of this client stays as it is.
 
         Args:
             id_or_token: `job.token`, or the bare `job.id`.
@@ -338,25 +338,25 @@ class AsyncDoitong:
         verify: bool = False,
         key_lives: float = KEY_LIVES,
     ) -> Batch:
-        """Make many things: `async for item in doitong.generate_many(…)` yields each item as it ends.
+        """Run a batch: `async for item in doitong.generate_many(…)` yields each item as it ends.
 
-        Run again with the same ledger and the same requests it goes on where it was, whatever broke it off:
-        what is done is not made again, what was submitted is taken up. One bad item never ends it.
+        Run it again with the same ledger and requests, and it resumes where it stopped: it makes no finished
+        item twice and resumes submitted jobs. One bad item never ends the batch.
 
         Args:
             requests: an iterable or async iterable of prompts, mappings (`key` and fields of
                 `GenerateRequest`) or `GenerateRequest`; read no further ahead than the plan can use.
-            ledger: the file that makes the batch survive; without one nothing is remembered.
-            out: the folder for the outputs; without one they are not fetched.
-            budget: credits that may be spent over all runs on the ledger, or a `Budget`.
-            price: credits of a job whose price is not documented; or credits by provider.
-            retry_failed: whether items that failed are made again, and paid again.
-            verify: whether files of items that are done are hashed, and fetched again if they changed.
-            key_lives: seconds for which the service knows an idempotency key (assumption: 24 hours).
+            ledger: the file that lets the batch survive a crash; without one nothing is kept.
+            out: the folder for the outputs; without one they are not downloaded.
+            budget: credits to spend at most over all runs on the ledger, or a `Budget`.
+            price: credits for a job whose price is not documented; or credits by provider.
+            retry_failed: whether to make failed items again, and pay for them again.
+            verify: whether to hash the files of finished items, and download those that changed again.
+            key_lives: seconds for which the service remembers an idempotency key (assumption: 24 hours).
 
         Raises:
-            BadRequestError, ConfigurationError: if an argument cannot be; what can be wrong later is told
-                at `Batch.__aiter__`.
+            BadRequestError, ConfigurationError: if an argument is invalid; `Batch.__aiter__` lists the errors
+                that come later.
             ClientClosedError: if the client is not open.
         """
         return Batch(
@@ -375,22 +375,22 @@ class AsyncDoitong:
         )
 
     def jobs(self) -> list[AsyncJob]:
-        """Return the jobs in flight: submitted or taken up by this client, and not seen to end."""
+        """Return the jobs in flight: submitted or resumed by this client, and not known to have ended."""
         runtime = self._running()
         return [runtime.job(tracked, self._options) for tracked in runtime.poller]
 
     def estimate(
         self, requests: Iterable[str | Mapping[str, Any] | GenerateRequest], *, price: PriceArgument = None
     ) -> Estimate:
-        """Return what requests cost and how long the plan takes for them; nothing is sent.
+        """Estimate the cost of requests and the time the plan needs for them; nothing is sent.
 
         Args:
             requests: prompts, mappings of `GenerateRequest`'s fields and `key`, or requests; read once.
-            price: credits of each job whose price is not documented, or credits by provider.
+            price: credits for each job whose price is not documented, or credits by provider.
 
         Raises:
-            BadRequestError: if one of them cannot be.
-            ConfigurationError: if one has no documented price and `price` does not say it.
+            BadRequestError: if one of them is invalid.
+            ConfigurationError: if one has no documented price and `price` gives none.
         """
         settings, runtime = self._shared.settings, self._shared.runtime
         seen = runtime.poller.durations.means().values() if runtime else ()
@@ -407,7 +407,7 @@ class AsyncDoitong:
         return request.with_defaults(provider=options.provider, width=options.width, height=options.height)
 
     def stats(self) -> Stats:
-        """Return how the client does right now."""
+        """Return a snapshot of the client's counters."""
         runtime = self._running()
         return Stats(
             in_flight=len(list(runtime.poller)),

@@ -1,4 +1,4 @@
-"""The calendar and the deadlines of the running event loop, which may have stood still."""
+"""Wall-clock time, and deadlines that allow for an event loop that stood still."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 LATE: Final = 0.1
-"""Seconds by which a timer rings late if the event loop stood still, and was not just busy: our choice."""
+"""Seconds of delay of a timer that mean that the loop stood still and was not just busy: our choice."""
 _TO_CATCH_UP: Final = 1.0
-"""Seconds in which what came while the loop stood still can be read: our choice."""
+"""Seconds to read what arrived while the loop stood still: our choice."""
 
 
 def wall_time() -> float:
-    """Return epoch seconds; a virtual-time loop brings a `wall_time` of its own."""
+    """Return epoch seconds; a virtual-time loop has its own `wall_time`."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        # A submit that is collected after its loop died still says what became of it.
+        # A submit that is garbage-collected after its loop closed still logs its outcome.
         return time.time()
     now: float = getattr(loop, "wall_time", time.time)()
     return now
@@ -27,10 +27,10 @@ def wall_time() -> float:
 
 @asynccontextmanager
 async def running_timeout(seconds: float) -> AsyncIterator[None]:
-    """Bound a block as `asyncio.timeout` does, but not by time in which the event loop stood still.
+    """Bound a block as `asyncio.timeout` does, without counting time in which the event loop stood still.
 
-    A process that was stopped, suspended or blocked finds its deadline passed and the answer there, unread:
-    it has a second more to read it.
+    A process that was stopped, suspended or blocked may find its deadline passed and the answer unread: it
+    gets one more second to read it.
 
     Raises:
         TimeoutError: if the block takes longer.

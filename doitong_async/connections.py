@@ -1,4 +1,4 @@
-"""The client's own connections: how many may be open at once, and the session that opens them."""
+"""The client's own aiohttp session, and how many connections it may open at once."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from doitong_async.transport.exchange import LONGEST_HEADER
 
 try:
     import resource
-except ImportError:  # as on Windows
+except ImportError:  # on Windows
     _HAS_LIMITS = False
 else:
     _HAS_LIMITS = True
 
 MOST_CONNECTIONS: Final = 256
 FEWEST_CONNECTIONS: Final = 12
-"""So that eight downloads do not keep submits and polls waiting."""
+"""Enough that eight downloads do not delay submits and polls."""
 KEPT_FOR_FILES: Final = 32
-"""Descriptors that connections leave to the rest of the process, beside half of all: our choice."""
+"""File descriptors left to the rest of the process, on top of half of all: our choice."""
 
 
 def most_connections() -> int:
-    """Return how many connections may be open at once: each takes one of the process's descriptors."""
+    """Return how many connections may be open at once: each takes a file descriptor of the process."""
     if not _HAS_LIMITS:
         return MOST_CONNECTIONS
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -37,8 +37,8 @@ def most_connections() -> int:
 def session_of(settings: Settings, resolver: GuardedResolver) -> aiohttp.ClientSession:
     """Return a session of our own."""
     return aiohttp.ClientSession(
-        # The gate says how many requests run at once; this only keeps a large plan's burst of submits
-        # from opening a thousand sockets.
+        # The rate limiter bounds the requests; this only keeps a large plan's burst of submits from opening
+        # a thousand sockets.
         connector=aiohttp.TCPConnector(limit=most_connections(), resolver=resolver),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=settings.trust_env,

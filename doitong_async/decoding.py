@@ -1,4 +1,4 @@
-"""Takes off the content codings that a host put on a body, all of them and to the last byte."""
+"""Decodes the content codings of a response body, all of them and to the last byte."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 _MOST: Final = 1 << 20
-"""Bytes that come out at once: a small body may unpack to a very large one."""
+"""Bytes decoded at once: a small body may expand to a very large one."""
 _PLAIN: Final = {"", "identity", "aws-chunked"}
-"""Not codings of the bytes; S3 gives the last one back as it was told at the upload."""
+"""Not real codings; S3 returns the last one as it was set at the upload."""
 _GZIP: Final = {"gzip", "x-gzip"}
 
 
 class CodingError(ValueError):
-    """The body is coded in a way that is not known here, or not coded as it says."""
+    """The body has an unknown coding, or is not coded as its header says."""
 
 
 class Decoder:
-    """Decodes one body as it comes.
+    """Decodes one body as it arrives.
 
     Args:
-        headers: the values of `Content-Encoding`, in the order in which they were put on.
+        headers: the values of `Content-Encoding`, in the order in which they were applied.
 
     Raises:
-        CodingError: if one of them is not known.
+        CodingError: if a coding is unknown.
     """
 
     def __init__(self, headers: Iterable[str] = ()) -> None:
@@ -37,19 +37,19 @@ class Decoder:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the bytes come as they are."""
+        """Whether the body is not coded."""
         return not self._layers
 
     @property
     def is_whole(self) -> bool:
-        """Whether the end of each layer was seen."""
+        """Whether every layer has ended."""
         return all(layer.is_whole for layer in self._layers)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what the next bytes of the body are, decoded.
+        """Yield the next bytes of the body, decoded.
 
         Raises:
-            CodingError: if they are not what the coding says.
+            CodingError: if the bytes do not match the coding.
         """
         try:
             yield from self._through(data, 0)
@@ -92,5 +92,5 @@ class _Layer:
     def _window(self, data: bytes) -> int:
         if self._is_gzip:
             return zlib.MAX_WBITS | 16
-        # Some hosts leave the header out; its first byte says "deflate" in its lower half.
+        # Some hosts omit the zlib header; the low half of its first byte says "deflate".
         return zlib.MAX_WBITS if data[0] & 0x0F == 8 else -zlib.MAX_WBITS

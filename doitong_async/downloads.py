@@ -1,4 +1,4 @@
-"""Fetching outputs: without the API key, a few at a time, resumed only where they are surely the same."""
+"""Downloads outputs: without the API key, a few at once, and resumed only if the content is the same."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from doitong_async.types import Generation
 from doitong_async.urls import Places, joined
 
 AT_ONCE: Final = 8
-"""Downloads at the same time; they are outside the plan's limits."""
+"""Concurrent downloads; the plan's limits do not cover them."""
 MAX_ATTEMPTS: Final = 4
 MAX_REDIRECTS: Final = 3
 RATE_OVER: Final = 60.0
-"""Seconds of waiting for bytes over which their rate is measured: our choice."""
+"""Seconds over which the download rate is measured: our choice."""
 _CHUNK: Final = 1 << 18
 _LONGEST_SILENCE: Final = 60.0
 """Seconds."""
 _HEAD_WITHIN: Final = 90.0
-"""Seconds that a host has to be reached and to answer, without the bytes of the output."""
+"""Seconds to connect to a host and get its headers."""
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
-# 404 too: an output host may know an output a moment later than the API does.
+# 404 too: an output may reach its host a moment after the API names it.
 _WORTH_A_RETRY: Final = (404, 408, 425, 429)
 
 
@@ -43,15 +43,15 @@ class Downloads:
     """Fetches the outputs of finished jobs.
 
     Args:
-        session: to send with.
-        places: which hosts may be fetched from.
+        session: sends the requests.
+        places: the hosts that outputs may be fetched from.
         resolver: checks their addresses.
-        is_own_session: whether the session looks hosts up with that resolver.
+        is_own_session: whether the session resolves hosts with that resolver.
         ssl: a context, or True.
         user_agent: the `User-Agent` header.
-        max_bytes: the largest output that is read.
-        timeout: seconds that one output may take, from the moment that it has its place.
-        min_rate: bytes a second below which an attempt is given up.
+        max_bytes: the largest output to read.
+        timeout: seconds that one output may take, once it is among the concurrent downloads.
+        min_rate: bytes a second below which an attempt fails.
     """
 
     def __init__(
@@ -71,43 +71,43 @@ class Downloads:
         self._session = session
         self._places = places
         self._resolver = resolver
-        self._looks_up = not is_own_session and _is_direct(session)
+        self._must_resolve = not is_own_session and _is_direct(session)
         self._ssl = ssl
         self._headers = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
         self._max_bytes = max_bytes
         self._timeout = timeout
         self._min_rate = min_rate
-        self._room = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(AT_ONCE)
         self._is_closed = False
         self._reading: set[aiohttp.ClientResponse] = set()
 
     def close(self) -> None:
-        """Refuse further downloads, and end those under way: closing a session does not wake who reads."""
+        """Reject new downloads and end those in flight: closing a session does not wake its readers."""
         self._is_closed = True
         for response in self._reading:
             response.content.set_exception(aiohttp.ClientConnectionError("The client was closed."))
 
     async def pieces(self, job: Generation, *, check: bool = True) -> AsyncGenerator[Start | bytes, None]:
-        """Yield the output of a job: a `Start`, then its bytes; at another `Start` what came before is void.
+        """Yield the output of a job: a `Start`, then its bytes; another `Start` voids the bytes before it.
 
-        A broken connection, a 5xx or a 429 is tried again: from where it broke, if a strong validator proves
-        that it is the same content, else from the first byte; and not before the end of a `Retry-After`, of
-        which ten minutes are obeyed at most.
+        A broken connection, a 5xx or a 429 is retried, after any `Retry-After` (ten minutes at most): from
+        where it broke if a strong validator proves that the content is the same, else from the first byte.
 
         Args:
             job: a finished one.
-            check: whether an error page in the place of a picture, a video or a sound is refused.
+            check: whether to reject an error page in place of a picture, video or audio file.
 
         Raises:
-            DownloadError: if it cannot be had whole, or is empty, too large, too slow or an error page.
+            DownloadError: if the output cannot be fetched whole, or is empty, too large, too slow or an error
+                page.
             ClientClosedError: if the client is closed.
         """
         self._check_usable()
         url = self._places.checked(job.url)
         last = AttemptFailed("")
-        pauses = backoff.expo(max_value=30)
-        next(pauses)  # backoff's sequences give their first value at the second step
-        async with self._room:
+        waits = backoff.expo(max_value=30)
+        next(waits)  # backoff's generators yield their first value at the second step
+        async with self._slots:
             received = Received(job, url, self._loop.time() + self._timeout, check)
             for number in range(1, MAX_ATTEMPTS + 1):
                 self._check_usable()
@@ -125,7 +125,7 @@ class Downloads:
                     message = f"{last} It asks to wait {last.told:,.0f} s, which is past download_timeout."
                     raise DownloadError(message, http_status=last.status, is_remote=True) from last.cause
                 if number < MAX_ATTEMPTS:
-                    await asyncio.sleep(max(last.told, backoff.full_jitter(next(pauses))))
+                    await asyncio.sleep(max(last.retry_after, backoff.full_jitter(next(waits))))
                     self._check_deadline(received)
         message = f"{last} That was attempt {MAX_ATTEMPTS} of {MAX_ATTEMPTS}."
         raise DownloadError(message, http_status=last.status, is_remote=True) from last.cause
@@ -136,11 +136,11 @@ class Downloads:
         self._reading.add(response)
         try:
             if response.status == 416:
-                received.see_whole(response.headers, wall_time())
+                received.confirm_whole(response.headers, wall_time())
             else:
-                told = Announced.by(response.status, response.headers, wall_time())
-                known = self._join(told, received)
-                async for chunk in self._chunks(response, received, told):
+                announced = Announced.by(response.status, response.headers, wall_time())
+                known = self._join(announced, received)
+                async for chunk in self._chunks(response, received, announced):
                     fresh, known = chunk[known:], max(0, known - len(chunk))
                     if fresh:
                         for piece in self._take(fresh, received):
@@ -163,7 +163,7 @@ class Downloads:
         if received.size == 0:
             raise AttemptFailed("The output is empty.", anew=True)
         if not received.is_begun:
-            for piece in received.pass_on():
+            for piece in received.release_held():
                 yield piece
 
     async def _open(self, received: Received) -> aiohttp.ClientResponse:
@@ -176,7 +176,7 @@ class Downloads:
             location = response.headers.get("Location", "")
             response.close()
             if response.status not in _REDIRECTS:
-                _refused(response)
+                _raise_for_status(response)
             url = self._places.checked(joined(url, location))
         raise DownloadError(f"The output host redirects more than {MAX_REDIRECTS} times.", is_remote=True)
 
@@ -188,7 +188,7 @@ class Downloads:
         try:
             async with asyncio.timeout_at(min(received.deadline, self._loop.time() + _HEAD_WITHIN)):
                 await self._resolver.check(host)
-                if self._looks_up:
+                if self._must_resolve:
                     await self._resolver.lookup(host)
                 with self._resolver.fetching(host):
                     return await self._session.get(
@@ -223,29 +223,29 @@ class Downloads:
     def _check_deadline(self, received: Received) -> None:
         if self._loop.time() >= received.deadline:
             raise DownloadError(
-                f"The output did not come whole within download_timeout, {self._timeout:,g} s: "
-                f"{received.got:,} bytes did.",
+                f"The output did not arrive within download_timeout, {self._timeout:,g} s: "
+                f"only {received.got:,} bytes did.",
                 is_remote=True,
             )
 
-    def _join(self, told: Announced, received: Received) -> int:
-        """Fit an answer to what was read before, or begin anew; return how many bytes of it are known."""
-        if told.total is not None and told.total > self._max_bytes and not told.codings:
+    def _join(self, announced: Announced, received: Received) -> int:
+        """Join an answer to the bytes read before, or restart; return how many of its bytes to skip."""
+        if announced.total is not None and announced.total > self._max_bytes and not announced.codings:
             self._too_large()
-        if told.start <= received.got and received.fits(told):
-            received.go_on(told)
-            return received.got - told.start
-        if told.start > 0:
+        if announced.start <= received.got and received.fits(announced):
+            received.resume(announced)
+            return received.got - announced.start
+        if announced.start > 0:
             raise AttemptFailed("The output changed while it was downloaded.", anew=True)
-        received.begin(told)
+        received.begin(announced)
         return 0
 
     async def _chunks(
-        self, response: aiohttp.ClientResponse, received: Received, told: Announced
+        self, response: aiohttp.ClientResponse, received: Received, announced: Announced
     ) -> AsyncGenerator[bytes, None]:
-        """Yield a body in chunks as they come; how long that takes is bounded here too.
+        """Yield a body in chunks, with timeouts of our own.
 
-        A session that its owner closes drops aiohttp's timer, and wakes nobody who reads.
+        A session that its owner closes drops aiohttp's timer and does not wake its readers.
         """
         connection = response.connection
         protocol = None if connection is None else connection.protocol
@@ -263,8 +263,8 @@ class Downloads:
                     raise TimeoutError(f"slower than min_download_rate, {self._min_rate:,g} bytes a second")
                 waited, came = 0.0, 0
             yield chunk
-        if not told.is_delimited and protocol is not None:
-            # aiohttp takes a connection that was reset for the end of such a body.
+        if not announced.is_delimited and protocol is not None:
+            # aiohttp takes a connection reset for the end of such a body.
             error = protocol.exception()
             if isinstance(error, aiohttp.ClientOSError):
                 raise error
@@ -272,7 +272,7 @@ class Downloads:
     def _take(self, chunk: bytes, received: Received) -> Iterator[Start | bytes]:
         received.got += len(chunk)
         if received.end is not None and received.got > received.end:
-            raise AttemptFailed("The output host sent more than it said.", anew=True)
+            raise AttemptFailed("The output host sent more than it announced.", anew=True)
         for data in received.decoder.feed(chunk):
             received.size += len(data)
             if received.size > self._max_bytes:
@@ -282,7 +282,7 @@ class Downloads:
                 continue
             received.held += data
             if len(received.held) >= media.LEADING:
-                yield from received.pass_on()
+                yield from received.release_held()
 
     def _too_large(self) -> NoReturn:
         raise DownloadError(
@@ -291,22 +291,23 @@ class Downloads:
 
 
 def _is_direct(session: aiohttp.ClientSession) -> bool:
-    """Whether a session of the user's looks hosts up on this machine, and not a proxy for it."""
+    """Whether the user's session resolves hosts itself, without a proxy."""
     has_proxy = session.trust_env or getattr(session, "_default_proxy", None) is not None
     return type(session.connector) is aiohttp.TCPConnector and not has_proxy
 
 
 def _failure(error: BaseException) -> str:
-    """Return what went wrong in a word or two; a cancellation that is meant for the caller is passed on."""
+    """Return a short reason for an error; re-raise a cancellation that is meant for the caller."""
     if isinstance(error, asyncio.CancelledError) and is_cancelled():
         raise error
-    said = str(error) if type(error) is TimeoutError else ""
-    return reason_here(error) or said or type(error).__name__
+    text = str(error) if type(error) is TimeoutError else ""
+    return reason_here(error) or text or type(error).__name__
 
 
-def _refused(response: aiohttp.ClientResponse) -> NoReturn:
+def _raise_for_status(response: aiohttp.ClientResponse) -> NoReturn:
     status = response.status
     if status in _WORTH_A_RETRY or status >= 500:
-        told = read_headers(response.headers, wall_time()).retry_in or 0.0
-        raise AttemptFailed(f"The output host answered HTTP {status}.", status=status, told=told)
-    raise DownloadError("The output host refused it.", http_status=status, is_remote=True)
+        message = f"The output host answered HTTP {status}."
+        retry_after = read_headers(response.headers, wall_time()).retry_in or 0.0
+        raise AttemptFailed(message, status=status, retry_after=retry_after)
+    raise DownloadError("The output host rejected the request.", http_status=status, is_remote=True)

@@ -1,4 +1,4 @@
-"""Every way it can fail, with what each means for the job and the money, and what to do.
+"""Every error of this library, with what it means for the job and the money, and what to do.
 
 DoitongError
 ├── ConfigurationError (ValueError)          a setting is wrong; nothing was sent, or jobs stay alive
@@ -7,14 +7,14 @@ DoitongError
 ├── InsufficientCreditsError                 HTTP 402
 ├── RateLimitError                           a wait that the caller bounded was too long
 │   └── DailyLimitError                      no more jobs today
-├── ServerError                              HTTP 5xx, tries spent
-├── ConnectionFailedError (ConnectionError)  no answer, tries spent, nothing was sent
+├── ServerError                              HTTP 5xx on every attempt
+├── ConnectionFailedError (ConnectionError)  no connection on any attempt, or it broke
 ├── ProtocolError                            an answer that cannot be understood
-│   └── WebhookPayloadError                  a signed webhook that is no news of a job
-├── WebhookSignatureError                    a webhook that is not signed as it must be
-├── SubmitOutcomeUnknownError                sent, and it is not known whether a job was made
+│   └── WebhookPayloadError                  a signed webhook without a readable job update
+├── WebhookSignatureError                    a webhook without a valid signature
+├── SubmitOutcomeUnknownError                sent, but it is unknown whether a job was made
 ├── JobFailedError                           the service says that the job failed
-├── JobTimeoutError (TimeoutError)           the wait ended, the job goes on
+├── JobTimeoutError (TimeoutError)           the wait ended, the job continues
 ├── JobNotFoundError                         the service does not know the job
 ├── ClientClosedError                        the client is closed, or was never opened
 ├── DownloadError                            the output could not be fetched or written
@@ -34,21 +34,20 @@ if TYPE_CHECKING:
 
 
 class DoitongWarning(UserWarning):
-    """Something in the caller's own code looks like a mistake, and is done all the same."""
+    """The caller's own code probably contains a mistake; the call goes ahead all the same."""
 
 
 class DoitongError(Exception):
     """The root of the tree; every error of this library is one.
 
-    Attributes, each None where it is not known:
+    Attributes, each None if unknown:
         job_id: the service's id of the job.
-        token: takes the job up again, here or in another process: `doitong.job(token)`.
+        token: resumes the job, here or in another process: `doitong.job(token)`.
         idempotency_key: the key under which the submit was sent.
         request_id: the service's `X-Request-Id` header, if it sends one (assumption).
         http_status: the status of the answer that caused this.
         code: `extensions.code` of the answer.
-        retry_after: seconds from the answer for which the service asks to wait, or until it is worth trying
-            again.
+        retry_after: seconds from the answer until a retry makes sense, as the service asks or as we know.
     """
 
     outcome: str = ""
@@ -98,21 +97,21 @@ class ConfigurationError(DoitongError, ValueError):
     """A setting is missing or wrong."""
 
     outcome = "No job was made by this; jobs that were already running stay alive."
-    advice = "Correct the setting that is named."
+    advice = "Correct the setting named above."
 
 
 class BadRequestError(DoitongError, ValueError):
     """The request is malformed: found before sending, or answered with HTTP 400."""
 
     outcome = "No job was made, nothing was charged."
-    advice = "Correct the request; the same one will be refused again."
+    advice = "Correct the request; the same one will fail again."
 
 
 class AuthenticationError(DoitongError):
     """The API key is missing, wrong or not allowed to do this (HTTP 401 or 403)."""
 
     outcome = "Nothing was charged by this request; jobs that were already running stay alive."
-    advice = "Check DOITONG_API_KEY, then take running jobs up again by their token."
+    advice = "Check DOITONG_API_KEY, then resume running jobs by their token."
 
 
 class InsufficientCreditsError(DoitongError):
@@ -140,7 +139,7 @@ class InsufficientCreditsError(DoitongError):
 
 
 class RateLimitError(DoitongError):
-    """A limit of the plan would hold this call up for longer than its caller allows.
+    """A limit of the plan would delay this call for longer than the caller allows.
 
     Attributes:
         limit: "slot", "minute", "day" or "server": what the call waited for.
@@ -155,7 +154,7 @@ class RateLimitError(DoitongError):
 
 
 class DailyLimitError(RateLimitError):
-    """The plan's jobs of the day are used up.
+    """The plan's jobs for the day are used up.
 
     Attributes:
         resets_at: when the next day begins (UTC; 00:00 is an assumption), or None.
@@ -169,14 +168,14 @@ class DailyLimitError(RateLimitError):
 
 
 class ServerError(DoitongError):
-    """The service answered with HTTP 5xx, and went on doing so."""
+    """The service answered every attempt with HTTP 5xx."""
 
     outcome = "It is not known whether a job was made; under the same idempotency key it is not made twice."
     advice = "Try again later with the same idempotency_key."
 
 
 class ConnectionFailedError(DoitongError, ConnectionError):
-    """No connection could be made, or it broke.
+    """The connection could not be made, or it broke.
 
     Attributes:
         sent: whether bytes of the request may have reached the service.
@@ -193,37 +192,37 @@ class ConnectionFailedError(DoitongError, ConnectionError):
 
 
 class ProtocolError(DoitongError):
-    """The service answered with something that cannot be understood."""
+    """The service sent an answer that this library cannot read."""
 
     outcome = "A job that was already running stays alive."
-    advice = "Check base_url and the status_operation setting; report the excerpt if it stays."
+    advice = "Check the base_url and status_operation settings; report the excerpt if the error persists."
 
 
 class WebhookPayloadError(ProtocolError):
-    """A webhook is signed, and says nothing about a job that can be read."""
+    """A signed webhook contains no readable job update."""
 
-    advice = "Report it if it stays; the job is looked at as without webhooks."
+    advice = "Report it if the error persists; polling follows the job as without webhooks."
 
 
 class WebhookSignatureError(DoitongError):
-    """A webhook does not prove that it comes from the service."""
+    """A webhook's signature does not prove that it comes from the service."""
 
     outcome = "Nothing was taken from the webhook; no job was touched."
-    advice = "Check webhook_secret, and that the raw body is what is verified."
+    advice = "Check webhook_secret, and verify the raw body."
 
 
 class SubmitOutcomeUnknownError(DoitongError):
-    """A submit was sent and it is not known whether a job was made of it."""
+    """A submit was sent, and it is unknown whether it made a job."""
 
     outcome = "A job may have been made and charged."
     advice = "Submit again with the same idempotency_key: a service that honours it does not charge twice."
 
 
 class JobFailedError(DoitongError):
-    """The service says that the job failed.
+    """The service reports that the job failed.
 
     Attributes:
-        generation: the last snapshot, with what the service said.
+        generation: the last snapshot, with the service's own details.
     """
 
     outcome = "The job is over; count it as charged unless its credit_cost says otherwise (assumption)."
@@ -259,25 +258,25 @@ class JobTimeoutError(DoitongError, TimeoutError):
 
 
 class JobNotFoundError(DoitongError):
-    """The service does not know the job (any more)."""
+    """The service does not know the job, or no longer does."""
 
     outcome = "If the job was made, it is charged; this client no longer waits for it."
-    advice = "Check the id, and that the API key is that of the account which made the job."
+    advice = "Check the id, and that the API key belongs to the account that made the job."
 
 
 class ClientClosedError(DoitongError):
     """The client is closed, was never opened, or was closed while this call waited."""
 
     outcome = "A job that has a token goes on at the service; without one, none was made."
-    advice = "Open a client with `async with AsyncDoitong(…)`, and take the job up by its token."
+    advice = "Open a client with `async with AsyncDoitong(…)`, and resume the job by its token."
 
 
 class DownloadError(DoitongError):
     """The output of a finished job could not be fetched or written.
 
     Attributes:
-        is_remote: whether it could not be fetched; else this machine could not write it, and the `__cause__`
-            is what the system said.
+        is_remote: whether it could not be fetched; otherwise this machine could not write it, and the
+            `__cause__` is the system's error.
     """
 
     outcome = "The job is done and paid; its output is still at its URL."
@@ -289,7 +288,7 @@ class DownloadError(DoitongError):
 
 
 class BudgetReachedError(DoitongError):
-    """What is left of the budget of a batch does not cover its next item.
+    """The rest of a batch's budget does not cover its next item.
 
     Attributes:
         credits_required: the most that the item may cost.
@@ -297,7 +296,7 @@ class BudgetReachedError(DoitongError):
     """
 
     outcome = "No job was made, nothing was charged."
-    advice = "Use a larger budget; a batch with a ledger, run again, pays for nothing twice."
+    advice = "Raise the budget and run the batch again; with a ledger it pays for nothing twice."
 
     def __init__(
         self,
@@ -316,12 +315,12 @@ class LedgerError(DoitongError):
     """The ledger of a batch is in use, damaged, of another version, or cannot be written."""
 
     outcome = "Nothing was sent that the ledger does not know; jobs that were already running stay alive."
-    advice = "Mend what is named, then run the batch again: it goes on where it was."
+    advice = "Fix what is named above, then run the batch again: it resumes where it stopped."
 
 
 E = TypeVar("E", bound=DoitongError)
 
-_KNOWS_OF_THE_JOB: Final = (
+_ABOUT_JOBS: Final = (
     JobFailedError,
     JobTimeoutError,
     JobNotFoundError,
@@ -330,24 +329,24 @@ _KNOWS_OF_THE_JOB: Final = (
     LedgerError,
     SubmitOutcomeUnknownError,
 )
-"""Errors whose own `outcome` is true of an accepted job."""
-_PASSING: Final = (ServerError, ConnectionFailedError, RateLimitError, InsufficientCreditsError)
+"""Errors whose own `outcome` is true of an accepted job too."""
+_TRANSIENT: Final = (ServerError, ConnectionFailedError, RateLimitError, InsufficientCreditsError)
 
 
 def about_job(error: E, *, job_id: str, token: str | None) -> E:
     """Make an error say that it is about an accepted job, and return it.
 
-    Every error about an accepted job passes here, so that whoever gets it holds the id and the token.
+    Every error about an accepted job passes here, so that its receiver has the id and the token.
 
     Args:
-        error: what is raised; what it knows already stays.
+        error: the error to raise; attributes that are set stay.
         job_id: of the accepted job.
-        token: of the accepted job, if it is known.
+        token: of the accepted job, if known.
     """
     error.job_id = error.job_id or job_id
     error.token = error.token or token
-    if not isinstance(error, _KNOWS_OF_THE_JOB):
-        error.outcome = "The job goes on: this changes nothing about it, nor about its cost."
-        if isinstance(error, _PASSING):
-            error.advice = "Await the job again, or take it up by its token later."
+    if not isinstance(error, _ABOUT_JOBS):
+        error.outcome = "The job goes on: this error changes neither the job nor its cost."
+        if isinstance(error, _TRANSIENT):
+            error.advice = "Await the job again, or resume it by its token later."
     return error

@@ -1,4 +1,4 @@
-"""What happened, as frozen values, for `on_event`: logs, metrics, a progress bar."""
+"""The events that `on_event` receives, as frozen values, for logs, metrics or a progress bar."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from doitong_async.types import JobStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSent:
-    """A request is sent now: `kind` is "submit" or "poll", `jobs` how many it is about."""
+    """A request is about to be sent: `kind` is "submit" or "poll", `jobs` the number of jobs it covers."""
 
     kind: str
     jobs: int
@@ -18,9 +18,9 @@ class RequestSent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitAttempted:
-    """One try of a submit ended: `failure` is None if it made a job (which is watched by now), else why not.
+    """One attempt of a submit ended: `failure` is None if it made a job (tracked by now), else the reason.
 
-    `is_in_doubt` is whether this try may have made a job all the same.
+    `is_in_doubt` is whether this attempt may have made a job all the same.
     """
 
     idempotency_key: str
@@ -32,7 +32,7 @@ class SubmitAttempted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusChanged:
-    """A job was seen in another status than before."""
+    """The status of a job changed."""
 
     job_id: str
     status: JobStatus
@@ -40,7 +40,7 @@ class StatusChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFinished:
-    """A job was seen to be over, or lost, so many seconds after this client began to wait for it."""
+    """A job ended or was given up, `seconds` after this client began to wait for it."""
 
     job_id: str
     status: JobStatus
@@ -50,9 +50,9 @@ class JobFinished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotExpired:
-    """A job held its slot for its greatest age without being seen to end; unless awaited, it is let go.
+    """A job held its slot until the slot expired; unless somebody awaits it, it is no longer tracked.
 
-    `job_id` is None for a job that was only in doubt.
+    `job_id` is None for a submit in doubt.
     """
 
     job_id: str | None
@@ -68,7 +68,7 @@ class WaitBegan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitEnded:
-    """A call waited so many seconds, and goes on or was sent away."""
+    """A call waited for `seconds` and now goes on or failed."""
 
     reason: str
     seconds: float
@@ -76,7 +76,7 @@ class WaitEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitLowered:
-    """The service told a lower limit than the plan's, which is kept from now on; this is told once.
+    """The service sent a lower limit than the plan's, which applies from now on; emitted once.
 
     `told` is its `X-RateLimit-Limit`, `plan` the plan's requests a minute.
     """
@@ -87,7 +87,7 @@ class LimitLowered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookReceived:
-    """A signed webhook brought news of a job that is waited for; it may be old news."""
+    """A signed webhook brought an update of a tracked job; the update may be old."""
 
     job_id: str
     status: JobStatus
@@ -95,7 +95,7 @@ class WebhookReceived:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookDropped:
-    """A signed webhook was about a job that this client did not come to know within the time it was kept."""
+    """A signed webhook was dropped: its job did not become known here within the time it was kept."""
 
     job_id: str
 

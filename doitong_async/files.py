@@ -1,4 +1,4 @@
-"""Bytes to disk, whole or not at all: written beside the place, renamed into it at the end."""
+"""Writes files whole or not at all: to a temporary file beside the target, renamed at the end."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _BUFFER: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Here a file begins, and what came before is void: a download that cannot go on begins anew.
+    """A file begins here, and bytes before it are void: a download that cannot resume restarts.
 
-    `suffix` is the ending that fits what it is, as in ".jpg".
+    `suffix` is the ending that fits the content, as in ".jpg".
     """
 
     suffix: str
@@ -35,7 +35,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A file that is whole: where, how many bytes, and their SHA-256 in hexadecimal."""
+    """A whole file: its path, its length in bytes, and their SHA-256 in hexadecimal."""
 
     path: Path
     length: int
@@ -43,45 +43,45 @@ class Written:
 
 
 async def write_whole(
-    place: Path | Callable[[str], Path], pieces: AsyncIterator[Start | bytes], *, replaces: bool = True
+    target: Path | Callable[[str], Path], pieces: AsyncIterator[Start | bytes], *, replaces: bool = True
 ) -> Written:
-    """Write a file, and return what was written.
+    """Write a file and return what was written.
 
-    Until the last byte is on the disk nothing stands under the final name; what stood there before stays.
-    On an error, a cancel or a full disk nothing is left behind. A link is followed.
+    The final name appears only once the last byte is on disk; until then an existing file stays. An error, a
+    cancellation or a full disk leaves nothing behind. Links are followed.
 
     Args:
-        place: the file; or, from its ending, the file.
-        pieces: its bytes; at each `Start` they begin anew.
-        replaces: whether a file that stands there is replaced; else another one is left alone, and the name
+        target: the file, or a function from its ending to the file.
+        pieces: its bytes; each `Start` begins them again.
+        replaces: whether to replace an existing file; otherwise a different file stays, and the new name
             gets a number.
 
     Raises:
-        DownloadError: if the file cannot be written, with what the system said; or what stands there is a
-            device, a pipe, a socket or a folder.
+        DownloadError: if the file cannot be written, with the system's reason; or if the target is a device,
+            a pipe, a socket or a folder.
     """
-    part = _Part(place if isinstance(place, Path) else Path(), replaces=replaces)
+    part = _Part(target if isinstance(target, Path) else Path(), replaces=replaces)
     try:
-        if isinstance(place, Path):
-            # Before anything is fetched in vain.
-            await in_thread(part.check, place)
+        if isinstance(target, Path):
+            # Before anything is downloaded in vain.
+            await in_thread(part.check, target)
         async for piece in pieces:
             if not isinstance(piece, Start):
-                await in_thread(lambda data=piece: part.write(data), part.place)  # type: ignore[misc]  # bound at once
+                await in_thread(lambda data=piece: part.write(data), part.target)  # type: ignore[misc]  # bound at once
                 continue
-            if not isinstance(place, Path):
-                part.place = place(piece.suffix)
-            await in_thread(part.begin, part.place)
-        await in_thread(part.finish, part.place)
+            if not isinstance(target, Path):
+                part.target = target(piece.suffix)
+            await in_thread(part.begin, part.target)
+        await in_thread(part.finish, part.target)
     except BaseException:
-        # Not in a thread: whoever cancelled must find nothing left when this returns.
+        # Not in a thread: nothing must be left when a cancelled call returns.
         part.discard()
         raise
-    return Written(part.place, part.length, part.digest.hexdigest())
+    return Written(part.target, part.length, part.digest.hexdigest())
 
 
 def safe_name(job_id: str, suffix: str) -> str:
-    """Return a file name made of an id that the service chose: no separator, no dot, no odd letter."""
+    """Return a file name from an id that the service chose: only letters, digits, "_" and "-"."""
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", job_id)[:100]
     if plain == job_id and plain.upper() not in _RESERVED:
         return plain + suffix
@@ -92,30 +92,30 @@ _RESERVED: Final = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM
 
 
 class _Part:
-    """The unfinished file, hidden beside the place where the whole one will stand."""
+    """The unfinished file, hidden beside its target."""
 
-    def __init__(self, place: Path, *, replaces: bool) -> None:
-        self.place = place
+    def __init__(self, target: Path, *, replaces: bool) -> None:
+        self.target = target
         self._replaces = replaces
         self._path: Path | None = None
         self._file: BinaryIO | None = None
-        # A thread that is late opens no file that nobody removes.
+        # A late thread must not open a file that nobody removes.
         self._opening = threading.Lock()
         self._is_discarded = False
         self.length = 0
         self.digest = hashlib.sha256()
 
     def check(self) -> None:
-        _target(self.place)
+        _resolved(self.target)
 
     def open(self) -> None:
         with self._opening:
             if self._is_discarded:
                 return
-            target = _target(self.place)
+            target = _resolved(self.target)
             name = os.fsdecode(os.fsencode(target.name)[:_SHOWN]).encode(errors="ignore").decode()
             self._path = target.with_name(f".{name}.{secrets.token_hex(6)}.part")
-            # Exclusive, and with the rights that the user's umask gives a new file.
+            # Exclusive, and with the permissions that the user's umask gives a new file.
             self._file = self._path.open("xb", buffering=_BUFFER)
 
     def begin(self) -> None:
@@ -141,8 +141,8 @@ class _Part:
         os.fsync(self._file.fileno())
         self._file.close()
         if not self._replaces:
-            self.place = self._free(self.place)
-        os.replace(self._path, _target(self.place))
+            self.target = self._free(self.target)
+        os.replace(self._path, _resolved(self.target))
 
     def discard(self) -> None:
         with self._opening:
@@ -154,61 +154,61 @@ class _Part:
                 if self._path is not None:
                     self._path.unlink()
 
-    def _free(self, place: Path) -> Path:
-        """Return the first name that is not taken, or has these very bytes."""
-        stem = place.stem
+    def _free(self, target: Path) -> Path:
+        """Return the first name that is free, or whose file has the same bytes."""
+        stem = target.stem
         for number in count(2):
-            if not os.path.lexists(place) or self._is_same(place):
-                return place
-            place = place.with_stem(f"{stem}-{number}")
+            if not os.path.lexists(target) or self._is_same(target):
+                return target
+            target = target.with_stem(f"{stem}-{number}")
         raise AssertionError
 
-    def _is_same(self, place: Path) -> bool:
+    def _is_same(self, target: Path) -> bool:
         try:
-            seen = os.lstat(place)
-            if not stat.S_ISREG(seen.st_mode) or seen.st_size != self.length:
+            info = os.lstat(target)
+            if not stat.S_ISREG(info.st_mode) or info.st_size != self.length:
                 return False
-            with place.open("rb") as file:
+            with target.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").digest() == self.digest.digest()
         except OSError:
             return False
 
 
 _SHOWN: Final = 40
-"""Bytes of a file's name in the name of its part: some file systems take no more than 143 in all."""
+"""Bytes of the file's name in its temporary name: some file systems allow only 143 in all."""
 
 
-_NO_FILE: Final = "it is a device, a pipe or a socket; save to a file, or write there what read() returns"
+_NO_FILE: Final = "it is a device, a pipe or a socket; save to a file, or write the bytes of read() there"
 
 
-def _target(place: Path) -> Path:
-    """Return where a file is written: at the end of a link.
+def _resolved(target: Path) -> Path:
+    """Return the path to write to, with links followed.
 
     Raises:
-        OSError: if what stands there is no regular file, or cannot be looked at.
+        OSError: if the path exists and is no regular file, or cannot be checked.
     """
     try:
-        mode = place.stat().st_mode
+        mode = target.stat().st_mode
     except FileNotFoundError:
-        # Nothing is there yet, or a link to nothing.
-        return Path(os.path.realpath(place))
+        # Nothing there yet, or a dangling link.
+        return Path(os.path.realpath(target))
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(mode):
         raise OSError(errno.EEXIST, _NO_FILE)
-    return Path(os.path.realpath(place))
+    return Path(os.path.realpath(target))
 
 
-async def in_thread(work: Callable[[], _T], path: Path) -> _T:
-    """Do blocking work on a file elsewhere, and return what it returns.
+async def in_thread(operation: Callable[[], _T], path: Path) -> _T:
+    """Run a blocking file operation in a thread, and return its result.
 
-    When cancelled, wait for it all the same, so that none goes on alone.
+    On cancellation, wait for the thread all the same, so that none runs on alone.
 
     Raises:
-        DownloadError: if it cannot be done; its cause is an `OSError` or a `ValueError`.
+        DownloadError: if the operation fails; its cause is an `OSError` or a `ValueError`.
     """
     try:
-        task = asyncio.get_running_loop().run_in_executor(None, work)
+        task = asyncio.get_running_loop().run_in_executor(None, operation)
     except RuntimeError as error:
         reason = str(error)
         raise DownloadError(f"{path} cannot be written: {reason}.") from OSError(errno.EAGAIN, reason)
@@ -216,7 +216,7 @@ async def in_thread(work: Callable[[], _T], path: Path) -> _T:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         while not task.done():
-            # However often it is cancelled: a thread that is left alone would leave its file behind.
+            # However often it is cancelled: an abandoned thread would leave its file behind.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([task])
         raise

@@ -1,11 +1,11 @@
-"""The user's callbacks, under one rule: none of them loses a job, a slot or a permit, or ends the polling.
+"""Calls the user's callbacks so that none of them can lose a job, a slot or a permit, or end the polling.
 
-- An `Exception` is logged, and harms nothing. So is a `CancelledError`, as `future.result()` raises it: a
-  real cancellation never comes out of a plain function.
-- Anything else (`KeyboardInterrupt`, `SystemExit`, a test's failure) goes on, but only when all is in order:
-  out of the caller's own call (`__call__`, `in_order`); or, where the client works on its own, out of the
-  `await` of whoever waits for the job, or else into the event loop (`aside`).
-- An async function is refused, as nobody would await it. So is a generator function: to call it runs nothing.
+- An `Exception` is logged and harms nothing. So is a `CancelledError`, as from `future.result()`: a real
+  cancellation never comes out of a plain function.
+- Anything else (`KeyboardInterrupt`, `SystemExit`, a test's failure) propagates, but only once the client's
+  state is consistent: out of the caller's own call (`__call__`, `in_order`); or, in the client's own tasks,
+  out of the `await` of a caller that waits for the job, or else into the event loop (`aside`).
+- An async function is an error: nobody would await it. So is a generator function: calling it runs nothing.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from doitong_async.log import log
 
 T = TypeVar("T")
 Throw: TypeAlias = Callable[[BaseException], bool]
-"""Raises an error out of the `await` of one who waits; returns False if nobody does."""
+"""Raises an error out of a waiting caller's `await`; returns False if nobody waits."""
 
 
 class Callback(Generic[T]):
-    """Calls a user's function, and is false if there is none: `if told: told(value)`.
+    """Calls a user's function; falsy if there is none: `if callback: callback(value)`.
 
     Args:
         function: the user's, or None.
-        name: of the argument that it was given as.
-        when: says of a value when the function was called, for the log.
+        name: the argument that it was passed as.
+        when: describes the moment of a call for the log, from the value.
 
     Raises:
         ConfigurationError: if it is no function, or one that would never run.
@@ -52,14 +52,14 @@ class Callback(Generic[T]):
         return self._function is not None
 
     def __call__(self, value: T) -> None:
-        """Tell the function, in a call of the user's own: what goes on comes out here."""
+        """Call the function from the user's own call: what propagates comes out here."""
         if self._held is not None:
             self._held.append(value)
         elif (error := self._error_of(value)) is not None:
             raise error
 
     def aside(self, value: T, whose: Throw | None = None) -> None:
-        """Tell the function, and raise nothing here: what goes on goes to whoever waits, or into the loop."""
+        """Call the function and raise nothing here: what propagates goes to a waiting caller or the loop."""
         if self._held is not None:
             self._held.append(value)
         elif (error := self._error_of(value)) is not None and (whose is None or not whose(error)):
@@ -67,9 +67,9 @@ class Callback(Generic[T]):
 
     @contextmanager
     def in_order(self) -> Iterator[None]:
-        """Tell all that happens in this block at its end, when all is in order; what goes on comes out of it.
+        """Hold the calls of this block until its end; what propagates comes out of the block.
 
-        There is no `await` in the block.
+        The block must not `await`.
         """
         if self._function is None or self._held is not None:
             yield
@@ -90,7 +90,7 @@ class Callback(Generic[T]):
             raise here
 
     def _error_of(self, value: T) -> BaseException | None:
-        """Tell the function, log what harms nothing, and return what goes on."""
+        """Call the function, log an ordinary exception, and return one that propagates."""
         if self._function is None:
             return None
         try:
@@ -105,7 +105,7 @@ class Callback(Generic[T]):
         return None
 
     def _discard(self, returned: object) -> None:
-        """Close what nobody will run; a task or a future runs on its own, and is its owner's."""
+        """Close a coroutine that nobody will run; a task or a future runs on its own."""
         is_lost = inspect.isawaitable(returned) or isinstance(returned, AsyncGenerator)
         if not is_lost or asyncio.isfuture(returned):
             return
@@ -133,7 +133,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def checked_callback(function: F | None, name: str, *, may_be_async: bool = False) -> F | None:
-    """Return a callback that can be called.
+    """Return the callback, once checked.
 
     Raises:
         ConfigurationError: if it is no function, or one that would never run.
@@ -145,23 +145,23 @@ def checked_callback(function: F | None, name: str, *, may_be_async: bool = Fals
     inner: Any = function
     while isinstance(inner, functools.partial):
         inner = inner.func
-    # On the type, where Python looks for it when it calls an object.
+    # On the type, where Python looks up `__call__`.
     for each in (inner, inspect.getattr_static(type(inner), "__call__", None)):
         if inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each):
-            how = "Give a plain or an async function." if may_be_async else _how(name)
-            raise ConfigurationError(f"{name} is a generator function, and to call it runs nothing. {how}")
+            how = "Pass a plain or an async function." if may_be_async else _how(name)
+            raise ConfigurationError(f"{name} is a generator function: calling it runs nothing. {how}")
         if inspect.iscoroutinefunction(each) and not may_be_async:
-            raise ConfigurationError(f"{name} is an async function, and nobody would await it. {_how(name)}")
+            raise ConfigurationError(f"{name} is an async function: nobody would await it. {_how(name)}")
     return function
 
 
 def is_from_user(error: BaseException) -> bool:
-    """Whether this is neither an error nor a cancellation, but meant for whoever runs the program."""
+    """Whether this is neither an error nor a cancellation, but meant for the program itself."""
     return not isinstance(error, Exception | asyncio.CancelledError)
 
 
 def pass_on(error: BaseException | None) -> None:
-    """Raise what a task of ours ended with in the loop, if it is from the user and nobody awaits the task.
+    """Raise an error of one of our tasks in the loop, if it is from the user and nobody awaits the task.
 
     `KeyboardInterrupt` and `SystemExit` left the loop when the task ended.
     """
@@ -170,17 +170,17 @@ def pass_on(error: BaseException | None) -> None:
 
 
 def own_task_is_over(task: asyncio.Task[Any]) -> None:
-    """Pass on, or log, what a task of ours ended with that nobody awaits."""
+    """Pass on, or log, the error of one of our tasks that nobody awaits."""
     error = None if task.cancelled() else task.exception()
     pass_on(error)
     if error is not None and not is_from_user(error):
-        log.error("%s broke; this is a mistake of doitong_async, please report it", task, exc_info=error)
+        log.error("%s broke; this is a bug in doitong_async, please report it", task, exc_info=error)
 
 
 def raise_in_loop(error: BaseException) -> None:
-    """Raise an error in the running loop, when what runs now has ended; without a loop here.
+    """Raise an error in the running loop, after the current callback; without a loop, raise it here.
 
-    `KeyboardInterrupt` and `SystemExit` leave the loop then, anything else reaches its exception handler.
+    `KeyboardInterrupt` and `SystemExit` leave the loop, anything else reaches its exception handler.
     """
     try:
         loop = asyncio.get_running_loop()
@@ -195,6 +195,6 @@ def _raise(error: BaseException) -> NoReturn:
 
 def _how(name: str) -> str:
     return (
-        f"Give a plain function that returns at once. To await something, let it put what it is told into a "
-        f"queue, queue = asyncio.Queue() and {name}=queue.put_nowait, and read that in a task of your own."
+        f"Pass a plain function that returns at once. To await something, pass {name}=queue.put_nowait with "
+        f"queue = asyncio.Queue(), and read the queue in your own task."
     )

@@ -1,4 +1,4 @@
-"""The library's logger, which harms nothing: a handler that raises must not cost a paid job."""
+"""The library's logger, which never raises: a broken handler must not cost a paid job."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ else:
 
 
 class _Log(_Adapter):
-    """Logs, and lets nothing that a handler raises reach the call that logs."""
+    """Logs, and lets no exception of a handler reach the caller."""
 
     def log(self, level: int, msg: object, *args: object, **named: Any) -> None:
         """Log a message."""
         with suppress(Exception):
             if self.isEnabledFor(level):
-                # Of the caller, not of this adapter: past `log` and the method that called it.
+                # Report the position of the caller: skip `log` and the method that called it.
                 self.logger.log(level, msg, *args, stacklevel=3, **named)
 
 

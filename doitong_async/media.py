@@ -1,4 +1,4 @@
-"""What a file is, told by its first bytes: the ending of its name, and whether it is an error instead."""
+"""Identifies a file by its first bytes: the ending of its name, and whether it is an error page instead."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Final
 from doitong_async.types import MediaType
 
 LEADING: Final = 1 << 16
-"""So many first bytes are enough to tell; an SVG may begin with long comments."""
+"""Bytes that are enough to identify a file; an SVG may begin with long comments."""
 
-# (ending, first bytes, bytes at offset 8); the first that fits counts.
+# (ending, first bytes, bytes at offset 8); the first match counts.
 _SIGNATURES: Final = (
     (".jpg", b"\xff\xd8\xff", b""),
     (".png", b"\x89PNG\r\n\x1a\n", b""),
@@ -36,7 +36,7 @@ _SIGNATURES: Final = (
     (".vtt", b"WEBVTT", b""),
     (".vtt", b"\xef\xbb\xbfWEBVTT", b""),
 )
-# What a file of boxes is, by its brands (ISO/IEC 14496-12): those that say the most come first.
+# Endings of ISO media files, which consist of boxes, by brand (ISO/IEC 14496-12); most specific first.
 _BRANDS: Final = {
     **dict.fromkeys((b"avif", b"avis"), ".avif"),
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), ".heic"),
@@ -44,10 +44,10 @@ _BRANDS: Final = {
     b"qt  ": ".mov",
 }
 _GENERAL_IMAGE: Final = (b"mif1", b"msf1", b"mif2")
-"""Brands of a picture in boxes whose coding another brand names."""
+"""Brands of an ISO media picture whose coding another brand names."""
 _MOST_BRANDS: Final = 64
 
-# What a host may say of bytes that are not known: never an ending that a system runs or a browser renders.
+# Accepted content types for unknown bytes: never an ending that a system runs or a browser renders.
 _SAME_NAME: Final = (
     *("image/png", "image/gif", "image/webp", "image/avif", "image/heic", "image/heif", "image/bmp"),
     *("image/jxl", "video/mp4", "video/webm", "audio/aac", "audio/ogg", "audio/flac", "audio/wav"),
@@ -78,10 +78,10 @@ SUFFIXES: Final = tuple(
         | {*_BRANDS.values(), *_BY_CONTENT_TYPE.values(), ".heif", ".mp4", ".svg", ".bin"}
     )
 )
-"""Endings that files of outputs have; none is the host's own choice."""
+"""All endings that outputs get; the host chooses none of them."""
 
 _SHOWN: Final = {str(kind) for kind in MediaType}
-"""Types that are seen or heard: no page and no JSON is an output of these."""
+"""Types to see or hear: an output of these is never a page or JSON."""
 _TEXT: Final = ("text/plain", "text/html", "application/json", "application/problem+json")
 _BOMS: Final = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 _PROLOG: Final = re.compile(r"\s*(?:<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^\[>]*(?:\[.*?\]\s*)?>)", re.DOTALL)
@@ -89,9 +89,9 @@ _SVG: Final = re.compile(r"\s*<(?:[\w.-]+:)?svg[\s/>]")
 
 
 def suffix_of(head: bytes) -> str | None:
-    """Return the usual ending of such a file, as in ".jpg", or None for a kind that is not known."""
+    """Return the usual ending of such a file, as in ".jpg", or None for an unknown kind."""
     if head[4:8] == b"ftyp":
-        return _suffix_of_boxes(head)
+        return _suffix_of_iso_media(head)
     for suffix, first, inner in _SIGNATURES:
         if head.startswith(first) and head.startswith(inner, 8 if inner else 0):
             return suffix
@@ -100,16 +100,16 @@ def suffix_of(head: bytes) -> str | None:
 
 
 def ending(head: bytes, content_type: str) -> str:
-    """Return the ending for a file: by its first bytes, else by a content type that is known, else ".bin"."""
+    """Return the ending for a file: by its first bytes, else by a known content type, else ".bin"."""
     plain = content_type.partition(";")[0].strip().lower()
     return suffix_of(head) or _BY_CONTENT_TYPE.get(plain, ".bin")
 
 
 def why_not(head: bytes, *, media: str | None, content_type: str) -> str | None:
-    """Return why these first bytes are not the output of such a job, or None if they may be.
+    """Return why these first bytes cannot be the output of such a job, or None if they may be.
 
-    Refused is only what is surely an error, or still packed, where something to see or to hear was asked
-    for. Where the type is not known, a page is an error, too.
+    For something to see or hear, it rejects only what is certainly an error or still compressed. For an
+    unknown type, a page is an error too.
     """
     is_shown = (media or "").upper() in _SHOWN
     if media is not None and not is_shown:
@@ -121,32 +121,32 @@ def why_not(head: bytes, *, media: str | None, content_type: str) -> str | None:
     if text is None:
         return None
     begin = text.lstrip()[:1]
-    is_told = content_type.lower().strip().startswith(_TEXT)
-    if begin == "<" or (is_shown and (is_told or (begin != "" and begin in "{["))):
+    is_text_type = content_type.lower().strip().startswith(_TEXT)
+    if begin == "<" or (is_shown and (is_text_type or (begin != "" and begin in "{["))):
         return f"it is text ({content_type or 'no content type'}), not a file"
     return None
 
 
-def _suffix_of_boxes(head: bytes) -> str:
+def _suffix_of_iso_media(head: bytes) -> str:
     size = int.from_bytes(head[:4], "big")
     major, others = head[8:12], head[16 : min(size, 16 + 4 * _MOST_BRANDS)]
     if major in _BRANDS:
         return _BRANDS[major]
     brands = [others[first : first + 4] for first in range(0, len(others), 4)]
     if major not in _GENERAL_IMAGE:
-        # A picture is named as one by its own brand; a film may say beside it that it has a picture.
+        # A picture has its own major brand; a film may also list the brand of a picture that it contains.
         return ".mp4"
     return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), ".heif")
 
 
 def _text(head: bytes) -> str | None:
-    """Return what bytes say, or None if they are no text."""
+    """Return the bytes as text, or None if they are no text."""
     coding = "utf-8"
     for mark, named in _BOMS:
         if head.startswith(mark):
             head, coding = head[len(mark) :], named
             break
-    # A letter may be cut off at the end, and is left out.
+    # Drop a letter that was cut off at the end.
     text = head.decode(coding, "replace").removesuffix("\ufffd")
     is_text = "\ufffd" not in text and not any(sign < " " and sign not in "\t\n\r\f" for sign in text)
     return text if is_text else None

@@ -1,7 +1,7 @@
-"""What jobs cost and how long they take at least, before they are begun.
+"""Estimates what jobs cost, and how long they take at least, before they are submitted.
 
-Prices are those of the documented table, and nothing is guessed beside it: what has no documented price needs
-one from the caller. What a job really cost is what the service says afterwards.
+Prices come from the documented table, and nothing else is guessed: the caller gives any other price. The
+service reports the actual cost afterwards.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from doitong_async.limits.plan import Plan
 from doitong_async.types import GenerateRequest, MediaType
 
 PriceArgument: TypeAlias = float | Mapping[str, float] | None
-"""Credits of each job whose price is not documented; or credits by provider, which then count first."""
+"""Credits for each job whose price is not documented; or credits by provider, which take precedence."""
 
 _DAY: Final = 86_400.0
 _MINUTE: Final = 60.0
 _NAMED: Final = 3
-"""So many kinds of jobs without a price are named, and counted apart."""
+"""Kinds of unpriced jobs that the error names one by one."""
 _WORDS: Final = (
     *("no", "one", "two", "three", "four", "five", "six"),
     *("seven", "eight", "nine", "ten", "eleven", "twelve"),
@@ -38,15 +38,15 @@ class Price:
 
 
 def price_of(request: GenerateRequest, price: PriceArgument = None) -> Price | None:
-    """Return what a job costs, or None where no price is documented and none is given.
+    """Return the price of a job, or None if none is documented or given.
 
-    A request without provider, type or size counts as what the client makes of it: flux-pro, the type that
-    the provider makes, 1024 pixels.
+    A request without provider, type or size counts with the client's defaults: flux-pro, the type that the
+    provider makes, 1024 pixels.
 
     Args:
         request: what to make.
-        price: credits of a job whose price is not documented; or credits by provider, which for these
-            providers take the place of the table.
+        price: credits for a job whose price is not documented; or credits by provider, which replace the
+            table for these providers.
 
     Raises:
         ConfigurationError: if `price` is no number of credits.
@@ -76,7 +76,7 @@ def _type(request: GenerateRequest) -> str:
 
 
 def _size(request: GenerateRequest) -> tuple[object, object]:
-    """Return width and height, wherever the request says them; in its options they may be anything."""
+    """Return width and height from the request or its options, where they may be of any type."""
     more = request.options or {}
     width = more.get("width") if request.width is None else request.width
     height = more.get("height") if request.height is None else request.height
@@ -102,15 +102,15 @@ def _documented(request: GenerateRequest, provider: str) -> Price | None:
 
 
 def check_price(price: object) -> None:
-    """Make sure that a price is credits, or credits by provider.
+    """Check that a price is credits, or credits by provider.
 
     Raises:
         ConfigurationError: if it is neither.
     """
     if price is None:
         return
-    said = price if isinstance(price, Mapping) else {None: price}
-    for name, value in said.items():
+    prices = price if isinstance(price, Mapping) else {None: price}
+    for name, value in prices.items():
         if not is_amount(value) or value < 0:
             where = "price" if name is None else f"price[{name!r}]"
             raise ConfigurationError(f"{where} is {value!r}; expected credits, a finite number not below 0.")
@@ -123,16 +123,16 @@ def is_amount(value: object) -> TypeGuard[float]:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What jobs cost and how long they take at least; `str(estimate)` says it plainly.
+    """What jobs cost and how long they take at least; `str(estimate)` puts it in words.
 
     Attributes:
-        jobs: how many.
+        jobs: the number of jobs.
         low: credits, if each costs the least that is documented for it.
         high: credits, if each costs the most.
-        seconds: the least time from the first submit, if that is early in a day of the plan. It holds what
-            the plan's limits cost, and how long jobs take only where that was known.
-        days: how many days of the plan it takes at least; 1 if all may be done on the first.
-        plan: the limits that were counted with.
+        seconds: the least time from the first submit, made at the start of a plan day. It covers the plan's
+            limits, and the duration of jobs only if known.
+        days: the least number of plan days; 1 if all jobs fit in the first.
+        plan: the limits used.
     """
 
     jobs: int
@@ -143,7 +143,7 @@ class Estimate:
     plan: Plan
 
     def __str__(self) -> str:
-        """Say it in one or two sentences."""
+        """Put it in one or two sentences."""
         jobs = f"{self.jobs:,} job{'' if self.jobs == 1 else 's'}"
         low, high = _shown(self.low), _shown(self.high)
         cost = f"{jobs} on the plan {self.plan.name}: {low if low == high else f'{low} to {high}'} credits."
@@ -174,14 +174,14 @@ def estimate(
     seconds: float | None = None,
     polls_count: bool = True,
 ) -> Estimate:
-    """Return what requests cost and how long they take at least; they are read once, and none is kept.
+    """Estimate what requests cost and how long they take at least; each is read once and not kept.
 
     Args:
         requests: what to make.
         plan: the limits.
         price: see `price_of`.
-        seconds: how long a job takes in the mean. Without it nothing is assumed.
-        polls_count: whether status requests count against the requests per minute (assumption: they do).
+        seconds: the mean duration of a job; None counts as unknown.
+        polls_count: whether status polls count against the requests per minute (assumption: they do).
 
     Raises:
         ConfigurationError: if `price` or `seconds` is wrong, or a job has no price.
@@ -205,7 +205,7 @@ def estimate(
         if kind in unpriced or len(unpriced) < _NAMED:
             unpriced[kind] = unpriced.get(kind, 0) + 1
     if without:
-        raise ConfigurationError(_complaint(unpriced, without, jobs))
+        raise ConfigurationError(_unpriced_message(unpriced, without, jobs))
     least = _least(jobs, plan, seconds or 0.0, polls_count)
     return Estimate(jobs, low, high, least, int(least // _DAY) + 1, plan)
 
@@ -215,7 +215,7 @@ def _days(jobs: int, plan: Plan) -> int:
 
 
 def _least(jobs: int, plan: Plan, seconds: float, polls_count: bool) -> float:
-    """Return the seconds that the plan takes at least, from the beginning of one of its days."""
+    """Return the least seconds that the plan needs, from the start of one of its days."""
     if jobs == 0:
         return 0.0
     days = _days(jobs, plan) - 1
@@ -227,7 +227,7 @@ def _least(jobs: int, plan: Plan, seconds: float, polls_count: bool) -> float:
 
 
 def _least_within_a_day(jobs: int, plan: Plan, seconds: float, polls_count: bool) -> float:
-    # One look frees all slots at best, so the last submit comes after this many looks and all other submits.
+    # At best one poll frees all slots, so the last submit comes after this many polls and all other submits.
     polls = -(-jobs // plan.concurrent_jobs) - 1 if polls_count else 0
     minutes = (jobs - 1 + polls) // plan.requests_per_minute
     return max(minutes * _MINUTE + seconds, jobs * seconds / plan.concurrent_jobs)
@@ -239,13 +239,13 @@ def _kind(request: GenerateRequest) -> str:
     return f"{words} {width}×{height}" if _type(request) == MediaType.IMAGE else words
 
 
-def _complaint(kinds: Mapping[str, int], without: int, jobs: int) -> str:
+def _unpriced_message(kinds: Mapping[str, int], without: int, jobs: int) -> str:
     named = [f"{count:,} of {kind}" for kind, count in kinds.items()]
     if others := without - sum(kinds.values()):
         named.append(f"{others:,} of other kinds")
     return (
         f"No price is documented for {without:,} of {jobs:,} jobs: {', '.join(named)}. Say what one "
-        "costs by price= (on the command line --price): credits for all of them, or by provider."
+        "costs with price= (--price on the command line): credits for all of them, or by provider."
     )
 
 
@@ -258,7 +258,7 @@ def _spelled(days: int) -> str:
 
 
 def _span(seconds: float) -> str:
-    """Return a time in words, rounded down: it is the least."""
+    """Return a time in words, rounded down, as it is a lower bound."""
     if seconds < 2 * _MINUTE:
         number = f"{math.floor(seconds)}" if seconds >= 1 else f"{seconds:.1g}"
         return f"{number} second{'' if number == '1' else 's'}"

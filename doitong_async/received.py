@@ -1,4 +1,4 @@
-"""What was received of one output, and whether an answer is surely the rest of it."""
+"""The received part of one output, and whether an answer is certain to continue it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from doitong_async.files import Start
 from doitong_async.types import Generation
 
 _SETTLED: Final = 60.0
-"""Seconds after which a file has surely not changed within the second that `Last-Modified` names."""
+"""Age in seconds from which `Last-Modified` is a strong validator: it has a resolution of one second."""
 
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _SPAN: Final = re.compile(r"bytes\s+([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE)
@@ -26,7 +26,7 @@ _STRONG_TAG: Final = re.compile(r'"[\x21\x23-\x7e]*"')
 _DATE: Final = re.compile(r"[A-Za-z0-9,: +-]{1,40}")
 
 
-_AS_IT_IS: Final = "read(check=False) and save(…, check=False) take it as it is."
+_AS_IT_IS: Final = "Use read(check=False) or save(…, check=False) to accept it unchecked."
 
 
 class Headers(Protocol):
@@ -41,15 +41,15 @@ class Headers(Protocol):
     def __contains__(self, name: object, /) -> bool: ...
 
 
-class AttemptFailed(Exception):  # noqa: N818 - a signal inside a download, never an error that anyone sees
-    """This attempt brought no whole file, the next one may.
+class AttemptFailed(Exception):  # noqa: N818 - a signal inside a download that no user sees
+    """This attempt brought no whole file, but the next one may.
 
     Args:
-        why: what to say if it was the last one.
-        cause: what a hook of the session raised.
-        anew: whether what came before is void.
-        status: the status of the answer, if that is why.
-        told: seconds that the output host asks to wait.
+        why: the error message if this was the last attempt.
+        cause: the error out of a hook of the session.
+        anew: whether the bytes received so far are void.
+        status: the HTTP status, if that is the reason.
+        retry_after: seconds that the output host asks to wait.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class AttemptFailed(Exception):  # noqa: N818 - a signal inside a download, neve
         *,
         anew: bool = False,
         status: int | None = None,
-        told: float = 0.0,
+        retry_after: float = 0.0,
     ) -> None:
         super().__init__(why)
-        self.told = told
+        self.retry_after = retry_after
         self.cause = cause
         self.anew = anew
         self.status = status
@@ -70,10 +70,10 @@ class AttemptFailed(Exception):  # noqa: N818 - a signal inside a download, neve
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """What an answer says of the bytes that follow; `validator` proves that two answers are of one content.
+    """What the headers of an answer announce; `validator` proves that two answers have the same content.
 
     `start` and `end` are the first byte and the one after the last, `total` is the length of the whole; None
-    where it is not told.
+    if unknown.
     """
 
     start: int
@@ -83,14 +83,14 @@ class Announced:
     codings: list[str]
     content_type: str
     is_delimited: bool
-    """Whether the body itself says where it ends, and not only the end of the connection."""
+    """Whether the body marks its own end, rather than the end of the connection."""
 
     @classmethod
     def by(cls, status: int, headers: Headers, wall: float) -> Announced:
         """Read the headers of an answer; `wall` is now, in epoch seconds.
 
         Raises:
-            AttemptFailed: if it is a part, and does not say of what.
+            AttemptFailed: if it is a part, but does not say which.
         """
         length = _LENGTH.fullmatch(headers.get("Content-Length", ""))
         start, total = 0, int(length[0]) if length else None
@@ -98,7 +98,7 @@ class Announced:
         if status == 206:
             span = _SPAN.fullmatch(headers.get("Content-Range", "").strip())
             if span is None:
-                raise AttemptFailed("The output host sent a part, and did not say which.", anew=True)
+                raise AttemptFailed("The output host sent a part, but did not say which.", anew=True)
             start, end = int(span[1]), int(span[2]) + 1
             total = None if span[3] == "*" else int(span[3])
         return cls(
@@ -114,10 +114,10 @@ class Announced:
 
 @dataclass(slots=True)
 class Received:
-    """How far one download has come, over all its attempts.
+    """The state of one download over all its attempts.
 
-    `got` counts the bytes as they came, `size` those that they are; `held` waits until there are enough of
-    them to tell what they are, `is_begun` is whether any were passed on.
+    `got` counts the bytes as received, `size` those after decoding; `held` collects bytes until there are
+    enough to identify the file, `is_begun` is whether any were passed on.
     """
 
     job: Generation
@@ -136,67 +136,67 @@ class Received:
 
     @property
     def may_resume(self) -> bool:
-        """Whether the rest can be asked for: bytes are here, and what is to come can be proven to fit."""
+        """Whether to request only the rest: some bytes are here, and a validator can prove a match."""
         return self.got > 0 and self.validator is not None and self.decoder.is_plain
 
-    def begin(self, told: Announced) -> None:
-        """Take an answer that begins with the first byte; what came before is void."""
+    def begin(self, announced: Announced) -> None:
+        """Start over with an answer that begins with the first byte."""
         self.clear()
-        self.total, self.end, self.validator = told.total, told.end, told.validator
-        self.content_type = told.content_type
+        self.total, self.end, self.validator = announced.total, announced.end, announced.validator
+        self.content_type = announced.content_type
         try:
-            self.decoder = Decoder(told.codings)
+            self.decoder = Decoder(announced.codings)
         except CodingError as error:
             if self.is_checked:
                 raise DownloadError(
-                    f"The output is still packed: {error}. {_AS_IT_IS}", is_remote=True
+                    f"The output is still compressed: {error}. {_AS_IT_IS}", is_remote=True
                 ) from None
             self.decoder = Decoder()
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Discard everything received."""
         self.got = self.size = 0
         self.total = self.end = self.validator = None
         self.decoder, self.held, self.is_begun = Decoder(), bytearray(), False
 
-    def fits(self, told: Announced) -> bool:
-        """Whether an answer is surely the rest of what is here."""
-        is_same = self.may_resume and told.validator == self.validator and not told.codings
-        return is_same and (None in (told.total, self.total) or told.total == self.total)
+    def fits(self, announced: Announced) -> bool:
+        """Whether an answer is certain to continue what is here."""
+        is_same = self.may_resume and announced.validator == self.validator and not announced.codings
+        return is_same and (None in (announced.total, self.total) or announced.total == self.total)
 
-    def go_on(self, told: Announced) -> None:
-        """Take an answer that is the rest."""
-        self.total = told.total if self.total is None else self.total
-        self.end = None if told.end is None else max(told.end, self.got)
+    def resume(self, announced: Announced) -> None:
+        """Continue with an answer that is the rest."""
+        self.total = announced.total if self.total is None else self.total
+        self.end = None if announced.end is None else max(announced.end, self.got)
 
-    def see_whole(self, headers: Headers, wall: float) -> None:
-        """Take the answer that there is no rest: by the same validator, the whole is as long as what is here.
+    def confirm_whole(self, headers: Headers, wall: float) -> None:
+        """Accept a 416 if it proves that what is here is the whole: same validator, same length.
 
         Raises:
-            AttemptFailed: if it says anything else.
+            AttemptFailed: if it proves no such thing.
         """
         length = _NO_SPAN.fullmatch(headers.get("Content-Range", "").strip())
-        told = _validator(headers, wall)
-        if length is None or int(length[1]) != self.got or told not in (None, self.validator):
+        validator = _validator(headers, wall)
+        if length is None or int(length[1]) != self.got or validator not in (None, self.validator):
             raise AttemptFailed("The output changed while it was downloaded.", anew=True)
         self.total = self.end = self.got
 
     def what_is_missing(self) -> tuple[str | None, bool]:
-        """Return why this is not known to be whole, and whether it is void; None if it is whole."""
+        """Return why this may be incomplete, and whether it is void; None if it is whole."""
         if not self.decoder.is_whole:
-            return "its coding was cut short", True
+            return "its compressed data was cut short", True
         until = self.total if self.total is not None else self.end
         if until is not None and self.got < until:
             return "it ended early", False
         if self.end is not None and self.total is None:
-            return "how long it is is not told", False
+            return "its length is unknown", False
         return None, False
 
-    def pass_on(self) -> Iterator[Start | bytes]:
-        """Yield what was held, once it tells what it is.
+    def release_held(self) -> Iterator[Start | bytes]:
+        """Yield the held bytes, once they identify the file.
 
         Raises:
-            DownloadError: if it is an error in the place of the output.
+            DownloadError: if they are an error page in place of the output.
         """
         held, self.held, self.is_begun = bytes(self.held), bytearray(), True
         head = held[: media.LEADING]
@@ -209,17 +209,17 @@ class Received:
 
 
 def _validator(headers: Headers, wall: float) -> str | None:
-    """Return what proves that two answers are of the same bytes: a strong tag, or a time long enough ago."""
+    """Return a strong validator: a strong `ETag`, or a `Last-Modified` that is old enough."""
     if "ETag" in headers:
         tag = headers.get("ETag", "")
         return tag if _STRONG_TAG.fullmatch(tag) else None
     changed = headers.get("Last-Modified", "")
-    at, date = _moment(changed), _moment(headers.get("Date", ""))
+    at, date = _epoch_seconds(changed), _epoch_seconds(headers.get("Date", ""))
     is_old = at is not None and at + _SETTLED <= (wall if date is None else date)
     return changed if is_old else None
 
 
-def _moment(text: str) -> float | None:
+def _epoch_seconds(text: str) -> float | None:
     if not _DATE.fullmatch(text):
         return None
     try:
@@ -229,6 +229,6 @@ def _moment(text: str) -> float | None:
 
 
 def _transfer_codings(headers: Headers) -> list[str]:
-    """Return codings of the way that aiohttp leaves on."""
+    """Return the transfer codings that aiohttp does not decode."""
     named = ",".join(headers.getall("Transfer-Encoding", ())).lower().split(",")
     return [name for each in named if (name := each.strip()) not in ("", "chunked")]

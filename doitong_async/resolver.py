@@ -1,4 +1,4 @@
-"""Looks up the hosts of outputs, and refuses addresses that a service elsewhere has no output on."""
+"""Resolves the hosts of outputs and rejects loopback, private and other non-public addresses."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from doitong_async.errors import DownloadError
 from doitong_async.urls import Places, address_of, kind_of, kind_of_host
 
 _fetched: Final = ContextVar[str]("doitong_fetched", default="")
-"""The host that is fetched from: a session looks up those of the API and of proxies, too."""
+"""The host being fetched from: a session also resolves the hosts of the API and of proxies."""
 
 
 class GuardedResolver(AbstractResolver):
-    """What a session of ours looks hosts up with: it connects to the very addresses that were checked.
+    """The resolver of our own session, which connects to exactly the addresses that were checked.
 
-    A session of the user's has a resolver of its own; `lookup` is then asked before each connection, and an
-    address that changes between the two is not seen. Behind a proxy it is the proxy that looks up.
+    A session of the user's has its own resolver: `lookup` then runs before each connection and misses an
+    address that changes in between. Behind a proxy, the proxy resolves the host.
     """
 
     def __init__(self, places: Places) -> None:
         self._places = places
-        self._usual: AbstractResolver = aiohttp.DefaultResolver()
+        self._default: AbstractResolver = aiohttp.DefaultResolver()
 
     @contextmanager
     def fetching(self, host: str) -> Iterator[None]:
-        """Let what is looked up for a host be checked meanwhile."""
+        """Check the addresses that are resolved for this host within the block."""
         _fetched.set(host)
         try:
             yield
         finally:
-            # Not by its token: a loop that ends closes what is left in a context of its own.
+            # Not by its token: a loop that ends closes pending generators in another context.
             _fetched.set("")
 
     async def resolve(
@@ -46,51 +46,51 @@ class GuardedResolver(AbstractResolver):
         """Return the addresses of a host.
 
         Raises:
-            DownloadError: if it is fetched from, and one of them is refused.
+            DownloadError: if outputs are being fetched from the host and an address is not allowed.
         """
-        found = await self._usual.resolve(host, port, family)
+        found = await self._default.resolve(host, port, family)
         if host == _fetched.get():
             await self._check(host, _kinds(found))
         return found
 
     async def close(self) -> None:
-        """Let go of what it looks up with."""
-        await self._usual.close()
+        """Close the underlying resolver."""
+        await self._default.close()
 
     async def check(self, host: str) -> None:
-        """See that a host that is an address, or this machine, may be fetched from.
+        """Check a host that is an address or this machine.
 
         Raises:
-            DownloadError: if it is refused.
+            DownloadError: if outputs may not be fetched from it.
         """
         if (kind := kind_of_host(host)) is not None:
             await self._check(host, {kind})
 
     async def lookup(self, host: str) -> None:
-        """See that a host may be fetched from which another resolver will look up.
+        """Check the addresses of a host that another resolver will resolve.
 
         Raises:
-            DownloadError: if one of its addresses is refused.
+            DownloadError: if one of its addresses is not allowed.
         """
         if self._places.is_trusted(host) or address_of(host) is not None:
             return
         try:
-            found = await self._usual.resolve(host, 0, socket.AF_UNSPEC)
+            found = await self._default.resolve(host, 0, socket.AF_UNSPEC)
         except (OSError, ValueError):
-            # The other one may know it all the same.
+            # The other resolver may know the host all the same.
             return
         await self._check(host, _kinds(found))
 
     async def _check(self, host: str, kinds: Iterable[str]) -> None:
         if self._places.is_trusted(host):
             return
-        refused = set(kinds)
-        if refused:
-            refused -= await self._own_kinds()
-        if refused:
+        forbidden = set(kinds)
+        if forbidden:
+            forbidden -= await self._own_kinds()
+        if forbidden:
             raise DownloadError(
-                f"The URL of the output leads to a {min(refused)} address ({host}), which the API is not at; "
-                "if it is meant, name the host in output_hosts.",
+                f"The URL of the output leads to a {min(forbidden)} address ({host}), which the API is not at; "
+                "if you trust it, name the host in output_hosts.",
                 is_remote=True,
             )
 
@@ -101,7 +101,7 @@ class GuardedResolver(AbstractResolver):
         if address_of(own) is not None:
             return set()
         try:
-            return _kinds(await self._usual.resolve(own, 0, socket.AF_UNSPEC))
+            return _kinds(await self._default.resolve(own, 0, socket.AF_UNSPEC))
         except (OSError, ValueError):
             return set()
 

@@ -1,4 +1,4 @@
-"""What a finished job gives: its fields, and its output as bytes or as a whole file."""
+"""The result of a finished job: its fields, and its output as bytes or as a file."""
 
 from __future__ import annotations
 
@@ -22,19 +22,18 @@ if TYPE_CHECKING:
 
 
 EXPIRED: Final = (401, 403, 404, 410)
-"""What an output host answers for a URL that is no longer good (assumption): one poll may tell a new one."""
+"""Statuses of an output host for an expired URL (assumption): one poll may return a new URL."""
 
 
 class Result:
-    """A finished job. The service does not say how long outputs stay: save them when the job completes.
+    """A finished job. The service does not document how long outputs stay: save them at once.
 
     Args:
-        generation: what is known of it.
-        downloads: fetches the output.
-        token: takes the job up again.
-        renew: asks the service, in one poll, where the output is now.
-        is_remembered: whether the URL is of an earlier run: whatever keeps it from being fetched, a poll may
-            tell a better one.
+        generation: the job's last snapshot.
+        downloads: downloads the output.
+        token: resumes the job.
+        renew: polls once for the output's current URL.
+        is_remembered: whether the URL is from an earlier run: then any failed download is worth such a poll.
     """
 
     __slots__ = ("_downloads", "_is_remembered", "_renew", "_token", "generation")
@@ -71,22 +70,22 @@ class Result:
 
     @property
     def type(self) -> str | None:
-        """The media type, such as "IMAGE"; None for a job taken up by its bare id."""
+        """The media type, such as "IMAGE"; None for a job resumed by its bare id."""
         return self.generation.type
 
     @property
     def provider(self) -> str | None:
-        """The provider; None for a job taken up by its bare id."""
+        """The provider; None for a job resumed by its bare id."""
         return self.generation.provider
 
     @property
     def metadata(self) -> JsonValue:
-        """What else the service said of the job, as JSON."""
+        """The service's other data about the job, as JSON."""
         return self.generation.metadata
 
     @property
     def credit_cost(self) -> int | float | None:
-        """What the job really cost, in credits, or None if the service did not say."""
+        """The actual cost in credits, or None if the service did not report it."""
         return self.generation.credit_cost
 
     @property
@@ -97,14 +96,15 @@ class Result:
     async def read(self, *, check: bool = True) -> bytes:
         """Return the output as bytes.
 
-        Where its URL has expired, one poll asks for a new one.
+        If its URL has expired, one poll asks for a new one.
 
         Args:
-            check: whether a page or JSON in the place of a picture, a video or a sound is refused, as it is
-                an error; else the bytes are taken as they are.
+            check: whether to reject a page or JSON in target of a picture, video or audio file, as that is an
+                error; False accepts any bytes.
 
         Raises:
-            DownloadError: if it cannot be had whole, or is empty, too large, too slow or an error page.
+            DownloadError: if the output cannot be fetched whole, or is empty, too large, too slow or an error
+                page.
         """
         chunks: list[bytes] = []
         with self._named():
@@ -119,50 +119,49 @@ class Result:
     async def save(self, path: str | os.PathLike[str], *, check: bool = True) -> Path:
         """Write the output to a file and return the file's path.
 
-        The file appears under its name only when it is whole; one that stood there is replaced, and a link is
-        followed. The name is kept as given, whatever the output is.
+        The file appears under its name only once it is whole; it replaces an existing file and follows a
+        link. The name stays as given, whatever the output is.
 
         Args:
-            path: a file; or an existing directory, in which the file is named after the job's id, with the
-                ending that its bytes tell. A file there that has other bytes is left alone: the name gets a
-                number.
-            check: as `read` takes it.
+            path: a file; or an existing directory, where the file is named after the job's id, with the
+                ending that fits its bytes. A different file of that name stays: the new name gets a number.
+            check: as in `read`.
 
         Raises:
-            DownloadError: if the output cannot be had, or the file cannot be written: a device, a pipe, a
-                socket or a folder is no file.
+            DownloadError: if the output cannot be downloaded, or the file cannot be written: a device, a
+                pipe, a socket or a folder is no file.
         """
-        place = Path(path)
+        target = Path(path)
         with self._named():
-            is_folder = os.fspath(path).endswith(("/", os.sep)) or await in_thread(place.is_dir, place)
+            is_folder = os.fspath(path).endswith(("/", os.sep)) or await in_thread(target.is_dir, target)
             if is_folder:
-                written = await self._write(lambda suffix: place / safe_name(self.id, suffix), check, False)
+                written = await self._write(lambda suffix: target / safe_name(self.id, suffix), check, False)
             else:
-                written = await self._write(place, check)
+                written = await self._write(target, check)
         return written.path
 
     async def write(self, name: Callable[[str], Path], *, check: bool = True) -> Written:
-        """Write the output to a file whose name hangs on what it is, as `save` does.
+        """Write the output, as `save` does, to a file whose name depends on the kind of output.
 
         Args:
-            name: from an ending such as ".jpg" to the path of the file; a file that stands there is replaced.
-                It may be called again where a download begins anew.
-            check: as `read` takes it.
+            name: maps an ending such as ".jpg" to the path of the file, which replaces an existing one. It is
+                called again if a download restarts.
+            check: as in `read`.
 
         Raises:
-            DownloadError: if the output cannot be had, or the file cannot be written.
+            DownloadError: if the output cannot be downloaded, or the file cannot be written.
         """
         with self._named():
             return await self._write(name, check)
 
     async def _write(
-        self, place: Path | Callable[[str], Path], check: bool, replaces: bool = True
+        self, target: Path | Callable[[str], Path], check: bool, replaces: bool = True
     ) -> Written:
         async with aclosing(self._pieces(check)) as pieces:
-            return await write_whole(place, pieces, replaces=replaces)
+            return await write_whole(target, pieces, replaces=replaces)
 
     async def _pieces(self, check: bool) -> AsyncGenerator[Start | bytes, None]:
-        """Yield the output; from a new URL where this one is no longer good."""
+        """Yield the output, from a new URL if this one has expired."""
         try:
             async with aclosing(self._downloads.pieces(self.generation, check=check)) as pieces:
                 async for piece in pieces:
@@ -176,7 +175,7 @@ class Result:
                 yield piece
 
     async def _is_renewed(self, error: DownloadError) -> bool:
-        """Ask for a new URL where that may help, and say whether there is one."""
+        """Poll for a new URL if that may help; return whether there is one."""
         is_of_url = error.http_status in EXPIRED or (self._is_remembered and error.is_remote)
         if self._renew is None or not is_of_url:
             return False
@@ -192,14 +191,14 @@ class Result:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Let nothing leave but errors of this library, each with the id and the token of this job."""
+        """Let only errors of this library out, each with the id and the token of this job."""
         try:
             yield
         except DoitongError as error:
             self._about(error)
             raise
         except Exception as error:
-            foreign = DownloadError(f"The output cannot be had: {type(error).__name__}.", is_remote=True)
+            foreign = DownloadError(f"The output cannot be fetched: {type(error).__name__}.", is_remote=True)
             raise self._about(foreign) from error
 
     def _about(self, error: DoitongError) -> DoitongError:

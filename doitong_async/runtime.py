@@ -1,4 +1,4 @@
-"""What an open client runs on: connections, gate and watcher, opened whole and closed whole."""
+"""What lives while a client is open: connections, rate limiter and poller, opened and closed together."""
 
 from __future__ import annotations
 
@@ -41,29 +41,29 @@ from doitong_async.urls import Places
 from doitong_async.webhooks.endpoint import Webhooks
 
 IN_DOUBT_FOR: Final = 120.0
-"""Seconds for which a job that may have been made keeps a slot: our choice, as an outage must not block a
-plan for as long as a job that is known to run."""
+"""Seconds that a submit in doubt keeps its slot: our choice. An outage must not block the plan for as long
+as a job that is known to run."""
 MOST_KNOWN: Final = 256
-"""Jobs that were made last, of which the idempotency key is remembered: our choice."""
+"""Number of recent jobs whose idempotency key is remembered: our choice."""
 SUBMITS_END_WITHIN: Final = 10.0
-"""Seconds that closing waits for the answers of submits that are under way: our choice."""
+"""Seconds that closing waits for the answers to submits in flight: our choice."""
 
 
 class Closable(Protocol):
-    """Something that runs on an open client, and has to end before it closes."""
+    """Something that runs on an open client and must end before the client closes."""
 
     async def aclose(self) -> None:
-        """End, and return when that is done."""
+        """End, and return when done."""
 
     def is_leaving(self, ledger: Path) -> bool:
-        """Whether it ends, and lets go of that ledger then."""
+        """Whether it is ending and will release that ledger."""
 
     def drop(self) -> None:
-        """Let go of what outlives its event loop, which is closed."""
+        """Release what outlives its closed event loop."""
 
 
 class Runtime:
-    """Everything that lives while a client is open; made on the loop it runs on."""
+    """Everything that lives while a client is open; create it on the loop it runs on."""
 
     def __init__(
         self,
@@ -77,9 +77,7 @@ class Runtime:
         self.notify = notify
         self._webhooks = webhooks
         if session is not None and (not isinstance(session, aiohttp.ClientSession) or session.closed):
-            raise ConfigurationError(
-                f"session is {session!r}; expected an aiohttp.ClientSession that is open."
-            )
+            raise ConfigurationError(f"session is {session!r}; expected an open aiohttp.ClientSession.")
         self._owns_session = session is None
         places = Places.of_service(
             settings.base_url, settings.output_hosts, allow_insecure_http=settings.allow_insecure_http
@@ -110,26 +108,26 @@ class Runtime:
             timeout=settings.download_timeout,
             min_rate=settings.min_download_rate,
         )
-        inquiry = StatusPoll(
+        status_poll = StatusPoll(
             self.transport, self.admission, settings.status_operation, self.notify, settings.failure_words
         )
         self.poller = Poller(
-            self.admission, inquiry, self.notify, has_webhooks=settings.webhook_url is not None
+            self.admission, status_poll, self.notify, has_webhooks=settings.webhook_url is not None
         )
         self._submitter = self.new_submitter(self.admission)
         self._callers = 0
         self._no_callers = asyncio.Event()
-        self._under_way: set[asyncio.Task[AsyncJob]] = set()
+        self._submits_in_flight: set[asyncio.Task[AsyncJob]] = set()
         self._in_doubt: dict[str, tuple[Slot, asyncio.TimerHandle]] = {}
         self.is_closing = False
         self.batches: set[Closable] = set()
-        """The batches that run on this; they are let go of before it closes."""
+        """The running batches; they end before the runtime closes."""
 
     def check_loop(self) -> None:
-        """See that the running loop is the one that this was opened on.
+        """Check that the running loop is the one that the client was opened on.
 
         Raises:
-            ConfigurationError: if it is another, or there is none.
+            ConfigurationError: if it is another loop, or none runs.
         """
         try:
             loop = asyncio.get_running_loop()
@@ -137,17 +135,17 @@ class Runtime:
             loop = None
         if self.loop is not loop:
             raise ConfigurationError(
-                "The client was opened on another event loop than this; open one on each, with `async with`."
+                "The client was opened on another event loop. Open one client per loop, with `async with`."
             )
 
     def new_admission(self) -> Admission:
-        """Return a way through the gate that can be closed alone, with all who wait there."""
+        """Return an admission to the rate limiter that can be closed on its own, with all its waiters."""
         admission = Admission(self.limiter, self._user, self.notify)
         self._admissions.add(admission)
         return admission
 
     def new_submitter(self, admission: Admission) -> Submitter:
-        """Return what sends submits by that way."""
+        """Return a submitter that uses that admission."""
         return Submitter(
             self.transport,
             admission,
@@ -158,24 +156,24 @@ class Runtime:
         )
 
     def forget(self, admission: Admission) -> None:
-        """Close a way through the gate for good."""
+        """Close an admission for good."""
         admission.close()
         self._admissions.discard(admission)
 
     def waiting(self) -> Counter[str]:
-        """Return how many callers wait, by what they wait for."""
+        """Return the number of waiting callers, by what they wait for."""
         return sum((admission.waiting() for admission in self._admissions), Counter())
 
     async def open(self) -> None:
-        """Make the transport ready, then let webhooks in."""
+        """Open the transport, then accept webhooks."""
         await self.transport.open()
         self._webhooks.open(self.poller.observe)
 
     async def drain(self, seconds: float) -> None:
-        """Wait until no submit is under way and no job in flight, at most so many seconds."""
+        """Wait until no submit and no job is in flight, for at most `seconds`."""
         deadline = self.loop.time() + seconds
         while (left := deadline - self.loop.time()) > 0:
-            # A watcher that brings no news has nothing to be waited for.
+            # A stopped poller brings no updates to wait for.
             tracked_jobs = [] if self.poller.is_stopped else list(self.poller)
             waits_for_anything = bool(tracked_jobs or self._callers)
             jobs = [asyncio.ensure_future(self.job(tracked).wait(timeout=left)) for tracked in tracked_jobs]
@@ -194,16 +192,16 @@ class Runtime:
                     pass_on(end if isinstance(end, BaseException) else None)
 
     async def close(self) -> None:
-        """Read the answers of submits under way, wake whoever waits, and close what was opened."""
+        """Read the answers to submits in flight, wake all waiters and close what was opened."""
         self.is_closing = True
         try:
             await self._wait_for_ends()
         finally:
-            # Whatever cut the waiting off, as the end of the loop does.
+            # Even if the wait was cut short, as by the end of the loop.
             for slot, timer in self._in_doubt.values():
                 timer.cancel()
                 slot.keep(timer.when())
-            # First: what nobody takes any more must not be acknowledged.
+            # First: a webhook that nobody will process must not be acknowledged.
             self._webhooks.close()
             try:
                 await self.poller.close()
@@ -216,32 +214,32 @@ class Runtime:
 
     @property
     def is_dead(self) -> bool:
-        """Whether its event loop is closed: it can neither go on nor be closed in order."""
+        """Whether its event loop is closed: it can neither go on nor close cleanly."""
         return self.loop.is_closed()
 
     async def drop(self) -> None:
-        """Let go of sockets and ledgers from another loop, as its own is closed."""
+        """Release sockets and ledgers from another loop, as its own is closed."""
         self.is_closing = True
         for batch in list(self.batches):
             batch.drop()
         self._webhooks.close()
         for task in asyncio.all_tasks(self.loop):
             if task.get_name().startswith("doitong"):
-                # Private, and only to spare the log: it will never be run to its end.
+                # Private, but it keeps a task that can never finish from filling the log.
                 task._log_destroy_pending = False  # type: ignore[attr-defined]  # of both tasks, C and Python
         if self._owns_session:
             drop_sockets(self._session)
             await self._session.close()
 
     async def _wait_for_ends(self) -> None:
-        # A batch that cannot close its ledger does not keep the client from closing.
+        # A batch that cannot close its ledger must not keep the client open.
         await asyncio.gather(*(batch.aclose() for batch in self.batches), return_exceptions=True)
         self.admission.close()
-        if self._under_way:
-            await asyncio.wait(self._under_way, timeout=SUBMITS_END_WITHIN)
-            for task in self._under_way:
+        if self._submits_in_flight:
+            await asyncio.wait(self._submits_in_flight, timeout=SUBMITS_END_WITHIN)
+            for task in self._submits_in_flight:
                 task.cancel()
-            await asyncio.gather(*self._under_way, return_exceptions=True)
+            await asyncio.gather(*self._submits_in_flight, return_exceptions=True)
 
     async def submit(
         self,
@@ -254,50 +252,50 @@ class Runtime:
         before_sending: Callable[[bytes, bool], Awaitable[None]] | None = None,
         submits: Submitter | None = None,
     ) -> AsyncJob:
-        """Take a slot, submit, and watch the job that was made.
+        """Take a slot, submit, and track the job.
 
-        A caller that leaves before anything was sent takes its request along. Once it is sent, the answer is
-        read whatever becomes of the caller: it may be about a job that is paid for.
+        If the caller is cancelled before anything was sent, the submit ends too. Once it is sent, the answer
+        is read whatever happens to the caller: it may be about a paid job.
 
         Args:
             request: with the defaults filled in.
             idempotency_key: of this job alone.
-            options: how long to wait for what.
-            body: what was sent under this key before, to be sent again as it was; settings of today
-                would make another of the same request, and the service a conflict of that.
+            options: the timeouts to use.
+            body: what was sent under this key before, to resend byte for byte; today's settings could
+                encode the request differently, and the service would report a conflict.
             in_doubt: whether it was sent before under this key, perhaps by another process.
-            before_sending: is awaited before each try, when nothing keeps it back any more; it is told
-                the body, and whether a job may have been made by then.
-            submits: another way than the client's own.
+            before_sending: awaited before each attempt, once it holds a permit, with the body and whether
+                a job may have been made already.
+            submits: a submitter to use instead of the client's own.
         """
         self._callers += 1
         bound = options.slot_timeout
         waits_until = None if bound is None else self.loop.time() + bound
         try:
             submits = submits or self._submitter
-            # Before the slot is taken: a request that cannot be written leaves none behind.
+            # Before the slot is taken: a request that cannot be encoded must not leave one behind.
             body = body or self._body(request)
             call = SubmitCall(body, idempotency_key, options, kind_of(request), waits_until)
             call.in_doubt, call.before_sending = in_doubt, before_sending
-            # Nothing stands between the slot and the task that hands it to the job, or gives it back.
+            # No await between the slot and the task that hands it to the job or releases it.
             slot = self._slot_in_doubt(idempotency_key)
             call.was_in_doubt = slot is not None
             slot = slot or await submits.admission.slot(
                 timeout=options.slot_timeout, waits_for_day=options.wait_for_next_day
             )
             task = self.loop.create_task(self._submit(submits, call, slot), name="doitong submit")
-            self._under_way.add(task)
-            task.add_done_callback(partial(self._submit_is_over, call, slot))
+            self._submits_in_flight.add(task)
+            task.add_done_callback(partial(self._on_submit_done, call, slot))
             try:
                 return await asyncio.shield(task)
             except BaseException as error:
-                # A cancellation, most often; or its caller's coroutine was closed, or thrown into.
+                # Usually a cancellation; or the caller's coroutine was closed or thrown into.
                 if task.done() and not task.cancelled() and task.exception() is error:
                     raise
                 call.is_abandoned = True
                 if task.done():
-                    # It ended in this very turn of the loop: its callback came before this.
-                    _tell_of_abandoned(call, task)
+                    # It ended in this very iteration of the loop: its callback ran first.
+                    _log_abandoned(call, task)
                 elif not call.is_sending and not self.loop.is_closed():
                     task.cancel()
                 raise
@@ -314,7 +312,7 @@ class Runtime:
         return wire.encoded(wire.GENERATE, variables)
 
     def take_up(self, ref: JobRef, options: Options, *, idempotency_key: str | None = None) -> AsyncJob:
-        """Watch a job of another process; it takes a slot without queueing, or its submit's if in doubt."""
+        """Track a job of another process; it takes its submit's slot in doubt, or one without queueing."""
         with self.notify.in_order():
             tracked = self.poller.find(ref.id)
             if tracked is None or tracked.terminal_error is not None:
@@ -337,11 +335,11 @@ class Runtime:
         return self.job(tracked, options)
 
     def job(self, tracked: TrackedJob, options: Options | None = None) -> AsyncJob:
-        """Return the awaitable face of a watch."""
+        """Return the awaitable job for a tracked job."""
         return AsyncJob(tracked, self.poller, self.downloads, (options or tracked.options).timeout)
 
     def remembered(self, done: Generation) -> Result:
-        """Return the result of a job of an earlier run; where its output is now is asked if need be."""
+        """Return the result of a job of an earlier run; a poll renews its URL if needed."""
 
         async def renew() -> Generation:
             ref = JobRef(done.id, done.type, done.provider)
@@ -350,32 +348,32 @@ class Runtime:
         return Result(done, self.downloads, renew=renew, is_remembered=True)
 
     async def _submit(self, submits: Submitter, call: SubmitCall, slot: Slot) -> AsyncJob:
-        """Submit; whatever ends it, slot and log are in order before anybody, or the loop, hears of it."""
+        """Submit; however it ends, the slot and the log are in order before anybody learns of it."""
         made: Generation | None = None
         try:
             answered = await submits.submit(call)
             self._claim(answered.id, call.key)
             made = answered
             with self.notify.in_order():
-                submits.tell(call, made)
-                return self._watched(call, made, slot)
+                submits.report(call, made)
+                return self._track(call, made, slot)
         except BaseException as error:
             if made is None:
-                self._put_back(call, slot, error)
+                self._release_or_hold(call, slot, error)
             else:
-                self._leave(call, made, slot, error)
+                self._log_made(call, made, slot, error)
             raise
 
-    def _put_back(self, call: SubmitCall, slot: Slot, error: BaseException | None) -> None:
-        """Give back the slot of a submit that brought no job, or keep it where one may have been made."""
+    def _release_or_hold(self, call: SubmitCall, slot: Slot, error: BaseException | None) -> None:
+        """Release the slot of a submit that made no job, or keep it if one may have been made."""
         is_in_doubt = isinstance(error, SubmitOutcomeUnknownError | ServerError)
         if is_in_doubt or call.in_doubt or call.was_in_doubt:
             self._hold_in_doubt(call.key, slot, min(call.options.slot_expiry, IN_DOUBT_FOR))
         else:
             slot.release()
 
-    def _leave(self, call: SubmitCall, made: Generation, slot: Slot, error: BaseException) -> None:
-        """Tell at least the log of a job that was made, and that its submit does not return."""
+    def _log_made(self, call: SubmitCall, made: Generation, slot: Slot, error: BaseException) -> None:
+        """Log a job whose submit ended with an error after the job was made."""
         tracked = self.poller.find(made.id)
         if tracked is None or tracked.slot is not slot:
             slot.keep(self.loop.time() + call.options.slot_expiry, made.id)
@@ -383,13 +381,13 @@ class Runtime:
         token = write_token(JobRef(made.id, made.type, made.provider, int(wall_time())))
         log.warning("job %s, whose submit ended with %s: token %s", made.id, what, token)
 
-    def _watched(self, call: SubmitCall, made: Generation, slot: Slot) -> AsyncJob:
-        """Watch the job that a submit made, and return it."""
+    def _track(self, call: SubmitCall, made: Generation, slot: Slot) -> AsyncJob:
+        """Track the job that a submit made, and return it."""
         update = self._webhooks.adopt(made.id)
         made = _with_update(made, update)
         tracked = self.poller.find(made.id)
         if tracked is not None and tracked.terminal_error is None:
-            # The same key again: the job is known, and has a slot of its own if it needs one.
+            # The same key again: the job is tracked already, and has its own slot if it needs one.
             slot.release()
             self.poller.resume(tracked)
         else:
@@ -409,21 +407,21 @@ class Runtime:
             self.poller.observe(update)
         return self.job(tracked, call.options)
 
-    def _submit_is_over(self, call: SubmitCall, slot: Slot, task: asyncio.Task[AsyncJob]) -> None:
-        self._under_way.discard(task)
+    def _on_submit_done(self, call: SubmitCall, slot: Slot, task: asyncio.Task[AsyncJob]) -> None:
+        self._submits_in_flight.discard(task)
         error = None if task.cancelled() else task.exception()
         if task.cancelled():
             # Before its first step.
-            self._put_back(call, slot, None)
+            self._release_or_hold(call, slot, None)
         if call.is_abandoned:
             pass_on(error)
-            _tell_of_abandoned(call, task)
+            _log_abandoned(call, task)
 
     def _claim(self, job_id: str, key: str) -> None:
-        """Note which idempotency key made a job: one job for two keys would be paid once and sold twice.
+        """Note which idempotency key made a job, so that no job is returned for two keys.
 
         Raises:
-            SubmitOutcomeUnknownError: if another key made it; what became of this one's job is not known.
+            SubmitOutcomeUnknownError: if another key made it; the outcome for this key is unknown.
         """
         made_by = self.limiter.made_by
         other = made_by.setdefault(job_id, key)
@@ -434,42 +432,42 @@ class Runtime:
                 idempotency_key=key,
             )
         if len(made_by) > MOST_KNOWN + 2 * len(list(self.poller)):
-            # Those that run are all kept, and of the others the last ones.
+            # Keep all running jobs, and the most recent of the others.
             ended = [job_id for job_id in made_by if self.poller.find(job_id) is None]
             for job_id in ended[: -MOST_KNOWN // 2]:
                 del made_by[job_id]
 
     def _hold_in_doubt(self, key: str, slot: Slot, age: float) -> None:
-        """Keep the slot of a job that may have been made for as long as most jobs would take."""
+        """Keep the slot of a submit in doubt for `age` seconds, as long as most jobs take."""
         if key in self._in_doubt:
-            # Twice under one key is one job at most.
+            # Two submits under one key make one job at most.
             slot.release()
             return
-        log.warning("submit %s may have made a job: its slot is kept for %.0f s.", key, age)
+        log.warning("submit %s may have made a job; keeping its slot for %.0f s.", key, age)
         if self.loop.is_closed():
-            # A submit that was collected after its loop: no timer will come back to it.
+            # The submit was garbage-collected after its loop closed: no timer will fire.
             slot.keep(self.loop.time() + age)
             return
-        self._in_doubt[key] = slot, self.loop.call_later(age, self._let_go, key, age)
+        self._in_doubt[key] = slot, self.loop.call_later(age, self._expire_in_doubt, key, age)
 
     def _slot_in_doubt(self, key: str | None) -> Slot | None:
-        """Return the slot that the same submit holds already, if it is sent again under its key."""
+        """Return the slot that an earlier submit under this key still holds, if any."""
         slot, timer = self._in_doubt.pop(key or "", (None, None))
         if timer is not None:
             timer.cancel()
         return slot
 
-    def _let_go(self, key: str, age: float) -> None:
+    def _expire_in_doubt(self, key: str, age: float) -> None:
         slot, _ = self._in_doubt.pop(key)
         slot.release()
         self.notify.aside(SlotExpired(job_id=None, seconds=age))
 
 
-def _tell_of_abandoned(call: SubmitCall, task: asyncio.Task[AsyncJob]) -> None:
-    """Log what became of a submit that nobody waits for any more: no paid job may be unknown to everybody."""
+def _log_abandoned(call: SubmitCall, task: asyncio.Task[AsyncJob]) -> None:
+    """Log the outcome of a submit whose caller is gone: no paid job may be unknown to everybody."""
     error = None if task.cancelled() else task.exception()
     if isinstance(error, SubmitOutcomeUnknownError | ServerError):
-        # As text: a handler that keeps the record would keep the traceback, and all that hangs on it.
+        # As text: a handler that keeps the record would keep the traceback and all it refers to.
         log.warning("submit %s, whose caller was cancelled: %s", call.key, str(error))
     elif error is None and not task.cancelled():
         job = task.result()
@@ -477,5 +475,5 @@ def _tell_of_abandoned(call: SubmitCall, task: asyncio.Task[AsyncJob]) -> None:
 
 
 def _with_update(job: Generation, update: Generation | None) -> Generation:
-    """Return what is known of a job with what a webhook told of it before it was known here."""
+    """Merge a job with an update that a webhook brought before the job was known here."""
     return job if update is None or lifecycle.leaves_open(update) else lifecycle.merge(job, update)

@@ -1,4 +1,4 @@
-"""Secrets that no repr shows: tools that print the locals of a traceback find three stars."""
+"""Wraps secrets so that no repr shows them: tools that print a traceback's locals show three stars."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _T = TypeVar("_T")
 
 
 class Secret(str):
-    """A text that is used like any other and whose repr is masked; what is made of it is plain text again."""
+    """A string whose repr is masked; strings made from it, slices aside, are plain again."""
 
     __slots__ = ()
 
@@ -19,7 +19,7 @@ class Secret(str):
         return f"'{MASK}'"
 
     def __getitem__(self, index: SupportsIndex | slice) -> Secret:
-        # Tools cut a long text before they show it.
+        # Tools truncate a long string before they show it.
         return Secret(super().__getitem__(index))
 
     def __copy__(self) -> Secret:
@@ -33,7 +33,7 @@ class Secret(str):
 
 
 class SecretBytes(bytes):
-    """The same for bytes."""
+    """Bytes whose repr is masked, as in `Secret`."""
 
     __slots__ = ()
 
@@ -55,7 +55,7 @@ class SecretBytes(bytes):
 
 
 class Sealed(Generic[_T]):
-    """Holds a secret where even its plain text must not be written, as JSON of all settings would be."""
+    """Holds a secret that must not be written even as plain text, as in a JSON dump of all settings."""
 
     __slots__ = ("_value",)
 
@@ -63,7 +63,7 @@ class Sealed(Generic[_T]):
         self._value = value
 
     def reveal(self) -> _T:
-        """Return what is in it."""
+        """Return the secret."""
         return self._value
 
     def __eq__(self, other: object) -> bool:
@@ -83,10 +83,10 @@ class Sealed(Generic[_T]):
 
 
 def hidden(value: Any) -> Any:
-    """Return a secret so that no repr shows it; None stays None, and several become a tuple of such.
+    """Return a secret so that no repr shows it; None stays None, and a sequence becomes a tuple of secrets.
 
-    Whatever takes a secret says `secret = hidden(secret)` first: from then on its frame shows nothing. What
-    is no secret at all, such as a number, is sealed, as it may be one with a slip.
+    A function that takes a secret starts with `secret = hidden(secret)`: from then on its frame shows
+    nothing. A value of another type, such as a number, is sealed, as it may be a secret passed by mistake.
     """
     if value is None or isinstance(value, Secret | SecretBytes | Sealed):
         return value

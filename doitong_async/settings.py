@@ -1,4 +1,4 @@
-"""Arguments and environment, checked once, before anything is opened."""
+"""Checks the client's arguments and environment variables once, before anything is opened."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ DEFAULT_BASE_URL: Final = "https://api.doitong.com"
 DOWNLOAD_TIMEOUT: Final = 3_600.0
 """Seconds that one output may take: our choice."""
 MIN_DOWNLOAD_RATE: Final = 1_000.0
-"""Bytes a second that an output must come at: our choice."""
+"""Bytes a second below which a download attempt fails: our choice."""
 SHORTEST_INTERVAL: Final = 2.0
-"""Seconds between looks in the documented loop; nothing here looks more often."""
-_PLACE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+"""Seconds between polls in the documented loop; nothing here polls more often."""
+_FIELD_PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What one client is for its whole life; it shows neither the key nor the webhook secret in any form."""
+    """What stays fixed for the life of a client; it shows neither the API key nor the webhook secret."""
 
     api_key: Sealed[Secret]
     base_url: str
@@ -106,7 +106,7 @@ def settle(
     """Return the settings: arguments first, then the environment, then the defaults.
 
     Raises:
-        ConfigurationError: naming the first setting that cannot be.
+        ConfigurationError: if a setting is invalid; the message names the first one.
     """
     api_key, webhook_secret = hidden(api_key), hidden(webhook_secret)
     key = api_key if api_key is not None else secret_of_environment("DOITONG_API_KEY")
@@ -138,7 +138,7 @@ def settle(
         status_operation=StatusOperation.parse(status_operation),
         failure_words=_checked_failure_statuses(failure_statuses),
         webhook_url=_checked_webhook_url(webhook_url, has_secret=bool(secret)),
-        # An empty argument is a mistake, of which whoever reads it tells.
+        # An empty argument is a mistake, which the code that reads the secret reports.
         webhook_secret=None if secret is None else Sealed(secret),
         webhook_field=_checked_webhook_field(webhook_field),
         **others,
@@ -146,8 +146,8 @@ def settle(
 
 
 def _checked_failure_statuses(words: object) -> frozenset[str]:
-    """Return further words that are failures, as they are compared."""
-    # A text is an iterable of texts too, and never what was meant.
+    """Return more status words that mean failure, as `bare_word` returns them."""
+    # A string is an iterable of strings too, but never what the user means here.
     listed = list(words) if isinstance(words, Iterable) and not isinstance(words, str | bytes) else [None]
     texts = [word for word in listed if isinstance(word, str) and bare_word(word)]
     if len(texts) < len(listed):
@@ -156,14 +156,14 @@ def _checked_failure_statuses(words: object) -> frozenset[str]:
         )
     for word in texts:
         if (status := JobStatus(word)).is_known and not status.is_failure:
-            raise ConfigurationError(f"failure_statuses has {word!r}, which is known to be no failure.")
+            raise ConfigurationError(f"failure_statuses has {word!r}, known to be no failure; leave it out.")
     return frozenset(map(bare_word, texts))
 
 
 def secret_of_environment(name: str) -> Secret | None:
-    """Return a secret that a variable holds, without white space around it; a blank one is none.
+    """Return a secret from an environment variable, stripped of white space; None if it is blank.
 
-    No frame holds the whole environment meanwhile: its repr shows every secret in it.
+    No frame here holds the whole environment: its repr shows every secret in it.
     """
     return Secret(os.environ.get(name, "").strip()) or None
 
@@ -190,23 +190,23 @@ def _checked_key(key: object) -> Secret:
     key = hidden(key)
     if key is None or key == "":
         raise ConfigurationError("There is no API key; give api_key=… or set DOITONG_API_KEY.")
-    # Neither length nor any part of the key is shown: messages end in logs.
+    # Show neither the length nor any part of the key: messages end up in logs.
     if not isinstance(key, Secret) or not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigurationError("api_key is no key: expected printable ASCII characters without spaces.")
     return key
 
 
 def root_of(base_url: str | None, *, allow_insecure_http: bool = False) -> str:
-    """Return the root of the API: as it is given, as the environment has it, or the service's own.
+    """Return the root of the API: the argument, the environment variable or the default.
 
     Raises:
-        ConfigurationError: if it is no root, or the key could be read on the way there.
+        ConfigurationError: if it is no root URL, or the key could be read in transit.
     """
     url = base_url if base_url is not None else os.environ.get("DOITONG_BASE_URL") or DEFAULT_BASE_URL
     if not isinstance(url, str) or not url.isprintable() or " " in url:
         raise ConfigurationError(f"base_url is {url!r}; expected a root such as {DEFAULT_BASE_URL!r}.")
     if "@" in url:
-        # Before any message that shows it.
+        # Before any message that shows the URL.
         raise ConfigurationError("base_url has a user or a password; expected only scheme, host and path.")
     try:
         parts = urlsplit(url)
@@ -219,11 +219,11 @@ def root_of(base_url: str | None, *, allow_insecure_http: bool = False) -> str:
         raise ConfigurationError("base_url has a query or a fragment; expected only scheme, host and path.")
     root = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
     if root.endswith("/graphql"):
-        raise ConfigurationError(f"base_url is {url!r}; expected the root, without /graphql, which is added.")
+        raise ConfigurationError(f"base_url is {url!r}; expected the root; the client adds /graphql.")
     if parts.scheme == "http" and not is_loopback(parts.hostname) and not allow_insecure_http:
         raise ConfigurationError(
-            f"base_url is {url!r}: over plain http the API key can be read on the way. "
-            "Use https, or allow_insecure_http=True if that is really meant."
+            f"base_url is {url!r}: over plain http others can read the API key. "
+            "Use https, or allow_insecure_http=True if you accept that."
         )
     return root
 
@@ -233,7 +233,7 @@ def _checked_webhook_url(url: object, *, has_secret: bool) -> str | None:
         return None
     expected = "expected a public URL such as 'https://example.com/doitong/'"
     if isinstance(url, str) and "@" in url:
-        # Before any message that shows it: there may be a password in front of it.
+        # Before any message that shows the URL: it may contain a password.
         raise ConfigurationError(f"webhook_url has a user, or an @; {expected}.")
     if not isinstance(url, str) or not url.isprintable() or " " in url:
         raise ConfigurationError(f"webhook_url is {url!r}; {expected}.")
@@ -248,24 +248,24 @@ def _checked_webhook_url(url: object, *, has_secret: bool) -> str | None:
         raise ConfigurationError(f"webhook_url has a fragment; {expected}.")
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ConfigurationError(
-            f"webhook_url is {url!r}: over plain http others read what was made. Use https; http is only for "
-            "this machine."
+            f"webhook_url is {url!r}: over plain http others can read your outputs. Use https; http is only "
+            "for this machine."
         )
     if not has_secret:
         raise ConfigurationError(
-            "webhook_url is set, and there is no webhook secret; give webhook_secret=… or set "
-            "DOITONG_WEBHOOK_SECRET. Without it no webhook can be told from a forged one."
+            "webhook_url is set, but no webhook secret, which is needed to detect forged webhooks. Give "
+            "webhook_secret=… or set DOITONG_WEBHOOK_SECRET."
         )
     return url
 
 
-def _checked_webhook_field(place: object) -> str:
-    if not isinstance(place, str) or not _PLACE.fullmatch(place):
+def _checked_webhook_field(path: object) -> str:
+    if not isinstance(path, str) or not _FIELD_PATH.fullmatch(path):
         raise ConfigurationError(
-            f"webhook_field is {place!r}; expected where the URL goes in the input of the mutation, such as "
+            f"webhook_field is {path!r}; expected the path of the URL in the input of the mutation, such as "
             "'webhookUrl' or 'options.webhookUrl'."
         )
-    return place
+    return path
 
 
 def _checked_plan(plan: object) -> Plan:

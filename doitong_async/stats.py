@@ -1,4 +1,4 @@
-"""How a client does at one moment, in numbers."""
+"""The counters of a client at one moment."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """How a client does at one moment.
+    """A snapshot of a client's counters.
 
     Attributes:
-        in_flight: jobs submitted or taken up, and not seen to end.
-        waiting: callers that wait, by what for: "slot", "minute", "day" or "server".
+        in_flight: jobs submitted or resumed, and not known to have ended.
+        waiting: waiting callers, by reason: "slot", "minute", "day" or "server".
         requests_left: requests that the plan allows now, for all clients on the key in this process.
-        mean_seconds: how long jobs took, by provider, version and size.
-        credits_spent: what the jobs of this client cost, as far as the service told.
+        mean_seconds: mean duration of jobs in seconds, by provider, version and size.
+        credits_spent: credits that this client's jobs cost, as far as the service reported.
     """
 
     in_flight: int

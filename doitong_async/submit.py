@@ -1,4 +1,4 @@
-"""One submit: wait for its turn, send, judge what came back, send again under the same key or give up."""
+"""One submit: wait for a permit, send, classify the answer, then retry under the same key or give up."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ if TYPE_CHECKING:
 
 
 IN_PROGRESS_FOR: Final = 60.0
-"""Seconds that a submit waits for an earlier attempt under its key to end at the service: our choice."""
+"""Seconds that a submit waits for the service to finish an earlier attempt under its key: our choice."""
 
 
 @dataclass(slots=True)
 class SubmitCall:
-    """One submit over all its tries, each of which sends the same `body`, byte for byte.
+    """One submit over all its attempts, each of which sends the same `body`, byte for byte.
 
-    `waits_until` is the moment of the loop's clock until which the plan may hold it up (None: for ever).
-    `limit` is the one that the last 429 was about, `gives_up_at` the moment until which an earlier attempt
-    may be in progress at the service.
-    `number` counts tries, `tries` those that were no 429. `in_doubt` is whether a job may have been made,
-    `was_silent` whether a try brought nothing that could be understood, `is_sending` whether one is under
-    way, `is_abandoned` whether the caller is gone. `before_sending` is awaited before each try, when it is
-    the call's turn, and told the body and whether a job may have been made; what it raises ends the submit.
+    `waits_until` is the moment on the loop's clock until which the plan may delay it (None: no bound).
+    `limit` is the limit that the last 429 named, `gives_up_at` the moment until which to wait for an earlier
+    attempt in progress at the service.
+    `number` counts all attempts, `attempts` those that met no 429. `in_doubt` is whether a job may have been
+    made, `was_silent` whether an attempt brought no readable answer, `is_sending` whether one is in flight,
+    `is_abandoned` whether the caller is gone. `before_sending` is awaited before each attempt, once it holds
+    a permit, with the body and whether a job may have been made; an exception in it ends the submit.
     `was_in_doubt` is whether an earlier submit under the key left a slot in doubt.
     """
 
@@ -74,15 +74,15 @@ class SubmitCall:
 
 
 class Submitter:
-    """Sends submits; each is one mutation, however often it takes.
+    """Sends submits, each with its retries.
 
     Args:
         transport: sends one request.
-        entrance: says when.
-        max_tries: how often a submit is sent at most, 429s not counted.
-        resend_unanswered: whether the service is trusted to honour idempotency keys.
-        failure_words: further status words that are failures, as they are compared.
-        notify: is told of every try; what it raises comes out of the submit.
+        admission: grants slots and request permits.
+        max_attempts: how often a submit is sent at most, 429s not counted.
+        resend_unanswered: whether to trust the service to honour idempotency keys.
+        failure_words: more status words that mean failure, as `bare_word` returns them.
+        notify: gets an event for every attempt; an exception in it ends the submit.
     """
 
     def __init__(
@@ -103,16 +103,15 @@ class Submitter:
         self._failure_words = failure_words
 
     async def submit(self, call: SubmitCall) -> Generation:
-        """Carry out one submit and return the job that was made of it.
+        """Carry out one submit and return the job that it made.
 
-        Whoever cancels this gets an error like any other: only then is it known what was sent before.
-
-        `tell` tells of the try that made the job, when its caller has put the job in order.
+        A cancellation comes out as an error of this library, which says what may have been sent before. The
+        caller passes the successful attempt to `report` once it tracks the job.
 
         Raises:
-            DoitongError: as the tree in `errors` says; it carries the idempotency key.
+            DoitongError: see the tree in `errors`; it carries the idempotency key.
         """
-        pauses = _pauses()
+        waits = _backoff_waits()
         while True:
             try:
                 outcome = await self._attempt(call)
@@ -120,11 +119,11 @@ class Submitter:
                     return outcome
                 decision = self._decide(call, outcome)
                 if decision is RetryDecision.WAIT and outcome.kind is FailureKind.IN_PROGRESS:
-                    await self.admission.sleep(_wait_for_key(outcome, pauses))
+                    await self.admission.sleep(_wait_for_key(outcome, waits))
                 elif decision is RetryDecision.WAIT:
-                    await self._obey(call)
+                    await self._wait_for_limit(call)
                 elif decision is RetryDecision.RETRY:
-                    await self._back_off(call, outcome, next(pauses))
+                    await self._back_off(call, outcome, next(waits))
                 else:
                     raise _error(outcome, decision, call.key)
             except asyncio.CancelledError:
@@ -133,7 +132,7 @@ class Submitter:
             except (ServerError, SubmitOutcomeUnknownError):
                 raise
             except DoitongError as error:
-                # Whatever ended it now, an earlier try may have made a job.
+                # Whatever ended it, an earlier attempt may have made a job.
                 error.idempotency_key = call.key
                 if not call.in_doubt:
                     raise
@@ -153,12 +152,12 @@ class Submitter:
             may_wait_for_key=call.gives_up_at is None or now < call.gives_up_at,
         )
         if call.is_abandoned and decision in (RetryDecision.RETRY, RetryDecision.WAIT):
-            # Nobody waits for it any more: nothing further is sent in their name.
+            # Nobody waits for it: send nothing more on their behalf.
             return RetryDecision.IN_DOUBT if call.in_doubt else RetryDecision.FAIL
         return decision
 
     async def _attempt(self, call: SubmitCall) -> Generation | Failure:
-        """Send once, when it is its turn, and tell what came of it."""
+        """Wait for a permit, send once, and return the outcome."""
         now = asyncio.get_running_loop().time()
         left = None if call.waits_until is None else max(0.0, call.waits_until - now)
         permit = await self.admission.permit(
@@ -175,7 +174,7 @@ class Submitter:
             raise
         try:
             outcome = await self._send(call, permit)
-            # The gate hears of it before the turn is over, as that lets the next submit go.
+            # Update the limiter before the permit ends: that lets the next submit go.
             if isinstance(outcome, Generation):
                 limiter.accepted()
             elif outcome.kind is FailureKind.NOT_SENT:
@@ -190,7 +189,7 @@ class Submitter:
             and outcome.job_id
             and call.in_doubt
         ):
-            # This very call used the key before, and the service says for which job: that one is ours.
+            # This call used the key before, and the service names its job: that job is ours.
             outcome = Generation(id=outcome.job_id, status=JobStatus.PROCESSING)
         self._note(call, outcome)
         return outcome
@@ -211,7 +210,7 @@ class Submitter:
         self.admission.observe_headers(answer.headers, permit, was_accepted=answer.status < 400)
         outcome = wire.read_submit(answer)
         if isinstance(outcome, Failure) and outcome.kind is FailureKind.NOT_FOUND:
-            # There is no job yet that could be missing: what was asked for is.
+            # No job exists yet, so what the service did not find is something in the request.
             return replace(outcome, kind=FailureKind.BAD_REQUEST)
         if isinstance(outcome, Generation):
             return with_failures(outcome, self._failure_words)
@@ -224,11 +223,11 @@ class Submitter:
             call.attempts += failure.kind not in (FailureKind.RATE_LIMIT, FailureKind.IN_PROGRESS)
             call.in_doubt = call.in_doubt or failure.kind in DOUBTFUL
             call.was_silent = call.was_silent or failure.kind in SILENT
-            log.info("submit %s, try %d: %s", call.key, call.number, failure.message)
-            self.tell(call, failure)
+            log.info("submit %s, attempt %d: %s", call.key, call.number, failure.message)
+            self.report(call, failure)
 
-    def tell(self, call: SubmitCall, outcome: Generation | Failure) -> None:
-        """Tell the user of a try; of one that made a job only when that job is watched."""
+    def report(self, call: SubmitCall, outcome: Generation | Failure) -> None:
+        """Emit the event for an attempt; for one that made a job, only once that job is tracked."""
         failure = outcome if isinstance(outcome, Failure) else None
         if self._notify:
             self._notify(
@@ -241,24 +240,23 @@ class Submitter:
                 )
             )
 
-    async def _back_off(self, call: SubmitCall, failure: Failure, pause: float) -> None:
-        """Wait for the next attempt: by backoff, and as long as the service asks.
+    async def _back_off(self, call: SubmitCall, failure: Failure, wait: float) -> None:
+        """Wait before the next attempt: by backoff, and at least as long as the service asks.
 
         Raises:
-            DoitongError: at once, if that is longer than the caller allows.
+            DoitongError: at once, if the service asks for longer than the caller allows.
         """
-        told = _told(failure)
-        is_bounded = told is not None and call.waits_until is not None
-        if is_bounded and asyncio.get_running_loop().time() + (told or 0.0) > (call.waits_until or 0.0):
-            why = (
-                f"{failure.message} It asks to wait {told:,.0f} s, which is longer than slot_timeout allows."
-            )
+        retry_after = _retry_after(failure)
+        is_bounded = retry_after is not None and call.waits_until is not None
+        now = asyncio.get_running_loop().time()
+        if is_bounded and now + (retry_after or 0.0) > (call.waits_until or 0.0):
+            why = f"{failure.message} It asks to wait {retry_after:,.0f} s, longer than slot_timeout allows."
             decision = RetryDecision.IN_DOUBT if call.was_silent else RetryDecision.FAIL
             raise _error(replace(failure, message=why), decision, call.key)
-        await self.admission.sleep(max(pause, told or 0.0))
+        await self.admission.sleep(max(wait, retry_after or 0.0))
 
-    async def _obey(self, call: SubmitCall) -> None:
-        """Wait as a 429 says: the gate holds the next turn back, but the next day is for us to wait for."""
+    async def _wait_for_limit(self, call: SubmitCall) -> None:
+        """Wait after a 429: the limiter delays the next permit, but the wait for the next day is ours."""
         limiter = self.admission.limiter
         if call.limit is not Limit.DAY:
             return
@@ -267,32 +265,32 @@ class Submitter:
         await self.admission.sleep(limiter.seconds_to_next_day())
 
 
-def _wait_for_key(failure: Failure, pauses: Generator[float, None, None]) -> float:
-    """Return the seconds to wait for an earlier attempt: as told, within reason, or by backoff."""
-    told = read_headers(failure.headers or {}, wall_time()).retry_after
-    return next(pauses) if told is None else min(told, IN_PROGRESS_FOR)
+def _wait_for_key(failure: Failure, waits: Generator[float, None, None]) -> float:
+    """Return the seconds to wait for an earlier attempt: the `Retry-After`, capped, or else the backoff."""
+    retry_after = read_headers(failure.headers or {}, wall_time()).retry_after
+    return next(waits) if retry_after is None else min(retry_after, IN_PROGRESS_FOR)
 
 
-def _told(failure: Failure) -> float | None:
-    """Return the seconds that the service asks to wait, within reason."""
+def _retry_after(failure: Failure) -> float | None:
+    """Return the seconds that the service asks to wait, capped."""
     return read_headers(failure.headers or {}, wall_time()).retry_in
 
 
-def _pauses() -> Generator[float, None, None]:
-    """The documented waits, 1 s, 2 s, 4 s …, each spread over its whole length."""
+def _backoff_waits() -> Generator[float, None, None]:
+    """Yield the documented waits, 1 s, 2 s, 4 s …, each with full jitter."""
     waits = backoff.expo(max_value=60)
-    next(waits)  # backoff's sequences give their first value at the second step
+    next(waits)  # backoff's generators yield their first value at the second step
     for wait in waits:
         yield backoff.full_jitter(wait)
 
 
 def _error(failure: Failure, decision: RetryDecision, idempotency_key: str) -> DoitongError:
     error = failure.error(idempotency_key=idempotency_key)
-    error.retry_after = _told(failure)
+    error.retry_after = _retry_after(failure)
     if decision is RetryDecision.FAIL or isinstance(error, SubmitOutcomeUnknownError):
         return error
     unknown = _in_doubt(error)
-    # What code of the user's raised says more than an error of ours with the same words.
+    # An error out of the user's code says more than ours with the same message.
     unknown.__cause__ = error.__cause__ or error
     return unknown
 

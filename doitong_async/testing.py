@@ -1,4 +1,4 @@
-"""For tests of code that uses this library: a client on an emulator of its own, and a clock that jumps."""
+"""Helps to test code that uses this library: a client on its own emulator, and a virtual clock."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from doitong_async.webhooks.serving import free_port, served
 
 _T = TypeVar("_T")
 _LONGEST: Final = 1e7
-"""Virtual seconds, 115 days: at 2^24 asyncio's resolution of 1 ns is lost in rounding; no timer fires."""
+"""Virtual seconds, 115 days: at 2^24 s asyncio's 1 ns resolution is lost in rounding, and no timer fires."""
 _PATIENCE: Final = 0.0005
-"""Real seconds that the loop waits for the network before it jumps: loopback may be a moment late."""
+"""Real seconds that the loop waits for the network before it jumps: loopback may lag a little."""
 
 _SECRETS: Final = {"api_key", "key", "webhook_secret"}
 _PLAIN: Final = (AsyncDoitong.__init__.__annotations__ | OptionArguments.__annotations__).keys() - _SECRETS
@@ -34,13 +34,13 @@ async def emulated(
     emulator: dict[str, Any] | None = None,
     **arguments: Any,
 ) -> AsyncIterator[AsyncDoitong]:
-    """Yield a client on an emulator of its own: no key, no network, no cost.
+    """Yield a client on its own emulator: no key, no network, no cost.
 
     Args:
-        plan: of the client and of the emulator alike.
-        webhooks: whether the emulator tells the end of each job by a webhook, to a receiver on loopback.
-        emulator: further arguments of `doitong_async.emulator.Emulator`.
-        **arguments: further arguments of `AsyncDoitong`.
+        plan: the plan of both client and emulator.
+        webhooks: whether the emulator reports the end of each job by webhook, to an endpoint on loopback.
+        emulator: more arguments of `doitong_async.emulator.Emulator`.
+        **arguments: more arguments of `AsyncDoitong`.
     """
     emulator = {
         name: hidden(value) if name in _SECRETS else value for name, value in (emulator or {}).items()
@@ -51,26 +51,26 @@ async def emulated(
     given: dict[str, Any] = {"api_key": "emulated", "plan": plan}
     async with contextlib.AsyncExitStack() as stack:
         if webhooks:
-            handler = free_port()
-            stack.callback(handler.close)
+            listener = free_port()
+            stack.callback(listener.close)
             settings["webhook_secret"] = given["webhook_secret"] = "emulated"
-            given["webhook_url"] = f"http://127.0.0.1:{handler.getsockname()[1]}/"
-        box = await stack.enter_async_context(Emulator(**{**settings, **emulator}))
-        doitong = AsyncDoitong(**{**given, "base_url": box.url, **arguments})
+            given["webhook_url"] = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        server = await stack.enter_async_context(Emulator(**{**settings, **emulator}))
+        doitong = AsyncDoitong(**{**given, "base_url": server.url, **arguments})
         if webhooks:
-            await stack.enter_async_context(served(doitong.webhooks.aiohttp_app(), handler))
+            await stack.enter_async_context(served(doitong.webhooks.aiohttp_app(), listener))
         yield await stack.enter_async_context(doitong)
 
 
 def _shown(name: str, value: Any) -> Any:
-    """Return an argument as it is, unless it is a secret, or may be one whose name is misspelt."""
+    """Return an argument, hidden unless its name is known to be no secret: a name may be misspelt."""
     return value if name in _PLAIN else hidden(value)
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An event loop whose clock jumps to the next timer whenever nothing is ready.
 
-    It drives real sockets on loopback (dial 127.0.0.1, not a name), and does not jump while a thread works.
+    It drives real sockets on loopback (use 127.0.0.1, not a name) and does not jump while a thread runs.
     Both clocks start at fixed moments, so that a run is repeatable to the microsecond.
     """
 
@@ -81,11 +81,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         super().__init__(_Jumping(self))
 
     def time(self) -> float:
-        """Return the virtual moment, in seconds since the loop was made."""
+        """Return the virtual time, in seconds since the loop was made."""
         return self._virtual
 
     def wall_time(self) -> float:
-        """Return the virtual wall clock, in epoch seconds; 2026-01-01 00:00 UTC at first."""
+        """Return the virtual wall clock, in epoch seconds; it starts at 2026-01-01 00:00 UTC."""
         return self._epoch + self._virtual
 
     def skip(self, seconds: float) -> None:
@@ -95,14 +95,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def run_in_executor(  # type: ignore[override]  # mypy cannot match the stub's TypeVarTuple
         self, executor: Any, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
-        """Run work in a thread; time stands still until it is done."""
+        """Run a function in a thread; virtual time stands still until it is done."""
         future = super().run_in_executor(executor, func, *args)
         self._threads += 1
-        future.add_done_callback(self._thread_is_done)
+        future.add_done_callback(self._on_thread_done)
         return future
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """Wait until the threads have ended, in real time: from 3.13 on asyncio counts it by this clock.
+        """Wait for the threads to end, in real time: from 3.13 on asyncio times it by this clock.
 
         Args:
             timeout: seconds of virtual time, which stands still meanwhile.
@@ -113,17 +113,17 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         finally:
             self._threads -= 1
 
-    def _thread_is_done(self, _: asyncio.Future[Any]) -> None:
+    def _on_thread_done(self, _: asyncio.Future[Any]) -> None:
         self._threads -= 1
 
     def _next_timer(self) -> float | None:
-        # asyncio's own heap, from whose top it has just removed what was cancelled.
+        # asyncio's own heap; it has just removed cancelled timers from the top.
         timers: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]  # private, since ever
         return timers[0].when() if timers else None
 
 
 class _Jumping(selectors.DefaultSelector):
-    """Looks for what is ready; where there is nothing, time jumps instead of passing."""
+    """Selects ready sockets; if there are none, virtual time jumps to the next timer."""
 
     def __init__(self, loop: VirtualTimeLoop) -> None:
         super().__init__()
@@ -135,13 +135,13 @@ class _Jumping(selectors.DefaultSelector):
             return ready
         moment = self._loop._next_timer()
         if self._loop._threads or moment is None:
-            # A thread, a signal or another process is what is waited for: it comes in real time.
+            # The loop waits for a thread, a signal or another process, in real time.
             return super().select(0.05)
         ready = super().select(_PATIENCE)
         if not ready:
             if moment > _LONGEST:
                 raise OverflowError(
-                    f"virtual time ends after {_LONGEST:,.0f} s; past that asyncio's clock is too coarse"
+                    f"virtual time ends after {_LONGEST:,.0f} s: beyond that asyncio's clock is too coarse"
                 )
             self._loop._virtual = max(self._loop._virtual, moment)
         return ready

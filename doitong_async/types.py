@@ -1,4 +1,4 @@
-"""The nouns: what a user asks for, and what the service says of it."""
+"""The data types: what a user requests, and what the service reports about a job."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from doitong_async import catalog
 from doitong_async.errors import BadRequestError, DoitongWarning
 
 MAX_SIDE: Final = 16_384
-"""Pixels; our assumption of what no model makes, so that a typing error costs nothing."""
+"""Pixels; we assume that no model makes more, so that a typing error costs nothing."""
 
 
 class MediaType(StrEnum):
-    """The types that the reference shows; others are passed through as plain strings."""
+    """The types that the reference shows; others pass through as plain strings."""
 
     IMAGE = "IMAGE"
     VIDEO = "VIDEO"
@@ -35,9 +35,9 @@ class MediaType(StrEnum):
 class JobStatus(StrEnum):
     """A status word: an open set, of which the reference shows `processing` and `completed`.
 
-    The other members are our assumption, and so are the further words of `FAILURE_WORDS`: a status that is
-    one of those is kept as the service spelled it, and is a failure. Any other word that is not known counts
-    as waiting, so that no paid job is given up for a new word.
+    The other members are our assumption, and so are the words in `FAILURE_WORDS`: such a status is a failure
+    and keeps the service's spelling. Any other unknown word counts as waiting, so that no paid job is given
+    up for a new word.
     """
 
     QUEUED = "queued"
@@ -63,7 +63,7 @@ class JobStatus(StrEnum):
         return _as_spelled(value, is_failure=bare_word(value) in FAILURE_WORDS)
 
     def __reduce_ex__(self, proto: object) -> tuple[Any, ...]:
-        # Whether a word is a failure may hang on a setting, which does not travel with it.
+        # Whether a word is a failure may depend on a setting, which is not pickled with it.
         if self._name_ in _SPELLED:
             return _as_spelled, (self._value_, self.is_failure)
         return JobStatus, (self._value_,)
@@ -90,12 +90,12 @@ class JobStatus(StrEnum):
 
 
 def bare_word(word: str) -> str:
-    """Return a status word as it is compared: in small letters, without "-", "_" and white space."""
+    """Normalise a status word for comparison: lower case, without "-", "_" and white space."""
     return _JOINTS.sub("", word).casefold()
 
 
 def with_failures(update: Generation, words: Container[str]) -> Generation:
-    """Return news of a job; its status is a failure if it is one of these words (as `bare_word` has them)."""
+    """Return the update; its status is a failure if it is one of `words` (as `bare_word` returns them)."""
     status = update.status
     if status.is_known or bare_word(status) not in words:
         return update
@@ -121,39 +121,39 @@ FAILURE_WORDS: Final = frozenset(
         *("internalerror", "servererror", "systemerror", "generationfailed", "processingfailed"),
     }
 )
-"""Words that say that a job ended without an output, as `bare_word` has them.
+"""Words that mean that a job ended without an output, as `bare_word` returns them.
 
-None is documented: that these, which other services use, mean it here is an assumption, and
-`failure_statuses` adds to them.
+None is documented: other services use them, and we assume that they mean the same here. `failure_statuses`
+adds to them.
 """
 
 _JOINTS: Final = re.compile(r"[-_\s]+")
 _UNKNOWN: Final = "UNKNOWN"
 _FAILURE: Final = "FAILURE"
 _SPELLED: Final = frozenset({_UNKNOWN, _FAILURE})
-# Plain words: an enum's own hash is a call into Python, and these are asked at every look.
+# Plain strings: an enum's own hash is a call into Python, and every poll checks these.
 _FAILURES: Final = frozenset({"failed", "error", "rejected", "cancelled", "canceled", "expired"})
 _TERMINAL: Final = _FAILURES | {"completed"}
 
 
 class _OrNone:
-    """Marks a field that is not worth losing a paid job for: a value of the wrong type becomes None."""
+    """Marks a field not worth losing a paid job for: a value of the wrong type becomes None."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.with_default_schema(handler(source), default=None, on_error="default")
 
 
 _Credits: TypeAlias = Annotated[int | float, Field(ge=0, le=1e12, allow_inf_nan=False)]
-"""What a cost can be; anything else that the service says is as good as nothing."""
+"""A plausible cost; any other value from the service counts as none."""
 _LENIENT: Final = ConfigDict(coerce_numbers_to_str=True, hide_input_in_errors=True)
 
 
 @checked_dataclass(frozen=True, slots=True, kw_only=True, config=_LENIENT)
 class Generation:
-    """A snapshot of a job, as the service told it once.
+    """A snapshot of a job, as the service reported it.
 
-    Only `id` and `status` are sure to be there. `url` is None until the job is completed,
-    `credit_cost` (credits) is what the job really cost, `created_at` is the service's own clock.
+    Only `id` and `status` are always there. `url` is None until the job is completed,
+    `credit_cost` (credits) is the actual cost, `created_at` is the service's own clock.
     """
 
     id: Annotated[str, Field(min_length=1)]
@@ -170,10 +170,9 @@ class Generation:
 class GenerateRequest:
     """One thing to make, checked when it is built, before a byte is sent.
 
-    For pictures `prompt` is all that is needed. For everything else the service makes, `type`,
-    `provider`, `input` and `options` are sent as they stand (reference, "Create a job"); `prompt`
-    is then a short way to write `input={"text": …}`, and `width`, `height`, `version` and `quality`
-    are short for the options of the same name.
+    A picture needs only a `prompt`. For everything else, `type`, `provider`, `input` and `options` are sent
+    unchanged (reference, "Create a job"); `prompt` is then short for `input={"text": …}`, and `width`,
+    `height`, `version` and `quality` are short for the options of the same name.
 
     Args:
         prompt: what to make.
@@ -182,12 +181,12 @@ class GenerateRequest:
         height: pixels, 1 to 16,384; the service's own default is 1024.
         version: a version of the provider's model.
         quality: only "high" is documented.
-        type: "IMAGE", "VIDEO", "AVATAR", "AUDIO" or another; by default the one the provider makes.
+        type: "IMAGE", "VIDEO", "AVATAR", "AUDIO" or another; by default what the provider makes.
         input: more of the service's `input`, as JSON.
         options: more of the service's `options`, as JSON.
 
     Raises:
-        BadRequestError: if the service could make nothing of it.
+        BadRequestError: if the service could not process it.
     """
 
     prompt: str | None = None
@@ -220,7 +219,7 @@ class GenerateRequest:
             _advise_on_version(self.provider, self.version)
 
     def with_defaults(self, *, provider: str, width: int | None, height: int | None) -> GenerateRequest:
-        """Return the request with what it leaves open filled in; a size only where a picture is made."""
+        """Return the request with defaults filled in; a size only for a picture."""
         if self.provider is None and self.version is not None:
             _advise_on_version(provider, self.version)
         filled = object.__new__(GenerateRequest)
@@ -236,7 +235,7 @@ class GenerateRequest:
 
 
 def _fill(request: GenerateRequest, name: str, value: object) -> None:
-    # Past the checks of a new request: all of it was checked before, and thousands pass here.
+    # Skips the checks of a new request: all fields were checked before, and thousands pass here.
     if getattr(request, name) is None:
         object.__setattr__(request, name, value)
 
@@ -245,10 +244,10 @@ _FIELDS: Final = tuple(field.name for field in fields(GenerateRequest))
 
 
 def as_request(prompt: str | GenerateRequest | None, **more: Any) -> GenerateRequest:
-    """Return what `generate` and `submit` were asked for: a prompt with fields, or a whole request.
+    """Return the request for `generate` and `submit`, from a prompt with fields or from a whole request.
 
     Raises:
-        BadRequestError: if a whole request comes with further fields, or does not hold.
+        BadRequestError: if a whole request comes with more fields, or the fields are invalid.
     """
     if not isinstance(prompt, GenerateRequest):
         return GenerateRequest(prompt=prompt, **more)
@@ -262,7 +261,7 @@ def checked_side(name: str, value: object) -> int:
     """Return a width or height in pixels.
 
     Raises:
-        BadRequestError: if it is no whole number of pixels that a picture could have.
+        BadRequestError: if it is no whole number from 1 to `MAX_SIDE`.
     """
     try:
         side = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]  # any object may come
@@ -279,7 +278,7 @@ def _check_word(name: str, value: object) -> None:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be written as UTF-8: it has no lone surrogate."""
+    """Whether a text can be encoded as UTF-8: it has no lone surrogate."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -291,7 +290,7 @@ def _checked_json(name: str, value: object) -> dict[str, JsonValue]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise BadRequestError(f"{name} is a {value.__class__.__name__}; expected a mapping with string keys.")
     try:
-        # A copy, so that what was checked is what is sent, whatever the caller does with theirs.
+        # A copy, so that we send what was checked even if the caller changes theirs.
         text = json.dumps(dict(value), allow_nan=False, ensure_ascii=False)
         same: dict[str, JsonValue] = json.loads(text.encode())
     except (TypeError, ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Where an output may be: a URL as it goes on the wire, and which hosts and addresses are refused."""
+"""Checks the URL of an output: its exact form on the wire, and the kind of its host or address."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _EMBEDDING: Final = [
 ]
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _SHAPE: Final = re.compile(r"(https?)://([^/?#]*)([^#]*)(?:#.*)?", re.IGNORECASE | re.DOTALL)
-_PLACE: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:@\[\]]+)(?::([0-9]{0,5}))?")
+_AUTHORITY: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:@\[\]]+)(?::([0-9]{0,5}))?")
 _LABEL: Final = re.compile(r"[a-z0-9_-]{1,63}")
 _NUMBER: Final = re.compile(r"0x[0-9a-f]*|[0-9]+")
 _NOT_SENT: Final = re.compile(r"[^\x21-\x7e]+")
-"""What cannot stand in the first line of a request: spaces, controls, and letters beyond ASCII."""
+"""What a request line cannot contain: spaces, control characters and non-ASCII letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Places:
 
     Args:
         own: the host of the API.
-        named: hosts that the user named in `output_hosts`.
+        named: the hosts in `output_hosts`.
         is_http_allowed: whether outputs on the API's own host may be fetched over plain http.
     """
 
@@ -58,21 +58,21 @@ class Places:
 
     @classmethod
     def of_service(cls, base_url: str, names: Iterable[str] | None, *, allow_insecure_http: bool) -> Places:
-        """Return the places of a client with these settings, which were checked."""
+        """Return the hosts for a client with these settings, already checked."""
         several = (names,) if isinstance(names, str) else names or ()
         named = frozenset(_host_of(name.strip("[]").lower()) or "" for name in several)
         host = urlsplit(base_url).hostname or ""
         return cls(_host_of(host) or host, named, allow_insecure_http)
 
     def is_trusted(self, host: str) -> bool:
-        """Whether a host was chosen by the user: its addresses are not looked at."""
+        """Whether the user chose this host: its addresses are not checked."""
         return host == self.own or host in self.named
 
     def checked(self, url: str | None) -> URL:
-        """Return the URL of an output as it goes on the wire: as issued, byte for byte.
+        """Return the URL of an output as sent on the wire: byte for byte as issued.
 
         Raises:
-            DownloadError: if it is none, or would be fetched in the open.
+            DownloadError: if it is no URL, or would be fetched over plain http.
         """
         if url is None:
             raise DownloadError("The service gave no URL for this job.", is_remote=True)
@@ -89,7 +89,7 @@ class Places:
 
 
 def joined(url: URL, location: str) -> str:
-    """Return where a redirect leads, without a change to what it says."""
+    """Return the target of a redirect, with its bytes unchanged."""
     try:
         return location if _SCHEME.match(location) else urljoin(str(url), location)
     except ValueError:
@@ -97,7 +97,7 @@ def joined(url: URL, location: str) -> str:
 
 
 def kind_of_host(host: str) -> str | None:
-    """Return the kind of a host that names an address, or this machine; None for all others."""
+    """Return the kind of a host that is an address or this machine; None for all others."""
     if host == "localhost" or host.endswith(".localhost"):
         return LOOPBACK
     address = address_of(host)
@@ -105,14 +105,14 @@ def kind_of_host(host: str) -> str | None:
 
 
 def kind_of(address: Address) -> str | None:
-    """Return which kind of address it is that a service elsewhere has no output on; None: a public one."""
+    """Return the kind of a non-public address, or None for a public one."""
     if isinstance(address, IPv6Address) and (inner := _embedded(address)) is not None:
         return kind_of(inner)
     return next((kind for network, kind in _NETWORKS if address in network), None)
 
 
 def address_of(host: str) -> Address | None:
-    """Return the address that a host is, in any spelling that systems take; None for a name."""
+    """Return the address that a host is, in any spelling that systems accept; None for a name."""
     bare = host.strip("[]").partition("%")[0]
     try:
         return ipaddress.ip_address(bare)
@@ -140,12 +140,12 @@ def _old_spelling(host: str) -> IPv4Address | None:
         *upper, last = (_number(part) for part in parts)
     except ValueError:
         return None
-    room = 8 * (4 - len(upper))
-    if any(part > 255 for part in upper) or last >= 1 << room:
+    bits = 8 * (4 - len(upper))
+    if any(part > 255 for part in upper) or last >= 1 << bits:
         return None
     value = last
-    for place, part in enumerate(upper):
-        value |= part << (24 - 8 * place)
+    for index, part in enumerate(upper):
+        value |= part << (24 - 8 * index)
     return IPv4Address(value)
 
 
@@ -157,15 +157,15 @@ def _number(part: str) -> int:
 
 def _wire(url: str) -> URL | None:
     shape = _SHAPE.fullmatch(url.strip())
-    place = _PLACE.fullmatch(shape[2]) if shape else None
-    if shape is None or place is None:
+    authority = _AUTHORITY.fullmatch(shape[2]) if shape else None
+    if shape is None or authority is None:
         return None
-    host = _host_of(place[1].lower())
-    port = int(place[2] or 0) if place[2] else None
+    host = _host_of(authority[1].lower())
+    port = int(authority[2] or 0) if authority[2] else None
     if host is None or port == 0 or (port or 0) > 65_535:
         return None
     try:
-        # The bytes of a header that are no UTF-8 stand for themselves.
+        # Header bytes that are no UTF-8 are kept as they are.
         rest = _NOT_SENT.sub(lambda odd: quote(odd[0], safe="", errors="surrogateescape"), shape[3])
     except UnicodeEncodeError:
         return None
@@ -174,7 +174,7 @@ def _wire(url: str) -> URL | None:
 
 
 def _host_of(host: str) -> str | None:
-    """Return a host as it is looked up: an address in its usual spelling, a name in ASCII; None: neither."""
+    """Return a host as resolvers need it: an address in its usual spelling or an ASCII name; else None."""
     if not host.isascii():
         try:
             host = URL.build(scheme="https", host=host).raw_host or ""

@@ -315,7 +315,7 @@ async def test_a_host_that_keeps_failing_is_given_up() -> None:
         (answer(JPEG[:-50], length=len(JPEG)), "broke after"),
         (answer(b"<html>sorry</html>", Content_Type="text/html"), "text"),
         (answer(b'{"errors": []}', Content_Type="application/json"), "text"),
-        (answer(b"", status="403 Forbidden"), "refused"),
+        (answer(b"", status="403 Forbidden"), "rejected the request"),
         (answer(b"", status="302 Found", Location="http://example.org/x.jpg"), "not https"),
         (answer(b"", status="302 Found", Location="file:///etc/passwd"), "no address"),
         (answer(b"", status="302 Found", Location="/outputs/again.jpg"), "redirects more than 3"),
@@ -634,7 +634,7 @@ async def test_the_bound_holds_for_all_attempts_together() -> None:
     async with plain(seconds=0.0, download_timeout=70) as (doitong, server):
         result = await doitong.generate("a fox")
         server.script = lambda kind, nth: b"hang" if kind == "output" else None
-        with pytest.raises(DownloadError, match=r"download_timeout, 70 s: 0 bytes"):
+        with pytest.raises(DownloadError, match=r"download_timeout, 70 s: only 0 bytes"):
             await result.read()
         assert now() == pytest.approx(70, abs=1)
 

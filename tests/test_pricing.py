@@ -199,7 +199,7 @@ def test_what_has_no_price_is_named() -> None:
         estimate([FOX, *kinds, GenerateRequest(prompt="hi", provider="elevenlabs")], Plan.PRO)
     assert caught.value.message == (
         "No price is documented for 5 of 6 jobs: 2 of kling VIDEO, 1 of flux-pro IMAGE 1920×1080, "
-        "1 of hedra AVATAR, 1 of other kinds. Say what one costs by price= (on the command line --price): "
+        "1 of hedra AVATAR, 1 of other kinds. Say what one costs with price= (--price on the command line): "
         "credits for all of them, or by provider."
     )
     assert estimate(kinds, Plan.PRO, price=7).high == 28

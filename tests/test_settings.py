@@ -202,7 +202,7 @@ class TestBaseUrl:
     @pytest.mark.parametrize("url", ["https://h/graphql", "https://h/graphql/", "https://h/v2/graphql"])
     def test_the_endpoint_is_not_the_root(self, url: str) -> None:
         """Else everything would be sent to /graphql/graphql."""
-        with pytest.raises(ConfigurationError, match=r"base_url is .* without /graphql"):
+        with pytest.raises(ConfigurationError, match=r"base_url is .* adds /graphql"):
             settled(base_url=url)
 
     @pytest.mark.parametrize("url", ["http://api.doitong.com", "http://10.0.0.1", "http://localhost.example"])
