@@ -198,7 +198,7 @@ class TestCards:
         """Provider, credits, seconds, and a link to the file."""
         read = page(tmp_path, FOX)
         assert read.text("bdi") == ["flux-pro"]
-        assert read.text("span", "pricing") == ["12 credits"]
+        assert read.text("span", "credits") == ["12 credits"]
         assert read.text("span", "seconds") == ["6.2 s"]
         assert read.text("a", "file") == ["jpg"]
 
@@ -237,7 +237,7 @@ class TestCards:
     def test_what_is_not_known_is_left_out(self, tmp_path: Path) -> None:
         """No credits and no seconds are not the same as none of them."""
         read = page(tmp_path, replace(FOX, credits=None, seconds=None))
-        assert read.text("span", "pricing") + read.text("span", "seconds") == []
+        assert read.text("span", "credits") + read.text("span", "seconds") == []
 
     @pytest.mark.parametrize(
         ("seconds", "said"),
