@@ -23,7 +23,7 @@ OWN: dict[str, st.SearchStrategy[Any]] = {
     | st.builds("{}{}".format, st.sampled_from(["http://a", "https://b/?c=d", "/", "?"]), WORDS),
     "charged": st.booleans(),
     "word": WORDS,
-    "tries": st.integers(1, 20),
+    "attempts": st.integers(1, 20),
 }
 OWN_OF = {
     "latency": ["seconds"],
@@ -41,7 +41,7 @@ OWN_OF = {
     "late": ["seconds"],
     "overtaken": ["seconds"],
     "early": ["seconds"],
-    "down": ["tries"],
+    "down": ["attempts"],
 }
 
 
@@ -157,9 +157,9 @@ def test_text_is_short(fault: Fault, text: str) -> None:
         ("poll: latency -1", "seconds must be 0 or more"),
         ("poll: latency nan", "seconds must be 0 or more"),
         ("poll: 429-minute retry-after=-1", "retry-after must be 0 or more"),
-        ("webhook: down 0", "tries must be at least 1"),
+        ("webhook: down 0", "attempts must be at least 1"),
         ("webhook: stuck", "'stuck' is a fault of job, not of webhook"),
-        ("job: late tries=2", "'late' has no option tries"),
+        ("job: late attempts=2", "'late' has no option attempts"),
         ("output: oversized 0", "size must be at least 1"),
         ("output: redirect ftp://a", "url must start with"),
         ("job: odd-status a/b", "word must be of letters"),
@@ -167,7 +167,7 @@ def test_text_is_short(fault: Fault, text: str) -> None:
 )
 def test_what_cannot_be_is_told(text: str, told: str) -> None:
     """The error has the text and the reason."""
-    with pytest.raises(ValueError, match=re.escape(f"the fault {text!r} cannot be: {told}")):
+    with pytest.raises(ValueError, match=re.escape(f"the fault {text!r} is invalid: {told}")):
         parse_fault(text)
 
 
@@ -228,7 +228,7 @@ def test_help_names_every_fault_and_option() -> None:
     text = faults.__doc__ or ""
     for name in get_args(What) + get_args(Where):
         assert re.search(rf"(?<![\w-]){name}(?![\w-])", text), name
-    shown_bare = {"what", "where", "first", "last", "url", "word", "size", "tries"}
+    shown_bare = {"what", "where", "first", "last", "url", "word", "size", "attempts"}
     for field in fields(Fault):
         assert field.name in shown_bare or f"{field.name.replace('_', '-')}=" in text, field.name
 
