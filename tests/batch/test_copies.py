@@ -1,4 +1,4 @@
-"""Copies of a ledger, with its log and without: what lacks anything is refused, before a byte is sent."""
+"""Copies of a ledger, with and without its log: an incomplete one is rejected before a byte is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger on the disk: what it keeps, whom it lets in, and what it refuses without touching it."""
+"""The ledger on disk: what it keeps, whom it admits, and what it rejects without changing it."""
 
 from __future__ import annotations
 

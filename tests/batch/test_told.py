@@ -1,4 +1,4 @@
-"""Whoever may have been charged is told: where the ledger fails, and where one job answers two submits."""
+"""Every possible charge is reported: when the ledger fails, and when one job answers two submits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The text form of faults, there and back, and which numbers a fault hits."""
+"""The text form of faults, both ways, and the numbers that a fault applies to."""
 
 import re
 from dataclasses import fields
