@@ -210,7 +210,7 @@ def test_bad_lines_are_told_before_anything_is_sent(
     err = capsys.readouterr().err
     assert "2 lines are wrong. Nothing was sent." in err
     assert "line 2: There is no field 'widht'; did you mean 'width'?" in err
-    assert "line 3: it is no JSON" in err
+    assert "line 3: it is not JSON" in err
     assert emulator.world.charges == 0
     assert not Path("pictures").exists()
 
@@ -321,7 +321,7 @@ def test_a_file_that_is_no_ledger_is_left_as_it_is(capsys: pytest.CaptureFixture
     Path("mine.db").write_text("my own data, and no ledger")
     assert batch("--ledger", "mine.db") == Exit.DOWNLOAD
     assert main(["batch", "status", "mine.db"]) == Exit.DOWNLOAD
-    assert capsys.readouterr().err.count("mine.db is no ledger of doitong_async") == 2
+    assert capsys.readouterr().err.count("mine.db is not a ledger of doitong_async") == 2
     assert Path("mine.db").read_text() == "my own data, and no ledger"
 
 
@@ -465,7 +465,7 @@ def test_ctrl_c_drains_and_the_command_that_is_told_goes_on() -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
         assert process.returncode == Exit.INTERRUPTED
-        assert re.search(r"Stopping: the .* waited for.* Ctrl-C again leaves", out)
+        assert re.search(r"Stopping: waiting for the .* Ctrl-C again leaves", out)
         assert "Traceback" not in err
         done = len(list(Path("pictures").glob("*.jpg")))
         assert done == emulator.world.charges
@@ -515,7 +515,7 @@ def test_ctrl_c_twice_leaves_what_runs_to_the_next_run(capsys: pytest.CaptureFix
         out, err = process.communicate()
     assert process.returncode == Exit.INTERRUPTED
     assert "Leaving 3 jobs to the next run" in out
-    assert "3 jobs go on at the service, and the next run takes them up." in err
+    assert "3 jobs continue at the service; the next run resumes them." in err
     assert "Traceback" not in err
     assert Counter(item["outcome"] for item in status(capsys)) == {"running": 3}
     assert emulator.world.charges == 3
@@ -590,7 +590,7 @@ def test_an_emulator_that_nobody_asks_ends_by_itself(capsys: pytest.CaptureFixtu
     """`--until-idle` ends it, and its address is removed with it."""
     address = ["--address-file", "here.json"]
     assert main(["emulator", "--port", "0", "--until-idle", "0.01", *address]) == 0
-    assert capsys.readouterr().out.endswith("stopped: 0 submits, 0 looks, 0 jobs charged\n")
+    assert capsys.readouterr().out.endswith("stopped: 0 submits, 0 polls, 0 jobs charged\n")
     assert not Path("here.json").exists()
 
 
@@ -690,7 +690,7 @@ def test_prompts_from_stdin_cannot_be_typed_again(
     stdin = io.TextIOWrapper(io.BytesIO(b"a fox\na hen\n"))
     monkeypatch.setattr(sys, "stdin", stdin)
     assert batch(file="-") == Exit.SOME_FAILED
-    assert "pipe the same ones into the same command" in capsys.readouterr().err
+    assert "pipe the same prompts into the same command" in capsys.readouterr().err
 
 
 def test_the_help_teaches_exit_codes(
@@ -714,9 +714,9 @@ def test_the_help_teaches_exit_codes(
         ({"slot": 2, "minute": 1}, {}, "for a job to end (3 at once)"),
         ({"minute": 3}, {}, "for the next minute (30 requests a minute)"),
         ({"day": 3}, {}, "for the next day (1,000 a day)"),
-        ({"server": 1}, {}, "as the service asked for a pause"),
+        ({"server": 1}, {}, "for a pause that the service requested"),
         ({}, {"has_budget": True}, "for credits that are reserved"),
-        ({"slot": 1}, {"is_unreachable": True}, "for the service, which cannot be reached"),
+        ({"slot": 1}, {"is_unreachable": True}, "for the service, which is unreachable"),
         ({"minute": 1}, {"is_unreachable": True}, "for the next minute (30 requests a minute)"),
         ({}, {}, None),
     ],

@@ -232,7 +232,7 @@ def test_a_job_is_taken_up_without_a_key(
         capsys.readouterr()
         assert main(["job", job_id, "--emulator"]) == 0
     out = capsys.readouterr().out
-    assert f"job {job_id} taken up" in out
+    assert f"job {job_id} resumed" in out
     assert f"job {job_id} completed" in out
     assert "processing" not in out
 
@@ -241,7 +241,7 @@ def test_a_job_is_taken_up_without_a_key(
 def test_a_picture_that_is_not_saved_ends_with_its_emulator(capsys: pytest.CaptureFixture[str]) -> None:
     """Who forgot `-o` is told why the URL is of no use."""
     assert main(["generate", "waves", "--emulator"]) == 0
-    assert "-o saves it" in capsys.readouterr().err
+    assert "-o saves the picture" in capsys.readouterr().err
 
 
 def test_an_emulator_of_its_own_offers_no_job_to_take_up(
@@ -302,9 +302,9 @@ def test_a_screen_tells_notes_where_they_are_looked_for(
     terminal = Terminal()
     screen = renderer_for(terminal, as_json=False)
     assert isinstance(screen, Screen)
-    screen.happened("try 1 made no job")
+    screen.happened("attempt 1 created no job")
     screen.note("slow")
-    assert "try 1 made no job" in terminal.getvalue()
+    assert "attempt 1 created no job" in terminal.getvalue()
     assert capsys.readouterr().err == "slow\n"
 
 
@@ -325,32 +325,35 @@ def test_what_cannot_be_drawn_is_written_in_lines() -> None:
     ("arguments", "complaint"),
     [
         (["generate"], "prompt is None"),
-        (["generate", "fox", "-o", "/nowhere/at/all.jpg"], "there is no directory /nowhere/at; create it"),
-        (["generate", "fox", "-o", "/nowhere/"], "there is no directory /nowhere;"),
+        (
+            ["generate", "fox", "-o", "/nowhere/at/all.jpg"],
+            "the directory /nowhere/at does not exist. Create it",
+        ),
+        (["generate", "fox", "-o", "/nowhere/"], "the directory /nowhere does not exist."),
         (["generate", "fox", "-o", ""], "-o is empty"),
-        (["generate", "fox", "-o", "/dev/null"], "no regular file"),
+        (["generate", "fox", "-o", "/dev/null"], "not a regular file"),
         (["generate", "fox", "-o", "x" * 300], "this cannot be a file"),
         (["generate", "fox", "--width", "0"], "width is 0; expected whole pixels"),
         (["generate", "fox", "--width", "wide"], "--width"),
-        (["generate", "fox", "--input", "{"], "--input is no JSON"),
+        (["generate", "fox", "--input", "{"], "--input is not JSON"),
         (["generate", "fox", "--options", "[1]"], "--options is [1]; expected a JSON object"),
         (["generate", "fox", "--plan", "gold"], "gold"),
         (["generate", "fox", "--timeout", "-1"], "timeout is -1.0; expected seconds"),
         (["generate", "fox", "--base-url", "http://example.com"], "over plain http the API key can be read"),
-        (["generate", "fox", "--emulator", "--base-url", "http://127.0.0.1:1"], "brings its own address"),
+        (["generate", "fox", "--emulator", "--base-url", "http://127.0.0.1:1"], "has its own address"),
         (["generate", "fox", "--api-key", "x"], "No such option"),
         (["job", "dtj1.broken"], "The token is damaged"),
         (["paint"], "No such command"),
         (["emulator", "--speed", "0"], "--speed is 0.0; expected a number above zero"),
         (["emulator", "--speed", "nan"], "--speed is nan"),
-        (["emulator", "--key", "two words"], "--key is no key"),
+        (["emulator", "--key", "two words"], "--key is not a key"),
         (["emulator", "--host", "999.0.0.1"], "cannot listen on 999.0.0.1"),
         (
             ["emulator", "--fault", "poll: 5oo"],
-            "the fault 'poll: 5oo' cannot be: '5oo' is none of latency, 500",
+            "the fault 'poll: 5oo' is invalid: '5oo' is none of latency, 500",
         ),
-        (["emulator", "--fault", "poll: 500", "--fault", "x"], "the fault 'x' cannot be: expected WHERE"),
-        (["emulator", "--fault", "nonsense"], "`doitong emulator --fault help` lists all there is"),
+        (["emulator", "--fault", "poll: 500", "--fault", "x"], "the fault 'x' is invalid: expected WHERE"),
+        (["emulator", "--fault", "nonsense"], "`doitong emulator --fault help` lists all faults"),
     ],
 )
 def test_bad_input_is_told_before_anything_is_sent(
@@ -393,7 +396,7 @@ def test_bytes_are_not_written_on_a_terminal(
     """`-o -` wants a pipe or a file behind it."""
     monkeypatch.setattr(sys, "stdout", Terminal())
     assert main(["generate", "fox", "-o", "-"]) == Exit.USAGE
-    assert "pipe them on" in capsys.readouterr().err
+    assert "Pipe it on" in capsys.readouterr().err
 
 
 def test_a_prompt_from_stdin_is_text(
@@ -619,8 +622,8 @@ def test_retries_are_told(beside: Beside, capsys: pytest.CaptureFixture[str]) ->
     )
     assert main(["generate", "fox"]) == 0
     out = capsys.readouterr().out
-    assert "try 1 may have made a job: The request was sent" in out
-    assert "try 2 m" in out
+    assert "attempt 1 may have created a job: The request was sent" in out
+    assert "attempt 2 may" in out
 
 
 def test_other_peoples_warnings_stay_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -680,7 +683,7 @@ def test_ctrl_c_while_a_job_runs(beside: Beside, capsys: pytest.CaptureFixture[s
     beside(interrupting("poll"))
     assert main(["generate", "a fox", "-o", "fox.jpg"]) == Exit.INTERRUPTED
     err = capsys.readouterr().err
-    assert "Interrupted. Job plain00001 goes on at the service and is charged." in err
+    assert "Interrupted. Job plain00001 continues at the service and is charged." in err
     assert re.search(r"^next: doitong job dtj1\.\S+ -o fox\.jpg$", err, re.MULTILINE)
 
 
@@ -692,7 +695,7 @@ def test_ctrl_c_while_the_submit_is_under_way(beside: Beside, capsys: pytest.Cap
     error = json.loads(out)["error"]
     assert (error["type"], error["job_id"], error["exit_code"]) == ("Interrupted", "plain00001", 130)
     assert error["next"] == f"doitong job {error['token']}"
-    assert "reading the answer" in err
+    assert "waiting up to 10 s for the answer" in err
 
 
 def test_ctrl_c_while_the_output_is_fetched(
@@ -702,7 +705,7 @@ def test_ctrl_c_while_the_output_is_fetched(
     beside(interrupting("output", HANG))
     assert main(["generate", "a fox", "-o", f"{tmp_path}/fox.jpg"]) == Exit.INTERRUPTED
     err = capsys.readouterr().err
-    assert "Job plain00001 is over." in err
+    assert "Job plain00001 has ended." in err
     assert "next: doitong job dtj1." in err
     assert list(tmp_path.iterdir()) == []
 
@@ -712,7 +715,7 @@ def test_ctrl_c_at_a_submit_that_is_refused(beside: Beside, capsys: pytest.Captu
     beside(interrupting("submit", answer(401, {"errors": [{"message": "Unauthorized"}]})))
     assert main(["generate", "a fox"]) == Exit.INTERRUPTED
     err = capsys.readouterr().err
-    assert "Interrupted. The submit under way failed: The service said: 'Unauthorized'." in err
+    assert "Interrupted. The submit in flight failed: The service said: 'Unauthorized'." in err
     assert "next:" not in err
 
 
@@ -801,7 +804,7 @@ def test_ctrl_c_ends_an_emulator_of_its_own(
     monkeypatch.setattr(Lines, "accepted", lambda *_: signal.raise_signal(signal.SIGINT))
     assert main(["generate", "a fox", "--emulator"]) == Exit.INTERRUPTED
     err = capsys.readouterr().err
-    assert "ended with the emulator" in err
+    assert "private emulator" in err
     assert "next:" not in err
 
 
@@ -1039,7 +1042,7 @@ def test_the_emulator_runs_until_it_is_told_to_stop(number: signal.Signals) -> N
     process.send_signal(number)
     out, err = process.communicate()
     assert (process.returncode, err) == (0, "")
-    assert out == "stopped: 1 submits, 0 looks, 1 jobs charged\n"
+    assert out == "stopped: 1 submits, 0 polls, 1 jobs charged\n"
 
 
 def test_ctrl_c_ends_the_emulator_well(
@@ -1056,7 +1059,7 @@ def test_ctrl_c_ends_the_emulator_well(
     assert main(["emulator", "--port", "0"]) == 0
     out = capsys.readouterr().out
     assert "DOITONG_API_KEY=emulated DOITONG_PLAN=free" in out
-    assert out.endswith("stopped: 0 submits, 0 looks, 0 jobs charged\n")
+    assert out.endswith("stopped: 0 submits, 0 polls, 0 jobs charged\n")
 
 
 def test_a_port_that_is_taken_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -165,14 +165,14 @@ def test_advice_is_told_in_the_commands_own_words(tmp_path: Path, capsys: pytest
     ("arguments", "complaint"),
     [
         ([], "Missing argument"),
-        (["none.txt"], "none.txt: there is no such file."),
+        (["none.txt"], "none.txt: the file does not exist."),
         (["{foxes}", "--plan", "gold"], "gold"),
-        (["{foxes}", "--plan", "enterprise"], "give them with --requests-per-minute and --concurrent-jobs"),
+        (["{foxes}", "--plan", "enterprise"], "Give them with --requests-per-minute and --concurrent-jobs"),
         (["{foxes}", "--jobs-per-day", "0"], "--jobs-per-day"),
         (["{foxes}", "--limit", "0"], "--limit"),
         (["{foxes}", "--width", "0"], "width is 0; expected whole pixels"),
         (["{foxes}", "--format", "xml"], "xml"),
-        (["{foxes}", "--price", "dear"], "--price is dear; expected credits as a number"),
+        (["{foxes}", "--price", "dear"], "--price is dear; expected credits, zero or more"),
     ],
 )
 def test_bad_options_are_told(
@@ -192,7 +192,7 @@ def test_the_help_teaches(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     text = " ".join(capsys.readouterr().out.split())
     assert "doitong estimate prompts.txt --plan starter" in text
     assert "no key is needed" in text
-    assert "One prompt a line; .csv with a header; .jsonl; - reads the standard input." in text
+    assert "A prompt per line; .csv with a header; .jsonl; - reads the standard input." in text
 
 
 # The options that other commands share
@@ -216,7 +216,7 @@ def test_an_enterprise_plan_says_its_limits() -> None:
     """They are agreed with the service; there is no limit a day unless one is given."""
     assert plan_of("enterprise", **limits(600, 100, None)) == Plan("enterprise", 600, 100, None)
     assert plan_of("enterprise", **limits(600, 100, 5)) == Plan("enterprise", 600, 100, 5)
-    with pytest.raises(CommandError, match="give them with"):
+    with pytest.raises(CommandError, match="Give them with"):
         plan_of("enterprise", **limits(600, None, None))
 
 
@@ -238,14 +238,14 @@ def test_prices_are_one_number_or_by_provider(given: list[str] | None, prices: o
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        (["x"], "--price is x; expected credits as a number"),
+        (["x"], "--price is x; expected credits, zero or more"),
         (["-1"], "--price is -1; expected credits"),
         (["nan"], "--price is nan; expected credits"),
         (["kling=inf"], "--price is kling=inf; expected credits"),
         (["=5"], "--price is =5; expected one number"),
         (["5", "kling=6"], "--price is 5; expected one number"),
         (["kling=6", "5"], "--price is 5; expected one number"),
-        (["kling=6", "kling=7"], "--price is given for kling twice"),
+        (["kling=6", "kling=7"], "--price is given twice for kling"),
     ],
 )
 def test_a_price_that_is_none_is_refused(given: list[str], complaint: str) -> None:

@@ -219,7 +219,7 @@ def test_the_spool_is_gone_with_its_reader(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_an_empty_standard_input_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """By its name."""
     feed(monkeypatch, "\n \n")
-    assert complaints("-") == ["The standard input holds no prompt. Nothing was sent."]
+    assert complaints("-") == ["The standard input has no prompt. Nothing was sent."]
 
 
 def test_a_pipe_with_a_name_is_spooled(tmp_path: Path) -> None:
@@ -251,8 +251,8 @@ def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "content", "line"),
     [
         ("p.txt", b"a fox\n\xff\xfe\n", "line 2: it is not UTF-8: invalid start byte at byte 0; save"),
-        ("p.jsonl", '{"a"}', "line 1: it is no JSON: Expecting ':' delimiter at character 5; expected"),
-        ("p.jsonl", "[" * 100_000, "line 1: it is no JSON: "),
+        ("p.jsonl", '{"a"}', "line 1: it is not JSON: Expecting ':' delimiter at character 5; expected"),
+        ("p.jsonl", "[" * 100_000, "line 1: it is not JSON: "),
         ("p.jsonl", '\n["a fox"]', 'line 2: it is ["a fox"]; expected an object such as {"prompt": "…"}.'),
         ("p.jsonl", '{"promt": "a"}', "line 1: There is no field 'promt'; did you mean 'prompt'?"),
         ("p.jsonl", '{"prompt": "a", "colour": null}', "line 1: There is no field 'colour'; expected some"),
@@ -265,12 +265,12 @@ def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         ("p.csv", "prompt,width\na,-5", "line 2: width is -5; expected whole pixels"),
         ("p.csv", f"prompt,width\na,{'9' * 5000}", "line 2: width is '999"),
         ("p.csv", "prompt,width\n,512", "line 2: prompt is None; expected"),
-        ("p.csv", "prompt,options\na,{", "line 2: options is no JSON: "),
+        ("p.csv", "prompt,options\na,{", "line 2: options is not JSON: "),
         ("p.csv", "prompt,options\na,[]", "line 2: options is a list; expected a mapping"),
         ("p.csv", "prompt,width\na fox, red,5", "line 2: it has 3 cells, the header 2; put a cell"),
-        ("p.csv", 'prompt\n"a\nb"\n"c\nd"e', "line 4: it is no CSV: "),
-        ("p.csv", 'prompt\na\n"never closed\n', "line 3: it is no CSV: unexpected end of data."),
-        ("p.csv", f'prompt\n"{"a" * 200_000}"', "line 2: it is no CSV: field larger than field limit"),
+        ("p.csv", 'prompt\n"a\nb"\n"c\nd"e', "line 4: it is not CSV: "),
+        ("p.csv", 'prompt\na\n"never closed\n', "line 3: it is not CSV: unexpected end of data."),
+        ("p.csv", f'prompt\n"{"a" * 200_000}"', "line 2: it is not CSV: field larger than field limit"),
         ("p.csv", b"prompt\na\n\xff\nb\n", "line 3: it is not UTF-8: "),
     ],
 )
@@ -288,8 +288,8 @@ def test_a_bad_line_is_named(write: Write, name: str, content: str | bytes, line
         ("promt,key", "There is no column 'promt'; did you mean 'prompt'?"),
         ("prompt;key", "There is no column 'prompt;key'; "),
         ("prompt,", "There is no column ''; expected some of prompt"),
-        ("prompt,key,prompt", "the column 'prompt' is there twice; expected it once."),
-        ('"prompt', "it is no CSV: unexpected end of data."),
+        ("prompt,key,prompt", "the column 'prompt' occurs twice; expected it once."),
+        ('"prompt', "it is not CSV: unexpected end of data."),
     ],
 )
 def test_a_bad_header_is_told_at_once(write: Write, header: str, complaint: str) -> None:
@@ -300,13 +300,13 @@ def test_a_bad_header_is_told_at_once(write: Write, header: str, complaint: str)
 
 def test_other_marks_than_commas_are_recognised(write: Write) -> None:
     """Spreadsheets of some countries write semicolons."""
-    assert complaints(write("p.csv", "prompt;key\n"))[0].endswith("Columns are parted by commas.")
+    assert complaints(write("p.csv", "prompt;key\n"))[0].endswith("Separate the columns by commas.")
 
 
 def test_ten_bad_lines_are_told_and_all_are_counted(write: Write) -> None:
     """So that a wrong file fits on a screen."""
     found = complaints(write("p.jsonl", '{"prompt": "a"}\n' + "x\n" * 1_234))
-    assert found[0].endswith("1,234 lines are wrong; these are the first 10. Nothing was sent.")
+    assert found[0].endswith("1,234 lines are wrong; here are the first 10. Nothing was sent.")
     assert [line.partition(":")[0] for line in found[1:]] == [f"line {number}" for number in range(2, 12)]
 
 
@@ -320,7 +320,7 @@ def test_a_key_given_twice_is_named_with_both_lines(write: Write) -> None:
         '{"prompt": "b", "key": "x"}',
     ]
     found = complaints(write("p.jsonl", "\n".join(lines)))
-    assert found[1:] == ["line 5: the key 'x' was given on line 1 already; expected another one."]
+    assert found[1:] == ["line 5: the key 'x' is already used on line 1; expected another one."]
 
 
 def test_a_line_without_end_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,13 +334,13 @@ def test_a_line_without_end_is_refused(write: Write, monkeypatch: pytest.MonkeyP
 def test_a_file_without_prompts_is_told(write: Write) -> None:
     """A header alone, blank lines, nothing at all."""
     for name, content in (("p.csv", "prompt,key\n,\n"), ("p.txt", "\n \n"), ("p.jsonl", "")):
-        assert complaints(write(name, content))[0].endswith(f"{name} holds no prompt. Nothing was sent.")
+        assert complaints(write(name, content))[0].endswith(f"{name} has no prompt. Nothing was sent.")
 
 
 def test_names_that_cannot_be_opened_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Missing, a directory, forbidden, empty, or no name at all."""
     cases = {
-        f"{tmp_path}/none.txt": "there is no such file",
+        f"{tmp_path}/none.txt": "the file does not exist",
         str(tmp_path): "is a directory; expected a file of prompts",
         "": "its name is empty",
         "a\0b": "cannot be read: embedded null byte",
@@ -399,7 +399,7 @@ def test_a_line_that_went_bad_since_is_told(write: Write) -> None:
     with opened(name) as prompts:
         prompts.check()
         Path(name).write_text("nonsense\n")
-        with pytest.raises(CommandError, match=r"p\.jsonl, line 1: it is no JSON"):
+        with pytest.raises(CommandError, match=r"p\.jsonl, line 1: it is not JSON"):
             list(prompts)
 
 

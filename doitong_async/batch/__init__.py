@@ -1,1 +1,1 @@
-"""Many jobs under one roof: read as they are needed, each of them paid once."""
+"""Batches: submit many requests, read as needed, and pay for each job once."""

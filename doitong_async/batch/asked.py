@@ -1,4 +1,4 @@
-"""What is asked for, item by item: the request with its defaults, its one spelling, and the item's key."""
+"""Reads each item of a batch: its request with the defaults filled in, its canonical JSON and its key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from doitong_async.types import GenerateRequest
 
 
 class Asked(NamedTuple):
-    """One item as it was read; `is_key_given` is whether its user named it."""
+    """One item as read; `is_key_given` says whether the user named it."""
 
     key: str
     is_key_given: bool
@@ -22,26 +22,28 @@ class Asked(NamedTuple):
 
 
 class Reading:
-    """Reads the items of one run in their order, once each: the key of one hangs on those before it."""
+    """Reads the items of one run in order, once each: a key depends on the items before it."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
         self._keys = ItemKeys()
 
     def close(self) -> None:
-        """Forget which keys there were."""
+        """Forget the keys seen so far."""
         self._keys.close()
 
     def read(self, number: int, given: object) -> Asked:
-        """Return what is asked for.
+        """Return the item's request and key.
 
         Raises:
-            BadRequestError: if it cannot be, or its user's key was there before.
-            ValueError, RecursionError: if it cannot be written as JSON.
+            BadRequestError: if the request is invalid, or the user's key is a duplicate.
+            ValueError, RecursionError: if the request cannot be written as JSON.
         """
         own, request = read_item(given)
-        usual = self._options
-        request = request.with_defaults(provider=usual.provider, width=usual.width, height=usual.height)
+        defaults = self._options
+        request = request.with_defaults(
+            provider=defaults.provider, width=defaults.width, height=defaults.height
+        )
         text = spelled(request)
         digest = digest_of(text)
         return Asked(self._keys.key_of(own, digest, number), own is not None, request, text, digest)

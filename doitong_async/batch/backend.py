@@ -1,4 +1,4 @@
-"""Where a batch writes down what it does: a ledger, or nowhere."""
+"""The interface through which a batch records its items, and a backend that records nothing."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from doitong_async.batch.item_record import Glimpse, ItemRecord, State
 
 
 class LedgerBackend(Protocol):
-    """Where a batch writes down what it does; each change is from what the line is known to be."""
+    """Stores the item records of a batch; each update names the state that it expects."""
 
     @property
     def is_new(self) -> bool:
-        """Whether this run made it: what it does not know, no earlier run on it can have made."""
+        """Whether this run created the ledger, so that no earlier run can have submitted an unknown item."""
 
     @property
     def name(self) -> str:
-        """Return what tells it from other ledgers."""
+        """Return a name that is unique among ledgers."""
 
     def find(self, key: str) -> ItemRecord | None:
-        """Return what is known of an item."""
+        """Return an item's record."""
 
     def body_of(self, key: str) -> str | None:
-        """Return what was sent for an item that is in doubt, if that is kept."""
+        """Return the body that was sent for an item in doubt, if the ledger has it."""
 
     def glance(self, key: str) -> Glimpse | None:
-        """Return the few things that tell whether an item is done; quicker than `find`."""
+        """Return the few fields that say whether an item is done; faster than `find`."""
 
     async def begin(
         self,
@@ -40,17 +40,17 @@ class LedgerBackend(Protocol):
         file: str | None,
         at: float,
     ) -> None:
-        """Write down the intent to submit an item; it is on the disk when this returns."""
+        """Record the intent to submit an item; it is on disk when this returns."""
 
     async def accept(
         self, key: str, *, attempt: int, job_id: str, status: str, cost: float | None, at: float, day: int
     ) -> None:
-        """Write down which job a submit made."""
+        """Record the job that a submit created."""
 
     def note(
         self, key: str, *, attempt: int, status: str, cost: float | None, url: str | None, at: float
     ) -> None:
-        """Write down a status that was seen, soon."""
+        """Record a status, at the next write."""
 
     async def end(
         self,
@@ -65,47 +65,47 @@ class LedgerBackend(Protocol):
         sha256: str | None = None,
         ended_at: float | None = None,
     ) -> None:
-        """Write down how an item ended, or (as `State.OPEN`) that its intent is withdrawn."""
+        """Record how an item ended, or (as `State.OPEN`) withdraw its intent."""
 
     async def close(self) -> None:
-        """Let go of whatever is open."""
+        """Close what is open."""
 
     def drop(self) -> None:
-        """Let go of whatever is open, as the event loop is closed."""
+        """Close what is open while the event loop closes."""
 
 
 class NoLedger:
-    """No ledger: a batch that cannot be taken up again."""
+    """No ledger: the batch cannot be resumed."""
 
     is_new = True
     name = ""
 
     def find(self, key: str) -> ItemRecord | None:
-        """Know nothing."""
+        """Return None."""
         return None
 
     def body_of(self, key: str) -> str | None:
-        """Know nothing."""
+        """Return None."""
         return None
 
     def glance(self, key: str) -> Glimpse | None:
-        """Know nothing."""
+        """Return None."""
         return None
 
     async def begin(self, key: str, **_: Any) -> None:
-        """Write nothing down."""
+        """Record nothing."""
 
     async def accept(self, key: str, **_: Any) -> None:
-        """Write nothing down."""
+        """Record nothing."""
 
     def note(self, key: str, **_: Any) -> None:
-        """Write nothing down."""
+        """Record nothing."""
 
     async def end(self, key: str, **_: Any) -> None:
-        """Write nothing down."""
+        """Record nothing."""
 
     async def close(self) -> None:
-        """Leave nothing open."""
+        """Close nothing."""
 
     def drop(self) -> None:
-        """Have nothing to let go of."""
+        """Close nothing."""

@@ -1,4 +1,4 @@
-"""What an error means for its item and for the whole batch: a rule over values."""
+"""Decides what an error means for its item and for the whole batch."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from doitong_async.batch.item_record import State
 from doitong_async.batch.outcome import Outcome
 from doitong_async.errors import DoitongError
 
-# The output is still at its URL; and the job may be one that the key of another account made.
-_IS_TO_BE_ASKED_AGAIN: Final = (errors.DownloadError, errors.JobNotFoundError)
-_SURELY_NOT_MADE: Final = (
+# The output is still at its URL; the job may belong to another account's key.
+_MAY_SUCCEED_LATER: Final = (errors.DownloadError, errors.JobNotFoundError)
+_NO_JOB_CREATED: Final = (
     errors.AuthenticationError,
     errors.ClientClosedError,
     errors.ConnectionFailedError,
     errors.InsufficientCreditsError,
     errors.RateLimitError,
 )
-_GENERAL: Final = (
+_CONCERNS_ALL: Final = (
     errors.AuthenticationError,
     errors.BudgetReachedError,
     errors.ClientClosedError,
@@ -33,23 +33,23 @@ _GENERAL: Final = (
 def outcome_of(
     error: DoitongError, written: State | None, *, is_in_doubt: bool = False
 ) -> tuple[State | None, Outcome]:
-    """Return the state that an item ends in (None: the one it is in), and its outcome.
+    """Return the state that an item ends in (None: its present state), and its outcome.
 
     Args:
-        error: what its errand ended with.
-        written: the state it is in; None if nothing of it was sent, ever.
-        is_in_doubt: whether an earlier submit of it may have made a job.
+        error: what ended the item.
+        written: the item's state in the ledger; None if nothing was ever sent for it.
+        is_in_doubt: whether an earlier submit may have created a job.
     """
     if isinstance(error, errors.JobFailedError):
         return State.FAILED, Outcome.FAILED
-    if isinstance(error, _IS_TO_BE_ASKED_AGAIN):
+    if isinstance(error, _MAY_SUCCEED_LATER):
         return None, Outcome.FAILED
     if is_in_doubt:
         return None, Outcome.IN_DOUBT
     is_wrong = isinstance(error, errors.BadRequestError)
     if written is State.INTENT and is_wrong:
         return State.REJECTED, Outcome.REJECTED
-    if written is State.INTENT and isinstance(error, _SURELY_NOT_MADE):
+    if written is State.INTENT and isinstance(error, _NO_JOB_CREATED):
         return State.OPEN, Outcome.SKIPPED
     if written is not None:
         return None, Outcome.IN_DOUBT
@@ -57,9 +57,9 @@ def outcome_of(
 
 
 def stops_the_batch(error: DoitongError) -> bool:
-    """Whether the next item would fare no better."""
-    if any(isinstance(each, _GENERAL) for each in (error, error.__cause__)):
+    """Whether the next item would fail in the same way."""
+    if any(isinstance(each, _CONCERNS_ALL) for each in (error, error.__cause__)):
         return True
-    # The disk refused the file. What a hook of the session raised may be an OSError, too.
+    # The disk rejected the file. A user's session hook may raise an OSError too.
     is_local = isinstance(error, errors.DownloadError) and not error.is_remote
     return is_local and isinstance(error.__cause__, OSError)

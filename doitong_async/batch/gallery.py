@@ -1,9 +1,8 @@
-"""The page on which a batch is looked at: one file beside its pictures, written whole.
+"""Writes the gallery of a batch: one self-contained HTML page beside the pictures.
 
-`gallery.html` is the page around the cards and `gallery.js` what moves on it; both go into the file, so that
-it works wherever the folder is taken. The cards are plain HTML, written one by one: without its script the
-page is still a gallery, and a card is forgotten once it is written. The totals stand at the top, where room
-was left for them.
+`gallery.html` is the page around the cards and `gallery.js` its script; both are embedded, so the folder
+can be moved anywhere. The cards are plain HTML, streamed one by one: the page works without its script, and
+memory stays flat. The totals are written last, into space reserved at the top.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from urllib.parse import quote
 
 _HERE: Final = Path(__file__).parent
 _BUFFER: Final = 1 << 20
-_ROOM: Final = 4096
-"""Bytes left for the totals: the longest, with numbers of 300 digits, take half of it."""
+_TOTALS_SIZE: Final = 4096
+"""Bytes reserved for the totals: the longest, with numbers of 300 digits, take half."""
 _SHEET: Final = 120
 """Cards laid out together: whole rows of 1, 2, 3, 4, 5, 6 or 8 columns."""
 _ALT: Final = 100
-"""Letters of a prompt that stand in for a picture which is not there."""
+"""Letters of a prompt used as the alternative text of a picture."""
 
 _OUTCOMES: Final = ("done", "failed", "rejected", "in_doubt", "skipped", "running")
 _SHOWN_BY: Final = {
@@ -49,13 +48,13 @@ class Card:
 
     Attributes:
         key: the item's key in the ledger.
-        prompt: what was asked for.
-        provider: who was asked.
+        prompt: the prompt of the request.
+        provider: the provider of the request.
         outcome: "done", "failed", "rejected", "in_doubt", "skipped" or "running".
-        credits: what it cost, or None if that is not known.
+        credits: its cost, or None if unknown.
         seconds: how long it took, or None.
         file: the name of its file relative to the page, with "/" between folders; None if there is none.
-        size: width and height that were asked for, in pixels.
+        size: the requested width and height, in pixels.
         job_id: the service's id of the job.
         reason: why it is not done.
     """
@@ -75,70 +74,70 @@ class Card:
 def write_gallery(folder: Path, cards: Iterable[Card], *, title: str) -> Path:
     """Write the page whole and return its path.
 
-    The old page stays until the last card of the new one is on the disk; on any error it stays for good, and
-    nothing is left beside it.
+    The old page stays until the last card of the new one is on disk. On any error it stays for good, and no
+    temporary file is left.
 
     Args:
-        folder: where the pictures are; the page is its `index.html`.
-        cards: read once, one by one, none of them kept.
-        title: what the page is called.
+        folder: the folder of the pictures; the page is its `index.html`.
+        cards: read once, one by one, and not kept.
+        title: the page's title.
 
     Raises:
-        ValueError: if a card has an outcome that is none.
+        ValueError: if a card has an unknown outcome.
         OSError: if the page cannot be written.
     """
-    place = folder / "index.html"
-    part = folder / f".{place.name}.{secrets.token_hex(6)}.part"
+    page = folder / "index.html"
+    part = folder / f".{page.name}.{secrets.token_hex(6)}.part"
     try:
         with part.open("xb", buffering=_BUFFER) as file:
             _write_page(file, cards, title)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, place)
+        os.replace(part, page)
     except BaseException:
         with contextlib.suppress(OSError):
             part.unlink()
         raise
-    return place
+    return page
 
 
 def _write_page(file: BinaryIO, cards: Iterable[Card], title: str) -> None:
     script = (_HERE / "gallery.js").read_text("utf-8")
-    words = {
+    parts = {
         "title": escape(title),
         "script": script,
         "sheet": str(_SHEET),
-        # Only this very script runs on the page, whatever a prompt may have smuggled in.
+        # Only this script may run on the page, whatever a prompt contains.
         "hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
-    tally = _Tally()
-    room = 0
-    # Even pieces are the page's own text, odd ones name what stands between them.
+    totals = _Totals()
+    totals_at = 0
+    # Even pieces are the page's own text, odd ones name placeholders.
     for number, piece in enumerate(re.split(r"\{\{(\w+)\}\}", (_HERE / "gallery.html").read_text("utf-8"))):
         if piece == "totals":
-            room = file.tell()
-            file.write(b" " * _ROOM)
+            totals_at = file.tell()
+            file.write(b" " * _TOTALS_SIZE)
         elif piece == "cards":
             for count, card in enumerate(cards):
-                tally.add(card)
+                totals.add(card)
                 if count % _SHEET == 0:
                     file.write(_bytes(f'{"</ul>" if count else ""}<ul class="sheet" role="list">'))
                 file.write(_bytes(_item(card)))
-            if tally.total:
+            if totals.total:
                 file.write(b"</ul>")
         else:
-            file.write(_bytes(words[piece] if number % 2 else piece))
-    file.seek(room)
-    file.write(_bytes(tally.html()))
+            file.write(_bytes(parts[piece] if number % 2 else piece))
+    file.seek(totals_at)
+    file.write(_bytes(totals.html()))
 
 
 def _bytes(text: str) -> bytes:
-    # Half a surrogate pair is a str and not UTF-8.
+    # A lone surrogate is a str but not UTF-8.
     return text.encode("utf-8", "replace")
 
 
-class _Tally:
-    """What all cards come to."""
+class _Totals:
+    """The totals over all cards."""
 
     def __init__(self) -> None:
         self._outcomes = dict.fromkeys(_OUTCOMES, 0)
@@ -164,9 +163,9 @@ class _Tally:
 
     def html(self) -> str:
         total = self.total
-        words = ["1 item" if total == 1 else f"{total:,} items", _credits(self._credits)]
+        parts = ["1 item" if total == 1 else f"{total:,} items", _credits(self._credits)]
         if self._timed:
-            words.append(f"{_seconds(self._seconds / self._timed)} on average")
+            parts.append(f"{_seconds(self._seconds / self._timed)} on average")
         counts = {"": total, **{outcome: count for outcome, count in self._outcomes.items() if count}}
         buttons = "".join(
             f'<li><button type="button" class="{outcome}" data-outcome="{outcome}" disabled>'
@@ -174,7 +173,7 @@ class _Tally:
             for outcome, count in counts.items()
         )
         return (
-            f'<p class="sum">{" · ".join(words)}</p>\n'
+            f'<p class="sum">{" · ".join(parts)}</p>\n'
             f'<ul class="totals" role="list" aria-label="Totals">\n{buttons}</ul>'
         )
 
@@ -210,7 +209,7 @@ def _item(card: Card) -> str:
 
 
 def _frame(card: Card, kind: str) -> str:
-    """The square at the top of a card: its file, or the word for why there is none."""
+    """Return the square at the top of a card: its file, or why there is none."""
     tag = "" if card.outcome == "done" else f'<span class="tag">{card.outcome.replace("_", " ")}</span>'
     if not card.file or not kind:
         named = "no file" if not card.file else "file"
@@ -232,7 +231,7 @@ def _frame(card: Card, kind: str) -> str:
 
 
 def _url(file: str) -> str:
-    # "./" and no bare colon: no name is ever read as a scheme, a host or the root of a disk.
+    # "./" and no bare colon: no name can be read as a scheme, a host or a root directory.
     return "./" + quote(file, errors="surrogateescape")
 
 

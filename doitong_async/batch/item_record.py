@@ -1,4 +1,4 @@
-"""What is known of one item of a batch, and what that means for a new run of it: a rule over values."""
+"""The record of one batch item, and the decision what a run does with it."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from typing import Any, Final, NamedTuple
 from doitong_async.types import GenerateRequest
 
 KEY_LENGTH: Final = 16
-"""Hexadecimal digits of a request's digest that are its item key, if its user gives none."""
+"""Hexadecimal digits of a request's digest that form its item key, unless the user gives one."""
 
 
 KEY_LIVES: Final = 86_400.0
-"""Seconds for which the service knows an idempotency key (assumption: 24 hours)."""
+"""Seconds for which the service remembers an idempotency key (assumption: 24 hours)."""
 
 
 UNKNOWN: Final = "JobNotFoundError:"
-"""How the reason begins of an item whose job the service did not know."""
+"""Prefix of the reason of an item whose job the service did not know."""
 
 
 class State(StrEnum):
-    """How far an item has come, as the ledger has it."""
+    """How far an item has come, as the ledger records it."""
 
     OPEN = "open"
-    """Nothing of it is sent: the submit that was meant was surely refused."""
+    """Nothing was sent: the intended submit certainly created no job."""
     INTENT = "intent"
-    """A submit was about to be sent; nobody here knows whether it was."""
+    """A submit was about to be sent; whether it was is unknown."""
     SUBMITTED = "submitted"
-    """A job was made, and its end, or its file, is still to come."""
+    """A job was created; its end, or its file, is still to come."""
     DONE = "done"
     FAILED = "failed"
     REJECTED = "rejected"
@@ -39,13 +39,12 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemRecord:
-    """One line of the ledger.
+    """One row of the ledger.
 
-    `number` counts items in the order in which they were begun; `digest` and `request` say what was asked
-    for; `attempt` counts the jobs that were meant to be made of it, each under an idempotency key of its own.
-    `reserved` and `cost` are credits, `earlier_cost` is what earlier attempts cost. Moments are epoch
-    seconds. `file` is a name in the folder of the outputs, of which the ending is missing until the item
-    is done; `length` is its bytes.
+    `number` counts items in the order of their first submit; `digest` and `request` identify the request;
+    `attempt` counts the jobs that were intended for it, each under its own idempotency key. `reserved` and
+    `cost` are credits, `earlier_cost` is the cost of earlier attempts. Times are epoch seconds. `file` is a
+    name in the output folder, without its suffix until the item is done; `length` is its size in bytes.
     """
 
     number: int
@@ -72,22 +71,22 @@ class ItemRecord:
     @property
     def asked(self) -> dict[str, Any]:
         """The fields of the request."""
-        asked: dict[str, Any] = json.loads(self.request)
-        return asked
+        request_fields: dict[str, Any] = json.loads(self.request)
+        return request_fields
 
     @property
     def output(self) -> str | None:
-        """The name of its file, once that is whole."""
+        """The name of its file, once that is complete."""
         return self.file if self.state is State.DONE else None
 
     @property
     def may_cost(self) -> float:
-        """Credits that its last attempt cost as far as the ledger knows, or may cost."""
+        """Credits that its last attempt cost, or may cost, as far as the ledger knows."""
         return self.cost if self.cost is not None else self.reserved or 0.0
 
     @property
     def is_unknown(self) -> bool:
-        """Whether the service did not know its job when it was last asked: another key may not see it."""
+        """Whether the service did not know its job at the last poll: another key's jobs may be hidden."""
         return self.state is State.SUBMITTED and (self.reason or "").startswith(UNKNOWN)
 
     @property
@@ -99,7 +98,7 @@ class ItemRecord:
 
 
 class Glimpse(NamedTuple):
-    """What there is to say of an item that is done: most of a batch that is run again is of these."""
+    """The few fields of a finished item; most items of a repeated batch need no more."""
 
     state: str
     digest: str
@@ -116,17 +115,17 @@ class Action(Enum):
     BEGIN = auto()
     """Submit it under a new idempotency key."""
     RESEND = auto()
-    """Submit it again under the key of its intent: it may have been made."""
+    """Submit it again under the key of its intent: it may have a job."""
     TAKE_UP = auto()
-    """Wait for the job that was made."""
+    """Resume the job that was created."""
     FETCH = auto()
-    """Its job is done; the file is not there, or not whole."""
+    """Its job is done; the file is missing or incomplete."""
     REPORT = auto()
-    """It is over: say so."""
+    """It has ended: report it."""
     DOUBT = auto()
-    """It may have been made and paid, and cannot be asked about: say so, and send nothing."""
+    """It may have been charged and cannot be checked: report that, and send nothing."""
     CLASH = auto()
-    """The ledger knows this item key with another request: refuse."""
+    """The ledger has this item key with another request: reject it."""
 
 
 def decide(
@@ -142,13 +141,13 @@ def decide(
     """Return what to do with an item.
 
     Args:
-        entry: what the ledger has of it, if anything.
-        digest: of the request that is asked for now.
-        wall: now, in epoch seconds.
-        key_lives: seconds for which the service knows an idempotency key (assumption).
+        record: the item's ledger record, if it has one.
+        digest: the digest of the present request.
+        wall: the time now, in epoch seconds.
+        key_lives: seconds for which the service remembers an idempotency key (assumption).
         may_resend: whether the service is trusted to honour idempotency keys.
-        retry_failed: whether what failed is made again, and paid again.
-        has_file: whether the file that the ledger names stands in its place, or none is wanted.
+        retry_failed: whether to submit failed items again, and pay again.
+        has_file: whether the file that the ledger names exists, or none is wanted.
     """
     if record is None:
         return Action.BEGIN
@@ -167,36 +166,36 @@ def decide(
 
 
 def is_alive(intended_at: float, wall: float, key_lives: float) -> bool:
-    """Whether the service still knows an idempotency key; one of the future is of a clock that was wrong."""
+    """Whether the service still knows an idempotency key; a key from the future reveals a wrong clock."""
     return -_CLOCK_SLIP <= wall - intended_at < key_lives
 
 
 _CLOCK_SLIP: Final = 300.0
-"""Seconds by which a clock may be set back without a key being distrusted: our choice."""
+"""Seconds by which a clock may be set back before a key is distrusted: our choice."""
 _spell: Final = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 _FIELDS: Final = tuple(sorted(field.name for field in fields(GenerateRequest)))
 
 
 def spelled(request: GenerateRequest) -> str:
-    """Return a request as JSON in one spelling: two that ask for the same are the same text."""
+    """Return a request as canonical JSON: equal requests give equal text."""
     given = {name: value for name in _FIELDS if (value := getattr(request, name)) is not None}
     return _spell(given)
 
 
 def digest_of(text: str) -> str:
-    """Return the SHA-256 of a request's one spelling."""
+    """Return the SHA-256 of a request's canonical JSON."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def stem_of(key: str, request: GenerateRequest, *, is_given: bool) -> str:
-    """Return the name, without ending, of the file that an item's output is kept in.
+    """Return the name, without suffix, of the file for an item's output.
 
-    It tells items apart on file systems too that do not tell "A" from "a".
+    The name is unique even on case-insensitive file systems.
 
     Args:
-        key: the item's.
-        request: what is asked for.
-        is_given: whether the key is its user's; else words of the prompt stand before it.
+        key: the item's key.
+        request: its request.
+        is_given: whether the user gave the key; otherwise words of the prompt precede it.
     """
     if not is_given:
         words = re.sub(r"[^a-z0-9]+", "-", (request.prompt or request.provider or "").lower())
@@ -206,7 +205,7 @@ def stem_of(key: str, request: GenerateRequest, *, is_given: bool) -> str:
     return plain if is_safe else f"{plain}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
-# The page of the batch stands beside the files; the others are no names on Windows.
+# The batch's page is in the same folder; the other names are reserved on Windows.
 _RESERVED: Final = {
     *("index", "con", "prn", "aux", "nul"),
     *(f"{port}{number}" for port in ("com", "lpt") for number in range(10)),

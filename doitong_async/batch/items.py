@@ -1,4 +1,4 @@
-"""One item of a batch: what a user may give for it, made a request."""
+"""Turns what a user gives for a batch item into a request."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from doitong_async.errors import BadRequestError
 from doitong_async.types import GenerateRequest
 
 FIELDS: Final = (*(each.name for each in fields(GenerateRequest)), "key")
-"""What a mapping may say: the fields of a request, and the user's own key of the item."""
+"""Keys that a mapping may have: the fields of a request, and the user's item key."""
 LONGEST_KEY: Final = 200
 """Characters."""
 
 
 def read_item(given: object) -> tuple[str | None, GenerateRequest]:
-    """Return the user's key of an item, if it has one, and the request.
+    """Return the user's key of an item, if any, and its request.
 
     Args:
         given: a prompt, a mapping with `key` and the fields of `GenerateRequest`, or a `GenerateRequest`.
 
     Raises:
-        BadRequestError: saying what is wrong with it.
+        BadRequestError: if the item is invalid.
     """
     if isinstance(given, GenerateRequest):
         return None, given
@@ -41,11 +41,11 @@ def read_item(given: object) -> tuple[str | None, GenerateRequest]:
 
 
 def unknown_field(name: object, *, what: str = "field") -> str:
-    """Return the complaint about a name that means nothing here, with the nearest that does.
+    """Return the message about an unknown name, with the nearest known one.
 
     Args:
-        name: what was found.
-        what: what it names: a field, a column.
+        name: the unknown name.
+        what: what it names, such as a field or a column.
     """
     near = difflib.get_close_matches(str(name).strip().lower(), FIELDS, 1)
     advice = f"did you mean {near[0]!r}?" if near else f"expected some of {', '.join(FIELDS)}."

@@ -1,4 +1,4 @@
-"""Item keys: the user's own, or the request's digest with a counter for repeats; memory stays flat."""
+"""Item keys: the user's own, or the request's digest with a counter for repeats, in constant memory."""
 
 from __future__ import annotations
 
@@ -16,52 +16,52 @@ _MADE = re.compile(rf"([0-9a-f]{{{KEY_LENGTH}}})(?:-(\d{{1,9}}))?")
 
 
 class ItemKeys:
-    """Gives every item of one run its key; what was given is kept in a temporary file, not in memory."""
+    """Assigns each item of one run its key; the keys are kept in a temporary file, not in memory."""
 
     def __init__(self) -> None:
-        # An empty name is a database of SQLite's own, which spills to a file that vanishes with it.
+        # An empty name opens SQLite's own temporary database, which spills to a file and vanishes on close.
         self._seen = sqlite3.connect("", isolation_level=None)
         self._seen.execute("PRAGMA journal_mode = OFF")
         self._seen.execute(_TABLE)
-        # One transaction that never ends: nothing of it has to outlive this object.
+        # One endless transaction: nothing has to outlive this object.
         self._seen.execute("BEGIN")
         self._has_lookalikes = False
-        """Whether a user gave a key that could be one of ours."""
+        """Whether a user gave a key that looks like a generated one."""
 
     def close(self) -> None:
-        """Forget them all."""
+        """Forget all keys."""
         self._seen.close()
 
     def key_of(self, given: str | None, digest: str, number: int) -> str:
         """Return the key of an item.
 
         Args:
-            given: the user's own key, if there is one.
-            digest: of the request.
-            number: the item's place in this run, from 1.
+            given: the user's own key, if any.
+            digest: the digest of the request.
+            number: the item's number in this run, from 1.
 
         Raises:
-            BadRequestError: if the user's key was given before, in this run.
+            BadRequestError: if the key occurred before in this run.
         """
         if given is not None:
             times, first = self._see(f"given {given}", number)
-            looks_made = _MADE.fullmatch(given)
-            if looks_made and times == 1:
+            lookalike = _MADE.fullmatch(given)
+            if lookalike and times == 1:
                 self._has_lookalikes = True
-                times, first = self._made(looks_made)
+                times, first = self._find_generated(lookalike)
             if times > 1:
-                raise _twice(given, first, number)
+                raise _duplicate(given, first, number)
             return given
         times, _ = self._see(bytes.fromhex(digest), number)
         key = digest[:KEY_LENGTH] if times == 1 else f"{digest[:KEY_LENGTH]}-{times}"
         if self._has_lookalikes:
             seen = self._seen.execute("SELECT number FROM seen WHERE key = ?", (f"given {key}",)).fetchone()
             if seen is not None:
-                raise _twice(key, seen[0], number)
+                raise _duplicate(key, seen[0], number)
         return key
 
-    def _made(self, given: re.Match[str]) -> tuple[int, int]:
-        """Return 2, and the number of the item, if that very key was made here before; else 1."""
+    def _find_generated(self, given: re.Match[str]) -> tuple[int, int]:
+        """Return 2 and the item's number if exactly this key was generated before; otherwise 1."""
         first = bytes.fromhex(given[1])
         between = first, first + b"\xff" * 32
         row = self._seen.execute(
@@ -75,8 +75,7 @@ class ItemKeys:
         return row
 
 
-def _twice(key: str, first: int, second: int) -> BadRequestError:
+def _duplicate(key: str, first: int, second: int) -> BadRequestError:
     return BadRequestError(
-        f"The item key {key!r} is there twice, for the items {first} and {second}; give each item a "
-        "key of its own."
+        f"The item key {key!r} is used twice, by the items {first} and {second}. Give each item its own key."
     )

@@ -1,4 +1,4 @@
-"""The ledger of a batch: written by one thread, in groups, and read where the batch runs."""
+"""The ledger of a batch: one thread writes it in groups, the event loop reads it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class _Change:
-    """One change that waits to be written; `is_urgent` if it has to be on the disk, whatever happens then.
+    """One change to be written; `is_urgent` if it must survive a power cut.
 
-    `what` names it in the log, should it fail when nobody waits for it any more.
+    `what` names it in the log, in case it fails when nobody awaits it.
     """
 
     what: str
@@ -36,7 +36,7 @@ class _Change:
 
 
 class Ledger:
-    """An open ledger; made by `open`, on the loop that it is used on."""
+    """An open ledger; use it on the loop on which `open` created it."""
 
     def __init__(
         self, path: Path, thread: ThreadPoolExecutor, writer: _Writer, reader: sqlite3.Connection
@@ -52,20 +52,20 @@ class Ledger:
 
     @classmethod
     async def open(cls, path: Path, *, service: str) -> Ledger:
-        """Open a ledger, or make it.
+        """Open a ledger, or create it.
 
         Args:
-            path: of the file.
-            service: which service its jobs are at: a ledger is of one alone.
+            path: the ledger's file.
+            service: the service of its jobs; a ledger belongs to one service.
 
         Raises:
-            LedgerError: if it is in use, damaged, of another version or another service; it stays as it is.
+            LedgerError: if it is in use, damaged, or of another version or service; the file stays unchanged.
         """
-        # One lock for one file, by whatever names it goes.
+        # One lock per file, whatever path leads to it.
         try:
             path = await asyncio.to_thread(path.resolve)
         except (OSError, RuntimeError, ValueError) as error:
-            # A name that no file has, links in a circle, or no thread can be started.
+            # An invalid name, a circle of links, or no thread can be started.
             raise sqlite.broken(path, error) from error
         thread = ThreadPoolExecutor(1, thread_name_prefix="doitong ledger")
         writer = _Writer(path)
@@ -80,7 +80,7 @@ class Ledger:
             await asyncio.shield(opening)
             return cls(path, thread, writer, sqlite.reader(path))
         except BaseException:
-            # The thread goes on when this is cancelled: what it opens, it closes, and that is waited for.
+            # The thread continues when this is cancelled; wait until it has closed what it opened.
             closing = loop.run_in_executor(thread, writer.close)
             thread.shutdown(wait=False)
             while not closing.done():
@@ -90,71 +90,71 @@ class Ledger:
 
     @property
     def is_new(self) -> bool:
-        """Whether this run made it."""
+        """Whether this run created it."""
         return self._writer.is_new
 
     @property
     def name(self) -> str:
-        """Return what tells it from other ledgers: its path, without links."""
+        """Return its path without links, which is unique among ledgers."""
         return str(self.path)
 
     def find(self, key: str) -> ItemRecord | None:
-        """Return what is known of an item: a few microseconds, so it is not worth a thread."""
+        """Return an item's record; a read takes microseconds, so it needs no thread."""
         return self._read(sqlite.find, key)
 
     def body_of(self, key: str) -> str | None:
-        """Return what was sent for an item that is in doubt."""
+        """Return the body that was sent for an item in doubt."""
         return self._read(sqlite.body_of, key)
 
     def glance(self, key: str) -> Glimpse | None:
-        """Return the few things that tell whether an item is done; quicker than `find`."""
+        """Return the few fields that say whether an item is done; faster than `find`."""
         return self._read(sqlite.glance, key)
 
     def totals(self) -> sqlite.Totals:
-        """Add up what the ledger has."""
+        """Return the ledger's totals."""
         return self._read(sqlite.totals)
 
     def unsettled(self) -> list[ItemRecord]:
-        """Return the items whose end is to come: no more than were in flight at once."""
+        """Return the unsettled items: no more than were in flight at once."""
         return self._read(lambda connection: list(sqlite.records(connection, unsettled=True)))
 
     def made_on(self, day: int) -> int:
-        """Return how many jobs were made on a day of the service."""
+        """Return how many jobs were created on a day of the service."""
         return self._read(sqlite.made_on, day)
 
     async def begin(self, key: str, **values: Any) -> None:
-        """Write down the intent to submit an item; it is on the disk when this returns."""
+        """Record the intent to submit an item; it is on disk when this returns."""
         write = partial(sqlite.begin, key=key, **values)
         await self._write(f"the intent to submit {key!r}", write, is_urgent=True)
 
     async def accept(self, key: str, **values: Any) -> None:
-        """Write down which job a submit made."""
+        """Record the job that a submit created."""
         job_id = values["job_id"]
         await self._write(f"the job {job_id} of {key!r}", partial(sqlite.accept, key=key, **values))
 
     def note(self, key: str, **values: Any) -> None:
-        """Write down a status that was seen, along with whatever is written next."""
+        """Record a status, with the next write."""
         write = partial(sqlite.note, key=key, **values)
         self._waiting.append(_Change(f"the status of {key!r}", write, False, None))
 
     async def end(self, key: str, **values: Any) -> None:
-        """Write down how an item ended, or that its intent is withdrawn."""
+        """Record how an item ended, or withdraw its intent."""
         await self._write(f"the end of {key!r}", partial(sqlite.end, key=key, **{**_NOTHING, **values}))
 
     async def close(self) -> None:
-        """Write what waits, and let go of the file; another process may take it then."""
+        """Write pending changes and release the file for other processes."""
         self._start()
         while self._writing is not None:
             await asyncio.wait([self._writing])
             self._start()
-        # Here, where it is read: SQLite crashes the process if one thread closes what another still uses.
-        # And before the writer's: the last one moves the log into the ledger and removes it.
+        # On the thread that reads: SQLite crashes if one thread closes what another uses. And before the
+        # writer closes: the last one to close moves the log into the ledger and removes it.
         self._reader.close()
         await self._loop.run_in_executor(self._thread, self._writer.close)
         self._thread.shutdown(wait=False)
 
     def drop(self) -> None:
-        """Write what waits, and let go of the file, as the event loop is closed; its thread is not."""
+        """Write pending changes and release the file while the event loop closes; the thread still runs."""
         group, self._waiting = self._waiting, []
         with suppress(RuntimeError, sqlite3.Error):
             self._reader.close()
@@ -166,7 +166,7 @@ class Ledger:
     def _read(self, read: Callable[..., T], *arguments: Any) -> T:
         try:
             if not self._reader.in_transaction:
-                # One for whatever is read in this turn of the loop: beginning costs more than reading.
+                # One transaction per loop iteration: beginning costs more than reading.
                 self._reader.execute("BEGIN")
                 self._loop.call_soon(self._end_reading)
             return read(self._reader, *arguments)
@@ -183,7 +183,7 @@ class Ledger:
         written = self._loop.create_future()
         self._waiting.append(_Change(what, write, is_urgent, written))
         if not self._is_due and self._writing is None:
-            # Whoever has something to write in this turn of the loop is in the group.
+            # All changes of one loop iteration form a group.
             self._is_due = True
             self._loop.call_soon(self._start)
         await written
@@ -194,16 +194,16 @@ class Ledger:
             return
         group, self._waiting = self._waiting, []
         self._writing = self._loop.run_in_executor(self._thread, self._writer.commit, group)
-        self._writing.add_done_callback(partial(self._is_written, group))
+        self._writing.add_done_callback(partial(self._on_written, group))
 
-    def _is_written(self, group: Sequence[_Change], writing: asyncio.Future[list[Exception | None]]) -> None:
+    def _on_written(self, group: Sequence[_Change], writing: asyncio.Future[list[Exception | None]]) -> None:
         self._writing = None
         for change, failure in zip(group, writing.result(), strict=True):
-            # Each has an error of its own: what it is about is added to it.
+            # Each gets its own error object, because callers add details to it.
             error = None if failure is None else self._error(failure)
             if change.written is None or change.written.done():
                 if error is not None:
-                    log.warning("%s is not written down: %s", change.what, error.message)
+                    log.warning("could not record %s: %s", change.what, error.message)
             elif error is None:
                 change.written.set_result(None)
             else:
@@ -219,20 +219,20 @@ _NOTHING: Final = dict.fromkeys(("reason", "file", "length", "sha256", "ended_at
 
 
 class _Writer:
-    """What the ledger's thread alone uses, from opening to closing: SQLite sees to that."""
+    """What only the ledger's thread uses: SQLite insists on one thread from opening to closing."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._opened = ExitStack()
         self._connection: sqlite3.Connection
-        self._place: os.stat_result
+        self._identity: os.stat_result
         self.is_new = False
         self._changes = 0
-        """How many are not in the ledger's file, but in its log."""
+        """How many changes are in the log and not yet in the ledger's file."""
         self._most_changes = promises.EVERY
 
     def open(self, service: str) -> None:
-        """Take the lock, and open the ledger or make it."""
+        """Take the lock, then open or create the ledger."""
         with ExitStack() as opened:
             opened.enter_context(closing(sqlite.lock(self._path)))
             self.is_new = not self._path.exists()
@@ -242,33 +242,33 @@ class _Writer:
                 if sqlite.fact(self._connection, "service") is None:
                     sqlite.state_fact(self._connection, name="service", value=service)
                 schema.bring_up_to_date(self._connection)
-                self._place = self._path.stat()
+                self._identity = self._path.stat()
                 promises.begin(self._path, self._connection)
             except (OSError, sqlite3.Error) as error:
                 raise sqlite.broken(self._path, error) from error
             self._opened = opened.pop_all()
 
     def close(self) -> None:
-        """Let go of the ledger, and then of the lock."""
+        """Close the ledger, then release the lock."""
         if self._changes:
             self._renew()
         self._opened.close()
 
     def commit(self, group: Sequence[_Change]) -> list[Exception | None]:
-        """Write a group in one transaction, and return what failed: one that is refused spoils no other."""
+        """Write a group in one transaction and return each change's error, if any; others are kept."""
         connection = self._connection
         try:
-            # An intent is on the disk before its first byte is sent. What comes after it can be asked for
-            # again, and is safe from a killed process, if not from a power cut, without waiting for the disk.
+            # An intent must be on disk before its first byte is sent. Later changes can be polled again; they
+            # survive a killed process, if not a power cut, without waiting for the disk.
             is_urgent = any(change.is_urgent for change in group)
             connection.execute(f"PRAGMA synchronous = {'FULL' if is_urgent else 'NORMAL'}")
             if is_urgent:
-                self._check_place()
+                self._check_identity()
             connection.execute("BEGIN IMMEDIATE")
             outcomes: list[Exception | None] = [_outcome(connection, change) for change in group]
             connection.execute("COMMIT")
         except Exception as error:
-            # Whatever it was: each of them is told, and none waits for ever.
+            # Whatever it was: every waiter gets an error, and none waits forever.
             if connection.in_transaction:
                 with suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
@@ -279,7 +279,7 @@ class _Writer:
         return outcomes
 
     def _renew(self) -> None:
-        """Move the log into the ledger; where that cannot be, nothing is lost, and the log grows."""
+        """Move the log into the ledger; if that is impossible, nothing is lost and the log grows."""
         is_moved = False
         with suppress(sqlite3.Error):
             is_moved = promises.renew(self._connection, patience=promises.PATIENCE)
@@ -287,22 +287,25 @@ class _Writer:
             (0, promises.EVERY) if is_moved else (self._changes, self._changes + promises.RETRY)
         )
 
-    def _check_place(self) -> None:
-        """Make sure that what is written is still what the next run will read."""
+    def _check_identity(self) -> None:
+        """Check that the file being written is still the one that the next run will read."""
         try:
-            is_there = os.path.samestat(self._path.stat(), self._place)
+            is_same = os.path.samestat(self._path.stat(), self._identity)
         except OSError:
-            is_there = False
-        if not is_there:
-            raise LedgerError(f"The ledger {self._path} was taken away while the batch ran; put it back.")
+            is_same = False
+        if not is_same:
+            raise LedgerError(
+                f"The ledger {self._path} was moved or deleted while the batch ran. "
+                "Put it back, then run the batch again."
+            )
 
 
 def _outcome(connection: sqlite3.Connection, change: _Change) -> DoitongError | None:
     try:
         change.write(connection)
-    except DoitongError as refused:
-        return refused
+    except DoitongError as error:
+        return error
     except (ValueError, OverflowError) as error:
-        # A number or a text of the service that no database holds: the first statement refused it.
-        return LedgerError(f"The service said what cannot be written down: {error}.")
+        # The service sent a number or a text that SQLite cannot store; the first statement failed.
+        return LedgerError(f"The ledger cannot store a value that the service sent: {error}.")
     return None

@@ -1,4 +1,4 @@
-"""What comes out of a batch: how each item ended, and how far the whole has come."""
+"""The results of a batch: each item's outcome, and the progress of the whole."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ class Outcome(StrEnum):
     """How an item of a batch ended."""
 
     DONE = "done"
-    """Its job is completed, and its file is whole where one was wanted."""
+    """Its job is completed, and its file is complete if one was wanted."""
     FAILED = "failed"
-    """Its job failed, or its output could not be had; `error` says which."""
+    """Its job failed, or its output could not be fetched; `error` says which."""
     REJECTED = "rejected"
-    """The request cannot be; nothing was charged."""
+    """The request is invalid; nothing was charged."""
     IN_DOUBT = "in_doubt"
-    """A job of it may run and be paid; how it ended is not known. A ledger's next run takes it up."""
+    """It may have a job that runs and costs credits, with unknown end. The ledger's next run resumes it."""
     SKIPPED = "skipped"
-    """It was not submitted, as the batch came to its end before; nothing was charged."""
+    """It was not submitted because the batch ended first; nothing was charged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One item of a batch at its end.
+    """One finished item of a batch.
 
     Attributes:
-        number: its place in this run, from 1.
-        key: what it is known by in the ledger.
-        request: with the client's defaults filled in; None for one that could not be read.
+        number: its number in this run, from 1.
+        key: its key in the ledger.
+        request: with the client's defaults filled in; None if it could not be read.
         outcome: how it ended.
-        result: of a job that is done.
+        result: the result of a completed job.
         error: why it is not done.
-        file: where its output is, if the batch keeps outputs.
-        is_new: whether it came of this run; False where the ledger knew it already.
+        file: the path of its output, if the batch saves outputs.
+        is_new: whether this run finished it; False if the ledger had it already.
     """
 
     number: int
@@ -57,14 +57,14 @@ class Progress:
     """How far a batch has come.
 
     Attributes:
-        items: how many have ended, by their outcome.
+        items: how many have ended, by outcome.
         known: how many of the done were done before this run.
-        running: jobs at the service, or on their way there.
-        fetching: items whose job is done, and whose output is fetched or looked at.
-        waiting: items that were read and wait for the plan or the budget.
-        spent: credits, of earlier runs on the same ledger too.
-        reserved: credits set aside for what is not settled yet.
-        stopped: why no more is submitted, or None.
+        running: jobs at the service, or being submitted.
+        fetching: items whose job is done and whose output is being fetched or checked.
+        waiting: items read that wait for the plan or the budget.
+        spent: credits, including earlier runs on the same ledger.
+        reserved: credits set aside for unsettled items.
+        stopped: why the batch submits no more, or None.
     """
 
     items: Mapping[Outcome, int]

@@ -1,4 +1,4 @@
-"""One item that is worked on, and the terms on which its batch runs."""
+"""One item in progress, and the terms of its batch."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from doitong_async.types import GenerateRequest, Generation
 
 
 class Phase(Enum):
-    """Where an item is, for whoever wants to stop it."""
+    """Where an item is, which decides how it can be stopped."""
 
     READ = auto()
-    """Its task did not begin yet."""
+    """Its task has not started."""
     WAITING = auto()
-    """Nothing of it is under way."""
+    """Nothing of it is in flight."""
     SENDING = auto()
-    """Its submit is under way: its answer may be about a job that is paid for."""
+    """Its submit is in flight: the answer may be about a job that is charged."""
     RUNNING = auto()
-    """Its job is known, and written down."""
+    """Its job is known and recorded."""
     FETCHING = auto()
-    """Its job is done, and its output is fetched, or looked at."""
-    TOLD = auto()
-    """It is over, and its item is told."""
+    """Its job is done, and its output is being fetched or checked."""
+    REPORTED = auto()
+    """It has ended and was reported."""
 
 
 @dataclass(slots=True, eq=False)
 class PendingItem:
-    """One item that is worked on.
+    """One item in progress.
 
-    `text` is the request's one spelling, `digest` its hash; `entry` is what the ledger had of it.
-    `is_key_given` is whether its user named it. `attempt` is the last one that is written down; `booked` what
-    the purse counts as spent for it (credits), `reserved` the most that it may cost. `is_intended` is whether
-    its intent is written and nothing after it, `is_in_doubt` whether a job may have been made that is not
-    known, `stem` the name of its file without ending. `body` is what is sent under its idempotency key, and
-    sent again: None as long as nothing of it is written down.
+    `text` is the request's canonical JSON, `digest` its hash; `record` is the ledger's record of it.
+    `is_key_given` says whether the user named it. `attempt` is the last recorded attempt; `booked` the
+    credits that the budget counts as spent for it, `reserved` the most that it may cost. `is_intended` says
+    that its intent is recorded and nothing after it, `is_in_doubt` that an unknown job may exist. `stem` is
+    the name of its file without suffix. `body` is the body sent, and resent, under its idempotency key: None
+    until it is recorded.
     """
 
     number: int
@@ -71,17 +71,17 @@ class PendingItem:
 
     @property
     def is_ahead(self) -> bool:
-        """Whether it was read, and nothing of it is sent."""
+        """Whether it was read and nothing was sent for it."""
         return self.phase in (Phase.READ, Phase.WAITING)
 
     @property
     def has_job(self) -> bool:
-        """Whether its job is at the service, or done: it goes on without anybody here."""
+        """Whether its job is at the service, or done: it continues without this process."""
         return self.phase in (Phase.RUNNING, Phase.FETCHING)
 
     @property
     def ref(self) -> JobRef | None:
-        """Its job, if that is known: of this run, or of an earlier one that has none after it."""
+        """Its job, if known: of this run, or the latest of an earlier one."""
         earlier = None if self.record is None or self.action is Action.BEGIN else self.record.job_id
         job_id = earlier if self.job is None else self.job.id
         if job_id is None:
@@ -91,12 +91,12 @@ class PendingItem:
 
     @property
     def token(self) -> str | None:
-        """Takes its job up again, if that is known."""
+        """The token that resumes its job, if known."""
         return None if self.ref is None else write_token(self.ref)
 
     @property
     def written(self) -> State | None:
-        """The state that the ledger has it in; None if nothing of it was sent, in this run or before."""
+        """Its state in the ledger; None if nothing was ever sent for it."""
         if self.is_intended:
             return State.INTENT
         if not self.has_job and self.job is None:
@@ -114,14 +114,14 @@ class PendingItem:
             self.stem = self.record.file
             self.reserved = self.record.cost if self.record.cost is not None else self.record.reserved
         if self.record.state is State.DONE:
-            # What earlier runs spent has it in it; the name has its ending.
+            # The total of earlier runs includes it; its file name has a suffix.
             self.booked = self.record.may_cost
             self.stem = None if self.record.file is None else PurePath(self.record.file).stem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What a batch was asked for; see `AsyncDoitong.generate_many`."""
+    """The arguments of a batch; see `AsyncDoitong.generate_many`."""
 
     out: Path | None
     budget: Budget | None
@@ -142,10 +142,10 @@ def terms_of(
     verify: bool,
     key_lives: float,
 ) -> Terms:
-    """Return the terms of a batch, checked.
+    """Return the terms of a batch after checking them.
 
     Raises:
-        ConfigurationError: naming the argument that cannot be.
+        ConfigurationError: naming the invalid argument.
     """
     check_price(price)
     is_number = isinstance(key_lives, int | float) and not isinstance(key_lives, bool)
@@ -158,6 +158,6 @@ def terms_of(
         retry_failed=retry_failed,
         verify=verify,
         key_lives=key_lives,
-        # The batch waits for the plan as long as it takes.
+        # A batch waits for the plan without a limit.
         options=replace(options, slot_timeout=None),
     )

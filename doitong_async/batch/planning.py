@@ -1,4 +1,4 @@
-"""What is to be done with each request of a batch: told at once where it is known, or else work."""
+"""Plans each request of a batch: either its item is known at once, or it is pending."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Planner:
-    """Reads requests in their order, once each."""
+    """Reads requests in order, once each."""
 
     def __init__(
         self, runtime: Runtime, terms: Terms, backend: LedgerBackend, stop_reason: StopReason
@@ -39,11 +39,11 @@ class Planner:
         self._reading = Reading(terms.options)
 
     def close(self) -> None:
-        """Forget which keys there were."""
+        """Forget the keys seen so far."""
         self._reading.close()
 
     def plan(self, number: int, given: object) -> PendingItem | Item:
-        """Return the work that a request makes, or its item if there is nothing to do."""
+        """Return the pending item for a request, or the finished item if there is nothing to do."""
         key = str(given.get("key") or f"item {number}") if isinstance(given, Mapping) else f"item {number}"
         try:
             asked = self._reading.read(number, given)
@@ -53,27 +53,27 @@ class Planner:
                 return item
             record = None if glimpse is None else self._backend.find(key)
             if record is None:
-                self._check_unknown(asked)
+                self._check_output_is_free(asked)
             action = self._action(record, asked.digest)
             if action is Action.CLASH and record is not None and record.state is State.INTENT:
-                asked, action = self._as_it_was_sent(asked, record)
+                asked, action = self._as_sent(asked, record)
             if action is Action.CLASH and record is not None:
                 return _clash(number, asked, record)
             sent = self._backend.body_of(key) if action is Action.RESEND else None
         except BadRequestError as error:
             return Item(number=number, key=key, request=None, outcome=Outcome.REJECTED, error=error)
         except LedgerError as error:
-            self._stop_reason.come(error)
+            self._stop_reason.stop(error)
             return Item(number=number, key=key, request=None, outcome=Outcome.SKIPPED, error=error)
         except (ValueError, RecursionError) as error:
-            wrong = BadRequestError(f"The request cannot be written as JSON: {error}.")
-            return Item(number=number, key=key, request=None, outcome=Outcome.REJECTED, error=wrong)
+            invalid = BadRequestError(f"The request cannot be written as JSON: {error}.")
+            return Item(number=number, key=key, request=None, outcome=Outcome.REJECTED, error=invalid)
         pending = PendingItem(number, *asked, action, record)
         pending.body = None if sent is None else sent.encode()
         return self._at_once(pending) or pending
 
     def _done(self, number: int, asked: Asked, done: Glimpse | None) -> Item | None:
-        """Return the item if it is done and its file is there: it takes no more than a look."""
+        """Return the item if it is done and its file exists; this costs one `stat`."""
         if done is None or done.state != State.DONE or done.digest != asked.digest or self._terms.verify:
             return None
         file = None
@@ -93,32 +93,32 @@ class Planner:
             is_new=False,
         )
 
-    def _as_it_was_sent(self, asked: Asked, record: ItemRecord) -> tuple[Asked, Action]:
-        """Return an item in doubt with the request that was sent: it is asked for again, byte for byte."""
+    def _as_sent(self, asked: Asked, record: ItemRecord) -> tuple[Asked, Action]:
+        """Return an item in doubt with the request that was sent, to be resent byte for byte."""
         log.warning(
-            "item %r was submitted with another request, and was not answered: that one is sent again under "
-            "its key. To make the new one, give it a key of its own.",
+            "item %r was submitted with another request and got no answer; resending that request under its "
+            "idempotency key. To make the new one, give it its own item key.",
             record.key,
         )
         request = GenerateRequest(**record.asked)
         asked = asked._replace(request=request, text=record.request, digest=record.digest)
         return asked, self._action(record, record.digest)
 
-    def _check_unknown(self, asked: Asked) -> None:
-        """Make sure that an item is new, if the ledger that does not know it is from an earlier run.
+    def _check_output_is_free(self, asked: Asked) -> None:
+        """Check that an item is new if an earlier run created the ledger and the ledger does not know it.
 
         Raises:
-            BadRequestError: if its output lies there: an older copy of the ledger would have all made twice.
+            BadRequestError: if its output exists: an older copy of the ledger would submit everything again.
         """
         if self._terms.out is None or self._backend.is_new:
             return
         stem = stem_of(asked.key, asked.request, is_given=asked.is_key_given)
-        if (place := taken(self._terms.out, stem)) is None:
+        if (path := taken(self._terms.out, stem)) is None:
             return
         error = BadRequestError(
-            f"{place} lies there already, and this ledger does not know the item {asked.key!r}: another run "
-            "may have made it and paid for it. Restore the ledger that knows it; or, to make it all the "
-            "same, give the item another key, or the batch another folder."
+            f"{path} exists, but this ledger does not know the item {asked.key!r}: another run may have "
+            "made it and paid for it. Restore the ledger that knows it; to make it anyway, give the item "
+            "another key, or the batch another folder."
         )
         error.outcome = "Nothing was sent for it."
         raise error
@@ -135,11 +135,11 @@ class Planner:
         )
 
     def _at_once(self, pending: PendingItem) -> Item | None:
-        """Return the item if it takes no time: it is over, or the batch is."""
+        """Return the item if it needs no waiting: it has ended, or the batch was stopped."""
         record = pending.record
         is_report = pending.action is Action.REPORT
         if is_report and record is not None and record.state is State.DONE:
-            # To be hashed, or else it would have been told already.
+            # It has to be hashed; otherwise `_done` would have returned it.
             return None
         if is_report and record is not None:
             outcome = Outcome.REJECTED if record.state is State.REJECTED else Outcome.FAILED
@@ -162,11 +162,11 @@ class Planner:
 
 
 def _clash(number: int, asked: Asked, record: ItemRecord) -> Item:
-    """Return the item of a key that the ledger knows with another request; that one may be paid for."""
-    said = f"The ledger knows the item key {record.key!r} with another request"
+    """Return the rejected item of a key that the ledger has with another, perhaps charged, request."""
+    message = f"The ledger has the item key {record.key!r} with another request"
     item = Item(number=number, key=asked.key, request=asked.request, outcome=Outcome.REJECTED)
-    error = BadRequestError(f"{said}; give the new one another key.")
+    error = BadRequestError(f"{message}. Give the new one another key.")
     if record.state is State.SUBMITTED:
-        error.outcome = "The new one was not sent; the job of the earlier one is made and charged."
+        error.outcome = "The new request was not sent; the earlier one has a job that is charged."
         error.job_id, error.idempotency_key = record.job_id, record.idempotency_key
     return replace(item, error=error)

@@ -1,4 +1,4 @@
-"""What the ledger remembers of an item, as a run yields it."""
+"""Rebuilds an item's result or error from its ledger record."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def seen_done(done: Glimpse, request: GenerateRequest, runtime: Runtime) -> Result:
-    """Return the result of an item that is done."""
+    """Return the result of a finished item."""
     generation = Generation(
         id=done.job_id or "",
         status=JobStatus.COMPLETED,
@@ -36,12 +36,12 @@ def known(record: ItemRecord, request: GenerateRequest, runtime: Runtime) -> Res
 
 
 def kept(record: ItemRecord | None, out: Path | None) -> Path | None:
-    """Return where the output of an item is, that the ledger has as done."""
+    """Return the path of the output of an item that the ledger has as done."""
     return None if record is None or record.output is None or out is None else out / record.output
 
 
 def recorded(record: ItemRecord) -> DoitongError:
-    """Return the error that the ledger has of an item."""
+    """Return the error that the ledger recorded for an item."""
     name, _, message = (record.reason or "").partition(": ")
     kind = getattr(errors, name, None)
     if isinstance(kind, type) and issubclass(kind, DoitongError):
@@ -50,10 +50,10 @@ def recorded(record: ItemRecord) -> DoitongError:
 
 
 def in_doubt(why: DoitongError | None, idempotency_key: str) -> DoitongError:
-    """Return the error of an item that may have been charged: it holds the key, whatever ended the item."""
+    """Return the error of an item that may have been charged: it always holds the idempotency key."""
     if isinstance(why, SubmitOutcomeUnknownError | ServerError) and why.idempotency_key:
         return why
-    message = "It ended before it was known whether a submit made a job"
+    message = "The item ended before it was known whether a submit created a job"
     error = SubmitOutcomeUnknownError(
         f"{message}: {why.message}" if why else f"{message}.", idempotency_key=idempotency_key
     )
@@ -62,7 +62,7 @@ def in_doubt(why: DoitongError | None, idempotency_key: str) -> DoitongError:
 
 
 def has_file(record: ItemRecord | None, out: Path | None) -> bool:
-    """Whether the output of an item that is done stands in its place, or none is wanted or to be expected."""
+    """Whether a finished item's output exists, or none is wanted or expected."""
     if record is None or record.state is not State.DONE or out is None:
         return True
     path = kept(record, out)
@@ -70,7 +70,7 @@ def has_file(record: ItemRecord | None, out: Path | None) -> bool:
 
 
 def has_length(path: str | Path, length: int | None) -> bool:
-    """Whether a file is there and has so many bytes."""
+    """Whether a file exists and has this many bytes."""
     try:
         return os.stat(path).st_size == length
     except OSError:

@@ -39,17 +39,17 @@ if TYPE_CHECKING:
 Requests = Iterable[Any] | AsyncIterable[Any]
 
 ANSWERS_WITHIN: Final = 10.0
-"""Seconds that leaving a batch waits for the answers of submits under way: our choice."""
+"""Seconds that leaving a batch waits for the answers of submits in flight: our choice."""
 _MOST_HELD: Final = 32
-"""Items beside those that the plan can run, that were read and not taken by the loop."""
+"""Most items, beyond those that the plan can run, that were read and not yet taken by the loop."""
 _MANY_MINUTES: Final = 6
-"""Where it is not known how many requests are to come, so many minutes' worth are expected."""
+"""Minutes' worth of requests to expect when the source does not say how many will come."""
 
 
 class Batch:
-    """A batch that runs while it is iterated: `async for item in doitong.generate_many(…)`.
+    """A batch that runs while you iterate it: `async for item in doitong.generate_many(…)`.
 
-    Leaving the loop early lets go of it: what was submitted is written down and goes on at the service.
+    Leaving the loop early detaches it: submitted jobs are recorded and continue at the service.
     """
 
     def __init__(self, runtime: Runtime, requests: Requests, terms: Terms, ledger: Path | None) -> None:
@@ -63,7 +63,7 @@ class Batch:
         self._requests = requests
         self._terms = terms
         self._ledger_path = ledger
-        self._spending = Spending(terms, self._throw)
+        self._spending = Spending(terms, self._raise_in_loop)
         self._admission: Admission | None = None
         self._stop_reason = StopReason(self._wake)
         self._backend: LedgerBackend = NoLedger()
@@ -75,7 +75,7 @@ class Batch:
         self._changed = asyncio.Event()
         self._closing: asyncio.Future[None] | None = None
         self._is_read = False
-        """Whether no more is to be read."""
+        """Whether to read no more."""
         self._is_left = False
         """Whether nobody takes items any more."""
         self._held = 0
@@ -84,28 +84,28 @@ class Batch:
         self._most_ahead = 1
 
     def __aiter__(self) -> AsyncIterator[Item]:
-        """Begin; a batch runs once.
+        """Start the batch; it runs once.
 
-        Raises, when it begins:
+        Raises, when it starts:
             LedgerError: if the ledger is in use, damaged, of another version or of another service.
-            ConfigurationError: if the folder of the outputs cannot be written, or the batch ran before.
+            ConfigurationError: if the output folder cannot be written, or the batch ran before.
             ClientClosedError: if the client is closed, then or later.
         """
         return self._items()
 
     def stop(self) -> None:
-        """Submit no more; the loop ends when what runs has ended. It may be called from any thread."""
+        """Submit no more; the loop ends when the running jobs have ended. Safe to call from any thread."""
         if not _is_running(self._runtime.loop):
             self._runtime.loop.call_soon_threadsafe(self.stop)
             return
-        self._stop_reason.come(ClientClosedError("The batch was stopped before this item was submitted."))
+        self._stop_reason.stop(ClientClosedError("The batch was stopped before this item was submitted."))
         was_read, self._is_read = self._is_read, True
-        # Once: a second time would cut off what the source has to put in order.
+        # Only once: a second cancellation would cut off the source's own cleanup.
         if self._reader is not None and not was_read:
             self._reader.cancel()
 
     def progress(self) -> Progress:
-        """Return how far it has come."""
+        """Return the progress of the batch."""
         phases = Counter(pending.phase for pending in self._tasks.values())
         return Progress(
             items=dict(self._counts),
@@ -119,17 +119,17 @@ class Batch:
         )
 
     async def aclose(self) -> None:
-        """Let go of the batch: submits under way are answered and written down, the rest goes on alone."""
+        """Detach the batch: await and record the answers of submits in flight, and leave the jobs running."""
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._let_go())
         await asyncio.shield(self._closing)
 
     def drop(self) -> None:
-        """Let go of the ledger, as the event loop is closed; what was submitted goes on at the service."""
+        """Close the ledger while the event loop closes; submitted jobs continue at the service."""
         self._backend.drop()
         self._runtime.batches.discard(self)
         with suppress(RuntimeError):
-            # Whoever waited is gone with the loop, and cannot be woken.
+            # The waiters vanished with the loop and cannot be woken.
             self._ended.put_nowait(ClientClosedError("The event loop of the batch is closed."))
 
     async def _items(self) -> AsyncGenerator[Item, None]:
@@ -167,7 +167,7 @@ class Batch:
             wall, day = wall_time(), self._runtime.limiter.day
             made = ledger.made_on(day.number(wall))
             day.carry(wall, made, told_by=ledger.name)
-        # A way of its own through the gate: when the batch stops, those who wait there are sent away.
+        # Its own admission: when the batch stops, its waiters can be sent away.
         self._admission = self._runtime.new_admission()
         if self._stop_reason.why is not None:
             self._admission.close()
@@ -183,7 +183,7 @@ class Batch:
         try:
             return await Ledger.open(path, service=service)
         except LedgerError:
-            # A batch that was left by `break` reads late answers for a moment; then it lets go of its ledger.
+            # A batch left by `break` still reads late answers for a moment; then it closes its ledger.
             leaving = [other for other in self._runtime.batches if other.is_leaving(path)]
             if not leaving:
                 raise
@@ -191,12 +191,12 @@ class Batch:
             return await Ledger.open(path, service=service)
 
     def is_leaving(self, ledger: Path) -> bool:
-        """Whether this lets go of a ledger soon; not while it waits for one itself."""
+        """Whether this batch closes that ledger soon; not while it waits for one itself."""
         is_open = self._opening is not None and self._opening.done()
         return is_open and self._closing is not None and self._ledger_path == ledger
 
     async def _read(self, worker: ItemWorker) -> None:
-        """Read requests, no further ahead than the plan can use, and set each of them going."""
+        """Read requests, no further ahead than the plan can use, and start each of them."""
         self._most_ahead = self._runtime.limiter.plan.concurrent_jobs
         number = 0
         requests = _each(self._requests)
@@ -215,18 +215,18 @@ class Batch:
             await requests.aclose()
 
     async def _run(self, reader: asyncio.Task[None]) -> None:
-        """Bring everything that is read to its end, and then tell that, or how reading broke."""
+        """Wait for everything that was read, then signal the end, or the error that broke the reading."""
         await asyncio.wait([reader])
         while self._tasks:
             await asyncio.wait(self._tasks)
-            # Of those that were over before, the callback that takes them away may be still to come.
+            # The callback that removes a finished task may still be due.
             await asyncio.sleep(0)
         if not self._stop_reason.is_detached:
             end: BaseException | None = None
             if not reader.cancelled():
                 end = reader.exception()
             elif self._stop_reason.why is None:
-                # Not stopped: something of the source's own was cancelled, and more may have been to come.
+                # Nobody stopped the batch: something inside the source was cancelled before its end.
                 end = asyncio.CancelledError("The source of the requests was cancelled.")
             self._ended.put_nowait(end)
 
@@ -236,61 +236,65 @@ class Batch:
         is_full = self._held >= most_held
         while True:
             ahead = sum(pending.is_ahead for pending in self._tasks.values())
-            # Once full, it fills again when half of it is taken: not a turn of the loop for each item.
+            # Once full, it refills when half is taken, which saves a loop iteration per item.
             if ahead < self._most_ahead and self._held < (most_held // 2 if is_full else most_held):
                 return True
             self._changed.clear()
             await self._changed.wait()
 
     def _expect(self, number: int | None) -> None:
-        """Tell the gate how many jobs are to come: what is best to do hangs on the length of the queue."""
+        """Tell the rate limiter how many jobs will come, on which its pacing depends."""
         limiter = self._runtime.limiter
         if number is None:
             limiter.expect(self, 0)
             return
-        usual = limiter.plan.requests_per_minute * _MANY_MINUTES
-        left = operator.length_hint(self._requests, number + usual) - number
+        fallback = limiter.plan.requests_per_minute * _MANY_MINUTES
+        left = operator.length_hint(self._requests, number + fallback) - number
         limiter.expect(self, max(left, 1))
 
     def _take(self, planner: Planner, worker: ItemWorker, number: int, given: object) -> None:
         self._held += 1
         planned = planner.plan(number, given)
         if isinstance(planned, Item):
-            self._tell(planned)
+            self._put(planned)
             return
         task = asyncio.create_task(self._carry_out(worker, planned), name=f"doitong item {planned.key}")
         self._tasks[task] = planned
-        task.add_done_callback(self._is_over)
+        task.add_done_callback(self._on_task_done)
 
     async def _carry_out(self, worker: ItemWorker, pending: PendingItem) -> None:
         try:
             item = await worker.carry_out(pending)
         except BaseException:
             if self._ledger_path is None and pending.job is not None:
-                # Nobody else knows of it.
+                # Nothing else records it.
                 log.warning(
-                    "job %s of item %r, whose batch was left, goes on: token %s",
-                    pending.job.id,
+                    "left the batch of item %r while job %s runs: token %s",
                     pending.key,
+                    pending.job.id,
                     pending.token,
                 )
             raise
-        pending.phase = Phase.TOLD
-        self._tell(item)
+        pending.phase = Phase.REPORTED
+        self._put(item)
 
-    def _tell(self, item: Item) -> None:
+    def _put(self, item: Item) -> None:
         self._known += not item.is_new and item.outcome is Outcome.DONE
         self._counts[item.outcome] += 1
         self._ended.put_nowait(item)
 
-    def _is_over(self, task: asyncio.Task[None]) -> None:
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
         del self._tasks[task]
         self._changed.set()
-        if not task.cancelled() and (error := task.exception()) is not None and not self._throw(error):
+        if (
+            not task.cancelled()
+            and (error := task.exception()) is not None
+            and not self._raise_in_loop(error)
+        ):
             pass_on(error)
 
-    def _throw(self, error: BaseException) -> bool:
-        """Raise an error out of the loop over the items; False if that was left."""
+    def _raise_in_loop(self, error: BaseException) -> bool:
+        """Raise an error from the loop over the items; False if the loop was left."""
         if not self._is_left:
             self._ended.put_nowait(error)
         return not self._is_left
@@ -308,7 +312,7 @@ class Batch:
                 await asyncio.gather(self._opening, return_exceptions=True)
             await self._wait_for_answers()
         finally:
-            # Whatever cut the waiting off, as the end of the loop does: the ledger is free for the next.
+            # Whatever interrupts the wait, such as the end of the loop: free the ledger for the next batch.
             tasks = [task for task in (self._reader, self._runner, *self._tasks) if task is not None]
             for task in tasks:
                 task.cancel()
@@ -320,14 +324,14 @@ class Batch:
             finally:
                 self._requests = ()
                 self._runtime.batches.discard(self)
-                self._tell_of_untaken()
-                # Whoever still waits for the next item.
+                self._report_untaken()
+                # For anyone who still awaits the next item.
                 where = "the log" if self._ledger_path is None else "its ledger"
-                gone = ClientClosedError(f"The batch was let go of; what it did is in {where}.")
-                self._ended.put_nowait(gone)
+                closed = ClientClosedError(f"The batch was closed. Its jobs are recorded in {where}.")
+                self._ended.put_nowait(closed)
 
-    def _tell_of_untaken(self) -> None:
-        """Pass on what nobody took: what is from the user, and items that may be paid and no ledger knows."""
+    def _report_untaken(self) -> None:
+        """Report what nobody took: errors of user code, and items, perhaps charged, that no ledger has."""
         while not self._ended.empty():
             item = self._ended.get_nowait()
             if isinstance(item, BaseException):
@@ -336,11 +340,9 @@ class Batch:
                 continue
             if item.result is not None:
                 url = item.result.url
-                log.warning(
-                    "job %s of item %r is done, and nobody took it: %s", item.result.id, item.key, url
-                )
+                log.warning("nobody took item %r, whose job %s is done: %s", item.key, item.result.id, url)
             elif item.error is not None and (item.error.job_id or item.error.idempotency_key):
-                log.warning("item %r, which nobody took: %s", item.key, str(item.error))
+                log.warning("nobody took item %r: %s", item.key, str(item.error))
 
     async def _wait_for_answers(self) -> None:
         if self._runner is None or not self._runner.done():
@@ -348,8 +350,7 @@ class Batch:
             self.stop()
         for task in [task for task, pending in self._tasks.items() if pending.has_job]:
             task.cancel()
-        # Answers that are still to come may be about jobs that are paid for: they are written down. And the
-        # source has something to put in order, perhaps.
+        # Answers still to come may be about charged jobs: record them. And let the source clean up.
         waits = [*self._tasks] if self._reader is None else [*self._tasks, self._reader]
         if waits:
             await asyncio.wait(waits, timeout=ANSWERS_WITHIN)
@@ -359,7 +360,7 @@ _NO_MORE: Final = object()
 
 
 def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether this is called on that loop."""
+    """Whether the caller runs on that loop."""
     try:
         return asyncio.get_running_loop() is loop
     except RuntimeError:
@@ -376,7 +377,7 @@ async def _each(requests: Requests) -> AsyncGenerator[Any, None]:
             for given in source:
                 yield given
     finally:
-        # A generator has something to put in order, however early the batch was left.
+        # However early the batch was left, a generator may have to clean up.
         if isinstance(source, AsyncGenerator):
             await source.aclose()
         elif isinstance(source, Generator):
@@ -384,10 +385,10 @@ async def _each(requests: Requests) -> AsyncGenerator[Any, None]:
 
 
 def _check_folder(folder: Path) -> None:
-    """Make the folder of the outputs, and make sure that files can be written there.
+    """Create the output folder, and check that files can be written there.
 
     Raises:
-        ConfigurationError: saying what is wrong with it.
+        ConfigurationError: saying what is wrong with the folder.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -399,4 +400,4 @@ def _check_folder(folder: Path) -> None:
 
 def _no_folder(folder: Path, error: Exception) -> ConfigurationError:
     reason = getattr(error, "strerror", None) or error
-    return ConfigurationError(f"out is {str(folder)!r}; it cannot be written: {reason}. Nothing was sent.")
+    return ConfigurationError(f"out is {str(folder)!r}, which cannot be written: {reason}. Nothing was sent.")

@@ -1,4 +1,4 @@
-"""How a ledger's file is made, and how one of an older version of this library is brought up to date."""
+"""Creates a ledger's file, and upgrades one from an older version of this library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 APPLICATION: Final = 0x444F4954
-"""Marks the file as ours, in the place that SQLite has for that ("DOIT")."""
+"""Marks the file as ours, in SQLite's own field for that ("DOIT")."""
 VERSION: Final = 1
 
 _SCHEMA: Final = """
@@ -43,7 +43,7 @@ CREATE TABLE statuses (
 CREATE TABLE days (day INTEGER PRIMARY KEY, made INTEGER NOT NULL);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
-# Of all attempts, the failed ones too: the service may answer for the next one with the job of an earlier.
+# Of all attempts, failed ones too: the service may answer the next submit with the job of an earlier one.
 _JOBS: Final = """
 CREATE TABLE jobs (job_id TEXT PRIMARY KEY, idempotency_key TEXT NOT NULL) WITHOUT ROWID;
 INSERT OR IGNORE INTO jobs SELECT job_id, idempotency_key FROM items WHERE job_id IS NOT NULL;
@@ -51,21 +51,21 @@ INSERT OR IGNORE INTO jobs SELECT job_id, idempotency_key FROM items WHERE job_i
 
 
 def make(path: Path) -> None:
-    """Make an empty ledger."""
-    # Made beside its place, so that a process that dies here leaves no half of a ledger.
-    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    beside.unlink(missing_ok=True)
+    """Create an empty ledger."""
+    # Created under another name first, so that a process that dies here leaves no half of a ledger.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    temporary.unlink(missing_ok=True)
     try:
-        with contextlib.closing(sqlite3.connect(beside, isolation_level=None)) as connection:
+        with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
             marks = f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION};"
             connection.executescript(f"BEGIN; {marks} {_SCHEMA} {_JOBS} COMMIT;")
-        os.replace(beside, path)
+        os.replace(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def bring_up_to_date(connection: sqlite3.Connection) -> None:
-    """Add what a ledger of an older version of this library lacks."""
+    """Add what an older version of this library left out."""
     names = [name for _, name, *_ in connection.execute("PRAGMA table_info(items)")]
     if "body" not in names:
         connection.execute("ALTER TABLE items ADD COLUMN body TEXT")

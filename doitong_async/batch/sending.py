@@ -1,4 +1,4 @@
-"""One item's submit: written down before it is sent, sent through an outage too, and accepted."""
+"""Submits one item: records the intent, retries through an outage, and records the job."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from doitong_async.submit import Submitter
 
 OUTAGE: Final = 600.0
-"""Seconds for which a batch bears that the service cannot be reached or only fails: our choice."""
-_LONGEST_PAUSE: Final = 60.0
+"""Seconds for which a batch endures an unreachable or failing service: our choice."""
+_MAX_DELAY: Final = 60.0
 
 
 class _OldKeyError(Exception):
@@ -40,7 +40,7 @@ class _OldKeyError(Exception):
 
 
 class Sending:
-    """Submits items, each under one idempotency key that is on the disk before its first byte."""
+    """Submits items, each under one idempotency key that is on disk before its first byte is sent."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Sending:
         self._on_change = on_change
 
     async def submit(self, pending: PendingItem) -> AsyncJob:
-        """Submit, through an outage too, and write down which job was made.
+        """Submit an item, retrying through an outage, and record its job.
 
         Raises:
             Stopped: if the batch is stopped before anything is sent.
@@ -74,8 +74,8 @@ class Sending:
         else:
             await self._spending.reserve(pending, self._stop_reason)
         loop = asyncio.get_running_loop()
-        pauses = backoff.expo(factor=5, max_value=_LONGEST_PAUSE)
-        next(pauses)  # backoff's sequences give their first value at the second step
+        delays = backoff.expo(factor=5, max_value=_MAX_DELAY)
+        next(delays)  # backoff's generators give their first value at the second step
         until: float | None = None
         while True:
             try:
@@ -91,15 +91,15 @@ class Sending:
                     raise
                 pending.phase = Phase.WAITING
                 self._on_change()
-                if await self._stop_reason.comes_within(
-                    max(e.retry_after or 0.0, backoff.full_jitter(next(pauses)))
+                if await self._stop_reason.stops_within(
+                    max(e.retry_after or 0.0, backoff.full_jitter(next(delays)))
                 ):
                     raise
         await self._accept(pending, job.last)
         return job
 
     async def withdraw(self, pending: PendingItem, reason: str | None) -> None:
-        """Write down that nothing was sent after all, if an intent is written."""
+        """Record that nothing was sent after all, if an intent is recorded."""
         if pending.is_intended:
             pending.is_intended = False
             await self._backend.end(
@@ -118,36 +118,36 @@ class Sending:
                 submits=self._submitter,
             )
         except SubmitOutcomeUnknownError as error:
-            # A conflict, and no other error: the service knows this key, which nobody else can have.
+            # A conflict, and nothing else: the service knows this key, which nobody else can have.
             if error.job_id is None or error.__cause__ is not None:
                 raise
             ref = JobRef(error.job_id)
             return self._runtime.take_up(ref, self._terms.options, idempotency_key=pending.idempotency_key)
 
     def _is_worth_waiting(self, pending: PendingItem, error: DoitongError, until: float) -> bool:
-        """Whether the same submit may be sent again after a while, as the service may be back then."""
+        """Whether to send the same submit again later, in case the service recovers."""
         may_resend = not pending.is_in_doubt or self._runtime.settings.resend_unanswered
-        # A doubt that no failure of the network or the service is behind is none of theirs, and stays.
-        failed = error if error.__cause__ is None else error.__cause__
-        is_failure = not isinstance(failed, SubmitOutcomeUnknownError)
+        # A doubt without a failure of the network or the service behind it will not go away.
+        cause = error if error.__cause__ is None else error.__cause__
+        is_failure = not isinstance(cause, SubmitOutcomeUnknownError)
         is_outage = is_failure and (error.http_status is None or error.http_status >= 500)
         if not may_resend or not is_outage:
             return False
         if self._stop_reason.why is None and asyncio.get_running_loop().time() >= until:
-            self._stop_reason.come(error)
+            self._stop_reason.stop(error)
         return self._stop_reason.why is None
 
     async def _intend(self, pending: PendingItem, body: bytes, in_doubt: bool) -> None:
-        """Write the intent down, with what is sent, or see that it may still be sent.
+        """Record the intent and the body to be sent, or check that they may still be sent.
 
-        Nothing is under way when this begins.
+        Nothing is in flight when this starts.
         """
         is_too_old = not self._is_alive(pending)
         if in_doubt or pending.is_in_doubt:
             if is_too_old:
                 raise SubmitOutcomeUnknownError(
-                    "It is not known whether a submit made a job, and its idempotency key is too old to be "
-                    "sent again.",
+                    "It is not known whether a submit created a job, and its idempotency key is too old to "
+                    "be sent again.",
                     idempotency_key=pending.idempotency_key,
                 )
         elif self._stop_reason.why is not None:
@@ -185,7 +185,7 @@ class Sending:
         pending.is_intended, pending.body = True, body
 
     async def _accept(self, pending: PendingItem, made: Generation) -> None:
-        """Write down which job was made; where that fails, say so: the ledger has no more than the intent."""
+        """Record which job was created; if that fails, raise an error that has the job's id and token."""
         pending.job = made
         pending.accepted_at = wall = wall_time()
         try:
@@ -201,9 +201,7 @@ class Sending:
         except DoitongError as error:
             about_job(error, job_id=made.id, token=pending.token)
             error.idempotency_key = pending.idempotency_key
-            log.warning(
-                "The job of the item %r is made, and is not written down: %s", pending.key, str(error)
-            )
+            log.warning("could not record the job of item %r, which was created: %s", pending.key, str(error))
             raise
         pending.is_intended = False
         pending.phase = Phase.RUNNING
@@ -214,12 +212,12 @@ class Sending:
 
 
 def taken(folder: Path, stem: str) -> Path | None:
-    """Return the output that lies under a name, whatever its ending; None if there is none."""
-    places = (folder / f"{stem}{suffix}" for suffix in media.SUFFIXES)
-    return next((place for place in places if os.path.lexists(place)), None)
+    """Return the output under a name, whatever its suffix; None if there is none."""
+    paths = (folder / f"{stem}{suffix}" for suffix in media.SUFFIXES)
+    return next((path for path in paths if os.path.lexists(path)), None)
 
 
 def free_stem(folder: Path, stem: str) -> str:
-    """Return a name that no file has: what lies there is somebody's, and may be paid for."""
+    """Return a name that no file has: an existing output may be somebody's, and paid for."""
     names = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
     return next(name for name in names if taken(folder, name) is None)

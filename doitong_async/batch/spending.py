@@ -1,4 +1,4 @@
-"""What the items of a batch may cost and did cost, each set aside before its submit."""
+"""Tracks what the items of a batch may cost and did cost; credits are reserved before each submit."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from doitong_async.pricing import price_of
 
 
 class Spending:
-    """The purse of one batch, and the line of items that wait for their credits."""
+    """The budget of one batch, and the queue of items that wait for credits."""
 
-    def __init__(self, terms: Terms, whose: Throw | None = None) -> None:
+    def __init__(self, terms: Terms, throw: Throw | None = None) -> None:
         self._terms = terms
-        self.tracker = BudgetTracker(terms.budget, whose)
-        self._line = asyncio.Lock()
+        self.tracker = BudgetTracker(terms.budget, throw)
+        self._queue = asyncio.Lock()
         self._changed = asyncio.Event()
-        self._under_way: set[str] = set()
-        """The items of this run that are not settled: they may turn out cheaper than was set aside."""
+        self._in_flight: set[str] = set()
+        """Unsettled items of this run: they may turn out cheaper than their reservation."""
 
     def wake(self) -> None:
-        """Let whoever waits for credits look again."""
+        """Wake the waiters to check the budget again."""
         self._changed.set()
 
     def carry(self, spent: float, unsettled: Iterable[ItemRecord]) -> None:
-        """Take over what earlier runs spent, and what may be spent for items whose end is to come."""
+        """Carry over what earlier runs spent, and reserve what their unsettled items may cost."""
         for record in unsettled:
             if record.is_unknown and self._terms.retry_failed:
-                # It is made anew: what the lost job may have cost stays spent.
+                # It is submitted again: what the lost job may have cost stays spent.
                 continue
-            kept = record.may_cost
-            self.tracker.keep(record.key, kept)
-            spent -= kept + record.earlier_cost
+            reserved = record.may_cost
+            self.tracker.keep(record.key, reserved)
+            spent -= reserved + record.earlier_cost
             self.tracker.carry(record.earlier_cost)
         self.tracker.carry(spent)
 
     async def reserve(self, pending: PendingItem, stop_reason: StopReason) -> None:
-        """Set aside what the item may cost at most, as soon as the budget allows.
+        """Reserve the item's highest cost as soon as the budget allows.
 
         Raises:
-            BudgetReachedError: if it never will, as all before it is settled.
-            BadRequestError: if there is a budget and the price is not known.
+            BudgetReachedError: if the budget never will, because all earlier items are settled.
+            BadRequestError: if there is a budget and the price is unknown.
             Stopped: if the batch is stopped first.
         """
         price = price_of(pending.request, self._terms.price)
@@ -56,13 +56,13 @@ class Spending:
             return
         if pending.reserved is None:
             raise BadRequestError(
-                f"There is a budget, and no price is documented for this {pending.request.type} of "
-                f"{pending.request.provider}; give price=…, the credits that such a job costs at most."
+                f"There is a budget, but no documented price for this {pending.request.type} of "
+                f"{pending.request.provider}. Give price=…, the most credits that such a job costs."
             )
-        # First come, first served: a cheap item does not overtake one that has to wait for its credits.
-        async with self._line:
+        # First come, first served: a cheap item must not overtake one that waits for credits.
+        async with self._queue:
             while stop_reason.why is None and not self.tracker.reserve(pending.key, pending.reserved):
-                if not self._under_way:
+                if not self._in_flight:
                     raise _reached(pending.reserved, self.tracker.left)
                 self._changed.clear()
                 await self._changed.wait()
@@ -71,11 +71,11 @@ class Spending:
         self.begin(pending)
 
     def begin(self, pending: PendingItem) -> None:
-        """Count an item as under way: what is set aside for it may come back."""
-        self._under_way.add(pending.key)
+        """Count an item as in flight: part of its reservation may come back."""
+        self._in_flight.add(pending.key)
 
     def settle(self, pending: PendingItem, cost: float | None) -> None:
-        """Count what an item cost; where that is not told, the most that it may."""
+        """Count an item's cost; if the service does not say, its reservation."""
         if pending.booked is None:
             pending.booked = cost if cost is not None else pending.reserved or 0.0
             self.tracker.settle(pending.key, pending.booked)
@@ -85,19 +85,19 @@ class Spending:
         self._end(pending)
 
     def release(self, pending: PendingItem) -> None:
-        """Give back what was set aside: nothing was charged."""
+        """Release a reservation: nothing was charged."""
         if pending.booked is None:
             self.tracker.release(pending.key)
         self._end(pending)
 
     def _end(self, pending: PendingItem) -> None:
-        self._under_way.discard(pending.key)
+        self._in_flight.discard(pending.key)
         self._changed.set()
 
 
 def _reached(required: float, left: float) -> BudgetReachedError:
     return BudgetReachedError(
-        f"The next item may cost {required:,g} credits, and {left:,g} are left of the budget.",
+        f"The next item may cost {required:,g} credits, but only {left:,g} are left of the budget.",
         credits_required=required,
         credits_available=left,
     )

@@ -1,4 +1,4 @@
-"""The ledger's file: one SQLite database, of one process at a time, and refused where it is not sound."""
+"""The ledger's file: a SQLite database for one process at a time, rejected if it is damaged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from doitong_async.errors import LedgerError, SubmitOutcomeUnknownError
 from doitong_async.settings import is_loopback
 
 _COLUMNS: Final = ", ".join(field.name for field in fields(ItemRecord))
-# What an attempt cost, or may cost: what the service told, else what was set aside for it.
+# What an attempt cost, or may cost: the service's figure, or else the reservation.
 _COST: Final = "CASE WHEN state IN ('open', 'rejected') THEN 0 ELSE coalesce(cost, reserved, 0) END"
 _GLANCE: Final = "SELECT state, digest, job_id, url, cost, file, length FROM items WHERE key = ?"
 _BEGIN_FIRST: Final = """
@@ -63,30 +63,28 @@ WHERE key = :key AND attempt = :attempt AND state = :before
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What a ledger adds up to: items by state, and credits that are spent or may be."""
+    """A ledger's totals: items by state, and credits that are or may be spent."""
 
     items: dict[State, int]
     spent: float
 
 
 def writer(path: Path) -> sqlite3.Connection:
-    """Open the ledger for writing, or make it; whoever calls this holds the `lock`.
+    """Open the ledger for writing, or create it; the caller holds the `lock`.
 
     Raises:
-        LedgerError: if the file is damaged, of another version or no ledger; it is left as it is.
+        LedgerError: if the file is damaged, of another version or not a ledger; it stays unchanged.
     """
     try:
         if path.exists():
             _check(path)
         elif promises.log_of(path).exists():
-            raise LedgerError(
-                f"There is a log {path}-wal without its ledger; put {path.name} back beside it."
-            )
+            raise LedgerError(f"The log {path}-wal has no ledger. Put {path.name} back beside it.")
         else:
             schema.make(path)
         connection = sqlite3.connect(path, isolation_level=None)
         connection.execute("PRAGMA journal_mode = WAL")
-        # The log is moved into the file as `promises` says, and never by the way.
+        # Only `promises` moves the log into the file.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         return connection
     except (OSError, sqlite3.Error) as error:
@@ -97,22 +95,22 @@ def reader(path: Path) -> sqlite3.Connection:
     """Open the ledger for reading; another process may be writing.
 
     Raises:
-        LedgerError: if it is not there, damaged, of another version or no ledger.
+        LedgerError: if it is missing, damaged, of another version or not a ledger.
     """
     try:
         if not path.is_file():
             raise LedgerError(f"There is no ledger {path}.")
         if promises.has_log(path):
-            # Whoever may only read leaves a log where it is, that of a batch that was killed too.
-            how = "mode=ro"
+            # A read-only connection leaves the log in place, also that of a killed batch.
+            mode = "mode=ro"
         elif not os.access(path.parent, os.W_OK) and not promises.log_of(path).exists():
-            # No file of a log can be made, and none is there: nobody writes.
-            how = "mode=ro&immutable=1"
+            # No log exists and none can be created, so nobody writes.
+            mode = "mode=ro&immutable=1"
         else:
-            # Not mode=ro: the empty files of a log are made here, and have to be removed.
-            how = "mode=rw"
+            # Not mode=ro: SQLite creates empty log files here, which must be removed.
+            mode = "mode=rw"
         with contextlib.ExitStack() as opened:
-            connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None)
+            connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
             opened.enter_context(contextlib.closing(connection))
             connection.execute("PRAGMA query_only = ON")
             _check_marks(path, connection)
@@ -124,21 +122,21 @@ def reader(path: Path) -> sqlite3.Connection:
 
 
 def lock(path: Path) -> sqlite3.Connection:
-    """Take the ledger for this process, until the returned connection is closed or the process is dead.
+    """Lock the ledger for this process, until the returned connection closes or the process dies.
 
-    The lock is on a file beside the ledger: closing any descriptor of the ledger would drop one on itself.
+    The lock is on a file beside the ledger: closing any descriptor of the ledger would drop a lock on it.
 
     Raises:
-        LedgerError: if another process has it, or the file cannot be made.
+        LedgerError: if another process holds the lock, or the file cannot be created.
     """
-    side = path.with_name(f"{path.name}.lock")
+    lock_file = path.with_name(f"{path.name}.lock")
     try:
         with contextlib.ExitStack() as opened:
-            held = sqlite3.connect(side, timeout=0, isolation_level=None)
-            opened.enter_context(contextlib.closing(held))
-            held.execute("BEGIN EXCLUSIVE")
+            connection = sqlite3.connect(lock_file, timeout=0, isolation_level=None)
+            opened.enter_context(contextlib.closing(connection))
+            connection.execute("BEGIN EXCLUSIVE")
             opened.pop_all()
-            return held
+            return connection
     except sqlite3.OperationalError as error:
         if "locked" not in str(error):
             raise _unlockable(path, error) from error
@@ -146,100 +144,100 @@ def lock(path: Path) -> sqlite3.Connection:
         raise _unlockable(path, error) from error
     raise LedgerError(
         f"The ledger {path} is in use by another batch. Nothing was sent. Wait for it to end, stop it, or "
-        "give this one a ledger of its own."
+        "give this one its own ledger."
     )
 
 
 def broken(path: Path, error: Exception) -> LedgerError:
-    """Return what to raise for an error of SQLite or of the disk."""
-    said = getattr(error, "strerror", None) or str(error)
-    return LedgerError(f"The ledger {path} cannot be used: {said}.")
+    """Return the LedgerError for an error of SQLite or of the disk."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return LedgerError(f"The ledger {path} cannot be used: {reason}.")
 
 
 def _unlockable(path: Path, error: sqlite3.Error) -> LedgerError:
     return LedgerError(
-        f"The ledger {path} cannot be locked: {error} ({path.name}.lock beside it has to be written). "
-        "Nothing was sent. Look at the folder and its permissions, or give --ledger or ledger= another place."
+        f"The ledger {path} cannot be locked: {error} (it needs {path.name}.lock beside it). Nothing was "
+        "sent. Check the folder and its permissions, or give --ledger or ledger= another path."
     )
 
 
 def find(connection: sqlite3.Connection, key: str) -> ItemRecord | None:
-    """Return the line of one item."""
+    """Return the record of one item."""
     row = connection.execute(f"SELECT {_COLUMNS} FROM items WHERE key = ?", (key,)).fetchone()
-    return None if row is None else _entry(row)
+    return None if row is None else _record(row)
 
 
 def body_of(connection: sqlite3.Connection, key: str) -> str | None:
-    """Return what was sent for an item that is in doubt; an older version of this library kept none."""
+    """Return the body sent for an item in doubt; older versions of this library kept none."""
     row = connection.execute("SELECT body FROM items WHERE key = ?", (key,)).fetchone()
     return None if row is None else row[0]
 
 
 def glance(connection: sqlite3.Connection, key: str) -> Glimpse | None:
-    """Return the few things that tell whether an item is done."""
+    """Return the few fields that say whether an item is done."""
     row = connection.execute(_GLANCE, (key,)).fetchone()
     return None if row is None else Glimpse(*row)
 
 
 def records(connection: sqlite3.Connection, *, unsettled: bool = False) -> Iterator[ItemRecord]:
-    """Yield every line in the order in which items were begun, or those alone whose end is to come."""
+    """Yield every record in the order of first submits, or only the unsettled ones."""
     where = "WHERE state IN ('intent', 'submitted')" if unsettled else ""
     for row in connection.execute(f"SELECT {_COLUMNS} FROM items {where} ORDER BY number"):
-        yield _entry(row)
+        yield _record(row)
 
 
 def statuses(connection: sqlite3.Connection, number: int) -> list[tuple[int, str, float]]:
-    """Return each status that was seen of an item: attempt, word and epoch second."""
-    asked = "SELECT attempt, status, at FROM statuses WHERE item = ? ORDER BY rowid"
-    return connection.execute(asked, (number,)).fetchall()
+    """Return each recorded status of an item: attempt, status and epoch seconds."""
+    query = "SELECT attempt, status, at FROM statuses WHERE item = ? ORDER BY rowid"
+    return connection.execute(query, (number,)).fetchall()
 
 
 def totals(connection: sqlite3.Connection) -> Totals:
-    """Add up the ledger."""
-    asked = f"SELECT state, count(*), sum(earlier_cost + {_COST}) FROM items GROUP BY state"
-    rows = connection.execute(asked).fetchall()
+    """Add up the ledger's items and credits."""
+    query = f"SELECT state, count(*), sum(earlier_cost + {_COST}) FROM items GROUP BY state"
+    rows = connection.execute(query).fetchall()
     return Totals({State(state): count for state, count, _ in rows}, float(sum(cost for *_, cost in rows)))
 
 
 def made_on(connection: sqlite3.Connection, day: int) -> int:
-    """Return how many jobs were made on that day of the service."""
+    """Return how many jobs were created on that day of the service."""
     row = connection.execute("SELECT made FROM days WHERE day = ?", (day,)).fetchone()
     return 0 if row is None else int(row[0])
 
 
 def service_of(base_url: str) -> str:
-    """Return what a ledger calls the service at a root: one emulator is as good as another."""
+    """Return a ledger's name for the service at a base URL: all emulators count as one."""
     return "an emulator" if is_loopback(urlsplit(base_url).hostname) else base_url
 
 
 def check_service(connection: sqlite3.Connection, path: Path, service: str) -> None:
-    """Make sure that the jobs of a ledger are at this service.
+    """Check that the ledger's jobs are at this service.
 
     Raises:
-        LedgerError: if they are at another.
+        LedgerError: if they are at another service.
     """
     if (of := fact(connection, "service")) not in (None, service):
         raise LedgerError(
-            f"The ledger {path} is of jobs at {of}, and this is a batch for {service}. Nothing was sent. "
-            "Give this batch a ledger of its own, or another folder."
+            f"The ledger {path} belongs to jobs at {of}, but this batch is for {service}. Nothing was sent. "
+            "Give this batch its own ledger, or another folder."
         )
 
 
 def fact(connection: sqlite3.Connection, name: str) -> str | None:
-    """Return one fact about the whole ledger."""
+    """Return a fact about the whole ledger."""
     row = connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
     return None if row is None else str(row[0])
 
 
 def state_fact(connection: sqlite3.Connection, *, name: str, value: str) -> None:
-    """Write down a fact about the whole ledger."""
+    """Store a fact about the whole ledger."""
     connection.execute(
         "INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value)
     )
 
 
 def begin(connection: sqlite3.Connection, *, attempt: int, **values: Any) -> None:
-    """Write down the intent to submit an item: its `attempt` so far, 0 for one that is new."""
+    """Record the intent to submit an item; `attempt` is its last attempt, 0 for a new item."""
     if attempt:
         _swap(connection, _BEGIN_AGAIN, {"attempt": attempt, **values})
     else:
@@ -247,11 +245,11 @@ def begin(connection: sqlite3.Connection, *, attempt: int, **values: Any) -> Non
 
 
 def accept(connection: sqlite3.Connection, *, day: int, **values: Any) -> None:
-    """Write down that a submit made a job, and count it in its day.
+    """Record that a submit created a job, and count it in its day.
 
     Raises:
-        SubmitOutcomeUnknownError: if the job was made under another idempotency key: a job of its own may
-            have been made for this one too.
+        SubmitOutcomeUnknownError: if the job was created under another idempotency key: this submit may have
+            created another job.
     """
     if (keys := connection.execute(_MADE_BY_ANOTHER, values).fetchone()) is not None:
         own, other = keys
@@ -268,25 +266,26 @@ def accept(connection: sqlite3.Connection, *, day: int, **values: Any) -> None:
 
 
 def note(connection: sqlite3.Connection, **values: Any) -> None:
-    """Write down a status that was seen."""
+    """Record a status."""
     _swap(connection, _STATUS, values)
     connection.execute(_NOTE, values)
 
 
 def end(connection: sqlite3.Connection, **values: Any) -> None:
-    """Write down how an item ended, or that its intent is withdrawn, if it is in the state `before` still."""
+    """Record how an item ended, or withdraw its intent, if its state is still `before`."""
     _swap(connection, _END, values)
 
 
 def _swap(connection: sqlite3.Connection, statement: str, values: dict[str, Any]) -> None:
-    """Change one line from what it is known to be; a line that is something else is left as it is."""
+    """Change a row from its expected state; leave a row in another state unchanged."""
     if connection.execute(statement, values).rowcount != 1:
         raise LedgerError(
-            f"The item {values['key']!r} is not in the ledger as it was left: somebody changed it."
+            f"The ledger's record of the item {values['key']!r} is not as this run left it: another "
+            "program changed it."
         )
 
 
-def _entry(row: tuple[Any, ...]) -> ItemRecord:
+def _record(row: tuple[Any, ...]) -> ItemRecord:
     record = ItemRecord(**dict(zip(_NAMES, row, strict=True)))
     try:
         object.__setattr__(record, "state", State(record.state))
@@ -299,31 +298,31 @@ _NAMES: Final = tuple(field.name for field in fields(ItemRecord))
 
 
 def _check(path: Path) -> None:
-    """Make sure that a ledger is whole, without changing a byte of it."""
-    # Without a log there is nothing to wait for, and no file of a log has to be made.
-    how = "mode=ro" if promises.log_of(path).exists() else "mode=ro&immutable=1"
-    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)) as looking:
-        _check_marks(path, looking)
-        promises.check(path, looking)
-        said = looking.execute("PRAGMA integrity_check(1)").fetchone()[0]
-        if said == "ok":
-            promises.check_pair(path, looking)
-    if said != "ok":
+    """Check that a ledger is sound, without changing a byte of it."""
+    # Without a log there is nothing to wait for, and SQLite need not create log files.
+    mode = "mode=ro" if promises.log_of(path).exists() else "mode=ro&immutable=1"
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as connection:
+        _check_marks(path, connection)
+        promises.check(path, connection)
+        finding = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if finding == "ok":
+            promises.check_pair(path, connection)
+    if finding != "ok":
         raise LedgerError(
-            f"The ledger {path} is damaged ({said}); it is left as it is. Restore a copy of it."
+            f"The ledger {path} is damaged ({finding}) and was left unchanged. Restore a copy of it."
         )
 
 
 def _check_marks(path: Path, connection: sqlite3.Connection) -> None:
-    """Make sure that a file is a ledger that this library can read.
+    """Check that a file is a ledger that this library can read.
 
-    By SQLite, never by a descriptor of our own: closing one drops the locks that a writer of this process has
-    on the file, and the next process to look at the ledger takes the log away from under it.
+    Through SQLite, never through a descriptor of our own: closing one drops the locks that a writer in this
+    process has on the file, and the next process to open the ledger would remove its log.
     """
     if not path.stat().st_size:
         raise LedgerError(
-            f"The ledger {path} is empty: what it knew is lost. Restore a copy of it; or remove it, and what "
-            "was made is made again and paid again."
+            f"The ledger {path} is empty: its records are lost. Restore a copy of it; or remove it, and its "
+            "items are made again and paid again."
         )
     try:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -332,12 +331,12 @@ def _check_marks(path: Path, connection: sqlite3.Connection) -> None:
         if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
             raise
         raise LedgerError(
-            f"{path} is no ledger of doitong_async, or a damaged one; it is left as it is."
+            f"{path} is not a ledger of doitong_async, or it is damaged; it was left unchanged."
         ) from None
     if application != schema.APPLICATION:
-        raise LedgerError(f"{path} is a database, and no ledger of doitong_async; it is left as it is.")
+        raise LedgerError(f"{path} is a database, but not a ledger of doitong_async; it was left unchanged.")
     if version != schema.VERSION:
         raise LedgerError(
-            f"The ledger {path} is of version {version}, this library writes version {schema.VERSION}; it is "
-            "left as it is. Use the version of the library that made it."
+            f"The ledger {path} has version {version}, but this library writes version {schema.VERSION}; it "
+            "was left unchanged. Use the version of the library that created it."
         )

@@ -1,4 +1,4 @@
-"""One item's way from its intent to its file, and what becomes of it where that breaks off."""
+"""Takes one item from its intent to its file, and handles every way in which it can end."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class ItemWorker:
-    """Carries items out, one task each."""
+    """Processes items, one task each."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class ItemWorker:
         self._sending = sending
 
     async def carry_out(self, pending: PendingItem) -> Item:
-        """Bring one item to its end, whatever that is."""
+        """Process one item until it ends, and return it."""
         pending.phase = Phase.WAITING
         path = None
         try:
@@ -67,21 +67,21 @@ class ItemWorker:
                 written = await self._fetch(pending, result)
                 path = written.path if written else None
         except Stopped:
-            return await self._came_to_nothing(pending)
+            return await self._skip(pending)
         except ClientClosedError as error:
-            # The batch was stopped while the item stood in line.
-            is_in_line = self._stop_reason.why is not None and pending.job is None and not pending.is_in_doubt
-            return await (self._came_to_nothing(pending) if is_in_line else self._broke_off(pending, error))
+            # The batch was stopped while the item waited in the queue.
+            is_queued = self._stop_reason.why is not None and pending.job is None and not pending.is_in_doubt
+            return await (self._skip(pending) if is_queued else self._fail(pending, error))
         except DoitongError as error:
-            return await self._broke_off(pending, error)
+            return await self._fail(pending, error)
         return replace(self._item(pending, Outcome.DONE, result=result), file=path)
 
     async def _result(self, pending: PendingItem) -> Result:
         if pending.action is Action.DOUBT:
             raise SubmitOutcomeUnknownError(
-                "A submit of this item was not answered, and its idempotency key is too old, or not trusted, "
-                "to be sent again. Look at the service's own list of jobs; to make it all the same, give it "
-                "another item key.",
+                "A submit of this item got no answer, and its idempotency key is too old, or not trusted, to "
+                "be sent again. Look at the service's own list of jobs; to make it anyway, give it another "
+                "item key.",
                 idempotency_key=pending.idempotency_key,
             )
         if pending.action in (Action.REPORT, Action.FETCH):
@@ -92,39 +92,39 @@ class ItemWorker:
                 pending.action, pending.job = Action.FETCH, result.generation
             return result
         job = (
-            self._taken_up(pending)
-            if pending.action is Action.TAKE_UP
-            else await self._sending.submit(pending)
+            self._resume(pending) if pending.action is Action.TAKE_UP else await self._sending.submit(pending)
         )
         return await self._wait(pending, job)
 
     async def _has_same_bytes(self, pending: PendingItem) -> bool:
-        """Whether the bytes of a file are those that were written."""
+        """Whether a file still has the bytes that were written."""
         path = kept(pending.record, self._terms.out)
         if path is None or pending.record is None:
             return True
         return await in_thread(partial(_digest_of, path), path) == pending.record.sha256
 
-    def _taken_up(self, pending: PendingItem) -> AsyncJob:
+    def _resume(self, pending: PendingItem) -> AsyncJob:
         assert pending.ref is not None
         pending.phase = Phase.RUNNING
         self._spending.begin(pending)
         return self._runtime.take_up(pending.ref, self._terms.options)
 
     async def _wait(self, pending: PendingItem, job: AsyncJob) -> Result:
-        told = None
+        last_url = None
         try:
             async for update in job.updates():
-                is_news = pending.job is None or update.status != pending.job.status or update.url != told
-                pending.job, told = update, update.url
-                if is_news:
+                is_change = (
+                    pending.job is None or update.status != pending.job.status or update.url != last_url
+                )
+                pending.job, last_url = update, update.url
+                if is_change:
                     self._note(pending, update)
             pending.ended_at = wall_time()
             return await job
         except BaseException as error:
             if is_from_user(error):
                 # It ends the batch, which may have no ledger.
-                log.warning("job %s of item %s goes on: token %s", job.id, pending.key, job.token)
+                log.warning("item %s: job %s is still running: token %s", pending.key, job.id, job.token)
             raise
 
     def _note(self, pending: PendingItem, seen: Generation) -> None:
@@ -138,16 +138,16 @@ class ItemWorker:
         )
 
     async def _fetch(self, pending: PendingItem, result: Result) -> Written | None:
-        """Fetch the output if it is wanted, and write down that the item is done."""
+        """Fetch the output if it is wanted, and record that the item is done."""
         pending.phase = Phase.FETCHING
         written, before = None, State.DONE if pending.action is Action.FETCH else State.SUBMITTED
         if (out := self._terms.out) is not None:
             usual = stem_of(pending.key, pending.request, is_given=pending.is_key_given)
             stem = pending.stem or free_stem(out, usual)
-            told = result.generation
+            generation = result.generation
             written = await result.write(lambda suffix: out / f"{stem}{suffix}")
-            if result.generation is not told:
-                # Its URL had expired.
+            if result.generation is not generation:
+                # The URL had expired and was renewed.
                 pending.job = result.generation
                 self._note(pending, result.generation)
         await self._backend.end(
@@ -163,12 +163,12 @@ class ItemWorker:
         self._spending.settle(pending, result.credit_cost)
         return written
 
-    async def _broke_off(self, pending: PendingItem, error: DoitongError) -> Item:
-        """Write down why an item is not done, stop the batch where that concerns all, and say so."""
+    async def _fail(self, pending: PendingItem, error: DoitongError) -> Item:
+        """Record why an item is not done, stop the batch if the error concerns all, and return the item."""
         before = pending.written
         state, outcome = outcome_of(error, before, is_in_doubt=pending.is_in_doubt and pending.job is None)
         if stops_the_batch(error):
-            self._stop_reason.come(error)
+            self._stop_reason.stop(error)
         try:
             if before in (State.INTENT, State.SUBMITTED):
                 await self._backend.end(
@@ -180,7 +180,7 @@ class ItemWorker:
                     ended_at=pending.ended_at,
                 )
         except LedgerError as failure:
-            self._stop_reason.come(failure)
+            self._stop_reason.stop(failure)
         if outcome in (Outcome.SKIPPED, Outcome.REJECTED):
             self._spending.release(pending)
         else:
@@ -189,8 +189,8 @@ class ItemWorker:
             error = in_doubt(error, pending.idempotency_key)
         return self._item(pending, outcome, error=error)
 
-    async def _came_to_nothing(self, pending: PendingItem) -> Item:
-        """The batch was stopped before this item was submitted, or submitted again."""
+    async def _skip(self, pending: PendingItem) -> Item:
+        """Return the item of a batch that was stopped before this item was submitted, or submitted again."""
         why = self._stop_reason.not_sent()
         if pending.is_in_doubt:
             self._spending.settle(pending, None)
@@ -198,7 +198,7 @@ class ItemWorker:
         try:
             await self._sending.withdraw(pending, None)
         except LedgerError as failure:
-            self._stop_reason.come(failure)
+            self._stop_reason.stop(failure)
         self._spending.release(pending)
         return self._item(pending, Outcome.SKIPPED, error=why)
 

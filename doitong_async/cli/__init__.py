@@ -1,4 +1,4 @@
-"""The command line: `doitong generate`, `job`, `batch`, `estimate` and `emulator`."""
+"""The entry point of the command line: `doitong generate`, `job`, `batch`, `estimate`, `emulator`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; `doitong --help` lists them.
 
     Args:
-        arguments: those of the process by default.
+        arguments: the command's arguments; those of the process by default.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            # Closed by whoever began this process: there is nobody to tell, and something to do.
+            # The parent process closed it: carry on without output.
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
     try:
-        # Late, so that a missing extra is told, and not seen as a traceback.
+        # Imported late, so that a missing extra gives a message and not a traceback.
         from doitong_async.cli.app import run
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] not in _EXTRA:

@@ -1,4 +1,4 @@
-"""Lets `python -m doitong_async.cli` do what `doitong` does."""
+"""Makes `python -m doitong_async.cli` run `doitong`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands and their options, as typer reads them and `--help` teaches them."""
+"""The commands and their options, as typer parses them and `--help` shows them."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ from doitong_async.cli.service import EMULATOR_PORT, Service
 from doitong_async.errors import DoitongError
 from doitong_async.types import as_request
 
-# What typer calls a wrong option is click's, which it brings along or not, depending on its version.
+# typer's usage errors are click's; whether typer bundles click depends on its version.
 _USAGE_ERROR: Final[Any] = typer.BadParameter.__base__
 
 
 @dataclass(slots=True)
 class Call:
-    """One run of the command line: what was typed, and the story once there is one."""
+    """One run of the command line: its arguments, and its progress once it has started."""
 
     arguments: Sequence[str]
     as_json: bool
     progress: JobProgress | None = None
-    is_told: bool = False
-    """Whether the command itself said how it ended."""
+    is_reported: bool = False
+    """Whether the command itself reported how it ended."""
 
     def begin(
         self, service: Service, destination: Destination, *, as_json: bool, idempotency_key: str | None
     ) -> JobProgress:
-        """Begin the story of a command."""
+        """Start a command and return its progress."""
         self.as_json = as_json
         if as_json and destination.is_stdout:
-            raise CommandError("-o - and --json both want the standard output; give one of them.")
+            raise CommandError("-o - and --json both want the standard output. Give one of them.")
         renderer = renderer_for(sys.stderr if destination.is_stdout else sys.stdout, as_json=as_json)
         self.progress = JobProgress(
             self.arguments, renderer, service, destination, idempotency_key or secrets.token_urlsafe(24)
@@ -65,7 +65,7 @@ class Call:
         return self.progress
 
     def failure(self, error: BaseException) -> CommandFailure:
-        """Return what to say of whatever ended the command."""
+        """Return the failure that describes what ended the command."""
         if isinstance(error, DoitongError) and self.progress is not None:
             return self.progress.failure(error)
         if isinstance(error, CommandError):
@@ -106,19 +106,19 @@ def _run(arguments: Sequence[str]) -> int:
         code = command.main(
             args=list(arguments) or ["--help"], prog_name="doitong", standalone_mode=False, obj=call
         )
-        if code != Exit.INTERRUPTED or call.is_told:
+        if code != Exit.INTERRUPTED or call.is_reported:
             return int(code or Exit.OK) if arguments else Exit.USAGE
-        # This is what typer makes of a KeyboardInterrupt; older ones raise Abort.
+        # typer turns a KeyboardInterrupt into this exit code; older versions raise Abort.
         failure = call.failure(KeyboardInterrupt())
     except (CommandError, DoitongError, KeyboardInterrupt, typer.Abort, _USAGE_ERROR) as error:
         failure = call.failure(error)
-    takes_stdout = call.progress is not None and call.progress.destination.is_stdout
-    say_failure(failure, as_json=call.as_json, is_stdout_taken=takes_stdout)
+    is_stdout_taken = call.progress is not None and call.progress.destination.is_stdout
+    say_failure(failure, as_json=call.as_json, is_stdout_taken=is_stdout_taken)
     return failure.end
 
 
 def _lines(text: str) -> str:
-    """Return an epilog whose lines stay lines: typer joins them before 0.27.1, but where one is empty."""
+    """Return an epilog that keeps its line breaks: typer before 0.27.1 joins lines unless one is blank."""
     release = tuple(int(number) for number in re.findall(r"\d+", typer.__version__)[:3])
     return text if release >= (0, 27, 1) else text.replace("\n", "\n\n")
 
@@ -129,9 +129,9 @@ _EPILOG: Final = "\n".join(
         'doitong generate "a futuristic city with flying cars" --emulator -o city.jpg',
         "",
         "[bold]Environment[/bold]",
-        "DOITONG_API_KEY   your API key, from here alone: arguments are seen by others",
+        "DOITONG_API_KEY   your API key; there is no option, because others can see arguments",
         "DOITONG_PLAN      free, starter or pro: the limits to keep; free by default",
-        "DOITONG_BASE_URL  another root than the service's, such as an emulator's",
+        "DOITONG_BASE_URL  the base URL of another API, such as an emulator",
         "",
         "[bold]Exit codes[/bold]",
         *(f"{end.value:<5}{meaning}" for end, meaning in MEANINGS.items()),
@@ -143,12 +143,12 @@ doitong generate "a red fox" --provider flux-ultra --width 1920 -o pictures/
 doitong generate "waves" --provider kling --options '{"duration": 5}' --json
 echo "a red fox" | doitong generate - -o - > fox.jpg
 
-The key is read from DOITONG_API_KEY alone. Exit codes: doitong --help."""
+The API key is read only from DOITONG_API_KEY. Exit codes: doitong --help."""
 _JOB_EXAMPLES: Final = """[bold]Examples[/bold]
 doitong job dtj1.eyJpZCI6ImFiYzEyMyJ9 -o fox.jpg
 doitong job abc123 --json
 
-The key is read from DOITONG_API_KEY alone. Exit codes: doitong --help."""
+The API key is read only from DOITONG_API_KEY. Exit codes: doitong --help."""
 _EMULATOR_EXAMPLES: Final = """[bold]Examples[/bold]
 doitong emulator --plan pro --speed 10
 doitong emulator --port 0 --credits 5 --over-concurrency queue
@@ -156,23 +156,23 @@ doitong emulator --fault "submit 3: cut-after" --fault "poll: 502 p=0.2 seed=7"
 doitong emulator --fault help
 
 Copy the export line that it prints into another terminal: every command and
-program there then speaks to it.
+program there then talks to the emulator.
 
 [bold]Faults[/bold]
-submit 3: cut-after        the third submit is done, its answer is lost
-poll: 502 p=0.2 seed=7     one look in five meets a gateway's HTML page
+submit 3: cut-after        the third submit succeeds, its answer is lost
+poll: 502 p=0.2 seed=7     one poll in five gets a gateway's HTML page
 any 5-: 429-minute times=2 retry-after=5
 job 1: fail charged=no     the first job fails, its credits come back
-output: truncated every=3  each third download breaks off
+output: truncated every=3  every third download breaks off
 
-While it runs, they are at /_emulator/faults: GET shows them, PUT with a JSON
-list of such texts puts others in their place, DELETE takes all away."""
+While it runs, /_emulator/faults has its faults: GET lists them, PUT replaces
+them by a JSON list of such texts, DELETE removes them."""
 
 app: Final = typer.Typer(
-    help="Pictures, video, avatars and speech from Doitong: every job paid once, and none lost.",
+    help="Pictures, video, avatars and speech from Doitong: every job paid once, none lost.",
     epilog=_lines(_EPILOG),
     rich_markup_mode="rich",
-    # Tracebacks with locals could show the key.
+    # Tracebacks with locals could reveal the key.
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -180,7 +180,7 @@ app: Final = typer.Typer(
 
 
 class OverConcurrency(StrEnum):
-    """What the emulator does with a job over the plan's limit of jobs at once."""
+    """What the emulator does with a job beyond the plan's concurrency limit."""
 
     REFUSE = "refuse"
     QUEUE = "queue"
@@ -192,13 +192,13 @@ Output = Annotated[
         "-o",
         "--output",
         metavar="FILE|DIR|-",
-        help="Save the output there; in a directory it is named after the job. - writes it to stdout. "
-        "Without -o only its URL is told.",
+        help="Save the output there; in a directory the file is named after the job; - writes to stdout. "
+        "Without -o the command prints only the URL.",
     ),
 ]
 Timeout = Annotated[
     float | None,
-    typer.Option(metavar="SECONDS", help="How long to wait for the job, 600 by default."),
+    typer.Option(metavar="SECONDS", help="How long to wait for the job; 600 by default."),
 ]
 
 
@@ -209,42 +209,42 @@ def generate(
         str | None, typer.Argument(metavar="PROMPT", help="What to make; - reads it from stdin.")
     ] = None,
     output: Output = None,
-    provider: Annotated[str | None, typer.Option(help="Who makes it; flux-pro by default.")] = None,
+    provider: Annotated[str | None, typer.Option(help="The provider; flux-pro by default.")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels; 1024 by default.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels; 1024 by default.")] = None,
     version: Annotated[str | None, typer.Option(help="A version of the provider's model.")] = None,
     quality: Annotated[str | None, typer.Option(help="Such as high.")] = None,
     kind: Annotated[
         str | None,
-        typer.Option("--type", help="IMAGE, VIDEO, AVATAR or AUDIO; by default what the provider makes."),
+        typer.Option("--type", help="IMAGE, VIDEO, AVATAR or AUDIO; by default the provider's own type."),
     ] = None,
     more_input: Annotated[
-        str | None, typer.Option("--input", metavar="JSON", help="More of the service's input, an object.")
+        str | None, typer.Option("--input", metavar="JSON", help="Further input fields, a JSON object.")
     ] = None,
     more_options: Annotated[
         str | None,
-        typer.Option("--options", metavar="JSON", help="More of its options, an object."),
+        typer.Option("--options", metavar="JSON", help="Further options of the service, a JSON object."),
     ] = None,
     plan: PlanOption = None,
     base_url: BaseUrl = None,
     timeout: Timeout = None,
     idempotency_key: Annotated[
         str | None,
-        typer.Option(metavar="KEY", help="Under the same key the same request is charged once; else random."),
+        typer.Option(metavar="KEY", help="The same key charges the same request once; random by default."),
     ] = None,
     emulator: Annotated[
-        bool, typer.Option("--emulator", help="Use an emulator of its own: no key, no network, no cost.")
+        bool, typer.Option("--emulator", help="Use a private emulator: no key, no network, no cost.")
     ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make one thing, wait for it, and save it."""
+    """Make one output, wait for it, and save it."""
     service = Service(base_url=base_url, plan=plan, timeout=timeout, has_own_emulator=emulator)
     progress = context.obj.begin(
         service, Destination(output), as_json=as_json, idempotency_key=idempotency_key
     )
     if emulator and base_url is not None:
-        raise CommandError("--emulator brings its own address; leave out --base-url, or --emulator.")
+        raise CommandError("--emulator has its own address. Leave out --base-url, or --emulator.")
     request = as_request(
         _read_prompt(prompt),
         provider=provider,
@@ -263,7 +263,7 @@ def generate(
 def job(
     context: typer.Context,
     id_or_token: Annotated[
-        str, typer.Argument(metavar="ID_OR_TOKEN", help="What another command told of its job.")
+        str, typer.Argument(metavar="ID_OR_TOKEN", help="The id or token that another command printed.")
     ],
     output: Output = None,
     plan: PlanOption = None,
@@ -273,14 +273,14 @@ def job(
         bool,
         typer.Option(
             "--emulator",
-            help="The job is on a running `doitong emulator`, at --base-url or else at "
+            help="Use a running `doitong emulator`, at --base-url or else at "
             f"http://127.0.0.1:{EMULATOR_PORT}; no key is needed.",
         ),
     ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Take up a job that another command submitted: wait for it, and save it."""
+    """Resume a job that another command submitted: wait for it, and save it."""
     if emulator and base_url is None:
         base_url = f"http://127.0.0.1:{EMULATOR_PORT}"
     service = Service(base_url=base_url, plan=plan, timeout=timeout, is_keyless=emulator)
@@ -291,41 +291,41 @@ def job(
 
 @app.command(epilog=_lines(_EMULATOR_EXAMPLES))
 def emulator(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = EMULATOR_PORT,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free port.")] = EMULATOR_PORT,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     plan: Annotated[AnyPlanName, typer.Option(case_sensitive=False, help="Its limits.")] = AnyPlanName.FREE,
     requests_per_minute: RequestsPerMinute = None,
     concurrent_jobs: ConcurrentJobs = None,
     jobs_per_day: JobsPerDay = None,
     balance: Annotated[
-        int, typer.Option("--credits", min=0, metavar="N", help="What each key has to spend.")
+        int, typer.Option("--credits", min=0, metavar="N", help="The credits of each key.")
     ] = 10_000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same jobs.")] = 0,
-    speed: Annotated[float, typer.Option(help="Jobs end so many times faster.")] = 1.0,
+    speed: Annotated[float, typer.Option(help="How many times faster jobs finish.")] = 1.0,
     key: Annotated[
-        str | None, typer.Option(help="The one key that it accepts, never a real one; by default any.")
+        str | None, typer.Option(help="The only key to accept, never a real one; any key by default.")
     ] = None,
     over_concurrency: Annotated[
-        OverConcurrency, typer.Option(help="What becomes of a job over the limit of jobs at once.")
+        OverConcurrency, typer.Option(help="What to do with a job beyond the concurrency limit.")
     ] = OverConcurrency.REFUSE,
     faults: Annotated[
         list[str] | None,
         typer.Option(
             "--fault",
             metavar="TEXT",
-            help='What goes wrong, such as "poll 2-4: latency 12"; repeatable. "help" lists all there is.',
+            help='A fault to inject, such as "poll 2-4: latency 12"; repeatable. "help" lists all faults.',
         ),
     ] = None,
     until_idle: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="End when nothing was asked for so long; by default never."),
+        typer.Option(metavar="SECONDS", help="Exit after this long without a request; by default never."),
     ] = None,
     address_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Tell the address there too, as JSON, while it runs."),
+        typer.Option(metavar="FILE", help="Also write the address there, as JSON, while it runs."),
     ] = None,
 ) -> None:
-    """Run the Doitong API in a box, for trying things out without a key, until Ctrl-C."""
+    """Emulate the Doitong API on this machine, to try things without a key, until Ctrl-C."""
     emulation.serve(
         plan=plan_of(
             plan,
@@ -368,7 +368,7 @@ def _read_object(option: str, text: str | None) -> dict[str, Any] | None:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise CommandError(f"{option} is no JSON: {error}.") from None
+        raise CommandError(f"{option} is not JSON: {error}.") from None
     if not isinstance(value, dict):
         raise CommandError(f"{option} is {text[:60]}; expected a JSON object such as '{{\"a\": 1}}'.")
     return value

@@ -1,4 +1,4 @@
-"""`doitong batch`: a file of prompts made into files, with a ledger, a budget and a gallery."""
+"""`doitong batch`: makes the outputs for a file of prompts, with a ledger, a budget and a gallery."""
 
 from __future__ import annotations
 
@@ -55,68 +55,60 @@ doitong batch prompts.txt --out pictures --plan starter --budget 5000
 doitong batch shots.csv --out shots --price kling=100 --dry-run
 doitong batch status pictures
 
-Killed, or stopped by Ctrl-C, it goes on where it was when the same command is
-given again: the ledger knows what is done, what runs, and what was paid.
-Ctrl-C once waits for the jobs that run, twice leaves them to the next run.
-pictures/index.html shows what was made.
+After a kill or Ctrl-C, give the same command again to continue: the ledger
+knows what is done, what is running, and what was paid. Ctrl-C once waits for
+the running jobs; twice leaves them to the next run. pictures/index.html shows
+the results.
 
-[bold]How it ends[/bold]
+[bold]Exit codes[/bold]
 0    every item is done
 11   some items failed, were rejected or are in doubt; see --retry-failed
-12   the budget is reached: the same command with a larger --budget
-130  stopped by Ctrl-C, SIGTERM or SIGHUP: the same command
-3    the API key is missing or not accepted
-4    the service says that the credits are used up
-5    a limit of the plan that waiting does not help against
-8    the service could not be reached for ten minutes
+12   the budget is reached: repeat the command with a larger --budget
+130  stopped by Ctrl-C, SIGTERM or SIGHUP: repeat the command
+3    the API key is missing or invalid
+4    the account has no credits left
+5    a plan limit that waiting does not lift
+8    the service was unreachable for ten minutes
 10   the disk or the ledger failed
 2    the command or a line of FILE is wrong; nothing was sent"""
 
 Out = Annotated[
-    Path, typer.Option("-o", "--out", metavar="DIR", help="Where pictures, ledger and gallery go.")
+    Path, typer.Option("-o", "--out", metavar="DIR", help="The folder for outputs, ledger and gallery.")
 ]
 LedgerOption = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="What makes the batch survive; DIR/ledger.db by default."),
+    typer.Option(metavar="FILE", help="The record that lets a batch resume; DIR/ledger.db by default."),
 ]
 BudgetOption = Annotated[
     float | None,
-    typer.Option(metavar="N", help="Credits that may be spent, over all runs on the ledger."),
+    typer.Option(metavar="N", help="Credits to spend at most, over all runs on the ledger."),
 ]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Check FILE and tell what it costs; nothing is sent.")
-]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check FILE and show its cost; send nothing.")]
 RetryFailed = Annotated[
-    bool, typer.Option("--retry-failed", help="Make again, and pay again, what failed before.")
+    bool, typer.Option("--retry-failed", help="Submit failed items again, and pay again.")
 ]
-Verify = Annotated[
-    bool, typer.Option("--verify", help="Hash the files that are there; fetch again what changed.")
-]
+Verify = Annotated[bool, typer.Option("--verify", help="Hash the existing files; fetch changed ones again.")]
 EmulatorOption = Annotated[
     bool,
-    typer.Option(
-        "--emulator", help="Use an emulator beside the ledger, started if need be: no key, no cost."
-    ),
+    typer.Option("--emulator", help="Use an emulator beside the ledger, started if needed: no key, no cost."),
 ]
 Speed = Annotated[
-    float, typer.Option(metavar="N", help="Jobs of an emulator that is started end so many times faster.")
+    float, typer.Option(metavar="N", help="How many times faster jobs finish on a new emulator.")
 ]
 
 WebhookUrl = Annotated[
     str | None,
-    typer.Option(
-        metavar="URL", help="The public URL at which the service tells of ends.  [DOITONG_WEBHOOK_SECRET]"
-    ),
+    typer.Option(metavar="URL", help="The public URL for the service's webhooks.  [DOITONG_WEBHOOK_SECRET]"),
 ]
 WebhookPort = Annotated[
     int | None,
-    typer.Option(min=1, max=65_535, metavar="N", help="Where this command listens for that meanwhile."),
+    typer.Option(min=1, max=65_535, metavar="N", help="The local port that receives the webhooks."),
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Wish:
-    """What the options say, read and checked."""
+class _Arguments:
+    """The options, parsed and checked."""
 
     limits: Plan
     budget: Budget | None
@@ -160,9 +152,9 @@ def batch_file(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> int:
-    """Make what a file of prompts asks for, each thing once, through crashes too."""
+    """Make the outputs for a file of prompts, each paid once, even through crashes."""
     context.obj.as_json = as_json
-    wish = _Wish(
+    arguments = _Arguments(
         limits=_limits(plan, emulator, requests_per_minute, concurrent_jobs, jobs_per_day),
         budget=None if budget is None else Budget(budget),
         price=read_prices(price),
@@ -183,12 +175,12 @@ def batch_file(
         heard(renderer, is_verbose=verbose),
         open_prompts(file, format=kind, defaults=defaults, limit=limit) as prompts,
     ):
-        end = _end_of(wish, prompts, renderer)
+        end = _end_of(arguments, prompts, renderer)
     if end is None:
         return Exit.OK
     if end.is_all_over:
-        OwnEmulator.stop(wish.ledger)
-    return _told(context.obj, end, renderer, out=out, ledger=wish.ledger)
+        OwnEmulator.stop(arguments.ledger)
+    return _report(context.obj, end, renderer, out=out, ledger=arguments.ledger)
 
 
 def _limits(
@@ -198,7 +190,7 @@ def _limits(
     concurrent_jobs: int | None,
     jobs_per_day: int | None,
 ) -> Plan:
-    # An emulator costs nothing: it is as wide as `generate --emulator` has it.
+    # An emulator costs nothing, so it gets the same plan as `generate --emulator`.
     return plan_of(
         plan or os.environ.get("DOITONG_PLAN") or (Plan.PRO.name if has_emulator else None),
         requests_per_minute=requests_per_minute,
@@ -207,46 +199,46 @@ def _limits(
     )
 
 
-def _end_of(wish: _Wish, prompts: Prompts, renderer: BatchRenderer) -> End | None:
-    """Check everything, then run the batch if there is something to do; a dry run has no end."""
+def _end_of(arguments: _Arguments, prompts: Prompts, renderer: BatchRenderer) -> End | None:
+    """Check everything, then run the batch if there is something to do; None after a dry run."""
     checked = prompts.check()
     preflight = preflight_of(
         prompts,
-        ledger=wish.ledger,
-        service=_named(wish),
-        out=wish.out,
-        plan=wish.limits,
-        price=wish.price,
-        retry_failed=wish.retry_failed,
+        ledger=arguments.ledger,
+        service=_named(arguments),
+        out=arguments.out,
+        plan=arguments.limits,
+        price=arguments.price,
+        retry_failed=arguments.retry_failed,
         wall=time.time(),
     )
-    if preflight.unpriced is not None and (wish.budget is not None or wish.dry_run):
+    if preflight.unpriced is not None and (arguments.budget is not None or arguments.dry_run):
         raise CommandError(f"{preflight.unpriced} On the command line: --price. Nothing was sent.")
-    most = None if wish.budget is None else wish.budget.credits
-    progress = BatchProgress(preflight.items, wish.limits, most, wish.price)
-    renderer.say(_beginning(wish.title, checked, preflight))
-    if wish.dry_run:
+    most = None if arguments.budget is None else arguments.budget.credits
+    progress = BatchProgress(preflight.items, arguments.limits, most, arguments.price)
+    renderer.say(_beginning(arguments.title, checked, preflight))
+    if arguments.dry_run:
         renderer.facts(_estimated(preflight))
         return None
-    if preflight.is_over and not wish.verify:
-        return _nothing_to_do(preflight, progress, wish.ledger, wish.out, wish.title)
+    if preflight.is_over and not arguments.verify:
+        return _nothing_to_do(preflight, progress, arguments.ledger, arguments.out, arguments.title)
     order = Order(
         prompts=prompts,
-        service=_service(wish, renderer),
-        out=wish.out,
-        ledger=wish.ledger,
-        budget=wish.budget,
-        price=wish.price,
-        retry_failed=wish.retry_failed,
-        verify=wish.verify,
-        title=wish.title,
+        service=_service(arguments, renderer),
+        out=arguments.out,
+        ledger=arguments.ledger,
+        budget=arguments.budget,
+        price=arguments.price,
+        retry_failed=arguments.retry_failed,
+        verify=arguments.verify,
+        title=arguments.title,
     )
     return asyncio.run(Run(order, progress, renderer).to_end())
 
 
-def _told(call: Any, end: End, renderer: BatchRenderer, *, out: Path, ledger: Path) -> Exit:
-    """Say how it ended, and return the exit code."""
-    call.is_told = True
+def _report(call: Any, end: End, renderer: BatchRenderer, *, out: Path, ledger: Path) -> Exit:
+    """Report how the batch ended, and return the exit code."""
+    call.is_reported = True
     renderer.end(end)
     renderer.facts(end.as_json(call.arguments, out=out, ledger=ledger))
     failure = end.failure(call.arguments)
@@ -260,61 +252,61 @@ def _receiver(url: str | None, port: int | None) -> Receiver | None:
         return None
     if url is None or port is None:
         raise CommandError(
-            "--webhook-url and --webhook-port belong together: where the service reaches this machine, and "
-            "where this command listens on it. Nothing was sent."
+            "--webhook-url and --webhook-port belong together: the URL at which the service reaches this "
+            "machine, and the port on which this command listens. Nothing was sent. Give both.",
         )
     if secret_of_environment("DOITONG_WEBHOOK_SECRET") is None:
         raise CommandError(
-            "DOITONG_WEBHOOK_SECRET is not set. Nothing was sent. Without it no webhook can be told from a "
-            "forged one."
+            "DOITONG_WEBHOOK_SECRET is not set, so webhooks cannot be verified. Nothing was sent. Set it to "
+            "your webhook secret."
         )
     return Receiver(url, port)
 
 
-def _named(wish: _Wish) -> str:
-    """Return what a ledger of this batch calls its service."""
-    if wish.has_emulator and wish.base_url is None:
+def _named(arguments: _Arguments) -> str:
+    """Return the ledger's name for this batch's service."""
+    if arguments.has_emulator and arguments.base_url is None:
         return service_of("http://localhost")
-    return service_of(root_of(wish.base_url))
+    return service_of(root_of(arguments.base_url))
 
 
-def _service(wish: _Wish, renderer: BatchRenderer) -> Service:
-    base_url, ledger, plan = wish.base_url, wish.ledger, wish.limits
-    if not wish.has_emulator:
-        return Service(base_url=base_url, plan=plan, receiver=wish.receiver)
+def _service(arguments: _Arguments, renderer: BatchRenderer) -> Service:
+    base_url, ledger, plan = arguments.base_url, arguments.ledger, arguments.limits
+    if not arguments.has_emulator:
+        return Service(base_url=base_url, plan=plan, receiver=arguments.receiver)
     if base_url is None:
         try:
             ledger.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CommandError(
-                f"{ledger.parent} cannot be made: {error.strerror or error}. Nothing was sent."
+                f"{ledger.parent} cannot be created: {error.strerror or error}. Nothing was sent."
             ) from None
-        base_url = OwnEmulator.found_or_started(ledger, plan, speed=wish.speed).url
+        base_url = OwnEmulator.found_or_started(ledger, plan, speed=arguments.speed).url
         renderer.say(f"emulator on {base_url}")
-    return Service(base_url=base_url, plan=plan, is_keyless=True, receiver=wish.receiver)
+    return Service(base_url=base_url, plan=plan, is_keyless=True, receiver=arguments.receiver)
 
 
 def _beginning(title: str, checked: Checked, preflight: Preflight) -> str:
-    """Return what is before the batch: what is done, what is to do, what it costs and how long it takes."""
+    """Return the line before the batch: what is done, what is left, what it costs and how long it takes."""
     of = f" of {checked.total:,}" if checked.items != checked.total else ""
-    words = [f"{title}: {checked.items:,}{of} {'prompt' if checked.total == 1 else 'prompts'}"]
-    words += [
+    parts = [f"{title}: {checked.items:,}{of} {'prompt' if checked.total == 1 else 'prompts'}"]
+    parts += [
         f"{count:,} {outcome.replace('_', ' ')} before" for outcome, count in preflight.over.items() if count
     ]
     if preflight.under_way:
-        words.append(f"{preflight.under_way:,} begun before")
-    said = ", ".join(words)
+        parts.append(f"{preflight.under_way:,} in progress before")
+    text = ", ".join(parts)
     if preflight.is_over:
-        return f"{said}. Nothing is left to do."
+        return f"{text}. Nothing is left to do."
     if not preflight.to_begin:
-        return f"{said}, none to begin."
+        return f"{text}, none to submit."
     if preflight.cost is None:
-        return f"{said}, {preflight.to_begin:,} to begin, of which not every price is known."
-    return f"{said}. To begin: {preflight.cost}"
+        return f"{text}, {preflight.to_begin:,} to submit, of which not every price is known."
+    return f"{text}. To submit: {preflight.cost}"
 
 
 def _nothing_to_do(preflight: Preflight, progress: BatchProgress, ledger: Path, out: Path, title: str) -> End:
-    """Return the end of a batch that is over already."""
+    """Return the end of a batch that has nothing left to do."""
     progress.outcomes.update(preflight.over)
     progress.known.update(preflight.over)
     gallery, trouble = gallery_of(ledger, out, title)

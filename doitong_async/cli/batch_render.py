@@ -1,4 +1,4 @@
-"""How a batch is told: as a live view on a screen, as a line now and then in a pipe, as JSON at the end."""
+"""Shows a batch: as a live view on a screen, as occasional lines in a pipe, as JSON at the end."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from doitong_async.cli.summary import End
 from doitong_async.cli.text import clean
 
 _EVERY: Final = 10.0
-"""Seconds from line to line in a pipe."""
+"""Seconds between lines in a pipe."""
 _AT_LEAST_EVERY: Final = 600.0
 _DRAWN_EVERY: Final = 0.25
 _BAR: Final = 60
 
 
 class BatchRenderer(Notes, Protocol):
-    """What a batch tells; it is entered for as long as it runs.
+    """Shows a batch; used as a context manager while the batch runs.
 
-    `interval` is how many seconds pass from moment to moment, `longest` how many while nothing happens.
+    `interval` is the seconds between moments, `longest` the most seconds while nothing happens.
     """
 
     interval: float
@@ -38,26 +38,26 @@ class BatchRenderer(Notes, Protocol):
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
     def say(self, text: str) -> None:
-        """Something that is worth a line."""
+        """Show a line of text."""
 
     def stopping(self, text: str) -> None:
-        """It comes to an early end, and moments say so too."""
+        """Show that the batch stops early; later moments show it too."""
 
     def item(self, item: Item) -> None:
-        """An item ended."""
+        """Show an item that ended."""
 
     def moment(self, moment: Moment) -> None:
-        """How the batch does now."""
+        """Show how the batch is doing."""
 
     def end(self, end: End) -> None:
-        """It is over."""
+        """Show how the batch ended."""
 
     def facts(self, facts: dict[str, Any]) -> None:
-        """The one object for a machine."""
+        """Write the one object for machines."""
 
 
 class BatchLines:
-    """Plain lines with the time of day, each written at once."""
+    """Timestamped plain lines, each written at once."""
 
     interval = _EVERY
     longest = _AT_LEAST_EVERY
@@ -81,17 +81,17 @@ class BatchLines:
         write_line(sys.stderr, clean(text))
 
     def item(self, item: Item) -> None:
-        if (said := trouble_of(item)) is not None:
-            self.say(said)
+        if (text := trouble_of(item)) is not None:
+            self.say(text)
 
     def moment(self, moment: Moment) -> None:
-        words = [f"{moment.ended:,} of {moment.total:,}: {moment.done:,} done"]
-        words += [f"{count:,} {name}" for name, count in (("not done", moment.bad),) if count]
-        words.append(f"{moment.running:,} running")
-        words += [f"{moment.fetching:,} fetching"] * (moment.fetching > 0)
+        parts = [f"{moment.ended:,} of {moment.total:,}: {moment.done:,} done"]
+        parts += [f"{count:,} {name}" for name, count in (("not done", moment.bad),) if count]
+        parts.append(f"{moment.running:,} running")
+        parts += [f"{moment.fetching:,} fetching"] * (moment.fetching > 0)
         if moment.waiting:
-            words.append(f"{moment.waiting:,} waiting{f' {moment.why}' if moment.why else ''}")
-        self.say("; ".join((", ".join(words), f"credits {_credits(moment)}", *_pacer(moment))))
+            parts.append(f"{moment.waiting:,} waiting{f' {moment.why}' if moment.why else ''}")
+        self.say("; ".join((", ".join(parts), f"credits {_credits(moment)}", *_pace(moment))))
 
     def end(self, end: End) -> None:
         self.say(f"{end.summary()}; {span(end.seconds)}")
@@ -103,7 +103,7 @@ class BatchLines:
 
 
 class BatchScreen:
-    """A view of a few lines that is drawn again in its place, and a line above it for what went wrong."""
+    """A view of a few lines, redrawn in place, with a line above it for each item that went wrong."""
 
     interval = _DRAWN_EVERY
     longest = _DRAWN_EVERY
@@ -137,8 +137,8 @@ class BatchScreen:
         note_on(self._console, text)
 
     def item(self, item: Item) -> None:
-        if (said := trouble_of(item)) is not None:
-            self._console.print(Text(f"✗ {clean(said)}", style="red"))
+        if (text := trouble_of(item)) is not None:
+            self._console.print(Text(f"✗ {clean(text)}", style="red"))
 
     def moment(self, moment: Moment) -> None:
         self._view.moment = moment
@@ -158,7 +158,7 @@ class BatchScreen:
 
 
 class BatchJson:
-    """Nothing, until one JSON object at the end; notes go to the standard error."""
+    """Silent until one JSON object at the end; notes go to the standard error."""
 
     interval = _EVERY
     longest = _AT_LEAST_EVERY
@@ -195,13 +195,13 @@ class BatchJson:
 
 
 class View:
-    """The live view: drawn for the moment that it holds, as wide as there is room."""
+    """The live view of the present moment, as wide as the screen allows."""
 
     def __init__(self) -> None:
         self.moment: Moment | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw it."""
+        """Draw the view."""
         now = self.moment
         if now is None:
             return
@@ -224,28 +224,28 @@ class View:
             name = "waiting" if now.stopping is None else "left"
             table.add_row(name, f"{now.waiting:,}  {now.why or ''}")
         table.add_row("credits", _credits(now))
-        if pace := _pacer(now):
+        if pace := _pace(now):
             table.add_row("pace", ", ".join(pace))
         yield table
         if now.stopping:
             yield Text(clean(now.stopping), style="yellow")
-        # The last line is short: a terminal writes ^C behind it.
+        # Keep the last line short: a terminal writes ^C after it.
         yield Text("Ctrl-C again leaves" if now.stopping else "Ctrl-C stops; nothing is lost", style="dim")
 
 
 def renderer_for(file: TextIO, *, as_json: bool) -> BatchRenderer:
-    """Return the report that fits a stream."""
+    """Return the renderer that fits a stream."""
     if as_json:
         return BatchJson(file)
     return BatchScreen(file) if is_screen(file) else BatchLines(file)
 
 
 def trouble_of(item: Item) -> str | None:
-    """Return a line on an item of this run that is not done; None if it is, or was not begun."""
+    """Return a line about an item that went wrong in this run, or None."""
     if item.outcome in (Outcome.DONE, Outcome.SKIPPED) or not item.is_new:
         return None
-    said = "" if item.error is None else f": {type(item.error).__name__}: {item.error.message}"
-    return f"{item.outcome.replace('_', ' ')} {item.key}{said}"
+    cause = "" if item.error is None else f": {type(item.error).__name__}: {item.error.message}"
+    return f"{item.outcome.replace('_', ' ')} {item.key}{cause}"
 
 
 def _credits(moment: Moment) -> str:
@@ -254,13 +254,13 @@ def _credits(moment: Moment) -> str:
     return f"{credits_of(moment.spent)} spent{budget}{reserved}"
 
 
-def _pacer(moment: Moment) -> list[str]:
-    words = [] if moment.rate is None else [f"{moment.rate:.1f} a minute"]
+def _pace(moment: Moment) -> list[str]:
+    parts = [] if moment.rate is None else [f"{moment.rate:.1f} a minute"]
     if moment.left is not None and moment.stopping is None and moment.left > 0:
-        words.append(f"about {span(moment.left)} left")
-    return words
+        parts.append(f"about {span(moment.left)} left")
+    return parts
 
 
 def title_of(file: str, out: Path) -> str:
-    """Return what a batch is called."""
+    """Return the name of a batch."""
     return out.absolute().name if file == "-" else Path(file).name

@@ -1,4 +1,4 @@
-"""One run of a batch: its loop, what it tells meanwhile, Ctrl-C, and the gallery at its end."""
+"""Runs a batch once: its loop, its progress, Ctrl-C, and the gallery at the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from doitong_async.batch.runner import Batch
 from doitong_async.budget import Budget
 from doitong_async.cli.batch_render import BatchRenderer
 from doitong_async.cli.exits import CommandError
-from doitong_async.cli.interrupts import heeding
+from doitong_async.cli.interrupts import handling_signals
 from doitong_async.cli.progress import BatchProgress, some, span
 from doitong_async.cli.prompts import Prompts
 from doitong_async.cli.service import Service
@@ -35,7 +35,7 @@ OUTCOMES: Final = {
     State.FAILED: "failed",
     State.REJECTED: "rejected",
 }
-"""How the states of the ledger are called where a person reads them."""
+"""Names of the ledger's states for people."""
 _UNTIL_OPEN: Final = 0.05
 
 
@@ -74,10 +74,10 @@ class Run:
 
         Raises:
             CommandError: if the API key is missing.
-            LedgerError, ConfigurationError: if it could not begin.
+            LedgerError, ConfigurationError: if it could not start.
         """
         loop, order = asyncio.get_running_loop(), self._order
-        begun = loop.time()
+        started_at = loop.time()
         async with order.service.opened(self._on_event) as doitong:
             self._doitong = doitong = doitong.with_options(wait_for_next_day=True)
             batch = doitong.generate_many(
@@ -89,20 +89,20 @@ class Run:
                 retry_failed=order.retry_failed,
                 verify=order.verify,
             )
-            with self._heeding(loop, doitong, batch), self._renderer:
+            with self._handling_signals(loop, doitong, batch), self._renderer:
                 ticking = asyncio.create_task(self._tick(doitong, batch))
                 try:
                     stopped = await self._consume(batch)
                 finally:
                     ticking.cancel()
                     await asyncio.gather(ticking, return_exceptions=True)
-        # A gallery of many takes a moment, in which Ctrl-C must not lose the summary.
-        with self._heeding(loop, None, None):
+        # A large gallery takes a moment, in which Ctrl-C must not lose the summary.
+        with self._handling_signals(loop, None, None):
             gallery, trouble = await asyncio.to_thread(gallery_of, order.ledger, order.out, order.title)
         return End(
             progress=self._progress,
             spent=batch.progress().spent,
-            seconds=loop.time() - begun,
+            seconds=loop.time() - started_at,
             stopped=stopped,
             signals=self._signals,
             left_running=self._left_running,
@@ -111,16 +111,16 @@ class Run:
         )
 
     async def _consume(self, batch: Batch) -> DoitongError | CommandError | None:
-        """Take every item, and return why the batch stopped early, if nobody asked it to."""
+        """Take every item, and return why the batch stopped early, unless the user stopped it."""
         failure: DoitongError | CommandError | None = None
         try:
             async for item in batch:
                 self._progress.take(item)
                 self._renderer.item(item)
                 if item.is_new:
-                    self._tell_each_tenth(batch)
+                    self._render_each_tenth(batch)
         except (LedgerError, ConfigurationError):
-            # It could not begin; what goes wrong later ends items, not the loop.
+            # It could not start; later errors end items, not the loop.
             raise
         except (DoitongError, CommandError) as error:
             failure = error
@@ -130,22 +130,22 @@ class Run:
         return None if isinstance(failure, ClientClosedError) and self._signals else failure
 
     async def _tick(self, doitong: AsyncDoitong, batch: Batch) -> None:
-        """Tell how the batch does, again and again; in lines the more seldom the longer nothing happens."""
-        pause, before = self._renderer.interval, -1
+        """Render the batch repeatedly; in lines, less often the longer nothing happens."""
+        delay, before = self._renderer.interval, -1
         while True:
-            await asyncio.sleep(pause)
-            self._tell(doitong, batch)
+            await asyncio.sleep(delay)
+            self._render(doitong, batch)
             now = sum(self._progress.outcomes.values())
-            pause = self._renderer.interval if now != before else min(2 * pause, self._renderer.longest)
+            delay = self._renderer.interval if now != before else min(2 * delay, self._renderer.longest)
             before = now
 
-    def _tell_each_tenth(self, batch: Batch) -> None:
+    def _render_each_tenth(self, batch: Batch) -> None:
         share = 10 * (self._progress.done + self._progress.bad) // max(1, self._progress.total)
         if share > self._tenth and self._doitong is not None:
             self._tenth = share
-            self._tell(self._doitong, batch)
+            self._render(self._doitong, batch)
 
-    def _tell(self, doitong: AsyncDoitong, batch: Batch) -> None:
+    def _render(self, doitong: AsyncDoitong, batch: Batch) -> None:
         moment = self._progress.moment(
             asyncio.get_running_loop().time(),
             batch.progress(),
@@ -161,19 +161,19 @@ class Run:
         elif isinstance(event, SubmitAttempted):
             self._is_unreachable = event.failure is not None and "429" not in event.failure
 
-    def _heeding(
+    def _handling_signals(
         self, loop: asyncio.AbstractEventLoop, doitong: AsyncDoitong | None, batch: Batch | None
     ) -> AbstractContextManager[None]:
-        """Let Ctrl-C and SIGTERM drain the batch, and the second of them leave it."""
+        """Drain the batch at the first Ctrl-C or SIGTERM, and leave it at the second."""
 
-        def observe_headers() -> None:
+        def on_signal() -> None:
             self._signals += 1
             if batch is not None and doitong is not None:
-                self._heed(loop, doitong, batch)
+                self._handle_signal(loop, doitong, batch)
 
-        return heeding(observe_headers)
+        return handling_signals(on_signal)
 
-    def _heed(self, loop: asyncio.AbstractEventLoop, doitong: AsyncDoitong, batch: Batch) -> None:
+    def _handle_signal(self, loop: asyncio.AbstractEventLoop, doitong: AsyncDoitong, batch: Batch) -> None:
         progress = batch.progress()
         running = progress.running + progress.fetching
         if self._signals == 1:
@@ -186,14 +186,14 @@ class Run:
         elif self._detaching is None:
             self._left_running = running
             jobs = some(running, "job")
-            self._stopping = f"Leaving {jobs} to the next run; answers under way are read, for 10 s at most."
+            self._stopping = f"Leaving {jobs} to the next run; waiting up to 10 s for answers still to come."
             self._renderer.stopping(self._stopping)
             self._detaching = asyncio.ensure_future(batch.aclose())
-        self._tell(doitong, batch)
+        self._render(doitong, batch)
 
 
 def _stop(loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
-    """Stop a batch, as soon as it is open."""
+    """Stop a batch as soon as it is open."""
     batch.stop()
     if batch.progress().stopped is None:
         loop.call_later(_UNTIL_OPEN, _stop, loop, batch)
@@ -201,32 +201,32 @@ def _stop(loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
 
 def _draining(running: int, seconds: float | None) -> str:
     if not running:
-        return "Stopping: nothing runs."
+        return "Stopping: nothing is running."
     how_long = "" if seconds is None else f", about {span(seconds)}"
-    jobs, it = ("job that runs is", "it") if running == 1 else (f"{running:,} jobs that run are", "them")
-    return f"Stopping: the {jobs} waited for{how_long}. Ctrl-C again leaves {it} to the next run."
+    jobs, it = ("running job", "it") if running == 1 else (f"{running:,} running jobs", "them")
+    return f"Stopping: waiting for the {jobs}{how_long}. Ctrl-C again leaves {it} to the next run."
 
 
 def gallery_of(ledger: Path, out: Path, title: str) -> tuple[Path | None, str | None]:
-    """Write the page of a batch from its ledger; return where it is, or why it is not."""
+    """Write the gallery of a batch from its ledger; return its path, or why there is none."""
     try:
         with contextlib.closing(sqlite.reader(ledger)) as reader:
             return write_gallery(out, map(card_of, sqlite.records(reader)), title=title), None
     except LedgerError as error:
         return None, error.message
     except (OSError, sqlite3.Error) as error:
-        said = getattr(error, "strerror", None) or error
-        return None, f"The gallery in {out} cannot be written: {said}."
+        reason = getattr(error, "strerror", None) or error
+        return None, f"The gallery in {out} cannot be written: {reason}."
 
 
 def card_of(record: ItemRecord) -> Card:
-    """Return an item as the gallery shows it."""
-    asked = record.asked
-    width, height = asked.get("width"), asked.get("height")
+    """Return the gallery's card for an item."""
+    fields = record.asked
+    width, height = fields.get("width"), fields.get("height")
     return Card(
         key=record.key,
-        prompt=str(asked.get("prompt") or ""),
-        provider=str(asked.get("provider") or ""),
+        prompt=str(fields.get("prompt") or ""),
+        provider=str(fields.get("provider") or ""),
         outcome=OUTCOMES[record.state],
         credits=record.cost,
         seconds=record.seconds,

@@ -1,4 +1,4 @@
-"""The emulator as a program: it listens until it is told to stop, and says how to reach it."""
+"""`doitong emulator`: runs the emulator until it is stopped, and prints how to reach it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from doitong_async.cli.exits import CommandError
-from doitong_async.cli.interrupts import heeding
+from doitong_async.cli.interrupts import handling_signals
 from doitong_async.cli.options import AnyPlanName
 from doitong_async.cli.own_emulator import Address
 from doitong_async.cli.render import write_line
@@ -36,23 +36,23 @@ def serve(
     address_file: Path | None,
     **settings: Any,
 ) -> None:
-    """Run an emulator until SIGINT or SIGTERM; or tell which faults it knows, where "help" is among them.
+    """Run an emulator until SIGINT or SIGTERM; or print the known faults if "help" is among them.
 
     Args:
-        plan: the limits that it holds its callers to.
-        key: the one that is accepted; by default any.
-        faults: what goes wrong, in the text form of `doitong_async.emulator.faults`.
-        until_idle: seconds without a request after which it ends by itself; None: never.
-        address_file: where its address is found while it runs, see `doitong_async.cli.own_emulator`.
+        plan: the limits that it enforces.
+        key: the only key to accept; any key by default.
+        faults: the faults to inject, in the text form of `doitong_async.emulator.faults`.
+        until_idle: seconds without a request after which it exits; None: never.
+        address_file: the file that holds its address while it runs, see `doitong_async.cli.own_emulator`.
         **settings: further arguments of `doitong_async.emulator.Emulator`.
 
     Raises:
-        CommandError: if a setting cannot be, the port is taken, or Pillow is missing.
+        CommandError: if a setting is invalid, the port is taken, or Pillow is missing.
     """
     if not 0 < settings["speed"] < math.inf:
         raise CommandError(f"--speed is {settings['speed']}; expected a number above zero, 1 for real time.")
     if key is not None and (not key.isascii() or not key.isprintable() or " " in key or not key):
-        raise CommandError("--key is no key: expected printable ASCII characters without spaces.")
+        raise CommandError("--key is not a key; expected printable ASCII characters without spaces.")
     if until_idle is not None and not 0 < until_idle < math.inf:
         raise CommandError(f"--until-idle is {until_idle}; expected seconds above zero.")
     try:
@@ -60,15 +60,15 @@ def serve(
     except ImportError as missing:
         raise CommandError(f"{missing}.") from None
     if "help" in faults:
-        # The table stands where the forms are read, and only there.
+        # The module that parses faults documents them.
         write_line(sys.stdout, inspect.getdoc(sys.modules[parse_fault.__module__]) or "")
         return
     try:
         parsed = [parse_fault(text) for text in faults]
     except ValueError as error:
-        raise CommandError(f"--fault: {error}. `doitong emulator --fault help` lists all there is.") from None
+        raise CommandError(f"--fault: {error}. `doitong emulator --fault help` lists all faults.") from None
     limits = PlanLimits(plan.requests_per_minute, plan.concurrent_jobs, plan.jobs_per_day)
-    # With the secret that the commands have, it tells them of the ends of jobs.
+    # With the same secret as the commands, its webhooks reach them.
     secret = secret_of_environment("DOITONG_WEBHOOK_SECRET")
     emulator = Emulator(limits, key=key, faults=parsed, webhook_secret=secret, **settings)
     asyncio.run(_serve(emulator, plan.name, key or EMULATED_KEY, settings, until_idle, address_file))
@@ -84,7 +84,7 @@ async def _serve(
 ) -> None:
     stopped = asyncio.Event()
     emulator.on_stop = stopped.set
-    with heeding(stopped.set):
+    with handling_signals(stopped.set):
         try:
             await emulator.start()
         except (OSError, UnicodeError) as error:
@@ -92,12 +92,12 @@ async def _serve(
             reason = getattr(error, "strerror", None) or error
             raise CommandError(
                 f"The emulator cannot listen on {settings['host']} port {settings['port']}: {reason}. "
-                "Choose another --port; 0 takes any that is free."
+                "Choose another --port; 0 picks a free one."
             ) from None
         try:
             if address_file is not None:
                 Address(emulator.url, os.getpid()).write(address_file)
-            for line in (*_how_to_reach(emulator.url, plan, key), *_what_goes_wrong(emulator)):
+            for line in (*_connection_lines(emulator.url, plan, key), *_fault_lines(emulator)):
                 write_line(sys.stdout, line)
             await _until(stopped, emulator, until_idle)
         finally:
@@ -105,12 +105,12 @@ async def _serve(
             if address_file is not None:
                 Address.forget(address_file, os.getpid())
             world = emulator.world
-            counts = f"{world.count('submit')} submits, {world.count('poll')} looks"
+            counts = f"{world.count('submit')} submits, {world.count('poll')} polls"
             write_line(sys.stdout, f"stopped: {counts}, {world.charges} jobs charged")
 
 
 async def _until(stopped: asyncio.Event, emulator: Emulator, until_idle: float | None) -> None:
-    """Wait until the emulator is told to stop, or was not asked for anything for so many seconds."""
+    """Wait until the emulator is stopped, or has had no request for `until_idle` seconds."""
     loop = asyncio.get_running_loop()
     idle = asyncio.timeout(until_idle)
     if until_idle is not None:
@@ -124,11 +124,11 @@ async def _until(stopped: asyncio.Event, emulator: Emulator, until_idle: float |
         emulator.on_request = lambda: None
 
 
-def _how_to_reach(url: str, plan: str, key: str) -> list[str]:
-    # The only key that is ever printed: the emulator's own, which opens nothing else.
+def _connection_lines(url: str, plan: str, key: str) -> list[str]:
+    # The only key ever printed: the emulator's own, which opens nothing else.
     environment = {"DOITONG_BASE_URL": url, "DOITONG_API_KEY": key, "DOITONG_PLAN": plan}
     if plan == AnyPlanName.ENTERPRISE:
-        # A program cannot know its limits by this name.
+        # This name alone does not give a program the limits.
         del environment["DOITONG_PLAN"]
     exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
     address, authorization = (
@@ -142,8 +142,8 @@ def _how_to_reach(url: str, plan: str, key: str) -> list[str]:
     ]
 
 
-def _what_goes_wrong(emulator: Emulator) -> list[str]:
-    """The faults in force, and a line to copy that puts the same ones in force again, to be changed."""
+def _fault_lines(emulator: Emulator) -> list[str]:
+    """Return the faults in force, and a command to copy that sets them again."""
     texts = [str(fault) for fault in emulator.faults]
     if not texts:
         return []

@@ -1,4 +1,4 @@
-"""How a command ends: one table from errors to exit codes."""
+"""The exit codes, and one table from errors to exit codes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from doitong_async import errors
 
 
 class Exit(IntEnum):
-    """The exit codes; they are documented in `doitong --help`."""
+    """The exit codes, as `doitong --help` documents them."""
 
     OK = 0
     USAGE = 2
@@ -29,18 +29,18 @@ class Exit(IntEnum):
 
 MEANINGS: Final = {
     Exit.OK: "done",
-    Exit.USAGE: "the command, the request or a setting is wrong; no job was made",
-    Exit.CREDENTIALS: "the API key is missing or not accepted",
+    Exit.USAGE: "the command, the request or a setting is wrong; no job was created",
+    Exit.CREDENTIALS: "the API key is missing or invalid",
     Exit.CREDITS: "not enough credits",
-    Exit.LIMITS: "a limit of the plan: too many requests, jobs at once or jobs today",
+    Exit.LIMITS: "a plan limit: too many requests, concurrent jobs or jobs today",
     Exit.JOB: "the job failed, or the service does not know it",
-    Exit.TIMEOUT: "the wait was over first; the job goes on",
-    Exit.SERVICE: "no connection, or the service answered with an error or with nonsense",
-    Exit.UNKNOWN: "it is not known whether a job was made: send again under the same key",
-    Exit.DOWNLOAD: "the job is done and paid; its output could not be fetched or written, or a ledger not",
-    Exit.SOME_FAILED: "a batch came to its end, and some of its items failed, were rejected or are in doubt",
-    Exit.BUDGET: "a batch reached its budget; it goes on with a larger one",
-    Exit.INTERRUPTED: "Ctrl-C; what was submitted goes on",
+    Exit.TIMEOUT: "the wait timed out; the job is still running",
+    Exit.SERVICE: "no connection, or the service answered with an error or an invalid answer",
+    Exit.UNKNOWN: "it is not known whether a job was created: send again under the same key",
+    Exit.DOWNLOAD: "the job is done and paid; its output could not be fetched or saved, or the ledger failed",
+    Exit.SOME_FAILED: "a batch ended, and some of its items failed, were rejected or are in doubt",
+    Exit.BUDGET: "a batch reached its budget; a larger one continues it",
+    Exit.INTERRUPTED: "Ctrl-C; submitted jobs continue",
 }
 
 OF_ERRORS: Final[dict[type[errors.DoitongError], Exit]] = {
@@ -57,7 +57,7 @@ OF_ERRORS: Final[dict[type[errors.DoitongError], Exit]] = {
     errors.JobFailedError: Exit.JOB,
     errors.JobTimeoutError: Exit.TIMEOUT,
     errors.JobNotFoundError: Exit.JOB,
-    # Nothing but Ctrl-C closes the client of a command that still waits.
+    # Only Ctrl-C closes the client of a command that still waits.
     errors.ClientClosedError: Exit.INTERRUPTED,
     errors.DownloadError: Exit.DOWNLOAD,
     errors.BudgetReachedError: Exit.BUDGET,
@@ -68,12 +68,12 @@ OF_ERRORS: Final[dict[type[errors.DoitongError], Exit]] = {
 
 
 class CommandError(Exception):
-    """Found by the command line itself, before anything was sent.
+    """An error that the command line itself finds before anything is sent.
 
     Attributes:
         message: what is wrong.
         end: the exit code.
-        details: what is wrong one by one, such as the bad lines of a file, each for a line of its own.
+        details: single problems, such as the bad lines of a file, one per line.
     """
 
     def __init__(self, message: str, end: Exit = Exit.USAGE, *, details: Sequence[str] = ()) -> None:
@@ -84,5 +84,5 @@ class CommandError(Exception):
 
 
 def exit_of(error: errors.DoitongError) -> Exit:
-    """Return the exit code of an error, by the nearest of its classes that the table has."""
+    """Return the exit code of an error, from its nearest class in the table."""
     return next(OF_ERRORS[kind] for kind in type(error).__mro__ if kind in OF_ERRORS)

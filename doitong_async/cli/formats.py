@@ -1,4 +1,4 @@
-"""What a file of prompts holds, by its name and its first line, where nobody says it."""
+"""Guesses the format of a prompt file from its name and its first line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 
 class Format(StrEnum):
-    """What a file of prompts may hold."""
+    """The formats of a prompt file."""
 
     LINES = "lines"
     CSV = "csv"
@@ -16,21 +16,21 @@ class Format(StrEnum):
 
 
 _BY_SUFFIX: Final = {".csv": Format.CSV, ".jsonl": Format.JSONL, ".ndjson": Format.JSONL}
-# Each line of these would be taken for a prompt, and paid.
+# Each line of these would be mistaken for a prompt, and paid for.
 _OTHERS: Final = frozenset({".json", ".tsv", ".xls", ".xlsx", ".ods", ".yaml", ".yml", ".parquet"})
 
 
-# How a text of JSON begins, and hardly a prompt: "[sepia] a fox" is one.
+# How JSON begins, but hardly a prompt: "[sepia] a fox" is a prompt.
 _JSON: Final = re.compile(r"\s*[\[{]\s*([\[{\"]|$)")
 
 
 def guessed(suffix: str, first_line: str, *, has_name: bool) -> Format | None:
-    """Return what a file most likely holds, or None if that is nothing a batch is made of.
+    """Return the likely format of a file, or None if it is no prompt file.
 
     Args:
-        suffix: of its name, with the dot.
-        first_line: that is not blank; empty if there is none.
-        has_name: whether it is a file, and not a pipe.
+        suffix: the suffix of its name, with the dot.
+        first_line: the first line that is not blank; empty if there is none.
+        has_name: whether it is a file rather than a pipe.
     """
     suffix = suffix.lower()
     if suffix in _OTHERS:

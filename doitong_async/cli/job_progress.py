@@ -1,4 +1,4 @@
-"""What one command knows of its one job; it outlives the event loop, so that Ctrl-C can still tell."""
+"""What a command knows of its one job; it outlives the event loop, so that Ctrl-C can still report it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from doitong_async.jobs.job import AsyncJob
 from doitong_async.result import Result
 
 _SOME_FACTS: Final = ("credits_required", "credits_available", "limit", "retry_after")
-# Where the library's advice is about Python, or a command line knows better.
+# For errors whose own advice is about Python, or where the command line knows better.
 _ADVICE: Final[dict[type[DoitongError], str]] = {
     errors.RateLimitError: "Try again later.",
     errors.ProtocolError: "Check --base-url (DOITONG_BASE_URL).",
@@ -28,7 +28,7 @@ _ADVICE: Final[dict[type[DoitongError], str]] = {
     errors.DownloadError: "Try again.",
 }
 _WORTH_THE_SAME_KEY: Final = (errors.SubmitOutcomeUnknownError, errors.ServerError)
-_LEAVES_THE_JOB: Final = (
+_JOB_REMAINS: Final = (
     *(errors.JobTimeoutError, errors.DownloadError, errors.AuthenticationError),
     *(errors.ConfigurationError, errors.ProtocolError),
 )
@@ -45,33 +45,33 @@ class JobProgress:
     idempotency_key: str | None = None
     job: AsyncJob | None = None
     may_be_sent: bool = False
-    """Whether a submit was begun of which it is not known that it made no job."""
-    refusal: DoitongError | None = None
-    """What became of a submit that was still under way at Ctrl-C."""
+    """Whether a submit was started that may have created a job."""
+    submit_error: DoitongError | None = None
+    """The error of a submit that was still in flight at Ctrl-C."""
     statuses: list[StatusAt] = field(default_factory=list)
     seconds: float | None = None
-    _begun: float | None = None
+    _started_at: float | None = None
 
     def begin(self) -> None:
-        """Count seconds, and listen to the client's events, from now on."""
-        self._begun = asyncio.get_running_loop().time()
+        """Start the clock and record the client's events from now on."""
+        self._started_at = asyncio.get_running_loop().time()
 
     def on_event(self, event: Event) -> None:
-        """Take in what the client says."""
+        """Record an event of the client."""
         if isinstance(event, SubmitAttempted):
             if event.failure is not None:
-                what = "may have made a job" if event.is_in_doubt else "made no job"
-                self.renderer.happened(f"try {event.number} {what}: {event.failure}")
-        elif isinstance(event, StatusChanged) and self._begun is not None:
+                effect = "may have created a job" if event.is_in_doubt else "created no job"
+                self.renderer.happened(f"attempt {event.number} {effect}: {event.failure}")
+        elif isinstance(event, StatusChanged) and self._started_at is not None:
             self.statuses.append(
-                StatusAt(event.status.value, asyncio.get_running_loop().time() - self._begun)
+                StatusAt(event.status.value, asyncio.get_running_loop().time() - self._started_at)
             )
             self.renderer.status(event.job_id, self.statuses[-1])
         elif isinstance(event, JobFinished):
             self.seconds = event.seconds
 
     def outcome(self, job: AsyncJob, result: Result, saved: Saved | None) -> Outcome:
-        """Return what the command did."""
+        """Return the result of the command."""
         return Outcome(
             id=job.id,
             token=job.token,
@@ -86,7 +86,7 @@ class JobProgress:
         )
 
     def failure(self, error: DoitongError) -> CommandFailure:
-        """Return what to say of an error of the library."""
+        """Return the failure that describes an error of the library."""
         facts = self._facts(error)
         follow = self._next(error)
         return CommandFailure(
@@ -99,29 +99,30 @@ class JobProgress:
         )
 
     def interruption(self) -> CommandFailure:
-        """Return what to say at Ctrl-C: which job goes on, and how to take it up."""
-        said, follow = self._fate()
+        """Return the failure to report at Ctrl-C: which job continues, and how to resume it."""
+        message, follow = self._job_state()
         return CommandFailure(
             type="Interrupted",
-            message=f"Interrupted. {said}",
+            message=f"Interrupted. {message}",
             end=Exit.INTERRUPTED,
-            facts=self._facts(self.refusal),
+            facts=self._facts(self.submit_error),
             next=follow,
         )
 
-    def _fate(self) -> tuple[str, str | None]:
+    def _job_state(self) -> tuple[str, str | None]:
         if self.job is not None:
-            state = "is over" if self.job.last.status.is_terminal else "goes on at the service and is charged"
+            is_over = self.job.last.status.is_terminal
+            state = "has ended" if is_over else "continues at the service and is charged"
             if self.service.has_own_emulator:
-                return f"Job {self.job.id} ended with the emulator that this command had for its own.", None
+                return f"Job {self.job.id} ended with this command's private emulator.", None
             return f"Job {self.job.id} {state}.", self._resume()
-        if self.refusal is not None:
-            said = f"The submit under way failed: {self.refusal.message} {self.refusal.outcome}"
-            return said, self._next(self.refusal)
+        if self.submit_error is not None:
+            message = f"The submit in flight failed: {self.submit_error.message} {self.submit_error.outcome}"
+            return message, self._next(self.submit_error)
         if self.may_be_sent and not self.service.has_own_emulator:
             return (
-                "A submit was under way, and it is not known whether it made a job. "
-                "Send it again under the same idempotency key to find out; it is not meant to charge twice.",
+                "A submit was in flight, and it is not known whether it created a job. Send it again under "
+                "the same idempotency key to find out; the service should not charge twice.",
                 self._again(),
             )
         return "Nothing was sent.", None
@@ -137,19 +138,19 @@ class JobProgress:
     def _next(self, error: DoitongError) -> str | None:
         if self.service.has_own_emulator:
             return None
-        if self.job is not None and isinstance(error, _LEAVES_THE_JOB):
+        if self.job is not None and isinstance(error, _JOB_REMAINS):
             return self._resume()
         return self._again() if self.job is None and isinstance(error, _WORTH_THE_SAME_KEY) else None
 
     def _advice(self, error: DoitongError) -> str:
         if self.service.is_keyless and isinstance(error, errors.ConnectionFailedError):
-            return "Start one with `doitong emulator`, or say with --base-url where it runs."
+            return "Start one with `doitong emulator`, or give its address with --base-url."
         if self.service.is_keyless and isinstance(error, errors.JobNotFoundError):
             return "Check the id. The emulator of `doitong generate --emulator` ends with that command."
         return _ADVICE.get(type(error), error.advice)
 
     def _resume(self) -> str:
-        """Return the command that takes the job up."""
+        """Return the command that resumes the job."""
         if self.job is None or self.arguments[0] == "job":
             return command_line(self.arguments)
         options = {

@@ -1,4 +1,4 @@
-"""The options that several commands share, and what is made of them."""
+"""The options that several commands share, and the functions that parse them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ENTERPRISE = "enterprise"
 
 
 class PlanName(StrEnum):
-    """The plans of the documented table."""
+    """The documented plans."""
 
     FREE = "free"
     STARTER = "starter"
@@ -29,7 +29,7 @@ class PlanName(StrEnum):
 
 
 class AnyPlanName(StrEnum):
-    """The plans of the documented table, and the one whose limits are agreed with the service."""
+    """The documented plans, and the one whose limits are agreed with the service."""
 
     FREE = "free"
     STARTER = "starter"
@@ -48,25 +48,23 @@ AnyPlanOption = Annotated[
     ),
 ]
 RequestsPerMinute = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="In place of the plan's own number.")
+    int | None, typer.Option(min=1, metavar="N", help="Overrides the plan's own number.")
 ]
 ConcurrentJobs = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="In place of the plan's own number.")
+    int | None, typer.Option(min=1, metavar="N", help="Overrides the plan's own number.")
 ]
-JobsPerDay = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="In place of the plan's own number.")
-]
+JobsPerDay = Annotated[int | None, typer.Option(min=1, metavar="N", help="Overrides the plan's own number.")]
 PromptFile = Annotated[
     str,
     typer.Argument(
-        metavar="FILE", help="One prompt a line; .csv with a header; .jsonl; - reads the standard input."
+        metavar="FILE", help="A prompt per line; .csv with a header; .jsonl; - reads the standard input."
     ),
 ]
 FormatOption = Annotated[
-    Format | None, typer.Option("--format", help="What FILE holds, where its name does not say it.")
+    Format | None, typer.Option("--format", help="The format of FILE, if its name does not say.")
 ]
 ProviderOption = Annotated[
-    str | None, typer.Option(help="Who makes what names no provider; flux-pro by default.")
+    str | None, typer.Option(help="The provider of items that name none; flux-pro by default.")
 ]
 WidthOption = Annotated[
     int | None, typer.Option(help="Pixels, for pictures that name none; 1024 by default.")
@@ -80,17 +78,17 @@ PriceOption = Annotated[
     typer.Option(
         "--price",
         metavar="N|PROVIDER=N",
-        help="Credits of a job whose price is not documented; or of all jobs of one provider, repeatable.",
+        help="Credits per job, where none is documented; or for one provider's jobs; repeatable.",
     ),
 ]
 AsJson = Annotated[
-    bool, typer.Option("--json", help="Print exactly one JSON object, at the end; errors too.")
+    bool, typer.Option("--json", help="Print exactly one JSON object, at the end, also for errors.")
 ]
 
 BaseUrl = Annotated[
-    str | None, typer.Option(metavar="URL", help="The root of another API.  [DOITONG_BASE_URL]")
+    str | None, typer.Option(metavar="URL", help="The base URL of another API.  [DOITONG_BASE_URL]")
 ]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tell retries and waits, on stderr.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show retries and waits, on stderr.")]
 
 
 def plan_of(
@@ -100,9 +98,9 @@ def plan_of(
     concurrent_jobs: int | None,
     jobs_per_day: int | None,
 ) -> Plan:
-    """Return the plan that was named, or DOITONG_PLAN, or free, with the limits that were given in its place.
+    """Return the named plan, or DOITONG_PLAN, or free, with the given limits in place of its own.
 
-    Of the plan `enterprise`, the first two limits have to be given; it has no limit a day unless one is.
+    The plan `enterprise` needs the first two limits; it has no daily limit unless one is given.
 
     Raises:
         CommandError: if there is no such plan, or a limit is missing.
@@ -111,7 +109,7 @@ def plan_of(
     if named == _ENTERPRISE:
         if requests_per_minute is None or concurrent_jobs is None:
             raise CommandError(
-                "The limits of the plan enterprise are agreed with the service: give them with "
+                "The limits of the plan enterprise are agreed with the service. Give them with "
                 "--requests-per-minute and --concurrent-jobs."
             )
         return Plan.enterprise(
@@ -127,7 +125,7 @@ def plan_of(
     try:
         plan = Plan.named(named)
     except ConfigurationError:
-        # An option that is wrong was refused before it came here.
+        # typer rejected a wrong --plan earlier, so this name is from the environment.
         raise CommandError(
             f"The plan is {named!r} (DOITONG_PLAN); expected one of {', '.join(AnyPlanName)}."
         ) from None
@@ -135,10 +133,10 @@ def plan_of(
 
 
 def read_prices(given: Sequence[str] | None) -> PriceArgument:
-    """Return what `--price` said: one number, or numbers by provider.
+    """Return the value of `--price`: one number, or numbers by provider.
 
     Raises:
-        CommandError: saying what is wrong with which.
+        CommandError: naming the wrong price.
     """
     by_provider: dict[str, float] = {}
     for text in given or ():
@@ -149,7 +147,7 @@ def read_prices(given: Sequence[str] | None) -> PriceArgument:
                 f"--price is {text}; expected one number of credits, or PROVIDER=N as often as needed."
             )
         if provider in by_provider:
-            raise CommandError(f"--price is given for {provider} twice; give it once.")
+            raise CommandError(f"--price is given twice for {provider}. Give it once.")
         by_provider[provider] = _credits(text, number)
     return by_provider.get("", by_provider or None)
 
@@ -160,5 +158,5 @@ def _credits(text: str, number: str) -> float:
     except ValueError:
         amount = math.nan
     if not 0 <= amount < math.inf:
-        raise CommandError(f"--price is {text}; expected credits as a number not below 0, or PROVIDER=N.")
+        raise CommandError(f"--price is {text}; expected credits, zero or more, or PROVIDER=N.")
     return amount

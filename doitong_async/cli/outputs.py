@@ -1,4 +1,4 @@
-"""Where the output of a job goes: nowhere, to a file, into a directory, or to the standard output."""
+"""Where a job's output goes: nowhere, to a file, into a directory, or to the standard output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from doitong_async.result import Result
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What was written: the file (None: the standard output), and how many bytes."""
+    """What was saved: the file (None: the standard output), and its size in bytes."""
 
     file: str | None
     size: int
@@ -25,34 +25,34 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """What `-o` said; None saves nothing, "-" is the standard output."""
+    """The value of `-o`; None saves nothing, "-" is the standard output."""
 
     name: str | None
 
     @property
     def is_stdout(self) -> bool:
-        """Whether the bytes go to the standard output, and words have to go elsewhere."""
+        """Whether the bytes go to the standard output, so that messages must go elsewhere."""
         return self.name == "-"
 
     def check(self) -> None:
-        """Make sure that the output can be written there, while nothing is sent or spent.
+        """Check that the output can be saved, before anything is sent or spent.
 
         Raises:
-            CommandError: saying what is wrong with the place, and what would do.
+            CommandError: saying what is wrong with the destination, and what would work.
         """
         if self.is_stdout:
             if sys.stdout.isatty():
                 raise CommandError(
-                    "-o - writes the bytes of a picture to this terminal; pipe them on, or name a file."
+                    "-o - would write binary data to this terminal. Pipe it on, or name a file."
                 )
         elif self.name is not None:
             _check_path(self.name)
 
     async def take(self, result: Result) -> Saved | None:
-        """Fetch the output and put it in its place.
+        """Fetch the output and save it.
 
         Raises:
-            DownloadError: if it cannot be had, or not be written.
+            DownloadError: if it cannot be fetched or saved.
         """
         if self.name is None:
             return None
@@ -75,20 +75,20 @@ _silent: Final[WeakSet[TextIO]] = WeakSet()
 
 
 def silence(file: TextIO) -> None:
-    """Let what is still written there vanish: its reader is gone, and the flush at exit must not fail."""
+    """Discard further output: the reader has gone, and the flush at exit must not fail."""
     _silent.add(file)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, file.fileno())
-    os.close(nowhere)
+    null_device = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null_device, file.fileno())
+    os.close(null_device)
 
 
 def is_silent(file: TextIO) -> bool:
-    """Whether what is written there vanishes."""
+    """Whether output there is discarded."""
     return file in _silent
 
 
 class Steady:
-    """A stream for rich that takes what it is given, also when its reader or its terminal is gone."""
+    """A stream for rich that never fails, even when its reader or its terminal has gone."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -97,7 +97,7 @@ class Steady:
         return getattr(self._file, name)
 
     def write(self, text: str) -> int:
-        """Write, or let it vanish."""
+        """Write, or discard."""
         try:
             return self._file.write(text)
         except OSError:
@@ -105,7 +105,7 @@ class Steady:
             return len(text)
 
     def flush(self) -> None:
-        """Flush, or let it vanish."""
+        """Flush, or discard."""
         try:
             self._file.flush()
         except OSError:
@@ -120,11 +120,11 @@ def _check_path(name: str) -> None:
         if not name.strip() or not (is_folder or path.name):
             raise CommandError("-o is empty; expected a file, a directory, or - for the standard output.")
         if not folder.is_dir():
-            raise CommandError(f"-o {name}: there is no directory {folder}; create it first.")
+            raise CommandError(f"-o {name}: the directory {folder} does not exist. Create it first.")
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise CommandError(f"-o {name}: {folder} is not writable; choose another directory.")
+            raise CommandError(f"-o {name}: {folder} is not writable. Choose another directory.")
         if not is_folder and path.exists() and not path.is_file():
-            # It would be replaced, as /dev/null would be for a careless root.
-            raise CommandError(f"-o {name}: that is no regular file; use -o - and redirect the output.")
+            # Saving would replace it, even /dev/null for a careless root.
+            raise CommandError(f"-o {name}: this is not a regular file. Use -o - and redirect the output.")
     except OSError as error:
         raise CommandError(f"-o {name[:200]}: this cannot be a file: {error.strerror}.") from None

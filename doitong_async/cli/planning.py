@@ -1,4 +1,4 @@
-"""`doitong estimate`: what the prompts of a file cost, and how long the plan takes for them."""
+"""`doitong estimate`: the cost of a file of prompts, and the time that the plan takes for them."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ doitong estimate prompts.txt --plan starter
 doitong estimate shots.csv --price kling=100 --price veo3=250 --json
 generate-prompts | doitong estimate - --limit 100
 
-Nothing is sent, and no key is needed. Prices are the documented ones; what has
-none needs --price. Exit codes: doitong --help."""
+Nothing is sent, and no key is needed. Prices are the documented ones; give the
+others with --price. Exit codes: doitong --help."""
 
 
 def estimate_file(
@@ -56,7 +56,7 @@ def estimate_file(
     kind: FormatOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what the prompts of a file cost and how long they take, without sending anything."""
+    """Show what a file of prompts costs and how long it takes, without sending anything."""
     context.obj.as_json = as_json
     limits = plan_of(
         plan,

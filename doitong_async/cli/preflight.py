@@ -1,4 +1,4 @@
-"""What a batch has before it: each item of its file held against its ledger, while nothing is sent."""
+"""Compares a file of prompts with its ledger, before anything is sent: what is done, and what is left."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _OVER: Final = {
 
 @dataclass(slots=True)
 class Preflight:
-    """What is done, and what is to do.
+    """What is done, and what is left to do.
 
     Attributes:
-        items: how many the file holds, within its limit.
-        over: how many are over already, by their outcome.
-        under_way: how many were begun and are taken up again.
-        to_begin: how many are to be submitted.
-        spent: credits, as the ledger has it.
-        cost: of those to be submitted, and how long the plan takes for them; None if a price is not known.
-        unpriced: which price that is.
+        items: how many items the file has, within its limit.
+        over: how many have ended already, by outcome.
+        under_way: how many were started and will be resumed.
+        to_begin: how many will be submitted.
+        spent: credits, according to the ledger.
+        cost: the cost and time of those to be submitted; None if a price is unknown.
+        unpriced: the message about that price.
     """
 
     items: int = 0
@@ -69,13 +69,13 @@ def preflight_of(
     retry_failed: bool,
     wall: float,
 ) -> Preflight:
-    """Hold a file of prompts, which was checked, against a ledger, be it there or not; `wall` is now.
+    """Compare a checked file of prompts with a ledger, which need not exist; `wall` is the time now.
 
-    `service` is what a ledger of this batch calls the service.
+    `service` is the ledger's name for the service.
 
     Raises:
-        CommandError: if the ledger knows an item key with another request.
-        LedgerError: if the ledger is damaged, of another version or service, or none.
+        CommandError: if the ledger has an item key with another request.
+        LedgerError: if the ledger is damaged, of another version or service, or not a ledger.
     """
     found = Preflight()
     with contextlib.ExitStack() as opened:
@@ -93,17 +93,17 @@ def preflight_of(
         except (OSError, sqlite3.Error) as error:
             raise sqlite.broken(ledger, error) from error
     if items.clashes:
-        more = f"; these are the first {KEPT}" if len(items.clashes) < items.clashing else ""
+        limited = f"; here are the first {KEPT}" if len(items.clashes) < items.clashing else ""
         raise CommandError(
-            f"The ledger {ledger} knows {items.clashing:,} of the item keys with another request{more}. "
-            "Nothing was sent. Give what is new another key, or this batch a ledger of its own.",
+            f"The ledger {ledger} has {items.clashing:,} of the item keys with another request{limited}. "
+            "Nothing was sent. Give new items other keys, or this batch its own ledger.",
             details=items.clashes,
         )
     return found
 
 
 class _Items:
-    """Goes through the items once, counts them, and yields what has to be begun."""
+    """Iterates over the items once, counts them, and yields the requests to be submitted."""
 
     def __init__(
         self, found: Preflight, reader: sqlite3.Connection | None, out: Path, *, retry_failed: bool
@@ -116,7 +116,7 @@ class _Items:
         self.clashes: list[str] = []
 
     def to_begin(self, prompts: Prompts, wall: float) -> Iterator[GenerateRequest]:
-        """Yield the requests that are to be submitted."""
+        """Yield the requests to be submitted."""
         with contextlib.closing(Reading(Options())) as reading:
             for number, given in enumerate(prompts, 1):
                 self._found.items = number
@@ -126,7 +126,7 @@ class _Items:
                     yield asked.request
 
     def _count(self, record: ItemRecord | None, asked: Asked, wall: float) -> bool:
-        """Count an item, and say whether it is to be begun."""
+        """Count an item, and return whether to submit it."""
         action = decide(
             record,
             asked.digest,

@@ -1,4 +1,4 @@
-"""How a batch does, in numbers and in plain words: counted as items end, at moments that come in."""
+"""The progress of a batch in numbers and plain words, counted as items end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from doitong_async.pricing import PriceArgument, price_of
 
 BAD: Final = (Outcome.FAILED, Outcome.REJECTED, Outcome.IN_DOUBT)
 _HORIZON: Final = 300.0
-"""Seconds over which the rate is taken."""
+"""Seconds over which the rate is measured."""
 _SOONEST: Final = 5.0
 """Seconds before which a rate would be a guess."""
 _DAY: Final = 86_400.0
@@ -23,19 +23,19 @@ _DAY: Final = 86_400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """How a batch does at one moment.
+    """The state of a batch at one moment.
 
     Attributes:
-        total: items of the file.
-        done: items that are done; `before` of them were before this run.
+        total: items in the file.
+        done: items that are done, `before` of them before this run.
         bad: items that failed, were rejected or are in doubt.
-        running: jobs at the service, or on their way there.
-        fetching: items whose output is fetched.
-        why: what is waited for, in words; None where nothing waits.
-        spent, reserved: credits; `budget` is the most that may be spent.
-        rate: items a minute; None as long as it is not known.
-        left: seconds; None if it is not known.
-        stopping: what is said while the batch comes to an early end.
+        running: jobs at the service, or being submitted.
+        fetching: items whose output is being fetched.
+        why: what items wait for, in words; None if nothing waits.
+        spent, reserved: credits; `budget` is the most to spend.
+        rate: items per minute; None until known.
+        left: seconds left; None if unknown.
+        stopping: the message while the batch stops early.
     """
 
     total: int
@@ -54,12 +54,12 @@ class Moment:
 
     @property
     def ended(self) -> int:
-        """How many items are over."""
+        """How many items have ended."""
         return self.done + self.bad
 
     @property
     def waiting(self) -> int:
-        """How many items are neither over nor at the service."""
+        """How many items have neither ended nor reached the service."""
         return max(0, self.total - self.ended - self.running - self.fetching)
 
 
@@ -67,9 +67,9 @@ class Moment:
 class BatchProgress:
     """Counts the items of one run.
 
-    `needed` is what the items that were skipped may cost, as far as prices are known. Of the failed,
-    `unfetched` are those whose job is done and paid: the next run fetches their outputs; `unknown` those
-    whose job the service does not know, to this key at least: the next run asks again.
+    `needed` is what the skipped items may cost, as far as prices are known. Of the failed items, `unfetched`
+    have a job that is done and paid: the next run fetches their outputs; `unknown` have a job that the
+    service does not know, at least to this key: the next run polls it again.
     """
 
     total: int
@@ -106,7 +106,7 @@ class BatchProgress:
 
     @property
     def left(self) -> int:
-        """How many were not begun."""
+        """How many were not submitted."""
         return self.total - self.done - self.bad
 
     def moment(
@@ -118,14 +118,14 @@ class BatchProgress:
         is_unreachable: bool,
         stopping: str | None,
     ) -> Moment:
-        """Return how the batch does.
+        """Return the state of the batch.
 
         Args:
             now: the loop's clock, in seconds.
-            progress: what the batch says.
-            waiting: how many callers wait, by what for, as `Stats.waiting` has it.
-            is_unreachable: whether the last submit met with silence.
-            stopping: what is said of an early end.
+            progress: the batch's own progress.
+            waiting: how many callers wait, by reason, as in `Stats.waiting`.
+            is_unreachable: whether the last submit got no answer.
+            stopping: the message about an early stop.
         """
         left = max(0, self.left)
         rate = self.rate(now)
@@ -151,7 +151,7 @@ class BatchProgress:
         )
 
     def rate(self, now: float) -> float | None:
-        """Return how many items end in a minute, of late; None as long as it is not known."""
+        """Return how many items end per minute, of late; None until known."""
         fresh = sum(self.outcomes.values()) - sum(self.known.values()) - self.outcomes[Outcome.SKIPPED]
         self._ended.append((now, fresh))
         while len(self._ended) > 2 and now - self._ended[1][0] >= _HORIZON:
@@ -166,7 +166,7 @@ class BatchProgress:
             return 0.0
         daily = self.plan.jobs_per_day
         if not is_today or (daily is not None and waits > daily):
-            # What a day allows decides, not how fast this minute is.
+            # The daily limit decides, not this minute's rate.
             return _DAY * (1 if daily is None else math.ceil(waits / daily))
         if rate is not None:
             return 60.0 * left / rate
@@ -174,22 +174,22 @@ class BatchProgress:
 
 
 def _least(jobs: int, plan: Plan) -> float:
-    """Return the seconds that the plan takes at least for so many jobs within a day."""
+    """Return the fewest seconds that the plan allows for so many jobs within a day."""
     minutes = (jobs - 1) // plan.requests_per_minute if jobs else 0
     return 60.0 * minutes
 
 
 def reason(waiting: Mapping[str, int], plan: Plan, *, is_unreachable: bool, has_budget: bool) -> str | None:
-    """Return what items wait for, in plain words: what most of them wait for.
+    """Return in plain words what most items wait for.
 
     Args:
-        waiting: how many callers wait, by what for, as `Stats.waiting` has it.
-        plan: the limits.
-        is_unreachable: whether the last submit met with silence.
-        has_budget: whether items wait for credits that are reserved to be spent or set free.
+        waiting: how many callers wait, by reason, as in `Stats.waiting`.
+        plan: the plan's limits.
+        is_unreachable: whether the last submit got no answer.
+        has_budget: whether items wait for reserved credits to be spent or released.
     """
     if is_unreachable and not waiting.keys() & {"minute", "server", "day"}:
-        return "for the service, which cannot be reached"
+        return "for the service, which is unreachable"
     if not waiting:
         return "for credits that are reserved" if has_budget else None
     most = max(waiting, key=lambda name: waiting[name])
@@ -199,12 +199,12 @@ def reason(waiting: Mapping[str, int], plan: Plan, *, is_unreachable: bool, has_
         "slot": f"for a job to end ({plan.concurrent_jobs:,} at once)",
         "minute": f"for the next minute {minute}",
         "day": f"for the next day{day}",
-        "server": "as the service asked for a pause",
+        "server": "for a pause that the service requested",
     }.get(most, f"for {most}")
 
 
 def span(seconds: float) -> str:
-    """Return a time in two units at most, such as "2 h 10 min"."""
+    """Return a duration in at most two units, such as "2 h 10 min"."""
     if seconds < 59.5:
         return f"{seconds:.0f} s"
     minutes = seconds / 60
@@ -221,10 +221,10 @@ def span(seconds: float) -> str:
 
 
 def credits_of(amount: float) -> str:
-    """Return credits with no more places than they have."""
+    """Return credits with no more decimals than needed."""
     return f"{amount:,.0f}" if amount == round(amount) else f"{amount:,.2f}"
 
 
 def some(count: int, what: str) -> str:
-    """Return a number and its noun."""
+    """Return a number with its noun."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -1,7 +1,7 @@
-"""The file of a batch: prompts a line, CSV or JSONL, read lazily, as often as it takes.
+"""Reads a file of prompts: one per line, CSV or JSONL, lazily and as often as needed.
 
-A file is read by one descriptor and by lines of bounded length, so that memory does not grow with it. What
-cannot be read twice, such as the standard input, is first copied to a temporary file that has no name.
+A file is read through one descriptor, in lines of bounded length, so that memory stays flat. Input that
+cannot be read twice, such as the standard input, is first copied to an unnamed temporary file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from doitong_async.errors import BadRequestError
 from doitong_async.types import GenerateRequest, MediaType
 
 KEPT: Final = 10
-"""So many bad lines are told; of the others, their number."""
+"""Bad lines to report in full; the others are only counted."""
 _LONGEST_LINE: Final = 1 << 24
 _LONGEST_COMPLAINT: Final = 300
 _BOM: Final = b"\xef\xbb\xbf"
@@ -39,16 +39,16 @@ Row: TypeAlias = "tuple[int, dict[str, Any] | _BadLineError]"
 
 
 class _BadLineError(Exception):
-    """One line is not what it should be; the next may well be."""
+    """One line is wrong; the next may be fine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a file was found to hold.
+    """What a file holds.
 
     Attributes:
-        items: how many the iteration yields.
-        total: how many the file holds, those past the limit included.
+        items: how many items the iteration yields.
+        total: how many items the file holds, including those past the limit.
     """
 
     items: int
@@ -56,7 +56,7 @@ class Checked:
 
 
 class Prompts:
-    """The items of a file; each iteration begins at its first line. Enter it, or close it at the end."""
+    """The items of a file; each iteration starts at its first line. Use as a context manager, or close it."""
 
     def __init__(
         self, file: IO[bytes], name: str, kind: Format, defaults: Mapping[str, object], limit: int | None
@@ -74,11 +74,11 @@ class Prompts:
         self.close()
 
     def close(self) -> None:
-        """Close the file; a temporary one is gone with that."""
+        """Close the file; a temporary one vanishes."""
         self._file.close()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield each item as a mapping with `key`, if it has one, and the fields of its request.
+        """Yield each item as a mapping with its `key`, if any, and the fields of its request.
 
         Raises:
             CommandError: at a line that cannot be read, which `check` would have found.
@@ -91,10 +91,10 @@ class Prompts:
             yield row
 
     def check(self) -> Checked:
-        """Read the whole file once, and see that each item of it could be sent.
+        """Read the whole file once, and check that each item can be sent.
 
         Raises:
-            CommandError: naming the bad lines, the first ten of them; or that there is no item at all.
+            CommandError: naming the first ten bad lines; or if the file has no item.
         """
         total = bad = 0
         complaints: list[str] = []
@@ -110,7 +110,7 @@ class Prompts:
         if bad:
             raise CommandError(_summary(self._name, bad, len(complaints)), details=complaints)
         if not total:
-            raise CommandError(f"{self._name} holds no prompt. Nothing was sent.")
+            raise CommandError(f"{self._name} has no prompt. Nothing was sent.")
         return Checked(total if self._limit is None else min(total, self._limit), total)
 
     def _rows(self) -> Iterator[Row]:
@@ -133,18 +133,17 @@ def open_prompts(
     """Open a file of prompts.
 
     Args:
-        name: of the file; "-" is the standard input.
-        format: lines, csv or jsonl; by default what the suffix says, and without one what the first line
-            looks like.
-        defaults: provider, width and height of items that name none; None is no default.
-        limit: how many items are yielded at most.
+        name: the file's name; "-" is the standard input.
+        format: lines, csv or jsonl; by default as the suffix says, or else as the first line looks.
+        defaults: provider, width and height of items that name none; None means no default.
+        limit: how many items to yield at most.
 
     Raises:
-        CommandError: if it cannot be read, or a default cannot be.
+        CommandError: if the file cannot be read, or a default is invalid.
     """
     given = {field: value for field, value in defaults.items() if value is not None}
     try:
-        GenerateRequest(prompt="any", **given)  # type: ignore[arg-type]  # it checks what they are
+        GenerateRequest(prompt="any", **given)  # type: ignore[arg-type]  # the class checks the values
     except BadRequestError as error:
         raise CommandError(error.message) from None
     is_stdin = name == "-"
@@ -152,7 +151,7 @@ def open_prompts(
     try:
         file, is_spooled = (_spooled(sys.stdin.buffer), True) if is_stdin else _opened(name)
     except FileNotFoundError:
-        raise CommandError(f"{name}: there is no such file.") from None
+        raise CommandError(f"{name}: the file does not exist.") from None
     except IsADirectoryError:
         raise CommandError(f"{name} is a directory; expected a file of prompts.") from None
     except (OSError, ValueError) as error:
@@ -163,14 +162,14 @@ def open_prompts(
     if kind is None:
         file.close()
         raise CommandError(
-            f"{shown} does not look like prompts, one a line. Nothing was sent. Make it JSONL or CSV, or say "
-            "what it holds by --format lines, csv or jsonl."
+            f"{shown} does not look like prompts, one per line. Nothing was sent. Make it JSONL or CSV, or "
+            "name its format with --format lines, csv or jsonl."
         )
     return Prompts(file, shown, kind, given, limit)
 
 
 def _opened(name: str) -> tuple[IO[bytes], bool]:
-    """Open a file by name, and say whether it is a copy: a pipe has no second reading."""
+    """Open a file by name, and return whether it is a copy: a pipe can be read only once."""
     if not name.strip():
         raise ValueError("its name is empty")
     file = Path(name).open("rb")  # noqa: SIM115 - `Prompts` closes it
@@ -204,14 +203,14 @@ def _first_line(file: IO[bytes], name: str) -> str:
 
 
 class _Lines(Iterator[str]):
-    """The lines of a file from its beginning, whoever else reads it; a bad one is raised, and passed."""
+    """The lines of a file from its start, whoever else reads it; a bad line raises and is skipped."""
 
     def __init__(self, file: IO[bytes], name: str) -> None:
         self._file = file
         self._name = name
-        self._destination = 0
+        self._offset = 0
         self.number = 0
-        """Of the line that was read last, from 1."""
+        """The number of the last line read, from 1."""
 
     def __next__(self) -> str:
         line = self._read()
@@ -231,11 +230,11 @@ class _Lines(Iterator[str]):
 
     def _read(self) -> bytes:
         try:
-            self._file.seek(self._destination)
+            self._file.seek(self._offset)
             line = self._file.readline(_LONGEST_LINE)
         except OSError as error:
             raise CommandError(f"{self._name} cannot be read: {error.strerror or error}.") from None
-        self._destination += len(line)
+        self._offset += len(line)
         return line
 
 
@@ -259,14 +258,14 @@ def _read_object(line: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise _BadLineError(f'it is no JSON: {_where(error)}; expected {{"prompt": "…"}}.') from None
+        raise _BadLineError(f'it is not JSON: {_where(error)}; expected {{"prompt": "…"}}.') from None
     if not isinstance(value, dict):
         raise _BadLineError(f'it is {line[:40]}; expected an object such as {{"prompt": "…"}}.')
     return {name: item for name, item in value.items() if item is not None or name not in FIELDS}
 
 
 def _where(error: Exception) -> str:
-    # The decoder counts lines of its own, from 1 in each line of the file.
+    # The decoder counts lines within each line of the file, so its line number is always 1.
     return (
         f"{error.msg} at character {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
     )
@@ -288,7 +287,7 @@ def _csv_rows(lines: _Lines, name: str) -> Iterator[Row]:
         except StopIteration:
             return
         except (_BadLineError, csv.Error) as error:
-            bad = error if isinstance(error, _BadLineError) else _BadLineError(f"it is no CSV: {error}.")
+            bad = error if isinstance(error, _BadLineError) else _BadLineError(f"it is not CSV: {error}.")
             if not columns:
                 raise CommandError(f"{name}, line {number}, the header: {_short(bad)}") from None
             yield number, bad
@@ -298,18 +297,18 @@ def _read_header(cells: list[str]) -> list[str]:
     columns = [cell.strip() for cell in cells]
     for column in columns:
         if column not in FIELDS:
-            is_parted = any(mark in column for mark in ";\t|")
-            advice = " Columns are parted by commas." if is_parted else ""
+            has_other_separator = any(mark in column for mark in ";\t|")
+            advice = " Separate the columns by commas." if has_other_separator else ""
             raise _BadLineError(unknown_field(column, what="column") + advice)
         if columns.count(column) > 1:
-            raise _BadLineError(f"the column {column!r} is there twice; expected it once.")
+            raise _BadLineError(f"the column {column!r} occurs twice; expected it once.")
     return columns
 
 
 def _read_cells(columns: list[str], cells: list[str]) -> dict[str, Any]:
     if len(cells) > len(columns):
         raise _BadLineError(
-            f"it has {len(cells)} cells, the header {len(columns)}; put a cell that holds a comma in quotes."
+            f"it has {len(cells)} cells, the header {len(columns)}; put a cell with a comma in quotes."
         )
     given = zip(columns, cells, strict=False)
     return {column: _read_cell(column, cell.strip()) for column, cell in given if cell.strip()}
@@ -323,13 +322,13 @@ def _read_cell(column: str, cell: str) -> Any:
             return json.loads(cell)
         except (ValueError, RecursionError) as error:
             raise _BadLineError(
-                f"{column} is no JSON: {_where(error)}; expected an object in quotes."
+                f"{column} is not JSON: {_where(error)}; expected an object in quotes."
             ) from None
     return cell
 
 
 def _filled(row: dict[str, Any], defaults: Mapping[str, object]) -> dict[str, Any]:
-    """Return an item with what it leaves out; a size only where a picture is made, and said nowhere else."""
+    """Return an item with its defaults; a size only for pictures, unless its options have one."""
     filled = {**row}
     provider = filled.get("provider")
     if provider is None:
@@ -338,26 +337,26 @@ def _filled(row: dict[str, Any], defaults: Mapping[str, object]) -> dict[str, An
             filled["provider"] = provider
     kind = filled.get("type") or catalog.type_of(str(provider))
     options = filled.get("options")
-    said = options if isinstance(options, dict) else {}
+    own = options if isinstance(options, dict) else {}
     if kind == MediaType.IMAGE:
         for side in _SIDES:
-            if side in defaults and side not in said:
+            if side in defaults and side not in own:
                 filled.setdefault(side, defaults[side])
     return filled
 
 
 class _Keys:
-    """The keys that items gave themselves, on disk, each with its first line."""
+    """The users' item keys, on disk, each with its first line."""
 
     def __init__(self) -> None:
-        # Without a name the database is a temporary file, of which little is held in memory.
+        # An unnamed database is a temporary file, of which SQLite keeps little in memory.
         self._database = sqlite3.connect("", isolation_level=None)
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute("CREATE TABLE keys (key TEXT PRIMARY KEY, line INTEGER) WITHOUT ROWID")
         self._database.execute("BEGIN")
 
     def line_of(self, key: str, line: int) -> int:
-        """Return the line that gave this key first; that is this line, if none did before."""
+        """Return the first line with this key, which is `line` itself for a new key."""
         try:
             added = self._database.execute("INSERT OR IGNORE INTO keys VALUES (?, ?)", (key, line))
         except sqlite3.OperationalError as error:
@@ -370,7 +369,7 @@ class _Keys:
         return int(first)
 
     def close(self) -> None:
-        """Remove what was kept."""
+        """Delete the keys."""
         self._database.close()
 
 
@@ -379,7 +378,7 @@ def _check(row: dict[str, Any] | _BadLineError, number: int, keys: _Keys) -> Non
         raise row
     key, _ = read_item(row)
     if key is not None and (first := keys.line_of(key, number)) != number:
-        raise _BadLineError(f"the key {key!r} was given on line {first} already; expected another one.")
+        raise _BadLineError(f"the key {key!r} is already used on line {first}; expected another one.")
 
 
 def _short(error: Exception) -> str:
@@ -387,7 +386,7 @@ def _short(error: Exception) -> str:
     return text if len(text) <= _LONGEST_COMPLAINT else f"{text[:_LONGEST_COMPLAINT]}…"
 
 
-def _summary(name: str, bad: int, told: int) -> str:
+def _summary(name: str, bad: int, shown: int) -> str:
     lines = "line is" if bad == 1 else "lines are"
-    first = f"; these are the first {told}" if bad > told else ""
+    first = f"; here are the first {shown}" if bad > shown else ""
     return f"{name}: {bad:,} {lines} wrong{first}. Nothing was sent."

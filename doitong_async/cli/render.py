@@ -1,4 +1,4 @@
-"""How a command says what happens: to a person on a screen, to a pipe in lines, to a machine in JSON."""
+"""Shows what a command does: to a person on a screen, to a pipe in lines, to a machine in JSON."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from doitong_async.cli.outputs import Saved, Steady, is_silent, silence
 from doitong_async.cli.text import clean, hide_key
 
 FACTS: Final = ("job_id", "token", "idempotency_key", "request_id", "http_status", "code")
-"""What a machine finds with every failure, be it null."""
+"""The fields that every failure has for machines, null or not."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatusAt:
-    """A status, and how many seconds after the beginning it was seen."""
+    """A status, and the seconds from the start until it was seen."""
 
     status: str
     seconds: float
@@ -32,7 +32,7 @@ class StatusAt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """A job that is done, and what became of its output."""
+    """A completed job and its saved output."""
 
     id: str
     token: str
@@ -48,13 +48,13 @@ class Outcome:
     @property
     def summary(self) -> str:
         """How long it took, and what it cost."""
-        cost = "cost not told" if self.credit_cost is None else f"{self.credit_cost:,g} credits"
+        cost = "cost unknown" if self.credit_cost is None else f"{self.credit_cost:,g} credits"
         return cost if self.seconds is None else f"{self.seconds:.1f} s, {cost}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandFailure:
-    """Why a command did not do what it was asked, and what to do: words, or a command to copy."""
+    """Why a command failed, and what to do: advice, or a command to copy."""
 
     type: str
     message: str
@@ -66,35 +66,35 @@ class CommandFailure:
 
 
 class Notes(Protocol):
-    """Where warnings and the log go."""
+    """Shows warnings and the log."""
 
     def note(self, text: str) -> None:
-        """A warning, or a line of the log."""
+        """Show a warning, or a line of the log."""
 
 
 class Renderer(Notes, Protocol):
-    """What a command tells while it runs; it is entered for as long as there is something to wait for."""
+    """Shows what a command does; used as a context manager while the command waits."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
     def begin(self, prompt: str, idempotency_key: str) -> None:
-        """A request is about to be submitted."""
+        """Show that a request is about to be submitted."""
 
     def status(self, job_id: str, seen: StatusAt) -> None:
-        """A job is in another status than before."""
+        """Show a job's new status."""
 
     def accepted(self, job_id: str, token: str) -> None:
-        """A submit made a job."""
+        """Show that a submit created a job."""
 
     def happened(self, text: str) -> None:
-        """Something else happened."""
+        """Show anything else."""
 
     def done(self, outcome: Outcome) -> None:
-        """The job is done."""
+        """Show the completed job."""
 
 
 class Lines:
-    """Plain lines, one for each thing that happened, each written at once; colours never."""
+    """Plain lines, one per event, each written at once, without colours."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -142,7 +142,7 @@ class Screen:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._line = self._progress.add_task("starting")
+        self._task = self._progress.add_task("starting")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -153,10 +153,10 @@ class Screen:
 
     def begin(self, prompt: str, idempotency_key: str) -> None:
         self._console.print(Text(clean(prompt), style="bold"), no_wrap=True, overflow="ellipsis")
-        self._progress.update(self._line, description="submitting")
+        self._progress.update(self._task, description="submitting")
 
     def status(self, job_id: str, seen: StatusAt) -> None:
-        self._progress.update(self._line, description=clean(f"job {job_id} {seen.status}"))
+        self._progress.update(self._task, description=clean(f"job {job_id} {seen.status}"))
 
     def accepted(self, job_id: str, token: str) -> None:
         pass
@@ -180,7 +180,7 @@ class Screen:
             rows["file"] = f"{outcome.saved.file or 'standard output'}  ({outcome.saved.size:,} bytes)"
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", justify="right", min_width=9)
-        # Folded, not cut: a URL or a path that lacks its end is of no use.
+        # Folded, not cut: a URL or a path without its end is useless.
         table.add_column(overflow="fold")
         for name, value in rows.items():
             if value:
@@ -190,7 +190,7 @@ class Screen:
 
 
 class Json:
-    """Nothing, until one JSON object at the end; notes go to the standard error."""
+    """Silent until one JSON object at the end; notes go to the standard error."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -238,16 +238,16 @@ class Json:
 
 
 def renderer_for(file: TextIO, *, as_json: bool) -> Renderer:
-    """Return the report that fits a stream."""
+    """Return the renderer that fits a stream."""
     if as_json:
         return Json(file)
     return Screen(file) if is_screen(file) else Lines(file)
 
 
 def say_failure(failure: CommandFailure, *, as_json: bool, is_stdout_taken: bool = False) -> None:
-    """Say why a command failed: to a machine on the standard output, to a person on the standard error.
+    """Report a failed command: to machines on the standard output, to people on the standard error.
 
-    Where the one is gone, as a terminal that was closed, it goes to the other, unless an output is there.
+    If that stream is gone, like a closed terminal, use the other, unless an output is there.
     """
     if as_json:
         facts_of = {"type": failure.type, "message": failure.message, "exit_code": int(failure.end)}
@@ -260,8 +260,8 @@ def say_failure(failure: CommandFailure, *, as_json: bool, is_stdout_taken: bool
     hints = {"next": failure.next or failure.advice, "facts": ", ".join(facts)}
     if not is_screen(sys.stderr):
         file = sys.stderr
-        said = [("error", failure.message), *(("error", each) for each in failure.details), *hints.items()]
-        for name, text in said:
+        entries = [("error", failure.message), *(("error", each) for each in failure.details), *hints.items()]
+        for name, text in entries:
             line = f"{name}: {clean(text or '')}"
             if text and not write_line(file, line) and not is_stdout_taken and file is sys.stderr:
                 file = sys.stdout
@@ -277,12 +277,12 @@ def say_failure(failure: CommandFailure, *, as_json: bool, is_stdout_taken: bool
 
 
 def console_on(file: TextIO) -> Console:
-    """Return what draws on a stream, and outlives it."""
+    """Return a console that survives its stream."""
     return Console(file=cast(TextIO, Steady(file)), highlight=False, markup=False, emoji=False)
 
 
 def note_on(console: Console, text: str) -> None:
-    """Write a note above what is drawn there; or where the standard error goes, if that is no terminal."""
+    """Write a note above the console's live view; or to the standard error, if that is no terminal."""
     if sys.stderr.isatty():
         console.print(Text(clean(text), style="yellow"), soft_wrap=True)
     else:
@@ -290,17 +290,17 @@ def note_on(console: Console, text: str) -> None:
 
 
 def is_screen(file: TextIO) -> bool:
-    """Whether a person looks at this stream, through a terminal that can draw."""
+    """Whether a person sees this stream, on a terminal that can draw."""
     return file.isatty() and (file.encoding or "").lower().replace("-", "") == "utf8"
 
 
 def write_line(file: TextIO, line: str) -> bool:
-    """Write a line now. Letters that the stream lacks are escaped; a stream that takes no more is no failure.
+    """Write a line now, escaping letters that the stream lacks; a stream that fails is no failure.
 
-    What is told of a job is worth less than the job: a full disk under a log does not end a batch.
+    A report is worth less than the job: a full disk under a log must not end a batch.
 
     Returns:
-        Whether it is written.
+        Whether the line was written.
     """
     if is_silent(file):
         return False
@@ -311,13 +311,13 @@ def write_line(file: TextIO, line: str) -> bool:
     except OSError as error:
         silence(file)
         if not isinstance(error, BrokenPipeError) and file is not sys.stderr:
-            write_line(sys.stderr, f"What is told cannot be written any more: {error.strerror or error}.")
+            write_line(sys.stderr, f"The output cannot be written any more: {error.strerror or error}.")
         return False
     return True
 
 
 def write_json(file: TextIO, value: dict[str, Any]) -> bool:
-    """Write one JSON object, in ASCII, so that no letter of it can act on a terminal."""
+    """Write one JSON object in ASCII, so that no letter of it acts on a terminal."""
     return write_line(file, json.dumps(_without_key(value)))
 
 

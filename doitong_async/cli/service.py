@@ -1,4 +1,4 @@
-"""Which service a command speaks to: the real one, an emulator of its own, or one that runs already."""
+"""Which service a command uses: the real one, a private emulator, or a running one."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ from doitong_async.limits.plan import Plan
 from doitong_async.settings import secret_of_environment
 
 EMULATOR_PORT: Final = 8000
-"""Where `doitong emulator` listens if it is not told otherwise."""
+"""The default port of `doitong emulator`."""
 EMULATED_KEY: Final = "emulated"
 EMULATED_SECRET: Final = "emulated"
-"""What an emulator that a command starts signs webhooks with: no secret of the user's goes to it."""
+"""Signs the webhooks of an emulator that a command starts, which never gets the user's secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """Where the service reaches this command, and the port on which it listens for that."""
+    """The URL at which the service reaches this command, and the port on which it listens."""
 
     url: str
     port: int
 
     @asynccontextmanager
     async def serving(self, doitong: AsyncDoitong) -> AsyncIterator[None]:
-        """Take webhooks for a client, under whatever path a proxy hands them on.
+        """Receive webhooks for a client, on any path that a proxy uses.
 
         Raises:
-            CommandError: if nobody can listen on the port.
+            CommandError: if the port is not available.
         """
-        # aiohttp costs an eighth of a second, which only a batch with webhooks has to spend.
+        # aiohttp takes an eighth of a second to import, which only a batch with webhooks should spend.
         from doitong_async.webhooks.serving import served
 
         try:
-            destination = socket.create_server(("", self.port))
+            listener = socket.create_server(("", self.port))
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise CommandError(
-                f"Nobody can listen on port {self.port} for webhooks: {reason}. Nothing was sent. Choose "
-                "another --webhook-port."
+                f"Cannot listen on port {self.port} for webhooks: {reason}. Nothing was sent. Choose another "
+                "--webhook-port."
             ) from None
-        with destination:
-            async with served(doitong.webhooks.aiohttp_app(), destination):
+        with listener:
+            async with served(doitong.webhooks.aiohttp_app(), listener):
                 yield
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """What the options say of the service, and of how long to wait for it (`timeout`, seconds)."""
+    """The options about the service, and how long to wait for it (`timeout`, seconds)."""
 
     base_url: str | None = None
     plan: str | Plan | None = None
@@ -69,7 +69,7 @@ class Service:
 
         Raises:
             CommandError: if the API key or Pillow is missing, or the port for webhooks is taken.
-            ConfigurationError: naming the setting that cannot be.
+            ConfigurationError: naming the invalid setting.
         """
         arguments: dict[str, Any] = {"on_event": on_event}
         if self.timeout is not None:
@@ -92,7 +92,7 @@ class Service:
         if self.receiver is not None:
             arguments["webhook_url"] = self.receiver.url
             if self.is_keyless:
-                # One that a batch started signs with its own secret, another one perhaps with the user's.
+                # An emulator started by a batch signs with its own secret, another perhaps with the user's.
                 given = secret_of_environment("DOITONG_WEBHOOK_SECRET")
                 arguments["webhook_secret"] = [EMULATED_SECRET, *([given] if given else [])]
         doitong = AsyncDoitong(**arguments)

@@ -1,4 +1,4 @@
-"""`doitong batch status`: what a ledger knows of each item, read while a batch runs or later."""
+"""`doitong batch status`: lists the items of a ledger, during a batch or later."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from doitong_async.cli.text import clean
 
 NAME: Final = "batch status"
 LEDGER: Final = "ledger.db"
-"""How a ledger is called in the folder of the outputs."""
+"""The ledger's file name in the output folder."""
 EXAMPLES: Final = """[bold]Examples[/bold]
 doitong batch status pictures
 doitong batch status pictures/ledger.db | cut -f 1,5,8
 doitong batch status pictures --json | jq -r 'select(.outcome == "failed") | .reason'
 
-Nothing is sent, no key is needed, and a batch that runs is not disturbed.
-In a pipe each line is, parted by tabs: key, prompt, provider, job id, outcome,
+Nothing is sent, no key is needed, and a running batch is not disturbed. In a
+pipe each line has, separated by tabs: key, prompt, provider, job id, outcome,
 credits, seconds, file, SHA-256."""
 
-# What each column has at most on a screen; the prompt takes what is left. On a narrow screen the columns that
-# stand last here are left out first.
+# The widest each column gets on a screen; the prompt gets the rest. On a narrow screen the last columns here
+# are dropped first.
 _WIDTHS: Final = {
     "key": 18,
     "outcome": 8,
@@ -61,20 +61,20 @@ _NARROWEST_PROMPT: Final = 24
 def show_status(
     context: typer.Context,
     ledger: Annotated[
-        Path, typer.Argument(metavar="LEDGER", help="A ledger, or the folder that holds its ledger.db.")
+        Path, typer.Argument(metavar="LEDGER", help="A ledger, or the folder with its ledger.db.")
     ],
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a line, an item each, with all that is known.")
+        bool, typer.Option("--json", help="One JSON object per line and item, with everything known.")
     ] = False,
 ) -> None:
-    """Tell what a ledger knows of each item of a batch, one line each."""
+    """List the items of a batch from its ledger, one line each."""
     context.obj.as_json = as_json
     path = ledger / LEDGER if ledger.is_dir() else ledger
     if not path.is_file():
-        raise CommandError(f"There is no ledger {path}; expected one, or the folder that holds its {LEDGER}.")
+        raise CommandError(f"There is no ledger {path}; expected one, or the folder with its {LEDGER}.")
     try:
         with contextlib.closing(sqlite.reader(path)) as reader:
-            # One view of the ledger for lines and totals alike, whatever a batch writes meanwhile.
+            # One snapshot for lines and totals, whatever a batch writes meanwhile.
             reader.execute("BEGIN")
             _show(reader, sys.stdout, as_json=as_json)
             totals = sqlite.totals(reader)
@@ -82,8 +82,8 @@ def show_status(
         raise sqlite.broken(path, error) from error
     counts = (f"{count:,} {OUTCOMES[state].replace('_', ' ')}" for state, count in totals.items.items())
     items = some(sum(totals.items.values()), "item")
-    said = ", ".join(counts)
-    write_line(sys.stderr, f"{items}{f': {said}' if said else ''}; {credits_of(totals.spent)} credits")
+    summary = ", ".join(counts)
+    write_line(sys.stderr, f"{items}{f': {summary}' if summary else ''}; {credits_of(totals.spent)} credits")
 
 
 def _show(reader: sqlite3.Connection, file: TextIO, *, as_json: bool) -> None:
@@ -148,7 +148,7 @@ def _draw(console: Console, rows: Any) -> None:
 
 
 def _fitting(width: int) -> dict[str, int]:
-    """Return the columns for which there is room, in their order, and how wide each is."""
+    """Return the columns that fit, in order, with their widths."""
     chosen: Sequence[str] = list(_WIDTHS)
     while len(chosen) > 2 and _taken(chosen) + _NARROWEST_PROMPT > width:
         chosen = chosen[:-1]

@@ -1,4 +1,4 @@
-"""How a batch ended: its exit code, why it stopped, and how to go on."""
+"""How a batch ended: its exit code, why it stopped, and how to continue."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _SOME_FACTS = ("credits_required", "credits_available", "http_status", "code", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """What came of one run of a batch.
+    """The end of one run of a batch.
 
     Attributes:
-        tally: what was counted.
+        progress: the counts.
         spent: credits, over all runs.
         seconds: how long this run took.
-        stopped: why no more was submitted, where that was not asked for.
-        signals: how often it was interrupted: once drains, twice leaves what runs.
-        left_running: jobs that were left at the service.
-        gallery: the page, if it was written; else `trouble` says why not.
+        stopped: why it submitted no more, unless the user stopped it.
+        signals: how often it was interrupted: once drains, twice leaves the running jobs.
+        left_running: jobs left running at the service.
+        gallery: the page, if it was written; otherwise `trouble` says why not.
     """
 
     progress: BatchProgress
@@ -72,7 +72,7 @@ class End:
         return not to_come and self.signals < 2
 
     def failure(self, arguments: Sequence[str]) -> CommandFailure | None:
-        """Return why it did not come to a good end, and the command that goes on; None if it did."""
+        """Return why it did not end well, and the command that continues it; None if it did."""
         if self.code is Exit.OK:
             return None
         kind, message = self._why()
@@ -85,7 +85,7 @@ class End:
         )
 
     def again(self, arguments: Sequence[str]) -> list[str]:
-        """Return the arguments that go on where this run was."""
+        """Return the arguments that continue this run."""
         words = list(arguments)
         if self.code is Exit.BUDGET:
             return _with_budget(words, math.ceil(self.spent + self.progress.needed))
@@ -99,24 +99,24 @@ class End:
         progress = self.progress
         how_far = f"{progress.done:,} of {progress.total:,} done, {progress.left:,} left to do."
         if progress.unfetched:
-            how_far += f" {progress.unfetched:,} are paid, and their outputs are fetched by the next run."
+            how_far += f" {progress.unfetched:,} are paid; the next run fetches their outputs."
         if self.is_interrupted:
             if self.signals > 1:
                 is_one = self.left_running == 1
-                goes, it = ("goes", "it") if is_one else ("go", "them")
+                verb, it = ("continues", "it") if is_one else ("continue", "them")
                 jobs = some(self.left_running, "job")
-                fate = f"{jobs} {goes} on at the service, and the next run takes {it} up."
+                rest = f"{jobs} {verb} at the service; the next run resumes {it}."
             else:
-                fate = "What ran has ended."
-            return "Interrupted", f"Interrupted: {how_far} {fate} The ledger remembers."
+                rest = "The running jobs have ended."
+            return "Interrupted", f"Interrupted: {how_far} {rest} The ledger has it all."
         if self.stopped is not None:
             message = self.stopped.message
-            return type(self.stopped).__name__, f"{message} Stopped: {how_far} The ledger remembers."
+            return type(self.stopped).__name__, f"{message} Stopped: {how_far} The ledger has it all."
         if progress.bad or progress.left:
             counts = {outcome.replace("_", " "): progress.outcomes[outcome] for outcome in _BAD}
-            said = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count)
-            advice = _OF_ANOTHER * (progress.unknown > 0)
-            return "SomeFailed", f"{progress.done:,} of {progress.total:,} done, {said}.{advice}"
+            listing = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+            advice = _UNKNOWN_JOBS * (progress.unknown > 0)
+            return "SomeFailed", f"{progress.done:,} of {progress.total:,} done, {listing}.{advice}"
         return "GalleryFailed", self.trouble or ""
 
     def _facts(self) -> dict[str, Any]:
@@ -124,11 +124,11 @@ class End:
         return {name: value for name, value in facts.items() if value is not None}
 
     def as_json(self, arguments: Sequence[str], *, out: Path, ledger: Path) -> dict[str, Any]:
-        """Return what a machine is told of it."""
+        """Return the summary for machines."""
         progress, failure = self.progress, self.failure(arguments)
-        told = None
+        stopped = None
         if failure is not None:
-            told = {"type": failure.type, "message": failure.message, **failure.facts}
+            stopped = {"type": failure.type, "message": failure.message, **failure.facts}
         return {
             "total": progress.total,
             **{str(outcome): progress.outcomes[outcome] for outcome in (Outcome.DONE, *_BAD)},
@@ -140,7 +140,7 @@ class End:
             "out": str(out),
             "ledger": str(ledger),
             "gallery": None if self.gallery is None else str(self.gallery),
-            "stopped": told,
+            "stopped": stopped,
             "exit_code": int(self.code),
             "next": None if failure is None else failure.next,
         }
@@ -159,16 +159,16 @@ class End:
         return f"{done}; {credits_of(self.spent)} credits spent{budget}"
 
 
-_OF_ANOTHER = (
-    " The service does not know some jobs: see that the API key is of the account that made them, and run "
-    "the batch again. If they are lost for good, --retry-failed makes them again and pays again."
+_UNKNOWN_JOBS = (
+    " The service does not know some jobs: check that the API key belongs to the account that made them, and "
+    "run the batch again. If they are lost for good, --retry-failed makes them again and pays again."
 )
 _BAD = (Outcome.FAILED, Outcome.REJECTED, Outcome.IN_DOUBT)
-_AGAIN = " The prompts came from the standard input: pipe the same ones into the same command."
+_AGAIN = " The prompts came from the standard input: pipe the same prompts into the same command."
 
 
 def _with_budget(words: list[str], budget: int) -> list[str]:
-    """Return arguments with another `--budget`, however it was spelled."""
+    """Return arguments with a new `--budget`, however it was spelled."""
     changed: list[str] = []
     for word in words:
         if word.startswith("--budget="):

@@ -1,4 +1,4 @@
-"""Words made fit for a terminal and for a shell: nothing in them acts, nothing in them is secret."""
+"""Makes text safe for a terminal and a shell: it shows control characters and hides the API key."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from doitong_async.secret import Secret
 from doitong_async.settings import secret_of_environment
 
 _JOINERS: Final = "\u200c\u200d"
-"""Invisible, harmless, and part of many an emoji."""
+"""Invisible, harmless, and part of many emoji."""
 _SHORTEST_SECRET: Final = 8
 _NOT_SECRET: Final = "emulated"
 
 
 def clean(text: str) -> str:
-    """Return one line in which control characters are shown instead of obeyed, without the API key."""
+    """Return the text as one line, with control characters escaped and without the API key."""
     words = hide_key(" ".join(text.splitlines()))
     return "".join(letter if _is_harmless(letter) else _escape(letter) for letter in words)
 
 
 def hide_key(text: str) -> str:
-    """Return the text without the API key, should the service have said it."""
+    """Return the text without the API key, in case the service echoed it."""
     key = secret_of_environment("DOITONG_API_KEY") or Secret()
     is_secret = len(key) >= _SHORTEST_SECRET and key != _NOT_SECRET
     return text.replace(key, "***") if is_secret else text

@@ -1,4 +1,4 @@
-"""One job from its request to its file: submit or take up, wait, fetch."""
+"""Runs one job to its file: submit or resume, wait, fetch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from doitong_async.cli.interrupts import heeding
+from doitong_async.cli.interrupts import handling_signals
 from doitong_async.cli.job_progress import JobProgress
 from doitong_async.cli.render import Notes, Outcome
 from doitong_async.cli.text import clean
@@ -21,46 +21,48 @@ from doitong_async.types import GenerateRequest
 
 
 def run_to_end(
-    progress: JobProgress, work: Callable[[], Coroutine[Any, Any, Outcome]], *, is_verbose: bool
+    progress: JobProgress, run: Callable[[], Coroutine[Any, Any, Outcome]], *, is_verbose: bool
 ) -> None:
-    """Run the work of one command, tell what happens, and at last what came of it.
+    """Run one command, show its progress, and finally its outcome.
 
     Raises:
-        CommandError, DoitongError: if the work does; the story knows how far it came.
-        KeyboardInterrupt: at Ctrl-C, when the client is closed and the story complete.
+        CommandError, DoitongError: if the command fails; `progress` knows how far it came.
+        KeyboardInterrupt: at Ctrl-C, once the client is closed and `progress` is complete.
     """
     with heard(progress.renderer, is_verbose=is_verbose), progress.renderer:
-        outcome = asyncio.run(_interruptible(work))
+        outcome = asyncio.run(_interruptible(run))
     progress.renderer.done(outcome)
     if progress.service.has_own_emulator and outcome.saved is None:
-        progress.renderer.note("The emulator ended with this command, and the picture with it; -o saves it.")
+        progress.renderer.note(
+            "The emulator and its picture are gone with this command; -o saves the picture."
+        )
 
 
-async def _interruptible(work: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
-    """Let SIGTERM and SIGHUP do what Ctrl-C does: the token of a paid job is told before the command ends."""
+async def _interruptible(run: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
+    """Treat SIGTERM and SIGHUP like Ctrl-C: the token of a paid job is shown before the command ends."""
     task = asyncio.current_task()
     assert task is not None
-    is_told = False
+    is_interrupted = False
 
     def interrupt() -> None:
-        # Not by a SIGINT of our own, which is ignored where the command was begun in the background.
-        nonlocal is_told
+        # Do not send SIGINT to ourselves: a command in the background ignores it.
+        nonlocal is_interrupted
         if task.cancelling():
             raise KeyboardInterrupt
-        is_told = True
+        is_interrupted = True
         task.cancel()
 
-    with heeding(interrupt, [signal.SIGTERM]):
+    with handling_signals(interrupt, [signal.SIGTERM]):
         try:
-            return await work()
+            return await run()
         except asyncio.CancelledError:
-            if is_told:
+            if is_interrupted:
                 raise KeyboardInterrupt from None
             raise
 
 
 async def generate(progress: JobProgress, request: GenerateRequest) -> Outcome:
-    """Make one thing."""
+    """Make one output."""
     async with progress.service.opened(progress.on_event) as doitong:
         progress.begin()
         progress.renderer.begin(request.prompt or "(no prompt)", progress.idempotency_key or "")
@@ -68,12 +70,12 @@ async def generate(progress: JobProgress, request: GenerateRequest) -> Outcome:
 
 
 async def take_up(progress: JobProgress, id_or_token: str) -> Outcome:
-    """Wait for a job that another command submitted."""
+    """Resume a job that another command submitted."""
     async with progress.service.opened(progress.on_event) as doitong:
         progress.job = doitong.job(id_or_token)
-        # Only now: the status that a job has when it is taken up is assumed, not seen.
+        # Only now: the status of a resumed job is assumed at first, not seen.
         progress.begin()
-        progress.renderer.happened(f"job {progress.job.id} taken up")
+        progress.renderer.happened(f"job {progress.job.id} resumed")
         return await _finish(progress, progress.job)
 
 
@@ -83,13 +85,13 @@ async def _submit(progress: JobProgress, doitong: AsyncDoitong, request: Generat
     try:
         progress.job = await asyncio.shield(submit)
     except asyncio.CancelledError:
-        progress.renderer.note("Interrupted: reading the answer of the submit under way, for 10 s at most …")
-        # Closing waits for the answer: it may be about a job that is paid for.
+        progress.renderer.note("Interrupted: waiting up to 10 s for the answer of the submit in flight …")
+        # Closing waits for the answer, which may be about a paid job.
         await doitong.aclose()
         await asyncio.wait([submit])
-        _learn_fate(progress, submit)
+        _record_submit(progress, submit)
         if progress.job is not None:
-            # Where this goes may live on, though the place where the failure is told is gone.
+            # The output may go to a file that survives the terminal on which the failure is shown.
             progress.renderer.accepted(progress.job.id, progress.job.token)
         raise
     except DoitongError as error:
@@ -99,15 +101,15 @@ async def _submit(progress: JobProgress, doitong: AsyncDoitong, request: Generat
     return progress.job
 
 
-def _learn_fate(progress: JobProgress, submit: asyncio.Future[AsyncJob]) -> None:
+def _record_submit(progress: JobProgress, submit: asyncio.Future[AsyncJob]) -> None:
     error = None if submit.cancelled() else submit.exception()
     if not submit.cancelled() and error is None:
         progress.job = submit.result()
     elif isinstance(error, ClientClosedError):
-        # It was sent away from the queue; after a try in doubt it would be another error.
+        # It left the queue unsent; after an attempt in doubt the error would be another one.
         progress.may_be_sent = False
     elif isinstance(error, DoitongError):
-        progress.refusal = error
+        progress.submit_error = error
 
 
 async def _finish(progress: JobProgress, job: AsyncJob) -> Outcome:
@@ -117,20 +119,20 @@ async def _finish(progress: JobProgress, job: AsyncJob) -> Outcome:
 
 @contextmanager
 def heard(renderer: Notes, *, is_verbose: bool) -> Iterator[None]:
-    """Let the report tell what the library warns of and logs, instead of Python in its own way."""
+    """Send the library's warnings and log to the renderer."""
     log = logging.getLogger("doitong_async")
-    handler, level = _ToReport(renderer), log.level
+    handler, level = _ToRenderer(renderer), log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO if is_verbose else logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("default", DoitongWarning)
-        usual = warnings.showwarning
+        original = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *destination: Any, **more: Any) -> None:
             if issubclass(category, DoitongWarning):
                 renderer.note(f"warning: {message}")
             else:
-                usual(message, category, *destination, **more)
+                original(message, category, *destination, **more)
 
         warnings.showwarning = show
         try:
@@ -140,7 +142,7 @@ def heard(renderer: Notes, *, is_verbose: bool) -> Iterator[None]:
             log.setLevel(level)
 
 
-class _ToReport(logging.Handler):
+class _ToRenderer(logging.Handler):
     def __init__(self, renderer: Notes) -> None:
         super().__init__()
         self._renderer = renderer
@@ -149,5 +151,5 @@ class _ToReport(logging.Handler):
         try:
             self._renderer.note(f"{record.levelname.lower()}: {clean(record.getMessage())}")
         except Exception:
-            # Whoever logs has something else to do than to tell.
+            # A caller that logs must not fail because of it.
             self.handleError(record)

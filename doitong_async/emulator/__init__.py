@@ -1,4 +1,4 @@
-"""The Doitong API in a box, for tests and for trying things out; it shares no code with the client."""
+"""A local emulator of the Doitong API, for tests and trials; it shares no code with the client."""
 
 from doitong_async.emulator.api import ResetUnit
 from doitong_async.emulator.faults import Fault, parse_fault

@@ -1,12 +1,12 @@
-"""The whole API as one function from a Call to a Reply: face, admission, rate limit headers, record."""
+"""The whole API as one function from a Call to a Reply: endpoint, limits, rate-limit headers, record."""
 
 import math
 from dataclasses import replace
 from typing import Literal
 
 from doitong_async.emulator.api_errors import ApiError
-from doitong_async.emulator.breakage import broken, is_left_undone, refused_by
-from doitong_async.emulator.calls import Call, Operation, Reply, refusal
+from doitong_async.emulator.breakage import broken, imitated_error, is_left_undone
+from doitong_async.emulator.calls import Call, Operation, Reply, error_reply
 from doitong_async.emulator.faults import Fault
 from doitong_async.emulator.graphql import GraphQLFace
 from doitong_async.emulator.jobs import iso
@@ -28,14 +28,14 @@ class Api:
         self._reset_unit = reset_unit
 
     def answer(self, call: Call) -> Reply:
-        """Do what a call asks for, if it may, and keep a record of it."""
+        """Execute a call if it is admitted, and record it."""
         operation = self._read(call)
         hits = self._world.faults.of_request(operation.kind)
         made = len(self._world.jobs)
         try:
             reply = self._run(call, operation, hits.main)
-        except ApiError as refused:
-            reply = self._refuse(call, refused)
+        except ApiError as error:
+            reply = self._error_reply(call, error)
         if hits.main:
             reply = broken(reply, hits.main, graphql=call.path == "/graphql")
             reply = replace(reply, headers=self._odd_headers(call, hits.main))
@@ -49,7 +49,7 @@ class Api:
         return reply
 
     def headers(self, call: Call, reply: Reply | None = None) -> dict[str, str]:
-        """The headers of a reply: the rate limit's, for a key that is known, and its own."""
+        """Return a reply's headers: the rate-limit headers, for a known key, and its own."""
         own = dict(reply.headers) if reply else {}
         if call.key is None or not self._world.knows(call.key) or (reply and reply.by_gateway):
             return own
@@ -63,18 +63,18 @@ class Api:
         }
 
     def _run(self, call: Call, operation: Operation, fault: Fault | None) -> Reply:
-        """Admit a call and do its errand, as far as its fault lets it come."""
-        refused = refused_by(fault) if fault else None
-        # These two refuse at the gate, where a request takes no place; the others leave its place taken.
-        if refused and refused.code in ("UNAUTHENTICATED", "RATE_LIMITED"):
-            raise refused
+        """Admit a call and run its operation, as far as its fault allows."""
+        error = imitated_error(fault) if fault else None
+        # These two errors come before the rate limiter, so the request is not counted; the others count.
+        if error and error.code in ("UNAUTHENTICATED", "RATE_LIMITED"):
+            raise error
         key = self._world.admit(call.key, operation.kind, call.now)
-        if refused:
-            raise refused
+        if error:
+            raise error
         return Reply(200, {}) if fault and is_left_undone(fault) else operation.run(key)
 
     def _odd_headers(self, call: Call, fault: Fault) -> dict[str, str]:
-        """Those that a scripted 429 has beside the usual ones, or instead of them."""
+        """Return the headers that a scripted 429 has besides the usual ones, or instead of them."""
         after = fault.retry_after
         headers = {} if after is None else {"Retry-After": str(after)}
         if fault.what == "429-minute" and call.key is not None and self._world.knows(call.key):
@@ -84,21 +84,21 @@ class Api:
         return headers
 
     def _read(self, call: Call) -> Operation:
-        """The errand of a call; what cannot be read is refused too, but only after its key was looked at."""
+        """Return a call's operation; an unreadable call fails too, but only after its key is checked."""
         try:
             return self._graphql.read(call) if call.path == "/graphql" else self._rest.read(call)
-        except ApiError as refused:
-            reply = refusal(refused)
+        except ApiError as error:
+            reply = error_reply(error)
             return Operation("other", lambda _key: reply)
 
-    def _refuse(self, call: Call, refused: ApiError) -> Reply:
+    def _error_reply(self, call: Call, error: ApiError) -> Reply:
         if call.path == "/graphql":
-            return refusal(refused, self._graphql.status_of(refused.status))
-        return refusal(refused)
+            return error_reply(error, self._graphql.status_of(error.status))
+        return error_reply(error)
 
 
 def reset_text(unit: ResetUnit, wait: float, wall: float) -> str:
-    """The reset as the header says it, rounded up: who waits until then finds a place."""
+    """Return the reset as its header gives it, rounded up, so that a request at that time is admitted."""
     match unit:
         case "seconds":
             return str(math.ceil(wait))

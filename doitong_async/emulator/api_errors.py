@@ -1,4 +1,4 @@
-"""Every way the service says no: a code, an HTTP status, and the documented body."""
+"""The service's errors: a code, an HTTP status, and the documented body."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ BROKEN = ("INTERNAL_SERVER_ERROR", "Internal server error, please retry")
 
 
 class ApiError(Exception):
-    """The service says no; graphql-core copies `extensions` into the error it reports."""
+    """An error of the service; graphql-core copies `extensions` into the error it reports."""
 
     def __init__(self, code: str, message: str, **more: int) -> None:
         super().__init__(message)
@@ -37,5 +37,5 @@ class ApiError(Exception):
         self.extensions: dict[str, Any] = {"code": code, **more}
 
     def body(self) -> dict[str, Any]:
-        """The documented error body."""
+        """Return the documented error body."""
         return {"errors": [{"message": str(self), "extensions": self.extensions}]}

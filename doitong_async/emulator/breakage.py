@@ -1,4 +1,4 @@
-"""What a fault makes of a reply; the pages and bodies of a service that is out of order."""
+"""Applies a fault to a reply: the pages and bodies of a service that is out of order."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,14 +12,14 @@ from doitong_async.emulator.api_errors import (
     UNKNOWN_KEY,
     ApiError,
 )
-from doitong_async.emulator.calls import Reply, refusal
+from doitong_async.emulator.calls import Reply, error_reply
 from doitong_async.emulator.faults import Fault
 
 GATEWAY_PAGE = (
     "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n"
     "<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n"
 )
-_REFUSALS = {
+_ERRORS = {
     "401": UNKNOWN_KEY,
     "429-minute": TOO_MANY_A_MINUTE,
     "429-concurrency": TOO_MANY_AT_ONCE,
@@ -28,24 +28,24 @@ _REFUSALS = {
 _NULLABLE = ("url", "videoUrl", "audioUrl", "metadata", "duration", "webhookUrl", "width", "height")
 
 
-def refused_by(fault: Fault) -> ApiError | None:
-    """The refusal that a fault gives out for the service's own."""
-    words = _REFUSALS.get(fault.what)
+def imitated_error(fault: Fault) -> ApiError | None:
+    """Return the error that a fault imitates, if any."""
+    words = _ERRORS.get(fault.what)
     return ApiError(*words) if words else None
 
 
 def is_left_undone(fault: Fault) -> bool:
-    """Whether nothing is done of what the request asks for."""
+    """Whether the fault keeps the request from being executed."""
     if fault.what in ("500", "502", "null"):
         return not fault.handled
     return fault.what == "cut-before"
 
 
 def broken(reply: Reply, fault: Fault, *, graphql: bool) -> Reply:
-    """The reply as a fault leaves it."""
+    """Return the reply as a fault leaves it."""
     match fault.what:
         case "500":
-            return replace(refusal(ApiError(*BROKEN)), ids=reply.ids)
+            return replace(error_reply(ApiError(*BROKEN)), ids=reply.ids)
         case "502":
             return replace(reply, status=502, content_type="text/html", text=GATEWAY_PAGE, by_gateway=True)
         case "cut-before" | "cut-after":
@@ -60,7 +60,7 @@ def broken(reply: Reply, fault: Fault, *, graphql: bool) -> Reply:
         case "null-alias" if graphql:
             return _first_job(reply, lambda path, _: (None, [_error(path)]))
         case "null" | "null-alias":
-            # A REST answer has no place for an error beside what it gives.
+            # A REST answer cannot hold an error beside its data.
             return replace(reply, status=200, text="null")
     return reply
 
@@ -69,7 +69,7 @@ _Change = Callable[[str, Mapping[str, Any]], tuple[Any, list[dict[str, Any]]]]
 
 
 def _first_job(reply: Reply, change: _Change) -> Reply:
-    """A GraphQL reply with its first job changed, if there is one, and the errors that come of it."""
+    """Return a GraphQL reply with its first job changed, if there is one, and the resulting errors."""
     data = reply.body.get("data") or {}
     for alias, value in data.items():
         if isinstance(value, Mapping):

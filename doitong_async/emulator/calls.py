@@ -1,4 +1,4 @@
-"""What goes into the emulated API and what comes out, as values: Call, Errand, Reply."""
+"""The values that enter and leave the emulated API: Call, Operation, Reply."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ class Call:
     body: bytes = b""
 
     def header(self, name: str) -> str | None:
-        """A header by its name in any case."""
+        """Return a header by its case-insensitive name."""
         name = name.lower()
         return next((value for key, value in self.headers.items() if key.lower() == name), None)
 
@@ -45,7 +45,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One HTTP answer; `ids` are the jobs it made or was asked about, the rest is what faults make of it."""
+    """One HTTP answer; `ids` are the jobs it created or was asked for, faults set the rest."""
 
     status: int
     body: Mapping[str, Any]
@@ -54,9 +54,9 @@ class Reply:
     text: str | None = None
     """Sent instead of the body."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Beside the rate limit's, or instead of them."""
+    """Added to the rate-limit headers, or replacing them."""
     by_gateway: bool = False
-    """The service did not send it: it lacks the rate limit's headers."""
+    """Whether a gateway sent it, so that it lacks the rate-limit headers."""
     delay: float = 0.0
     cut: bool = False
     """Not sent at all: the connection is closed."""
@@ -64,18 +64,18 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A call that was read and not yet done: its kind is known before it is admitted."""
+    """A call that was read but not executed: its kind is known before it is admitted."""
 
     kind: Kind
     run: Callable[[str], Reply]
-    """Takes the API key, once it is admitted."""
+    """Takes the API key of the admitted call."""
 
 
-def refusal(refused: ApiError, status: int | None = None) -> Reply:
-    """The reply to a call that was refused as a whole."""
-    return Reply(status or refused.status, refused.body())
+def error_reply(error: ApiError, status: int | None = None) -> Reply:
+    """Return the reply to a call that failed as a whole."""
+    return Reply(status or error.status, error.body())
 
 
 def fingerprint(*parts: object) -> str:
-    """One text for equal JSON values, in whatever order their names stand."""
+    """Return one text for equal JSON values, whatever the order of their names."""
     return json.dumps(parts, sort_keys=True)

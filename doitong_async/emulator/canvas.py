@@ -1,4 +1,4 @@
-"""The strokes every scene is painted with: gradients, glows, ridges, layers, reflections."""
+"""The drawing primitives of every scene: gradients, glows, ridges, layers, reflections."""
 
 import math
 import random
@@ -16,29 +16,29 @@ _SMOOTH = 2
 
 
 def rgb(*codes: str) -> list[Color]:
-    """Colours from their hexadecimal codes."""
+    """Return colours from their hexadecimal codes."""
     return [(int(code[:2], 16), int(code[2:4], 16), int(code[4:], 16)) for code in codes]
 
 
 def mix(one: Color, other: Color, share: float) -> Color:
-    """A colour on the way from one to the other; `share` 0 is the one, 1 the other."""
+    """Return a mix of two colours; `share` 0 is the first, 1 the second."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
     return red, green, blue
 
 
 def gradient(size: Size, stops: Sequence[Color]) -> Image.Image:
-    """A vertical gradient through evenly spaced stops, top first."""
+    """Return a vertical gradient through evenly spaced stops, top first."""
     width, height = size
     column = Image.new("RGB", (1, height))
     for y in range(height):
-        place = y / max(1, height - 1) * (len(stops) - 1)
-        lower = min(int(place), len(stops) - 2)
-        column.putpixel((0, y), mix(stops[lower], stops[lower + 1], place - lower))
+        position = y / max(1, height - 1) * (len(stops) - 1)
+        lower = min(int(position), len(stops) - 2)
+        column.putpixel((0, y), mix(stops[lower], stops[lower + 1], position - lower))
     return column.resize((width, height), Image.Resampling.NEAREST)
 
 
 def glow(image: Image.Image, centre: Point, radius: float, color: Color, strength: float = 1.0) -> None:
-    """A soft light that fades to nothing at `radius`."""
+    """Draw a soft light that fades to nothing at `radius`."""
     side = max(2, round(2 * radius))
     # Pillow's gradient reaches 255 in the corners only; the light ends at the sides.
     falloff = [round(255 * strength * max(0.0, 1 - value / 180) ** 2.0) for value in range(256)]
@@ -47,16 +47,16 @@ def glow(image: Image.Image, centre: Point, radius: float, color: Color, strengt
 
 
 def disc(image: Image.Image, centre: Point, radius: float, stops: Sequence[Color]) -> None:
-    """A round sun or moon, shaded from top to bottom."""
+    """Draw a round sun or moon, shaded from top to bottom."""
     side = max(2, round(2 * radius))
     mask = Image.new("L", (side * _SMOOTH, side * _SMOOTH))
     ImageDraw.Draw(mask).ellipse((0, 0, side * _SMOOTH - 1, side * _SMOOTH - 1), fill=255)
-    place = round(centre[0] - side / 2), round(centre[1] - side / 2)
-    image.paste(gradient((side, side), stops), place, mask.reduce(_SMOOTH))
+    position = round(centre[0] - side / 2), round(centre[1] - side / 2)
+    image.paste(gradient((side, side), stops), position, mask.reduce(_SMOOTH))
 
 
 def stars(image: Image.Image, rng: random.Random, count: int, depth: float) -> None:
-    """Stars, few of them bright, thinning out down to `depth` of the height."""
+    """Draw stars, few of them bright, thinning out down to `depth` of the height."""
     draw = ImageDraw.Draw(image)
     unit = max(image.size) / 1024
     for _ in range(count):
@@ -69,7 +69,7 @@ def stars(image: Image.Image, rng: random.Random, count: int, depth: float) -> N
 
 
 def ridge(rng: random.Random, roughness: float, octaves: int = 8) -> list[float]:
-    """Heights between about -1 and 1 from left to right, by midpoint displacement."""
+    """Return heights between about -1 and 1 from left to right, by midpoint displacement."""
     heights = [rng.uniform(-0.6, 0.6), rng.uniform(-0.6, 0.6)]
     reach = 0.9
     for _ in range(octaves):
@@ -80,7 +80,7 @@ def ridge(rng: random.Random, roughness: float, octaves: int = 8) -> list[float]
 
 
 def swell(rng: random.Random, waves: int = 4, points: int = 160) -> list[float]:
-    """Heights like `ridge`'s, soft as dunes."""
+    """Return heights like `ridge`'s, but soft as dunes."""
     parts = [(1.6**n, rng.uniform(0, math.tau), 1.9**-n) for n in range(waves)]
     return [
         sum(size * math.sin(speed * 3.4 * x / points + phase) for speed, phase, size in parts) * 0.6
@@ -89,7 +89,7 @@ def swell(rng: random.Random, waves: int = 4, points: int = 160) -> list[float]:
 
 
 def outline(heights: Sequence[float], size: Size, base: float, reach: float) -> list[Point]:
-    """Heights as points of the picture: 0 lies at `base`, 1 lies `reach` above it, in pixels."""
+    """Return heights as points of the picture: 0 is at `base`, 1 is `reach` pixels above it."""
     width, _ = size
     last = len(heights) - 1
     return [(width * i / last, base - reach * height) for i, height in enumerate(heights)]
@@ -111,7 +111,7 @@ def layer(
 
 
 def pines(rng: random.Random, top: Sequence[Point], count: int, tallest: float) -> list[list[Point]]:
-    """Firs that stand on an outline, crowded here and sparse there."""
+    """Return firs that stand on an outline, dense here and sparse there."""
     trees = []
     for _ in range(count):
         x, y = top[min(int(rng.betavariate(0.6, 0.6) * len(top)), len(top) - 1)]
@@ -130,12 +130,12 @@ def _pine(x: float, foot: float, tall: float) -> list[Point]:
 
 
 def screen(image: Image.Image, light: Image.Image) -> None:
-    """Add light to the picture, as a second projector would."""
+    """Add light to the picture."""
     image.paste(ImageChops.screen(image, light))
 
 
 def bloom(image: Image.Image, light: Image.Image, radius: float) -> None:
-    """Add a drawing of lights and the haze about it; the haze is blurred small, which is quick."""
+    """Add lights with a haze around them; the haze is blurred at a small size, which is fast."""
     small = light.resize((max(1, image.width // 4), max(1, image.height // 4)), Image.Resampling.BOX)
     haze = small.filter(ImageFilter.GaussianBlur(radius / 4)).resize(image.size, Image.Resampling.BICUBIC)
     screen(image, ImageChops.add(haze, haze))
@@ -143,7 +143,7 @@ def bloom(image: Image.Image, light: Image.Image, radius: float) -> None:
 
 
 def reflect(image: Image.Image, rng: random.Random, shore: int, water: Color, share: float) -> None:
-    """Mirror what lies above the shore in the water below it, with ripples that widen towards us."""
+    """Mirror what is above the shore in the water below it, with ripples that widen downwards."""
     depth = image.height - shore
     if depth < 2 or shore < 2:
         return

@@ -1,13 +1,13 @@
-"""The two clocks of the servers: the event loop's, and the wall's."""
+"""The servers' two clocks: the event loop's, and the wall clock."""
 
 import asyncio
 import time
 
 
 def read_clocks() -> tuple[float, float]:
-    """The event loop's time, and the seconds of the Unix epoch.
+    """Return the event loop's time, and the seconds since the Unix epoch.
 
-    A virtual-time loop brings its own `wall_time`, so that dates agree with its jumps.
+    A virtual-time loop has its own `wall_time`, so that dates follow its jumps.
     """
     loop = asyncio.get_running_loop()
     return loop.time(), getattr(loop, "wall_time", time.time)()

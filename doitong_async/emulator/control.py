@@ -1,9 +1,9 @@
-"""The emulator's own switch, which is no part of the service: its faults over HTTP, while it runs.
+"""The emulator's control API, which is not part of the service: its faults over HTTP, while it runs.
 
-`GET /_emulator/faults` on the API's port gives them as a JSON list of texts, `PUT` puts such a list in their
-place, `DELETE` takes all away. `GET /_emulator` tells which process this is and what it counted, and
-`POST /_emulator/stop` ends an emulator that is a program of its own. These ask for no key, and their requests
-are neither counted nor recorded.
+On the API's port, `GET /_emulator/faults` lists the faults as JSON texts, `PUT` replaces them by such a list,
+and `DELETE` removes them. `GET /_emulator` identifies the process and gives its counts, and `POST
+/_emulator/stop` stops an emulator that is its own program. These requests need no key, and are neither
+counted nor recorded.
 """
 
 import os
@@ -22,7 +22,7 @@ PATHS = (ROOT_PATH, FAULTS_PATH, STOP_PATH)
 
 
 async def control(request: web.Request, world: World, stop: Callable[[], object] | None) -> web.Response:
-    """Answer a request to one of `PATHS`; `stop` ends the program, None where it is part of another."""
+    """Answer a request to one of `PATHS`; `stop` ends the program, None if it is part of another."""
     if request.path == FAULTS_PATH:
         return await _control_faults(request, world.faults)
     if request.path == ROOT_PATH:
@@ -30,7 +30,9 @@ async def control(request: web.Request, world: World, stop: Callable[[], object]
     if request.method != "POST":
         return web.Response(status=405, headers={"Allow": "POST"})
     if stop is None:
-        return web.json_response({"error": "this emulator ends with the program that it is in"}, status=409)
+        return web.json_response(
+            {"error": "this emulator runs inside a program, and stops with it"}, status=409
+        )
     stop()
     return web.json_response({"stopping": True})
 
@@ -43,17 +45,17 @@ def _about(request: web.Request, world: World) -> web.Response:
 
 
 async def _control_faults(request: web.Request, faults: Faults) -> web.Response:
-    """Show or change the faults in force; the answer is what is in force then."""
+    """Show or change the faults in force; the answer lists those in force afterwards."""
     match request.method:
         case "GET":
             pass
         case "PUT":
             try:
-                fresh = [parse_fault(text) for text in await _texts(request)]
+                parsed = [parse_fault(text) for text in await _texts(request)]
             except ValueError as error:
                 return web.json_response({"error": str(error)}, status=400)
             faults.clear()
-            faults.extend(fresh)
+            faults.extend(parsed)
         case "DELETE":
             faults.clear()
         case _:

@@ -1,4 +1,4 @@
-"""What a fault does to a connection: waiting that ends with the server, cuts, and odd bodies."""
+"""Applies faults to a connection: delays that end with the server, cuts, and odd bodies."""
 
 import asyncio
 import math
@@ -14,13 +14,13 @@ _ZEROS = bytes(1 << 18)
 
 
 class Waits:
-    """The handlers that wait on purpose; they end at once when the server stops."""
+    """The handlers that a fault delays; they end at once when the server stops."""
 
     def __init__(self) -> None:
         self._waiting: set[asyncio.Task[object]] = set()
 
     async def wait(self, seconds: float) -> None:
-        """Wait in a handler; infinitely many seconds until the server stops."""
+        """Wait in a handler; an infinite wait lasts until the server stops."""
         task = asyncio.current_task()
         assert task is not None
         self._waiting.add(task)
@@ -32,7 +32,7 @@ class Waits:
             self._waiting.discard(task)
 
     async def end(self) -> None:
-        """Cancel the handlers that wait; aiohttp forgets one whose client has gone."""
+        """Cancel the waiting handlers; aiohttp forgets a handler whose client has gone."""
         waiting = list(self._waiting)
         for task in waiting:
             task.cancel()
@@ -40,7 +40,7 @@ class Waits:
 
 
 def cut(request: web.BaseRequest) -> web.Response:
-    """Close the connection without an answer; what is returned goes nowhere."""
+    """Close the connection without an answer; the returned response is never sent."""
     if request.transport is not None:
         request.transport.abort()
     return web.Response()
@@ -55,13 +55,13 @@ async def send_oddly(
     stream = web.StreamResponse(status=response.status, headers=response.headers)
     if fault.announced:
         stream.content_length = fault.size if fault.what == "oversized" else len(content)
-    # The client may go at any moment.
+    # The client may disconnect at any moment.
     with suppress(ConnectionError):
         await stream.prepare(request)
         async for piece in _pieces(content, fault, waits):
             await stream.write(piece)
     if fault.what == "truncated" and request.transport is not None:
-        # Not `abort`, which would lose what was not sent yet.
+        # Not `abort`, which would lose bytes not sent yet.
         request.transport.close()
     return stream
 
@@ -72,9 +72,9 @@ async def _pieces(content: bytes, fault: Fault, waits: Waits) -> AsyncIterator[b
             yield content[: len(content) // 2]
         case "slow":
             size = math.ceil(len(content) / _PIECES)
-            for place in range(_PIECES):
+            for index in range(_PIECES):
                 await waits.wait(fault.seconds / _PIECES)
-                yield content[place * size : (place + 1) * size]
+                yield content[index * size : (index + 1) * size]
         case _:
             yield content[: fault.size]
             for start in range(len(content), fault.size, len(_ZEROS)):

@@ -1,4 +1,4 @@
-"""Faults as data: what goes wrong, where, and how often; each has a text form of one line.
+"""Faults as data: what goes wrong, where, and how often; each has a one-line text form.
 
     WHERE [NUMBERS]: WHAT [OPTION ...]           submit 3: cut-after
                                                  poll 2-4: latency 12
@@ -6,55 +6,55 @@
                                                  job 1: fail charged=no
                                                  output 5-: truncated every=2 times=3
 
-WHERE     submit, poll   requests that make jobs, or ask about them, as they arrive
-          any            every request to the API, of whatever kind
+WHERE     submit, poll   requests that create jobs, or ask for their status, in order of arrival
+          any            every request to the API, of any kind
           output         requests for outputs
-          job            jobs made; a request that is refused or sent twice makes none
-          webhook        webhooks: one of each job made with a webhookUrl, in the order of the jobs
-NUMBERS   3   2-4   5-   * or none: all; counted from 1 since the server started, refused ones included
-WHEN      every=3        only each third, from the first of NUMBERS on
-          p=0.2 seed=7   only with this probability; the same seed and number decide the same
-          times=2        at most so often
+          job            jobs created; a request that fails or is repeated creates none
+          webhook        webhooks: one for each job with a webhookUrl, in the order of the jobs
+NUMBERS   3   2-4   5-   * or none: all; counted from 1 since the server started, failed requests included
+WHEN      every=3        only every third, from the first of NUMBERS on
+          p=0.2 seed=7   only with this probability; equal seed and number give an equal decision
+          times=2        at most this often
 
 of submit, poll, any
-  latency 10       the answer comes so many seconds late; inf is never
-  500              server error, not done; handled=yes: done before it failed
-  502              a gateway's page in HTML, not done; handled=yes: done, the answer lost
-  401              the key is refused
+  latency 10       the answer is delayed by so many seconds; inf is forever
+  500              server error, not executed; handled=yes: executed before the error
+  502              a gateway's HTML page, not executed; handled=yes: executed, the answer lost
+  401              the key is rejected
   429-minute       too many requests; retry-after=5 sends that header
-  cut-before       the connection is closed, nothing was done
-  cut-after        it was done, and the connection is closed instead of an answer
-  null             `data: null` and an error, not done; handled=yes: done
+  cut-before       the connection closes, nothing was executed
+  cut-after        the request is executed, then the connection closes without an answer
+  null             `data: null` and an error, not executed; handled=yes: executed
 of submit, poll
   partial          the first job's nullable fields are null, each with an error
-  null-alias       the first job is null, with an error; the others are answered
+  null-alias       the first job is null, with an error; the others are normal
 of submit
   429-concurrency, 429-day   the other two limits; retry-after=5
 of output
   latency, 500, 502, cut-before   as above
-  truncated        announced whole, cut in the middle
+  truncated        the full length is announced, half of it is sent
   slow 10          in small pieces over so many seconds
   oversized 2147483648   so many bytes are sent; announced=no: without Content-Length
-  redirect         once, to itself with a query; redirect URL: there; redirect ?round: for ever
+  redirect         once, to itself with a query; redirect URL: there; redirect ?round: forever
   html             a page with status 200
-  empty            no bytes with status 200
+  empty            no bytes, with status 200
 of job
   stuck            it never ends, and keeps its slot
-  fail             it ends as failed, and is charged; charged=no: its credits come back
-  odd-status dreaming   before its end, this word for seconds=10; inf is for ever
-  late 10          status requests do not find it for so many seconds
+  fail             it fails, and is charged; charged=no: its credits come back
+  odd-status dreaming   before its end, this status for seconds=10; inf is forever
+  late 10          polls do not find it for so many seconds
 of webhook
   lost             it is never sent
-  late 10          it is sent so many seconds after the end of its job; inf is never
+  late 10          it is sent so many seconds after its job's end; inf is never
   doubled          it is sent twice, one after the other
   overtaken 10     it is sent after the next webhook of another job, or after so many seconds
-  outdated         it is followed by one that says `processing`
+  outdated         it is followed by one with the status `processing`
   forged           it is signed with another secret
-  early 10         the answer to the submit is held until it was sent, but not for more seconds than that
-  down 3           its first so many attempts find nobody listening
+  early 10         the submit's answer is held back until it is sent, for at most so many seconds
+  down 3           its first so many attempts find no listener
 
-Latencies add up; of the other faults that meet in a request, the first in the list hits. A job has any of
-its four, a webhook any of its eight. What hit stands in `Seen.fault`, or in `Posted.fault`.
+Latencies add up; of a request's other faults, the first in the list applies. A job can have each of its
+four kinds of fault, a webhook each of its eight. `Seen.fault` or `Posted.fault` names those that applied.
 """
 
 import math
@@ -104,7 +104,7 @@ _COMMON = ("every", "p", "seed", "times")
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """Where a fault can be, and which options are its own; `bare` is the one whose name may be left out."""
+    """Where a fault can occur, and its own options; `bare` is the one that needs no name."""
 
     wheres: tuple[Where, ...]
     bare: str | None = None
@@ -150,10 +150,10 @@ _SHAPES: dict[What, _Shape] = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: `what` goes wrong `where`, for the numbers from `first` to `last`, and how it does.
+    """One fault: `what` goes wrong `where`, for the numbers from `first` to `last`, and how.
 
-    The other fields are the options of the text form, under the same names; one that does not belong to
-    `what` is refused, and so is a value that cannot be, with a ValueError.
+    The other fields are the options of the text form, under the same names; an option that does not belong to
+    `what`, or an invalid value, raises a ValueError.
     """
 
     what: What
@@ -180,16 +180,16 @@ class Fault:
             raise ValueError(reason)
 
     def hits(self, number: int) -> bool:
-        """Whether it hits what has this number; `times` is not its own to count."""
+        """Whether it applies to this number; the caller counts `times`."""
         last = math.inf if self.last is None else self.last
         if not self.first <= number <= last or (number - self.first) % self.every:
             return False
-        # Without its name in it, two faults of the same seed would always coincide.
+        # Without its name in the seed, two faults with the same seed would always coincide.
         draw = random.Random(f"{self.seed}:{self.where}:{self.what}:{number}")
         return self.p >= 1 or draw.random() < self.p
 
     def __str__(self) -> str:
-        """The text form, as `parse_fault` reads it; what is as by default is left out."""
+        """Return the text form that `parse_fault` reads, without default values."""
         words = [f"{self.where}{self._numbers()}:", self.what]
         shape = _SHAPES[self.what]
         for name in (*shape.own, *_COMMON):
@@ -208,19 +208,19 @@ _DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Fault
 
 
 def parse_fault(text: str) -> Fault:
-    """Read a fault from its text form.
+    """Return the fault that a text form describes.
 
     Raises:
-        ValueError: if it cannot be read, says why; the module's docstring has the forms.
+        ValueError: if the text is invalid; the module's docstring lists the forms.
     """
     try:
         return _parsed(text)
     except ValueError as error:
-        raise ValueError(f"the fault {text!r} cannot be: {error}") from None
+        raise ValueError(f"the fault {text!r} is invalid: {error}") from None
 
 
 def _why_not(fault: Fault) -> str | None:
-    """What is wrong with a fault's fields, or None."""
+    """Return what is wrong with a fault's fields, or None."""
     shape = _SHAPES.get(fault.what)
     if shape is None:
         return f"{fault.what!r} is none of {', '.join(_SHAPES)}"
@@ -233,7 +233,7 @@ def _why_not(fault: Fault) -> str | None:
             return f"{fault.what!r} has no option {_dashed(name)}"
     if fault.first < 1 or (fault.last is not None and fault.last < fault.first):
         return "numbers count from 1, upwards"
-    return next((told for right, told in _bounds(fault) if not right), None)
+    return next((problem for is_valid, problem in _bounds(fault) if not is_valid), None)
 
 
 def _bounds(fault: Fault) -> list[tuple[bool, str]]:
@@ -264,8 +264,8 @@ def _parsed(text: str) -> Fault:
     first, last = _range(numbers or "*")
     bare = _SHAPES[cast(What, what)].bare if what in _SHAPES else None
     options: dict[str, Any] = {}
-    for place, word in enumerate(rest.split()):
-        name, value = _option(word, bare if place == 0 else None)
+    for index, word in enumerate(rest.split()):
+        name, value = _option(word, bare if index == 0 else None)
         if name in options:
             raise ValueError(f"{_dashed(name)} is given twice")
         options[name] = value
@@ -285,7 +285,7 @@ def _range(text: str) -> tuple[int, int | None]:
 
 
 def _option(word: str, bare: str | None) -> tuple[str, Any]:
-    """The name and the value of one option; `bare` is the name where none is given."""
+    """Return the name and the value of an option; `bare` is the name if none is given."""
     name, equals, value = word.partition("=")
     name = name.replace("-", "_")
     if not equals or name not in _READERS:

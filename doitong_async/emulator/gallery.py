@@ -1,4 +1,4 @@
-"""The outputs of finished jobs: drawn in a thread when they are first asked for, the last few kept."""
+"""The outputs of finished jobs: drawn in a thread on first request, the latest few cached."""
 
 import asyncio
 from functools import lru_cache
@@ -17,20 +17,20 @@ KEPT = 32
 
 
 class Gallery:
-    """Gives the bytes of any job's output; the same prompt, provider and size give the same bytes."""
+    """Draws any job's output; equal prompt, provider and size give equal bytes."""
 
     def __init__(self) -> None:
         self._content = lru_cache(maxsize=KEPT)(content)
 
     async def draw(self, job: Job) -> bytes:
-        """The output of a job."""
+        """Return a job's output."""
         return await asyncio.to_thread(
             self._content, job.type, job.prompt, job.provider, job.width, job.height
         )
 
 
 def content(media_type: str, prompt: str, provider: str, width: int, height: int) -> bytes:
-    """A JPEG of the asked size, a GIF for video and avatars, a WAV for audio."""
+    """Return a JPEG of the requested size, a GIF for video and avatars, a WAV for audio."""
     if media_type == "AUDIO":
         return melody(prompt)
     if media_type in ("VIDEO", "AVATAR"):

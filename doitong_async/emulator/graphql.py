@@ -1,4 +1,4 @@
-"""The GraphQL face: graphql-core executes the emulator's own schema, over HTTP as GraphQL-over-HTTP says."""
+"""The GraphQL endpoint: graphql-core executes the emulator's own schema, as GraphQL-over-HTTP specifies."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -48,7 +48,7 @@ _READERS: dict[str, Callable[[Mapping[str, Any]], Order]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Parameters:
     """The parameters of a GraphQL request, with their types checked."""
 
     query: str
@@ -56,7 +56,7 @@ class Question:
     operation_name: str | None
 
     @classmethod
-    def of(cls, call: Call) -> "Question":
+    def of(cls, call: Call) -> "Parameters":
         """Read the parameters from the body of a POST or the query string of a GET."""
         given = _from_query_string(call.query) if call.method == "GET" else call.json()
         _parameter(given, "extensions", dict)
@@ -69,7 +69,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document that was parsed and validated; one with errors is never executed."""
+    """A parsed and validated document; one with errors is never executed."""
 
     ast: DocumentNode | None
     errors: tuple[GraphQLError, ...] = ()
@@ -77,7 +77,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What the resolvers of one request see; they note the jobs they made or were asked about."""
+    """The context of one request's resolvers; they record the jobs they created or were asked for."""
 
     call: Call
     key: str
@@ -103,55 +103,57 @@ class GraphQLFace:
         self._error_status = error_status
         self._answer_key = answer_key
         self._schema = self._build()
-        # A coalesced poll is one text sent over and over: it is parsed and validated once.
+        # A coalesced poll sends one text over and over: parse and validate it once.
         self._document = lru_cache(maxsize=256)(self._read)
 
     def read(self, call: Call) -> Operation:
-        """Read a call as far as its kind; what it asks for is done when it was admitted."""
+        """Read a call as far as its kind; it is executed once admitted."""
         if call.method not in ("GET", "POST"):
             raise ApiError("METHOD_NOT_ALLOWED", "GraphQL is spoken with GET or POST")
         content_type = _accepted(call)
         if call.method == "POST" and _media_type(call.header("Content-Type")) != _JSON:
             raise ApiError("UNSUPPORTED_MEDIA_TYPE", f"The body of a POST must be {_JSON}")
-        question = Question.of(call)
-        document = self._document(question.query)
-        kind = self._kind(document, question.operation_name)
+        parameters = Parameters.of(call)
+        document = self._document(parameters.query)
+        kind = self._kind(document, parameters.operation_name)
         if kind == "submit" and call.method == "GET":
             raise ApiError("METHOD_NOT_ALLOWED", "Mutations are not allowed over GET")
-        return Operation(kind, lambda key: self._run(call, key, kind, question, document, content_type))
+        return Operation(kind, lambda key: self._run(call, key, kind, parameters, document, content_type))
 
     def status_of(self, status: int) -> int:
-        """The HTTP status of an error whose place in the table is `status`."""
+        """Return the HTTP status of an error whose documented status is `status`."""
         return 200 if self._error_status == "200" else status
 
     def _run(
-        self, call: Call, key: str, kind: Kind, question: Question, document: Document, content_type: str
+        self, call: Call, key: str, kind: Kind, parameters: Parameters, document: Document, content_type: str
     ) -> Reply:
-        scene = Scene(call, key, fingerprint(question.query, question.variables, question.operation_name))
-        result = self._execute(question, document, scene)
+        scene = Scene(
+            call, key, fingerprint(parameters.query, parameters.variables, parameters.operation_name)
+        )
+        result = self._execute(parameters, document, scene)
         status = self._http_status(result, kind, content_type)
         body = self._body(result, kind, with_data=status == 200)
         return Reply(status, body, tuple(scene.ids), content_type)
 
-    def _execute(self, question: Question, document: Document, scene: Scene) -> ExecutionResult:
+    def _execute(self, parameters: Parameters, document: Document, scene: Scene) -> ExecutionResult:
         if document.ast is None:
             return ExecutionResult(None, list(document.errors))
         return execute_sync(
             self._schema,
             document.ast,
             context_value=scene,
-            variable_values=question.variables,
-            operation_name=question.operation_name,
+            variable_values=parameters.variables,
+            operation_name=parameters.operation_name,
         )
 
     def _http_status(self, result: ExecutionResult, kind: Kind, content_type: str) -> int:
-        """200 for whatever has data; else the table's status, or for a bad document GraphQL-over-HTTP's."""
+        """Return 200 for any data; else the documented status, or GraphQL-over-HTTP's for a bad document."""
         if not result.errors or (result.data and any(value is not None for value in result.data.values())):
             return 200
         if result.data is None and kind != "submit":
             return 400 if content_type == _RESPONSE_JSON else 200
         code = _code(result.errors[0])
-        # The table has no 404: an id that is not known is a null at its path.
+        # The documentation has no 404: an unknown id is a null at its path.
         return 200 if code == "NOT_FOUND" else self.status_of(STATUSES[code])
 
     def _body(self, result: ExecutionResult, kind: Kind, *, with_data: bool) -> dict[str, Any]:
@@ -163,7 +165,7 @@ class GraphQLFace:
         return body
 
     def _renamed(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The answer under the documented bodies' key, where one is asked for and one mutation was sent."""
+        """Return the answer under the documented bodies' key, if that is set and one mutation was sent."""
         if self._answer_key is None or len(data) != 1:
             return data
         return dict.fromkeys([self._answer_key], *data.values())
@@ -211,7 +213,7 @@ class GraphQLFace:
         sender = Submission(scene.key, call.header("Idempotency-Key"), scene.body, str(info.path.key))
         job = self._world.submit(order, sender, call.now, call.wall)
         scene.ids.append(job.id)
-        # As it was when it was made: a second sending is answered like the first.
+        # As it was when created: a repeated submit gets the same answer as the first.
         return job.fields_at(job.created_at, self._outputs_url())
 
 

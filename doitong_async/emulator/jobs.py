@@ -1,4 +1,4 @@
-"""A job as the server knows it: a value whose status is a function of the moment."""
+"""A job as the server knows it: a value whose status is a function of time."""
 
 import math
 import random
@@ -23,7 +23,7 @@ _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One accepted job; moments are seconds of the event loop's clock, `created_wall` of the Unix epoch."""
+    """One accepted job; times are on the event loop's clock, `created_wall` in epoch seconds."""
 
     number: int
     id: str
@@ -37,13 +37,13 @@ class Job:
     ends_at: float
     created_wall: float
     hidden_until: float = -math.inf
-    """Before this moment a status request does not find it."""
+    """Before this time a poll does not find it."""
     odd_word: str = ""
     odd_from: float = math.inf
-    """From this moment until its end the status is the odd word."""
+    """From this time until its end the status is the odd word."""
     fails: bool = False
     faults: tuple[Fault, ...] = ()
-    """What hit it, and gave it the four fields above."""
+    """The faults that set the four fields above."""
 
     @property
     def type(self) -> str:
@@ -67,11 +67,11 @@ class Job:
 
     @property
     def file_name(self) -> str:
-        """The output's name, with the extension of what it holds."""
+        """The output's name, with the suffix of its type."""
         return f"{self.id}.{_EXTENSIONS.get(self.type, 'jpg')}"
 
     def status_at(self, now: float) -> str:
-        """The status at a moment of the event loop's clock."""
+        """Return the status at a time of the event loop's clock."""
         if now >= self.ends_at:
             return "failed" if self.fails else "completed"
         if now >= self.odd_from:
@@ -79,7 +79,7 @@ class Job:
         return "processing" if now >= self.starts_at else "queued"
 
     def fields_at(self, now: float, outputs_url: str) -> dict[str, Any]:
-        """Every documented field of the answer, by its documented name."""
+        """Return every documented field of the answer, by its documented name."""
         status = self.status_at(now)
         url = f"{outputs_url}/{self.file_name}" if status == "completed" else None
         seconds = None if self.file_name.endswith("jpg") else self.order.duration
@@ -104,17 +104,17 @@ class Job:
 
 
 def iso(wall: float) -> str:
-    """A moment of the Unix epoch as the service writes it: `2024-01-01T00:00:00Z`."""
+    """Return an epoch time as the service writes it: `2024-01-01T00:00:00Z`."""
     return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def draw_id(rng: random.Random) -> str:
-    """An id that looks like the documented one, `abc123xyz`, and does not collide."""
+    """Return an id that looks like the documented `abc123xyz` and does not collide."""
     return "".join(rng.choices(_ID_LETTERS, k=14))
 
 
 def draw_duration(rng: random.Random, media_type: str, number: int, durations: Durations) -> float:
-    """How long a job takes, in seconds: as told, or lognormal about the median of its type."""
+    """Return a job's duration in seconds: as configured, or lognormal around its type's median."""
     if callable(durations):
         return durations(number)
     if durations is not None:

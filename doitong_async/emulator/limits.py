@@ -9,7 +9,7 @@ DAY = 86_400
 
 @dataclass(frozen=True, slots=True)
 class PlanLimits:
-    """What one API key may do; `jobs_per_day=None` is no daily limit."""
+    """The limits of one API key; `jobs_per_day=None` is no daily limit."""
 
     requests_per_minute: int
     concurrent_jobs: int
@@ -24,7 +24,7 @@ PLANS = {
 
 
 def limits_of(plan: str | PlanLimits) -> PlanLimits:
-    """The limits of a plan given by its name, in any case, or by its numbers."""
+    """Return the limits of a plan given by its case-insensitive name, or by its numbers."""
     if isinstance(plan, PlanLimits):
         return plan
     try:
@@ -34,10 +34,10 @@ def limits_of(plan: str | PlanLimits) -> PlanLimits:
 
 
 class SlidingWindow:
-    """At most `limit` requests in every `span` seconds; one taken at t gives its place back at t + span.
+    """At most `limit` requests in every `span` seconds; a permit taken at t comes back at t + span.
 
-    The moments of expiry are kept, not those of arrival: a caller told to wait until `frees_at`
-    then finds a place, whatever the rounding of floats did to `t + span`.
+    It keeps the times of expiry, not of arrival: a caller that waits until `frees_at` then gets a permit,
+    whatever the rounding of `t + span`.
     """
 
     def __init__(self, limit: int | None, span: float = MINUTE) -> None:
@@ -46,18 +46,18 @@ class SlidingWindow:
         self._expiries: deque[float] = deque()
 
     def used(self, now: float) -> int:
-        """How many places are taken at `now`."""
+        """Return how many permits are taken at `now`."""
         while self._expiries and self._expiries[0] <= now:
             self._expiries.popleft()
         return len(self._expiries)
 
     def take(self, now: float) -> bool:
-        """Take a place, if there is one; a refused request takes none."""
+        """Take a permit if there is one; a rejected request takes none."""
         if self.limit is not None and self.used(now) >= self.limit:
             return False
         self._expiries.append(now + self.span)
         return True
 
     def frees_at(self, now: float) -> float:
-        """The moment the next place comes back; `now` when none is taken."""
+        """Return when the next permit comes back; `now` if none is taken."""
         return self._expiries[0] if self.used(now) else now

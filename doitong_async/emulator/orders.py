@@ -1,4 +1,4 @@
-"""An order: what a job shall make, read from any of the request forms the documentation shows."""
+"""An order: the output that a job should make, read from any documented request form."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ LONGEST = 3_600
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One job as it was asked for; `prompt` is the image's URL where a picture is animated."""
+    """The content of one job; `prompt` is the image's URL when a picture is animated."""
 
     type: str
     provider: str

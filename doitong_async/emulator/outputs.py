@@ -1,4 +1,4 @@
-"""The outputs host: files by name, whole or in ranges; it asks for no key and notes the headers it got."""
+"""The outputs host: serves files by name, whole or in ranges, without a key, and records the headers."""
 
 import hashlib
 from email.utils import formatdate
@@ -27,7 +27,7 @@ class OutputsHost:
         self._gallery = Gallery()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """The output, or the part of it that was asked for, and a record of the headers that came."""
+        """Return the output, or the requested part, and record the request's headers."""
         now, wall = read_clocks()
         followed = ("redirect",) if _REDIRECTED in request.query else ()
         hits = self._world.faults.of_request("output", without=followed)
@@ -56,7 +56,7 @@ class OutputsHost:
 
 
 def _broken(response: web.Response, fault: Fault) -> web.Response:
-    """The response as a fault leaves it, where that is another response and not another way of sending."""
+    """Return the response that a fault puts in place; faults in the sending are applied elsewhere."""
     match fault.what:
         case "500":
             return web.Response(status=500, text="500: Internal Server Error")

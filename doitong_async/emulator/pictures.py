@@ -1,4 +1,4 @@
-"""The outputs one looks at: a JPEG with its prompt written on it, and short GIFs for video and avatars."""
+"""Draws the visible outputs: a JPEG with its prompt written on it, and short GIFs for video and avatars."""
 
 import io
 import math
@@ -23,7 +23,7 @@ _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def picture(prompt: str, provider: str, width: int, height: int) -> bytes:
-    """A JPEG of exactly this size; the same arguments give the same picture."""
+    """Return a JPEG of exactly this size; equal arguments give an equal picture."""
     image = _scene(prompt, provider, (width, height))
     if min(width, height) >= _SMALLEST_WITH_TEXT:
         _write(image, prompt, f"{provider}  ·  {width} x {height}")
@@ -33,7 +33,7 @@ def picture(prompt: str, provider: str, width: int, height: int) -> bytes:
 
 
 def moving_picture(prompt: str, provider: str, *, talking: bool) -> bytes:
-    """A short GIF without end: a slow pan over a scene, or a face that talks."""
+    """Return a short endless GIF: a slow pan over a scene, or a talking face."""
     rng = _rng(prompt, provider)
     frames = _talk(rng) if talking else _pan(prompt, rng)
     palette = _beside(frames).quantize(256)
@@ -44,12 +44,12 @@ def moving_picture(prompt: str, provider: str, *, talking: bool) -> bytes:
 
 
 def _rng(prompt: str, provider: str) -> random.Random:
-    # Not every JSON string is UTF-8: half a surrogate pair passes json, and must not stop the brush.
+    # A JSON string may hold a lone surrogate, which is not UTF-8 and must not stop the drawing.
     return random.Random(f"{provider}:{prompt}".encode("utf-8", "replace"))
 
 
 def _scene(prompt: str, provider: str, size: Size) -> Image.Image:
-    """Painted at a handy size and scaled to the asked one: strokes cost by the pixel."""
+    """Paint at a handy size and scale to the requested one: painting time grows with the pixels."""
     longest = max(size)
     factor = min(max(longest, _SMALLEST_CANVAS), _LARGEST_CANVAS) / longest
     canvas = max(8, round(size[0] * factor)), max(8, round(size[1] * factor))
@@ -58,13 +58,13 @@ def _scene(prompt: str, provider: str, size: Size) -> Image.Image:
 
 
 def _write(image: Image.Image, prompt: str, caption: str) -> None:
-    """The prompt in white at the foot, on a shade that rises softly out of the edge."""
+    """Write the prompt in white at the bottom, on a soft shade."""
     width, height = image.size
     size = max(11, round(math.sqrt(width * height) / 30))
     font, small = ImageFont.load_default(size), ImageFont.load_default(max(9, round(size * 0.55)))
     margin = round(size * 1.1)
-    room = max(1, int((height * 0.5) / (size * 1.35)))
-    lines = wrapped(written(prompt, font), font, width - 2 * margin, min(_LINES, room))
+    max_lines = max(1, int((height * 0.5) / (size * 1.35)))
+    lines = wrapped(written(prompt, font), font, width - 2 * margin, min(_LINES, max_lines))
     text = round(len(lines) * size * 1.35)
     _shade(image, text + round(size * 1.6))
     draw = ImageDraw.Draw(image)
@@ -75,7 +75,7 @@ def _write(image: Image.Image, prompt: str, caption: str) -> None:
 
 
 def written(prompt: str, font: _Font) -> str:
-    """The prompt without what the font cannot write: accents, emoji, Chinese."""
+    """Return the prompt without what the font cannot write: accents, emoji, Chinese."""
     prompt = "".join(letter for letter in normalize("NFKD", prompt) if not combining(letter))
     absent = bytes(font.getmask(_NO_LETTER))
     legible = {letter: letter.isspace() or bytes(font.getmask(letter)) != absent for letter in set(prompt)}
@@ -83,7 +83,7 @@ def written(prompt: str, font: _Font) -> str:
 
 
 def wrapped(text: str, font: _Font, width: float, most: int) -> list[str]:
-    """The text in lines of at most `width` pixels; what is left over after `most` lines is dots."""
+    """Return the text in lines of at most `width` pixels; an ellipsis replaces what exceeds `most` lines."""
     lines: list[str] = []
     rest = text
     while rest and len(lines) < most:
@@ -99,7 +99,7 @@ def wrapped(text: str, font: _Font, width: float, most: int) -> list[str]:
 
 
 def _first_line(text: str, font: _Font, width: float) -> str:
-    """As many whole words as fit; a word longer than a line is cut."""
+    """Return as many whole words as fit; a word longer than a line is cut."""
     end = 1
     while end < len(text) and font.getlength(text[: end + 1]) <= width:
         end += 1
@@ -118,7 +118,7 @@ def _shade(image: Image.Image, tall: int) -> None:
 
 
 def _beside(frames: list[Image.Image]) -> Image.Image:
-    """All frames in one picture, so that one palette holds the colours of each."""
+    """Return all frames in one picture, so that one palette covers all their colours."""
     width, height = frames[0].size
     strip = Image.new("RGB", (width * len(frames), height))
     for number, frame in enumerate(frames):

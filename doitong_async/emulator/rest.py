@@ -1,4 +1,4 @@
-"""The REST face: `POST /v1/text_to_image` as documented, and `GET /v1/generations/<id>`, our assumption."""
+"""The REST endpoint: `POST /v1/text_to_image` as documented, `GET /v1/generations/<id>` as we assume."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ _STATUS = "/v1/generations/"
 
 
 class RestFace:
-    """Answers `/v1/…`; the answers' form is not documented: here it is the bare generation."""
+    """Answers `/v1/…`; the form of answers is undocumented: here it is the bare generation."""
 
     def __init__(self, world: World, outputs_url: Callable[[], str]) -> None:
         self._world = world

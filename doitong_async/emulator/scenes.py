@@ -1,4 +1,4 @@
-"""The scenes the emulator paints: hills, a skyline, an aurora, the sea; the prompt's words choose one."""
+"""The scenes that the emulator paints: hills, a skyline, an aurora, the sea, chosen by the prompt's words."""
 
 import math
 import random
@@ -29,14 +29,14 @@ Scene = Callable[[Size, random.Random], Image.Image]
 
 
 def paint(prompt: str, size: Size, rng: random.Random) -> Image.Image:
-    """A scene that suits the prompt; where no word tells, chance does."""
+    """Paint a scene that suits the prompt, or a random one."""
     words = prompt.lower()
     fitting = [scene for scene, hints in _HINTS.items() if any(hint in words for hint in hints)]
     return rng.choice(fitting or list(_HINTS))(size, rng)
 
 
 def hills(size: Size, rng: random.Random) -> Image.Image:
-    """Ridge behind ridge in morning mist, the sun between them."""
+    """Paint ridges in morning mist with the sun between them."""
     width, height = size
     top, middle, low, sun, far, near = rng.choice(_HILLS)
     image = gradient(size, [top, middle, low, low])
@@ -57,7 +57,7 @@ def hills(size: Size, rng: random.Random) -> Image.Image:
 
 
 def skyline(size: Size, rng: random.Random) -> Image.Image:
-    """A city at dusk: towers with lit windows, neon, trails of flying cars, all of it twice in the water."""
+    """Paint a city at dusk: lit towers, neon, trails of flying cars, all mirrored in water."""
     width, height = size
     top, middle, low, moon, haze, neon, second = rng.choice(_CITIES)
     image = gradient(size, [top, middle, low, low])
@@ -76,7 +76,7 @@ def skyline(size: Size, rng: random.Random) -> Image.Image:
 
 
 def aurora(size: Size, rng: random.Random) -> Image.Image:
-    """Northern lights over snow mountains and a still lake."""
+    """Paint northern lights over snowy mountains and a still lake."""
     height = size[1]
     top, low, peak, green, violet = rng.choice(_AURORAS)
     image = gradient(size, [top, mix(top, low, 0.4), low])
@@ -97,7 +97,7 @@ def aurora(size: Size, rng: random.Random) -> Image.Image:
 
 
 def sea(size: Size, rng: random.Random) -> Image.Image:
-    """The sun on the horizon of a calm sea, its path of light, and a sail."""
+    """Paint the sun on the horizon of a calm sea, its path of light, and a sail."""
     width, height = size
     top, middle, low, sun, deep = rng.choice(_SEAS)
     image = gradient(size, [top, middle, low, mix(low, sun, 0.4)])
@@ -191,7 +191,7 @@ def _windows(
 
 
 def _traffic(image: Image.Image, rng: random.Random, neons: tuple[Color, ...]) -> None:
-    """Flying cars, each a bright head on a trail that fades."""
+    """Paint flying cars, each a bright head on a fading trail."""
     lights = Image.new("RGB", image.size)
     pen = ImageDraw.Draw(lights)
     width, height = image.size

@@ -1,4 +1,4 @@
-"""The script of what goes wrong: the faults in force, and the count of what arrived."""
+"""The fault script: the faults in force, and the count of arrivals."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -11,18 +11,18 @@ _BY_KIND: tuple[Where, ...] = ("submit", "poll")
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """The faults that hit one request."""
+    """The faults that apply to one request."""
 
     all: tuple[Fault, ...] = ()
 
     @property
     def delay(self) -> float:
-        """The seconds that the answer comes late."""
+        """The seconds by which the answer is delayed."""
         return sum(fault.seconds for fault in self.all if fault.what == "latency")
 
     @property
     def main(self) -> Fault | None:
-        """The one that is no latency."""
+        """The fault that is not a latency, if any."""
         return next((fault for fault in self.all if fault.what != "latency"), None)
 
     def __str__(self) -> str:
@@ -30,7 +30,7 @@ class Hits:
 
 
 class Faults:
-    """The faults in force, in order, and the count of what arrived; it can be changed at any moment."""
+    """The faults in force, in order, and the count of arrivals; it can change at any time."""
 
     def __init__(self, faults: Iterable[Fault | str] = ()) -> None:
         self._entries: list[_Entry] = []
@@ -44,23 +44,23 @@ class Faults:
         return len(self._entries)
 
     def append(self, fault: Fault | str) -> None:
-        """Add a fault, after the others; numbers go on from the start of the server."""
+        """Add a fault after the others; counting continues from the start of the server."""
         self.extend([fault])
 
     def extend(self, faults: Iterable[Fault | str]) -> None:
-        """Add faults: all of them, or none where one cannot be read."""
+        """Add faults: all of them, or none if one is invalid."""
         self._entries += [_Entry(_as_fault(fault)) for fault in faults]
 
     def remove(self, fault: Fault | str) -> None:
-        """Take away the first fault that is equal; ValueError when there is none."""
+        """Remove the first equal fault; ValueError if there is none."""
         del self._entries[list(self).index(_as_fault(fault))]
 
     def clear(self) -> None:
-        """Take away all faults."""
+        """Remove all faults."""
         self._entries.clear()
 
     def of_request(self, kind: str, without: Collection[str] = ()) -> Hits:
-        """Count a request that arrived, and choose what hits it: every latency, and one other fault."""
+        """Count a request, and return the faults that apply: every latency, and one other fault."""
         wheres: list[Where] = ["output"] if kind == "output" else ["any"]
         wheres += [where for where in _BY_KIND if where == kind]
         self._counts.update(wheres)
@@ -73,11 +73,11 @@ class Faults:
         return hits
 
     def of_job(self, number: int) -> tuple[Fault, ...]:
-        """Choose what hits the job of this number, counted from 1: one fault of each sort."""
+        """Return the faults of the job with this number, from 1: one of each kind."""
         return self._one_of_each("job", number)
 
     def of_webhook(self) -> tuple[Fault, ...]:
-        """Count a webhook that will be due, and choose what hits it: one fault of each sort."""
+        """Count a webhook, and return its faults: one of each kind."""
         self._counts["webhook"] += 1
         return self._one_of_each("webhook", self._counts["webhook"])
 
@@ -92,13 +92,13 @@ class Faults:
 
 @dataclass(slots=True)
 class _Entry:
-    """A fault in force, and how often it hit."""
+    """A fault in force, and how often it applied."""
 
     fault: Fault
     taken: int = 0
 
     def take(self, number: int) -> list[Fault]:
-        """The fault, if it hits; that counts against its `times`."""
+        """Return the fault if it applies, and count that against its `times`."""
         times = self.fault.times
         if (times is not None and self.taken >= times) or not self.fault.hits(number):
             return []

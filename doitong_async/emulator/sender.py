@@ -1,4 +1,4 @@
-"""Sends webhooks when jobs end, again and again until one is taken, and as badly as faults will have it."""
+"""Sends webhooks when jobs end, retries until one is accepted, and applies faults."""
 
 import asyncio
 import math
@@ -28,10 +28,10 @@ _TIMEOUT = ClientTimeout(total=10)
 
 @dataclass(frozen=True, slots=True)
 class _Webhook:
-    """What is owed to one job: where it goes, and what goes wrong with it."""
+    """The webhook of one job: its URL and its faults."""
 
     job: Job
-    there: URL | None
+    url: URL | None
     faults: Mapping[What, Fault]
 
     @property
@@ -44,7 +44,7 @@ class _Webhook:
 
 
 class Sender:
-    """Owes a webhook to each job that has a `webhookUrl`; without a secret it sends none."""
+    """Sends a webhook for each job with a `webhookUrl`; without a secret it sends none."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Sender:
         self._session: ClientSession | None = None
 
     async def send(self, jobs: Iterable[Job]) -> None:
-        """See to the webhooks of jobs that were made just now, and wait for those that must be early."""
+        """Schedule the webhooks of new jobs, and wait for those that must be early."""
         early = []
         for job in jobs:
             if self._secret is None or not job.order.webhook_url:
@@ -78,7 +78,7 @@ class Sender:
             webhook = _Webhook(job, address(job.order.webhook_url, self._hosts), faults)
             if math.isinf(webhook.due):
                 continue
-            task = asyncio.create_task(self._serve(webhook, self._secret), name="emulator webhook")
+            task = asyncio.create_task(self._deliver_all(webhook, self._secret), name="emulator webhook")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             if "early" in faults:
@@ -87,7 +87,7 @@ class Sender:
             await asyncio.wait([task], timeout=_finite(seconds))
 
     async def end(self) -> None:
-        """Send nothing more, and close what was opened."""
+        """Stop sending, and close what is open."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -96,23 +96,23 @@ class Sender:
         if session is not None:
             await session.close()
 
-    async def _serve(self, webhook: _Webhook, secret: str) -> None:
-        """One job's webhook, from the end of the job to the last try."""
+    async def _deliver_all(self, webhook: _Webhook, secret: str) -> None:
+        """Deliver one job's webhook, from the end of the job to the last attempt."""
         await _until(webhook.due)
         if "overtaken" in webhook.faults:
             await self._wait_for_another(webhook.faults["overtaken"].seconds)
         payload = payload_of(webhook.job, self._outputs_url())
-        if webhook.there is None or "lost" in webhook.faults:
-            self._record(webhook, payload, "forbidden" if webhook.there is None else "lost")
+        if webhook.url is None or "lost" in webhook.faults:
+            self._record(webhook, payload, "forbidden" if webhook.url is None else "lost")
             return
         if "forged" in webhook.faults:
-            # Of the same class: what masks a secret masks what is made of it.
+            # Keep the type of the secret: a class that masks itself must mask what is derived from it.
             secret = type(secret)(f"not {secret}")
         for _ in range(2 if "doubled" in webhook.faults else 1):
-            await self._deliver(webhook, webhook.there, payload, secret)
+            await self._deliver(webhook, webhook.url, payload, secret)
         if "outdated" in webhook.faults:
             outdated = payload_of(webhook.job, self._outputs_url(), is_outdated=True)
-            await self._deliver(webhook, webhook.there, outdated, secret)
+            await self._deliver(webhook, webhook.url, outdated, secret)
         for waiting in self._overtaken:
             if not waiting.done():
                 waiting.set_result(None)
@@ -125,29 +125,29 @@ class Sender:
         finally:
             self._overtaken.discard(waiting)
 
-    async def _deliver(self, webhook: _Webhook, there: URL, payload: dict[str, object], secret: str) -> None:
-        """Try until it is taken, with pauses as the documentation has them for retries."""
+    async def _deliver(self, webhook: _Webhook, url: URL, payload: dict[str, object], secret: str) -> None:
+        """Retry until the webhook is accepted, with the backoff that the documentation uses for retries."""
         body = written(payload)
         headers = {"Content-Type": "application/json", SIGNATURE: signature(body, secret)}
         for attempt in range(1, self._attempts + 1):
             if attempt > 1:
                 await asyncio.sleep(_FIRST_PAUSE * 2 ** (attempt - 2) / self._speed)
             at = asyncio.get_running_loop().time()
-            http_status = 0 if attempt <= webhook.down_for else await self._post(there, body, headers)
-            is_taken = 200 <= http_status < 300
-            outcome: Outcome = "taken" if is_taken else "refused" if http_status else "unreachable"
+            http_status = 0 if attempt <= webhook.down_for else await self._post(url, body, headers)
+            is_accepted = 200 <= http_status < 300
+            outcome: Outcome = "taken" if is_accepted else "refused" if http_status else "unreachable"
             self._record(webhook, payload, outcome, at=at, attempt=attempt, http_status=http_status)
-            if is_taken:
+            if is_accepted:
                 return
 
-    async def _post(self, there: URL, body: bytes, headers: Mapping[str, str]) -> int:
-        """The status of the answer, or 0 if there was none."""
+    async def _post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> int:
+        """Return the status of the answer, or 0 if there was none."""
         if self._session is None:
-            # A connection each: a kept one may break between two, at a moment that no test could foresee.
+            # One connection each: a kept one may close between two posts, when no test expects it.
             connector = TCPConnector(force_close=True, limit=0)
             self._session = ClientSession(connector=connector, cookie_jar=DummyCookieJar(), timeout=_TIMEOUT)
-        # A redirect would lead to a host at which nobody has looked.
-        post = self._session.post(there, data=body, headers=headers, allow_redirects=False)
+        # A redirect would lead to a host that `address` has not checked.
+        post = self._session.post(url, data=body, headers=headers, allow_redirects=False)
         try:
             async with post as response:
                 return response.status
@@ -179,7 +179,7 @@ class Sender:
 
 
 async def _until(moment: float) -> None:
-    """Wait for a moment of the loop's clock; a wait of so many seconds might end a rounding error early."""
+    """Wait until a time of the loop's clock; `sleep` might end a rounding error early."""
     with suppress(TimeoutError):
         async with asyncio.timeout_at(moment):
             await asyncio.get_running_loop().create_future()

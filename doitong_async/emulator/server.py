@@ -10,7 +10,7 @@ from aiohttp import web
 
 from doitong_async.emulator.api import Api, ResetUnit
 from doitong_async.emulator.api_errors import ApiError
-from doitong_async.emulator.calls import Call, Reply, refusal
+from doitong_async.emulator.calls import Call, Reply, error_reply
 from doitong_async.emulator.clocks import read_clocks
 from doitong_async.emulator.control import PATHS, control
 from doitong_async.emulator.edges import Waits, cut
@@ -26,21 +26,21 @@ from doitong_async.emulator.world import OverConcurrency, World
 
 LARGEST_BODY = 1 << 20
 _KEEP_ALIVE = 3600.0
-# A client of a large plan opens hundreds of connections at once; past the backlog each would wait a second.
+# A client on a large plan opens hundreds of connections at once; beyond the backlog each would wait a second.
 _BACKLOG = 4096
 
 
 class Emulator:
-    """The Doitong API in a box; `async with` starts and stops it.
+    """An emulator of the Doitong API; `async with` starts and stops it.
 
-    `speed` makes jobs end that many times faster and leaves the rate limits alone; `durations` is the
-    seconds of every job, or a function from the job's number to its seconds. `faults` are what goes wrong,
-    as values or in the text form of `doitong_async.emulator.faults`. With `keys_honoured=False` a second
-    sending under the same Idempotency-Key makes a second job.
+    `speed` makes jobs end that many times faster without changing the rate limits; `durations` is the
+    seconds of every job, or a function from the job's number to its seconds. `faults` are values, or texts
+    in the form of `doitong_async.emulator.faults`. With `keys_honoured=False` a repeated submit under the
+    same Idempotency-Key creates a second job.
 
-    With a `webhook_secret` it sends a signed webhook when a job ends that has a `webhookUrl`, and tries
-    `webhook_attempts` times in all, after 1 s, 2 s, 4 s …, which `speed` shortens too: our assumptions. It
-    sends to this machine alone, and to the hosts of `webhook_hosts`. `world.posted` is what it sent.
+    With a `webhook_secret` it sends a signed webhook when a job with a `webhookUrl` ends, in up to
+    `webhook_attempts` attempts, after 1 s, 2 s, 4 s …, which `speed` shortens too: our assumptions. It sends
+    only to this machine and to the `webhook_hosts`. `world.posted` records what it sent.
     """
 
     def __init__(
@@ -100,23 +100,23 @@ class Emulator:
         self._host, self._ports = host, (port, outputs_port)
         self._runners: list[web.AppRunner] = []
         self.on_stop: Callable[[], object] | None = None
-        """What a `POST /_emulator/stop` calls; None refuses it."""
+        """Called by `POST /_emulator/stop`; None rejects that request."""
         self.on_request: Callable[[], object] = lambda: None
-        """Is called at each request, to either port."""
+        """Called at each request, on either port."""
 
     @property
     def url(self) -> str:
-        """The API's root: `/graphql` and `/v1/…` hang below it."""
+        """The API's base URL: the root of `/graphql` and `/v1/…`."""
         return self._origin(0)
 
     @property
     def outputs_url(self) -> str:
-        """Where the outputs hang, on another origin than the API, as the service's CDN is."""
+        """The outputs' base URL, on another origin than the API, like the service's CDN."""
         return f"{self._origin(1)}/outputs"
 
     @property
     def faults(self) -> Faults:
-        """The faults in force; a change holds from the next request on."""
+        """The faults in force; a change applies from the next request on."""
         return self.world.faults
 
     async def start(self) -> None:
@@ -137,7 +137,7 @@ class Emulator:
             await web.TCPSite(runner, self._host, port, backlog=_BACKLOG).start()
 
     async def stop(self) -> None:
-        """End every webhook, close both ports and every connection, those too that wait on purpose."""
+        """Cancel every webhook, close both ports and every connection, including delayed ones."""
         await self._sender.end()
         while self._runners:
             await self._waits.end()
@@ -157,12 +157,12 @@ class Emulator:
     ) -> None:
         await self.stop()
 
-    def _origin(self, place: int) -> str:
-        if len(self._runners) <= place:
+    def _origin(self, index: int) -> str:
+        if len(self._runners) <= index:
             raise RuntimeError("the emulator has no address before it is started")
-        # The colons of an IPv6 address are told apart from the port's by brackets (RFC 3986, 3.2.2).
+        # Brackets separate an IPv6 address from the port (RFC 3986, 3.2.2).
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._runners[place].addresses[0][1]}"
+        return f"http://{host}:{self._runners[index].addresses[0][1]}"
 
     async def _answer(self, request: web.Request) -> web.Response:
         self.on_request()
@@ -173,13 +173,13 @@ class Emulator:
         except web.HTTPRequestEntityTooLarge:
             call = _call(request, b"")
             return _response(
-                call, refusal(ApiError("PAYLOAD_TOO_LARGE", "The body is larger than 1 MiB")), self._api
+                call, error_reply(ApiError("PAYLOAD_TOO_LARGE", "The body is larger than 1 MiB")), self._api
             )
         call = _call(request, body)
         made = len(self.world.jobs)
         reply = self._api.answer(call)
         await self._sender.send(self.world.jobs_since(made))
-        # What is asked for is done when it comes in, however late the answer is.
+        # A request is executed on arrival, however late its answer is.
         if reply.delay:
             await self._waits.wait(reply.delay)
         return cut(request) if reply.cut else _response(call, reply, self._api)

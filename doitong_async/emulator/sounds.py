@@ -1,4 +1,4 @@
-"""The output of an AUDIO job: a short, soft melody that follows from the text."""
+"""Makes the output of an AUDIO job: a short, soft melody derived from the text."""
 
 import io
 import math
@@ -15,7 +15,7 @@ _A3 = 220.0
 
 
 def melody(text: str) -> bytes:
-    """A WAV of under two seconds: plucked notes of a pentatonic scale, mono, 16 bit."""
+    """Return a WAV of under two seconds: plucked notes of a pentatonic scale, mono, 16 bit."""
     rng = random.Random(text)
     pitches = [_A3 * 2 ** (rng.choice(_PENTATONIC) / 12) for _ in range(_NOTES)]
     samples = array("h", (sample for pitch in pitches for sample in _pluck(pitch)))

@@ -1,4 +1,4 @@
-"""A webhook as the service sends it: its body, its signature, where it may go, and a record of it."""
+"""A webhook as the service sends it: its body, its signature, its URL, and a record of it."""
 
 import hashlib
 import hmac
@@ -20,11 +20,11 @@ _SCHEMES = ("http", "https")
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """One try to send a webhook, or why there was none; `at` is when it began, by the event loop's clock.
+    """One attempt to send a webhook, or why there was none; `at` is its start on the event loop's clock.
 
-    `status` is what it says of the job. `outcome` is "taken" after any 2xx, "refused" after another answer,
-    "unreachable" without one; "lost" by a fault and "forbidden" by its host were never sent, as try 0.
-    `http_status` is 0 without an answer, `fault` names the faults that hit it.
+    `status` is the job's status in it. `outcome` is "taken" after any 2xx, "refused" after another answer,
+    "unreachable" without one; "lost" by a fault and "forbidden" by its host were never sent and count as
+    attempt 0. `http_status` is 0 without an answer, `fault` names its faults.
     """
 
     at: float
@@ -38,7 +38,7 @@ class Posted:
 
 
 def payload_of(job: Job, outputs_url: str, *, is_outdated: bool = False) -> dict[str, object]:
-    """The documented body for the end of a job, or what it would have been while the job ran."""
+    """Return the documented body for the end of a job, or its body while the job ran."""
     fields = job.fields_at(job.ends_at, outputs_url)
     over = iso(job.created_wall + job.ends_at - job.created_at)
     return {
@@ -53,23 +53,23 @@ def payload_of(job: Job, outputs_url: str, *, is_outdated: bool = False) -> dict
 
 
 def written(payload: dict[str, object]) -> bytes:
-    """The bytes that are sent, and signed."""
+    """Return the bytes that are sent and signed."""
     return json.dumps(payload).encode()
 
 
 def signature(body: bytes, secret: str) -> str:
-    """The value of the header, by the assumption that it covers the raw body."""
+    """Return the value of the header, assuming that it covers the raw body."""
     return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
 def address(url: object, hosts: Collection[str]) -> URL | None:
-    """Where a webhook goes; None if that is no URL, or neither this machine nor one of the hosts."""
+    """Return a webhook's URL; None if it is invalid, or neither on this machine nor on one of the hosts."""
     try:
-        there = URL(url) if isinstance(url, str) else URL()
+        parsed = URL(url) if isinstance(url, str) else URL()
     except ValueError:
         return None
-    is_ours = there.scheme in _SCHEMES and there.host and (_is_here(there.host) or there.host in hosts)
-    return there if is_ours else None
+    is_allowed = parsed.scheme in _SCHEMES and parsed.host and (_is_here(parsed.host) or parsed.host in hosts)
+    return parsed if is_allowed else None
 
 
 def _is_here(host: str) -> bool:

@@ -1,6 +1,6 @@
-"""The service as a pure world: keys, limits, jobs and credits over time, and a record of what it saw.
+"""The service as a pure world: keys, limits, jobs and credits over time, and a record of all requests.
 
-Nothing here reads a clock or waits: every moment comes in as `now`, and a job's status follows from it.
+Nothing here reads a clock or waits: the time comes in as `now`, and a job's status follows from it.
 """
 
 import math
@@ -32,9 +32,9 @@ OverConcurrency = Literal["refuse", "queue"]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One request as it was at the server; `ids` are the jobs it made or asked about.
+    """One request as the server saw it; `ids` are the jobs it created or asked for.
 
-    `http_status` is 0 where the connection was cut; `fault` names the faults that hit it or its jobs.
+    `http_status` is 0 if the connection was cut; `fault` names the faults of the request or its jobs.
     """
 
     at: float
@@ -47,9 +47,9 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """Who sends an order, and what makes a second sending of it known as such.
+    """Who sends an order, and how a repeated submit is recognised.
 
-    `body` stands for the whole request; `place` tells its orders apart, as an alias does.
+    `body` stands for the whole request; `place` distinguishes its orders, as an alias does.
     """
 
     key: str
@@ -60,7 +60,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What the rate limit headers say: requests per window, places left, and when the next comes back."""
+    """The values of the rate-limit headers: requests per window, permits left, and the next one's return."""
 
     limit: int
     remaining: int
@@ -68,7 +68,7 @@ class Allowance:
 
 
 class Unfinished:
-    """The jobs that run or wait; they leave by themselves when their time has come."""
+    """The running and queued jobs; each leaves when its end has come."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -86,7 +86,7 @@ class Unfinished:
 
 @dataclass(slots=True)
 class Account:
-    """What the server keeps for one API key."""
+    """What the server stores for one API key."""
 
     balance: int
     window: SlidingWindow
@@ -95,16 +95,16 @@ class Account:
     bodies: dict[str, str] = field(default_factory=dict)
     firsts: dict[tuple[str, str], Job] = field(default_factory=dict)
     returns: list[tuple[float, int]] = field(default_factory=list)
-    """When a job will have failed that is not charged, and how many credits then come back."""
+    """When an uncharged failed job gives back its credits, and how many."""
 
     def settle(self, now: float) -> None:
-        """Give back what is due."""
+        """Give back the credits that are due."""
         while self.returns and self.returns[0][0] <= now:
             self.balance += heappop(self.returns)[1]
 
 
 class World:
-    """All that the emulated service knows; the same seed and the same calls give the same world."""
+    """The state of the emulated service; equal seed and calls give an equal world."""
 
     def __init__(
         self,
@@ -143,28 +143,28 @@ class World:
 
     @property
     def most_at_once(self) -> int:
-        """The greatest number of unfinished jobs there ever was at the same time, of all keys."""
+        """The largest number of unfinished jobs at any time, over all keys."""
         return self._unfinished.most
 
     def balance(self, key: str) -> int:
-        """Credits left to a key, as of its last request."""
+        """Return a key's credits, as of its last request."""
         return self._accounts[key].balance
 
     def count(self, kind: Kind) -> int:
-        """How many requests of a kind were seen, the refused ones among them."""
+        """Return how many requests of a kind arrived, failed ones included."""
         return self._counts[kind]
 
     def record(self, seen: Seen) -> None:
-        """Keep what was seen of a request."""
+        """Record a request."""
         self.seen.append(seen)
         self._counts[seen.kind] += 1
 
     def knows(self, key: str | None) -> bool:
-        """Whether a request with this key is answered at all."""
+        """Whether this key is valid."""
         return bool(key) and (self._key is None or key == self._key)
 
     def admit(self, key: str | None, kind: Kind, now: float) -> str:
-        """Let a request in and count it, or refuse it; the known key is handed back."""
+        """Admit and count a request, and return its key, or raise an error."""
         if key is None or not self.knows(key):
             raise ApiError(*UNKNOWN_KEY)
         self._accounts[key].settle(now)
@@ -176,13 +176,13 @@ class World:
         return key
 
     def allowance(self, key: str, now: float) -> Allowance:
-        """What is left to a key of its requests per minute."""
+        """Return what is left of a key's requests per minute."""
         window = self._accounts[key].window
         limit = self.limits.requests_per_minute
         return Allowance(limit, limit - window.used(now), window.frees_at(now))
 
     def submit(self, order: Order, sender: Submission, now: float, wall: float) -> Job:
-        """Accept an order and charge it; an idempotency key known already gives its first job again."""
+        """Accept an order and charge it; a known idempotency key returns its first job instead."""
         account = self._accounts[sender.key]
         account.settle(now)
         first = _first_job(account, sender) if self._keys_honoured else None
@@ -205,23 +205,23 @@ class World:
         return job
 
     def poll(self, key: str, job_id: str, now: float) -> Job:
-        """The job with this id, when it belongs to this key and can be found already."""
+        """Return the job with this id, if it belongs to this key and is visible."""
         job = self.jobs.get(job_id)
         if job is None or job.key != key or now < job.hidden_until:
             raise ApiError("NOT_FOUND", f"There is no generation {job_id!r}")
         return job
 
     def jobs_since(self, made: int) -> list[Job]:
-        """The jobs made after the first `made` of them."""
+        """Return the jobs created after the first `made` jobs."""
         newest = reversed(self.jobs.values())
         return [next(newest) for _ in range(len(self.jobs) - made)][::-1]
 
     def faults_since(self, made: int) -> Iterator[Fault]:
-        """What hit the jobs made after the first `made` of them."""
+        """Return the faults of the jobs created after the first `made` jobs."""
         return (fault for job in self.jobs_since(made) for fault in job.faults)
 
     def output(self, file_name: str, now: float) -> Job | None:
-        """The finished job whose output has this name."""
+        """Return the finished job whose output has this name."""
         job = self.jobs.get(file_name.partition(".")[0])
         if job is None or job.file_name != file_name or job.status_at(now) != "completed":
             return None
@@ -248,7 +248,7 @@ class World:
 
     def _make(self, order: Order, sender: Submission, cost: int, now: float, wall: float) -> Job:
         number = len(self.jobs)
-        # One generator a job, so that a job's id and duration do not hang on what came before it.
+        # One generator per job: a job's id and duration must not depend on earlier jobs.
         rng = random.Random(f"{self._seed}:{number}")
         job_id = draw_id(rng)
         duration = draw_duration(rng, order.type, number, self._durations) / self._speed
@@ -264,7 +264,7 @@ class World:
             key=sender.key,
             idempotency_key=sender.idempotency_key,
             credit_cost=cost,
-            # One that never ends does not fail either.
+            # A job that never ends does not fail either.
             charged=fail is None or fail.charged or math.isinf(ends_at),
             created_at=now,
             starts_at=starts_at,
@@ -278,7 +278,7 @@ class World:
         )
 
     def _slot_at(self, account: Account, now: float) -> float:
-        """When a slot is free: the jobs that end last hold all slots until the first of them ends."""
+        """Return when a slot is free: the jobs that end last hold all slots until the first of them ends."""
         slots = self.limits.concurrent_jobs
         if account.unfinished.count(now) < slots:
             return now

@@ -1,1 +1,1 @@
-"""Tests of `doitong_async.batch`, one file a module."""
+"""Tests of `doitong_async.batch`, one file per module."""

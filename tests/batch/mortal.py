@@ -1,4 +1,4 @@
-"""A process that dies in the middle, played in one event loop: from one await on none of its tasks moves."""
+"""Simulates a process that dies: from one await on, none of its tasks moves."""
 
 from __future__ import annotations
 

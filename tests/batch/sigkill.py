@@ -1,4 +1,4 @@
-"""Real processes killed with SIGKILL at random; `python -m tests.batch.sigkill 1000` runs so many rounds."""
+"""Kills real processes with SIGKILL at random; `python -m tests.batch.sigkill 1000` runs 1,000 rounds."""
 
 from __future__ import annotations
 

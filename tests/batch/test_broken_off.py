@@ -1,4 +1,4 @@
-"""Batches that are stopped, left, starved and lied to: no item is lost, none is paid twice."""
+"""Batches that are stopped, left, starved and misled: no item is lost, none is paid twice."""
 
 from __future__ import annotations
 

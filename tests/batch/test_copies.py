@@ -1,4 +1,4 @@
-"""Copies of a ledger, with its log and without: what lacks anything is refused, before a byte is sent."""
+"""Copies of a ledger, with and without its log: an incomplete one is rejected before a byte is sent."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_a_reader_that_keeps_the_promise_from_the_file_is_waited_for(
     """And then named; nothing can be written before the file says that more is to come."""
     monkeypatch.setattr(promises, "PATIENCE_AT_FIRST", 0.0)
     open_and_close(tmp_path / "l.db")
-    with looking(tmp_path / "l.db"), pytest.raises(LedgerError, match="read by another program"):
+    with looking(tmp_path / "l.db"), pytest.raises(LedgerError, match="been reading the ledger"):
         open_and_close(tmp_path / "l.db")
     assert open_and_close(tmp_path / "l.db") == []
     with killed(tmp_path / "a", "one") as path, looking(path):

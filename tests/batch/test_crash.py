@@ -1,4 +1,4 @@
-"""A batch that dies at its k-th await, for every k, and is run again."""
+"""A batch that dies at its k-th await, for every k, and runs again."""
 
 from __future__ import annotations
 

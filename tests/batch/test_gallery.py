@@ -1,4 +1,4 @@
-"""The page of a batch: whole or not at all, of one piece, and no prompt is ever more than text on it."""
+"""The gallery: complete or absent, self-contained, and never executing a prompt."""
 
 from __future__ import annotations
 

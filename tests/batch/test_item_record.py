@@ -1,4 +1,4 @@
-"""What a new run does with what the ledger knows, and how requests and files are named."""
+"""What a new run does with the ledger's records, and how requests and files are named."""
 
 from __future__ import annotations
 

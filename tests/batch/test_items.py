@@ -1,4 +1,4 @@
-"""One item of a batch, whatever a user gives for it."""
+"""What a user may give for an item, and how it becomes a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Item keys: stable from run to run, and flat in memory."""
+"""Item keys: stable from run to run, in constant memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger on the disk: what it keeps, whom it lets in, and what it refuses without touching it."""
+"""The ledger on disk: what it keeps, whom it admits, and what it rejects without changing it."""
 
 from __future__ import annotations
 
@@ -289,7 +289,7 @@ def test_what_is_not_sound_is_refused_and_left_as_it_is(damage: str, tmp_path: P
         "half a header": data[:50],
     }[damage]
     path.write_bytes(damaged)
-    with pytest.raises(LedgerError, match=r"left as it is|cannot be used"):
+    with pytest.raises(LedgerError, match=r"left unchanged|cannot be used"):
         asyncio.run(opened(path))
     assert path.read_bytes() == damaged
     path.unlink()
@@ -303,7 +303,7 @@ async def _open_and_close(path: Path) -> None:
 def test_an_empty_file_is_no_new_ledger(tmp_path: Path) -> None:
     """It may be one that was cut, on a full disk or by a copy that broke: all would be paid again."""
     (tmp_path / "l.db").touch()
-    with pytest.raises(LedgerError, match="is empty: what it knew is lost"):
+    with pytest.raises(LedgerError, match="is empty: its records are lost"):
         asyncio.run(_open_and_close(tmp_path / "l.db"))
     assert (tmp_path / "l.db").stat().st_size == 0
 

@@ -1,4 +1,4 @@
-"""What is in doubt is sent again byte for byte, and an item key that is in doubt is not used for another."""
+"""A request in doubt is resent byte for byte, and its item key serves no other request."""
 
 from __future__ import annotations
 

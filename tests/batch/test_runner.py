@@ -1,4 +1,4 @@
-"""Batches against the emulator: what comes out, in what order, and what is paid."""
+"""Batches against the emulator: results, order and cost."""
 
 from __future__ import annotations
 

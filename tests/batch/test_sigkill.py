@@ -1,4 +1,4 @@
-"""A batch whose process is killed with SIGKILL at random moments, again and again."""
+"""A batch whose process is killed with SIGKILL at random moments, repeatedly."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Tests of the emulator as a server of its own, without the client."""
+"""Tests of the emulator as a server, without the client."""

@@ -1,4 +1,4 @@
-"""A face of the emulator without a server: calls go in as values, replies come out."""
+"""Calls the emulator without a server: calls go in as values, replies come out."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What both faces share: keys, the requests per minute, headers, the record."""
+"""What both endpoints share: keys, requests per minute, headers, the record."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The faults over HTTP, while the emulator runs."""
+"""The control of faults over HTTP, while the emulator runs."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Faults over the loopback: late and cut answers, odd outputs, and a clean end all the same."""
+"""Faults over the loopback: late and cut answers, odd outputs, and a clean end nevertheless."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

@@ -1,4 +1,4 @@
-"""The text form of faults, there and back, and which numbers a fault hits."""
+"""The text form of faults, both ways, and the numbers that a fault applies to."""
 
 import re
 from dataclasses import fields
@@ -23,7 +23,7 @@ OWN: dict[str, st.SearchStrategy[Any]] = {
     | st.builds("{}{}".format, st.sampled_from(["http://a", "https://b/?c=d", "/", "?"]), WORDS),
     "charged": st.booleans(),
     "word": WORDS,
-    "tries": st.integers(1, 20),
+    "attempts": st.integers(1, 20),
 }
 OWN_OF = {
     "latency": ["seconds"],
@@ -41,7 +41,7 @@ OWN_OF = {
     "late": ["seconds"],
     "overtaken": ["seconds"],
     "early": ["seconds"],
-    "down": ["tries"],
+    "down": ["attempts"],
 }
 
 
@@ -167,7 +167,7 @@ def test_text_is_short(fault: Fault, text: str) -> None:
 )
 def test_what_cannot_be_is_told(text: str, told: str) -> None:
     """The error has the text and the reason."""
-    with pytest.raises(ValueError, match=re.escape(f"the fault {text!r} cannot be: {told}")):
+    with pytest.raises(ValueError, match=re.escape(f"the fault {text!r} is invalid: {told}")):
         parse_fault(text)
 
 

@@ -1,4 +1,4 @@
-"""The GraphQL face: forms, aliases, errors, GraphQL over HTTP."""
+"""The GraphQL endpoint: forms, aliases, errors, GraphQL over HTTP."""
 
 from typing import Any
 

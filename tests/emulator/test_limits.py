@@ -1,4 +1,4 @@
-"""The plans' table and the sliding window."""
+"""The table of plans and the sliding window."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The outputs: true files of the asked kind and size, the same each time, whatever the prompt."""
+"""The outputs: real files of the requested kind and size, reproducible for any prompt."""
 
 import io
 import wave

@@ -1,4 +1,4 @@
-"""The REST face."""
+"""The REST endpoint."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The documentation's samples, sent as they stand but for the host."""
+"""The documentation's samples, sent unchanged except for the host."""
 
 import asyncio
 import json

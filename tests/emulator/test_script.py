@@ -1,4 +1,4 @@
-"""The faults in force: what is counted, what is chosen, and changes while it runs."""
+"""The faults in force: counting, choosing, and changes at run time."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The emulator's webhooks: what is sent when, how often and where to, counted at a receiver of its own."""
+"""The emulator's webhooks: what it sends, when, how often and where, counted at a test receiver."""
 
 from __future__ import annotations
 

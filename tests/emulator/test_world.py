@@ -1,4 +1,4 @@
-"""Keys, limits, jobs, credits and idempotency over time, with no clock but the numbers given."""
+"""Keys, limits, jobs, credits and idempotency over time, without a clock."""
 
 from typing import Any
 
