@@ -42,17 +42,17 @@ class Poller:
 
     Args:
         admission: grants request permits.
-        inquiry: sends the polls.
+        status_poll: sends the polls.
         notify: receives the events.
         has_webhooks: whether webhooks report the ends, so that polls are only a safety net.
     """
 
     def __init__(
-        self, admission: Admission, inquiry: StatusPoll, notify: Hook, *, has_webhooks: bool = False
+        self, admission: Admission, status_poll: StatusPoll, notify: Hook, *, has_webhooks: bool = False
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._admission = admission
-        self._status_poll = inquiry
+        self._status_poll = status_poll
         self._notify = notify
         self._has_webhooks = has_webhooks
         self._tracked_jobs: dict[str, TrackedJob] = {}
