@@ -368,7 +368,7 @@ def of_the_poller(kind: type[Event]) -> Callable[[Event], bool]:
 
     def is_it(event: Event) -> bool:
         task = asyncio.current_task()
-        return isinstance(event, kind) and task is not None and task.get_name() == "doitong watcher"
+        return isinstance(event, kind) and task is not None and task.get_name() == "doitong poller"
 
     return is_it
 

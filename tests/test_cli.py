@@ -549,7 +549,7 @@ def test_failures_say_what_they_mean_and_what_next(
 def test_a_service_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     """No job was made, and where to look for the reason."""
     assert main(["job", "abc", "--base-url", "http://127.0.0.1:9", "--timeout", "0.1"]) == Exit.TIMEOUT
-    assert "The last look failed" in capsys.readouterr().err
+    assert "The last poll failed" in capsys.readouterr().err
 
 
 @pytest.mark.slow

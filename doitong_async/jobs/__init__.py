@@ -1,1 +1,1 @@
-"""From an accepted submit to its end: statuses, when to look, who looks, what the user awaits."""
+"""Follow a job from its accepted submit to its end: lifecycle, poll schedule, poller, awaitable job."""

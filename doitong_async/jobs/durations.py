@@ -1,4 +1,4 @@
-"""How long jobs take, by what they make: a running mean of what was seen."""
+"""Keep running means of how long jobs take, by kind of job."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final, TypeAlias
 from doitong_async.types import GenerateRequest
 
 JobKind: TypeAlias = str
-"""Jobs of one kind take about as long: the provider, the version, the size in steps of double the pixels."""
+"""Jobs of one kind take about as long: same provider, same version, same size to a power of two in pixels."""
 
 _MEMORY: Final = 20
-"""So many of the last jobs make up most of the mean: a service that slows down is noticed."""
+"""How many of the last jobs make up most of the mean, so that it follows a service that slows down."""
 
 
 def kind_of(request: GenerateRequest) -> JobKind:
@@ -28,25 +28,25 @@ class Durations:
         self._seen: dict[JobKind, tuple[int, float]] = {}
 
     def add(self, kind: JobKind, low: float, high: float) -> None:
-        """Note that a job was seen to run after so many seconds, and to be over after so many more.
+        """Record a job that was seen running after `low` seconds, and ended after `high`.
 
-        Where in between is not known: half the way, drawn towards the mean so far where that is possible.
-        Both are the same where the service itself told of the end.
+        When it ended in between is unknown: take the middle, drawn towards the mean so far where possible.
+        Both are equal if the service itself reported the end.
         """
         count, mean = self._seen.get(kind, (0, (low + high) / 2))
         seconds = ((low + high) / 2 + min(max(mean, low), high)) / 2
         self._seen[kind] = count + 1, mean + (seconds - mean) / min(count + 1, _MEMORY)
 
     def means(self) -> Mapping[JobKind, float]:
-        """Return the mean seconds of every kind that was seen."""
+        """Return the mean seconds of every kind seen so far."""
         return {kind: mean for kind, (_, mean) in self._seen.items()}
 
     def mean(self, running: Iterable[tuple[JobKind, float]], *, enough: int) -> float | None:
         """Return the mean seconds that running jobs are likely to take, or None while too few were seen.
 
         Args:
-            running: their kinds, and for how many seconds each is known to have run: it takes no less.
-            enough: how many of a kind must have been seen to end; the first that end are the short ones.
+            running: the kind of each job, and the seconds it is known to have run, which it takes at least.
+            enough: how many of a kind must have ended; the first that end are the short ones.
         """
         known = {kind: mean for kind, (count, mean) in self._seen.items() if count >= enough}
         likely = [max(known[kind], age) for kind, age in running if kind in known]

@@ -1,4 +1,4 @@
-"""The awaitable job that a user holds."""
+"""The awaitable job that a user holds: its status, its token, its result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class AsyncJob:
     """A job at the service: await it for its result, as often and from as many tasks as you like.
 
-    Cancelling an `await` leaves the job alive, and its slot taken; so does a timeout.
+    Cancelling an `await` leaves the job running and its slot taken; so does a timeout.
     """
 
     __slots__ = ("_downloads", "_poller", "_timeout", "_tracked")
@@ -58,7 +58,7 @@ class AsyncJob:
 
     @property
     def status(self) -> JobStatus:
-        """The status last seen; `processing` for a job that was taken up and not looked at yet."""
+        """The status last seen; `processing` for a resumed job that was not polled yet."""
         return self._tracked.last.status
 
     @property
@@ -68,7 +68,7 @@ class AsyncJob:
 
     @property
     def token(self) -> str:
-        """Takes the job up again in another process: `doitong.job(token)`. It holds no secret."""
+        """Resumes the job in another process: `doitong.job(token)`. It holds no secret."""
         return self._tracked.token
 
     def __await__(self) -> Generator[object, None, Result]:
@@ -79,15 +79,15 @@ class AsyncJob:
 
         Args:
             timeout: seconds from now. By default the client's `timeout`, counted from the moment the
-                submit was accepted; a wait that begins after that has as many seconds again. Where the event
-                loop stood still meanwhile, one poll comes before the timeout: for that it may take
-                `poll_timeout` and 2 s longer.
+                submit was accepted; a wait that begins after that has as many seconds again. If the event
+                loop stood still meanwhile, one poll comes before the timeout, which may take `poll_timeout`
+                and 2 s longer.
 
         Raises:
             JobFailedError: if the service says that the job failed.
-            JobTimeoutError: if the time is over first; the job goes on, and the error carries it.
+            JobTimeoutError: if the time runs out first; the job goes on, and the error carries it.
             JobNotFoundError: if the service does not know the job.
-            AuthenticationError: if the key is not accepted (any more); the job goes on.
+            AuthenticationError: if the service rejects the key; the job goes on.
             ClientClosedError: if the client is closed; the error carries the token.
         """
         with self._named():
@@ -97,7 +97,7 @@ class AsyncJob:
                 self._check()
                 if await self._tracked.next_update(deadline):
                     continue
-                # Who asks what is known now is told that.
+                # A timeout of zero asks only for what is known now.
                 if timeout != 0:
                     await self._poller.make_sure(self._tracked, deadline)
                 if not self._tracked.is_ended:
@@ -105,9 +105,9 @@ class AsyncJob:
             return self._outcome()
 
     async def updates(self) -> AsyncIterator[Generation]:
-        """Yield the newest snapshot, then each one that differs from it, until the job is over.
+        """Yield the newest snapshot, then each one that differs from it, until the job ends.
 
-        A slow consumer sees the newest, not each. A failed job ends the iteration like a completed one.
+        A slow consumer sees only the newest. A failed job ends the iteration like a completed one.
 
         Raises:
             JobTimeoutError, JobNotFoundError, AuthenticationError, ClientClosedError: as `wait` does.
@@ -134,13 +134,13 @@ class AsyncJob:
                     raise self._timed_out(deadline)
 
     async def refresh(self) -> Generation:
-        """Look at the job now, without waiting for the next tick, and return the snapshot.
+        """Poll the job now, without waiting for the next tick, and return the snapshot.
 
-        The request counts against the plan like any other and waits for its turn.
+        The request counts against the plan like any other and waits for a permit.
 
         Raises:
             JobNotFoundError: if the service does not know the job.
-            DoitongError: if the look brought nothing, saying why.
+            DoitongError: if the poll failed, saying why.
         """
         with self._named():
             self._check()
@@ -149,7 +149,7 @@ class AsyncJob:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Let no error leave without the id and the token of this job."""
+        """Add the id and the token of this job to every error."""
         try:
             yield
         except DoitongError as error:
@@ -157,7 +157,7 @@ class AsyncJob:
             raise
 
     def _check(self) -> None:
-        """Make sure that news can come, and that they are looked for."""
+        """Check that updates can come, and that the job is tracked."""
         if self._poller.loop is not asyncio.get_running_loop():
             raise ConfigurationError(
                 "The job belongs to a client on another event loop; take it up there by its token, or here "
@@ -177,7 +177,7 @@ class AsyncJob:
 
     def _timed_out(self, deadline: float) -> JobTimeoutError:
         waited = deadline - self._tracked.begun
-        why = f" The last look failed: {self._tracked.last_failure}" if self._tracked.last_failure else ""
+        why = f" The last poll failed: {self._tracked.last_failure}" if self._tracked.last_failure else ""
         return JobTimeoutError(
             f"Job {self.id} was still {self.status.value!r} after {waited:.0f} s.{why}",
             job=self,
@@ -191,9 +191,9 @@ class AsyncJob:
             raise self._tracked.terminal_error()
         last = self._tracked.last
         if last.status.is_failure:
-            said = "" if last.metadata is None else f" The service said: {str(last.metadata)[:300]}."
+            details = "" if last.metadata is None else f" The service said: {str(last.metadata)[:300]}."
             raise JobFailedError(
-                f"Job {self.id} ended as {last.status.value!r}.{said}",
+                f"Job {self.id} ended as {last.status.value!r}.{details}",
                 generation=last,
                 job_id=self.id,
                 token=self.token,
@@ -203,7 +203,7 @@ class AsyncJob:
 
 @contextmanager
 def told_to_the_log(job: AsyncJob) -> Iterator[None]:
-    """Tell the log of a job that its caller leaves without a result and without an error that carries it."""
+    """Log a job that its caller leaves without a result and without an error that carries it."""
     try:
         yield
     except DoitongError:

@@ -1,9 +1,9 @@
-"""How a job's story goes on when news of it comes: in any order, late, or twice.
+"""Merge what arrives about a job into what is known of it: in any order, late, or twice.
 
-waiting ──▶ completed     terminal: nothing changes it any more, but that a poll may renew its URL
+waiting ──▶ completed     terminal: nothing changes it any more, except that a poll may renew its URL
    │  ╲
    │   ╲──▶ failed, …     terminal
-   └──▶ an unknown word   waits, like any other word that is not an end
+   └──▶ unknown status    waits, like any status that is not terminal
 """
 
 from __future__ import annotations
@@ -14,21 +14,20 @@ from doitong_async.types import Generation
 
 
 def merge(last: Generation, update: Generation, *, is_asked: bool = False) -> Generation:
-    """Return what is known of a job after news of it; `last` itself if they change nothing.
+    """Return what is known of a job after an update; `last` itself if the update changes nothing.
 
-    A terminal status stays. What was known once, such as the cost, is not forgotten because a later
-    answer leaves it out.
+    A terminal status stays. A known value, such as the cost, is kept if a later answer leaves it out.
 
     Args:
         last: what is known.
-        news: what comes.
-        is_asked: whether they are the answer to a poll, which is authenticated, of a job that was over.
+        update: what arrived.
+        is_asked: whether it answers a poll, which is authenticated, of a job that had ended.
     """
     if _is_old(last, update):
         return last
     status = last.status if last.status.is_terminal else update.status
-    # The URL of a job that is over is the first one seen: late news must not swap the output. But URLs
-    # expire, and who asks is told the new one.
+    # A finished job keeps its first URL: a late update must not swap the output. But URLs expire, and an
+    # authenticated poll may renew one.
     is_renewed = is_asked and last.status.is_success and update.status.is_success
     is_kept = last.status.is_terminal and not is_renewed
     url = last.url or update.url if is_kept else update.url or last.url
@@ -46,7 +45,7 @@ def merge(last: Generation, update: Generation, *, is_asked: bool = False) -> Ge
 
 
 def _is_old(last: Generation, update: Generation) -> bool:
-    """Whether the news are that nothing has happened, as most looks bring: told without building any."""
+    """Whether the update changes nothing, as with most polls; checked without building a snapshot."""
     return (
         update.status == last.status
         and (update.url is None or update.url == last.url)
@@ -61,12 +60,12 @@ def _is_old(last: Generation, update: Generation) -> bool:
 def is_settled(job: Generation) -> bool:
     """Whether there is nothing left to wait for.
 
-    A job that is completed but has no URL yet is looked at again: documented is that `url` is null
-    *until* completed, and an output that nobody can fetch was paid for in vain.
+    A completed job without a URL is polled again: the reference says that `url` is null *until* completed,
+    and an output that nobody can fetch was paid for in vain.
     """
     return job.status.is_failure or (job.status.is_success and job.url is not None)
 
 
 def leaves_open(update: Generation) -> bool:
-    """Whether news say that a job is completed, and not where its output is: a look has to decide."""
+    """Whether an update says that a job is completed but not where its output is: a poll has to decide."""
     return update.status.is_success and update.url is None

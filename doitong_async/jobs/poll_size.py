@@ -1,8 +1,8 @@
-"""How many jobs one poll asks for: fewer where that helped again and again, and then more once more.
+"""Learn how many jobs one poll may ask for: fewer if large polls keep failing, and later more again.
 
-One odd answer changes nothing that lasts. That so many jobs are too many for one request is believed after
-`PROOFS` polls in a row that were refused whole and answered in parts. From then on twice as many are tried
-after some polls that went well; where those are refused again, the next trial comes twice as late.
+One odd answer changes nothing that lasts. We accept that a poll is too large after `PROOFS` polls in a row
+that failed whole and succeeded in parts. From then on we try twice as many after some polls that succeed; if
+those fail again, the next trial comes twice as late.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import math
 from typing import Final
 
 PROOFS: Final = 3
-"""Polls in a row that must be refused whole and answered in parts, until less is asked for: our choice."""
+"""Polls in a row that must fail whole and succeed in parts before we ask for less: our choice."""
 FIRST_TRIAL: Final = 8
-"""Polls of the size believed that go well until twice as many jobs are tried: our choice."""
+"""Polls of the accepted size that succeed until we try twice as many jobs: our choice."""
 LAST_TRIAL: Final = 256
-"""Polls between two trials at most: our choice."""
+"""The most polls between two trials: our choice."""
 
 
 class PollSize:
-    """The most jobs that one poll asks for, and what the answers taught of it; moments come in as arguments.
+    """The most jobs that one poll asks for, learned from the answers; moments come in as arguments.
 
     Args:
-        most: what a poll asks for as long as nothing speaks against it.
+        most: jobs per poll until failures suggest fewer.
     """
 
     __slots__ = ("_believed", "_ceiling", "_good", "_part", "_proofs", "_proved_at", "_trial_after", "most")
@@ -34,7 +34,7 @@ class PollSize:
         self._trial_after = FIRST_TRIAL
 
     def went_whole(self, asked: int) -> None:
-        """Note that one request brought an answer for so many jobs."""
+        """Record that one request brought an answer for `asked` jobs."""
         if asked > self._part:
             self._proofs = self._part = 0
         if asked > self._believed:
@@ -46,12 +46,12 @@ class PollSize:
             self._good, self.most = 0, min(2 * self.most, self._ceiling)
 
     def went_in_parts(self, asked: int, part: int, *, asked_at: float, now: float) -> None:
-        """Note that so many jobs were refused in one request, and answered in parts of so many.
+        """Record that a poll of `asked` jobs failed whole, and succeeded in parts of `part` jobs.
 
         Args:
-            asked: jobs in the request that was refused, or answered for some of them alone.
+            asked: jobs in the request that failed, or that was answered only for some of them.
             part: jobs in the parts that were answered.
-            asked_at: when it was sent; polls of one moment meet the same slip, and count as one.
+            asked_at: when it was sent; polls sent together meet the same glitch, and count as one.
             now: the moment.
         """
         if asked > self.most or asked_at <= self._proved_at:

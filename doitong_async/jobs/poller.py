@@ -1,4 +1,4 @@
-"""Watches every job in flight: one task, one look for all of them, one door for whatever is learned."""
+"""Poll all jobs in flight from one task, and apply every update, polled or pushed, in one place."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ from doitong_async.types import Generation, JobStatus
 VISIBLE_WITHIN: Final = 10.0
 """Seconds after its submit in which a job may still be unknown to the status query: our choice."""
 LANES: Final = 4
-"""Looks of one tick that are under way at once: our choice."""
+"""Polls of one tick that are in flight at once: our choice."""
 MISSES: Final = 2
-"""Polls in a row to which a job must be unknown until it is believed: one may be a replica's slip."""
+"""Polls in a row that must not know a job until we believe it: one may be a replica's glitch."""
 STEPS: Final = 10
-"""Steps in which the last poll of a job is waited for; a loop that stands still again uses up one of them."""
+"""Steps in which we wait for the last poll of a job; a loop that stands still again uses up one of them."""
 MIN_REJECTIONS: Final = 3
-"""Polls in a row that must be refused until whoever waits is told: one may be a gateway's slip."""
+"""Polls in a row that must be rejected until waiters get the error: one may be a gateway's glitch."""
 _REJECTIONS: Final = frozenset({FailureKind.AUTHENTICATION, FailureKind.NO_OPERATION})
 
 
 class Poller:
-    """Looks at the jobs in flight until they end; must be started and closed on one running loop.
+    """Poll the jobs in flight until they end; start and close it on one running loop.
 
     Args:
-        entrance: says when a request may go.
-        inquiry: asks.
-        notify: is told of what is seen.
-        has_webhooks: whether the service tells of the ends, so that looks are only a safety net.
+        admission: grants request permits.
+        status_poll: sends the polls.
+        notify: receives the events.
+        has_webhooks: whether webhooks report the ends, so that polls are only a safety net.
     """
 
     def __init__(
-        self, admission: Admission, inquiry: StatusPoll, notify: Hook, *, has_webhooks: bool = False
+        self, admission: Admission, status_poll: StatusPoll, notify: Hook, *, has_webhooks: bool = False
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._admission = admission
-        self._status_poll = inquiry
+        self._status_poll = status_poll
         self._notify = notify
         self._has_webhooks = has_webhooks
         self._tracked_jobs: dict[str, TrackedJob] = {}
-        # One watch a job, also when it is let go and taken up again: whoever holds it is told all the same.
+        # One tracked job per id, even if it is let go and resumed: whoever holds it gets every update.
         self._let_go_of: WeakValueDictionary[str, TrackedJob] = WeakValueDictionary()
         self._changed = asyncio.Event()
         self._last_tick = self._loop.time() - schedule.LONGEST_TICK
@@ -64,15 +64,15 @@ class Poller:
         self._stood_still_at = -math.inf
         self._failures = self._rejections = 0
         self._begun = 0.0
-        self._odd_words: set[JobStatus] = set()
+        self._unknown_statuses: set[JobStatus] = set()
         self._pacer = Pacer(admission, has_webhooks=has_webhooks)
         self.durations = self._pacer.durations
         self.credits_spent = 0.0
-        """What the jobs cost that were submitted here, as far as the service told."""
+        """What the jobs submitted here cost, as far as the service said."""
         self._sleeps_until: float | None = None
         self._stopped: MakeError | None = None
         self._polls: set[asyncio.Task[None]] = set()
-        self._task = self._loop.create_task(self._run(), name="doitong watcher")
+        self._task = self._loop.create_task(self._run(), name="doitong poller")
         self._task.add_done_callback(own_task_is_over)
 
     def __iter__(self) -> Iterator[TrackedJob]:
@@ -80,25 +80,25 @@ class Poller:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop on which it watches, and on which alone its jobs can be awaited."""
+        """The loop of the poller, the only one on which its jobs can be awaited."""
         return self._loop
 
     def find(self, job_id: str) -> TrackedJob | None:
-        """Return the watch of a job in flight, or of one that was let go and somebody still holds."""
+        """Return the tracked job, in flight or let go but still held by somebody."""
         return self._tracked_jobs.get(job_id) or self._let_go_of.get(job_id)
 
     def add(self, tracked: TrackedJob) -> None:
-        """Begin to watch a job; one that is over already is never asked for."""
+        """Track a job; one that has ended already is never polled."""
         if not tracked.is_ended:
             self._begin(tracked)
         if tracked.submitted == tracked.begun:
-            # The status of a job that is taken up is assumed until the first look.
-            self._tell_status(tracked)
+            # The status of a resumed job is a guess until the first poll.
+            self._notify_status(tracked)
             self._book(tracked)
         self._follow(tracked)
 
     def resume(self, tracked: TrackedJob) -> None:
-        """Watch a job again that was let go before its end; it takes a slot without queueing."""
+        """Track a job again that was let go before its end; it takes a slot without queueing."""
         if not tracked.is_ended and tracked.last.id not in self._tracked_jobs:
             tracked.slot = self._admission.limiter.slot_at_once(tracked.last.id)
             tracked.begun = tracked.asked_at = self._loop.time()
@@ -108,12 +108,12 @@ class Poller:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether no news will come any more, as far as is known: polls are refused, one and all."""
+        """Whether no update can come any more, as far as we know: every poll is rejected."""
         is_deaf = self._rejections >= MIN_REJECTIONS and not self._has_webhooks
         return is_deaf or self._stopped is not None
 
     def check(self) -> None:
-        """Raise what keeps this watcher from bringing any news.
+        """Raise what keeps this poller from bringing any update.
 
         Raises:
             ClientClosedError: if the client is closed.
@@ -122,12 +122,12 @@ class Poller:
             raise self._stopped()
 
     def observe(self, update: Generation) -> Throw | None:
-        """Take news that nobody asked for; None if it is of no use, else what reaches the job's awaiter."""
+        """Apply an update that no poll asked for; None if it is of no use, else what reaches the awaiter."""
         tracked = self.find(update.id)
         if tracked is None or lifecycle.is_settled(tracked.last):
             return None
         if lifecycle.leaves_open(update):
-            # The body is a hint: the look that is due now decides what became of the job.
+            # The body is only a hint: the poll that is due now decides what became of the job.
             self._pacer.hinted(tracked, self._loop.time())
             self._changed.set()
         elif update.id in self._tracked_jobs:
@@ -137,20 +137,20 @@ class Poller:
         return tracked.throw
 
     def await_until(self, tracked: TrackedJob, deadline: float) -> None:
-        """Note that somebody waits for a job until then: it is looked at while that is of use."""
+        """Record that a caller waits for a job until `deadline`: it is polled in time for that."""
         if self._has_webhooks:
             self._pacer.await_until(tracked, deadline, self._loop.time())
             self._changed.set()
 
     async def make_sure(self, tracked: TrackedJob, deadline: float) -> None:
-        """See that a deadline that has passed may be kept to, or poll the job once before that.
+        """Poll the job once after its deadline passed, unless a poll since then makes that needless.
 
         A deadline that passed while the event loop stood still (a stopped or suspended process, a debugger, a
-        blocking call) says nothing of the job: nobody could ask. One poll that is sent now has to be over
-        first, or `poll_timeout` and the 2 s between two polls, where it cannot be sent.
+        blocking call) says nothing about the job: nothing could poll it. This waits for one poll sent now, or
+        for `poll_timeout` and the 2 s between two polls if none can be sent.
 
         Raises:
-            DoitongError: the one that whoever waits for the job is told.
+            DoitongError: the error that the job's waiters get.
         """
         self.check()
         now = self._loop.time()
@@ -170,12 +170,12 @@ class Poller:
             tracked.overdue -= 1
 
     def _observe_let_go(self, tracked: TrackedJob, update: Generation) -> None:
-        """Take late news of a job that was let go before its end: who still holds it is told."""
+        """Apply a late update of a job that was let go before its end, for those that still hold it."""
         before, tracked.last = tracked.last, lifecycle.merge(tracked.last, update)
-        # It was believed lost, and here is word of it.
+        # The job was believed lost, but this update proves otherwise.
         tracked.terminal_error = None
         if tracked.last.status != before.status:
-            self._tell_status(tracked)
+            self._notify_status(tracked)
         self._follow(tracked)
 
     def _merge(self, tracked: TrackedJob, update: Generation, *, is_pushed: bool) -> None:
@@ -186,20 +186,20 @@ class Poller:
         if tracked.last is before:
             return
         if tracked.last.status != before.status:
-            self._tell_status(tracked)
+            self._notify_status(tracked)
         self._follow(tracked)
         tracked.wake()
 
     async def poll_now(self, tracked: TrackedJob) -> None:
-        """Look at one job now, as soon as the plan allows a request.
+        """Poll one job now, as soon as the plan allows a request.
 
         Raises:
-            DoitongError: if the look brought nothing, saying why.
+            DoitongError: if the poll failed, saying why.
         """
         self.check()
         job_id = tracked.last.id
         result = await self._status_poll.poll([job_id], timeout=tracked.options.poll_timeout)
-        # What was learned may change when to look next.
+        # The result may change when to poll next.
         self._changed.set()
         with self._notify.in_order():
             self._take(result)
@@ -217,7 +217,7 @@ class Poller:
             tracked.terminal_error = None
 
     async def close(self) -> None:
-        """Stop watching and wake whoever still waits; the jobs go on at the service."""
+        """Stop polling and wake all waiters; the jobs go on at the service."""
         self._stopped = lambda: ClientClosedError("The client is closed.")
         tasks = [self._task, *self._polls]
         for task in tasks:
@@ -225,7 +225,7 @@ class Poller:
         await asyncio.gather(*tasks, return_exceptions=True)
         for tracked in self:
             if not tracked.last.status.is_terminal:
-                # The job goes on, and others may use the key: its slot is kept for it until its greatest age.
+                # The job goes on, and others may use the key: it keeps its slot until the slot expires.
                 tracked.slot.keep(tracked.begun + tracked.options.slot_expiry, tracked.last.id)
             self._let_go(tracked)
             tracked.wake(partial(closed, tracked))
@@ -256,7 +256,7 @@ class Poller:
             return schedule.next_tick(due, last=self._last_tick, spacing=schedule.TICK)
         usual = self._pacer.tick(self._tracked_jobs.values(), self._status_poll.most)
         spacing = schedule.spacing(usual, self._failures)
-        # What a look did not bring is asked for soon, in step or not.
+        # After a failure, poll again soon, in step or not.
         begun = None if self._failures else self._begun
         return schedule.next_tick(due, last=self._last_tick, spacing=spacing, begun=begun)
 
@@ -265,7 +265,7 @@ class Poller:
         # A few at a time, so that a thousand answers do not keep the loop from everybody else.
         lanes = asyncio.Semaphore(LANES)
         try:
-            # Chosen only now: whoever became ready while the turn was waited for joins for nothing.
+            # Choose only now: jobs that became due while the permit was awaited join for free.
             for tracked_jobs in self._polls_due():
                 await lanes.acquire()
                 self._send_poll(tracked_jobs, permit or await self._admission.permit(Priority.POLL), lanes)
@@ -275,7 +275,7 @@ class Poller:
                 permit.unsent()
 
     def _polls_due(self) -> list[list[TrackedJob]]:
-        """Return who is looked at now: all together, but for those who would spoil it for the others."""
+        """Return the polls to send now: all jobs together, except those that would make the others fail."""
         now, most = self._loop.time(), self._status_poll.most
         joining = [
             tracked
@@ -296,7 +296,7 @@ class Poller:
         poll = self._loop.create_task(self._poll(tracked_jobs, permit), name="doitong poll")
         self._polls.add(poll)
         poll.add_done_callback(self._poll_is_over)
-        # Cancelled before its first step it would never end its turn; a second end changes nothing.
+        # A task cancelled before its first step would never end its permit; a second end changes nothing.
         poll.add_done_callback(lambda _: permit.unsent())
         poll.add_done_callback(lambda _: lanes.release())
 
@@ -316,7 +316,7 @@ class Poller:
             tracked.asked_at = max(tracked.asked_at, asked_at)
             if tracked.overdue:
                 tracked.wake()
-        # What was learned may change when to look next.
+        # The result may change when to poll next.
         self._changed.set()
 
     def _poll_is_over(self, poll: asyncio.Task[None]) -> None:
@@ -339,31 +339,31 @@ class Poller:
                 tracked.failed_polls += 1
                 tracked.due = self._loop.time() + schedule.spacing_after(tracked.failed_polls)
                 if job_id in result.unaskable and not self._has_webhooks:
-                    # No later poll can do better, and nothing else would tell of its end.
+                    # No later poll can succeed, and nothing else would report the end.
                     tracked.wake(partial(failure.error_of_poll, job_id, tracked.token))
         if result.failure is None:
             self._failures = self._rejections = 0
 
     def _note_failure(self, tracked_jobs: Sequence[TrackedJob], failure: Failure, asked_at: float) -> None:
-        """One poll that failed changes nothing that lasts: polling goes on, more and more seldom."""
+        """Record a failed poll; it changes nothing that lasts: polling goes on, at growing intervals."""
         if asked_at > self._failed_at:
-            # The polls of one moment meet the same slip: they count as one.
+            # Polls sent together meet the same glitch: they count as one.
             self._failures, self._failed_at = self._failures + 1, self._loop.time()
         log.info("poll of %d jobs: %s", len(tracked_jobs), failure.message)
-        is_pushed = failure.kind is FailureKind.UNUSABLE or self._is_believed(failure, asked_at)
+        is_reported = failure.kind is FailureKind.UNUSABLE or self._is_believed(failure, asked_at)
         for tracked in tracked_jobs:
             tracked.last_failure = failure.message
             self._pacer.missed(tracked, self._loop.time())
-            if is_pushed:
+            if is_reported:
                 tracked.wake(partial(failure.error_of_poll, tracked.last.id, tracked.token))
 
     def _is_believed(self, failure: Failure, asked_at: float) -> bool:
-        """Whether polls were refused often enough to tell whoever waits: the key, or the query, is wrong."""
+        """Whether enough polls were rejected to tell the waiters: the key, or the query, is wrong."""
         if failure.kind not in _REJECTIONS:
             return False
         if asked_at > self._rejected_at:
             self._rejections, self._rejected_at = self._rejections + 1, self._loop.time()
-        # Webhooks come all the same where the query is not known.
+        # Webhooks arrive even if the service does not know the query.
         has_other_updates = self._has_webhooks and failure.kind is FailureKind.NO_OPERATION
         return self._rejections >= MIN_REJECTIONS and not has_other_updates
 
@@ -378,7 +378,7 @@ class Poller:
             self._end(tracked)
 
     def _follow(self, tracked: TrackedJob) -> None:
-        """Free the slot of a job that is over, and let go of one of which nothing more is to come."""
+        """Free the slot of a job that has ended, and let go of a job that needs no more updates."""
         if tracked.last.status.is_terminal:
             tracked.slot.release()
         if tracked.is_ended:
@@ -392,7 +392,7 @@ class Poller:
         tracked.expiry = self._loop.call_at(
             tracked.begun + tracked.options.slot_expiry, self._expire, tracked
         )
-        # Every job is due some time; only where nobody waits may one more make the next look earlier.
+        # Every job is due some time; another one makes the next poll earlier only if no job waits to begin.
         is_earlier = self._sleeps_until is None or tracked.due < self._sleeps_until
         is_alone = self._sleeps_until is None or not self._admission.limiter.waiting
         if is_earlier and (is_alone or self._has_webhooks):
@@ -424,11 +424,11 @@ class Poller:
             self._notify.aside(finished, tracked.throw)
 
     def _expire(self, tracked: TrackedJob) -> None:
-        """The greatest age of a slot: it is free, whatever becomes of the job."""
+        """Free a slot that expired, whatever becomes of the job."""
         now = self._loop.time()
         seconds = now - tracked.begun
         if tracked.expiry is not None and now > tracked.expiry.when() + LATE:
-            # The loop stood still, and the job may have ended meanwhile: a poll comes first.
+            # The loop stood still, and the job may have ended meanwhile: poll it first.
             tracked.due = min(tracked.due, now)
             self._changed.set()
             tracked.expiry = self._loop.call_later(
@@ -439,7 +439,7 @@ class Poller:
             tracked.slot.release()
             self._notify.aside(SlotExpired(job_id=tracked.last.id, seconds=seconds), tracked.throw)
         if tracked.is_awaited:
-            # Whoever waits longer than that is served on; it is asked again whether anybody does.
+            # Keep polling for callers that wait longer than that; check again later whether any still do.
             tracked.expiry = self._loop.call_later(tracked.options.slot_expiry, self._expire, tracked)
             return
         self._let_go(tracked)
@@ -450,12 +450,12 @@ class Poller:
             tracked.token,
         )
 
-    def _tell_status(self, tracked: TrackedJob) -> None:
+    def _notify_status(self, tracked: TrackedJob) -> None:
         status = tracked.last.status
         if self._notify:
             self._notify.aside(StatusChanged(job_id=tracked.last.id, status=status), tracked.throw)
-        if not status.is_known and status not in self._odd_words:
-            self._odd_words.add(status)
+        if not status.is_known and status not in self._unknown_statuses:
+            self._unknown_statuses.add(status)
             log.warning(
                 "The service speaks of a status %r, which is not known here; it is waited on. "
                 "If jobs end with it, name it in failure_statuses.",

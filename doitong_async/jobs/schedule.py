@@ -1,14 +1,14 @@
-"""When to look at the jobs in flight: one tick for all of them, never sooner than 2 s after the last.
+"""Decide when to poll the jobs in flight: one tick for all of them, never less than 2 s after the last.
 
-Each look costs a request that a submit could have had, and each second between looks costs the slots of jobs
-that are over but not seen to be. With R requests and C jobs at once, jobs of T seconds and k requests a look,
-a tick of τ starts min(C / (T + τ/2), R − k/τ) jobs a second: best where both are equal. While requests are to
-be had faster than the plan gives them in the long run, as in the first minute or when few jobs are left, 2 s
-is better; which of the two ends the queue earlier is decided again at every tick. While T is not known it is
-taken to be C/R, where slots and requests run short alike: if jobs are shorter, looks are dear and the right
-tick is longer than this one; if they are longer, looks cost nothing, and this one is soon corrected.
+Each poll costs a request that a submit could have had, and each second between polls costs the slots of jobs
+that have ended unseen. With R requests and C jobs at once, jobs of T seconds and k requests a poll, a tick of
+τ starts min(C / (T + τ/2), R − k/τ) jobs a second, which is best where both are equal. While more requests
+are available than the plan gives in the long run, as in the first minute or when few jobs are left, 2 s is
+better; every tick decides again which of the two ends the queue earlier. While T is unknown, C/R stands in,
+where slots and requests run short alike: if jobs are shorter, polls are expensive and the right tick is
+longer; if they are longer, polls cost nothing, and the value is soon corrected.
 
-Where webhooks tell of the ends, looks are only a net under those that are lost, and cost next to nothing.
+Where webhooks report the ends, polls only catch lost webhooks, and cost next to nothing.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from dataclasses import dataclass
 from typing import Final
 
 TICK: Final = 2.0
-"""Seconds between two looks in the documented loop."""
+"""Seconds between two polls in the documented loop."""
 LONGEST_TICK: Final = 30.0
-"""Seconds between two looks at a service that keeps failing: our choice."""
+"""Seconds between two polls of a service that keeps failing: our choice."""
 _PATIENT_FOR: Final = 4
-"""Looks in a row that bring nothing until the wait doubles, and each time again: our choice."""
+"""Failed polls in a row after which the wait doubles, and after as many more each time: our choice."""
 PARTS: Final = 24
 _PERIOD: Final = 60.0
 _MOST_POLLED: Final = 0.05
-"""The share of requests that looks take at least: past that a longer tick gains next to nothing."""
+"""Share of requests that polls take at least: below it a longer tick gains next to nothing."""
 _HORIZON: Final = 6 * PARTS
 _NET: Final = 4.0
 """Mean durations after which a webhook is overdue; few jobs take so much longer than others of their kind."""
 NET_UNKNOWN: Final = 30.0
-"""Seconds after which it is overdue while no duration is known: our choice."""
+"""Seconds after which a webhook is overdue while no duration is known: our choice."""
 NET_LONGEST: Final = 60.0
-"""Seconds between two looks at a job whose webhook is overdue: our choice."""
+"""Seconds between two polls of a job whose webhook is overdue: our choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What the tick hangs on.
+    """What the tick depends on.
 
-    `rate` is requests a minute, `slots` jobs at once, `seconds` the mean time of a job (None: not known yet),
-    `waiting` the jobs that wait to be begun, `free` the requests that may be sent now, `coming` those that
-    come back in each of `PARTS` parts of the next minute, `requests` how many one look takes. With
-    `polls_count` false a look costs nothing.
+    `rate` is requests a minute, `slots` jobs at once, `seconds` the mean duration of a job (None: unknown),
+    `waiting` the jobs that wait to begin, `free` the requests that may be sent now, `coming` those that come
+    back in each of `PARTS` parts of the next minute, `requests` how many one poll takes. If `polls_count` is
+    false, a poll costs nothing.
     """
 
     rate: int
@@ -58,11 +58,11 @@ class Load:
 
 
 def tick(load: Load) -> float:
-    """Return the seconds between two looks that end the queue earliest, 2 at least."""
+    """Return the seconds between two polls that end the queue earliest, at least 2."""
     if not load.polls_count:
         return TICK
     if load.waiting == 0:
-        # Nobody loses by a look, unless the plan's minute runs out of them.
+        # No job waits for these requests, so poll often, unless that would use up the minute.
         is_plenty = load.free * 2 >= load.rate
         return TICK if is_plenty else max(TICK, _PERIOD * load.requests / load.rate)
     usual = _PERIOD * load.slots / load.rate
@@ -72,18 +72,18 @@ def tick(load: Load) -> float:
 
 
 def even_tick(rate: int, slots: int, seconds: float, requests: int = 1) -> float:
-    """Return the tick τ* at which slots and requests are used up alike, in the long run."""
+    """Return the tick τ* at which slots and requests run out together, in the long run."""
     r = rate / _PERIOD
     b = slots + requests / 2 - r * seconds
     even = min((b + math.sqrt(b * b + 2 * r * requests * seconds)) / r, requests / (_MOST_POLLED * r))
     if even <= TICK:
         return TICK
-    # What is spent comes back a minute later: a tick that divides the minute finds it there.
+    # A request comes back a minute after it was spent: a tick that divides the minute finds it there.
     return _PERIOD / max(1, round(_PERIOD / even))
 
 
 def _ends_in(load: Load, seconds: float, every: float) -> float:
-    """Return roughly in how many seconds the queue would be through, with a look every so often.
+    """Return roughly the seconds until the queue is empty with a poll every `every` seconds.
 
     What is spent in one part of a minute comes back in the same part of the next.
     """
@@ -107,14 +107,14 @@ def _ends_in(load: Load, seconds: float, every: float) -> float:
 def next_tick(
     due: Iterable[float], *, last: float, spacing: float, begun: float | None = None
 ) -> float | None:
-    """Return the moment of the next tick, or None if there is no job to look at.
+    """Return the moment of the next tick, or None if there is no job to poll.
 
     Args:
-        due: when each job wants to be looked at next.
-        last: when the last look was sent.
-        spacing: seconds from one look to the next.
-        begun: when jobs began to run. Ticks are counted from there, so that one that came late, or came when
-            less was known, does not put those after it out of step with the requests that come back.
+        due: when each job is due for its next poll.
+        last: when the last poll was sent.
+        spacing: seconds from one poll to the next.
+        begun: when jobs began to run. Ticks count from there, so that a late or early tick does not put
+            those after it out of step with the requests that come back.
     """
     earliest = min(due, default=None)
     if earliest is None:
@@ -126,24 +126,24 @@ def next_tick(
 
 
 def spacing_after(failed_polls: int) -> float:
-    """Return the seconds until a job is asked for again that was refused alone, so many times in a row.
+    """Return the seconds until the next poll of a job whose own polls failed this many times in a row.
 
-    One refusal changes nothing, as the next look may well succeed; each further one doubles the wait.
+    One failure changes nothing, as the next poll may well succeed; each further one doubles the wait.
     """
     return float(min(TICK * 2 ** max(0, min(failed_polls, 8) - 1), LONGEST_TICK))
 
 
 def spacing(usual: float, failures: int) -> float:
-    """Return the seconds from one look to the next, after so many in a row that brought nothing.
+    """Return the seconds from one poll to the next, after `failures` failed polls in a row.
 
-    What a look did not bring is asked for soon, not only at the next tick: 2 s later, 4 s after a second
-    failure, and so on up to the tick. A few failures slow nothing down, as the next look may well succeed:
-    even where six of ten fail, many in a row are rare. Every `_PATIENT_FOR` of them double the wait, as
-    nobody may be there to answer.
+    A failed poll is repeated soon, not only at the next tick: 2 s later, 4 s after a second failure, and so
+    on up to the tick. A few failures slow nothing down, as the next poll may well succeed: even where six
+    of ten fail, many in a row are rare. Every `_PATIENT_FOR` of them double the wait, as the service may be
+    down.
 
     Args:
         usual: the tick, in seconds.
-        failures: looks in a row that brought nothing.
+        failures: failed polls in a row.
     """
     if not failures:
         return usual
@@ -151,16 +151,16 @@ def spacing(usual: float, failures: int) -> float:
 
 
 def safety_net_poll(age: float, mean: float | None, patience: float) -> float:
-    """Return the age at which a job whose webhook does not come is looked at next.
+    """Return the age at which a job whose webhook does not come is polled next.
 
     First at four times the mean duration, then at twice that age, and so on, but never more than
-    `NET_LONGEST` after the look before. Nobody must time out for a webhook that was lost: the first look
-    comes while there is patience.
+    `NET_LONGEST` after the poll before. No wait may time out because a webhook was lost, so the first poll
+    comes before `patience` ends.
 
     Args:
         age: seconds since the job was made.
-        mean: the mean seconds of its kind, or None while that is not known.
-        patience: seconds after which the job is not waited for any more, or its slot is let go.
+        mean: the mean seconds of its kind, or None if unknown.
+        patience: seconds after which nobody waits for the job any more, or its slot expires.
     """
     usual = NET_UNKNOWN if mean is None else _NET * mean
     poll = max(TICK, min(usual, patience - 2 * TICK))
@@ -172,12 +172,12 @@ def safety_net_poll(age: float, mean: float | None, patience: float) -> float:
 
 
 def chosen(due: Sequence[float], now: float, most: int) -> Sequence[int]:
-    """Return which jobs are looked at now, as places in `due`: those that are due, and who fits in beside.
+    """Return which jobs to poll now, as indices into `due`: those that are due, and others that fit in.
 
     Args:
-        due: when each job wants to be looked at.
+        due: when each job is due for a poll.
         now: the moment, on the same clock.
-        most: how many fit into one request.
+        most: how many jobs fit into one request.
     """
     in_order = sorted(range(len(due)), key=due.__getitem__)
     requests = -(-sum(moment <= now for moment in due) // most)
@@ -185,5 +185,5 @@ def chosen(due: Sequence[float], now: float, most: int) -> Sequence[int]:
 
 
 def may_join(accepted: float, now: float) -> bool:
-    """Whether a job joins a tick that comes now: no job is looked at sooner than 2 s after its submit."""
+    """Whether a job joins a tick that comes now: no job is polled less than 2 s after its submit."""
     return accepted + TICK <= now

@@ -1,4 +1,4 @@
-"""Asking for the status of many jobs at once: in halves where refused, by another name where unknown."""
+"""Ask for the status of many jobs in one poll: in halves if that fails, by another name if it is unknown."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ if TYPE_CHECKING:
 
 
 _ABOUT_THE_QUERY: Final = frozenset({FailureKind.BAD_REQUEST, FailureKind.SERVER, FailureKind.NOT_FOUND})
-"""Refusals that one job among many, or the number of them, may be the reason of."""
+"""Failures that one job among many, or the number of jobs, may cause."""
 _TOO_LARGE: Final = 413
 _TOO_EARLY_OR_LATE: Final = frozenset({408, 425})
 
 _PASSING: Final = frozenset(
     {FailureKind.RATE_LIMIT, FailureKind.SERVER, FailureKind.AUTHENTICATION, FailureKind.CREDITS}
 )
-"""Refusals of the introspection that say nothing of the schema: it is asked again at the next look."""
+"""Failures of the introspection that say nothing about the schema: the next poll asks again."""
 
 
 class _Standing(Enum):
-    """What is known of the status operation."""
+    """What we know of the status operation."""
 
     UNPROVEN = auto()
     PROVEN = auto()
-    """A look brought a job, or the schema has the operation: what is refused now is refused for a job."""
+    """A poll found a job, or the schema has the operation: a failure now is about a job."""
 
 
 @dataclass(slots=True)
 class PollResult:
-    """What a look brought.
+    """What a poll brought.
 
-    `found` are jobs, `missing` ids that are not known, `unreadable` ids whose job was there but could not be
-    read, `spoilers` ids that were refused alone, `unaskable` ids for which the status operation has no place;
-    `refusal` is why the rest is not here. `part` is how many
-    jobs were answered at once where all together were not.
+    `found` are jobs, `missing` ids that the service does not know, `unreadable` ids whose job could not be
+    read, `spoilers` ids that fail even alone, `unaskable` ids that the status operation cannot take;
+    `failure` is why the others are not here. `part` is how many jobs were answered at once after a poll of
+    all together failed.
     """
 
     found: list[Generation] = field(default_factory=list)
@@ -64,11 +64,11 @@ class PollResult:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was learned of any job."""
+        """Whether the poll brought nothing about any job."""
         return not (self.found or self.missing or self.unreadable)
 
     def add(self, other: PollResult) -> None:
-        """Take over what another look brought."""
+        """Add the results of another poll."""
         self.found += other.found
         self.missing += other.missing
         self.unreadable |= other.unreadable
@@ -78,13 +78,13 @@ class PollResult:
         self.came_in_parts(other.part)
 
     def came_in_parts(self, part: int | None) -> None:
-        """Note that jobs came in parts of so many, if they did."""
+        """Record that jobs were answered in parts of this size, if they were."""
         if part is not None:
             self.part = part if self.part is None else min(self.part, part)
 
 
 class StatusPoll:
-    """Knows how this service is asked for a status, and learns it where the setting is wrong."""
+    """Poll the status of jobs, and learn the right status operation where the setting is wrong."""
 
     def __init__(
         self,
@@ -104,13 +104,13 @@ class StatusPoll:
 
     @property
     def most(self) -> int:
-        """How many jobs fit into one look."""
+        """How many jobs fit into one poll."""
         return self._size.most
 
     async def poll(
         self, ids: Sequence[str], *, timeout: float, permit: RequestPermit | None = None
     ) -> PollResult:
-        """Ask for these jobs, at most `timeout` seconds a request, the first one on the turn given."""
+        """Poll these jobs, at most `timeout` seconds a request; the first request uses the given permit."""
         loop = asyncio.get_running_loop()
         asked_at = loop.time()
         result = await self._poll(ids, timeout, permit, is_hopeless=False)
@@ -123,7 +123,7 @@ class StatusPoll:
     async def _poll(
         self, ids: Sequence[str], timeout: float, permit: RequestPermit | None, *, is_hopeless: bool
     ) -> PollResult:
-        """Ask; a hopeless look is not halved, as everything that was asked just before was refused."""
+        """Poll; a hopeless poll is not halved, as every request just before it failed."""
         askable = [job_id for job_id in ids if self._operation.value_of(job_id) is not None]
         if len(askable) < len(ids):
             return await self._poll_beside_unaskable(ids, askable, timeout, permit, is_hopeless=is_hopeless)
@@ -150,7 +150,7 @@ class StatusPoll:
         *,
         is_hopeless: bool,
     ) -> PollResult:
-        """Ask for those that can be asked for; the others would have the whole query refused."""
+        """Poll the ids that the operation can take; the others would make the whole query fail."""
         result = PollResult()
         if askable:
             result.add(await self._poll(askable, timeout, permit, is_hopeless=is_hopeless))
@@ -166,7 +166,7 @@ class StatusPoll:
         if result.found:
             self._standing = _Standing.PROVEN
         if statuses.unanswered:
-            # A slip, or a service without aliases, which answers so many and passes over the rest.
+            # A glitch, or a service without aliases, which answers some jobs and ignores the rest.
             result.came_in_parts(len(statuses.found) + len(statuses.missing) + len(statuses.unreadable))
             result.add(await self._poll(statuses.unanswered, timeout, None, is_hopeless=False))
         return result
@@ -176,33 +176,33 @@ class StatusPoll:
         result = await self._poll(ids[:half], timeout, None, is_hopeless=False)
         if result.failure is not None and not _is_about_the_query(result.failure):
             return result
-        # Where nothing at all gets through, halving on would cost a request for every job.
+        # If nothing at all gets through, further halving would cost a request for every job.
         result.add(await self._poll(ids[half:], timeout, None, is_hopeless=result.is_empty))
         if len(result.found) == len(ids):
-            # All of them are well, so it was their number.
+            # Every job can be polled, so their number was the cause.
             result.came_in_parts(half)
         if result.is_empty and result.spoilers and result.failure is None:
-            # Refused one and all: no job of them is to blame more than the others.
+            # Every job failed, so none of them is to blame more than the others.
             result.failure, result.spoilers = next(iter(result.spoilers.values())), {}
         return result
 
     async def _poll_by_another_name(
         self, ids: Sequence[str], timeout: float, failure: Failure, *, is_hopeless: bool
     ) -> PollResult:
-        """The document was refused, and the operation never worked: is it known at all? The schema says."""
+        """Look up the status operation in the schema, as the document failed and never worked before."""
         answer = await self._send(wire.encoded(introspection.DOCUMENT, {}), timeout, None)
         if isinstance(answer, Failure):
             return PollResult(failure=answer)
-        said = failure_of(answer.status, answer.headers, answer.body, answer.excerpt)
-        if said is not None and said.kind in _PASSING:
-            self._obey(said)
-            return PollResult(failure=said)
+        failed = failure_of(answer.status, answer.headers, answer.body, answer.excerpt)
+        if failed is not None and failed.kind in _PASSING:
+            self._obey(failed)
+            return PollResult(failure=failed)
         candidates = introspection.status_candidates(answer.body)
         is_known = self._operation in candidates or introspection.has_query(
             answer.body, self._operation.field
         )
         if not is_known and not failure.is_of_field:
-            # No word of a field, so it may be about this one id, or a slip that is over at the next poll.
+            # The failure names no field, so it may be about this one id, or pass by the next poll.
             return PollResult(failure=failure) if len(ids) > 1 else PollResult(spoilers={ids[0]: failure})
         if not is_known and len(candidates) != 1:
             message = _no_operation(self._operation, candidates, failure)
@@ -227,12 +227,12 @@ class StatusPoll:
     ) -> PollAnswer | Failure:
         document = wire.status_document(self._operation, len(ids))
         permit = permit or await self._admission.permit(Priority.POLL)
-        # The poll is sent all the same: other jobs than one caller's wait for it.
+        # Send the poll in any case: other callers' jobs wait for it.
         self._notify.aside(RequestSent(kind="poll", jobs=len(ids)))
         try:
             body = wire.encoded(document, wire.status_variables(self._operation, ids))
         except BadRequestError as error:
-            # An id that the service made of letters that are none.
+            # The id has characters that cannot be encoded.
             permit.unsent()
             return Failure(FailureKind.BAD_REQUEST, error.message)
         answer = await self._send(body, timeout, permit)
@@ -242,7 +242,7 @@ class StatusPoll:
         return statuses
 
     def _obey(self, failure: Failure) -> None:
-        """Let the gate wait as a refused look was told."""
+        """Make the rate limiter wait as the failed poll demands."""
         if failure.kind is FailureKind.RATE_LIMIT:
             self._admission.limiter.rate_limited(failure, is_submit=False)
         else:
@@ -262,9 +262,9 @@ class StatusPoll:
 
 
 def _is_about_the_query(failure: Failure) -> bool:
-    """Whether less of a query may be answered: the service itself said that it is wrong, or too large.
+    """Whether a smaller query may succeed: the service itself said that this one is wrong, or too large.
 
-    A page, a 5xx and nonsense say nothing of it: the same query may well be answered by the next poll.
+    A page, a 5xx or an unreadable answer says nothing about it: the same query may succeed in the next poll.
     """
     if failure.http_status == _TOO_LARGE:
         return True

@@ -1,4 +1,4 @@
-"""A job in a line of text, to take it up again in another process: `doitong.job(token)`."""
+"""Tokens: one line of text that resumes a job in another process, `doitong.job(token)`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from doitong_async.errors import BadRequestError
 
 _MARK: Final = "dtj1."
 _LATEST: Final = 10**11
-"""Epoch seconds; more is no moment that a clock of ours could show."""
+"""Epoch seconds; no plausible clock shows more."""
 _ANY_MARK: Final = re.compile(r"dtj(\d+)\.(.*)", re.DOTALL)
 
 
@@ -39,7 +39,7 @@ def write_token(ref: JobRef) -> str:
 
 
 def read_ref(id_or_token: str) -> JobRef:
-    """Return what a token, or a bare id, says.
+    """Return what a token, or a bare id, says about the job.
 
     Raises:
         BadRequestError: if it is neither.

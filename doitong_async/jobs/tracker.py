@@ -1,4 +1,4 @@
-"""What this process knows of one remote job, and who waits for it."""
+"""Track one remote job in this process: its last snapshot, its slot and the callers that await it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from doitong_async.settings import Options
 from doitong_async.types import Generation
 
 MakeError: TypeAlias = Callable[[], DoitongError]
-"""Makes an error afresh for each awaiter: one raised twice collects the tracebacks of both."""
+"""Makes an error afresh for each awaiter: an error that is raised twice collects the tracebacks of both."""
 
 
 class TrackedJob:
     """One remote job in this process: its last snapshot, its slot, its awaiters.
 
-    `submitted` and `begun` are moments of the loop's clock: when the submit was accepted, and when the
-    wait began; they differ only for a job that was taken up. `epoch` is the former as an epoch second.
-    `deadline` is until when somebody waits for it, as far as that was told.
-    `kind` says which jobs take about as long, `waited_at` is when it was last known not to be over.
-    `misses` counts looks in a row to which the job was unknown, `refusals` those that it alone spoiled.
-    `asked_at` is when the last poll of it was sent that was answered, or failed; `overdue` counts those whose
-    deadline has passed, and who wait for one poll more.
+    `submitted` and `begun` are moments of the loop's clock: when the submit was accepted, and when the wait
+    began; they differ only for a resumed job. `epoch` is `submitted` as an epoch second. `deadline` is until
+    when a caller waits for the job, as far as known. `kind` groups jobs that take about as long, `waited_at`
+    is when the job was last known not to have ended. `misses` counts polls in a row that did not know the
+    job, `failed_polls` those that failed for it alone. `asked_at` is when the last poll that was answered, or
+    failed, was sent; `overdue` counts the callers whose deadline has passed and who wait for one more poll.
     """
 
     __slots__ = (
@@ -89,34 +88,34 @@ class TrackedJob:
 
     @property
     def token(self) -> str:
-        """Takes the job up again, in this process or another."""
+        """Return the token that resumes the job, in this process or another."""
         return write_token(JobRef(self.last.id, self.last.type, self.last.provider, self.epoch))
 
     @property
     def is_ended(self) -> bool:
-        """Whether nothing more is to come: the job is over, or not to be had any more."""
+        """Whether nothing more is to come: the job has ended, or the service does not know it."""
         return self.terminal_error is not None or lifecycle.is_settled(self.last)
 
     @property
     def is_awaited(self) -> bool:
-        """Whether anybody waits for news right now."""
+        """Whether a caller waits for an update right now."""
         return bool(self._waiters)
 
     async def next_update(self, deadline: float) -> bool:
-        """Wait for news of the job; False if the deadline (a moment of the loop's clock) came first.
+        """Wait for an update of the job; False if the deadline (a moment of the loop's clock) came first.
 
         Raises:
-            DoitongError: the one that `wake` was given.
-            BaseException: what `throw` was given.
+            DoitongError: the one passed to `wake`.
+            BaseException: the one passed to `throw`.
         """
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[MakeError | bool] = loop.create_future()
         waiters = self._waiters = set() if self._waiters is None else self._waiters
         waiters.add(waiter)
-        timer = loop.call_at(deadline, _tell, waiter, False)
+        timer = loop.call_at(deadline, _notify_waiter, waiter, False)
         thrown = None
         try:
-            told = await waiter
+            update = await waiter
             thrown = self._thrown.pop(0) if self._thrown else None
         finally:
             timer.cancel()
@@ -125,17 +124,17 @@ class TrackedJob:
                 self._leave()
         if thrown is not None:
             raise thrown
-        if not isinstance(told, bool):
-            raise told()
-        return told
+        if not isinstance(update, bool):
+            raise update()
+        return update
 
     def wake(self, error: MakeError | None = None) -> None:
-        """Tell whoever waits that there is news, or an error."""
+        """Wake all waiters because there is an update, or an error."""
         for waiter in self._waiters or ():
-            _tell(waiter, True if error is None else error)
+            _notify_waiter(waiter, True if error is None else error)
 
     def throw(self, error: BaseException) -> bool:
-        """Raise an error of the user's own out of the wait of one who waits; False if nobody does."""
+        """Raise an error of the user's own in one of the waiters; False if nobody waits."""
         if not self._waiters:
             return False
         self._thrown.append(error)
@@ -143,24 +142,24 @@ class TrackedJob:
         return True
 
     def _leave(self) -> None:
-        """Nobody waits any more: what nobody took on the way out is raised in the loop."""
+        """Clean up after the last waiter, and raise in the loop what no waiter has raised."""
         self._waiters = None
         thrown, self._thrown = self._thrown, []
         for error in thrown:
             raise_in_loop(error)
 
 
-def _tell(waiter: asyncio.Future[MakeError | bool], what: MakeError | bool) -> None:
+def _notify_waiter(waiter: asyncio.Future[MakeError | bool], what: MakeError | bool) -> None:
     # An error travels as a result: an exception set on a future that its awaiter left would be printed.
     if not waiter.done():
         waiter.set_result(what)
 
 
 def not_found(tracked: TrackedJob) -> JobNotFoundError:
-    """Return the error of a job that the service does not know."""
+    """Return the error for a job that the service does not know."""
     return JobNotFoundError("The service does not know the job.", job_id=tracked.last.id, token=tracked.token)
 
 
 def closed(tracked: TrackedJob) -> ClientClosedError:
-    """Return the error of whoever still waits when the client closes."""
+    """Return the error for callers that still wait when the client closes."""
     return ClientClosedError("The client was closed.", job_id=tracked.last.id, token=tracked.token)

@@ -1,1 +1,1 @@
-"""Staying within the plan: its limits, its windows, and the one gate before every request."""
+"""Stay within the plan: its limits, its windows and the rate limiter in front of every request."""

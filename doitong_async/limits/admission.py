@@ -1,4 +1,4 @@
-"""One client's way through the gate of its key: its waits can be asked about, and end when it closes."""
+"""One client's access to the rate limiter of its key: the waits it can report, and end when it closes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T", bound=Returnable)
 
 
 class Admission:
-    """What a client asks for slots and turns; other clients on the same key stand in the same lines."""
+    """Wait for slots and permits on behalf of a client; all clients on the key share the wait queues."""
 
     def __init__(self, limiter: RateLimiter, user: KeyUser, notify: Hook) -> None:
         self.limiter = limiter
@@ -30,15 +30,15 @@ class Admission:
         self._closed = asyncio.Event()
 
     def waiting(self) -> Counter[str]:
-        """Return how many callers wait, by what they wait for."""
+        """Return how many callers wait, by reason."""
         return Counter(self.limiter.reason(priority) for priority in self._waits.values())
 
     async def slot(self, *, timeout: float | None = None, waits_for_day: bool = False) -> Slot:
-        """Wait for a slot, at most `timeout` seconds (None: as long as it takes).
+        """Wait for a slot, at most `timeout` seconds (None: without limit).
 
         Raises:
             RateLimitError: if no slot was free by then.
-            DailyLimitError: if the jobs of the day are used up, unless `waits_for_day`.
+            DailyLimitError: if the day's jobs are used up, unless `waits_for_day`.
             ClientClosedError: if the client closes first.
         """
         self._check_open()
@@ -50,11 +50,11 @@ class Admission:
     async def permit(
         self, priority: Priority, *, timeout: float | None = None, waits_for_day: bool = False
     ) -> RequestPermit:
-        """Wait until one request may be sent, at most `timeout` seconds (None: as long as it takes).
+        """Wait until one request may be sent, at most `timeout` seconds (None: without limit).
 
         Raises:
             RateLimitError: if it could not be sent by then.
-            DailyLimitError: if the service says that the day is over, unless `waits_for_day`.
+            DailyLimitError: if the service says that the day's jobs are used up, unless `waits_for_day`.
             ClientClosedError: if the client closes first.
         """
         self._check_open()
@@ -64,7 +64,7 @@ class Admission:
         )
 
     async def sleep(self, seconds: float) -> None:
-        """Wait some time.
+        """Wait `seconds`.
 
         Raises:
             ClientClosedError: if the client closes first.
@@ -77,7 +77,7 @@ class Admission:
         raise _closed()
 
     def close(self) -> None:
-        """Send away whoever waits here, now or later; nothing of theirs was sent."""
+        """End every wait, now and later, with an error; none of the waiters has sent anything."""
         if not self._closed.is_set():
             self.limiter.leave(self._user)
         self._closed.set()
@@ -87,33 +87,33 @@ class Admission:
     def observe_headers(
         self, headers: Mapping[str, str], permit: RequestPermit | None = None, *, was_accepted: bool = False
     ) -> None:
-        """Take in what the headers of an answer say of the limits.
+        """Take in what the headers of an answer say about the limits.
 
         Args:
             headers: of the answer.
-            permit: of its request; None for the last one.
+            permit: of its request; None means the last one.
             was_accepted: whether the answer is a success.
         """
         observed = self.limiter.observe_headers(headers, permit, was_accepted=was_accepted)
         limit, plan = observed.limit, self.limiter.plan
         if limit is None:
             return
-        per_minute, told = plan.requests_per_minute, self._user.told
-        if limit < per_minute and "lower" not in told:
-            told.add("lower")
+        per_minute, warned_of = plan.requests_per_minute, self._user.warned_of
+        if limit < per_minute and "lower" not in warned_of:
+            warned_of.add("lower")
             log.warning(
                 "The service says X-RateLimit-Limit: %d, and the plan %r allows %d requests a minute. "
-                "The lower one is kept. If it stays so, check plan=… or DOITONG_PLAN.",
+                "The lower one applies. If it stays so, check plan=… or DOITONG_PLAN.",
                 limit,
                 plan.name,
                 per_minute,
             )
             self._notify(LimitLowered(told=limit, plan=per_minute))
-        if limit > per_minute and self._user.plan_is_assumed and "higher" not in told:
-            told.add("higher")
+        if limit > per_minute and self._user.plan_is_assumed and "higher" not in warned_of:
+            warned_of.add("higher")
             log.warning(
-                "No plan was given, so the limits of %r are kept; the service allows %d requests a minute. "
-                "Say plan=… or set DOITONG_PLAN to be as fast as the plan is.",
+                "No plan was given, so the limits of %r apply, but the service allows %d requests a minute. "
+                "Pass plan=… or set DOITONG_PLAN to use the whole plan.",
                 plan.name,
                 limit,
             )
@@ -123,8 +123,8 @@ class Admission:
             raise _closed()
 
     async def _bounded(self, waiting: Waiter[T], priority: Priority | None, timeout: float | None) -> T:
-        # A poll is nobody's own call: what a callback raises about its wait must not end the polling.
-        tell = self._notify.aside if priority is Priority.POLL else self._notify
+        # A poll belongs to no single caller: an exception in a callback about its wait must not end polling.
+        notify = self._notify.aside if priority is Priority.POLL else self._notify
         with waiting:
             if waiting.is_over:
                 return await waiting
@@ -132,7 +132,7 @@ class Admission:
             begun = asyncio.get_running_loop().time()
             self._waits[waiting] = priority
             try:
-                tell(WaitBegan(reason=reason))
+                notify(WaitBegan(reason=reason))
                 async with asyncio.timeout(timeout):
                     return await waiting
             except TimeoutError:
@@ -140,7 +140,7 @@ class Admission:
             finally:
                 del self._waits[waiting]
                 seconds = asyncio.get_running_loop().time() - begun
-                tell(WaitEnded(reason=reason, seconds=seconds))
+                notify(WaitEnded(reason=reason, seconds=seconds))
 
     def _too_long(self, reason: Reason) -> RateLimitError:
         if reason == "day":
@@ -151,7 +151,7 @@ class Admission:
             "minute": f"the plan allows {plan.requests_per_minute} requests a minute",
             "server": "the service asked to wait",
         }
-        return RateLimitError(f"The wait that was allowed is over: {limits[reason]}.", limit=reason)
+        return RateLimitError(f"The wait timed out: {limits[reason]}.", limit=reason)
 
 
 def _closed() -> ClientClosedError:

@@ -1,4 +1,4 @@
-"""What the service says of its limits, in headers, codes and words; little of it is documented."""
+"""Read what the service says about its limits, in headers, codes and messages; little of it is documented."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from enum import StrEnum
 from typing import Final
 
 MINUTE_WAIT: Final = 90.0
-"""Seconds: a longer reset of a minute's window is not believed."""
+"""Seconds: a longer reset of the minute window is not credible."""
 DAY_WAIT: Final = 86_400.0
-"""Seconds: no reset or retry is believed to be further away."""
+"""Seconds: the longest reset or retry-after that is credible."""
 RETRY_WAIT: Final = 600.0
-"""Seconds: a retry-after is obeyed so long at most, but for the day's: our choice, as `timeout` is."""
+"""Seconds: the longest retry-after we obey, except for the daily limit: our choice, like `timeout`."""
 UNBELIEVED_WAIT: Final = 60.0
-"""Seconds to wait for the minute's limit where what is told cannot be: the window's whole length."""
+"""Seconds to wait for the minute limit when the stated wait is not credible: the whole window."""
 _DAY_FROM: Final = 3_600.0
-"""Seconds: who has to wait longer has used up more than a minute's window, if the moment can be believed."""
+"""Seconds: a longer wait cannot be for the minute window, so it means the daily limit."""
 _LATE: Final = 5.0
-"""Seconds: a reset that is longer past is of a wrong clock; rounding and the way of an answer take less."""
+"""Seconds: a reset further in the past comes from a wrong clock; rounding and latency explain less."""
 
-# A number of seconds since 1970 is above the first; milliseconds, microseconds, nanoseconds above the next.
+# Seconds since 1970 exceed the first; milliseconds, microseconds and nanoseconds exceed the others.
 _EPOCH_SECONDS: Final = 1e9
 _FINER_UNITS: Final = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
 
 
 class Limit(StrEnum):
-    """Which limit of the plan a 429 means."""
+    """The limit of the plan that a 429 is about."""
 
     MINUTE = "minute"
     SLOT = "slot"
@@ -39,9 +39,9 @@ class Limit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RateLimitHeaders:
-    """What one answer says: requests per window, those left, seconds to the reset, seconds to wait.
+    """What one answer says: requests per window, requests left, seconds to the reset, seconds to wait.
 
-    `reset_is_past` is whether the reset is so long over that it must be of a wrong clock.
+    `reset_is_past` says that the reset is so far in the past that a clock must be wrong.
     """
 
     limit: int | None = None
@@ -52,23 +52,23 @@ class RateLimitHeaders:
 
     @property
     def renews_in(self) -> float | None:
-        """Return the seconds until the window has room again, if that can be believed of a minute's."""
+        """Return the seconds until the window has room again, or None if that is not credible."""
         if self.reset_in is None or self.reset_is_past or self.reset_in > MINUTE_WAIT:
             return None
         return self.reset_in
 
     @property
     def retry_in(self) -> float | None:
-        """Return the seconds until the next attempt may be made, within reason; None: it tells none."""
+        """Return the seconds until the next attempt, at most `RETRY_WAIT`, or None if unknown."""
         return None if self.retry_after is None else min(self.retry_after, RETRY_WAIT)
 
 
 def read_headers(headers: Mapping[str, str], wall: float) -> RateLimitHeaders:
-    """Read the headers of an answer: the one place that does.
+    """Read the rate-limit headers of an answer; nothing else in the package does.
 
     Args:
         headers: with lower-case names.
-        wall: epoch seconds here; the answer's own `Date` is believed first if it has one.
+        wall: epoch seconds here; the answer's own `Date`, if any, takes precedence.
     """
     served = _http_date(headers.get("date"))
     clocks = (wall,) if served is None else (served, wall)
@@ -91,34 +91,34 @@ def which_limit(
     jobs_in_flight: bool,
     may_be_day: bool = True,
 ) -> Limit:
-    """Return which limit a 429 means: by code and words, then by headers, then by our own counters.
+    """Return which limit a 429 is about: by code and message, then by headers, then by our own counters.
 
     Args:
         code: of the answer.
         message: of the answer.
-        word: its headers.
-        jobs_in_flight: whether jobs of ours run beside the one that was refused.
-        may_be_day: whether a wait of hours is enough to call it the day's.
+        rate_limit: the headers of the answer.
+        jobs_in_flight: whether other jobs of ours are running.
+        may_be_day: whether a wait of hours is enough to mean the daily limit.
     """
-    said = f"{code or ''} {message}".lower()
-    named = [limit for limit, words in _WORDS if any(each in said for each in words)]
+    text = f"{code or ''} {message}".lower()
+    named = [limit for limit, phrases in _PHRASES if any(phrase in text for phrase in phrases)]
     is_minute = (
         rate_limit.remaining == 0 and rate_limit.reset_in is not None and rate_limit.reset_in <= MINUTE_WAIT
     )
     if named and not (len(named) > 1 and is_minute):
         return named[0]
     if named:
-        # A text that lists all limits: the headers say which of them it is.
+        # The message lists all limits, so the headers decide.
         return Limit.MINUTE
     wait = rate_limit.retry_after or rate_limit.reset_in or 0.0
     if wait > _DAY_FROM:
         return Limit.DAY if may_be_day else Limit.MINUTE
-    # Requests are left, so it is not the minute that is used up.
+    # Requests are left, so the minute limit is not the cause.
     return Limit.SLOT if (rate_limit.remaining or 0) > 0 and jobs_in_flight else Limit.MINUTE
 
 
-# The narrower words first: "rate limit exceeded: too many concurrent jobs" is about the jobs.
-_WORDS: Final = (
+# Narrower phrases first: "rate limit exceeded: too many concurrent jobs" is about the jobs.
+_PHRASES: Final = (
     (Limit.SLOT, ("concurren", "simultaneous", "parallel", "at once", "in flight")),
     (Limit.DAY, ("daily", "per day", "per_day", "today")),
     (Limit.MINUTE, ("minute", "rpm")),
@@ -126,12 +126,12 @@ _WORDS: Final = (
 
 
 def requested_wait(rate_limit: RateLimitHeaders, *, limit: Limit) -> float | None:
-    """Return the seconds to wait that the service told, within reason, or None if it told none."""
+    """Return the seconds that the service asks us to wait, capped to what is credible, or None."""
     if limit is Limit.DAY:
-        # The reset is documented for the window of requests; only one that is too far for that is the day's.
+        # The documented reset belongs to the minute window; only one that is too far off for it is the day's.
         reset = rate_limit.reset_in if (rate_limit.reset_in or 0.0) > MINUTE_WAIT else None
-        told = reset if rate_limit.retry_after is None else rate_limit.retry_after
-        return None if told is None else min(told, DAY_WAIT)
+        wait = reset if rate_limit.retry_after is None else rate_limit.retry_after
+        return None if wait is None else min(wait, DAY_WAIT)
     if limit is Limit.SLOT:
         return rate_limit.retry_in
     if rate_limit.retry_after is not None:
@@ -142,9 +142,9 @@ def requested_wait(rate_limit: RateLimitHeaders, *, limit: Limit) -> float | Non
 
 
 def _seconds_until(text: str | None, clocks: Sequence[float], near: float = MINUTE_WAIT) -> float | None:
-    """Read seconds from now, or a moment by the first clock that makes it near, else by the first of all.
+    """Parse a number of seconds, or a moment; return the seconds from now, negative if it is past.
 
-    A moment that is past gives less than zero. Of two clocks a gateway may have set one wrong.
+    A moment is read by the first clock that makes it near, else by the first clock: either may be wrong.
     """
     if text is None:
         return None
@@ -180,7 +180,7 @@ def _http_date(text: str | None) -> float | None:
 
 
 def _utc(moment: datetime) -> float:
-    """Return epoch seconds; without a zone, as after "-0000", it is UTC, and not the zone of this machine."""
+    """Return epoch seconds; a moment without a zone (as after "-0000") is UTC, not the local zone."""
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 

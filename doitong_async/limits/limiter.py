@@ -1,4 +1,4 @@
-"""The one gate before every request of a key: slots for jobs, turns for requests, and the server's word."""
+"""The rate limiter of a key: grants slots to jobs and permits to requests, and obeys the service."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ from doitong_async.log import log
 from doitong_async.transport.failure import Failure
 
 OVERDUE_AFTER: Final = 4.0
-"""Seconds that a look waits behind submits before it goes first: our choice, two documented ticks."""
-_UNTOLD_PAUSE: Final = 2.0
+"""Seconds that a poll waits behind submits before it goes first: our choice, two documented ticks."""
+_DEFAULT_PAUSE: Final = 2.0
 """Seconds to pause after a 429 that does not say how long."""
-_UNTOLD_HOLD: Final = 5.0
-"""Seconds until a submit that met too many jobs at once tries again, if no job of ours ends before; doubled
-each time, up to a minute."""
-_FEEL: Final = 1.0
-"""Seconds that one request at most holds up the next where somebody else uses the key: our choice."""
+_DEFAULT_HOLD: Final = 5.0
+"""Seconds to hold submits after a 429 about concurrent jobs, unless a job of ours ends before; doubled each
+time, up to a minute."""
+_PROBE_WAIT: Final = 1.0
+"""Seconds that one request at most delays the next while somebody else uses the key: our choice."""
 _JITTER: Final = 1.0
-"""Seconds over which those who were told the same moment spread."""
+"""Seconds over which we spread requests that wait for the same moment."""
 _ROUNDING: Final = 2.0
-"""Seconds that a reset may come later than it says: by its rounding, and by clocks that differ a little."""
+"""Seconds by which a reset may come later than stated: it is rounded, and clocks differ a little."""
 _MOST_KEPT: Final = 30
-"""Requests a minute that are kept back for looks at most: as many as the documented loop of one job takes."""
+"""Requests a minute that we reserve for polls at most: as many as the documented loop of one job takes."""
 
 Reason: TypeAlias = Literal["slot", "minute", "day", "server"]
 
 
 class Priority(Enum):
-    """Who goes first when a turn is free; within one priority, who came first."""
+    """Who gets the next permit; within one priority, first come, first served."""
 
     SUBMIT = auto()
     POLL = auto()
@@ -59,19 +59,19 @@ class Priority(Enum):
 
 @dataclass(frozen=True, slots=True)
 class KeyUser:
-    """A client that goes through the gate, and what it says of the key; `told` is what it heard once."""
+    """A client that uses the rate limiter, and its settings for the key; `warned_of` is what it logged."""
 
     plan: Plan
     plan_is_assumed: bool = False
     polls_count: bool = True
-    told: set[str] = field(default_factory=set, compare=False)
+    warned_of: set[str] = field(default_factory=set, compare=False)
 
 
 class RateLimiter:
-    """Keeps one key within its plan, for every client on this event loop that uses it.
+    """Keep one key within its plan, for every client on this event loop that uses it.
 
     Args:
-        plan: the limits, as long as no member says others.
+        plan: the limits, until clients with other plans join.
         day_starts_at: seconds after 00:00 UTC at which the service's day begins (assumption: 0).
     """
 
@@ -82,7 +82,7 @@ class RateLimiter:
         self._users: list[KeyUser] = []
         self._slots_taken = 0
         self._kept: list[tuple[float, str]] = []
-        """When slots come back of jobs that nobody watches any more."""
+        """When the slots of jobs that nobody tracks any more expire, with the id of the job."""
         self.day = DailyQuota(plan.jobs_per_day, day_starts_at)
         self._window = Window(plan.requests_per_minute)
         self._slot_queue: WaitQueue[Slot] = WaitQueue()
@@ -90,16 +90,16 @@ class RateLimiter:
         self._poll_queue: WaitQueue[RequestPermit] = WaitQueue()
         self._paused_until = self._held_until = self._contested_until = self._loop.time()
         self._polls_from = self._loop.time()
-        """When the service is to be asked for a status again, as it told."""
+        """From when the service accepts polls again, by its retry-after."""
         self._crowded_until = self._loop.time()
-        self._spent_at = self._loop.time() - _FEEL
+        self._spent_at = self._loop.time() - _PROBE_WAIT
         self._holds = self._ends = self._submits_out = 0
         self._made_at = -math.inf
-        self._told_limit: int | None = None
+        self._reported_limit: int | None = None
         self.made_by: dict[str, str] = {}
-        """The idempotency keys of the jobs that were made last, whichever open client submitted them."""
+        """The idempotency keys of the most recent jobs, whichever open client submitted them."""
         self._doubted_until: float | None = None
-        """When a 429 that looks like the day's, and was taken for the minute's, is believed from."""
+        """From when we believe a 429 that looks like the daily limit and was taken for the minute's."""
         self._poll_went_first = False
         self._behind: dict[object, int] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -107,7 +107,7 @@ class RateLimiter:
 
     @property
     def slots_taken(self) -> int:
-        """How many slots are held by remote jobs; more than the plan has where jobs were taken up."""
+        """How many slots remote jobs hold; more than the plan has if jobs were resumed."""
         while self._kept and self._kept[0][0] <= self._loop.time():
             heappop(self._kept)
             self._slots_taken -= 1
@@ -115,11 +115,11 @@ class RateLimiter:
 
     @property
     def waiting(self) -> int:
-        """How many jobs wait to be begun, for a slot or for a request, or come behind those that do."""
+        """How many jobs wait for a slot or a permit, or will be queued by a batch."""
         return len(self._slot_queue) + len(self._submit_queue) + sum(self._behind.values())
 
     def expect(self, batch: object, jobs: int) -> None:
-        """Note how many jobs a batch will bring that do not stand in line yet; 0 once it is through."""
+        """Record how many jobs a batch has yet to queue; 0 once it has queued all."""
         self._behind[batch] = jobs
         if not jobs:
             del self._behind[batch]
@@ -130,26 +130,26 @@ class RateLimiter:
         return self._window.free(self._loop.time())
 
     def coming(self, parts: int) -> list[int]:
-        """Return how many requests come back in each of so many parts of the next minute."""
+        """Return how many requests come back in each of `parts` equal parts of the next minute."""
         return self._window.coming(self._loop.time(), parts)
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody uses it, and it knows nothing that a fresh gate would not know."""
+        """Whether no client uses it, and it knows nothing that a new rate limiter would not know."""
         now = self._loop.time()
         is_quiet = now >= max(self._paused_until, self._held_until, self._contested_until, self._polls_from)
-        # By the loop's clock: the calendar may be a day ahead, and come back.
+        # Use the loop's clock: the wall clock may be a day ahead and come back.
         has_day = now < self._made_at + LENGTH or not self.day.is_fresh(wall_time())
         is_unused = not self._users and not self.slots_taken and not has_day
         return is_unused and is_quiet and self.free == self._window.limit
 
     def join(self, user: KeyUser) -> None:
-        """Take a client in. Where clients say different plans for a key, the narrower limits hold."""
+        """Add a client. Where clients state different plans for a key, the narrower limits apply."""
         self._users.append(user)
         self._apply_plans()
 
     def leave(self, user: KeyUser) -> None:
-        """Let a client go; what its requests took of the window stays taken."""
+        """Remove a client; the window still counts its requests."""
         self._users.remove(user)
         if self._users:
             self._apply_plans()
@@ -157,7 +157,7 @@ class RateLimiter:
             self.made_by.clear()
 
     def _apply_plans(self) -> None:
-        # Who gave no plan does not narrow the one that another gave.
+        # An assumed plan does not narrow one that another client was given.
         plans = [each.plan for each in self._users if not each.plan_is_assumed]
         plans = plans or [each.plan for each in self._users]
         days = [plan.jobs_per_day for plan in plans if plan.jobs_per_day is not None]
@@ -167,29 +167,29 @@ class RateLimiter:
             jobs_per_day=min(days, default=None),
         )
         self.polls_count = any(each.polls_count for each in self._users)
-        self._window.limit = self._narrower(self._told_limit)
+        self._window.limit = self._narrower(self._reported_limit)
         self.day.limit = self.plan.jobs_per_day
         self._serve(self._loop.time())
 
-    def _narrower(self, told: int | None) -> int:
+    def _narrower(self, reported: int | None) -> int:
         plan = self.plan.requests_per_minute
-        return plan if told is None else max(1, min(told, plan))
+        return plan if reported is None else max(1, min(reported, plan))
 
     def observe_headers(
         self, headers: Mapping[str, str], permit: RequestPermit | None = None, *, was_accepted: bool = False
     ) -> RateLimitHeaders:
-        """Take in what an answer says, and return it.
+        """Take in the rate-limit headers of an answer, and return them.
 
-        It may be less than we think, when others use the key too; more is believed after a reset alone.
+        They may leave less than we count, if others use the key too; more counts only after a reset.
 
         Args:
             headers: of the answer.
-            permit: of its request; None for the last one.
-            was_accepted: whether the answer is a success, and so had room, whatever its headers leave out.
+            permit: of its request; None means the last one.
+            was_accepted: whether the request succeeded, which shows that there was room.
         """
         rate_limit, now = read_headers(headers, wall_time()), self._loop.time()
         if rate_limit.limit is not None:
-            self._told_limit, self._window.limit = rate_limit.limit, self._narrower(rate_limit.limit)
+            self._reported_limit, self._window.limit = rate_limit.limit, self._narrower(rate_limit.limit)
         number = None if permit is None else permit.number
         if rate_limit.remaining is None:
             if was_accepted and number is not None:
@@ -197,9 +197,9 @@ class RateLimiter:
             return rate_limit
         if self._window.lower(rate_limit.remaining, now):
             self._contested_until = now + PERIOD
-        # A poll that does not count says nothing of the order in which those that count were sent.
+        # A poll that does not count has no number, so its answer may be older than what we know.
         if permit is None or number is not None:
-            # Of a plan that is shared each has its share of what is left, too.
+            # Workers that share a plan also share what is left.
             share = self._window.limit / max(self._window.limit, rate_limit.limit or 0)
             self._window.left(int(rate_limit.remaining * share), now, number)
             if rate_limit.renews_in is not None:
@@ -208,29 +208,29 @@ class RateLimiter:
         return rate_limit
 
     def free_slot(self) -> Slot | None:
-        """Take a slot now, if nobody stands in line and there is one."""
+        """Take a slot now, if one is free and nobody waits."""
         is_full = self._slot_queue or self.slots_taken >= self.plan.concurrent_jobs
-        return None if is_full or not self.day.has_room(wall_time()) else self._lease()
+        return None if is_full or not self.day.has_room(wall_time()) else self._take_slot()
 
     def queue_for_slot(self, *, waits_for_day: bool) -> Waiter[Slot]:
-        """Stand in line for a slot."""
+        """Join the wait queue for a slot."""
         waiting = self._slot_queue.join(Position(self._loop.time(), waits_for_day))
         self._serve(self._loop.time())
         return waiting
 
     def slot_at_once(self, job_id: str = "") -> Slot:
-        """Take a slot without queueing: the remote job runs already, whether there is room or not."""
+        """Take a slot without queueing: the remote job is running already, so its slot is taken anyway."""
         of_it = next((kept for kept in self._kept if kept[1] == job_id != ""), None)
         if of_it is None:
             self._slots_taken += 1
         else:
-            # A client that closed left it with this very job.
+            # A client that closed left the slot with this very job.
             self._kept.remove(of_it)
             heapify(self._kept)
         return Slot(self, is_counted=False)
 
     def permit_at_once(self, priority: Priority) -> RequestPermit | None:
-        """Return the right to send one request now, if nobody stands in line and nothing is in the way."""
+        """Return a permit to send one request now, or None if others wait or a limit forbids it."""
         now = self._loop.time()
         if now < self._paused(priority):
             return None
@@ -241,45 +241,45 @@ class RateLimiter:
         return self._spend(priority)
 
     def queue_for_permit(self, priority: Priority, *, waits_for_day: bool = False) -> Waiter[RequestPermit]:
-        """Stand in line for the right to send one request."""
+        """Join the wait queue for a request permit."""
         queue = self._submit_queue if priority is Priority.SUBMIT else self._poll_queue
         waiting = queue.join(Position(self._loop.time(), waits_for_day))
         self._serve(self._loop.time())
         return waiting
 
     def reason(self, waiting_for: Priority | None) -> Reason:
-        """Return what keeps a caller waiting for a turn of this priority, or for a slot (None)."""
+        """Return why a caller waits for a permit of this priority, or for a slot (None)."""
         if waiting_for is None:
             return "day" if self.day.is_over(wall_time()) else "slot"
-        told = self._paused(waiting_for)
+        paused_until = self._paused(waiting_for)
         if waiting_for is Priority.SUBMIT:
-            told = max(told, self._held_until)
-        return "server" if self._loop.time() < told else "minute"
+            paused_until = max(paused_until, self._held_until)
+        return "server" if self._loop.time() < paused_until else "minute"
 
     def delay_polls(self, failure: Failure) -> None:
-        """Send no further look before the moment that a refused one was told, whatever it was refused for."""
-        told = read_headers(failure.headers or {}, wall_time()).retry_in
-        if told is not None:
-            self._polls_from = max(self._polls_from, self._loop.time() + told)
+        """Send no poll before the retry-after of a failed one has passed, whatever the failure."""
+        retry_in = read_headers(failure.headers or {}, wall_time()).retry_in
+        if retry_in is not None:
+            self._polls_from = max(self._polls_from, self._loop.time() + retry_in)
 
     def _paused(self, priority: Priority) -> float:
-        """Return until when the service asked that no request of this priority is sent."""
+        """Return until when the service asked us to send no request of this priority."""
         is_poll = priority is Priority.POLL
         return max(self._paused_until, self._polls_from) if is_poll else self._paused_until
 
     def seconds_to_next_day(self) -> float:
-        """Return how long it is until the service's next day."""
+        """Return the seconds until the service's next day."""
         wall = wall_time()
         return self.day.next_begins(wall) - wall
 
     def rate_limited(
         self, failure: Failure, permit: RequestPermit | None = None, *, is_submit: bool = True
     ) -> Limit:
-        """Obey a 429, and return which limit it was about.
+        """Obey a 429, and return which limit it is about.
 
         Args:
             failure: the 429.
-            permit: of its request; None for one that was sent now.
+            permit: of its request; None means one sent just now.
             is_submit: whether it was a submit.
         """
         now, wall = self._loop.time(), wall_time()
@@ -289,18 +289,18 @@ class RateLimiter:
         if limit not in self._warned_of:
             self._warned_of.add(limit)
             log.warning("The service says that a limit is reached (%s): %s", limit.value, failure.message)
-        told = requested_wait(rate_limit, limit=limit)
+        wait = requested_wait(rate_limit, limit=limit)
         if limit is Limit.DAY:
-            self.day.end(wall + told if told else self.day.next_begins(wall), said_at=wall)
+            self.day.end(wall + wait if wait else self.day.next_begins(wall), said_at=wall)
         elif limit is Limit.SLOT:
-            self._hold(now, told)
+            self._hold(now, wait)
         else:
             spread = random.uniform(0, _JITTER)
-            self._paused_until = max(self._paused_until, now + (told or _UNTOLD_PAUSE) + spread)
+            self._paused_until = max(self._paused_until, now + (wait or _DEFAULT_PAUSE) + spread)
             self._contested_until = now + PERIOD
-            if told and rate_limit.remaining == 0 and rate_limit.renews_in is None:
-                # A retry-after alone tells of the reset, too.
-                self._window.renews(now + told, now)
+            if wait and rate_limit.remaining == 0 and rate_limit.renews_in is None:
+                # A retry-after without a reset states the reset, too.
+                self._window.renews(now + wait, now)
         self._serve(now)
         return limit
 
@@ -309,15 +309,15 @@ class RateLimiter:
     ) -> Limit:
         """Return which limit a 429 is about.
 
-        Where nothing but the length of a wait speaks for the day, and the headers and our own count speak
-        against it, a clock may be wrong, or a unit: the minute is tried first, and the day is believed when
-        a submit that was sent after that is refused in the same way.
+        If only the length of the wait suggests the daily limit, and the headers and our own count speak
+        against it, a clock or a unit may be wrong. Then we assume the minute limit first, and the daily
+        limit if a submit that was sent after the pause gets the same 429.
         """
-        # The refused submit holds a slot itself.
-        tell = partial(
+        # The rejected submit holds a slot itself.
+        meant = partial(
             which_limit, failure.code, failure.message, rate_limit, jobs_in_flight=self._slots_taken > 1
         )
-        limit, unless_day = tell(), tell(may_be_day=False)
+        limit, unless_day = meant(), meant(may_be_day=False)
         if (
             limit is unless_day
             or not self._is_of_minute(rate_limit)
@@ -332,7 +332,7 @@ class RateLimiter:
         return unless_day
 
     def _is_of_minute(self, rate_limit: RateLimitHeaders) -> bool:
-        """Whether the limit that an answer names is that of requests a minute."""
+        """Whether the limit in the headers is that of requests a minute."""
         if rate_limit.limit is None:
             return False
         per_day = self.plan.jobs_per_day
@@ -340,24 +340,24 @@ class RateLimiter:
             rate_limit.limit <= self.plan.requests_per_minute or per_day is None or rate_limit.limit < per_day
         )
 
-    def _hold(self, now: float, told: float | None) -> None:
-        """Too many jobs at once: each job of ours that ends admits one submit; else one tries in a while."""
+    def _hold(self, now: float, wait: float | None) -> None:
+        """Hold submits after a 429 about concurrent jobs; each job of ours that ends admits one."""
         if now >= self._held_until:
             self._holds += 1
-        usual = min(_UNTOLD_HOLD * 2 ** (self._holds - 1), PERIOD)
-        until = now + (usual if told is None else told) + random.uniform(0, _JITTER)
+        usual = min(_DEFAULT_HOLD * 2 ** (self._holds - 1), PERIOD)
+        until = now + (usual if wait is None else wait) + random.uniform(0, _JITTER)
         self._held_until = max(self._held_until, until)
         self._crowded_until = self._held_until + PERIOD
         self._ends = 0
 
     def accepted(self) -> None:
-        """Note that a submit was accepted; after a refusal the next one is tried only now."""
+        """Record that a submit was accepted, which ends a series of holds."""
         self._doubted_until = None
         if self._loop.time() >= self._held_until:
             self._holds = 0
 
     def daily_limit(self) -> DailyLimitError:
-        """Return the error for whoever does not wait for the next day."""
+        """Return the error for callers that do not wait for the next day."""
         wall = wall_time()
         begins = self.day.next_begins(wall)
         per_day = self.plan.jobs_per_day
@@ -370,24 +370,24 @@ class RateLimiter:
         )
 
     def slot_is_back(self, *, was_of_a_job: bool) -> None:
-        """Take a slot back; where the service found too many jobs, one that ended lets one more submit go."""
+        """Take a slot back; while submits are held, a job that ended admits one."""
         self._slots_taken -= 1
         self._ends += was_of_a_job
         self._serve(self._loop.time())
 
     def slot_is_kept(self, until: float, job_id: str = "") -> None:
-        """Take a slot back at that moment, without anybody's doing, or when its job is taken up and ends."""
+        """Take a slot back at `until`, or earlier when its job is resumed and ends."""
         heappush(self._kept, (until, job_id))
 
     def job_is_settled(self, *, was_made: bool) -> None:
-        """Count a job of the day that was set aside, or set it aside no more."""
+        """End the job's reservation of the day, and count the job if it was made."""
         self.day.settle(wall_time(), was_made=was_made)
         if was_made:
             self._made_at = self._loop.time()
         self._serve(self._loop.time())
 
     def permit_is_over(self, *, was_sent: bool, is_submit: bool) -> None:
-        """Take a turn back."""
+        """Take a permit back."""
         now = self._loop.time()
         self._submits_out -= is_submit
         if was_sent:
@@ -397,7 +397,7 @@ class RateLimiter:
         self._serve(now)
 
     def _serve(self, now: float) -> None:
-        """Grant what can be granted, and come back at the next moment at which more can."""
+        """Grant what can be granted now, and set the timer for the next moment at which more can be."""
         if self._timer is None and not (self._slot_queue or self._submit_queue or self._poll_queue):
             return
         if self._loop.is_closed():
@@ -416,7 +416,7 @@ class RateLimiter:
             self._timer = self._loop.call_at(moment, self._serve_later)
 
     def _serve_later(self) -> None:
-        # A timer may fire a nanosecond early; then there is nothing to grant yet, and it is set again.
+        # A timer may fire a nanosecond early; then nothing can be granted yet, and `_serve` sets it again.
         self._serve(self._loop.time())
 
     def _serve_slots(self) -> None:
@@ -426,18 +426,18 @@ class RateLimiter:
         if self.day.is_ended(wall):
             self._submit_queue.fail(self.daily_limit, unless=lambda position: position.waits_for_day)
         while self._slot_queue and self._has_slot() and self.day.has_room(wall):
-            self._slot_queue.grant(self._lease)
+            self._slot_queue.grant(self._take_slot)
 
     def _has_slot(self) -> bool:
         return self.slots_taken < self.plan.concurrent_jobs
 
-    def _lease(self) -> Slot:
+    def _take_slot(self) -> Slot:
         self._slots_taken += 1
         self.day.reserve()
         return Slot(self, is_counted=True)
 
     def _next(self, now: float) -> Priority | None:
-        """Return who may send a request now: submits, but every other time an overdue look before them."""
+        """Return who may send a request now: submits, but every other time an overdue poll goes first."""
         poll = self._poll_queue.first() if now >= self._polls_from else None
         may_poll = poll is not None and self._may_spend(now, Priority.POLL)
         may_submit = bool(self._submit_queue) and self._may_spend(now, Priority.SUBMIT)
@@ -449,26 +449,28 @@ class RateLimiter:
         return Priority.SUBMIT if may_submit else None
 
     def _may_spend(self, now: float, priority: Priority) -> bool:
-        """Whether a request may be sent now; a submit leaves a few for the looks at what runs."""
-        # Where others use the key, each answer is waited for, as it tells what they left.
-        is_felt = now >= self._contested_until or not self._window.in_flight or now >= self._spent_at + _FEEL
-        if not is_felt:
+        """Whether a request may be sent now; submits leave a few for polls."""
+        # While others use the key, wait for each answer: it says what they left.
+        may_send = (
+            now >= self._contested_until or not self._window.in_flight or now >= self._spent_at + _PROBE_WAIT
+        )
+        if not may_send:
             return False
         if priority is Priority.POLL:
             return self._window.free(now) > 0
         free = self._window.free(now)
-        # The first after a reset tells how many more may go; were it kept for a look, nobody might ask.
+        # The first answer after a reset says how many more may go; a submit must not wait for a poll to ask.
         return not self._is_held(now) and free > (0 if self._window.is_renewed else self._kept_for_polls())
 
     def _is_held(self, now: float) -> bool:
-        """Whether the service found too many jobs at once a while ago, and this submit has to wait for it."""
+        """Whether submits are held after a 429 about concurrent jobs."""
         if now < self._held_until:
             return self._ends <= 0
-        # One after the other, so that a crowded service refuses one, and not all that wait.
+        # One at a time, so that a crowded service rejects one submit and not all that wait.
         return now < self._crowded_until and self._submits_out > 0
 
     def _kept_for_polls(self) -> int:
-        """How many requests submits leave to looks: where a burst could take a whole minute's for itself."""
+        """Return how many requests submits leave for polls, where a burst could use up a whole minute."""
         is_wide = self.plan.concurrent_jobs * 2 >= self._window.limit > 1
         if not is_wide or not self.polls_count or self._slots_taken < 2:
             return 0
@@ -484,7 +486,7 @@ class RateLimiter:
         return RequestPermit(self, is_submit=is_submit, number=self._window.spend(), sent_at=now)
 
     def _next_moment(self, now: float) -> float | None:
-        """Return when more can be granted by the mere passing of time."""
+        """Return the next moment at which more can be granted without any other event."""
         moments: list[float | None] = []
         if self._slot_queue and self._has_slot():
             moments.append(now + max(0.0, self.seconds_to_next_day()))
@@ -492,20 +494,20 @@ class RateLimiter:
             moments.append(self._kept[0][0])
         if self._poll_queue:
             free = now if not self.polls_count else self._window.next_free(now)
-            moments.append(None if free is None else self._felt(max(free, self._polls_from)))
+            moments.append(None if free is None else self._after_probe(max(free, self._polls_from)))
         if self._submit_queue:
             free = self._window.next_free(now, beside=self._kept_for_polls())
             held = self._held_until if now < self._held_until else now
-            moments.append(None if free is None else self._felt(max(free, held)))
+            moments.append(None if free is None else self._after_probe(max(free, held)))
         later = [moment for moment in moments if moment is not None]
-        # What could be granted now was granted: only something that happens can change the rest.
+        # What could be granted now was granted; only another event can change the rest.
         return min(
             (max(moment, self._paused_until) for moment in later if moment > now or self._paused_until > now),
             default=None,
         )
 
-    def _felt(self, moment: float | None) -> float | None:
-        """Return the moment, or the one at which a request that is out holds up the next no longer."""
+    def _after_probe(self, moment: float | None) -> float | None:
+        """Return the moment, or the later one at which a request in flight no longer delays the next."""
         if moment is None or moment >= self._contested_until or not self._window.in_flight:
             return moment
-        return max(moment, self._spent_at + _FEEL)
+        return max(moment, self._spent_at + _PROBE_WAIT)

@@ -1,4 +1,4 @@
-"""What the gate grants: a slot for a job, a turn for a request; each is given back once."""
+"""What the rate limiter grants: a slot for a job, a permit for a request; each is returned once."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from typing import Protocol
 
 
 class Grantor(Protocol):
-    """Who granted them, and takes them back."""
+    """Whoever granted a slot or permit, and takes it back."""
 
     def slot_is_back(self, *, was_of_a_job: bool) -> None:
         """Take a slot back."""
 
     def slot_is_kept(self, until: float, job_id: str = "") -> None:
-        """Take a slot back at that moment of the loop's clock."""
+        """Take a slot back at a moment of the loop's clock."""
 
     def job_is_settled(self, *, was_made: bool) -> None:
-        """Count a job of the day that was set aside, or set it aside no more."""
+        """End the job's reservation of the day, and count the job if it was made."""
 
     def permit_is_over(self, *, was_sent: bool, is_submit: bool) -> None:
-        """Take a turn back."""
+        """Take a permit back."""
 
 
 class Slot:
-    """A slot of the plan, held by a remote job from before its submit until its end is seen."""
+    """A slot of the plan, held for a remote job from before its submit until it is seen to end."""
 
     __slots__ = ("_has_job", "_is_counted", "_limiter")
 
@@ -33,7 +33,7 @@ class Slot:
 
     @property
     def is_held(self) -> bool:
-        """Whether the slot was not given back yet."""
+        """Whether the slot is still held."""
         return self._limiter is not None
 
     def job_is_made(self) -> None:
@@ -41,7 +41,7 @@ class Slot:
         self._settle(was_made=True)
 
     def release(self) -> None:
-        """Give the slot back; a second time changes nothing."""
+        """Return the slot; a second call changes nothing."""
         if self._limiter is not None:
             self._settle(was_made=False)
             limiter, self._limiter = self._limiter, None
@@ -50,7 +50,7 @@ class Slot:
     give_back = release
 
     def keep(self, until: float, job_id: str = "") -> None:
-        """Leave the slot with a job that nobody here watches any more, until a moment of the loop's clock."""
+        """Leave the slot with a job that nobody here tracks any more, until a moment of the loop's clock."""
         if self._limiter is not None:
             self._settle(was_made=True)
             limiter, self._limiter = self._limiter, None
@@ -64,9 +64,9 @@ class Slot:
 
 
 class RequestPermit:
-    """The right to send one request now. It ends with the one or the other, and then changes nothing more.
+    """The right to send one request now. It ends once, as answered or as unsent; later calls change nothing.
 
-    `number` is the request's among those that count, None if it does not; `sent_at` is when it was granted.
+    `number` is the request's number among those that count, or None; `sent_at` is when it was granted.
     """
 
     __slots__ = ("_is_submit", "_limiter", "number", "sent_at")
@@ -80,11 +80,11 @@ class RequestPermit:
         self.sent_at = sent_at
 
     def answered(self) -> None:
-        """Say that the request was answered, or is lost."""
+        """End the permit: the request was answered or is lost."""
         self._end(was_sent=True)
 
     def unsent(self) -> None:
-        """Say that the request never left this machine."""
+        """End the permit: the request never left this machine."""
         self._end(was_sent=False)
 
     give_back = unsent

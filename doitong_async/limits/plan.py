@@ -1,4 +1,4 @@
-"""What a plan allows: the documented table, and shares of it."""
+"""What a plan allows: the documented table, and shares of a plan."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Plan:
     """The limits of one API key (reference, "Plans").
 
     Args:
-        name: how the plan is called.
+        name: of the plan.
         requests_per_minute: requests in any 60 seconds; status requests count too (assumption).
-        concurrent_jobs: jobs unfinished at once.
+        concurrent_jobs: unfinished jobs at once.
         jobs_per_day: jobs in a UTC day (assumption), or None for no limit.
 
     Raises:
-        ConfigurationError: if a limit is no whole number above zero.
+        ConfigurationError: if a limit is not a whole number above zero.
     """
 
     name: str
@@ -44,16 +44,16 @@ class Plan:
     def enterprise(
         cls, *, requests_per_minute: int, concurrent_jobs: int, jobs_per_day: int | None = None
     ) -> Plan:
-        """Return an Enterprise plan, whose limits are agreed with the service.
+        """Return an Enterprise plan, whose limits you agree with the service.
 
         Raises:
-            ConfigurationError: if a limit is no whole number above zero.
+            ConfigurationError: if a limit is not a whole number above zero.
         """
         return cls("enterprise", requests_per_minute, concurrent_jobs, jobs_per_day)
 
     @classmethod
     def named(cls, name: str) -> Plan:
-        """Return the plan of the documented table with this name, in any case.
+        """Return the plan with this name in the documented table, in any case.
 
         Raises:
             ConfigurationError: if the table has no such plan.
@@ -67,10 +67,10 @@ class Plan:
             ) from None
 
     def share(self, n: int) -> Plan:
-        """Return what each of `n` workers on one key may use, so that together they stay within the plan.
+        """Return the share of each of `n` workers on one key, so that together they stay within the plan.
 
         Raises:
-            ConfigurationError: if the plan is too narrow to give each of them anything.
+            ConfigurationError: if the plan is too small to be shared by `n` workers.
         """
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
             raise ConfigurationError(f"share({n!r}): expected a whole number of workers above zero.")

@@ -1,4 +1,4 @@
-"""Callers in line: first come, first served, and nothing lost with those who leave."""
+"""Wait queues for slots and permits: first in, first out, and nothing is lost when a waiter leaves."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Generic, Protocol, Self, TypeVar
 
 
 class Returnable(Protocol):
-    """What is granted can be given back unused."""
+    """A grant that its holder can return unused."""
 
     def give_back(self) -> None:
-        """Take it back: nobody used it."""
+        """Return it unused."""
 
 
 T = TypeVar("T", bound=Returnable)
@@ -21,14 +21,14 @@ T = TypeVar("T", bound=Returnable)
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How a caller stands in line: since when, and whether it would wait for the next day."""
+    """When a waiter joined the queue, and whether it would wait for the next day."""
 
     since: float
     waits_for_day: bool = False
 
 
 class WaitQueue(Generic[T]):
-    """Callers that wait for one kind of thing, in the order they came."""
+    """Waiters for one kind of grant, in the order they came."""
 
     def __init__(self) -> None:
         self._waiters: OrderedDict[asyncio.Future[T], Position] = OrderedDict()
@@ -37,29 +37,29 @@ class WaitQueue(Generic[T]):
         return len(self._waiters)
 
     def first(self) -> Position | None:
-        """Return the place of who is next."""
+        """Return the position of the next waiter."""
         return next(iter(self._waiters.values()), None)
 
     def join(self, position: Position) -> Waiter[T]:
-        """Stand in line."""
+        """Join the queue."""
         waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiters[waiter] = position
         return Waiter(self, waiter)
 
     def leave(self, waiter: asyncio.Future[T]) -> None:
-        """Stand in line no more; what was granted in this very moment goes back."""
+        """Leave the queue; a grant that arrived at this very moment goes back."""
         self._waiters.pop(waiter, None)
         if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
             waiter.result().give_back()
 
     def grant(self, make: Callable[[], T]) -> None:
-        """Give the first in line what it waits for, unless it left at this very moment."""
+        """Give the first waiter its grant, unless it left at this very moment."""
         waiter, _ = self._waiters.popitem(last=False)
         if not waiter.done():
             waiter.set_result(make())
 
     def fail(self, make: Callable[[], Exception], *, unless: Callable[[Position], bool]) -> None:
-        """Send away whoever stands in line, with an error of its own, but for some."""
+        """Remove the waiters for which `unless` is false, each with an error of its own."""
         for waiter, position in list(self._waiters.items()):
             if not unless(position):
                 del self._waiters[waiter]
@@ -68,9 +68,9 @@ class WaitQueue(Generic[T]):
 
 
 class Waiter(Generic[T]):
-    """One caller's wait: `with waiting: … await waiting`; await it once.
+    """One caller's wait: `with waiter: … await waiter`; await it once.
 
-    Whatever leaves the block by an exception leaves the line, and what was granted by then goes back.
+    A block that ends with an exception leaves the queue and returns what was granted by then.
     """
 
     __slots__ = ("_queue", "_waiter")
@@ -81,7 +81,7 @@ class Waiter(Generic[T]):
 
     @property
     def is_over(self) -> bool:
-        """Whether it was granted, or refused, already."""
+        """Whether the wait has ended, with a grant or an error."""
         return self._waiter.done()
 
     def __enter__(self) -> Self:

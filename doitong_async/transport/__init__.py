@@ -1,1 +1,1 @@
-"""Speaking with the service: how it is spelled, how it is sent, when it is sent again."""
+"""Talk to the service: encode requests, send them, read the answers, decide on retries."""

@@ -1,8 +1,8 @@
-"""One HTTP exchange: whether its request left this machine, and what an exception out of the session means.
+"""One HTTP exchange: whether its request left this machine, and what an exception of the session means.
 
-The one rule: what is raised before the first byte of the request left is NOT_SENT, what is raised after it
-and before the answer is read whole is UNANSWERED. Which of both it is, the request's own body says, as
-aiohttp asks it to be written; the class of the exception only chooses the words.
+The one rule: an exception before the first byte of the request left is NOT_SENT; one after it, before the
+answer is read whole, is UNANSWERED. The request's body knows which, as aiohttp asks it to write itself; the
+class of the exception only chooses the message.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from aiohttp.http_exceptions import LineTooLong
 from doitong_async.transport.failure import Failure, FailureKind
 
 MOST_BYTES: Final = 8 << 20
-"""Bytes of one answer that are read at most; 100 jobs take some 30 KB."""
+"""Most bytes that we read of one answer; 100 jobs take some 30 KB."""
 LONGEST_HEADER: Final = 1 << 16
-"""Bytes of one header that a session of ours reads; aiohttp's default is 8,190."""
+"""Most bytes of one header that our own session reads; aiohttp's default is 8,190."""
 
 Reply: TypeAlias = tuple[int, Mapping[str, str], bytes]
 """Status, headers and body, read whole."""
 
 
 class RequestBody(aiohttp.BytesPayload):
-    """The body of one request, which knows how far the exchange came.
+    """The body of one request, which records how far the exchange got.
 
-    aiohttp from 3.12 on writes headers and body at once, when it writes the body. Before that the headers go
-    one step earlier; a request without a byte of its body makes no job.
+    From 3.12 on aiohttp sends the headers together with the body; before, the headers go one step earlier. A
+    request without a byte of its body makes no job.
     """
 
     def __init__(self, value: bytes) -> None:
@@ -42,18 +42,18 @@ class RequestBody(aiohttp.BytesPayload):
         self._writers: list[AbstractStreamWriter] = []
         self._is_replaced = self._is_closed_unwritten = self._was_read = False
         self.reply: Reply | None = None
-        """The answer, as soon as it was read whole."""
+        """The answer, once it was read whole."""
         self.is_answered = False
 
     @property
     def has_left(self) -> bool:
         """Whether any byte of the request can have left this machine."""
-        # A writer counts what it hands to the socket. A hook may stop it before that.
+        # A writer counts what it hands to the socket; a hook may fail before that.
         is_written = any(writer.output_size for writer in self._writers)
         return is_written or self._is_replaced or self.is_answered
 
     async def as_bytes(self, *given: Any, **named: Any) -> bytes:
-        """Return the body to a middleware, which may send it by a way of its own."""
+        """Return the body to a middleware, which may send it in a way of its own."""
         self._was_read = True
         return await super().as_bytes(*given, **named)
 
@@ -63,24 +63,24 @@ class RequestBody(aiohttp.BytesPayload):
         return super().decode(*given, **named)
 
     def may_have_left(self, error: BaseException, cause: BaseException | None) -> bool:
-        """Whether any byte can have left, by this body or by what a middleware made of it."""
+        """Whether any byte can have left, from this body or from a middleware's copy."""
         if self.has_left or not self._was_read or isinstance(error, aiohttp.ClientConnectorError):
             return self.has_left
         return cause is not None or self._is_closed_unwritten
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        """Write the body: by this aiohttp sends a request, up to 3.11."""
+        """Write the body; aiohttp up to 3.11 calls this."""
         self._writers.append(writer)
         await super().write(writer)
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        """Write the body: by this aiohttp sends a request, from 3.12 on."""
+        """Write the body; aiohttp from 3.12 on calls this."""
         self._writers.append(writer)
         await super().write_with_length(writer, content_length)
 
     def _close(self) -> None:
-        # aiohttp closes a body after its request, and when a middleware puts another in its place: of that
-        # one nobody here knows whether it left.
+        # aiohttp closes a body after its request, but also when a middleware replaces it; then we cannot know
+        # whether the replacement left.
         self._is_closed_unwritten |= not self._writers
         self._is_replaced |= sys.exception() is None and not self._writers
 
@@ -112,9 +112,9 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 def drop_sockets(session: aiohttp.ClientSession) -> None:
-    """Close the sockets of a session whose event loop is closed: no transport can do it any more.
+    """Close the sockets of a session whose event loop is closed, as no transport can do it any more.
 
-    What this reads is private. Where it is not found, a socket is closed when it is collected, with a
+    This reads private attributes. Without them a socket is closed when it is collected, with a
     ResourceWarning.
     """
     connector: Any = session.connector
@@ -127,7 +127,7 @@ def drop_sockets(session: aiohttp.ClientSession) -> None:
 
 
 def is_cancelled() -> bool:
-    """Whether the running task is being cancelled; else a CancelledError is some hook's own."""
+    """Whether the running task is being cancelled; otherwise a CancelledError comes from a hook."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
 
@@ -140,7 +140,7 @@ _LOCAL: Final = "The request did not leave this machine:"
 
 
 def failure_of(error: BaseException, body: RequestBody) -> Failure:
-    """Return what an exception out of the session means for the request with this body."""
+    """Return what an exception of the session means for the request with this body."""
     cause = cause_of(error)
     if body.may_have_left(error, cause):
         message = f"The request was sent, but {_what_broke(error, cause)}."
@@ -164,12 +164,12 @@ def failure_of(error: BaseException, body: RequestBody) -> Failure:
         )
         return Failure(FailureKind.UNUSABLE, f"{_LOCAL} the HTTP session {what}.")
     return Failure(
-        FailureKind.NOT_SENT, f"{_LOCAL} {name} was raised on the way to the network.", is_local=True
+        FailureKind.NOT_SENT, f"{_LOCAL} {name} was raised before anything was sent.", is_local=True
     )
 
 
 def too_long_header(error: BaseException) -> str | None:
-    """Return what to do about an answer with a header that the session does not read; None: it has none."""
+    """Return what to do about an answer whose header is too long for the session, or None."""
     for each in _chain(error):
         if isinstance(each, LineTooLong):
             is_ours = str(LONGEST_HEADER) in map(str, each.args[1:2])
@@ -192,7 +192,7 @@ def _what_broke(error: BaseException, cause: BaseException | None) -> str:
 
 
 def reason_here(error: BaseException) -> str | None:
-    """Return what this machine lacks, if that is why it failed."""
+    """Return the resource that this machine lacks, if that caused the error."""
     for each in _chain(error):
         number = getattr(getattr(each, "os_error", each), "errno", None)
         if number in _OF_THIS_MACHINE:
@@ -204,9 +204,9 @@ def reason_here(error: BaseException) -> str | None:
 
 
 def _is_about_the_session(error: BaseException) -> bool:
-    """Whether aiohttp itself refuses to use this session; that does not heal by another attempt."""
-    places = list(_places(error.__traceback__))
-    return isinstance(error, RuntimeError | ValueError) and places[-1:] == ["aiohttp"]
+    """Whether aiohttp itself rejects this session; another attempt does not help."""
+    packages = list(_packages(error.__traceback__))
+    return isinstance(error, RuntimeError | ValueError) and packages[-1:] == ["aiohttp"]
 
 
 # Whose exception it is.
@@ -214,17 +214,17 @@ def _is_about_the_session(error: BaseException) -> bool:
 
 _LIBRARIES: Final = {
     *("doitong_async", "gql", "aiohttp"),
-    # What aiohttp itself is made of.
+    # aiohttp's own dependencies.
     *("aiohappyeyeballs", "aiosignal", "attr", "frozenlist", "multidict", "propcache", "yarl"),
 }
 _STANDARD: Final = sys.stdlib_module_names - {"unittest"}
 
 
 def cause_of(error: BaseException) -> BaseException | None:
-    """Return what a hook or middleware of the user's raised, if this comes from it, fit to be shown.
+    """Return the exception of the user's hook or middleware that caused this error, if any, fit to be shown.
 
-    No frame of a library stays in its traceback, and no exception of a library in its chain: they hold the
-    headers of the request.
+    It keeps no library frames in its traceback and no library exceptions in its chain: those hold the headers
+    of the request.
     """
     cause = next((each for each in _chain(error) if _is_of_user(each)), None)
     if cause is not None:
@@ -241,12 +241,12 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_of_user(error: BaseException) -> bool:
-    """Whether code of the user's raised it, or called what did: not a library, and not what that calls."""
-    named = [place for place in _places(error.__traceback__) if place not in _STANDARD]
+    """Whether the user's code raised the error, or called the standard library that did."""
+    named = [package for package in _packages(error.__traceback__) if package not in _STANDARD]
     return bool(named) and named[-1] not in _LIBRARIES
 
 
-def _places(traceback: TracebackType | None) -> Iterator[str]:
+def _packages(traceback: TracebackType | None) -> Iterator[str]:
     """Yield the package of each frame, the outermost first."""
     while traceback is not None:
         yield _package(traceback)

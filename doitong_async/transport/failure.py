@@ -1,4 +1,4 @@
-"""Why the service did not do what it was asked, read from status, code and message alike."""
+"""Classify failed answers by their status, code and message alike."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from doitong_async import errors
 
 
 class FailureKind(Enum):
-    """What sort of failure it was: all that a decision about it needs."""
+    """The kind of a failure: all that a decision about it needs."""
 
     BAD_REQUEST = auto()
     AUTHENTICATION = auto()
@@ -21,23 +21,25 @@ class FailureKind(Enum):
     NOT_FOUND = auto()
     CONFLICT = auto()
     IN_PROGRESS = auto()
-    """The service still works on an earlier attempt under the same idempotency key."""
+    """The service is still processing an earlier attempt under the same idempotency key."""
     SERVER = auto()
     GATEWAY = auto()
-    """A page in place of the API's answer: it says nothing of the key, the credits or the job."""
+    """A page in place of the API's answer: it says nothing about the key, the credits or the job."""
     PROTOCOL = auto()
     MISPLACED = auto()
-    """HTTP says that there is nothing of the kind here: the address is wrong, not the request."""
+    """HTTP says that nothing exists at this address: the address is wrong, not the request."""
     NO_OPERATION = auto()
-    """The service does not know the query that asks for a status."""
+    """The service does not know the status query."""
     UNUSABLE = auto()
-    """The session that carries the requests cannot send them as they must be sent."""
+    """The HTTP session cannot send the requests as we need them sent."""
     NOT_SENT = auto()
     UNANSWERED = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
+    """A failure as a value: decisions and errors are made from it."""
+
     """A failure as a value: what a rule decides on, and what an error is made of."""
 
     kind: FailureKind
@@ -48,29 +50,29 @@ class Failure:
     job_id: str | None = None
     headers: Mapping[str, str] | None = None
     is_of_document: bool = False
-    """Whether the whole document was refused, before any of it was done, as an unknown field is."""
+    """Whether the whole document was rejected before any of it ran, as for an unknown field."""
     is_of_field: bool = False
-    """Whether it speaks of a field, as a service does that does not know one."""
+    """Whether the message is about a field, as when the service does not know one."""
     names_error: bool = False
-    """Whether the answer is JSON that says what failed, and not a page or nonsense, as gateways send them."""
+    """Whether the answer is JSON that names an error, and not a page or other text, as from a gateway."""
     credits_required: float | None = None
     credits_available: float | None = None
     is_local: bool = False
-    """Whether this machine is why nothing was sent, and not the network or the service."""
+    """Whether this machine is why nothing was sent, not the network or the service."""
     cause: BaseException | None = field(default=None, repr=False, compare=False)
-    """What code of the user's raised, such as a hook of their session."""
+    """The exception that the user's code raised, such as a hook of their session."""
 
     def error_of_poll(self, job_id: str, token: str) -> errors.DoitongError:
-        """Return the public error that says this of a poll of a job, which changes nothing about it."""
+        """Return the public error for a failed poll of a job; the poll changes nothing about the job."""
         return errors.about_job(self.error(job_id=job_id), job_id=job_id, token=token)
 
     def error(self, *, idempotency_key: str | None = None, job_id: str | None = None) -> errors.DoitongError:
-        """Return the public error that says this."""
+        """Return the public error for this failure."""
         error = self._error(idempotency_key, job_id)
         if self.cause is not None:
             error.__cause__ = self.cause
         if self.is_local:
-            error.advice = "Mend what is named on this machine, then try again."
+            error.advice = "Fix the named problem on this machine, then try again."
         return error
 
     def _error(self, idempotency_key: str | None, job_id: str | None) -> errors.DoitongError:
@@ -111,7 +113,7 @@ _ERRORS: Final[dict[FailureKind, type[errors.DoitongError]]] = {
 }
 
 _CREDIT_WORDS: Final = (
-    # Documented is the code INSUFFICIENT_CREDITS alone; the rest are assumptions: what other services say.
+    # Only the code INSUFFICIENT_CREDITS is documented; the rest are assumptions from other services.
     re.compile(
         r"\b(?:insufficient|not (?:have )?enough|out of|lack(?:s|ing)?)(?: \w+){0,2} (?:credit|balance|fund)"
     ),
@@ -122,7 +124,7 @@ _CREDIT_WORDS: Final = (
     re.compile(r"\bpayment required\b|\bbilling (?:hard limit|not active)"),
     re.compile(r"\bexceeded your current quota\b(?!.*(?:minute|day|daily|concurren|requests))"),
 )
-"""What messages say when the credits do not suffice, in lower case and without punctuation."""
+"""Messages that mean insufficient credits, in lower case and without punctuation."""
 _CREDIT_CODES: Final = (
     {"CREDIT"},
     {"CREDITS"},
@@ -132,10 +134,10 @@ _CREDIT_CODES: Final = (
     {"PAYMENT", "REQUIRED"},
     {"BILLING"},
 )
-"""Words of a code that together mean the credits; beyond INSUFFICIENT_CREDITS they are assumptions."""
+"""Words that together, in a code, mean insufficient credits; all but INSUFFICIENT_CREDITS are assumptions."""
 
-# None of these is documented. They are what GraphQL servers say of themselves, and the names of the
-# documented error table; a word that is not here decides nothing.
+# None of these is documented. They are usual in GraphQL servers, or come from the documented error table; a
+# code that is not here decides nothing.
 _CODES: Final = {
     "UNAUTHENTICATED": FailureKind.AUTHENTICATION,
     "UNAUTHORIZED": FailureKind.AUTHENTICATION,
@@ -205,10 +207,10 @@ _MESSAGES: Final = (
 
 
 def failure_of(status: int, headers: Mapping[str, str], body: object, excerpt: str) -> Failure | None:
-    """Return why the service refused, or None if the answer says nothing of a failure.
+    """Return why the request failed, or None if the answer reports no failure.
 
-    An error is understood with HTTP 200 as with the status of the documented table: the code says most,
-    then the status, then the message.
+    An error counts with HTTP 200 as with the documented statuses: the code says most, then the status, then
+    the message.
     """
     error = next(iter(errors_in(body)), None)
     if error is None and 200 <= status < 300:
@@ -216,16 +218,16 @@ def failure_of(status: int, headers: Mapping[str, str], body: object, excerpt: s
     fields = as_mapping(error)
     extensions = as_mapping(fields.get("extensions"))
     codes = [code for name in _CODE_FIELDS for at in (extensions, fields) if (code := _text(at.get(name)))]
-    said = _text(fields.get("message")) or _text(fields.get("detail"))
-    said = said or (error if isinstance(error, str) else None)
+    message = _text(fields.get("message")) or _text(fields.get("detail"))
+    message = message or (error if isinstance(error, str) else None)
     required, available = (
         _number(extensions.get("creditsRequired")),
         _number(extensions.get("creditsAvailable")),
     )
     is_page = error is None and _is_page(body, headers, excerpt)
-    kind = _kind(status, codes, said, is_page=is_page, is_empty=not excerpt and body is None)
+    kind = _kind(status, codes, message, is_page=is_page, is_empty=not excerpt and body is None)
     if error is body and kind is FailureKind.SERVER and 200 <= status < 300:
-        # A body that merely has a message: nothing says that it is an error.
+        # The body merely has a message: nothing says that it is an error.
         return None
     if (
         kind is not FailureKind.CREDITS
@@ -234,11 +236,11 @@ def failure_of(status: int, headers: Mapping[str, str], body: object, excerpt: s
         and required > available
     ):
         kind = FailureKind.CREDITS
-    if kind is FailureKind.CONFLICT and _is_in_progress(codes, said, headers):
+    if kind is FailureKind.CONFLICT and _is_in_progress(codes, message, headers):
         kind = FailureKind.IN_PROGRESS
     return Failure(
         kind=kind,
-        message=_sentence(status, said, headers, excerpt),
+        message=_sentence(status, message, headers, excerpt),
         http_status=status,
         code=next(iter(codes), None),
         request_id=headers.get("x-request-id"),
@@ -247,7 +249,7 @@ def failure_of(status: int, headers: Mapping[str, str], body: object, excerpt: s
         ),
         headers=headers,
         is_of_document="data" not in as_mapping(body) and "path" not in fields,
-        is_of_field="field" in (said or "").lower(),
+        is_of_field="field" in (message or "").lower(),
         names_error=error is not None,
         credits_required=required,
         credits_available=available,
@@ -257,8 +259,7 @@ def failure_of(status: int, headers: Mapping[str, str], body: object, excerpt: s
 def was_executed(body: object) -> bool:
     """Whether the errors of a mutation prove that it ran: a job may have been made, whatever they say.
 
-    GraphQL runs the root field first: an error *below* it, or one beside what that field returned, comes
-    after it.
+    GraphQL runs the root field first: an error *below* it, or beside what it returned, comes later.
     """
     if isinstance(body, list):
         return any(map(was_executed, body))
@@ -282,10 +283,10 @@ def _has_deep_path(value: object, depth: int = 4) -> bool:
 
 
 def _is_below_the_root(path: object) -> bool:
-    # Not by the specification, but some servers join the path: "generate.creditCost".
+    # Against the specification, some servers join the path: "generate.creditCost".
     parts = path if isinstance(path, list) else [path]
     steps = [step for part in parts for step in re.split(r"[./\[\]>-]+", str(part)) if step]
-    # A path into what was sent says where the request is wrong.
+    # A path into the variables says where the request is wrong.
     return path is not None and len(steps) > 1 and steps[0].lower().lstrip("$") not in _SENT
 
 
@@ -298,74 +299,74 @@ def as_mapping(value: object) -> Mapping[str, object]:
 
 
 def errors_in(body: object) -> list[object]:
-    """Return what an answer says of failures: GraphQL's list, or one error as others spell it."""
+    """Return the errors in an answer: GraphQL's list, or the single error of other services."""
     fields = as_mapping(body)
     listed = fields.get("errors")
     if isinstance(listed, list) and listed:
         return listed
     alone = fields.get("error") or listed
     if not alone and "data" not in fields and "id" not in fields:
-        # REST services and gateways say it without a name around it.
+        # REST services and gateways put the error at the top level.
         alone = fields if _text(fields.get("message")) or _text(fields.get("detail")) else None
     return [alone] if alone else []
 
 
 def _kind(
-    status: int, codes: Sequence[str], said: str | None, *, is_page: bool, is_empty: bool
+    status: int, codes: Sequence[str], message: str | None, *, is_page: bool, is_empty: bool
 ) -> FailureKind:
     by_code = next((kind for code in codes if (kind := _kind_of_code(code)) is not None), None)
-    by_words = _kind_of_words(said)
+    by_words = _kind_of_words(message)
     if by_code not in (None, FailureKind.AUTHENTICATION):
         return by_code
-    if by_words is FailureKind.CREDITS and status < 500 and _is_plain(said, status):
+    if by_words is FailureKind.CREDITS and status < 500 and _is_plain(message, status):
         return by_words
     if by_code is not None:
         return by_code
     if 300 <= status < 400:
-        # 307 and 308 ask for the same request elsewhere; the others may come after it was carried out.
+        # 307 and 308 ask for the same request elsewhere; the others may come after it was executed.
         return FailureKind.MISPLACED if status >= 307 else FailureKind.GATEWAY
     if status < 500 and status not in (408, 425, 429) and (is_page or (is_empty and status == 403)):
         return FailureKind.GATEWAY
     if not 200 <= status < 300:
         return _STATUSES.get(status) or (FailureKind.SERVER if status >= 500 else FailureKind.PROTOCOL)
-    # An error that nothing is known of: whether a job was made is not known either.
+    # An unknown error: whether a job was made is unknown too.
     return by_words or FailureKind.SERVER
 
 
-def _kind_of_words(said: str | None) -> FailureKind | None:
+def _kind_of_words(message: str | None) -> FailureKind | None:
     """Return what a message means, by its first known words; what it quotes may be a prompt."""
-    text = _unquoted(said)
-    places = [(text.find(words), kind) for words, kind in _MESSAGES if words in text]
-    places += [(at.start(), FailureKind.CREDITS) for words in _CREDIT_WORDS if (at := words.search(text))]
-    return min(places, key=lambda place: place[0])[1] if places else None
+    text = _unquoted(message)
+    found = [(text.find(words), kind) for words, kind in _MESSAGES if words in text]
+    found += [(at.start(), FailureKind.CREDITS) for words in _CREDIT_WORDS if (at := words.search(text))]
+    return min(found, key=lambda each: each[0])[1] if found else None
 
 
-def _unquoted(said: str | None) -> str:
-    """Return a message in lower case, without what it quotes and without punctuation."""
-    text = (said or "").strip()
+def _unquoted(message: str | None) -> str:
+    """Return a message in lower case, without quoted parts and punctuation."""
+    text = (message or "").strip()
     if len(text) > 1 and text[0] in "\"'`" and text[-1] == text[0] and text.count(text[0]) == 2:
-        # Quoted as a whole, it quotes nothing.
+        # The whole message is in quotes, so nothing in it is a quotation.
         text = text[1:-1]
     return _as_words(_QUOTED.sub(" ", text))
 
 
-def _is_plain(said: str | None, status: int) -> bool:
+def _is_plain(message: str | None, status: int) -> bool:
     """Whether a message is the service's own sentence, where the status says that the request is wrong.
 
-    There it may go on with the prompt, without any quotes.
+    Such a message may continue with the prompt, unquoted.
     """
     if status not in (400, 413, 415, 422):
         return True
-    return not re.search(r"[:(]|prompt|text|content|policy", said or "", re.IGNORECASE)
+    return not re.search(r"[:(]|prompt|text|content|policy", message or "", re.IGNORECASE)
 
 
 def _kind_of_code(code: str) -> FailureKind | None:
-    word = _as_words(code).upper().replace(" ", "_")
-    if len(word) == 3 and word.isdecimal():
-        return _STATUSES.get(int(word)) or (FailureKind.SERVER if int(word) >= 500 else None)
-    if any(words <= set(word.split("_")) for words in _CREDIT_CODES):
+    name = _as_words(code).upper().replace(" ", "_")
+    if len(name) == 3 and name.isdecimal():
+        return _STATUSES.get(int(name)) or (FailureKind.SERVER if int(name) >= 500 else None)
+    if any(words <= set(name.split("_")) for words in _CREDIT_CODES):
         return FailureKind.CREDITS
-    return _CODES.get(word) or next((kind for part, kind in _PARTS_OF_CODES if part in word), None)
+    return _CODES.get(name) or next((kind for part, kind in _PARTS_OF_CODES if part in name), None)
 
 
 def _as_words(code: str) -> str:
@@ -373,22 +374,22 @@ def _as_words(code: str) -> str:
     return " ".join(re.split(r"[\W_]+", _CAMEL.sub(" ", code))).strip().lower()
 
 
-def _is_in_progress(codes: Sequence[str], said: str | None, headers: Mapping[str, str]) -> bool:
-    """Whether a conflict over a key will pass: the service says so, or says when to ask again."""
-    text = " ".join([*map(_as_words, codes), _as_words(said or "")])
+def _is_in_progress(codes: Sequence[str], message: str | None, headers: Mapping[str, str]) -> bool:
+    """Whether a conflict over a key will pass: the service says so, or says when to retry."""
+    text = " ".join([*map(_as_words, codes), _as_words(message or "")])
     if any(words in text for words in _IN_PROGRESS_WORDS):
         return True
     return "retry-after" in headers and not _OTHER_REQUEST.search(text)
 
 
 def _is_page(body: object, headers: Mapping[str, str], excerpt: str) -> bool:
-    """Whether an answer is no JSON, such as a gateway's or a proxy's page of its own."""
+    """Whether an answer is not JSON but a page, such as one from a gateway or proxy."""
     return not isinstance(body, dict | list) and bool(excerpt or "html" in headers.get("content-type", ""))
 
 
-def _sentence(status: int, said: str | None, headers: Mapping[str, str], excerpt: str) -> str:
-    if said:
-        return f"The service said: {said[:300]!r}."
+def _sentence(status: int, message: str | None, headers: Mapping[str, str], excerpt: str) -> str:
+    if message:
+        return f"The service said: {message[:300]!r}."
     if 300 <= status < 400:
         return f"The service answered with a redirect (HTTP {status}), which is never followed with the key."
     kind = headers.get("content-type", "no content type").partition(";")[0]
@@ -396,7 +397,7 @@ def _sentence(status: int, said: str | None, headers: Mapping[str, str], excerpt
 
 
 def _named_job(body: object, extensions: Mapping[str, object], *, is_conflict: bool) -> str | None:
-    """Return the job that an error names, wherever it names it."""
+    """Return the id of the job that an error names, in any of the usual fields."""
     data = as_mapping(as_mapping(body).get("data"))
     jobs = [as_mapping(value).get("id") for value in data.values()]
     names = ("id", "jobId", "generationId") if is_conflict else ("jobId", "generationId")

@@ -1,4 +1,4 @@
-"""The one file that knows gql: one request out, one answer back with its own status and headers."""
+"""The GraphQL transport, the only file that uses gql: send a request, return its answer and headers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from doitong_async.transport.failure import Failure, FailureKind
 from doitong_async.transport.wire import KEPT_HEADERS, Answer, read_json, read_text
 
 SHORTEST_KEY: Final = 12
-"""Characters; our assumption of what no real key is shorter than."""
+"""Characters; we assume that no real key is shorter."""
 
 _NO_DOCUMENT: Final = DocumentNode(definitions=())
 
 
 class _Request(GraphQLRequest):
-    """What gql carries: the bytes that are sent, whatever it would make of a document."""
+    """The request as gql carries it: our bytes, whatever gql would make of a document."""
 
     def __init__(self, body: bytes) -> None:
         super().__init__(_NO_DOCUMENT)
@@ -37,10 +37,10 @@ class _Request(GraphQLRequest):
 
 
 class _Keeping(AIOHTTPTransport):
-    """gql's transport, but each answer keeps its status and headers, and no redirect is followed.
+    """gql's transport, except that each answer keeps its status and headers, and no redirect is followed.
 
-    The answer stays with the body of its request, past gql, which neither raises on its errors then (their
-    partial data and their status would be gone) nor asserts on `data: null`.
+    The answer travels past gql, with the body of its request. So gql neither raises on errors in it, which
+    would lose partial data and the status, nor asserts on `data: null`.
     """
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
@@ -51,7 +51,7 @@ class _Keeping(AIOHTTPTransport):
         self.session = self._shared
 
     async def close(self) -> None:
-        # Who opened the session closes it.
+        # The owner of the session closes it.
         self.session = None
 
     async def execute(
@@ -70,7 +70,7 @@ class _Keeping(AIOHTTPTransport):
 
 
 class _Session(AsyncClientSession):
-    """gql's session without its timeout, which costs as much as all the rest of it even where it is off."""
+    """gql's session without its timeout, which costs as much as all the rest even if it is off."""
 
     async def _execute(
         self,
@@ -85,13 +85,13 @@ class _Session(AsyncClientSession):
 
 
 class GraphQLTransport:
-    """Sends requests to `{base_url}/graphql`, and gives each answer back whole.
+    """Send requests to `{base_url}/graphql`, and return each answer whole.
 
     Args:
         base_url: the root of the API.
         api_key: goes into the `Authorization` header of each request and nowhere else.
-        session: carries the requests; it is not closed here.
-        ssl: how the service's certificate is checked, as aiohttp takes it.
+        session: sends the requests; its owner closes it.
+        ssl: how to check the service's certificate, as aiohttp takes it.
         user_agent: the `User-Agent` header.
     """
 
@@ -109,11 +109,11 @@ class GraphQLTransport:
         self._session = _Session(Client(transport=_Keeping(f"{base_url}/graphql", session)))
 
     async def open(self) -> None:
-        """Make it ready to send."""
+        """Open the gql session."""
         await self._session.connect()  # type: ignore[no-untyped-call]  # gql's own gap
 
     async def close(self) -> None:
-        """End the gql session; the connections are the owner's to close."""
+        """Close the gql session; the connections are the owner's to close."""
         await self._session.close()  # type: ignore[no-untyped-call]  # gql's own gap
 
     async def send(
@@ -127,13 +127,13 @@ class GraphQLTransport:
         """Send one request and read its answer whole.
 
         Args:
-            body: the request as JSON (`wire.encoded`), sent as it is.
-            timeout: seconds from here to the last byte of the answer.
+            body: the request as JSON (`wire.encoded`), sent unchanged.
+            timeout: seconds from now to the last byte of the answer.
             idempotency_key: goes into the `Idempotency-Key` header.
-            on_doubt: is called if this is cancelled, or ended by an exit, after the request left.
+            on_doubt: called if this call is cancelled, or ended by an exit, after the request left.
 
         Returns:
-            The answer, whatever its status; or a `Refusal` of kind NOT_SENT, UNANSWERED or UNUSABLE, or of
+            The answer, whatever its status; or a `Failure` of kind NOT_SENT, UNANSWERED or UNUSABLE, or of
             PROTOCOL if the answer cannot be read.
         """
         headers = self._headers
@@ -150,14 +150,14 @@ class GraphQLTransport:
                 if request.body.has_left and on_doubt is not None:
                     on_doubt()
                 raise
-            # As a value: the context of an aiohttp error shows the request's headers.
+            # A value, not an exception: the context of an aiohttp error shows the request's headers.
             failure = failure_of(error, request.body)
-        # An answer that was read whole is never lost, whatever was raised after it.
+        # An answer that was read whole is never lost, whatever is raised after it.
         reply = request.body.reply
         return failure if reply is None else self._answer(reply)
 
     def _answer(self, reply: Reply) -> Answer | Failure:
-        """Read an answer; nothing is imported or opened for it, and nothing is raised."""
+        """Read an answer without importing or opening anything, and without raising."""
         status, given, raw = reply
         try:
             headers = {
@@ -170,12 +170,12 @@ class GraphQLTransport:
             return Answer(status, headers, body, self._redactor.text(text))
         except Exception as error:
             name = type(error).__name__
-        return Failure(FailureKind.PROTOCOL, f"The answer came, and cannot be read here ({name}).", status)
+        return Failure(FailureKind.PROTOCOL, f"The answer arrived but cannot be read here ({name}).", status)
 
 
 @lru_cache(maxsize=64)
 def _connecting(timeout: float) -> aiohttp.ClientTimeout:
-    # A connection that is not made by half of the time was surely not used to send anything.
+    # A connection that took more than half of the time surely sent nothing.
     return aiohttp.ClientTimeout(total=None, connect=timeout / 2)
 
 
@@ -183,9 +183,9 @@ _JSON_ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 
 class _Redactor:
-    """Takes the key out of what the service sends, should it echo it.
+    """Remove the key from what the service sends, should it echo it.
 
-    A key shorter than any real one is left alone: it would be found in words that are not it.
+    A key shorter than any real one is left in: it would match ordinary words.
     """
 
     def __init__(self, key: Secret) -> None:
@@ -193,12 +193,12 @@ class _Redactor:
         self._escaped = Secret(key.replace("/", "\\/"))
 
     def text(self, text: str) -> str:
-        """Return a text without the key; one that spells it in other letters is withheld whole."""
+        """Return a text without the key; a text that holds it in escaped form is withheld whole."""
         if self._key is None:
             return text
         if self._key in text or self._escaped in text:
             text = text.replace(self._key, "***").replace(self._escaped, "***")
-        return "(withheld: it spells the API key)" if self._is_spelled_in(text) else text
+        return "(withheld: it contains the API key)" if self._is_spelled_in(text) else text
 
     def body(self, body: object, text: str) -> object:
         """Return a parsed body without the key; `text` is what it was parsed from."""
@@ -207,7 +207,7 @@ class _Redactor:
         return self._walked(body)
 
     def _is_spelled_in(self, text: str) -> bool:
-        """Whether the text has the key in JSON's, HTML's or a URL's escapes."""
+        """Whether the text holds the key in JSON's, HTML's or a URL's escapes."""
         if self._key is None or not any(mark in text for mark in ("\\", "&", "%")):
             return False
         plain = _JSON_ESCAPE.sub(lambda match: chr(int(match[1], 16)), text).replace("\\/", "/")

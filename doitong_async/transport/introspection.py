@@ -1,4 +1,4 @@
-"""Finding the query field that tells a job's status, where the service knows it under another name."""
+"""Find the query field for a job's status in the schema, where the service gives it another name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DOCUMENT: Final = (
     f"queryType {{ fields {{ name args {{ name defaultValue type {_TYPE} }} type {_TYPE} }} }} "
     f"mutationType {{ fields {{ name type {_TYPE} }} }} }} }}"
 )
-"""Asks for the fields of query and mutation only; it fits the depth limits that services set."""
+"""Asks only for the fields of query and mutation, which fits the depth limits that services set."""
 
 
 def status_candidates(body: object) -> list[StatusOperation]:

@@ -1,4 +1,4 @@
-"""Whether a submit is sent again: a rule over what went wrong, never over who asks."""
+"""Decide whether to send a submit again: a rule over what went wrong, never over who asks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from doitong_async.transport.failure import FailureKind
 
 
 class RetryDecision(Enum):
-    """What follows a submit that brought no job."""
+    """What follows a submit that returned no job."""
 
     RETRY = auto()
-    """Send again under the same key, after the next wait of the sequence."""
+    """Send again under the same key, after the next wait of the backoff."""
     WAIT = auto()
-    """Send again when the service allows; it does not count as an attempt."""
+    """Send again when the service allows; this does not count as an attempt."""
     FAIL = auto()
-    """The service said why; raise that."""
+    """Raise the service's own error."""
     IN_DOUBT = auto()
     """A job may have been made: raise SubmitOutcomeUnknownError."""
 
@@ -30,9 +30,9 @@ DOUBTFUL: Final = frozenset(
         FailureKind.IN_PROGRESS,
     }
 )
-"""After these nobody here knows whether a job was made."""
+"""Failures after which we do not know whether a job was made."""
 SILENT: Final = frozenset({FailureKind.UNANSWERED, FailureKind.PROTOCOL})
-"""Of these, the ones in which the service did not even say that it failed."""
+"""Those among them in which the service did not even report a failure."""
 
 _RETRIED: Final = (DOUBTFUL - {FailureKind.IN_PROGRESS}) | {FailureKind.NOT_SENT}
 
@@ -51,12 +51,12 @@ def decide_retry(
 
     Args:
         kind: what went wrong this time.
-        tries: how often it was sent so far, 429s not counted.
-        max_tries: how often it may be sent (reference, "Retries": at most 3).
-        in_doubt: whether an earlier try, or this one, may have made a job.
-        resend_unanswered: whether the service is trusted to honour idempotency keys (assumption).
-        was_silent: whether an attempt brought no answer that could be understood, not even a 5xx.
-        may_wait_for_key: whether the service may still be given time to end an earlier attempt.
+        attempts: how often it was sent so far, 429s not counted.
+        max_attempts: how often it may be sent (reference, "Retries": at most 3).
+        in_doubt: whether this attempt, or an earlier one, may have made a job.
+        resend_unanswered: whether we trust the service to honour idempotency keys (assumption).
+        was_silent: whether an attempt brought no readable answer, not even a 5xx.
+        may_wait_for_key: whether the service may get more time to finish an earlier attempt.
     """
     if kind is FailureKind.RATE_LIMIT:
         return RetryDecision.WAIT
@@ -67,7 +67,7 @@ def decide_retry(
     may_resend = kind is FailureKind.NOT_SENT or resend_unanswered
     if kind in _RETRIED and may_resend and attempts < max_attempts:
         return RetryDecision.RETRY
-    # A service that answered 5xx said so itself; only silence and nonsense leave the caller with a riddle.
+    # A 5xx is the service's own report; only silence or an unreadable answer leaves the outcome unknown.
     if kind in (FailureKind.SERVER, FailureKind.GATEWAY) and not was_silent:
         return RetryDecision.FAIL
     return RetryDecision.IN_DOUBT if in_doubt else RetryDecision.FAIL

@@ -1,4 +1,4 @@
-"""How requests are spelled and answers are read; nothing here sends anything."""
+"""Encode requests and read answers; nothing here sends anything."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ GENERATE: Final = (
 """The documented mutation, with the documented fields and no other."""
 
 POLLED: Final = "id status url metadata creditCost"
-"""What may change after the submit; type, provider and createdAt are known from its answer."""
+"""The fields that may change after the submit; its answer has type, provider and createdAt."""
 
 EXCERPT: Final = 200
-"""Characters of an answer that an error shows."""
+"""Characters of an answer that an error quotes."""
 
 MOST_IN_ONE_POLL: Final = 100
-"""Jobs in one status request; above it little is gained (measured)."""
+"""Jobs in one status request; more gain little (measured)."""
 
 KEPT_HEADERS: Final = (
     "content-type",
@@ -49,23 +49,23 @@ KEPT_HEADERS: Final = (
     "x-ratelimit-reset",
     "x-request-id",
 )
-"""The headers of an answer that anyone here reads; the rest is dropped with the answer."""
+"""The headers of an answer that the client reads; the others are dropped with the answer."""
 
 
-# Found at its first use, a codec is a file to open: there may be no descriptor left for it.
+# A codec opens its file at first use, when there may be no descriptor left.
 codecs.lookup("utf-8-sig")
 
 
 def read_text(raw: bytes) -> str:
-    """Return the text of a body; bytes that are no UTF-8 are replaced, a byte order mark is dropped."""
+    """Return the text of a body, with invalid UTF-8 replaced and without a byte order mark."""
     return raw.decode("utf-8-sig", "replace")
 
 
 def read_json(raw: bytes) -> object:
-    """Return the JSON that a body holds, or None: the one reader of what the service sends.
+    """Return the JSON in a body, or None; answers and webhooks are read alike.
 
-    Answers and webhooks are read alike. An odd value, such as a lone surrogate, must not cost the id beside
-    it. NaN and infinities are read as Python has them.
+    An odd value, such as a lone surrogate, must not cost the id beside it. NaN and infinities are
+    read as Python's.
     """
     with suppress(ValueError):
         return from_json(raw)
@@ -79,15 +79,15 @@ def _number(digits: str) -> int | None:
     try:
         return int(digits)
     except ValueError:
-        # Python reads no whole number of more than 4,300 digits.
+        # Python parses no integer of more than 4,300 digits.
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer of the service, with nothing lost that the client acts on.
+    """One answer of the service, with everything that the client acts on.
 
-    `headers` holds lower-case names, `body` is the parsed JSON or None; nothing here holds the API key.
+    `headers` has lower-case names, `body` is the parsed JSON or None; nothing here holds the API key.
     """
 
     status: int
@@ -97,15 +97,15 @@ class Answer:
 
     @property
     def excerpt(self) -> str:
-        """The beginning of it on one line, for an error to show."""
-        # Of a body that was parsed the escapes are gone, in which a key could hide.
+        """The beginning of the answer on one line, for errors."""
+        # A parsed body has no escapes left in which a key could hide.
         text = self.text if self.body is None else json.dumps(self.body, ensure_ascii=False)
         return " ".join(text[:EXCERPT].split())
 
 
 @dataclass(frozen=True, slots=True)
 class StatusOperation:
-    """The query field that tells a job's status: not documented, so a setting."""
+    """The query field for a job's status: undocumented, so a setting."""
 
     field: str
     argument: str
@@ -116,7 +116,7 @@ class StatusOperation:
         """Read `"generation(id: ID!)"`, or only `"generation"`.
 
         Raises:
-            ConfigurationError: if the text is neither, or no id can be given to such an argument.
+            ConfigurationError: if the text is neither, or the argument cannot take an id.
         """
         match = _OPERATION.fullmatch(text.strip()) if isinstance(text, str) else None
         if match is None:
@@ -137,14 +137,14 @@ class StatusOperation:
         return self.argument_type.removesuffix("!")
 
     def value_of(self, job_id: str) -> str | int | None:
-        """Return an id as a variable of the argument's type, or None if it cannot be one.
+        """Return an id as a variable of the argument's type, or None if it does not fit.
 
-        An Int, or a Float, is sent as a number, and only a number can be one; all else takes the id as it is.
+        An Int or Float takes only a numeric id, sent as a number; every other type takes the id unchanged.
         """
         greatest = _GREATEST.get(self._scalar)
         if greatest is None:
             return job_id
-        # Written in one way only: an answer is matched by its id.
+        # Only the canonical form: an answer is matched by its id.
         is_number = _NUMBER.fullmatch(job_id) is not None and len(job_id) <= len(str(greatest)) + 1
         return int(job_id) if is_number and abs(int(job_id)) <= greatest else None
 
@@ -153,7 +153,7 @@ class StatusOperation:
 
 
 _GREATEST: Final = {"Int": 2**31 - 1, "Float": 2**53}
-"""The greatest whole number that a scalar of GraphQL holds for sure; those that are not here take texts."""
+"""The greatest whole number that a GraphQL scalar surely holds; types that are not here take strings."""
 _NUMBER: Final = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
 _OPERATION: Final = re.compile(
     r"([A-Za-z_]\w*)(?:\s*\(\s*([A-Za-z_]\w*)\s*:\s*([A-Za-z_]\w*!?)\s*\))?", re.ASCII
@@ -162,11 +162,10 @@ _OPERATION: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class PollAnswer:
-    """What one status request brought.
+    """What one status request returned.
 
-    `found` are jobs, `missing` are ids that the service says it does not know, `unanswered` are ids that it
-    passed over, as a service without aliases would, and `unreadable` are those whose fields could not be had,
-    each with the reason.
+    `found` are jobs, `missing` ids that the service says it does not know, `unanswered` ids that it ignored,
+    as a service without aliases would, and `unreadable` ids whose fields failed, each with the reason.
     """
 
     found: Sequence[Generation]
@@ -176,10 +175,10 @@ class PollAnswer:
 
 
 def encoded(document: str, variables: Mapping[str, object]) -> bytes:
-    """Return the body of a GraphQL request: what is sent again is these bytes, and not made anew.
+    """Return the body of a GraphQL request; every attempt sends these same bytes.
 
     Raises:
-        BadRequestError: if it cannot be written as JSON, as it is nested too deep.
+        BadRequestError: if it cannot be encoded as JSON, for example because it is nested too deep.
     """
     try:
         return to_json({"query": document, "variables": variables})
@@ -190,12 +189,12 @@ def encoded(document: str, variables: Mapping[str, object]) -> bytes:
 def submit_variables(
     request: GenerateRequest, *, webhook_url: str | None = None, webhook_field: str = "webhookUrl"
 ) -> dict[str, object]:
-    """Return the variables of the `generate` mutation; what the request leaves open is not sent.
+    """Return the variables of the `generate` mutation, without what the request leaves open.
 
     Args:
         request: with the defaults filled in.
-        webhook_url: where the service tells the end of the job; a URL that the request names itself stays.
-        webhook_field: where that goes in the input: an assumption (reference, "Unknown").
+        webhook_url: where the service reports the end of the job; the request's own URL takes precedence.
+        webhook_field: the input field for that URL: an assumption (reference, "Unknown").
     """
     content: dict[str, object] = dict(request.input or {})
     if request.prompt is not None:
@@ -215,7 +214,7 @@ def submit_variables(
 
 
 def _with(fields: Mapping[str, object], path: Sequence[str], value: object) -> dict[str, object]:
-    """Return a copy that has the value at that place, unless there is one."""
+    """Return a copy with the value at `path`, unless one is there."""
     name, *below = path
     return {
         **fields,
@@ -225,7 +224,7 @@ def _with(fields: Mapping[str, object], path: Sequence[str], value: object) -> d
 
 @lru_cache(maxsize=4 * MOST_IN_ONE_POLL)
 def status_document(operation: StatusOperation, count: int) -> str:
-    """Return the query that asks for `count` jobs at once, an alias each, the ids as variables."""
+    """Return the query for `count` jobs at once, one alias per job, with the ids as variables."""
     variables = ", ".join(f"$i{n}: {operation.argument_type}" for n in range(count))
     statuses = " ".join(
         f"j{n}: {operation.field}({operation.argument}: $i{n}) {{ {POLLED} }}" for n in range(count)
@@ -234,29 +233,29 @@ def status_document(operation: StatusOperation, count: int) -> str:
 
 
 def status_variables(operation: StatusOperation, ids: Sequence[str]) -> dict[str, object]:
-    """Return the variables of `status_document` for these ids, each as the operation takes it."""
+    """Return the variables of `status_document` for these ids, in the operation's type."""
     return {f"i{n}": operation.value_of(job_id) for n, job_id in enumerate(ids)}
 
 
 def read_submit(answer: Answer) -> Generation | Failure:
-    """Read what a submit brought: the job it made, under whatever key, or why there is none."""
+    """Read the answer to a submit: the job it made, under any field name, or why there is none."""
     failure = _failure(answer)
     is_success = 200 <= answer.status < 300
     jobs = [job for value in _payloads(answer.body) if (job := read_generation(value)) is not None]
     is_partial = "data" in as_mapping(answer.body) and bool(errors_in(answer.body))
     is_conflict = failure is not None and failure.kind in (FailureKind.CONFLICT, FailureKind.IN_PROGRESS)
     if len(jobs) == 1 and (is_success or (is_partial and not is_conflict)):
-        # Errors beside a job are about its fields; the job is there and is paid for.
+        # Errors beside a job are about its fields; the job exists and is paid for.
         return jobs[0]
     if failure is not None and not is_conflict and _proves_a_charge(answer, failure):
-        # Whatever the error says, be it "Unauthorized": the mutation ran before it.
+        # Whatever the error says, even "Unauthorized": the mutation ran before it.
         return replace(
             failure,
             kind=FailureKind.PROTOCOL,
             message=f"The mutation ran, and its answer failed. {failure.message}",
         )
     if failure is not None and answer.status >= 500 and failure.kind in _CLEAR_NO:
-        # A server that broke proves nothing, whatever it says beside that.
+        # A server that failed proves nothing, whatever else it says.
         return replace(failure, kind=FailureKind.SERVER)
     if not is_success:
         return failure or _unreadable(answer, "an answer without a meaning")
@@ -275,14 +274,14 @@ _CLEAR_NO: Final = frozenset(
 
 
 def _proves_a_charge(answer: Answer, failure: Failure) -> bool:
-    """Whether an answer without a job that can be read says all the same that one may have been made."""
+    """Whether an answer without a readable job shows that one may have been made."""
     if not was_executed(answer.body):
         return failure.job_id is not None and failure.kind in _CLEAR_NO
     return bool(errors_in(answer.body)) or failure.kind in _CLEAR_NO
 
 
 def read_poll(answer: Answer, ids: Sequence[str]) -> PollAnswer | Failure:
-    """Read what a status request brought, each job matched by its `id`, whatever key it stands under."""
+    """Read the answer to a poll; each job is matched by its `id`, not by its alias."""
     failure = _failure(answer)
     if not 200 <= answer.status < 300:
         return failure or _unreadable(answer, "an answer without a meaning")
@@ -291,7 +290,7 @@ def read_poll(answer: Answer, ids: Sequence[str]) -> PollAnswer | Failure:
     found = {job.id: job for job in jobs if job.id in ids}
     failed = _errors_by_alias(answer.body)
     if len(ids) == 1 and len(data) == 1:
-        # A service that answers under a name of its own is understood where no other job can be meant.
+        # Another alias is no problem where no other job can be meant.
         data, failed = {"j0": next(iter(data.values()))}, {"j0": errors_in(answer.body)}
     rest = {job_id: f"j{n}" for n, job_id in enumerate(ids) if job_id not in found}
     unanswered = [job_id for job_id, alias in rest.items() if alias not in data]
@@ -307,12 +306,12 @@ def read_poll(answer: Answer, ids: Sequence[str]) -> PollAnswer | Failure:
 
 
 def read_generation(value: object) -> Generation | None:
-    """Read one job by its shape: an object with an id. Where no status is told, the URL tells it."""
+    """Read one job by its shape, an object with an id; without a status, the URL decides."""
     fields = as_mapping(value)
     url = fields.get("url") or fields.get("videoUrl") or fields.get("audioUrl")
     status = fields.get("status")
     if not isinstance(status, str) or not status.strip() or not is_unicode(status):
-        # The id is what is paid for; a status that is no word is as good as none.
+        # The id is what is paid for; an invalid status counts as none.
         status = JobStatus.COMPLETED if url else JobStatus.PROCESSING
     try:
         return Generation(
@@ -327,7 +326,7 @@ def read_generation(value: object) -> Generation | None:
         )
     except ValidationError:
         pass
-    # The id is what is paid for: where another field cannot be read, the id alone is a job.
+    # The id is what is paid for: if another field is invalid, return the job by its id alone.
     try:
         return Generation(id=fields.get("id"), status=JobStatus.PROCESSING)  # type: ignore[arg-type]
     except ValidationError:
@@ -341,7 +340,7 @@ def _failure(answer: Answer) -> Failure | None:
 
 
 def _payloads(body: object) -> list[object]:
-    """Return what may be a job: the values under `data`, or a REST body itself."""
+    """Return the values that may be jobs: those under `data`, or a REST body itself."""
     fields = as_mapping(body)
     if "data" not in fields:
         return [fields] if "id" in fields else []
@@ -350,7 +349,7 @@ def _payloads(body: object) -> list[object]:
 
 
 def _errors_by_alias(body: object) -> dict[object, list[object]]:
-    """Return the errors by the alias their path begins with; those without a path stand under None."""
+    """Return the errors by the first part of their path, the alias; those without a path under None."""
     by_alias: dict[object, list[object]] = {}
     for error in errors_in(body):
         path = as_mapping(error).get("path")
@@ -360,11 +359,11 @@ def _errors_by_alias(body: object) -> dict[object, list[object]]:
 
 
 def _is_missing(alias: str, data: Mapping[str, object], failed: Mapping[object, list[object]]) -> bool:
-    """Whether the service says that it knows no such job: a null with no error, or with one that says so."""
+    """Whether the service does not know the job: a null with no error, or with a "not found"."""
     if alias not in data or data[alias] is not None:
         return False
     if was_executed({"errors": failed.get(alias, [])}):
-        # A field of it was not found; the job itself was.
+        # A field of the job was not found; the job itself was.
         return False
     reasons = [
         failure_of(200, {}, {"errors": [error]}, "") for error in failed.get(alias) or failed.get(None, [])

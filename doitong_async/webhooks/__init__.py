@@ -1,4 +1,4 @@
-"""Webhooks: what is signed, what it says, and the door through which it comes in."""
+"""Webhooks: check the signature, read the body and pass the update on."""
 
 from doitong_async.webhooks.signature import parse, sign, verify
 

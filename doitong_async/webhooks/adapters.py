@@ -1,4 +1,4 @@
-"""The receiver's two faces: a sub-application of aiohttp, and an ASGI application of no framework."""
+"""Serve the webhook handler as an aiohttp sub-application or as an ASGI application of no framework."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 AsgiApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _ANY: Final = ("", "/{path:(?s:.*)}")
-"""The routes of every path: a mount's own, and whatever is below, a line break in escapes too."""
+"""The routes of every path: the mount's own and all below it, even with an escaped line break."""
 _LINGERING: Final = 10.0
-"""Seconds in which the rest of a body is dropped, as aiohttp has it: its sender may read no answer before."""
+"""Seconds to drain the rest of a body, like aiohttp: until then its sender may not read the answer."""
 
 
 def aiohttp_app(handler: WebhookHandler) -> web.Application:
-    """Return an aiohttp application that takes the POST under any path that reaches it."""
+    """Return an aiohttp application that accepts the POST under any path that reaches it."""
 
     async def answer(request: web.Request) -> web.Response:
         answer = await handler.answer(_of_aiohttp(request))
@@ -41,7 +41,7 @@ def aiohttp_app(handler: WebhookHandler) -> web.Application:
 
 
 def asgi_app(handler: WebhookHandler) -> AsgiApp:
-    """Return an ASGI application that takes the POST under any path that reaches it."""
+    """Return an ASGI application that accepts the POST under any path that reaches it."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
@@ -57,7 +57,7 @@ def asgi_app(handler: WebhookHandler) -> AsgiApp:
 
 
 async def _end(request: web.Request, response: web.Response) -> None:
-    """Answer a request whose body was not read, and drop what is left of it.
+    """Answer a request whose body was not read, and drain the rest of it.
 
     aiohttp would do the same afterwards, but logs an error if the rest is broken, as by an odd encoding.
     """
@@ -102,7 +102,7 @@ def _of_asgi(scope: Scope, receive: Receive) -> Request:
     return Request(
         method=scope["method"],
         content_encoding=next(iter(_values(scope, "content-encoding")), None),
-        # Nineteen digits are far too many bytes already, however many more there are.
+        # Nineteen digits are far too many bytes already.
         content_length=int(lengths[0][:19]) if lengths and lengths[0].isdecimal() else None,
         signatures=_values(scope, SIGNATURE_HEADER.lower()),
         read=read,
@@ -123,13 +123,13 @@ async def _send(answer: Answer, send: Send) -> None:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
     except Exception:
-        # The sender is gone, or sent what is no HTTP: nobody is left to be answered. A server that just saw
-        # that closes the connection in the loop's next step, and complains of an answer missing until then.
+        # The sender is gone, or did not send HTTP: nobody is left to answer. A server that just noticed
+        # closes the connection in the loop's next step, and complains about a missing answer until then.
         await asyncio.sleep(0)
 
 
 async def _live(receive: Receive, send: Send) -> None:
-    """Say yes to a server that runs this alone: there is nothing to start or to stop."""
+    """Confirm startup and shutdown to a server that runs this alone: there is nothing to start or stop."""
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})

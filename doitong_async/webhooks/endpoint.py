@@ -1,4 +1,4 @@
-"""The door through which webhooks come in: signed news goes to whoever watches the job."""
+"""The webhook endpoint: verify signed events and pass each update to whoever tracks the job."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from doitong_async.webhooks.adapters import AsgiApp
 
 Take: TypeAlias = Callable[[Generation], Throw | None]
-"""Takes news as a poll brings it; None if the job is not watched, else what reaches whoever awaits it."""
+"""Applies an update like one from a poll; None if the job is not tracked, else what reaches its awaiter."""
 
 REMEMBERED: Final = 10_000
-"""Jobs that were known here last: news of one that is watched no more is old news. Our choice."""
+"""Recent jobs to remember, so that a late event of one is not kept as unmatched: our choice."""
 
 
 class Webhooks:
-    """`doitong.webhooks`: the same door for a web application and for a queue of your own.
+    """`doitong.webhooks`: one endpoint for web applications and for queues of your own.
 
-    It is made before the client is open, and can be mounted then; until the client is open, and when it
-    closes, the service is asked to try again.
+    It exists, and can be mounted, before the client is open. Until the client opens, and once it closes, the
+    service is asked to send events again.
 
     Args:
-        secrets: the webhook secret, or several while they are changed; None: nothing can be taken.
-        outputs: where outputs may be.
-        notify: is told of each webhook that was taken, or dropped.
-        failure_words: further status words that are failures, as they are compared.
+        secrets: the webhook secret, or several during a rotation; None: no event can be verified.
+        outputs: the hosts that outputs may come from.
+        notify: receives an event for each webhook that was accepted or dropped.
+        failure_words: further statuses that mean failure, in the form in which they are compared.
 
     Raises:
         ConfigurationError: if a secret is empty.
@@ -66,60 +66,60 @@ class Webhooks:
     def aiohttp_app(
         self, *, on_event: OnWebhook | None = None, read_timeout: float = READ_TIMEOUT
     ) -> web.Application:
-        """Return an aiohttp application that takes webhooks: `app.add_subapp("/doitong", …)`.
+        """Return an aiohttp application that accepts webhooks: `app.add_subapp("/doitong", …)`.
 
-        It takes the POST under any path that reaches it: mounted or alone, behind a proxy that strips the
+        It accepts the POST under any path that reaches it: mounted or alone, behind a proxy that strips the
         prefix or one that does not. The signature decides.
 
         Args:
-            on_event: a durable hook, sync or async, called with each snapshot before it is acknowledged, of
-                jobs that are not known here too, and again when a webhook comes again. If it fails, the
-                service is asked to try again.
-            read_timeout: seconds in which the whole body must come.
+            on_event: a durable hook, sync or async, called with each snapshot before it is acknowledged. It
+                also gets jobs that are unknown here, and repeated webhooks. If it fails, the service is asked
+                to send the webhook again.
+            read_timeout: seconds in which the whole body must arrive.
 
         Raises:
-            ConfigurationError: if there is no webhook secret, or the timeout or the hook is none.
+            ConfigurationError: if there is no webhook secret, or the timeout or the hook is invalid.
         """
-        # aiohttp costs an eighth of a second: whoever asks for no application need not wait.
+        # Importing aiohttp takes an eighth of a second; only callers that need it pay for it.
         from doitong_async.webhooks import adapters
 
         return adapters.aiohttp_app(self._handler(on_event, read_timeout))
 
     def asgi_app(self, *, on_event: OnWebhook | None = None, read_timeout: float = READ_TIMEOUT) -> AsgiApp:
-        """Return an ASGI application that takes webhooks: `app.mount("/doitong", …)` in FastAPI or Starlette.
+        """Return an ASGI application for webhooks: `app.mount("/doitong", …)` in FastAPI or Starlette.
 
-        It takes the POST under any path that reaches it, behind a proxy that strips a prefix or one that does
-        not: the signature decides. Starlette redirects the path of a mount without the slash at its end, so
-        that the `webhook_url` is `https://…/doitong/`, with it.
+        It accepts the POST under any path that reaches it, behind a proxy that strips a prefix or one that
+        does not: the signature decides. Starlette redirects the path of a mount without its final slash, so
+        the `webhook_url` must be `https://…/doitong/`, with the slash.
 
         Args:
             on_event: a durable hook, as for `aiohttp_app`.
-            read_timeout: seconds in which the whole body must come.
+            read_timeout: seconds in which the whole body must arrive.
 
         Raises:
-            ConfigurationError: if there is no webhook secret, or the timeout or the hook is none.
+            ConfigurationError: if there is no webhook secret, or the timeout or the hook is invalid.
         """
         from doitong_async.webhooks import adapters
 
         return adapters.asgi_app(self._handler(on_event, read_timeout))
 
     async def deliver(self, body: bytes, header: str | None) -> None:
-        """Take a webhook that came by another way, such as a queue: return when the news is in.
+        """Accept a webhook that arrived in another way, such as a queue; return once it is applied.
 
         Args:
-            body: the raw bytes of the request, before anything has parsed them.
+            body: the raw bytes of the request, not yet parsed.
             header: its one `X-Doitong-Signature`, or None if there was none or several.
 
         Raises:
-            WebhookSignatureError: if it is not signed with one of the secrets; nothing was taken from it.
-            WebhookPayloadError: if it is signed and names no job.
+            WebhookSignatureError: if none of the secrets signed it; nothing was used.
+            WebhookPayloadError: if it is signed but names no job.
             ClientClosedError: if the client is not open: deliver it again later.
             ConfigurationError: if there is no webhook secret, or the client runs on another event loop.
         """
         self.accept(body, header)
 
     def accept(self, body: bytes, header: str | None) -> Generation:
-        """Take a webhook in, as `deliver` does, and return what it says, as far as that is believed."""
+        """Accept a webhook like `deliver`, and return its update, without what we do not trust."""
         if self._secrets is None:
             raise ConfigurationError(_NO_SECRET)
         verify(body, header, self._secrets)
@@ -129,21 +129,21 @@ class Webhooks:
         take, loop = self._open_on
         if asyncio.get_running_loop() is not loop:
             raise ConfigurationError(
-                "The client was opened on another event loop than this; deliver its webhooks on its own."
+                "The client was opened on another event loop. Deliver its webhooks on that loop."
             )
-        if (whose := take(update)) is not None:
+        if (awaiter := take(update)) is not None:
             if self._notify:
-                self._notify.aside(WebhookReceived(job_id=update.id, status=update.status), whose)
+                self._notify.aside(WebhookReceived(job_id=update.id, status=update.status), awaiter)
         elif update.id not in self._known:
-            # Of a large body the least is kept: what it says besides can be seen by a look.
+            # Keep only the essentials of a large body: a poll can fetch the rest.
             is_large = len(body) > _LARGE
             self._keep(dataclasses.replace(update, metadata=None) if is_large else update, loop)
         return update
 
     def adopt(self, job_id: str) -> Generation | None:
-        """Hand over what was told of a job before it was known here, or None.
+        """Return and forget the unmatched events of a job, or None.
 
-        Whoever begins to watch a job calls this; what comes when the job is over is then not kept as early.
+        Call this when tracking of a job begins; later events of the job are then never kept as unmatched.
         """
         self._known[job_id] = None
         if len(self._known) > REMEMBERED:
@@ -154,11 +154,11 @@ class Webhooks:
         return update
 
     def open(self, take: Take) -> None:
-        """Let news in from now on, on the running loop."""
+        """Accept events from now on, on the running loop."""
         self._open_on = take, asyncio.get_running_loop()
 
     def close(self) -> None:
-        """Let no more news in, and drop what is kept of jobs that are not known."""
+        """Accept no more events, and drop the unmatched ones."""
         self._open_on = None
         self._known.clear()
         if self._timer is not None:
@@ -172,9 +172,9 @@ class Webhooks:
         return WebhookHandler(self.accept, on_event, read_timeout=read_timeout)
 
     def _keep(self, update: Generation, loop: asyncio.AbstractEventLoop) -> None:
-        pushed_out = self._unmatched.keep(update, loop.time())
-        if pushed_out is not None:
-            self._notify.aside(WebhookDropped(job_id=pushed_out))
+        evicted = self._unmatched.keep(update, loop.time())
+        if evicted is not None:
+            self._notify.aside(WebhookDropped(job_id=evicted))
         self._set_timer(loop)
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -196,5 +196,5 @@ _LARGE: Final = 1 << 14
 """Bytes; a documented webhook has about 300."""
 _NO_SECRET: Final = (
     "There is no webhook secret; give webhook_secret=… or set DOITONG_WEBHOOK_SECRET. Without it anybody "
-    "could send news."
+    "could send events."
 )

@@ -1,16 +1,15 @@
-"""What a request with a webhook is answered: one handler for every server, which knows none of them.
+"""Answer a webhook request: one handler for every server, independent of all of them.
 
-    405   another method than POST                      413   a body of more than 1 MiB
-    415   compressed                                    408   the body does not come in time
-    401   no signature, several, or one that is wrong   400   signed, and names no job; or cut off
-    503   the client is not open, or the hook failed    204   taken: the news is in, and the hook has run
+    405   method other than POST                        413   body of more than 1 MiB
+    415   compressed                                    408   body too slow
+    401   no signature, several, or a wrong one         400   signed but names no job; or cut off
+    503   client not open, or the hook failed           204   accepted: applied, and the hook has run
 
-The signature decides. Neither the path nor the type of the content is looked at: both are set by whoever
-stands between here and the service, and the body shows what it is. What a sender without a signature can
-cause is one debug line.
+The signature decides. The handler ignores the path and the content type: whatever stands between here and the
+service sets both, and the body shows what it is. Without a signature, a sender can cause one debug line.
 
-The service sends again what is not answered with 2xx, or it does not (reference, "Unknown"): news that is
-taken twice changes nothing, and news that never comes is found by the next look.
+The service may or may not send again what is not answered with 2xx (reference, "Unknown"): an event that
+arrives twice changes nothing, and the next poll makes up for one that never arrives.
 """
 
 from __future__ import annotations
@@ -35,21 +34,21 @@ from doitong_async.types import Generation
 LARGEST_BODY: Final = 1 << 20
 """Bytes; a documented webhook has about 300."""
 READ_TIMEOUT: Final = 10.0
-"""Seconds in which the whole body must come: our choice."""
+"""Seconds in which the whole body must arrive: our choice."""
 
 OnWebhook: TypeAlias = Callable[[Generation], object]
-"""The user's durable hook, sync or async: it may be called again with the same news."""
+"""The user's durable hook, sync or async: it may get the same update again."""
 
 
 class CutOffError(Exception):
-    """The sender left before the end of the body."""
+    """The sender disconnected before the end of the body."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request as a server hands it over.
+    """One request, independent of the server that received it.
 
-    `signatures` holds every value of the signature's header, in order. `read` gives the next piece of the
+    `signatures` holds every value of the signature header, in order. `read` returns the next chunk of the
     body, and None at its end; it may raise `CutOffError`, or what its server raises for a broken body.
     """
 
@@ -62,22 +61,22 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is sent back: never a body, as nobody learns anything here."""
+    """The response: never with a body, as it discloses nothing."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class WebhookHandler:
-    """Answers requests: checks them, hands the body in at the door, then runs the hook.
+    """Answer requests: check each one, pass its body to the endpoint, then run the hook.
 
     Args:
-        accept: takes a raw body and its header, and returns the news, or raises an error of this library.
-        on_event: the durable hook; only when it has run is the webhook acknowledged.
-        read_timeout: seconds in which the whole body must come.
+        accept: takes a raw body and its header, and returns the update, or raises an error of this library.
+        on_event: the durable hook; the webhook is acknowledged only after it has run.
+        read_timeout: seconds in which the whole body must arrive.
 
     Raises:
-        ConfigurationError: if the timeout is none, or the hook is no function.
+        ConfigurationError: if the timeout is invalid, or the hook is not a function.
     """
 
     def __init__(
@@ -96,17 +95,17 @@ class WebhookHandler:
         self._read_timeout = read_timeout
 
     async def answer(self, request: Request) -> Answer:
-        """Return what a request is answered; nothing but a cancellation is raised."""
-        refused = _refused(request)
-        if refused is not None:
-            return refused
+        """Return the response to a request; raise nothing but a cancellation."""
+        rejected = _rejected(request)
+        if rejected is not None:
+            return rejected
         try:
             async with asyncio.timeout(self._read_timeout):
                 body = await _body(request)
         except TimeoutError:
             return Answer(408, {"Connection": "close"})
         except Exception as error:
-            log.debug("a webhook was refused: its body cannot be read (%s)", type(error).__name__)
+            log.debug("a webhook was rejected: its body cannot be read (%s)", type(error).__name__)
             return Answer(400, {"Connection": "close"})
         if body is None:
             return _too_large()
@@ -116,21 +115,21 @@ class WebhookHandler:
         try:
             update = self._accept(body, header)
         except WebhookSignatureError:
-            log.debug("a webhook was refused: its signature is wrong")
+            log.debug("a webhook was rejected: its signature is wrong")
             return Answer(401)
         except WebhookPayloadError as error:
-            log.warning("a signed webhook was refused: %s", error.message)
+            log.warning("a signed webhook was rejected: %s", error.message)
             return Answer(400)
         except DoitongError as error:
-            log.info("a signed webhook was put off: %s", error.message)
+            log.info("a signed webhook was deferred: %s", error.message)
             return Answer(503)
         except Exception:
-            log.exception("a signed webhook could not be taken")
+            log.exception("a signed webhook could not be accepted")
             return Answer(503)
         return Answer(204 if await self._is_kept(update) else 503)
 
     async def _is_kept(self, update: Generation) -> bool:
-        """Run the hook, and tell whether it went well."""
+        """Run the hook, and return whether it succeeded."""
         try:
             if self._on_event is not None:
                 result = self._on_event(update)
@@ -141,29 +140,29 @@ class WebhookHandler:
         except BaseException as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
-                # This request was cancelled, and not something of the hook's own.
+                # The request was cancelled, not a task of the hook's own.
                 raise
             log.exception(
-                "on_event failed on a webhook of job %s; the service is asked to try again", update.id
+                "on_event failed on a webhook of job %s; the service is asked to send it again", update.id
             )
             if is_from_user(error):
-                # When the service was answered, as far as the loop lives on.
+                # The loop raises it once the service has its answer.
                 raise_in_loop(error)
             return False
         return True
 
 
-def _refused(request: Request) -> Answer | None:
-    """Return what is wrong with a request, as far as it shows before its body is read."""
+def _rejected(request: Request) -> Answer | None:
+    """Return the response to an invalid request, as far as that shows before its body is read."""
     if request.method != "POST":
         return Answer(405, {"Allow": "POST"})
     if (request.content_encoding or "identity").lower() != "identity":
-        # The signature covers the raw body, and some servers undo the compression before it is seen here.
+        # The signature covers the raw body, and some servers decompress it before it arrives here.
         return Answer(415)
     if request.content_length is not None and request.content_length > LARGEST_BODY:
         return _too_large()
     if len(request.signatures) != 1:
-        log.debug("a webhook was refused: it has %d signatures", len(request.signatures))
+        log.debug("a webhook was rejected: it has %d signatures", len(request.signatures))
         return Answer(401)
     return None
 

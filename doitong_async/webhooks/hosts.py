@@ -1,4 +1,4 @@
-"""Where outputs may be: a URL in a webhook that points elsewhere is not used."""
+"""The hosts that outputs may come from: a webhook's URL on any other host is ignored."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ DOCUMENTED: Final = ("cdn.doitong.com",)
 """The host of the outputs (reference, "Endpoints and keys")."""
 
 _HOST: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]", re.ASCII)
-_PLACE: Final = re.compile(rf"({_HOST.pattern})(:[0-9]*)?", re.ASCII)
+_AUTHORITY: Final = re.compile(rf"({_HOST.pattern})(:[0-9]*)?", re.ASCII)
 
 
 class OutputHosts:
-    """The hosts whose URLs are believed when a webhook names them.
+    """The hosts whose URLs we accept from a webhook.
 
     Args:
-        names: host names or addresses, without port; a name does not stand for those below it.
+        names: host names or addresses, without port; a name does not include its subdomains.
         loopback: whether this machine is one of them, over plain http too: for a service on loopback.
 
     Raises:
-        ConfigurationError: if a name is no host.
+        ConfigurationError: if a name is not a host.
     """
 
     def __init__(self, names: Iterable[str] = DOCUMENTED, *, loopback: bool = False) -> None:
@@ -43,33 +43,33 @@ class OutputHosts:
 
     @classmethod
     def of_service(cls, names: Iterable[str] | None, base_url: str) -> Self:
-        """Return the hosts that were named, or the documented one; and this machine for a service on it.
+        """Return the given hosts, or the documented one; and this machine for a service on loopback.
 
         Raises:
-            ConfigurationError: if a name is no host.
+            ConfigurationError: if a name is not a host.
         """
         is_here = is_loopback(urlsplit(base_url).hostname)
         return cls(DOCUMENTED if names is None else names, loopback=is_here)
 
     def allows(self, url: str) -> bool:
-        """Whether a URL is one of an output: https, on one of the hosts, and without a user in it."""
+        """Whether a URL may be an output's: https, on one of the hosts, without user info."""
         if not url.isprintable() or " " in url:
             return False
         try:
             parts = urlsplit(url)
         except ValueError:
             return False
-        # Exactly a host and a port: what other readers of URLs might take for another host is out.
-        place = _PLACE.fullmatch(parts.netloc.lower())
-        if place is None:
+        # Exactly a host and a port: other URL parsers must not read another host.
+        authority = _AUTHORITY.fullmatch(parts.netloc.lower())
+        if authority is None:
             return False
-        host = place[1].strip("[]")
+        host = authority[1].strip("[]")
         if self._loopback and is_loopback(host):
             return parts.scheme in ("http", "https")
         return parts.scheme == "https" and host in self._names
 
     def believed(self, update: Generation) -> Generation:
-        """Return news without a URL that is on no host of outputs: a completed job is then looked at once."""
+        """Return the update without a URL that is not allowed; a completed job is then polled once."""
         if update.url is None or self.allows(update.url):
             return update
         return dataclasses.replace(update, url=None)

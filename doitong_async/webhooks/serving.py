@@ -1,4 +1,4 @@
-"""A small server of its own for a receiver, where there is no web application to put it into."""
+"""Serve webhooks from a small server of our own, where there is no web application to mount them in."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _BACKLOG = 4096
 
 
 class _Quiet(logging.LoggerAdapter[logging.Logger]):
-    """A log for aiohttp in which nothing is louder than a debug line: anybody can send what is no HTTP."""
+    """A log for aiohttp that never exceeds debug level: anybody can send something that is not HTTP."""
 
     def log(self, level: int, msg: object, *args: object, exc_info: object = None, **more: Any) -> None:
         super().log(min(level, logging.DEBUG), msg, *args, **more)
 
 
 def free_port() -> socket.socket:
-    """Return a socket on a free port of loopback, for a server whose address is told before it runs."""
+    """Return a socket on a free port of loopback, for a server whose address must be known before it runs."""
     return socket.create_server(("127.0.0.1", 0))
 
 
 @asynccontextmanager
 async def served(app: web.Application, place: socket.socket) -> AsyncIterator[None]:
-    """Serve an application on a socket that listens, such as one of `free_port`: no signals, and no log
-    above debug.
+    """Serve an application on a listening socket, such as one of `free_port`, without signal handlers and
+    without logs above debug.
     """
-    # No connection is kept: a test's virtual clock may jump minutes between two requests.
+    # Keep no connection alive: a test's virtual clock may jump minutes between two requests.
     runner = web.AppRunner(
         app,
         access_log=None,

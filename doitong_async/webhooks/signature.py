@@ -1,7 +1,7 @@
-"""Who sent a webhook, and what it says: HMAC-SHA-256 over the raw bytes, then the same snapshot as a look.
+"""Verify and read webhooks: HMAC-SHA-256 over the raw bytes, then the same snapshot as from a poll.
 
-The header and the body are documented (reference, "Webhooks"). Which bytes and which secret the signature
-covers is not: that it is the raw body under the webhook secret is an assumption.
+The header and the body are documented (reference, "Webhooks"). What the signature covers is not: the raw body
+under the webhook secret is an assumption.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from doitong_async.transport.wire import EXCERPT, read_generation, read_json
 from doitong_async.types import Generation
 
 Secrets: TypeAlias = str | bytes | Sequence[str | bytes]
-"""One webhook secret, or several while they are changed: a signature under any of them holds."""
+"""One webhook secret, or several during a rotation: a signature under any of them is valid."""
 
 SIGNATURE_HEADER: Final = "X-Doitong-Signature"
 
-# Digits of either case are the same number; nothing else is open, not even white space around it.
+# Hex digits of either case are the same number; nothing else may vary, not even surrounding white space.
 _FORM: Final = re.compile(r"sha256=([0-9a-fA-F]{64})", re.ASCII)
 
 _NO_SECRET: Final = (
@@ -30,19 +30,19 @@ _NO_SECRET: Final = (
 
 
 def verify(body: bytes, header: str | None, secrets: Secrets) -> None:
-    """Return if the header signs these very bytes under one of the secrets.
+    """Return if the header signs exactly these bytes under one of the secrets.
 
     The header must be `sha256=` and 64 hex digits, with nothing around them. The digits may be of either
-    case, which is not documented and tells nobody anything. All secrets are tried, whichever matches, and
-    the comparison takes as long wherever the first difference is.
+    case, which is not documented and reveals nothing. The check tries all secrets, whichever matches, and
+    compares in constant time.
 
     Args:
-        body: the raw bytes of the request, before anything has parsed them.
+        body: the raw bytes of the request, not yet parsed.
         header: the one `X-Doitong-Signature` of the request, or None if there was none or several.
-        secrets: the webhook secret, or several while they are changed.
+        secrets: the webhook secret, or several during a rotation.
 
     Raises:
-        WebhookSignatureError: if it does not; what was expected is in no message and in no traceback.
+        WebhookSignatureError: if it does not; neither message nor traceback shows the expected signature.
         ConfigurationError: if there is no secret, or an empty one.
     """
     secrets = hidden(secrets)
@@ -56,7 +56,7 @@ def verify(body: bytes, header: str | None, secrets: Secrets) -> None:
 
 
 def sign(body: bytes, secret: str | bytes) -> str:
-    """Return the header that signs these bytes, for tests of code that takes webhooks.
+    """Return the header that signs these bytes, for tests of code that accepts webhooks.
 
     Raises:
         ConfigurationError: if the secret is empty.
@@ -67,13 +67,13 @@ def sign(body: bytes, secret: str | bytes) -> str:
 
 
 def parse(body: bytes) -> Generation:
-    """Return the snapshot that a webhook tells (reference, "Webhooks"), read as an answer of the API is.
+    """Return the snapshot in a webhook (reference, "Webhooks"), read like an answer of the API.
 
-    `service` there is `provider` here, and what a webhook does not tell, such as the cost, is None. Any word
-    is a status. Without one the URL tells it, as in an answer: completed with a URL, processing without.
+    `service` there is `provider` here, and what a webhook leaves out, such as the cost, is None. Any string
+    is a status. Without a status the URL decides, as in an answer: completed with a URL, processing without.
 
     Raises:
-        WebhookPayloadError: if it is no object with an id; it shows names, and never values.
+        WebhookPayloadError: if it is not an object with an id; the message shows names, never values.
     """
     fields = read_json(body)
     if not isinstance(fields, dict):
@@ -86,10 +86,10 @@ def parse(body: bytes) -> Generation:
 
 
 def checked_secrets(secrets: Secrets) -> tuple[SecretBytes, ...]:
-    """Return the secrets as the bytes that sign; a text stands for its UTF-8.
+    """Return the secrets as signing keys; a string stands for its UTF-8 bytes.
 
     Raises:
-        ConfigurationError: if there is none, or one of them is empty; no part of one is shown.
+        ConfigurationError: if there is none, or one of them is empty; the message shows no part of one.
     """
     secrets = hidden(secrets)
     keys = _keys(secrets)
@@ -99,7 +99,7 @@ def checked_secrets(secrets: Secrets) -> tuple[SecretBytes, ...]:
 
 
 def _keys(secrets: object) -> tuple[SecretBytes, ...]:
-    """Return the secrets as bytes, or nothing at all if one of them is none."""
+    """Return the secrets as bytes, or nothing at all if one of them is invalid."""
     secrets = hidden(secrets)
     several = [secrets] if isinstance(secrets, str | bytes) else secrets
     if not isinstance(several, Sequence):
@@ -115,16 +115,16 @@ def _is_signed(body: bytes, header: str | None, keys: Sequence[bytes]) -> bool:
     given = bytes.fromhex(match[1])
     is_signed = False
     for key in keys:
-        # No early end: how long it takes does not tell which of the secrets it was.
+        # No early exit: the duration must not reveal which of the secrets matched.
         is_signed |= hmac.compare_digest(hmac.digest(key, body, "sha256"), given)
     return is_signed
 
 
 def _as_key(secret: object) -> SecretBytes:
-    """Return the bytes of a secret, or none if it is no secret: a blank text, or no bytes."""
+    """Return the bytes of a secret; empty for a blank string or another type."""
     if isinstance(secret, str):
         try:
-            # What the environment holds beside UTF-8 comes as lone surrogates.
+            # Bytes of the environment that are not UTF-8 arrive as lone surrogates.
             return SecretBytes(secret.encode("utf-8", "surrogateescape") if secret.strip() else b"")
         except UnicodeEncodeError:
             return SecretBytes()
