@@ -50,7 +50,7 @@ def _family(address: str) -> socket.AddressFamily:
 async def client(names: Names | None = None, **arguments: Any) -> AsyncIterator[AsyncDoitong]:
     """Yield a client that looks names up in a book, and sends nothing by itself."""
     async with AsyncDoitong(**{"api_key": "k", "base_url": ELSEWHERE, **arguments}) as doitong:
-        doitong._running()._resolver._usual = names or Names()
+        doitong._running()._resolver._default = names or Names()
         yield doitong
 
 
@@ -116,7 +116,7 @@ async def test_a_redirect_is_looked_at_like_the_url_itself(location: str) -> Non
     async with plain(seconds=0.0, output_hosts=["outputs.example"]) as (doitong, server):
         names.book["outputs.example"] = ["127.0.0.1"]
         runtime = doitong._running()
-        runtime._resolver._usual = names
+        runtime._resolver._default = names
         # As if the API were elsewhere: its outputs alone are here.
         places = runtime._resolver._places
         elsewhere = type(places)("api.example", places.named)
