@@ -34,7 +34,7 @@ def leave(free):
 
 def client():
     plan = Plan("wide", 100_000, 10_000)
-    return AsyncDoitong(api_key="k-child", base_url=sys.argv[1], plan=plan, max_tries=1)
+    return AsyncDoitong(api_key="k-child", base_url=sys.argv[1], plan=plan, max_attempts=1)
 
 """
 

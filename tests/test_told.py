@@ -246,7 +246,7 @@ class TestCancellation:
             callers: list[asyncio.Task[AsyncJob]] = []
 
             def on_event(event: object) -> None:
-                if type(event).__name__ == "SubmitTried":
+                if type(event).__name__ == "SubmitAttempted":
                     _cancel_after(turns[0], callers[-1])
 
             async with boxed(WIDE, on_event=on_event) as (doitong, emulator):
