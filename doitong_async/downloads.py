@@ -118,7 +118,7 @@ class Downloads:
                     return
                 except AttemptFailed as why:
                     last = why
-                if last.anew:
+                if last.restart:
                     received.clear()
                 self._check_deadline(received)
                 if last.retry_after > received.deadline - self._loop.time():
@@ -159,9 +159,9 @@ class Downloads:
         if failure is not None:
             self._check_usable()
             message = f"The download broke after {received.got:,} bytes ({failure})."
-            raise AttemptFailed(message, cause, anew=is_void or not received.may_resume)
+            raise AttemptFailed(message, cause, restart=is_void or not received.may_resume)
         if received.size == 0:
-            raise AttemptFailed("The output is empty.", anew=True)
+            raise AttemptFailed("The output is empty.", restart=True)
         if not received.is_begun:
             for piece in received.release_held():
                 yield piece
@@ -236,7 +236,7 @@ class Downloads:
             received.resume(announced)
             return received.got - announced.start
         if announced.start > 0:
-            raise AttemptFailed("The output changed while it was downloaded.", anew=True)
+            raise AttemptFailed("The output changed while it was downloaded.", restart=True)
         received.begin(announced)
         return 0
 
@@ -272,7 +272,7 @@ class Downloads:
     def _take(self, chunk: bytes, received: Received) -> Iterator[Start | bytes]:
         received.got += len(chunk)
         if received.end is not None and received.got > received.end:
-            raise AttemptFailed("The output host sent more than it announced.", anew=True)
+            raise AttemptFailed("The output host sent more than it announced.", restart=True)
         for data in received.decoder.feed(chunk):
             received.size += len(data)
             if received.size > self._max_bytes:

@@ -47,7 +47,7 @@ class AttemptFailed(Exception):  # noqa: N818 - a signal inside a download that 
     Args:
         why: the error message if this was the last attempt.
         cause: the error out of a hook of the session.
-        anew: whether the bytes received so far are void.
+        restart: whether the bytes received so far are void and the download restarts.
         status: the HTTP status, if that is the reason.
         retry_after: seconds that the output host asks to wait.
     """
@@ -57,14 +57,14 @@ class AttemptFailed(Exception):  # noqa: N818 - a signal inside a download that 
         why: str,
         cause: BaseException | None = None,
         *,
-        anew: bool = False,
+        restart: bool = False,
         status: int | None = None,
         retry_after: float = 0.0,
     ) -> None:
         super().__init__(why)
         self.retry_after = retry_after
         self.cause = cause
-        self.anew = anew
+        self.restart = restart
         self.status = status
 
 
@@ -98,7 +98,7 @@ class Announced:
         if status == 206:
             span = _SPAN.fullmatch(headers.get("Content-Range", "").strip())
             if span is None:
-                raise AttemptFailed("The output host sent a part, but did not say which.", anew=True)
+                raise AttemptFailed("The output host sent a part, but did not say which.", restart=True)
             start, end = int(span[1]), int(span[2]) + 1
             total = None if span[3] == "*" else int(span[3])
         return cls(
@@ -178,7 +178,7 @@ class Received:
         length = _NO_SPAN.fullmatch(headers.get("Content-Range", "").strip())
         validator = _validator(headers, wall)
         if length is None or int(length[1]) != self.got or validator not in (None, self.validator):
-            raise AttemptFailed("The output changed while it was downloaded.", anew=True)
+            raise AttemptFailed("The output changed while it was downloaded.", restart=True)
         self.total = self.end = self.got
 
     def what_is_missing(self) -> tuple[str | None, bool]:

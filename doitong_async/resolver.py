@@ -89,8 +89,8 @@ class GuardedResolver(AbstractResolver):
             forbidden -= await self._own_kinds()
         if forbidden:
             raise DownloadError(
-                f"The URL of the output leads to a {min(forbidden)} address ({host}), which the API is not at; "
-                "if you trust it, name the host in output_hosts.",
+                f"The URL of the output leads to a {min(forbidden)} address ({host}), "
+                "which the API is not at; if you trust it, name the host in output_hosts.",
                 is_remote=True,
             )
 
