@@ -220,7 +220,7 @@ class TestParse:
 
     @pytest.mark.parametrize("status", ['" "', "null", "5", "NaN", "{}", '"\\ud83d"'])
     def test_what_is_no_word_is_no_status(self, status: str) -> None:
-        """The URL tells it then, as in an answer."""
+        """Then the URL decides, as in an answer."""
         url = '"url": "https://cdn.doitong.com/outputs/a.jpg"'
         assert webhooks.parse(f'{{"id": "a", "status": {status}, {url}}}'.encode()).status == "completed"
         assert webhooks.parse(f'{{"id": "a", "status": {status}}}'.encode()).status == "processing"
