@@ -43,8 +43,8 @@ from doitong_async.testing import run_virtual
 from doitong_async.webhooks.handler import Answer, WebhookHandler
 from doitong_async.webhooks.serving import free_port, served
 from tests.virtual import boxed, now, plain, until, virtual
-from tests.webhooks.letters import SECRET, letter, signed
-from tests.webhooks.test_handler import Door, request
+from tests.webhooks.bodies import SECRET, signed, webhook_body
+from tests.webhooks.test_handler import Endpoint, request
 
 ONE = Plan.enterprise(requests_per_minute=20, concurrent_jobs=1)
 MANY = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4)
@@ -419,7 +419,7 @@ async def test_what_a_webhook_brings_comes_out_of_the_await_of_its_job() -> None
         job = await doitong.submit("a fox")
         waits = asyncio.ensure_future(job.wait())
         await asyncio.sleep(1)
-        body = letter(job.id)
+        body = webhook_body(job.id)
         await doitong.webhooks.deliver(body, signed(body))
         with pytest.raises(Mine):
             await waits
@@ -710,7 +710,7 @@ def test_a_durable_hook_that_fails_is_called_again(kind: type[BaseException], is
         raise kind("mine")
 
     async def main() -> None:
-        errors, door = in_the_loop(), Door()
+        errors, door = in_the_loop(), Endpoint()
         handler = WebhookHandler(door.accept, broken_later if is_async else broken)
         assert await handler.answer(request()) == Answer(503)
         assert len(door.taken) == 1

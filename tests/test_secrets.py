@@ -27,7 +27,7 @@ from doitong_async.transport.graphql import GraphQLTransport
 from doitong_async.webhooks import sign, verify
 from doitong_async.webhooks.endpoint import Webhooks
 from tests.virtual import boxed, until, virtual
-from tests.webhooks.letters import letter, signed
+from tests.webhooks.bodies import signed, webhook_body
 
 KEY = "sk-live-7QxVn4rT9b-kE2mLpZ8wDhJ5sYb0"
 WHSEC = "whsec-Zr8mQ1vX5tB3nK7pL2dF"
@@ -120,11 +120,11 @@ WAYS_TO_BEGIN: dict[str, Callable[[], object]] = {
     "a secret and none": lambda: made(webhook_secret=[WHSEC, ""]),
     "a secret in a mapping": lambda: made(webhook_secret={"secret": WHSEC}),
     "a secret in a set": lambda: made(webhook_secret={WHSEC}),
-    "verify another": lambda: verify(letter(), signed(letter(), "another"), WHSEC),
+    "verify another": lambda: verify(webhook_body(), signed(webhook_body(), "another"), WHSEC),
     "verify another of several": lambda: verify(
-        letter(), signed(letter(), "another"), [WHSEC, WHSEC.encode()]
+        webhook_body(), signed(webhook_body(), "another"), [WHSEC, WHSEC.encode()]
     ),
-    "verify with a bad secret": lambda: verify(letter(), None, [WHSEC, ""]),
+    "verify with a bad secret": lambda: verify(webhook_body(), None, [WHSEC, ""]),
     "verify a text": lambda: verify("no bytes", None, WHSEC),  # type: ignore[arg-type]
     "sign with a bad secret": lambda: sign(b"", [WHSEC]),  # type: ignore[arg-type]
     "sign a text": lambda: sign("no bytes", WHSEC),  # type: ignore[arg-type]
@@ -282,7 +282,7 @@ async def sweep(caplog: pytest.LogCaptureFixture, *, faults: list[str], **argume
         ends.append(await end_of(doitong.generate("a fox", width=8, height=8)))
         ends.append(await end_of(asyncio.wait_for(doitong.generate("a hare", width=8, height=8), 0.5)))
         ends.append(await end_of(follow(doitong)))
-        ends.append(await end_of(doitong.webhooks.deliver(letter(), signed(letter(), "another"))))
+        ends.append(await end_of(doitong.webhooks.deliver(webhook_body(), signed(webhook_body(), "another"))))
         leaver = asyncio.ensure_future(doitong.generate("a cat", width=8, height=8))
         await asyncio.sleep(0.01)
         leaver.cancel()

@@ -24,7 +24,7 @@ from doitong_async import (
 from doitong_async.emulator import Emulator
 from doitong_async.testing import VirtualTimeLoop, run_virtual
 from tests.virtual import boxed, now, plain, virtual
-from tests.webhooks.letters import SECRET, letter, signed
+from tests.webhooks.bodies import SECRET, signed, webhook_body
 
 FAILED = (
     b'{"data":{"j0":{"id":"plain00001","status":"failed","url":null,'
@@ -89,7 +89,7 @@ async def test_a_word_of_failure_ends_the_wait_whatever_brings_it(word: str, way
         if way == "refresh":
             assert (await job.refresh()).status == word
         if way == "webhook":
-            body = letter(job.id, word)
+            body = webhook_body(job.id, word)
             await doitong.webhooks.deliver(body, signed(body))
         with pytest.raises(JobFailedError, match=word):
             await job

@@ -1,4 +1,4 @@
-"""How a job's story goes on: the same end for every order of its news."""
+"""The lifecycle of a job: the same end for every order of its updates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ scraps = st.none() | st.sampled_from(["x", "y"])
 
 
 def snapshots_of(*statuses: JobStatus) -> st.SearchStrategy[Generation]:
-    """Draw news of one job in one of these statuses."""
+    """Draw an update of one job in one of these statuses."""
     return st.builds(
         Generation,
         id=st.just("abc"),
@@ -41,19 +41,19 @@ anything = waiting | terminal
 
 
 def told(update: list[Generation]) -> Generation:
-    """Tell the news one after the other, beginning with a job just submitted."""
+    """Merge the updates in order, beginning with a job just submitted."""
     return reduce(merge, update, Generation(id="abc", status=JobStatus.PROCESSING))
 
 
 def seen(status: str, url: str | None = None, credit_cost: int | None = None) -> Generation:
-    """Write down one snapshot."""
+    """Return one snapshot."""
     return Generation(id="abc", status=JobStatus(status), url=url, credit_cost=credit_cost)
 
 
 @settings(deadline=None, max_examples=100)
 @given(terminal, st.lists(anything, max_size=8))
 def test_a_terminal_status_stays(end: Generation, update: list[Generation]) -> None:
-    """No late, doubled or contradicting news changes it; nor a URL that came with it."""
+    """No late, repeated or contradicting update changes it or its URL."""
     after = reduce(merge, update, end)
     assert after.status is end.status
     assert end.url is None or after.url == end.url
@@ -74,7 +74,7 @@ def test_the_end_is_the_same_in_any_order(
 @settings(deadline=None, max_examples=100)
 @given(st.lists(waiting.map(lambda update: dataclasses.replace(update, url=None)), max_size=4), st.data())
 def test_an_end_may_come_before_its_url(update: list[Generation], data: st.DataObject) -> None:
-    """`completed` without a URL and with one, in any order: the URL is had in the end."""
+    """`completed` without a URL and with one, in any order: the URL is known in the end."""
     both = [seen("completed"), seen("completed", "https://cdn.example/a")]
     last = told(data.draw(st.permutations([*update, *both])))
     assert (last.status, last.url) == (JobStatus.COMPLETED, "https://cdn.example/a")
@@ -84,7 +84,7 @@ def test_an_end_may_come_before_its_url(update: list[Generation], data: st.DataO
 @settings(deadline=None, max_examples=100)
 @given(anything, anything)
 def test_the_same_news_twice_change_nothing(last: Generation, update: Generation) -> None:
-    """It is the very same object, so that nobody is woken for it."""
+    """It is the very same object, so that it wakes nobody."""
     assert merge(last, last) is last
     after = merge(last, update)
     assert merge(after, after) is after

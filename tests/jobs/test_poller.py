@@ -1,4 +1,4 @@
-"""The watcher: what it asks, when, and what it costs, counted at the server."""
+"""The poller: what it polls, when, and at what cost, counted at the server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def test_ten_jobs_cost_one_status_request_every_two_seconds() -> None:
 
 @virtual
 async def test_a_job_joins_the_first_tick_that_is_two_seconds_after_its_submit() -> None:
-    """A job that comes between two ticks is not looked at sooner than 2 s after its own submit."""
+    """A job between two ticks is not polled sooner than 2 s after its own submit."""
     async with boxed(box={"durations": 9.0}) as (doitong, emulator):
         first = await doitong.submit("first")
         await asyncio.sleep(1)
@@ -69,7 +69,7 @@ async def test_more_jobs_than_fit_into_one_look_take_several() -> None:
 
 @virtual
 async def test_a_slow_answer_delays_no_other_tick() -> None:
-    """While one look hangs, the next ones are sent all the same."""
+    """While one poll hangs, the next ones are sent anyway."""
     async with plain(seconds=7.0) as (doitong, server):
         server.script = lambda kind, nth: HANG if (kind, nth) == ("poll", 1) else None
         await doitong.generate("a fox")
@@ -78,7 +78,7 @@ async def test_a_slow_answer_delays_no_other_tick() -> None:
 
 @virtual
 async def test_one_lost_job_harms_no_other() -> None:
-    """An id that the service does not know ends with its own error, at the first look."""
+    """An id that the service does not know ends with its own error, at the first poll."""
     async with boxed(box={"durations": 5.0}) as (doitong, emulator):
         jobs = [await doitong.submit(f"fox {n}") for n in range(3)]
         with pytest.raises(JobNotFoundError) as caught:
@@ -90,7 +90,7 @@ async def test_one_lost_job_harms_no_other() -> None:
 
 @virtual
 async def test_a_service_without_aliases_is_asked_for_each_job() -> None:
-    """Where several jobs in one request are refused, halves find what is allowed, and that is kept to."""
+    """If several jobs in one request fail, halves find the number that works, and later polls keep to it."""
     async with plain(seconds=6.0, ways=Ways(aliases=False)) as (doitong, server):
         results = await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(4)))
         sizes = [
@@ -104,7 +104,7 @@ async def test_a_service_without_aliases_is_asked_for_each_job() -> None:
 
 @virtual
 async def test_a_wrong_key_wakes_every_waiter_and_loses_no_job() -> None:
-    """401 on a look: each awaiter gets an error of its own, and the jobs can be awaited again."""
+    """401 on a poll: each awaiter gets an error of its own, and the jobs can be awaited again."""
     async with plain(seconds=6.0) as (doitong, server):
         jobs = [await doitong.submit(f"fox {n}") for n in range(3)]
         right, server.key = server.key, "another"
@@ -147,7 +147,7 @@ async def test_no_status_field_that_fits_names_the_setting_and_keeps_the_jobs() 
 
 @virtual
 async def test_an_unknown_status_is_waited_on_and_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
-    """No paid job is given up for a new word."""
+    """An unknown status loses no paid job."""
     async with boxed(box={"durations": 5.0}) as (doitong, _):
         job = await doitong.submit("a fox")
         for word in ("dreaming", "processing", "dreaming"):
@@ -160,7 +160,7 @@ async def test_an_unknown_status_is_waited_on_and_warned_about_once(caplog: pyte
 
 @virtual
 async def test_a_slot_expires_at_its_greatest_age() -> None:
-    """A job that never ends must not block a Free plan for good; it is told of."""
+    """A job that never ends must not block a Free plan for good; it is reported."""
     events: list[Event] = []
     box = {"durations": lambda number: 1e6 if number == 0 else 3.0, "over_concurrency": "queue"}
     options = {"timeout": 30.0, "slot_expiry": 60.0}
@@ -176,7 +176,7 @@ async def test_a_slot_expires_at_its_greatest_age() -> None:
 
 @virtual
 async def test_whoever_waits_longer_than_the_greatest_age_is_served_on() -> None:
-    """The slot is free then, but the job is watched as long as somebody waits."""
+    """The slot is free then, but polls go on as long as somebody waits."""
     async with boxed(Plan.FREE, box={"durations": 100.0}, slot_expiry=60.0) as (doitong, _):
         job = await doitong.submit("slow")
         assert (await job).id == job.id
@@ -184,7 +184,7 @@ async def test_whoever_waits_longer_than_the_greatest_age_is_served_on() -> None
 
 @virtual
 async def test_a_job_given_up_at_its_greatest_age_can_be_awaited_again() -> None:
-    """Awaiting it takes it up again, with a slot, without queueing."""
+    """Awaiting it resumes it, with a slot, without queueing."""
     async with boxed(Plan.FREE, box={"durations": 100.0}, slot_expiry=60.0) as (doitong, emulator):
         job = await doitong.submit("slow")
         await asyncio.sleep(90)
@@ -209,7 +209,7 @@ async def test_events_tell_the_story_of_a_job() -> None:
 
 @virtual
 async def test_a_broken_callback_harms_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """What a user's callback raises is logged, and the job ends as ever."""
+    """An exception in a user's callback is logged, and the job ends as usual."""
 
     def broken(event: Event) -> None:
         raise RuntimeError("mine")
@@ -221,7 +221,7 @@ async def test_a_broken_callback_harms_nothing(caplog: pytest.LogCaptureFixture)
 
 @virtual
 async def test_a_failing_service_is_looked_at_less_and_less_often() -> None:
-    """A poll that fails never ends the wait; the looks spread out, and the job ends as ever."""
+    """A failed poll never ends the wait; the polls spread out, and the job ends as usual."""
     async with plain(seconds=6.0) as (doitong, server):
         server.script = lambda kind, nth: HTML_502 if kind == "poll" and nth <= 18 else None
         assert (await doitong.generate("a fox")).url
@@ -286,7 +286,7 @@ def answer_json(body: bytes) -> bytes:
 
 @virtual
 async def test_one_job_has_one_watch_whoever_holds_it() -> None:
-    """Let go at its greatest age and taken up by its token, it wakes the old handle and the new one."""
+    """After slot expiry, resumed by its token, it wakes the old handle and the new one."""
     async with boxed(Plan.FREE, box={"durations": 100.0}, slot_expiry=60.0) as (doitong, _):
         old = await doitong.submit("slow")
         await asyncio.sleep(70)

@@ -1,4 +1,4 @@
-"""When to look next: the earliest wish, never sooner than 2 s after the last look."""
+"""When to poll next: when the first job is due, never sooner than 2 s after the last poll."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ moments = st.integers(0, 10_000).map(lambda n: n / 8)
 
 
 def load(**changes: Any) -> Load:
-    """Return a busy moment on Pro, or what is told otherwise."""
+    """Return a busy moment on Pro, with these changes."""
     usual: dict[str, Any] = {
         "rate": 60,
         "slots": 10,
@@ -39,7 +39,7 @@ def load(**changes: Any) -> Load:
 
 
 def test_without_jobs_there_is_no_tick() -> None:
-    """Nobody is asked about nothing."""
+    """Without jobs there is no poll."""
     assert next_tick([], last=0.0, spacing=TICK) is None
 
 
@@ -59,7 +59,7 @@ def test_the_earliest_wish_is_granted_but_not_too_soon(
     [(0, 2), (1, 2), (2, 4), (3, 8), (4, 16), (5, 30), (8, 30), (9, 30), (10**9, 30)],
 )
 def test_a_job_that_is_refused_alone_is_asked_for_less_and_less(failed_polls: int, seconds: float) -> None:
-    """Twice as long after each refusal but the first, up to half a minute, however long it lasts."""
+    """Twice as long after each failure but the first, up to half a minute, however long it lasts."""
     assert spacing_after(failed_polls) == seconds
 
 
@@ -91,7 +91,7 @@ def test_ticks_are_counted_from_the_first_job(last: float, expected: float) -> N
 
 
 def test_a_row_of_ticks_waits_for_no_job_that_is_due_later() -> None:
-    """As where webhooks tell of the ends: a poll that is due alone keeps its moment."""
+    """As where webhooks report the ends: a poll that is due alone keeps its moment."""
     assert next_tick([27.5], last=5.0, spacing=10.0, begun=3.0) == 27.5
 
 
@@ -122,7 +122,7 @@ def test_the_even_tick_uses_up_slots_and_requests_alike(
 
 
 def test_two_seconds_while_nothing_is_known_or_nobody_waits() -> None:
-    """Looks cost nobody anything then, as long as the minute has plenty of requests left."""
+    """Polls cost nobody anything then, as long as the minute has plenty of requests left."""
     assert tick(load(seconds=None, free=60)) == TICK
     assert tick(load(waiting=0, free=30)) == TICK
     assert tick(load(waiting=0, free=29)) == TICK
@@ -173,7 +173,7 @@ def test_a_tick_is_two_seconds_or_longer_and_finite(any_load: Load) -> None:
 
 @pytest.mark.parametrize(("now", "joins"), [(10.0, False), (11.999, False), (12.0, True), (99.0, True)])
 def test_a_young_job_does_not_join(now: float, joins: bool) -> None:
-    """It was accepted at 10 s; the documented loop waits two seconds before its first look."""
+    """It was accepted at 10 s; the documented loop waits two seconds before its first poll."""
     assert may_join(10.0, now) is joins
 
 
@@ -207,7 +207,7 @@ def test_the_net_hangs_low_and_its_looks_grow_rare(
 def test_the_net_is_never_too_soon_nor_more_than_a_minute_late(
     age: float, mean: float | None, patience: float
 ) -> None:
-    """However old the job is, there is a next look, and looks are 2 s apart."""
+    """However old the job is, there is a next poll, and polls are 2 s apart."""
     after = safety_net_poll(age, mean, patience)
     first = safety_net_poll(0.0, mean, patience)
     assert first >= TICK

@@ -1,4 +1,4 @@
-"""One look at many jobs: whole where it goes, in halves where refused, by another name where unknown."""
+"""One poll of many jobs: whole if possible, in halves if it fails, by another name if it is unknown."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def body_of(honest: bytes | None) -> Json:
 
 
 def strict(server: PlainServer, is_bad: Callable[[list[str]], Json | None]) -> None:
-    """Make a server answer some looks as a whole with an error, by the ids that are asked for."""
+    """Make a server fail some polls as a whole, depending on the ids."""
 
     def poll(request: bytes, honest: bytes | None) -> bytes | None:
         variables = json.loads(request).get("variables", {})
@@ -52,7 +52,7 @@ def strict(server: PlainServer, is_bad: Callable[[list[str]], Json | None]) -> N
 
 
 def sizes(server: PlainServer) -> list[int]:
-    """Return how many jobs each look asked for."""
+    """Return how many jobs each poll asked for."""
     return [len(request.ids) for request in server.requests if request.kind == "poll"]
 
 
@@ -72,7 +72,7 @@ async def test_one_job_that_nulls_the_whole_answer_harms_no_other() -> None:
 
 @virtual
 async def test_what_one_look_can_hold_is_learned() -> None:
-    """A service that refuses many jobs in one request is asked for as many as it takes from then on."""
+    """A service that rejects many jobs in one request gets as many as it accepts from then on."""
     too_many = {"errors": [{"message": "Query is too complex"}]}
     async with plain(seconds=7.0) as (doitong, server):
         strict(server, lambda ids: too_many if len(ids) > 3 else None)
@@ -214,7 +214,7 @@ async def test_an_operation_that_takes_a_number_is_found_in_the_schema() -> None
 
 @virtual
 async def test_a_look_that_fails_says_why_and_that_the_job_goes_on() -> None:
-    """`refresh` raises what the look met; nothing about the job or its cost has changed."""
+    """`refresh` raises the poll's failure; nothing about the job or its cost has changed."""
     async with plain(seconds=9.0) as (doitong, server):
         job = await doitong.submit("a fox")
         server.script = lambda kind, nth: answer("<html>", "503 Busy") if kind == "poll" else None
@@ -255,7 +255,7 @@ async def test_no_poll_is_sent_before_the_service_is_ready_for_it(status: str) -
 
 @virtual
 async def test_a_wait_ends_in_time_whatever_the_service_asks() -> None:
-    """The caller's own bound holds."""
+    """The caller's own timeout holds."""
     busy = answer("busy", "503 Busy\r\nRetry-After: 300")
     async with plain(seconds=3.0) as (doitong, server):
         server.script = lambda kind, nth: busy if kind == "poll" else None
@@ -298,7 +298,7 @@ async def test_a_wrong_setting_is_told_with_what_would_do(introspection: bool) -
 
 @virtual
 async def test_a_bad_request_about_one_job_is_not_taken_for_a_wrong_setting() -> None:
-    """The schema knows the operation: the look failed, and the next one may not."""
+    """The schema knows the operation: the poll failed, and the next one may not."""
     no = {"errors": [{"message": "id is malformed", "extensions": {"code": "BAD_USER_INPUT"}}]}
     refusing = True
     async with plain(seconds=3.0) as (doitong, server):
@@ -323,7 +323,7 @@ async def test_a_schema_that_cannot_be_had_now_is_asked_for_again() -> None:
 @pytest.mark.parametrize("bad", ["plain00001", "plain00002", "plain00004"])
 @virtual
 async def test_a_job_that_spoils_every_look_starves_no_other(bad: str) -> None:
-    """Wherever it stands in line; from then on it is asked for alone, and less and less often."""
+    """Whatever its position; from then on it is polled alone, and less and less often."""
     nulled = {"data": None, "errors": [{"message": "boom", "path": ["j0", "status"]}]}
     async with plain(seconds=5.0, timeout=60.0) as (doitong, server):
         strict(server, lambda ids: nulled if bad in ids else None)
@@ -362,7 +362,7 @@ async def test_one_odd_id_stops_nobody() -> None:
 )
 @virtual
 async def test_an_unknown_field_is_understood_in_any_servers_words(message: str) -> None:
-    """No look ever worked, and the document is refused as a whole: the schema is asked, once."""
+    """No poll ever worked, and the document is rejected as a whole: the schema is fetched, once."""
     unknown = answer({"errors": [{"message": message}]})
     async with plain(seconds=3.0, status_operation="job(id: ID!)") as (doitong, server):
         server.rewrite = lambda request, honest: unknown if b"job(id" in request else honest
@@ -372,7 +372,7 @@ async def test_an_unknown_field_is_understood_in_any_servers_words(message: str)
 
 @virtual
 async def test_a_job_that_could_not_be_read_says_so() -> None:
-    """Neither found nor missing: the error of its alias is told, and the next look may do better."""
+    """Neither found nor missing: the error of its alias is reported, and the next poll may succeed."""
     odd = answer({"data": {"j0": None}, "errors": [{"message": "database is tired", "path": ["j0"]}]})
     async with plain(seconds=30.0) as (doitong, server):
         job = await doitong.submit("a fox")

@@ -76,7 +76,7 @@ def test_a_reset_that_is_hours_off_is_no_reset_of_a_minute(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["1767225600", "1767225597", "0"])
 def test_a_reset_that_is_just_over_is_believed(text: str) -> None:
-    """It is told in whole seconds, and an answer is on its way for a while."""
+    """It is in whole seconds, and an answer takes a while to arrive."""
     assert read_headers({"x-ratelimit-reset": text}, NOW).renews_in == 0.0
 
 
@@ -116,7 +116,7 @@ def test_counts_are_whole_numbers(text: str, count: int | None) -> None:
     ],
 )
 def test_the_words_tell_the_limits_apart(code: str | None, message: str, limit: Limit) -> None:
-    """The narrower word decides."""
+    """The narrower phrase decides."""
     assert which_limit(code, message, RateLimitHeaders(), jobs_in_flight=False) is limit
 
 
@@ -162,7 +162,7 @@ def test_the_reset_of_the_window_is_not_taken_for_that_of_another_limit() -> Non
     )
 )
 def test_no_header_breaks_the_reader(headers: dict[str, str]) -> None:
-    """Whatever comes, the word is read, and its waits are none or finite."""
+    """Any headers can be read, and the waits are None or finite."""
     rate_limit = read_headers(headers, NOW)
     for limit in Limit:
         told = requested_wait(rate_limit, limit=limit)

@@ -1,4 +1,4 @@
-"""The gate: slots and turns, first come first served, with nothing lost to cancelled callers."""
+"""The rate limiter: slots and permits, first come, first served; cancelled callers lose nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.virtual import now, virtual
 NARROW = Plan.enterprise(requests_per_minute=2, concurrent_jobs=1)
 
 
-def open_door(plan: Plan, *, polls_count: bool = True) -> Admission:
+def new_admission(plan: Plan, *, polls_count: bool = True) -> Admission:
     """Return a client's way through a limiter of its own."""
     return Admission(RateLimiter(plan), KeyUser(plan, polls_count=polls_count), Hook(None))
 
@@ -45,13 +45,13 @@ def start(coroutine: Any) -> asyncio.Task[Any]:
 
 @virtual
 async def test_slots_go_to_who_came_first() -> None:
-    """However many wait, a slot that comes back goes to the first in line."""
-    door = open_door(NARROW)
-    slot = await door.slot()
+    """However many wait, a slot that comes back goes to the first waiter."""
+    admission = new_admission(NARROW)
+    slot = await admission.slot()
     order: list[int] = []
 
     async def take(number: int) -> None:
-        mine = await door.slot()
+        mine = await admission.slot()
         order.append(number)
         mine.release()
 
@@ -61,76 +61,76 @@ async def test_slots_go_to_who_came_first() -> None:
     slot.release()
     await asyncio.gather(*waiting)
     assert order == [0, 1, 2, 3, 4]
-    assert door.limiter.slots_taken == 0
+    assert admission.limiter.slots_taken == 0
 
 
 @virtual
 async def test_a_lease_is_given_back_once() -> None:
     """A second release must not make a slot out of nothing."""
-    door = open_door(NARROW)
-    slot = await door.slot()
+    admission = new_admission(NARROW)
+    slot = await admission.slot()
     slot.release()
     slot.release()
-    assert door.limiter.slots_taken == 0
+    assert admission.limiter.slots_taken == 0
 
 
 @virtual
 async def test_a_slot_granted_to_a_caller_who_is_gone_goes_on_to_the_next() -> None:
     """The cancel may come in the very moment in which the slot is granted."""
-    door = open_door(NARROW)
-    slot = await door.slot()
-    gone, following = start(door.slot()), start(door.slot())
+    admission = new_admission(NARROW)
+    slot = await admission.slot()
+    gone, following = start(admission.slot()), start(admission.slot())
     await settle()
     slot.release()
     gone.cancel()
     (await following).release()
-    assert door.limiter.slots_taken == 0
+    assert admission.limiter.slots_taken == 0
 
 
 @virtual
 async def test_a_bounded_wait_for_a_slot_ends() -> None:
-    """With an error that names the limit, and without a place left in the line."""
-    door = open_door(NARROW)
-    slot = await door.slot()
+    """With an error that names the limit; it leaves the queue."""
+    admission = new_admission(NARROW)
+    slot = await admission.slot()
     with pytest.raises(RateLimitError):
-        await door.slot(timeout=3.0)
+        await admission.slot(timeout=3.0)
     assert now() == 3.0
     slot.release()
-    assert (await door.slot(timeout=3.0)).is_held
+    assert (await admission.slot(timeout=3.0)).is_held
 
 
 @virtual
 async def test_turns_come_back_a_minute_after_the_answer() -> None:
-    """Not after the sending: the server may have counted the request as late as its answer."""
-    door = open_door(NARROW)
-    first, second = await door.permit(Priority.SUBMIT), await door.permit(Priority.SUBMIT)
+    """Not after it was sent: the server may count the request as late as its answer."""
+    admission = new_admission(NARROW)
+    first, second = await admission.permit(Priority.SUBMIT), await admission.permit(Priority.SUBMIT)
     first.answered()
     await asyncio.sleep(10)
     second.answered()
-    (await door.permit(Priority.SUBMIT)).answered()
+    (await admission.permit(Priority.SUBMIT)).answered()
     assert now() == 60.0
-    (await door.permit(Priority.SUBMIT)).answered()
+    (await admission.permit(Priority.SUBMIT)).answered()
     assert now() == 70.0
 
 
 @virtual
 async def test_a_request_that_was_never_sent_costs_nothing() -> None:
-    """Its turn is back at once."""
-    door = open_door(NARROW)
+    """Its permit is back at once."""
+    admission = new_admission(NARROW)
     for _ in range(5):
-        (await door.permit(Priority.SUBMIT)).unsent()
+        (await admission.permit(Priority.SUBMIT)).unsent()
     assert now() == 0.0
 
 
 @virtual
 async def test_submits_go_before_looks_but_an_overdue_look_goes_first() -> None:
-    """A look may wait behind submits, though not for ever."""
-    door = open_door(Plan.enterprise(requests_per_minute=1, concurrent_jobs=9))
-    (await door.permit(Priority.SUBMIT)).answered()
+    """A poll may wait behind submits, but not forever."""
+    admission = new_admission(Plan.enterprise(requests_per_minute=1, concurrent_jobs=9))
+    (await admission.permit(Priority.SUBMIT)).answered()
     order: list[str] = []
 
     async def take(name: str, priority: Priority) -> None:
-        permit: RequestPermit = await door.permit(priority)
+        permit: RequestPermit = await admission.permit(priority)
         order.append(name)
         permit.answered()
 
@@ -143,10 +143,10 @@ async def test_submits_go_before_looks_but_an_overdue_look_goes_first() -> None:
 
 @virtual
 async def test_a_turn_granted_to_a_caller_who_is_gone_is_not_spent() -> None:
-    """Nothing was sent, so the next in line has it at once."""
-    door = open_door(Plan.enterprise(requests_per_minute=1, concurrent_jobs=9))
-    held = await door.permit(Priority.SUBMIT)
-    gone, following = start(door.permit(Priority.SUBMIT)), start(door.permit(Priority.SUBMIT))
+    """Nothing was sent, so the next waiter gets it at once."""
+    admission = new_admission(Plan.enterprise(requests_per_minute=1, concurrent_jobs=9))
+    held = await admission.permit(Priority.SUBMIT)
+    gone, following = start(admission.permit(Priority.SUBMIT)), start(admission.permit(Priority.SUBMIT))
     await settle()
     held.unsent()
     gone.cancel()
@@ -157,15 +157,15 @@ async def test_a_turn_granted_to_a_caller_who_is_gone_is_not_spent() -> None:
 @virtual
 async def test_looks_that_do_not_count_pass_by_the_submits_that_wait() -> None:
     """At once, and without a spin of the loop; only a pause holds them."""
-    door = Admission(RateLimiter(NARROW), KeyUser(NARROW, polls_count=False), Hook(None))
+    admission = Admission(RateLimiter(NARROW), KeyUser(NARROW, polls_count=False), Hook(None))
     for _ in range(2):
-        (await door.permit(Priority.SUBMIT)).answered()
-    submit = start(door.permit(Priority.SUBMIT))
+        (await admission.permit(Priority.SUBMIT)).answered()
+    submit = start(admission.permit(Priority.SUBMIT))
     await settle()
-    (await door.permit(Priority.POLL)).answered()
+    (await admission.permit(Priority.POLL)).answered()
     assert now() == 0.0
-    door.limiter.rate_limited(too_many("per minute", **{"retry-after": "10"}))
-    (await door.permit(Priority.POLL)).answered()
+    admission.limiter.rate_limited(too_many("per minute", **{"retry-after": "10"}))
+    (await admission.permit(Priority.POLL)).answered()
     assert 10.0 <= now() <= 11.0
     (await submit).answered()
     assert now() == 60.0
@@ -173,31 +173,33 @@ async def test_looks_that_do_not_count_pass_by_the_submits_that_wait() -> None:
 
 @virtual
 async def test_a_429_of_the_minute_pauses_everything() -> None:
-    """Until the moment that the service told, and a little longer, so that not all come back at once."""
-    door = open_door(NARROW)
-    assert door.limiter.rate_limited(too_many("requests per minute", **{"retry-after": "12"})) == "minute"
-    (await door.permit(Priority.POLL)).answered()
+    """Until the stated moment and a little longer, so that not all come back at once."""
+    admission = new_admission(NARROW)
+    assert (
+        admission.limiter.rate_limited(too_many("requests per minute", **{"retry-after": "12"})) == "minute"
+    )
+    (await admission.permit(Priority.POLL)).answered()
     assert 12.0 <= now() <= 13.0
 
 
 @virtual
 async def test_a_429_that_tells_nothing_pauses_for_a_moment() -> None:
-    """Not for long: the next answer may tell more."""
-    door = open_door(NARROW)
-    door.limiter.rate_limited(too_many("slow down"))
-    (await door.permit(Priority.SUBMIT)).answered()
+    """Not for long: the next answer may say more."""
+    admission = new_admission(NARROW)
+    admission.limiter.rate_limited(too_many("slow down"))
+    (await admission.permit(Priority.SUBMIT)).answered()
     assert 2.0 <= now() <= 3.0
 
 
 @virtual
 async def test_a_429_of_the_jobs_at_once_holds_submits_until_a_job_ends() -> None:
-    """Looks go on meanwhile: they are how the end is seen."""
-    door = open_door(Plan.PRO)
-    running, mine = await door.slot(), await door.slot()
+    """Polls go on meanwhile: they see jobs end."""
+    admission = new_admission(Plan.PRO)
+    running, mine = await admission.slot(), await admission.slot()
     running.job_is_made()
-    assert door.limiter.rate_limited(too_many("too many concurrent jobs")) == "slot"
-    submit = start(door.permit(Priority.SUBMIT))
-    (await door.permit(Priority.POLL)).answered()
+    assert admission.limiter.rate_limited(too_many("too many concurrent jobs")) == "slot"
+    submit = start(admission.permit(Priority.SUBMIT))
+    (await admission.permit(Priority.POLL)).answered()
     await asyncio.sleep(1)
     assert now() == 1.0
     assert not submit.done()
@@ -209,14 +211,14 @@ async def test_a_429_of_the_jobs_at_once_holds_submits_until_a_job_ends() -> Non
 
 @virtual
 async def test_submits_held_for_jobs_of_somebody_else_try_again_in_time() -> None:
-    """The jobs that are in the way may be another process's: then nobody here sees them end."""
-    door = open_door(Plan.PRO)
-    await door.slot()
+    """The running jobs may be another process's: then nobody here sees them end."""
+    admission = new_admission(Plan.PRO)
+    await admission.slot()
     waits = []
     for _ in range(4):
         begun = now()
-        door.limiter.rate_limited(too_many("too many concurrent jobs"))
-        (await door.permit(Priority.SUBMIT)).answered()
+        admission.limiter.rate_limited(too_many("too many concurrent jobs"))
+        (await admission.permit(Priority.SUBMIT)).answered()
         waits.append(now() - begun)
     for wait, usual in zip(waits, (5, 10, 20, 40), strict=True):
         assert usual <= wait <= usual + 1
@@ -224,14 +226,14 @@ async def test_submits_held_for_jobs_of_somebody_else_try_again_in_time() -> Non
 
 @virtual
 async def test_the_jobs_of_a_day_are_counted_and_end_in_an_error_that_says_until_when() -> None:
-    """What would be one too many is not even sent."""
-    door = open_door(Plan.enterprise(requests_per_minute=60, concurrent_jobs=9, jobs_per_day=2))
+    """A job too many is not even sent."""
+    admission = new_admission(Plan.enterprise(requests_per_minute=60, concurrent_jobs=9, jobs_per_day=2))
     for _ in range(2):
-        slot = await door.slot()
+        slot = await admission.slot()
         slot.job_is_made()
         slot.release()
     with pytest.raises(DailyLimitError, match="2 a day") as caught:
-        await door.slot()
+        await admission.slot()
     assert caught.value.retry_after == 86_400.0
     assert str(caught.value.resets_at) == "2026-01-02 00:00:00+00:00"
 
@@ -239,28 +241,30 @@ async def test_the_jobs_of_a_day_are_counted_and_end_in_an_error_that_says_until
 @virtual
 async def test_who_waits_for_the_next_day_goes_first_then() -> None:
     """The wait ends with the day, to the moment."""
-    door = open_door(Plan.enterprise(requests_per_minute=60, concurrent_jobs=9, jobs_per_day=1))
-    (await door.slot()).job_is_made()
-    await door.slot(waits_for_day=True)
+    admission = new_admission(Plan.enterprise(requests_per_minute=60, concurrent_jobs=9, jobs_per_day=1))
+    (await admission.slot()).job_is_made()
+    await admission.slot(waits_for_day=True)
     assert now() == pytest.approx(86_400.0)
 
 
 @virtual
 async def test_a_submit_that_made_no_job_gives_its_job_of_the_day_back() -> None:
     """Only jobs that were accepted count."""
-    door = open_door(Plan.enterprise(requests_per_minute=60, concurrent_jobs=9, jobs_per_day=1))
-    (await door.slot()).release()
-    assert (await door.slot()).is_held
+    admission = new_admission(Plan.enterprise(requests_per_minute=60, concurrent_jobs=9, jobs_per_day=1))
+    (await admission.slot()).release()
+    assert (await admission.slot()).is_held
 
 
 @virtual
 async def test_a_429_of_the_day_ends_it_until_the_moment_that_was_told() -> None:
-    """Whoever waits in line is sent away with that moment, or waits on."""
-    door = open_door(Plan.enterprise(requests_per_minute=60, concurrent_jobs=1))
-    slot = await door.slot()
-    waiting = start(door.slot())
+    """Waiters get an error with that moment, or keep waiting."""
+    admission = new_admission(Plan.enterprise(requests_per_minute=60, concurrent_jobs=1))
+    slot = await admission.slot()
+    waiting = start(admission.slot())
     await settle()
-    assert door.limiter.rate_limited(too_many("daily limit exceeded", **{"retry-after": "7200"})) == "day"
+    assert (
+        admission.limiter.rate_limited(too_many("daily limit exceeded", **{"retry-after": "7200"})) == "day"
+    )
     slot.release()
     with pytest.raises(DailyLimitError) as caught:
         await waiting
@@ -271,13 +275,13 @@ async def test_a_429_of_the_day_ends_it_until_the_moment_that_was_told() -> None
 async def test_waits_can_be_asked_about_and_are_events() -> None:
     """What a caller waits for, from when to when."""
     events: list[Event] = []
-    door = Admission(RateLimiter(NARROW), KeyUser(NARROW), Hook(events.append))
-    slot = await door.slot()
+    admission = Admission(RateLimiter(NARROW), KeyUser(NARROW), Hook(events.append))
+    slot = await admission.slot()
     for _ in range(2):
-        (await door.permit(Priority.POLL)).answered()
-    waits = [start(door.slot()), start(door.permit(Priority.SUBMIT))]
+        (await admission.permit(Priority.POLL)).answered()
+    waits = [start(admission.slot()), start(admission.permit(Priority.SUBMIT))]
     await settle()
-    assert door.waiting() == {"slot": 1, "minute": 1}
+    assert admission.waiting() == {"slot": 1, "minute": 1}
     slot.release()
     await asyncio.gather(*waits)
     assert events == [
@@ -290,69 +294,73 @@ async def test_waits_can_be_asked_about_and_are_events() -> None:
 
 @virtual
 async def test_closing_sends_everybody_away() -> None:
-    """Whoever waits for a slot or a turn is told that the client is closed."""
-    door = open_door(Plan.enterprise(requests_per_minute=1, concurrent_jobs=1))
-    await door.slot()
-    (await door.permit(Priority.SUBMIT)).answered()
-    waiting = [start(door.slot()), start(door.permit(Priority.SUBMIT)), start(door.permit(Priority.POLL))]
+    """Waiters for a slot or a permit get an error."""
+    admission = new_admission(Plan.enterprise(requests_per_minute=1, concurrent_jobs=1))
+    await admission.slot()
+    (await admission.permit(Priority.SUBMIT)).answered()
+    waiting = [
+        start(admission.slot()),
+        start(admission.permit(Priority.SUBMIT)),
+        start(admission.permit(Priority.POLL)),
+    ]
     await settle()
-    door.close()
+    admission.close()
     errors = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(error) for error in errors] == [ClientClosedError] * 3
     with pytest.raises(ClientClosedError):
-        await door.slot()
+        await admission.slot()
 
 
-async def send(door: Admission, **headers: str) -> None:
-    """Send one submit, which is answered at once with these headers."""
-    permit = await door.permit(Priority.SUBMIT)
-    door.observe_headers({name.replace("_", "-"): value for name, value in headers.items()}, permit)
+async def send(admission: Admission, **headers: str) -> None:
+    """Send one submit, answered at once with these headers."""
+    permit = await admission.permit(Priority.SUBMIT)
+    admission.observe_headers({name.replace("_", "-"): value for name, value in headers.items()}, permit)
     permit.answered()
 
 
 @virtual
 async def test_after_a_reset_that_was_told_nothing_waits_for_a_minute() -> None:
     """One request goes then, two seconds later as resets are rounded, and what its answer says is left."""
-    door = open_door(Plan.PRO)
-    await send(door, x_ratelimit_remaining="0", x_ratelimit_reset="6")
+    admission = new_admission(Plan.PRO)
+    await send(admission, x_ratelimit_remaining="0", x_ratelimit_reset="6")
     moments = []
     for left in ("3", "2", "1", "0"):
-        await send(door, x_ratelimit_remaining=left, x_ratelimit_reset="6")
+        await send(admission, x_ratelimit_remaining=left, x_ratelimit_reset="6")
         moments.append(now())
     assert moments == [8.0] * 4
-    await send(door)
+    await send(admission)
     assert now() == 16.0
 
 
 @virtual
 async def test_the_first_after_a_reset_may_be_a_submit() -> None:
-    """Where submits leave some to looks, and nobody looks, nobody would ask else."""
-    door = open_door(Plan.PRO)
+    """Submits leave some permits to polls; without any poll, nobody would ask otherwise."""
+    admission = new_admission(Plan.PRO)
     for _ in range(2):
-        (await door.slot()).job_is_made()
-    await send(door, x_ratelimit_limit="6", x_ratelimit_remaining="0", x_ratelimit_reset="6")
-    await send(door, x_ratelimit_limit="6", x_ratelimit_remaining="5", x_ratelimit_reset="6")
+        (await admission.slot()).job_is_made()
+    await send(admission, x_ratelimit_limit="6", x_ratelimit_remaining="0", x_ratelimit_reset="6")
+    await send(admission, x_ratelimit_limit="6", x_ratelimit_remaining="5", x_ratelimit_reset="6")
     assert now() == 8.0
 
 
 @virtual
 async def test_a_share_of_a_plan_believes_its_share_of_what_is_left() -> None:
     """The others on the key have theirs."""
-    door = open_door(Plan.PRO.share(6))
+    admission = new_admission(Plan.PRO.share(6))
     headers = {"x_ratelimit_limit": "60", "x_ratelimit_reset": "6"}
-    await send(door, **headers, x_ratelimit_remaining="0")
-    await send(door, **headers, x_ratelimit_remaining="30")
-    assert (now(), door.limiter.free) == (8.0, 5)
+    await send(admission, **headers, x_ratelimit_remaining="0")
+    await send(admission, **headers, x_ratelimit_remaining="30")
+    assert (now(), admission.limiter.free) == (8.0, 5)
 
 
 @virtual
 async def test_a_limit_below_the_plan_is_obeyed_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Once a client, whoever comes or goes, by a warning and an event."""
+    """Once per client, whichever clients come or go, by a warning and an event."""
     events: list[Event] = []
     user, limiter = KeyUser(Plan.PRO), RateLimiter(Plan.PRO)
-    door = Admission(limiter, user, Hook(events.append))
+    admission = Admission(limiter, user, Hook(events.append))
     for _ in range(3):
-        await send(door, x_ratelimit_limit="6")
+        await send(admission, x_ratelimit_limit="6")
     batch = Admission(limiter, user, Hook(events.append))
     for _ in range(3):
         await send(batch, x_ratelimit_limit="6")
@@ -361,36 +369,36 @@ async def test_a_limit_below_the_plan_is_obeyed_and_said_once(caplog: pytest.Log
     assert limiter.free == 0
     assert events == [LimitLowered(told=6, plan=60)]
     assert caplog.text.count("X-RateLimit-Limit: 6") == 1
-    await send(door, x_ratelimit_limit="60")
+    await send(admission, x_ratelimit_limit="60")
     assert limiter.free == 59
 
 
 @virtual
 async def test_a_look_is_put_off_as_long_as_the_service_asks() -> None:
-    """Submits are not; and a look that waits says for whom."""
-    door = open_door(Plan.PRO)
-    door.limiter.delay_polls(
+    """Submits are not; a waiting poll reports the reason."""
+    admission = new_admission(Plan.PRO)
+    admission.limiter.delay_polls(
         Failure(FailureKind.SERVER, "busy", http_status=503, headers={"retry-after": "20"})
     )
-    door.limiter.delay_polls(
+    admission.limiter.delay_polls(
         Failure(FailureKind.SERVER, "busy", http_status=503, headers={"retry-after": "5"})
     )
-    door.limiter.delay_polls(Failure(FailureKind.SERVER, "busy", http_status=503))
-    poll = start(door.permit(Priority.POLL))
+    admission.limiter.delay_polls(Failure(FailureKind.SERVER, "busy", http_status=503))
+    poll = start(admission.permit(Priority.POLL))
     await settle()
-    await send(door)
+    await send(admission)
     assert now() == 0.0
-    assert door.waiting() == {"server": 1}
+    assert admission.waiting() == {"server": 1}
     (await poll).answered()
     assert now() == 20.0
 
 
 @virtual
 async def test_looks_that_do_not_count_are_put_off_too() -> None:
-    """They cost nothing of the plan, and the service asked all the same."""
-    door = Admission(RateLimiter(NARROW), KeyUser(NARROW, polls_count=False), Hook(None))
-    door.limiter.delay_polls(Failure(FailureKind.SERVER, "busy", headers={"retry-after": "20"}))
-    (await door.permit(Priority.POLL)).answered()
+    """They cost nothing of the plan, but the service asked for it."""
+    admission = Admission(RateLimiter(NARROW), KeyUser(NARROW, polls_count=False), Hook(None))
+    admission.limiter.delay_polls(Failure(FailureKind.SERVER, "busy", headers={"retry-after": "20"}))
+    (await admission.permit(Priority.POLL)).answered()
     assert now() == 20.0
 
 
@@ -410,51 +418,51 @@ FAR = [
 async def test_a_429_that_only_looks_far_is_the_minutes_first_and_the_days_at_the_second(
     far: dict[str, str],
 ) -> None:
-    """A clock, a zone or a unit may be wrong: a minute's pause tells, and costs no day."""
-    door = open_door(Plan.PRO)
+    """A clock, a zone or a unit may be wrong: a minute's pause shows it, and costs no day."""
+    admission = new_admission(Plan.PRO)
     failure = too_many("Too Many Requests", **{"x-ratelimit-limit": "60", **far})
-    # A burst is one refusal, and a look's says nothing of jobs.
-    assert [door.limiter.rate_limited(failure) for _ in range(3)] == ["minute"] * 3
-    (await door.permit(Priority.SUBMIT)).answered()
+    # A burst counts as one 429, and a poll's 429 says nothing about jobs.
+    assert [admission.limiter.rate_limited(failure) for _ in range(3)] == ["minute"] * 3
+    (await admission.permit(Priority.SUBMIT)).answered()
     assert 60.0 <= now() <= 61.0
-    assert door.limiter.rate_limited(failure, is_submit=False) == "minute"
+    assert admission.limiter.rate_limited(failure, is_submit=False) == "minute"
     await asyncio.sleep(100)
-    door.limiter.accepted()
-    assert door.limiter.rate_limited(failure) == "minute"
+    admission.limiter.accepted()
+    assert admission.limiter.rate_limited(failure) == "minute"
     await asyncio.sleep(62)
-    assert door.limiter.rate_limited(failure) == "day"
+    assert admission.limiter.rate_limited(failure) == "day"
     with pytest.raises(DailyLimitError):
-        await door.slot()
+        await admission.slot()
 
 
 @virtual
 async def test_a_second_refusal_of_the_same_burst_is_no_second_refusal() -> None:
     """It was sent before the pause, however late its answer comes."""
-    door = open_door(Plan.PRO)
+    admission = new_admission(Plan.PRO)
     failure = too_many("Too Many Requests", **{"x-ratelimit-limit": "60", **FAR[0]})
-    early, late = [await door.permit(Priority.SUBMIT) for _ in range(2)]
-    assert door.limiter.rate_limited(failure, early) == "minute"
+    early, late = [await admission.permit(Priority.SUBMIT) for _ in range(2)]
+    assert admission.limiter.rate_limited(failure, early) == "minute"
     early.answered()
     await asyncio.sleep(62)
-    assert door.limiter.rate_limited(failure, late) == "minute"
+    assert admission.limiter.rate_limited(failure, late) == "minute"
     late.answered()
-    after = await door.permit(Priority.SUBMIT)
-    assert door.limiter.rate_limited(failure, after) == "day"
+    after = await admission.permit(Priority.SUBMIT)
+    assert admission.limiter.rate_limited(failure, after) == "day"
 
 
 @virtual
 async def test_a_poll_that_does_not_count_says_nothing_of_a_reset() -> None:
     """It may be answered after the place that it speaks of came back."""
-    door = open_door(Plan.enterprise(requests_per_minute=2, concurrent_jobs=9), polls_count=False)
-    await send(door)
+    admission = new_admission(Plan.enterprise(requests_per_minute=2, concurrent_jobs=9), polls_count=False)
+    await send(admission)
     await asyncio.sleep(30)
-    await send(door)
-    poll = await door.permit(Priority.POLL)
+    await send(admission)
+    poll = await admission.permit(Priority.POLL)
     await asyncio.sleep(30)
-    await send(door)
-    door.observe_headers({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1"}, poll)
+    await send(admission)
+    admission.observe_headers({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1"}, poll)
     poll.answered()
-    await send(door)
+    await send(admission)
     assert now() == 90.0
 
 
@@ -471,28 +479,28 @@ async def test_a_poll_that_does_not_count_says_nothing_of_a_reset() -> None:
 async def test_a_429_of_the_day_is_believed_at_once_where_more_speaks_for_it(
     plan: Plan, made: int, message: str, headers: dict[str, str]
 ) -> None:
-    """Its words, the limit that it names, none at all, or a day that is nearly used up."""
-    door = open_door(plan)
+    """Its message, the limit in its headers, no limit at all, or a day that is nearly used up."""
+    admission = new_admission(plan)
     for _ in range(made):
-        slot = await door.slot()
+        slot = await admission.slot()
         slot.job_is_made()
         slot.release()
-    assert door.limiter.rate_limited(too_many(message, **{"retry-after": "7200"}, **headers)) == "day"
+    assert admission.limiter.rate_limited(too_many(message, **{"retry-after": "7200"}, **headers)) == "day"
 
 
 @virtual
 async def test_a_gate_is_kept_for_a_day_after_its_last_job() -> None:
-    """By the loop's clock: a calendar that is a day ahead, and comes back, loses no count."""
-    door = open_door(Plan.PRO)
-    slot = await door.slot()
+    """By the loop's clock: a wall clock that jumps a day ahead and back loses no count."""
+    admission = new_admission(Plan.PRO)
+    slot = await admission.slot()
     slot.job_is_made()
     slot.release()
-    door.close()
+    admission.close()
     loop = asyncio.get_running_loop()
     loop.wall_time = lambda: 1_767_225_600.0 + 5 * 86_400  # type: ignore[attr-defined]  # a clock that jumped
-    assert not door.limiter.is_idle
+    assert not admission.limiter.is_idle
     await asyncio.sleep(86_401)
-    assert door.limiter.is_idle
+    assert admission.limiter.is_idle
 
 
 @dataclass(frozen=True)
@@ -520,19 +528,19 @@ requests = st.builds(
 )
 
 
-async def ask(door: Admission, request: Request, counted: list[float]) -> None:
+async def ask(admission: Admission, request: Request, counted: list[float]) -> None:
     """Send one request: the server counts it somewhere between its sending and its answer."""
     await asyncio.sleep(request.comes)
-    permit = await door.permit(Priority.POLL if request.is_poll else Priority.SUBMIT)
+    permit = await admission.permit(Priority.POLL if request.is_poll else Priority.SUBMIT)
     if not request.is_sent:
         permit.unsent()
         return
     counted.append(now() + request.takes * request.counted)
     await asyncio.sleep(request.takes)
     if request.remaining is not None:
-        door.observe_headers({"x-ratelimit-remaining": str(request.remaining)})
+        admission.observe_headers({"x-ratelimit-remaining": str(request.remaining)})
     if request.is_refused:
-        door.limiter.rate_limited(too_many("per minute", **{"x-ratelimit-reset": "7"}))
+        admission.limiter.rate_limited(too_many("per minute", **{"x-ratelimit-reset": "7"}))
     permit.answered()
 
 
@@ -542,15 +550,15 @@ async def ask(door: Admission, request: Request, counted: list[float]) -> None:
 def test_the_servers_window_never_holds_more_and_nobody_waits_for_ever(
     rate: int, scene: list[Request]
 ) -> None:
-    """For any requests, answers, headers and refusals, wherever the server counts them."""
+    """For any requests, answers, headers and failures, wherever the server counts them."""
 
     async def play() -> None:
-        door = open_door(Plan.enterprise(requests_per_minute=rate, concurrent_jobs=1))
+        admission = new_admission(Plan.enterprise(requests_per_minute=rate, concurrent_jobs=1))
         counted: list[float] = []
         async with asyncio.timeout(60.0 * 4 * (len(scene) + 10)):
-            await asyncio.gather(*(ask(door, request, counted) for request in scene))
+            await asyncio.gather(*(ask(admission, request, counted) for request in scene))
         counted.sort()
-        # As the gate reckons: the difference of the two would be rounded once more.
+        # Compute it as the rate limiter does: the difference would be rounded once more.
         assert all(later >= earlier + 60.0 for earlier, later in zip(counted, counted[rate:], strict=False))
 
     virtual(play)()

@@ -176,7 +176,7 @@ def test_a_reset_releases_one_and_the_next_answer_says_how_many_more() -> None:
 
 
 def test_a_reset_releases_nothing_more_where_a_token_came_back_by_itself() -> None:
-    """It was that very request's place: the reset is told in whole seconds, and comes after it."""
+    """It was that very request's token: the reset is in whole seconds, and comes after it."""
     window = Window(2)
     spend(window, 1, 0.0)
     spend(window, 1, 30.0)
@@ -202,7 +202,7 @@ def test_what_is_left_is_believed_of_requests_that_were_sent_after_the_reset() -
 
 
 def test_a_slow_answer_tells_of_no_reset_that_has_come_since() -> None:
-    """The place that it speaks of came back by itself while it was on its way."""
+    """The token that it is about came back by itself before it arrived."""
     window = Window(2)
     spend(window, 1, 0.0)
     early = window.spend()
@@ -214,7 +214,7 @@ def test_a_slow_answer_tells_of_no_reset_that_has_come_since() -> None:
 
 
 def test_a_request_that_never_left_takes_no_reset_along() -> None:
-    """The next one asks in its place."""
+    """The next request asks instead."""
     window = Window(6)
     spend(window, 6, 0.0)
     window.renews(6.0, 0.0)
@@ -274,7 +274,7 @@ def test_after_a_reset_an_accepted_request_that_says_nothing_lets_one_more_go() 
 
 
 def test_what_others_take_is_taken_as_long_as_answers_confirm_it() -> None:
-    """Sixty seconds after the first news of them they have not all stopped."""
+    """Sixty seconds after their first request they have not all stopped."""
     window = Window(10)
     assert window.lower(4, 0.0)
     assert not window.lower(5, 40.0)
@@ -305,7 +305,7 @@ attempts = st.builds(
 def test_a_window_that_follows_what_it_is_told_is_never_refused(
     limit: int, period: float, is_fixed: bool, plans: list[Try]
 ) -> None:
-    """One user of a service that tells the truth as it counts, with a window of any length and kind."""
+    """One user of a service with correct headers, and a window of any length and kind."""
     window, now = Window(limit), 0.0
     counted: list[float] = []
     events: list[tuple[float, int, str, int]] = []

@@ -48,7 +48,7 @@ def answer_of(body: object, status: int = 200, text: str = "…", **headers: str
     return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, body, text)
 
 
-def looks_of(body: object, ids: list[str], status: int = 200) -> PollAnswer:
+def poll_answer(body: object, ids: list[str], status: int = 200) -> PollAnswer:
     """Read a status answer that is no refusal."""
     statuses = wire.read_poll(answer_of(body, status), ids)
     assert isinstance(statuses, PollAnswer)
@@ -246,7 +246,7 @@ class TestReadSubmit:
 class TestReadLooks:
     def test_jobs_are_matched_by_their_ids(self) -> None:
         """Out of order, and under whatever alias."""
-        statuses = looks_of(
+        statuses = poll_answer(
             {"data": {"j1": job("a"), "x": job("c", "completed"), "j0": job("b")}}, ["a", "b", "c"]
         )
         assert {(found.id, found.status) for found in statuses.found} == {
@@ -259,7 +259,7 @@ class TestReadLooks:
     def test_a_single_job_may_stand_under_any_name(self) -> None:
         """A service without aliases answers under the name of the field, or bare."""
         for body in ({"data": {"generation": job("a")}}, {"data": job("a")}, job("a")):
-            assert [found.id for found in looks_of(body, ["a"]).found] == ["a"]
+            assert [found.id for found in poll_answer(body, ["a"]).found] == ["a"]
 
     @pytest.mark.parametrize(
         "errors",
@@ -274,7 +274,7 @@ class TestReadLooks:
     )
     def test_a_null_that_means_unknown_is_missing(self, errors: object) -> None:
         """Without an error of its own, or with one that says so."""
-        statuses = looks_of({"data": {"j0": job("a"), "j1": None}, "errors": errors}, ["a", "b"])
+        statuses = poll_answer({"data": {"j0": job("a"), "j1": None}, "errors": errors}, ["a", "b"])
         assert ([found.id for found in statuses.found], statuses.missing, statuses.unanswered) == (
             ["a"],
             ["b"],
@@ -295,7 +295,7 @@ class TestReadLooks:
     )
     def test_a_null_for_another_reason_is_nothing(self, errors: object) -> None:
         """Its fields could not be had: the job is neither found, nor missing, nor passed over."""
-        statuses = looks_of({"data": {"j0": job("a"), "j1": None}, "errors": errors}, ["a", "b"])
+        statuses = poll_answer({"data": {"j0": job("a"), "j1": None}, "errors": errors}, ["a", "b"])
         assert ([found.id for found in statuses.found], statuses.missing, statuses.unanswered) == (
             ["a"],
             [],
@@ -313,12 +313,12 @@ class TestReadLooks:
     )
     def test_a_single_null_under_a_name_of_its_own(self, errors: object, missing: list[str]) -> None:
         """Every error is about the one job that was asked for, whatever its path begins with."""
-        statuses = looks_of({"data": {"generation": None}, "errors": errors}, ["a"])
+        statuses = poll_answer({"data": {"generation": None}, "errors": errors}, ["a"])
         assert (statuses.found, statuses.missing, statuses.unanswered) == ([], missing, [])
 
     def test_an_alias_that_is_not_there_is_unanswered(self) -> None:
         """As where a service without aliases answers only one of them."""
-        statuses = looks_of({"data": {"generation": job("b")}}, ["a", "b", "c"])
+        statuses = poll_answer({"data": {"generation": job("b")}}, ["a", "b", "c"])
         assert ([found.id for found in statuses.found], statuses.missing, statuses.unanswered) == (
             ["b"],
             [],
@@ -327,7 +327,7 @@ class TestReadLooks:
 
     def test_a_job_that_was_not_asked_for_is_left_alone(self) -> None:
         """It is somebody else's."""
-        statuses = looks_of({"data": {"j0": job("other"), "j1": job("b")}}, ["a", "b"])
+        statuses = poll_answer({"data": {"j0": job("other"), "j1": job("b")}}, ["a", "b"])
         assert ([found.id for found in statuses.found], statuses.missing, statuses.unanswered) == (
             ["b"],
             [],
@@ -337,7 +337,7 @@ class TestReadLooks:
     @pytest.mark.parametrize("value", [5, "text", [], {}, {"id": "", "status": "completed"}, [job("a")]])
     def test_a_value_of_another_shape_is_nothing(self, value: object) -> None:
         """An answer is there, so the job is not missing."""
-        statuses = looks_of({"data": {"j0": value, "j1": job("b")}}, ["a", "b"])
+        statuses = poll_answer({"data": {"j0": value, "j1": job("b")}}, ["a", "b"])
         assert ([found.id for found in statuses.found], statuses.missing, statuses.unanswered) == (
             ["b"],
             [],
@@ -463,7 +463,7 @@ def test_a_look_brings_every_job_once(jobs: list[Generation], chance: Any) -> No
     ids = [snapshot.id for snapshot in jobs]
     aliases = [(f"j{n}", spelled(snapshot)) for n, snapshot in enumerate(jobs)]
     chance.shuffle(aliases)
-    statuses = looks_of({"data": dict(aliases)}, ids)
+    statuses = poll_answer({"data": dict(aliases)}, ids)
     assert sorted(found.id for found in statuses.found) == sorted(ids)
     assert all(found in jobs for found in statuses.found)
     assert (statuses.missing, statuses.unanswered) == ([], [])

@@ -1,1 +1,1 @@
-"""Webhooks: the signature, what may be believed, the receiver and its faces, the door."""
+"""Webhooks: the signature, the output hosts, the handler and its adapters, the endpoint."""

@@ -25,24 +25,24 @@ from doitong_async.webhooks.endpoint import Webhooks
 from doitong_async.webhooks.handler import LARGEST_BODY
 from doitong_async.webhooks.serving import free_port
 from doitong_async.webhooks.serving import served as served_by_us
-from tests.webhooks.letters import SECRET, letter, signed
+from tests.webhooks.bodies import SECRET, signed, webhook_body
 
-BODY = letter()
-ODD = b"\xef\xbb\xbf" + letter(metadata={"prompt": "\ud83d"}, more=float("nan"))
+BODY = webhook_body()
+ODD = b"\xef\xbb\xbf" + webhook_body(metadata={"prompt": "\ud83d"}, more=float("nan"))
 PATH = "/hooks/doitong/"
 
 
 class Service:
-    """A service with a door that is mounted before it is open, and what came in."""
+    """A service with an endpoint that is mounted before it is open, and what came in."""
 
     def __init__(self) -> None:
         self.taken: list[Generation] = []
         self.kept: list[Generation] = []
-        self.door = Webhooks(SECRET)
+        self.endpoint = Webhooks(SECRET)
         self.port = 0
 
     def open(self) -> None:
-        self.door.open(self.take)
+        self.endpoint.open(self.take)
 
     def take(self, update: Generation) -> Throw | None:
         self.taken.append(update)
@@ -88,7 +88,7 @@ class Service:
 async def under_aiohttp(service: Service, read_timeout: float) -> AsyncIterator[None]:
     app = web.Application()
     app.add_subapp(
-        "/hooks/doitong", service.door.aiohttp_app(on_event=service.keep, read_timeout=read_timeout)
+        "/hooks/doitong", service.endpoint.aiohttp_app(on_event=service.keep, read_timeout=read_timeout)
     )
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
@@ -118,7 +118,7 @@ async def served(app: Any, service: Service, **settings: Any) -> AsyncIterator[N
 @asynccontextmanager
 async def under_fastapi(service: Service, read_timeout: float) -> AsyncIterator[None]:
     app = FastAPI()
-    app.mount("/hooks/doitong", service.door.asgi_app(on_event=service.keep, read_timeout=read_timeout))
+    app.mount("/hooks/doitong", service.endpoint.asgi_app(on_event=service.keep, read_timeout=read_timeout))
     async with served(app, service):
         yield
 
@@ -126,11 +126,11 @@ async def under_fastapi(service: Service, read_timeout: float) -> AsyncIterator[
 @asynccontextmanager
 async def alone(service: Service, read_timeout: float) -> AsyncIterator[None]:
     """Without a framework; uvicorn's own `root_path` stands for the mount."""
-    door = service.door.asgi_app(on_event=service.keep, read_timeout=read_timeout)
+    inner = service.endpoint.asgi_app(on_event=service.keep, read_timeout=read_timeout)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         is_there = scope["type"] == "http" and scope["path"].startswith("/hooks/doitong")
-        await door({**scope, "root_path": "/hooks/doitong"} if is_there else scope, receive, send)
+        await inner({**scope, "root_path": "/hooks/doitong"} if is_there else scope, receive, send)
 
     async with served(app, service):
         yield
@@ -148,12 +148,12 @@ async def serving(face: Any, *, is_open: bool = True, read_timeout: float = 10.0
         if is_open:
             service.open()
         yield service
-    service.door.close()
+    service.endpoint.close()
 
 
 def large(more: int) -> bytes:
     """A signed body of so many bytes more than the cap."""
-    body = letter(pad="")
+    body = webhook_body(pad="")
     return body.replace(b'"pad": ""', b'"pad": "' + b"x" * (LARGEST_BODY - len(body) + more) + b'"')
 
 
@@ -255,7 +255,7 @@ async def test_before_it_is_open_and_after(face: Any) -> None:
         statuses = [(await service.post(BODY, signed(BODY)))[0], (await service.post(BODY))[0]]
         service.open()
         statuses.append((await service.post(BODY, signed(BODY)))[0])
-        service.door.close()
+        service.endpoint.close()
         statuses.append((await service.post(BODY, signed(BODY)))[0])
         assert statuses == [503, 401, 204, 503]
 
@@ -277,14 +277,14 @@ async def test_any_path_that_reaches_it_is_served(face: Any, path: str) -> None:
 async def at_the_root_of_aiohttp(service: Service, read_timeout: float) -> AsyncIterator[None]:
     with free_port() as listening:
         service.port = listening.getsockname()[1]
-        app = service.door.aiohttp_app(on_event=service.keep, read_timeout=read_timeout)
+        app = service.endpoint.aiohttp_app(on_event=service.keep, read_timeout=read_timeout)
         async with served_by_us(app, listening):
             yield
 
 
 @asynccontextmanager
 async def at_the_root_of_uvicorn(service: Service, read_timeout: float) -> AsyncIterator[None]:
-    async with served(service.door.asgi_app(on_event=service.keep, read_timeout=read_timeout), service):
+    async with served(service.endpoint.asgi_app(on_event=service.keep, read_timeout=read_timeout), service):
         yield
 
 
@@ -292,7 +292,7 @@ async def at_the_root_of_uvicorn(service: Service, read_timeout: float) -> Async
 async def behind_a_root_path(service: Service, read_timeout: float) -> AsyncIterator[None]:
     """A server that is told what its proxy strips, and leaves each path as it comes."""
     app = FastAPI()
-    app.mount("/hooks", service.door.asgi_app(on_event=service.keep, read_timeout=read_timeout))
+    app.mount("/hooks", service.endpoint.asgi_app(on_event=service.keep, read_timeout=read_timeout))
 
     async def told(scope: Any, receive: Any, send: Any) -> None:
         await app({**scope, "root_path": "/api"}, receive, send)
@@ -304,7 +304,7 @@ async def behind_a_root_path(service: Service, read_timeout: float) -> AsyncIter
 @asynccontextmanager
 async def behind_a_root_path_of_uvicorn(service: Service, read_timeout: float) -> AsyncIterator[None]:
     """uvicorn is told, as by `--root-path`, and puts it before each path."""
-    app = Starlette(routes=[Mount("/hooks", app=service.door.asgi_app(read_timeout=read_timeout))])
+    app = Starlette(routes=[Mount("/hooks", app=service.endpoint.asgi_app(read_timeout=read_timeout))])
     async with served(app, service, root_path="/api"):
         yield
 
@@ -313,7 +313,7 @@ async def behind_a_root_path_of_uvicorn(service: Service, read_timeout: float) -
 async def in_an_aiohttp_app_of_another(service: Service, read_timeout: float) -> AsyncIterator[None]:
     """Below two prefixes."""
     outer, inner = web.Application(), web.Application()
-    inner.add_subapp("/hooks", service.door.aiohttp_app(read_timeout=read_timeout))
+    inner.add_subapp("/hooks", service.endpoint.aiohttp_app(read_timeout=read_timeout))
     outer.add_subapp("/api", inner)
     with free_port() as listening:
         service.port = listening.getsockname()[1]
@@ -471,9 +471,11 @@ async def test_path_and_root_path_decide_nothing(path: str, root_path: str | Non
     """Servers, frameworks and proxies differ in what of the mount they leave in either."""
     service = Service()
     service.open()
-    sent = await ask(service.door.asgi_app(), http(path, root_path), {"type": "http.request", "body": BODY})
+    sent = await ask(
+        service.endpoint.asgi_app(), http(path, root_path), {"type": "http.request", "body": BODY}
+    )
     assert sent[0]["status"] == 204
-    service.door.close()
+    service.endpoint.close()
 
 
 @pytest.mark.parametrize("error", [OSError("gone"), RuntimeError("the server's own")])
@@ -490,8 +492,8 @@ async def test_whom_nobody_can_answer_any_more(error: Exception) -> None:
     service = Service()
     service.open()
     for scope in (http(), {**http(), "headers": []}):
-        await service.door.asgi_app()(scope, receive, send)
-    service.door.close()
+        await service.endpoint.asgi_app()(scope, receive, send)
+    service.endpoint.close()
 
 
 @pytest.mark.asyncio
@@ -506,14 +508,14 @@ async def test_middlewares_that_are_added_to_the_application_run() -> None:
 
     service = Service()
     service.open()
-    app = service.door.aiohttp_app()
+    app = service.endpoint.aiohttp_app()
     app.middlewares.append(note)
     with free_port() as listening:
         service.port = listening.getsockname()[1]
         async with served_by_us(app, listening):
             assert (await service.post(BODY, signed(BODY)))[0] == 204
     assert ran == [PATH]
-    service.door.close()
+    service.endpoint.close()
 
 
 @pytest.mark.asyncio
@@ -547,10 +549,10 @@ async def test_odd_lengths(length: str) -> None:
     service = Service()
     service.open()
     sent = await ask(
-        service.door.asgi_app(), http(content_length=length), {"type": "http.request", "body": BODY}
+        service.endpoint.asgi_app(), http(content_length=length), {"type": "http.request", "body": BODY}
     )
     assert sent[0]["status"] == (413 if length.isascii() and length.isdigit() else 204)
-    service.door.close()
+    service.endpoint.close()
 
 
 @pytest.mark.asyncio
@@ -558,10 +560,10 @@ async def test_starlette_mounts_it_as_well() -> None:
     """As a route of its own."""
     service = Service()
     service.open()
-    app = Starlette(routes=[Mount("/a", routes=[Mount("/b", app=service.door.asgi_app())])])
+    app = Starlette(routes=[Mount("/a", routes=[Mount("/b", app=service.endpoint.asgi_app())])])
     sent = await ask(app, http("/a/b/"), {"type": "http.request", "body": BODY})
     assert sent[0]["status"] == 204
-    service.door.close()
+    service.endpoint.close()
 
 
 NAMES = st.sampled_from([b"x-doitong-signature", b"content-type", b"content-length", b"content-encoding"])
@@ -583,11 +585,11 @@ def test_no_headers_break_it(
         service = Service()
         service.open()
         scope = {"type": "http", "method": method, "path": "/", "headers": headers}
-        start, end = await ask(service.door.asgi_app(), scope, *messages)
+        start, end = await ask(service.endpoint.asgi_app(), scope, *messages)
         assert start["status"] in (204, 400, 401, 405, 413, 415)
         assert end["type"] == "http.response.body"
         is_signed = (b"x-doitong-signature", signed(BODY).encode()) in headers
         assert start["status"] != 204 or (is_signed and service.taken)
-        service.door.close()
+        service.endpoint.close()
 
     asyncio.run(run())

@@ -16,13 +16,13 @@ from doitong_async import ClientClosedError, ConfigurationError, Generation
 from doitong_async.webhooks.handler import LARGEST_BODY, Answer, CutOffError, Request, WebhookHandler
 from doitong_async.webhooks.signature import parse, verify
 from tests.virtual import now, virtual
-from tests.webhooks.letters import SECRET, letter, signed
+from tests.webhooks.bodies import SECRET, signed, webhook_body
 
-BODY = letter()
+BODY = webhook_body()
 
 
-class Door:
-    """Takes whatever is signed, and keeps it; or raises what it is told to."""
+class Endpoint:
+    """Accepts and keeps signed events; or raises the given error."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
@@ -68,16 +68,16 @@ def request(
     )
 
 
-def answered(sent: Request, door: Door | None = None, on_event: Any = None) -> Answer:
+def answered(sent: Request, endpoint: Endpoint | None = None, on_event: Any = None) -> Answer:
     """The answer to one request."""
-    return asyncio.run(WebhookHandler((door or Door()).accept, on_event).answer(sent))
+    return asyncio.run(WebhookHandler((endpoint or Endpoint()).accept, on_event).answer(sent))
 
 
 def test_what_is_signed_is_taken() -> None:
     """Once, and answered with a 2xx and nothing else."""
-    door = Door()
-    assert answered(request(read=reader(BODY[:10], b"", BODY[10:])), door) == Answer(204)
-    assert door.taken == [parse(BODY)]
+    endpoint = Endpoint()
+    assert answered(request(read=reader(BODY[:10], b"", BODY[10:])), endpoint) == Answer(204)
+    assert endpoint.taken == [parse(BODY)]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "OPTIONS", "post"])
@@ -94,10 +94,10 @@ def test_what_is_compressed_is_not_undone(encoding: str, status: int) -> None:
 
 @pytest.mark.parametrize("signatures", [[], [signed(BODY)] * 2, ["sha256=" + "0" * 64], ["nonsense"], [""]])
 def test_401(signatures: list[str]) -> None:
-    """Missing, doubled, wrong or malformed: the same, without a word about which."""
-    door = Door()
-    assert answered(request(signatures=signatures), door) == Answer(401)
-    assert door.taken == []
+    """Missing, doubled, wrong or malformed: the same answer, which does not say which."""
+    endpoint = Endpoint()
+    assert answered(request(signatures=signatures), endpoint) == Answer(401)
+    assert endpoint.taken == []
 
 
 def test_who_has_no_signature_is_not_read() -> None:
@@ -118,7 +118,7 @@ def test_400(body: bytes) -> None:
 )
 def test_413(more: int, announced: bool, status: int) -> None:
     """1 MiB is the most, by what is announced and by what comes; no more than that is read."""
-    body = letter(pad="")
+    body = webhook_body(pad="")
     body = body.replace(b'"pad": ""', b'"pad": "' + b"x" * (LARGEST_BODY - len(body) + more) + b'"')
     pieces = [body[start : start + 65_536] for start in range(0, len(body), 65_536)]
     got = []
@@ -140,25 +140,25 @@ async def test_408() -> None:
         await asyncio.sleep(3)
         return b" "
 
-    assert (await WebhookHandler(Door().accept).answer(request(read=drip))).status == 408
+    assert (await WebhookHandler(Endpoint().accept).answer(request(read=drip))).status == 408
     assert now() == 10.0
-    assert (await WebhookHandler(Door().accept, read_timeout=2).answer(request(read=drip))).status == 408
+    assert (await WebhookHandler(Endpoint().accept, read_timeout=2).answer(request(read=drip))).status == 408
     assert now() == 12.0
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "10"])
 def test_a_timeout_that_cannot_be(seconds: Any) -> None:
-    """Told when the application is asked for."""
+    """When the application is made."""
     with pytest.raises(ConfigurationError, match="read_timeout is"):
-        WebhookHandler(Door().accept, read_timeout=seconds)
+        WebhookHandler(Endpoint().accept, read_timeout=seconds)
 
 
 @pytest.mark.parametrize("error", [CutOffError(), ConnectionError("gone"), ValueError("an odd encoding")])
 def test_cut_off(error: Exception) -> None:
-    """Half a body is no news, whatever its server raises for it."""
-    door = Door()
-    assert answered(request(read=reader(BODY[:9], error=error)), door).status == 400
-    assert door.taken == []
+    """Half a body is no event, whatever its server raises for it."""
+    endpoint = Endpoint()
+    assert answered(request(read=reader(BODY[:9], error=error)), endpoint).status == 400
+    assert endpoint.taken == []
 
 
 STRANGERS = {
@@ -190,30 +190,33 @@ def test_a_stranger_makes_one_debug_line_at_most(sent: Request, caplog: pytest.L
 )
 def test_503(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     """What cannot be taken now is asked for again; a mistake of ours is logged."""
-    assert answered(request(), Door(error)) == Answer(503)
+    assert answered(request(), Endpoint(error)) == Answer(503)
     errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert bool(errors) is isinstance(error, RuntimeError)
 
 
 class TestHook:
     def test_it_runs_before_the_answer(self) -> None:
-        """Sync or async, with the news, and after it was taken."""
-        door, told = Door(), []
+        """Sync or async, with the update, and after it was accepted."""
+        endpoint, told = Endpoint(), []
 
         async def remember(update: Generation) -> None:
             await asyncio.sleep(0)
-            told.append((update, list(door.taken)))
+            told.append((update, list(endpoint.taken)))
 
-        assert answered(request(), door, remember).status == 204
-        assert answered(request(), door, lambda update: told.append((update, list(door.taken)))).status == 204
+        assert answered(request(), endpoint, remember).status == 204
+        assert (
+            answered(request(), endpoint, lambda update: told.append((update, list(endpoint.taken)))).status
+            == 204
+        )
         assert told == [(parse(BODY), [parse(BODY)]), (parse(BODY), [parse(BODY)] * 2)]
 
     @pytest.mark.parametrize("is_async", [True, False])
     def test_if_it_fails_the_service_tries_again(
         self, is_async: bool, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """The news was taken all the same, and the failure is logged."""
-        door = Door()
+        """The update was accepted anyway, and the failure is logged."""
+        endpoint = Endpoint()
 
         def fail(_: Generation) -> None:
             raise OSError("the disk is full")
@@ -221,8 +224,8 @@ class TestHook:
         async def fail_later(update: Generation) -> None:
             fail(update)
 
-        assert answered(request(), door, fail_later if is_async else fail) == Answer(503)
-        assert len(door.taken) == 1
+        assert answered(request(), endpoint, fail_later if is_async else fail) == Answer(503)
+        assert len(endpoint.taken) == 1
         assert "the disk is full" in caplog.text
 
     def test_it_is_not_run_for_what_is_refused(self) -> None:
@@ -230,11 +233,11 @@ class TestHook:
         told: list[Generation] = []
         for sent in (request(signatures=["nonsense"]), request(b"{}"), request(method="GET")):
             answered(sent, on_event=told.append)
-        answered(request(), Door(ClientClosedError("closed")), told.append)
+        answered(request(), Endpoint(ClientClosedError("closed")), told.append)
         assert told == []
 
 
-BODIES = st.binary(max_size=64) | st.sampled_from([BODY, b"{}", letter("b", "dreaming")])
+BODIES = st.binary(max_size=64) | st.sampled_from([BODY, b"{}", webhook_body("b", "dreaming")])
 HEADERS = st.text(max_size=80) | st.sampled_from([signed(BODY), signed(b"{}"), "sha256=", signed(b"")])
 
 
@@ -255,7 +258,7 @@ def test_nothing_unsigned_is_taken(
     pieces: list[bytes],
     is_cut: bool,
 ) -> None:
-    """Whatever comes, there is an answer of the table, and a 2xx only for what is signed and news."""
+    """Every request gets an answer of the table, and a 2xx only for a signed event."""
     sent = Request(
         method=method,
         content_encoding=content_encoding,
@@ -263,11 +266,11 @@ def test_nothing_unsigned_is_taken(
         signatures=signatures,
         read=reader(*pieces, error=CutOffError() if is_cut else None),
     )
-    door = Door()
-    answer = answered(sent, door)
+    endpoint = Endpoint()
+    answer = answered(sent, endpoint)
     assert answer.status in (204, 400, 401, 405, 413, 415)
     is_taken = 200 <= answer.status < 300
-    assert is_taken is bool(door.taken)
+    assert is_taken is bool(endpoint.taken)
     if is_taken:
         body = b"".join(pieces)
         assert signatures == [signed(body)]

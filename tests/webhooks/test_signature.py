@@ -24,7 +24,7 @@ from doitong_async import (
 )
 from doitong_async.transport.wire import Answer, read_json, read_poll
 from doitong_async.webhooks.signature import checked_secrets
-from tests.webhooks.letters import DOCUMENTED, SECRET, letter, signed
+from tests.webhooks.bodies import DOCUMENTED, SECRET, signed, webhook_body
 
 LONG = (
     b"This is a test using a larger than block-size key and a larger than block-size data. "
@@ -50,7 +50,7 @@ RFC_4231 = [
     ),
     (b"\xaa" * 131, LONG, "9b09ffa71b942fcb27635fbcd5b0e944bfdc63644f0713938a7f51535c3a35e2"),
 ]
-BODY = letter()
+BODY = webhook_body()
 RIGHT = signed(BODY)
 ODD_JSON = [
     b'"metadata": "\\ud83d"',
@@ -216,11 +216,11 @@ class TestParse:
     @pytest.mark.parametrize("word", ["processing", "failed", "FAILED", "cancelled", "dreaming"])
     def test_any_word_is_a_status(self, word: str) -> None:
         """Known or not."""
-        assert webhooks.parse(letter(status=word)).status == JobStatus(word)
+        assert webhooks.parse(webhook_body(status=word)).status == JobStatus(word)
 
     @pytest.mark.parametrize("status", ['" "', "null", "5", "NaN", "{}", '"\\ud83d"'])
     def test_what_is_no_word_is_no_status(self, status: str) -> None:
-        """The URL tells it then, as in an answer."""
+        """Then the URL decides, as in an answer."""
         url = '"url": "https://cdn.doitong.com/outputs/a.jpg"'
         assert webhooks.parse(f'{{"id": "a", "status": {status}, {url}}}'.encode()).status == "completed"
         assert webhooks.parse(f'{{"id": "a", "status": {status}}}'.encode()).status == "processing"

@@ -21,7 +21,7 @@ def test_it_is_handed_over_once() -> None:
 
 
 def test_several_are_merged() -> None:
-    """As news of a job that is known would be: an end stays, and what was known is kept."""
+    """Like updates of a known job: an end stays, and known values are kept."""
     early = UnmatchedEvents()
     for each in (update("a", url="u"), update("a"), update("a", JobStatus.PROCESSING)):
         early.keep(each, 0.0)
@@ -29,7 +29,7 @@ def test_several_are_merged() -> None:
 
 
 def test_it_is_dropped_in_time() -> None:
-    """So long after its first news, however often it comes again, and not before."""
+    """A fixed time after its first event, however often it repeats, and not before."""
     early = UnmatchedEvents(seconds=60.0)
     early.keep(update("a"), 0.0)
     early.keep(update("b"), 10.0)
@@ -43,7 +43,7 @@ def test_it_is_dropped_in_time() -> None:
 
 
 def test_it_is_bounded() -> None:
-    """The oldest gives way; one that is there already takes no further place."""
+    """The oldest is evicted; a job that is kept already evicts none."""
     early = UnmatchedEvents(most=2)
     assert [early.keep(update(job_id), 0.0) for job_id in "abacbd"] == [None, None, None, "a", None, "b"]
     assert len(early) == 2

@@ -26,7 +26,7 @@ from doitong_async.events import Event, JobFinished, WebhookDropped, WebhookRece
 from doitong_async.testing import emulated
 from tests.plain_server import Ways
 from tests.virtual import boxed, now, plain, seen, virtual
-from tests.webhooks.letters import SECRET, letter, signed
+from tests.webhooks.bodies import SECRET, signed, webhook_body
 
 HOOKED: dict[str, Any] = {"webhook_url": "http://127.0.0.1:9/", "webhook_secret": SECRET}
 """A client whose webhooks the tests deliver themselves."""
@@ -35,7 +35,7 @@ CROWD = Plan.enterprise(requests_per_minute=3000, concurrent_jobs=1000)
 
 async def tell(doitong: AsyncDoitong, job_id: str, status: str = "completed", **fields: Any) -> None:
     """Deliver a signed webhook."""
-    body = letter(job_id, status, **fields)
+    body = webhook_body(job_id, status, **fields)
     await doitong.webhooks.deliver(body, signed(body))
 
 
@@ -97,8 +97,8 @@ async def test_views_and_whoever_opens_it_again_share_one_door() -> None:
     """It is there before the client is open, and after."""
     async with Emulator(durations=50.0) as emulator:
         doitong = AsyncDoitong(api_key="k", base_url=emulator.url, **HOOKED)
-        door = doitong.webhooks
-        assert door is doitong.with_options(width=512).webhooks
+        endpoint = doitong.webhooks
+        assert endpoint is doitong.with_options(width=512).webhooks
         with pytest.raises(ClientClosedError):
             await tell(doitong, "a")
         for _ in range(2):
@@ -108,7 +108,7 @@ async def test_views_and_whoever_opens_it_again_share_one_door() -> None:
                 assert (await job).id == job.id
             with pytest.raises(ClientClosedError):
                 await tell(doitong, "a")
-        assert doitong.webhooks is door
+        assert doitong.webhooks is endpoint
 
 
 @virtual
@@ -174,7 +174,7 @@ async def test_a_forged_webhook_changes_nothing() -> None:
     """401, and the job goes on."""
     async with boxed(**HOOKED, box={"durations": 5.0}) as (doitong, _):
         job = await doitong.submit("a fox")
-        body = letter(job.id, "failed")
+        body = webhook_body(job.id, "failed")
         with pytest.raises(WebhookSignatureError):
             await doitong.webhooks.deliver(body, signed(body, "another"))
         assert job.status == "processing"

@@ -1,4 +1,4 @@
-"""Webhooks as tests send them, with a signature that is worked out beside the library."""
+"""Webhook bodies for tests, signed without the help of the library."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ DOCUMENTED: dict[str, Any] = {
 """wire/webhook-completed.json of the API's reference."""
 
 
-def letter(job_id: str = "abc123xyz", status: str = "completed", **fields: Any) -> bytes:
-    """Return a body in the documented form; only what is completed has a URL."""
+def webhook_body(job_id: str = "abc123xyz", status: str = "completed", **fields: Any) -> bytes:
+    """Return a body in the documented form, with a URL only if completed."""
     url = f"https://cdn.doitong.com/outputs/{job_id}.jpg" if status == "completed" else None
     return json.dumps({**DOCUMENTED, "id": job_id, "status": status, "url": url, **fields}).encode()
 
