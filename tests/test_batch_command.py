@@ -123,7 +123,7 @@ def test_a_file_becomes_pictures_and_a_gallery(beside: Beside, capsys: pytest.Ca
     out, err = capsys.readouterr()
     assert err == ""
     first, *lines, summary, gallery = out.splitlines()
-    assert "prompts.txt: 12 prompts. To begin: 12 jobs on the plan pro: 120 to 240 credits." in first
+    assert "prompts.txt: 12 prompts. To submit: 12 jobs on the plan pro: 120 to 240 credits." in first
     assert any(re.search(r" \d+ of 12: \d+ done, \d+ running.*; credits \d+ spent", line) for line in lines)
     assert re.search(r" 12 of 12 done; \d+ credits spent; [\dmins ]+$", summary)
     assert gallery.endswith(" gallery pictures/index.html")
@@ -239,7 +239,7 @@ def test_a_ledger_of_a_trial_is_not_taken_for_the_real_thing(
     for more in ((), ("--dry-run",)):
         capsys.readouterr()
         assert batch(*more) == Exit.DOWNLOAD
-        assert "is of jobs at an emulator" in capsys.readouterr().err
+        assert "belongs to jobs at an emulator" in capsys.readouterr().err
     assert emulator.world.charges == 2
 
 

@@ -263,7 +263,7 @@ def test_costs_that_cannot_be_change_nothing(cost: str, tmp_path: Path) -> None:
 
 @virtual
 async def test_a_resumed_run_uses_its_budget_like_an_uninterrupted_one(tmp_path: Path) -> None:
-    """What is taken up may turn out cheaper than was set aside: it is waited for."""
+    """A resumed item may cost less than its reservation: the next one waits for that."""
     async with boxed(WIDE) as (doitong, _):
         cost = (await doitong.generate("a fox")).credit_cost or 0
         for number in range(2):

@@ -131,7 +131,7 @@ def test_a_copy_that_lacks_nothing_is_opened(
 
 
 def test_who_reads_the_ledger_of_a_killed_batch_leaves_its_log(tmp_path: Path) -> None:
-    """Nothing of it is changed by a look."""
+    """Reading changes nothing in it."""
     with killed(tmp_path / "a", "one") as path:
         before = {file: file.read_bytes() for file in (path, promises.log_of(path))}
         assert [record.key for record in read(path)] == ["one"]
@@ -147,7 +147,7 @@ def test_a_ledger_that_was_closed_is_whole_without_a_log(tmp_path: Path) -> None
 
 
 def unmark(path: Path) -> None:
-    """Make a ledger look as an earlier version of this library left it."""
+    """Give a ledger the form in which an earlier version of this library left it."""
     with closing(sqlite3.connect(path)) as tool, tool:
         tool.execute("DELETE FROM facts WHERE name IN ('promised', 'kept')")
 
@@ -354,7 +354,7 @@ def check_states(states: list[tuple[bytes, bytes]], folder: Path) -> int:
 @pytest.mark.slow
 @virtual
 async def test_a_copy_without_its_log_pays_nothing_again(tmp_path: Path) -> None:
-    """Made while the batch ran: the copy is refused, and with its log beside it goes on."""
+    """Made while the batch ran: the copy is rejected, and with its log beside it continues."""
     prompts = [f"fox {number}" for number in range(8)]
     async with boxed(WIDE) as (doitong, box):
         async for item in doitong.generate_many(prompts, ledger=tmp_path / "run.db", out=tmp_path / "out"):
@@ -374,7 +374,7 @@ async def test_a_copy_without_its_log_pays_nothing_again(tmp_path: Path) -> None
 @pytest.mark.slow
 @virtual
 async def test_a_picture_that_an_older_ledger_does_not_know_is_not_paid_again(tmp_path: Path) -> None:
-    """It lies in the folder: the item is refused, what the ledger knows is done, and what is new is made."""
+    """Its output exists: the item is rejected, known items are done, and new ones are made."""
     prompts: list[Any] = ["a", {"prompt": "b", "key": "own"}, "c"]
     out, ledger = tmp_path / "out", tmp_path / "l.db"
     async with boxed(WIDE) as (doitong, box):

@@ -48,7 +48,7 @@ def test_what_may_be_paid_is_never_called_skipped(
 def test_the_fate_of_an_item(
     error: errors.DoitongError, written: State | None, expected: tuple[State | None, Outcome]
 ) -> None:
-    """Some of the table, as a reader would look it up."""
+    """A readable part of the table."""
     assert outcome_of(error, written) == expected
 
 

@@ -166,7 +166,7 @@ class TestOfOnePiece:
         ],
     )
     def test_a_file_name_is_a_relative_address(self, tmp_path: Path, name: str) -> None:
-        """Whatever a name looks like, its link leads below the folder of the page, and back to that name."""
+        """Whatever the name, its link leads below the page's folder, and back to that name."""
         read = page(tmp_path, replace(FOX, file=name))
         for address in (read.all("a", "file")[0]["href"], read.all("a", "frame")[0]["href"]):
             assert address is not None

@@ -77,7 +77,7 @@ def test_what_a_run_does(state: State | None, changed: dict[str, object], expect
 def test_another_request_is_never_taken_for_the_known_one(
     state: State, retry: bool, resend: bool, wall: float
 ) -> None:
-    """Whatever the state, a known key with another request is refused."""
+    """In any state, a known key with another request is rejected."""
     record = replace(KNOWN, state=state)
     asked = action(record, digest="other", retry_failed=retry, may_resend=resend, wall=wall)
     assert asked is Action.CLASH
@@ -113,7 +113,7 @@ def test_a_request_has_one_spelling() -> None:
     ],
 )
 def test_a_key_becomes_a_plain_file_name(key: str, stem: str) -> None:
-    """No separator, no dot, no capital; what had to be changed is told apart by a hash."""
+    """No separator, no dot, no capital; a hash distinguishes changed names."""
     named = stem_of(key, GenerateRequest(prompt="a"), is_given=True)
     assert named.startswith(stem)
     assert (len(named) == len(stem)) is not stem.endswith("-")

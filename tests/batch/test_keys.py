@@ -24,7 +24,7 @@ def test_repeats_are_counted() -> None:
 
 
 def test_a_users_key_is_taken_as_it_is_and_once() -> None:
-    """The second item of one key is refused, and both are named."""
+    """The second item with a key is rejected, and the error names both."""
     with closing(ItemKeys()) as keys:
         assert keys.key_of("mine", "0d", 3) == "mine"
         with pytest.raises(BadRequestError, match="3 and 8"):

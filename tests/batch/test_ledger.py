@@ -78,7 +78,7 @@ async def test_an_item_from_its_intent_to_its_end(tmp_path: Path) -> None:
 
 @virtual
 async def test_a_change_is_from_what_is_known_and_from_nothing_else(tmp_path: Path) -> None:
-    """Twice begun, accepted without an intent, ended in another attempt: refused, and nothing changes."""
+    """Begun twice, accepted without an intent, ended in another attempt: an error, and nothing changes."""
     ledger = await opened(tmp_path / "l.db")
     await begin(ledger)
     before = read(tmp_path / "l.db")
@@ -219,7 +219,7 @@ async def test_what_is_noted_is_written_before_it_is_closed(tmp_path: Path) -> N
 
 @virtual
 async def test_one_at_a_time(tmp_path: Path) -> None:
-    """A second batch is refused, in this process too; whoever only reads is not."""
+    """A second batch is rejected, even in this process; a reader is not."""
     ledger = await opened(tmp_path / "l.db")
     with pytest.raises(LedgerError, match="in use by another batch"):
         await opened(tmp_path / "l.db")
@@ -229,7 +229,7 @@ async def test_one_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_dead_process_holds_nothing(tmp_path: Path) -> None:
-    """It is refused while another process lives, and opened when that was killed."""
+    """It is rejected while another process lives, and opens once that is killed."""
     code = (
         "import asyncio, sys, pathlib\n"
         "from doitong_async.batch.ledger import Ledger\n"
@@ -390,7 +390,7 @@ async def test_opening_that_is_cancelled_leaves_it_free(tmp_path: Path) -> None:
 async def test_a_full_disk_is_told_to_each_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each caller has an error of its own; when there is room again it goes on."""
+    """Each caller gets its own error; with room on the disk the ledger continues."""
     ledger = await opened(tmp_path / "l.db")
     with monkeypatch.context() as full:
         full.setattr(sqlite, "_BEGIN_FIRST", "INSERT INTO no_such_table VALUES (:key)")

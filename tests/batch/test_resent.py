@@ -119,7 +119,7 @@ async def test_a_body_is_kept_while_it_is_in_doubt(tmp_path: Path) -> None:
 
 @virtual
 async def test_a_ledger_of_an_earlier_version_is_read_and_gone_on_with(tmp_path: Path) -> None:
-    """It kept no bodies: a look at it adds nothing, and a run sends what it would send today."""
+    """It kept no bodies: reading it adds nothing, and a run sends today's body."""
     path = tmp_path / "l.db"
     async with emulator() as box:
         await left_in_doubt(box, path)

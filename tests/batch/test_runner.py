@@ -157,7 +157,7 @@ async def test_a_source_that_breaks_ends_the_loop_after_what_was_read() -> None:
 
 @virtual
 async def test_the_same_prompt_twice_is_two_items(tmp_path: Path) -> None:
-    """Repeats are told apart by a counter, also when the batch is run again."""
+    """A counter distinguishes repeats, also when the batch runs again."""
     async with boxed(WIDE) as (doitong, box):
         for _ in range(2):
             items = await all_of(doitong.generate_many(["fox", "fox"], ledger=tmp_path / "l", out=tmp_path))
@@ -249,7 +249,7 @@ async def test_a_file_whose_url_died_is_fetched_from_the_one_its_job_has_now(tmp
 
 @virtual
 async def test_a_known_key_with_another_request_is_refused(tmp_path: Path) -> None:
-    """The ledger has the picture of the first; the second is told so, and costs nothing."""
+    """The ledger has the picture of the first; the second gets an error, and costs nothing."""
     async with boxed(WIDE) as (doitong, box):
         await all_of(doitong.generate_many([{"prompt": "a", "key": "k"}], ledger=tmp_path / "l.db"))
         items = await all_of(doitong.generate_many([{"prompt": "b", "key": "k"}], ledger=tmp_path / "l.db"))
@@ -281,7 +281,7 @@ async def test_failed_items_are_made_again_only_when_asked(tmp_path: Path) -> No
 @pytest.mark.slow
 @virtual
 async def test_leaving_the_loop_lets_go_of_what_runs(tmp_path: Path) -> None:
-    """What was submitted is written down, goes on at the service, and is taken up by the next run."""
+    """Submitted jobs are recorded, continue at the service, and are resumed by the next run."""
     prompts = [f"fox {number}" for number in range(12)]
     async with boxed(WIDE) as (doitong, box):
         async for _ in doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path):
@@ -310,7 +310,7 @@ async def test_leaving_waits_for_the_answers_of_submits(tmp_path: Path) -> None:
 
 @virtual
 async def test_closing_the_client_ends_the_loop(tmp_path: Path) -> None:
-    """Whoever waits for the next item is told; the ledger is whole and free."""
+    """A caller that awaits the next item gets an error; the ledger is complete and unlocked."""
     async with boxed(WIDE) as (doitong, box):
         running = asyncio.ensure_future(all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db")))
         await until(lambda: box.world.charges == 1)
@@ -340,7 +340,7 @@ async def test_stop_drains(tmp_path: Path) -> None:
 
 @virtual
 async def test_a_budget_is_never_passed_and_used_up(tmp_path: Path) -> None:
-    """The most that a job may cost is set aside; the rest is skipped, and goes on with more."""
+    """A job's highest cost is reserved; the rest is skipped, and a larger budget continues it."""
     prompts = [f"fox {number}" for number in range(20)]
     lows: list[float] = []
     async with boxed(WIDE) as (doitong, box):
@@ -379,7 +379,7 @@ async def test_a_budget_needs_a_price() -> None:
 
 @virtual
 async def test_a_402_opens_the_circuit_for_all(tmp_path: Path) -> None:
-    """No further submit goes out; what the service said is on each item; with credits it goes on."""
+    """No further submit is sent; each item has the service's message; with credits the batch continues."""
     prompts = [f"fox {number}" for number in range(30)]
     async with boxed(WIDE, box={"credits": 100}) as (doitong, box):
         batch = doitong.generate_many(prompts, ledger=tmp_path / "l.db")
@@ -545,7 +545,7 @@ async def test_past_the_life_of_its_key_an_intent_is_in_doubt(tmp_path: Path) ->
 
 @pytest.mark.parametrize("names_job", [True, False])
 def test_a_conflict_on_the_next_run_is_this_job(names_job: bool, tmp_path: Path) -> None:
-    """Another server, which answers a known key with a conflict: a job that it names is taken up."""
+    """Another server answers a known key with a conflict: the job that it names is resumed."""
 
     @virtual
     async def test() -> None:
@@ -602,7 +602,7 @@ async def test_a_ledger_of_another_service_is_refused(tmp_path: Path) -> None:
 
 @virtual
 async def test_a_job_that_another_key_cannot_see_is_not_given_up(tmp_path: Path) -> None:
-    """It is told as failed and asked about again; only `retry_failed` makes it anew, and pays anew."""
+    """It is reported as failed and polled again; only `retry_failed` submits it again, and pays again."""
     async with boxed(WIDE) as (doitong, box):
         ledger, out = tmp_path / "l.db", tmp_path / "out"
 

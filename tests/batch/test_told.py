@@ -171,7 +171,7 @@ def job_ids(items: list[Item]) -> list[str]:
 def test_an_end_that_could_not_be_written_down_names_the_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is paid, and perhaps kept; whoever is skipped for it is told of no other's job."""
+    """The job is paid, and perhaps recorded; skipped items never carry another item's job."""
     prompts = [f"fox {number}" for number in range(30)]
 
     @virtual

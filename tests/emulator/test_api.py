@@ -10,7 +10,7 @@ from tests.emulator.box import A_FOX, GENERATE, Box, a_call, codes
 
 @pytest.mark.parametrize("path", ["/graphql", "/v1/text_to_image", "/nothing"])
 def test_unknown_key_is_401_before_anything_else(path: str) -> None:
-    """On every path, without rate limit headers, and without taking a place."""
+    """On every path, without rate-limit headers, and without taking a permit."""
     box = Box(key="right")
     call = a_call("POST", path, b"not json", headers={"Authorization": "Bearer wrong"})
     reply = box.api.answer(call)
@@ -59,7 +59,7 @@ def test_minute_is_full() -> None:
     [("epoch_s", "1003"), ("epoch_ms", "1002500"), ("seconds", "3"), ("iso", "1970-01-01T00:16:43Z")],
 )
 def test_reset_is_rounded_up(unit: ResetUnit, text: str) -> None:
-    """Who waits until then must find a place."""
+    """A caller that waits until then must get a permit."""
     assert reset_text(unit, 2.5, 1000.0) == text
 
 

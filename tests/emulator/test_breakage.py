@@ -84,7 +84,7 @@ def test_request_is_done_and_its_answer_broken(text: str) -> None:
     ],
 )
 def test_place_of_the_minute_is_taken(text: str, places: int) -> None:
-    """As by any request that arrives; the gate's own refusals take none."""
+    """As by any request that arrives; the rate limiter's own errors take none."""
     box = Box(faults=[f"submit: {text}"])
     submit(box)
     assert box.world.most_in_window == places
@@ -133,7 +133,7 @@ def test_scripted_429_of_the_minute_is_the_services_own() -> None:
 
 
 def test_429_of_an_empty_minute_waits_for_a_whole_one() -> None:
-    """There is no other request whose place could come back."""
+    """No other request holds a permit that could come back."""
     box = Box(faults=["submit: 429-minute"])
     assert headers(box, submit(box)) == {
         "X-RateLimit-Limit": "60",
@@ -246,7 +246,7 @@ def test_refusal_has_no_parts_to_lack(text: str) -> None:
 
 
 def test_rest_answers_lack_the_same() -> None:
-    """Without errors, for which they have no place; the whole is a bare null."""
+    """Without errors, which REST cannot carry; the whole answer is a bare null."""
     box = Box(faults=["submit 1: partial", "submit 2: null", "submit 3: null-alias"])
     reply = box.call("POST", REST, BODY)
     assert (reply.body["id"], reply.body["url"], reply.body["metadata"]) == (*box.world.jobs, None, None)

@@ -198,7 +198,7 @@ async def test_oversized_may_be_less_than_the_picture() -> None:
 
 @virtual
 async def test_client_may_leave_an_endless_output() -> None:
-    """Nothing is logged, and nothing goes on."""
+    """Nothing is logged, and nothing keeps running."""
     async with serving("output 1: oversized") as (emulator, session):
         response = await session.get(await picture(emulator, session))
         await response.content.readany()
@@ -220,7 +220,7 @@ async def test_output_redirects_once() -> None:
 
 @virtual
 async def test_output_redirects_to_where_it_is_told() -> None:
-    """To another place, or round and round."""
+    """To another URL, or in a circle."""
     async with serving("output 1: redirect https://elsewhere.example/x", "output 2-: redirect ?round") as (
         emulator,
         session,

@@ -224,7 +224,7 @@ def test_defaults_are_those_of_the_help() -> None:
 
 
 def test_help_names_every_fault_and_option() -> None:
-    """The module's docstring is what the command line shows."""
+    """The command line shows the module's docstring."""
     text = faults.__doc__ or ""
     for name in get_args(What) + get_args(Where):
         assert re.search(rf"(?<![\w-]){name}(?![\w-])", text), name

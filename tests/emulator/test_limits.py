@@ -34,7 +34,7 @@ def test_window_has_a_place_when_it_says_so(limit: int, gaps: list[float], start
 
 
 def test_window_gives_a_place_back_after_exactly_a_minute() -> None:
-    """A request at 7 s gives its place back at 67 s, not before."""
+    """A request at 7 s returns its permit at 67 s, not before."""
     window = SlidingWindow(1)
     assert window.take(7.0)
     assert not window.take(66.9)
@@ -51,7 +51,7 @@ def test_refused_request_takes_no_place() -> None:
 
 
 def test_empty_window_frees_now() -> None:
-    """Nothing is waited for when no place is taken."""
+    """There is nothing to wait for when no permit is taken."""
     assert SlidingWindow(3).frees_at(5.0) == 5.0
 
 

@@ -48,7 +48,7 @@ def test_letters_without_a_glyph_are_left_out() -> None:
 
 
 def test_text_is_wrapped_at_words() -> None:
-    """Every line fits; what is left over is dots."""
+    """Every line fits; an ellipsis replaces the rest."""
     lines = wrapped("a very long prompt " * 20, FONT, 300, 3)
     assert len(lines) == 3
     assert all(FONT.getlength(line) <= 300 for line in lines)

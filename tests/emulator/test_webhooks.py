@@ -32,7 +32,7 @@ DOCUMENTED = {
 
 
 class Ear:
-    """A receiver that answers what it is told to, and keeps what it heard."""
+    """A receiver with scripted answers, which records what it received."""
 
     def __init__(self, *statuses: int) -> None:
         self.statuses = list(statuses)
@@ -110,7 +110,7 @@ async def test_it_is_sent_when_the_job_ends() -> None:
 
 @virtual
 async def test_its_url_can_be_fetched_at_once() -> None:
-    """The job is over for whoever asks, not only for whoever is told."""
+    """A poll, too, shows that the job has ended."""
     ear = Ear()
     async with listening(ear, durations=0.1 + 0.2) as emulator:
         await submit(emulator, ear.url)
@@ -188,7 +188,7 @@ async def test_it_is_tried_again_until_it_is_taken() -> None:
 
 @virtual
 async def test_it_is_given_up_in_the_end() -> None:
-    """After as many tries as there are."""
+    """After the last attempt."""
     ear = Ear(*[500] * 9)
     async with listening(ear, webhook_attempts=3) as emulator:
         await submit(emulator, ear.url)
@@ -249,7 +249,7 @@ def test_no_other_machine_is_reached(url: object) -> None:
     ],
 )
 def test_addresses(url: str, may: bool) -> None:
-    """This machine and what was named, and nothing that only looks like it."""
+    """This machine and the named hosts, and nothing that resembles them."""
     assert (address(url, ["hooks.test"]) is not None) is may
 
 
@@ -276,7 +276,7 @@ async def test_stopping_ends_every_webhook() -> None:
 
 @pytest.mark.parametrize("settings", [{"webhook_secret": ""}, {"webhook_secret": "s", "webhook_attempts": 0}])
 def test_settings_that_cannot_be(settings: dict[str, Any]) -> None:
-    """An empty secret signs nothing, and no tries send nothing."""
+    """An empty secret cannot sign, and zero attempts cannot send."""
     with pytest.raises(ValueError, match="webhook_secret must not be empty"):
         Emulator(**settings)
 
@@ -394,7 +394,7 @@ async def test_stopping_frees_a_held_answer() -> None:
 
 @virtual
 async def test_down() -> None:
-    """The first tries find nobody, the next one is taken."""
+    """The first attempts find no listener, the next one is accepted."""
     ear = Ear()
     async with listening(ear, "webhook: down 2") as emulator:
         await submit(emulator, ear.url)

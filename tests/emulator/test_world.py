@@ -120,7 +120,7 @@ def test_idempotency_keys_belong_to_their_api_key() -> None:
 
 
 def test_refused_sending_does_not_use_up_its_idempotency_key() -> None:
-    """What was refused can be sent again under its key, and is then done."""
+    """A rejected submit can be repeated under its key, and then succeeds."""
     world = a_world()
     world.submit(A_FOX, ME, 0.0, 0.0)
     again = Submission("me", "once", "body")
@@ -151,7 +151,7 @@ def test_any_key_is_known_where_none_is_set() -> None:
 
 
 def test_requests_are_counted_per_key() -> None:
-    """Ten a minute on Free; the eleventh is refused and takes no place."""
+    """Ten a minute on Free; the eleventh is rejected and takes no permit."""
     world = a_world()
     for _ in range(10):
         world.admit("me", "submit", 0.0)
@@ -173,7 +173,7 @@ def test_polls_may_be_free() -> None:
 
 
 def test_allowance_says_when_the_next_place_comes_back() -> None:
-    """The oldest counted request gives its place back first."""
+    """The oldest counted request returns its permit first."""
     world = a_world()
     world.admit("me", "submit", 3.0)
     world.admit("me", "submit", 9.0)
@@ -220,7 +220,7 @@ def test_stuck_job_never_ends_and_keeps_its_slot() -> None:
 
 
 def test_job_faults_count_jobs() -> None:
-    """A refused submit makes none, and neither does a second sending."""
+    """A rejected submit creates none, and neither does a repeated one."""
     world = a_world(faults=["job 2: stuck"])
     sender = Submission("me", "once", "body")
     first = world.submit(A_FOX, sender, 0.0, 0.0)
@@ -256,7 +256,7 @@ def test_odd_word_may_be_the_last() -> None:
 
 
 def test_failed_job_is_charged() -> None:
-    """Unless it is told not to be."""
+    """Unless it is configured not to."""
     world = a_world(credits=100, faults=["job 1: fail"])
     job = world.submit(A_FOX, ME, 0.0, 0.0)
     world.admit("me", "poll", 99.0)
