@@ -122,7 +122,9 @@ class Downloads:
                     received.clear()
                 self._check_deadline(received)
                 if last.retry_after > received.deadline - self._loop.time():
-                    message = f"{last} It asks to wait {last.retry_after:,.0f} s, which is past download_timeout."
+                    message = (
+                        f"{last} It asks to wait {last.retry_after:,.0f} s, which is past download_timeout."
+                    )
                     raise DownloadError(message, http_status=last.status, is_remote=True) from last.cause
                 if number < MAX_ATTEMPTS:
                     await asyncio.sleep(max(last.retry_after, backoff.full_jitter(next(waits))))

@@ -339,7 +339,10 @@ def test_what_cannot_be_drawn_is_written_in_lines() -> None:
         (["generate", "fox", "--options", "[1]"], "--options is [1]; expected a JSON object"),
         (["generate", "fox", "--plan", "gold"], "gold"),
         (["generate", "fox", "--timeout", "-1"], "timeout is -1.0; expected seconds"),
-        (["generate", "fox", "--base-url", "http://example.com"], "over plain http others can read the API key"),
+        (
+            ["generate", "fox", "--base-url", "http://example.com"],
+            "over plain http others can read the API key",
+        ),
         (["generate", "fox", "--emulator", "--base-url", "http://127.0.0.1:1"], "has its own address"),
         (["generate", "fox", "--api-key", "x"], "No such option"),
         (["job", "dtj1.broken"], "The token is damaged"),
