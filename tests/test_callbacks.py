@@ -89,7 +89,12 @@ def in_the_loop() -> list[BaseException]:
 
 def is_at_rest(limiter: RateLimiter) -> bool:
     """Whether every slot and permit is back, and nobody stands in line."""
-    return (limiter.slots_taken, limiter._window.in_flight, limiter.waiting, limiter._submits_out) == (
+    return (
+        limiter.slots_taken,
+        limiter._window.in_flight,
+        limiter.waiting,
+        limiter._concurrency.submits_in_flight,
+    ) == (
         0,
         0,
         0,

@@ -28,6 +28,7 @@ FLOORS = [
         "urls",
         "limits.plan",
         "limits.window",
+        "limits.concurrency",
         "limits.quota",
         "limits.headers",
         "limits.permits",
@@ -99,7 +100,14 @@ PURE = {
     *("batch.items", "catalog", "pricing", "errors", "events", "media", "secret", "stats", "types"),
     *("decoding", "received", "urls"),
     *("transport.introspection", "transport.failure", "transport.retry", "transport.wire"),
-    *("limits.quota", "limits.permits", "limits.plan", "limits.window", "limits.headers"),
+    *(
+        "limits.concurrency",
+        "limits.quota",
+        "limits.permits",
+        "limits.plan",
+        "limits.window",
+        "limits.headers",
+    ),
     *("jobs.durations", "jobs.lifecycle", "jobs.poll_size", "jobs.schedule", "jobs.token"),
     *("webhooks.unmatched", "webhooks.signature"),
 }

@@ -15,6 +15,7 @@ from typing import Final, Literal, TypeAlias
 
 from doitong_async.clock import wall_time
 from doitong_async.errors import DailyLimitError
+from doitong_async.limits.concurrency import ConcurrencyBackoff
 from doitong_async.limits.headers import (
     UNBELIEVED_WAIT,
     Limit,
@@ -35,9 +36,6 @@ OVERDUE_AFTER: Final = 4.0
 """Seconds that a poll waits behind submits before it goes first: our choice, two documented ticks."""
 _DEFAULT_PAUSE: Final = 2.0
 """Seconds to pause after a 429 that does not say how long."""
-_DEFAULT_HOLD: Final = 5.0
-"""Seconds to hold submits after a 429 about concurrent jobs, unless a job of ours ends before; doubled each
-time, up to a minute."""
 _PROBE_WAIT: Final = 1.0
 """Seconds that one request at most delays the next while somebody else uses the key: our choice."""
 _JITTER: Final = 1.0
@@ -88,12 +86,11 @@ class RateLimiter:
         self._slot_queue: WaitQueue[Slot] = WaitQueue()
         self._submit_queue: WaitQueue[RequestPermit] = WaitQueue()
         self._poll_queue: WaitQueue[RequestPermit] = WaitQueue()
-        self._paused_until = self._held_until = self._contested_until = self._loop.time()
+        self._paused_until = self._contested_until = self._loop.time()
+        self._concurrency = ConcurrencyBackoff(self._loop.time())
         self._polls_from = self._loop.time()
         """From when the service accepts polls again, by its retry-after."""
-        self._crowded_until = self._loop.time()
         self._spent_at = self._loop.time() - _PROBE_WAIT
-        self._holds = self._ends = self._submits_out = 0
         self._made_at = -math.inf
         self._reported_limit: int | None = None
         self.made_by: dict[str, str] = {}
@@ -137,7 +134,9 @@ class RateLimiter:
     def is_idle(self) -> bool:
         """Whether no client uses it, and it knows nothing that a new rate limiter would not know."""
         now = self._loop.time()
-        is_quiet = now >= max(self._paused_until, self._held_until, self._contested_until, self._polls_from)
+        is_quiet = now >= max(
+            self._paused_until, self._concurrency.held_until, self._contested_until, self._polls_from
+        )
         # Use the loop's clock: the wall clock may be a day ahead and come back.
         has_day = now < self._made_at + LENGTH or not self.day.is_fresh(wall_time())
         is_unused = not self._users and not self.slots_taken and not has_day
@@ -253,7 +252,7 @@ class RateLimiter:
             return "day" if self.day.is_over(wall_time()) else "slot"
         paused_until = self._paused(waiting_for)
         if waiting_for is Priority.SUBMIT:
-            paused_until = max(paused_until, self._held_until)
+            paused_until = max(paused_until, self._concurrency.held_until)
         return "server" if self._loop.time() < paused_until else "minute"
 
     def delay_polls(self, failure: Failure) -> None:
@@ -293,7 +292,7 @@ class RateLimiter:
         if limit is Limit.DAY:
             self.day.end(wall + wait if wait else self.day.next_begins(wall), said_at=wall)
         elif limit is Limit.SLOT:
-            self._hold(now, wait)
+            self._concurrency.rejected(now, wait, random.uniform(0, _JITTER))
         else:
             spread = random.uniform(0, _JITTER)
             self._paused_until = max(self._paused_until, now + (wait or _DEFAULT_PAUSE) + spread)
@@ -340,21 +339,10 @@ class RateLimiter:
             rate_limit.limit <= self.plan.requests_per_minute or per_day is None or rate_limit.limit < per_day
         )
 
-    def _hold(self, now: float, wait: float | None) -> None:
-        """Hold submits after a 429 about concurrent jobs; each job of ours that ends admits one."""
-        if now >= self._held_until:
-            self._holds += 1
-        usual = min(_DEFAULT_HOLD * 2 ** (self._holds - 1), PERIOD)
-        until = now + (usual if wait is None else wait) + random.uniform(0, _JITTER)
-        self._held_until = max(self._held_until, until)
-        self._crowded_until = self._held_until + PERIOD
-        self._ends = 0
-
     def accepted(self) -> None:
         """Record that a submit was accepted, which ends a series of holds."""
         self._doubted_until = None
-        if self._loop.time() >= self._held_until:
-            self._holds = 0
+        self._concurrency.accepted(self._loop.time())
 
     def daily_limit(self) -> DailyLimitError:
         """Return the error for callers that do not wait for the next day."""
@@ -372,7 +360,8 @@ class RateLimiter:
     def slot_is_back(self, *, was_of_a_job: bool) -> None:
         """Take a slot back; while submits are held, a job that ended admits one."""
         self._slots_taken -= 1
-        self._ends += was_of_a_job
+        if was_of_a_job:
+            self._concurrency.job_ended()
         self._serve(self._loop.time())
 
     def slot_is_kept(self, until: float, job_id: str = "") -> None:
@@ -389,7 +378,8 @@ class RateLimiter:
     def permit_is_over(self, *, was_sent: bool, is_submit: bool) -> None:
         """Take a permit back."""
         now = self._loop.time()
-        self._submits_out -= is_submit
+        if is_submit:
+            self._concurrency.submit_is_over()
         if was_sent:
             self._window.answered(now)
         else:
@@ -460,14 +450,9 @@ class RateLimiter:
             return self._window.free(now) > 0
         free = self._window.free(now)
         # The first answer after a reset says how many more may go; a submit must not wait for a poll to ask.
-        return not self._is_held(now) and free > (0 if self._window.is_renewed else self._kept_for_polls())
-
-    def _is_held(self, now: float) -> bool:
-        """Whether submits are held after a 429 about concurrent jobs."""
-        if now < self._held_until:
-            return self._ends <= 0
-        # One at a time, so that a crowded service rejects one submit and not all that wait.
-        return now < self._crowded_until and self._submits_out > 0
+        return not self._concurrency.blocks(now) and free > (
+            0 if self._window.is_renewed else self._kept_for_polls()
+        )
 
     def _kept_for_polls(self) -> int:
         """Return how many requests submits leave for polls, where a burst could use up a whole minute."""
@@ -480,9 +465,8 @@ class RateLimiter:
         now = self._loop.time()
         is_submit = priority is Priority.SUBMIT
         self._spent_at = now
-        self._submits_out += is_submit
-        if is_submit and now < self._held_until:
-            self._ends -= 1
+        if is_submit:
+            self._concurrency.submit_sent(now)
         return RequestPermit(self, is_submit=is_submit, number=self._window.spend(), sent_at=now)
 
     def _next_moment(self, now: float) -> float | None:
@@ -497,8 +481,8 @@ class RateLimiter:
             moments.append(None if free is None else self._after_probe(max(free, self._polls_from)))
         if self._submit_queue:
             free = self._window.next_free(now, beside=self._kept_for_polls())
-            held = self._held_until if now < self._held_until else now
-            moments.append(None if free is None else self._after_probe(max(free, held)))
+            held_until = max(now, self._concurrency.held_until)
+            moments.append(None if free is None else self._after_probe(max(free, held_until)))
         later = [moment for moment in moments if moment is not None]
         # What could be granted now was granted; only another event can change the rest.
         return min(

@@ -1,0 +1,62 @@
+"""The backoff after a 429 about concurrent jobs, moment by moment."""
+
+from __future__ import annotations
+
+from doitong_async.limits.concurrency import ConcurrencyBackoff
+
+
+def test_each_rejection_holds_twice_as_long_up_to_a_minute() -> None:
+    """Without a retry-after; a second 429 of the same hold is the same rejection."""
+    backoff = ConcurrencyBackoff(0.0)
+    now = 0.0
+    for seconds in (5.0, 10.0, 20.0, 40.0, 60.0, 60.0):
+        backoff.rejected(now, None, 0.0)
+        backoff.rejected(now, None, 0.0)
+        assert backoff.blocks(now + seconds - 0.1)
+        assert not backoff.blocks(now + seconds)
+        assert backoff.held_until == now + seconds
+        now += seconds
+
+
+def test_a_wait_that_the_service_names_is_kept_with_its_jitter() -> None:
+    """It never shortens a longer one."""
+    backoff = ConcurrencyBackoff(0.0)
+    backoff.rejected(0.0, 30.0, 0.5)
+    backoff.rejected(0.0, 2.0, 0.0)
+    assert backoff.held_until == 30.5
+
+
+def test_a_job_that_ends_lets_one_submit_go_during_the_hold() -> None:
+    """What ended before the 429 does not count."""
+    backoff = ConcurrencyBackoff(0.0)
+    backoff.job_ended()
+    backoff.rejected(0.0, 30.0, 0.0)
+    assert backoff.blocks(1.0)
+    backoff.job_ended()
+    assert not backoff.blocks(1.0)
+    backoff.submit_sent(1.0)
+    assert backoff.blocks(1.0)
+
+
+def test_after_a_hold_submits_go_one_by_one_for_a_minute() -> None:
+    """A crowded service then rejects one of them, not all."""
+    backoff = ConcurrencyBackoff(0.0)
+    backoff.rejected(0.0, 10.0, 0.0)
+    backoff.submit_sent(10.0)
+    assert backoff.submits_in_flight == 1
+    assert backoff.blocks(69.9)
+    assert not backoff.blocks(70.0)
+    backoff.submit_is_over()
+    assert not backoff.blocks(11.0)
+
+
+def test_an_accepted_submit_starts_the_series_anew() -> None:
+    """Only one that was accepted after the hold."""
+    backoff = ConcurrencyBackoff(0.0)
+    backoff.rejected(0.0, None, 0.0)
+    backoff.accepted(4.9)
+    backoff.rejected(5.0, None, 0.0)
+    assert backoff.held_until == 15.0
+    backoff.accepted(15.0)
+    backoff.rejected(15.0, None, 0.0)
+    assert backoff.held_until == 20.0
