@@ -27,7 +27,7 @@ from doitong_async.budget import Budget
 from doitong_async.errors import ClientClosedError, ConfigurationError
 from doitong_async.events import Event
 from doitong_async.hook import Hook
-from doitong_async.jobs.job import AsyncJob, told_to_the_log
+from doitong_async.jobs.job import AsyncJob, logged_if_cancelled
 from doitong_async.jobs.token import read_ref
 from doitong_async.limits.plan import Plan
 from doitong_async.pricing import Estimate, PriceArgument, estimate
@@ -277,7 +277,7 @@ class AsyncDoitong:
         """
         check_fields(fields, taker="AsyncDoitong.generate")
         job = await self.submit(prompt, idempotency_key=idempotency_key, **fields)
-        with told_to_the_log(job):
+        with logged_if_cancelled(job):
             return await job
 
     async def submit(

@@ -78,11 +78,11 @@ class WaitEnded:
 class LimitLowered:
     """The service sent a lower limit than the plan's, which applies from now on; emitted once.
 
-    `told` is its `X-RateLimit-Limit`, `plan` the plan's requests a minute.
+    `limit` is its `X-RateLimit-Limit`, `plan_limit` the plan's requests a minute.
     """
 
-    told: int
-    plan: int
+    limit: int
+    plan_limit: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -281,3 +282,44 @@ def test_functions_fit_on_a_screen(path: Path) -> None:
             length = (node.end_lineno or 0) - node.lineno + 1
             documented = len((ast.get_docstring(node) or "").splitlines())
             assert length - documented <= 60, f"{node.name} has {length} lines"
+
+
+# The words of the first version, which a reader of asyncio and HTTP would have to learn; see the vocabulary
+# of the field instead: poll, rate limiter, permit, slot, failure, retry decision, tracked job, update, item …
+RETIRED = {
+    *("look", "looks", "looked", "inquiry", "gate", "gates", "entrance", "member", "members"),
+    *("lease", "leases", "turn", "turns", "refusal", "refusals", "verdict", "judge", "watcher"),
+    *("watchers", "heed", "told", "errand", "errands", "fate", "halt", "book", "purse", "tally"),
+    *("survey", "story", "news", "door", "doors", "faces", "loss", "letters", "house", "tries"),
+}
+RETIRED_PHRASES = (
+    *("not to be had any more", "as long as it takes", "with nonsense", "is said so", "the server's word"),
+    *("stand in line", "stands in line", "looked at", "a safety net of looks", "the one gate", "the door"),
+)
+
+
+def identifiers(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name):
+                yield name
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.keyword(arg=str(name)):
+                yield name
+
+
+@by_name
+def test_no_retired_word_comes_back(path: Path) -> None:
+    """As a name, or as a part of one; `a_looks_b` and `ALooksB` alike. And no phrase of the old voice."""
+    for name in identifiers(tree_of(path)):
+        parts = re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower().split("_")
+        assert not RETIRED.intersection(parts), name
+    text = path.read_text().lower()
+    assert [phrase for phrase in RETIRED_PHRASES if phrase in text] == []
+
+
+def test_no_retired_phrase_stands_in_the_readme() -> None:
+    """It is what a user reads first."""
+    text = (PACKAGE.parent / "README.md").read_text().lower()
+    assert [phrase for phrase in RETIRED_PHRASES if phrase in text] == []

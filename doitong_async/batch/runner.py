@@ -166,7 +166,7 @@ class Batch:
             spending.carry(ledger.totals().spent, ledger.unsettled())
             wall, day = wall_time(), self._runtime.limiter.day
             made = ledger.made_on(day.number(wall))
-            day.carry(wall, made, told_by=ledger.name)
+            day.carry(wall, made, source=ledger.name)
         # Its own admission: when the batch stops, its waiters can be sent away.
         self._admission = self._runtime.new_admission()
         if self._stop_reason.why is not None:

@@ -196,7 +196,7 @@ class Sending:
                 status=str(made.status),
                 cost=made.credit_cost,
                 at=wall,
-                day=self._runtime.limiter.day.writes(wall, told_by=self._backend.name),
+                day=self._runtime.limiter.day.writes(wall, source=self._backend.name),
             )
         except DoitongError as error:
             about_job(error, job_id=made.id, token=pending.token)

@@ -29,15 +29,15 @@ def hide_key(text: str) -> str:
 
 
 def command_line(words: Iterable[str]) -> str:
-    """Return a command to copy into a shell; odd letters are escaped the way bash and zsh read them."""
+    """Return a command to copy into a shell; odd characters are escaped the way bash and zsh read them."""
     return " ".join(["doitong", *(_quoted(word) for word in words)])
 
 
 def _quoted(word: str) -> str:
     if all(map(_is_harmless, word)):
         return shlex.quote(word)
-    letters = (f"\\{x}" if x in "\\'" else x if _is_harmless(x) else _escape(x) for x in word)
-    return f"$'{''.join(letters)}'"
+    characters = (f"\\{x}" if x in "\\'" else x if _is_harmless(x) else _escape(x) for x in word)
+    return f"$'{''.join(characters)}'"
 
 
 def _is_harmless(letter: str) -> bool:

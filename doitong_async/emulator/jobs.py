@@ -18,7 +18,7 @@ _EXTENSIONS = {"VIDEO": "gif", "AVATAR": "gif", "AUDIO": "wav"}
 _MEDIANS = {"VIDEO": 90.0, "AVATAR": 30.0, "AUDIO": 4.0}
 _IMAGE_MEDIAN = 6.0
 _SIGMA = 0.35
-_ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+_ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def iso(wall: float) -> str:
 
 def draw_id(rng: random.Random) -> str:
     """Return an id that looks like the documented `abc123xyz` and does not collide."""
-    return "".join(rng.choices(_ID_LETTERS, k=14))
+    return "".join(rng.choices(_ID_ALPHABET, k=14))
 
 
 def draw_duration(rng: random.Random, media_type: str, number: int, durations: Durations) -> float:

@@ -153,9 +153,9 @@ def _towers(
 
 
 def _roof(
-    draw: ImageDraw.ImageDraw, rng: random.Random, house: tuple[float, float, float], color: Color
+    draw: ImageDraw.ImageDraw, rng: random.Random, building: tuple[float, float, float], color: Color
 ) -> None:
-    x, roof, wide = house
+    x, roof, wide = building
     shape = rng.random()
     if shape < 0.3:
         draw.rectangle(

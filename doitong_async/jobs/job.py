@@ -202,7 +202,7 @@ class AsyncJob:
 
 
 @contextmanager
-def told_to_the_log(job: AsyncJob) -> Iterator[None]:
+def logged_if_cancelled(job: AsyncJob) -> Iterator[None]:
     """Log a job that its caller leaves without a result and without an error that carries it."""
     try:
         yield

@@ -94,7 +94,7 @@ class Poller:
         if tracked.submitted == tracked.begun:
             # The status of a resumed job is a guess until the first poll.
             self._notify_status(tracked)
-            self._book(tracked)
+            self._count_credits(tracked)
         self._follow(tracked)
 
     def resume(self, tracked: TrackedJob) -> None:
@@ -181,7 +181,7 @@ class Poller:
     def _merge(self, tracked: TrackedJob, update: Generation, *, is_pushed: bool) -> None:
         before, tracked.last = tracked.last, lifecycle.merge(tracked.last, update)
         self._pacer.saw(tracked, before, self._loop.time(), is_pushed=is_pushed)
-        self._book(tracked)
+        self._count_credits(tracked)
         tracked.last_failure, tracked.misses, tracked.failed_polls = None, 0, 0
         if tracked.last is before:
             return
@@ -405,11 +405,11 @@ class Poller:
         if tracked.expiry is not None:
             tracked.expiry.cancel()
 
-    def _book(self, tracked: TrackedJob) -> None:
+    def _count_credits(self, tracked: TrackedJob) -> None:
         if tracked.submitted == tracked.begun:
             cost = tracked.last.credit_cost or 0.0
-            self.credits_spent += cost - tracked.booked
-            tracked.booked = cost
+            self.credits_spent += cost - tracked.counted_credits
+            tracked.counted_credits = cost
 
     def _end(self, tracked: TrackedJob) -> None:
         self._let_go(tracked)

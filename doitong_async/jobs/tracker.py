@@ -36,7 +36,7 @@ class TrackedJob:
         "_waiters",
         "asked_at",
         "begun",
-        "booked",
+        "counted_credits",
         "deadline",
         "due",
         "epoch",
@@ -68,7 +68,7 @@ class TrackedJob:
         self.last = last
         self.submitted = submitted
         self.begun = begun
-        self.booked = 0.0
+        self.counted_credits = 0.0
         self.deadline = 0.0
         self.epoch = epoch
         self.options = options

@@ -108,7 +108,7 @@ class Admission:
                 plan.name,
                 per_minute,
             )
-            self._notify(LimitLowered(told=limit, plan=per_minute))
+            self._notify(LimitLowered(limit=limit, plan_limit=per_minute))
         if limit > per_minute and self._user.plan_is_assumed and "higher" not in warned_of:
             warned_of.add("higher")
             log.warning(

@@ -68,16 +68,16 @@ class DailyQuota:
         """Return the number of the current day: days since 1970, as the service begins them."""
         return int((wall - self._starts_at) // LENGTH)
 
-    def carry(self, wall: float, made: int, *, told_by: str) -> None:
+    def carry(self, wall: float, made: int, *, source: str) -> None:
         """Count the jobs of this day that a ledger holds, except those already counted here."""
         number = self.number(wall)
-        self._made[number] += max(0, made - self._written[told_by, number])
-        self._written[told_by, number] = made
+        self._made[number] += max(0, made - self._written[source, number])
+        self._written[source, number] = made
 
-    def writes(self, wall: float, *, told_by: str) -> int:
+    def writes(self, wall: float, *, source: str) -> int:
         """Record that a job counted here goes into a ledger, and return the number of its day."""
         number = self.number(wall)
-        self._written[told_by, number] += 1
+        self._written[source, number] += 1
         return number
 
     def reserve(self) -> None:

@@ -268,7 +268,7 @@ def test_at_no_moment_the_file_alone_passes_for_the_whole(
             states[data[0], data[1]] = None
 
     monkeypatch.setattr(promises, "EVERY", 4)
-    monkeypatch.setattr(promises, "AGAIN", 2)
+    monkeypatch.setattr(promises, "RETRY", 2)
     monkeypatch.setattr(promises, "PATIENCE", 0.0)
     connect = partial(connect_watched, sqlite3.connect)
 

@@ -367,7 +367,7 @@ async def test_a_limit_below_the_plan_is_obeyed_and_said_once(caplog: pytest.Log
     assert limiter.free == 0
     batch.close()
     assert limiter.free == 0
-    assert events == [LimitLowered(told=6, plan=60)]
+    assert events == [LimitLowered(limit=6, plan_limit=60)]
     assert caplog.text.count("X-RateLimit-Limit: 6") == 1
     await send(admission, x_ratelimit_limit="60")
     assert limiter.free == 59

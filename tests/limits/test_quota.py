@@ -97,17 +97,17 @@ def test_what_the_service_said_in_a_day_to_come_is_not_of_this_one() -> None:
 def test_a_ledger_is_counted_once_in_each_day() -> None:
     """What was made here and written there is not counted again, what others wrote since is."""
     day = DailyQuota(10)
-    day.carry(MIDNIGHT, 4, told_by="a")
+    day.carry(MIDNIGHT, 4, source="a")
     for _ in range(2):
         make(day, MIDNIGHT)
-        day.writes(MIDNIGHT, told_by="a")
-    day.carry(MIDNIGHT, 6, told_by="a")
-    day.carry(MIDNIGHT, 1, told_by="b")
+        day.writes(MIDNIGHT, source="a")
+    day.carry(MIDNIGHT, 6, source="a")
+    day.carry(MIDNIGHT, 1, source="b")
     assert day.has_room(MIDNIGHT)
-    day.carry(MIDNIGHT, 9, told_by="a")
+    day.carry(MIDNIGHT, 9, source="a")
     assert day.is_over(MIDNIGHT)
     # Another day of the same ledger, as after a clock that was wrong when it was opened first.
-    day.carry(MIDNIGHT + LENGTH, 10, told_by="a")
+    day.carry(MIDNIGHT + LENGTH, 10, source="a")
     assert day.is_over(MIDNIGHT + LENGTH)
 
 
