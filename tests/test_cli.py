@@ -976,7 +976,7 @@ def test_a_log_on_a_full_disk_does_not_stop_the_job(tmp_path: Path) -> None:
         _, err = process.communicate()
     assert (process.returncode, err) == (
         0,
-        "What is told cannot be written any more: No space left on device.\n",
+        "The output cannot be written any more: No space left on device.\n",
     )
     assert size_of(place) == (1024, 1024)
 

@@ -419,7 +419,8 @@ def test_memory_does_not_grow_with_the_file(write: Write) -> None:
         finally:
             tracemalloc.stop()
 
-    peak(10)
+    # What is allocated once, such as the caches of the interpreter, is not the file's.
+    peak(4_000)
     assert peak(4_000) < 1.2 * peak(200)
 
 

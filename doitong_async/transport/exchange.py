@@ -164,7 +164,7 @@ def failure_of(error: BaseException, body: RequestBody) -> Failure:
         )
         return Failure(FailureKind.UNUSABLE, f"{_LOCAL} the HTTP session {what}.")
     return Failure(
-        FailureKind.NOT_SENT, f"{_LOCAL} {name} was raised before anything was sent.", is_local=True
+        FailureKind.NOT_SENT, f"{_LOCAL} {name} was raised on the way to the network.", is_local=True
     )
 
 

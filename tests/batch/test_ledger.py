@@ -178,8 +178,8 @@ def keys_seen_elsewhere(path: Path) -> list[str]:
     """What another process reads in a ledger."""
     look = (
         "import sys, pathlib, contextlib; from doitong_async.batch import sqlite\n"
-        "with contextlib.closing(records.reader(pathlib.Path(sys.argv[1]))) as reading:\n"
-        "    print(*(entry.key for entry in records.entries(reading)))"
+        "with contextlib.closing(sqlite.reader(pathlib.Path(sys.argv[1]))) as reading:\n"
+        "    print(*(entry.key for entry in sqlite.records(reading)))"
     )
     return subprocess.check_output([sys.executable, "-c", look, path], text=True).split()
 
