@@ -35,8 +35,6 @@ from doitong_async.testing import run_virtual
 from doitong_async.webhooks.serving import free_port
 from tests.test_cli import Terminal, running, spawn
 
-pytestmark = pytest.mark.slow
-
 WIDE = ["--requests-per-minute", "6000", "--concurrent-jobs", "3"]
 WIDE_LIMITS = PlanLimits(6000, 3, None)
 Beside = Callable[[Emulator], None]
@@ -115,6 +113,7 @@ def after_jobs(emulator: Emulator, count: int) -> threading.Event:
 # What it makes
 
 
+@pytest.mark.slow
 def test_a_file_becomes_pictures_and_a_gallery(beside: Beside, capsys: pytest.CaptureFixture[str]) -> None:
     """Each prompt its picture, a page to look at, lines that say what is done, and exit 0."""
     beside(emulator := Emulator("pro"))
@@ -137,6 +136,7 @@ def test_a_file_becomes_pictures_and_a_gallery(beside: Beside, capsys: pytest.Ca
     assert emulator.world.charges == 12
 
 
+@pytest.mark.slow
 def test_what_is_done_needs_neither_key_nor_network(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +243,7 @@ def test_a_ledger_of_a_trial_is_not_taken_for_the_real_thing(
     assert emulator.world.charges == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -414,6 +415,7 @@ def test_credits_that_are_used_up_stop_all(beside: Beside, capsys: pytest.Captur
     assert emulator.world.count("submit") < 9
 
 
+@pytest.mark.slow
 def test_the_next_day_is_waited_for(beside: Beside, capsys: pytest.CaptureFixture[str]) -> None:
     """Five pictures at two a day take three days, are promised so, and end with exit 0."""
     limits = PlanLimits(60, 3, 2)
@@ -453,6 +455,7 @@ def test_a_source_that_breaks_is_told_and_nothing_is_lost(
 # Signals
 
 
+@pytest.mark.slow
 def test_ctrl_c_drains_and_the_command_that_is_told_goes_on() -> None:
     """Once: what runs is waited for and kept, nothing is begun; the next run makes the rest."""
     prompts(9)
@@ -481,6 +484,7 @@ def test_ctrl_c_drains_and_the_command_that_is_told_goes_on() -> None:
     assert emulator.world.charges == 9
 
 
+@pytest.mark.slow
 def test_a_hangup_drains_however_often_it_comes() -> None:
     """A terminal that goes says so more than once; that is not the second Ctrl-C, which leaves what runs."""
     prompts(9)
@@ -500,6 +504,7 @@ def test_a_hangup_drains_however_often_it_comes() -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_leaves_what_runs_to_the_next_run(capsys: pytest.CaptureFixture[str]) -> None:
     """Jobs that would take an hour are left at once, and are known to the ledger as running."""
     prompts(6)
@@ -521,6 +526,7 @@ def test_ctrl_c_twice_leaves_what_runs_to_the_next_run(capsys: pytest.CaptureFix
     assert emulator.world.charges == 3
 
 
+@pytest.mark.slow
 def test_sigterm_drains_and_meanwhile_the_ledger_is_only_read(capsys: pytest.CaptureFixture[str]) -> None:
     """While a batch runs its status can be read, a second one on its ledger is refused; SIGTERM drains."""
     prompts(12)
@@ -552,6 +558,7 @@ def alone(*arguments: str, first: str = "") -> subprocess.Popen[str]:
     return subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_killed_and_begun_again_with_an_emulator(capsys: pytest.CaptureFixture[str]) -> None:
     """After SIGKILL the same command finds the same emulator, and in the end all is made and paid once."""
     prompts(12)
@@ -610,6 +617,7 @@ def test_a_process_that_is_not_the_emulator_is_left_alone(tmp_path: Path) -> Non
 # What is told
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_the_batch_as_it_goes(beside: Beside, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bar, what is waited for, credits and pace, what failed above it, and a summary at the end."""
     beside(Emulator("starter", faults=["job 1: fail"]))
@@ -643,6 +651,7 @@ def test_what_prompts_hold_cannot_act_on_a_terminal(
     assert "\x1b[2J" not in screen.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [40, 80, 130, 200])
 def test_a_status_fits_the_terminal(
     columns: int, beside: Beside, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -662,6 +671,7 @@ def test_a_status_fits_the_terminal(
     assert ("sha-256" in lines[0]) == (columns == 200)
 
 
+@pytest.mark.slow
 def test_a_status_in_a_pipe_is_parted_by_tabs(beside: Beside, capsys: pytest.CaptureFixture[str]) -> None:
     """Nine fields a line, whole; the totals go to the standard error."""
     beside(Emulator("pro"))
@@ -780,6 +790,7 @@ def port_of(place: socket.socket) -> int:
     return port
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/", "/hooks/doitong/", "/hooks/doitong"])
 def test_with_a_receiver_of_its_own_nothing_is_looked_at(
     path: str, beside: Beside, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -843,6 +854,7 @@ def test_a_port_that_is_taken_is_told(
     assert not emulator.world.seen
 
 
+@pytest.mark.slow
 def test_the_own_emulator_sends_webhooks_too(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
