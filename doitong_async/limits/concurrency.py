@@ -15,14 +15,14 @@ _CAREFUL_FOR: Final = 60.0
 class ConcurrencyBackoff:
     """Holds submits while the service has too many jobs; moments are seconds of the loop's clock."""
 
-    __slots__ = ("_careful_until", "_ended_jobs", "_rejections", "_submits_in_flight", "held_until")
+    __slots__ = ("_careful_until", "_ended_jobs", "_rejections", "held_until", "submits_in_flight")
 
     def __init__(self, now: float) -> None:
         self.held_until = self._careful_until = now
         self._ended_jobs = 0
         """Jobs that ended during the hold: each admits one submit."""
         self._rejections = 0
-        self._submits_in_flight = 0
+        self.submits_in_flight = 0
 
     def rejected(self, now: float, wait: float | None, jitter: float) -> None:
         """Hold submits: for `wait` seconds if the service said so, else twice as long as the last time."""
@@ -44,22 +44,17 @@ class ConcurrencyBackoff:
 
     def submit_sent(self, now: float) -> None:
         """Count a submit in flight."""
-        self._submits_in_flight += 1
+        self.submits_in_flight += 1
         if now < self.held_until:
             self._ended_jobs -= 1
 
     def submit_is_over(self) -> None:
         """Count a submit in flight no more."""
-        self._submits_in_flight -= 1
-
-    @property
-    def submits_in_flight(self) -> int:
-        """How many submits are in flight."""
-        return self._submits_in_flight
+        self.submits_in_flight -= 1
 
     def blocks(self, now: float) -> bool:
         """Whether the next submit has to wait."""
         if now < self.held_until:
             return self._ended_jobs <= 0
         # One after the other, so that a crowded service rejects one submit and not all that wait.
-        return now < self._careful_until and self._submits_in_flight > 0
+        return now < self._careful_until and self.submits_in_flight > 0

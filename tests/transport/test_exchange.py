@@ -41,9 +41,7 @@ BEFORE = [
     "on_request_chunk_sent",
 ]
 AFTER = ["on_request_end", "on_response_chunk_received"]
-HAS_MIDDLEWARES = hasattr(aiohttp, "ClientMiddlewareType")
-COALESCES = HAS_MIDDLEWARES
-"""From 3.12 on aiohttp writes headers and body at once, and calls all its hooks before it."""
+"""aiohttp writes headers and body at once, and calls all hooks of the sending before it."""
 
 
 class HookError(Exception):
@@ -117,7 +115,7 @@ async def test_a_hook_that_raises_says_nothing_of_what_was_sent(
     async with listening() as (url, got), aiohttp.ClientSession(trace_configs=[hooked(name, raised)]) as user:
         async with opened(url, user) as transport:
             failure = await send(transport)
-        is_sent = name in AFTER or (name == "on_request_chunk_sent" and not COALESCES)
+        is_sent = name in AFTER
         if is_sent:
             await until(lambda: got)
         assert bool(got) is is_sent
@@ -203,7 +201,6 @@ MIDDLEWARES = [
 
 
 @virtual
-@pytest.mark.skipif(not HAS_MIDDLEWARES, reason="aiohttp has middlewares from 3.12 on")
 @pytest.mark.parametrize(
     ("middleware", "is_sent"), MIDDLEWARES, ids=lambda each: getattr(each, "__name__", "")
 )
