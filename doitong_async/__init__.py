@@ -27,11 +27,11 @@ from doitong_async.errors import (
     WebhookPayloadError,
     WebhookSignatureError,
 )
+from doitong_async.events import Stats
 from doitong_async.jobs.job import AsyncJob
 from doitong_async.limits.plan import Plan
 from doitong_async.pricing import Estimate
 from doitong_async.result import Result
-from doitong_async.stats import Stats
 from doitong_async.types import GenerateRequest, Generation, JobStatus, MediaType
 
 __all__ = [

@@ -12,29 +12,31 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack
 
-from doitong_async.arguments import (
-    OptionArguments,
-    RequestArguments,
-    check_fields,
-    check_options,
-    checked_idempotency_key,
-)
 from doitong_async.batch.item_record import KEY_LIVES
 from doitong_async.batch.items import read_item
 from doitong_async.batch.pending import terms_of
 from doitong_async.batch.runner import Batch, Requests
 from doitong_async.budget import Budget
 from doitong_async.errors import ClientClosedError, ConfigurationError
-from doitong_async.events import Event
-from doitong_async.hook import Hook
+from doitong_async.events import Event, Hook, Stats
 from doitong_async.jobs.job import AsyncJob, logged_if_cancelled
 from doitong_async.jobs.token import read_ref
 from doitong_async.limits.plan import Plan
 from doitong_async.pricing import Estimate, PriceArgument, estimate
 from doitong_async.result import Result
 from doitong_async.secret import hidden
-from doitong_async.settings import DOWNLOAD_TIMEOUT, MIN_DOWNLOAD_RATE, Options, Settings, settle
-from doitong_async.stats import Stats
+from doitong_async.settings import (
+    DOWNLOAD_TIMEOUT,
+    MIN_DOWNLOAD_RATE,
+    OptionArguments,
+    Options,
+    RequestArguments,
+    Settings,
+    check_fields,
+    check_options,
+    checked_idempotency_key,
+    settle,
+)
 from doitong_async.types import GenerateRequest, as_request
 from doitong_async.webhooks.endpoint import Webhooks
 from doitong_async.webhooks.hosts import OutputHosts
@@ -107,7 +109,7 @@ class AsyncDoitong:
             read in transit, and for outputs on the API's host.
         on_event: a plain function that gets each value of `doitong_async.events` and must return quickly. To
             await something, put the events into a queue: `on_event=queue.put_nowait`. An exception in it
-            harms nothing, see `doitong_async.hook`.
+            harms nothing, see `doitong_async.events`.
         webhook_url: where the service reports the end of each job. It is sent with each submit, and polling
             becomes a safety net. It must lead to one of the handlers of `webhooks`.
         webhook_secret: what the service signs webhooks with, or several secrets during a rotation; defaults

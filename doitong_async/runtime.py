@@ -15,8 +15,7 @@ from doitong_async.clock import wall_time
 from doitong_async.connections import session_of
 from doitong_async.downloads import Downloads
 from doitong_async.errors import ConfigurationError, ServerError, SubmitOutcomeUnknownError
-from doitong_async.events import SlotExpired
-from doitong_async.hook import Hook, pass_on
+from doitong_async.events import Hook, SlotExpired, pass_on
 from doitong_async.jobs import lifecycle
 from doitong_async.jobs.durations import kind_of
 from doitong_async.jobs.job import AsyncJob

@@ -1,16 +1,18 @@
-"""Checks the client's arguments and environment variables once, before anything is opened."""
+"""The client's settings and arguments: their types, their defaults, the environment, and their checks."""
 
 from __future__ import annotations
 
-import ipaddress
+import difflib
 import os
 import re
+import secrets
 import ssl
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
-from urllib.parse import urlsplit
+from typing import Any, Final, Literal, TypedDict
+
+from pydantic import JsonValue
 
 from doitong_async import catalog
 from doitong_async.errors import BadRequestError, ConfigurationError
@@ -18,6 +20,7 @@ from doitong_async.limits.plan import Plan
 from doitong_async.secret import Sealed, Secret, hidden
 from doitong_async.transport.wire import StatusOperation
 from doitong_async.types import JobStatus, bare_word, checked_side
+from doitong_async.urls import is_loopback, split_http
 from doitong_async.webhooks.signature import Secrets
 
 DEFAULT_BASE_URL: Final = "https://api.doitong.com"
@@ -28,6 +31,48 @@ MIN_DOWNLOAD_RATE: Final = 1_000.0
 SHORTEST_INTERVAL: Final = 2.0
 """Seconds between polls in the documented loop; nothing here polls more often."""
 _FIELD_PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+
+
+class OptionArguments(TypedDict, total=False):
+    """Options of the client, which `with_options` can change for some calls.
+
+    Keys:
+        timeout: seconds to wait for a job, from its accepted submit; 600 by default.
+        slot_timeout: seconds that a submit may wait for the plan or for a service that asks to wait
+            (`Retry-After`); None, the default, sets no bound.
+        wait_for_next_day: whether to wait when the day's jobs are used up; else `DailyLimitError`.
+        request_timeout: seconds that one attempt of a submit may take; 60 by default.
+        poll_timeout: seconds that one status poll may take; 10 by default.
+        poll_interval: seconds between polls of a job; at least 2, the default.
+        slot_expiry: seconds after which a job not known to have ended frees its slot; 600 by default.
+        provider: for requests that name none; "flux-pro" by default.
+        width: pixels, for pictures that give none; by default the service's own, 1024.
+        height: pixels, for pictures that give none; by default the service's own, 1024.
+    """
+
+    timeout: float
+    slot_timeout: float | None
+    wait_for_next_day: bool
+    request_timeout: float
+    poll_timeout: float
+    poll_interval: float
+    slot_expiry: float
+    provider: str
+    width: int | None
+    height: int | None
+
+
+class RequestArguments(TypedDict, total=False):
+    """The fields of `GenerateRequest` other than the prompt."""
+
+    provider: str | None
+    width: int | None
+    height: int | None
+    version: str | None
+    quality: str | None
+    type: str | None
+    input: Mapping[str, JsonValue] | None
+    options: Mapping[str, JsonValue] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,16 +213,6 @@ def secret_of_environment(name: str) -> Secret | None:
     return Secret(os.environ.get(name, "").strip()) or None
 
 
-def is_loopback(host: str | None) -> bool:
-    """Whether a host name or address means this machine."""
-    if host is None:
-        return False
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
 def _check_session_settings(context: object, user_agent: object) -> None:
     if context is not True and not isinstance(context, ssl.SSLContext):
         raise ConfigurationError(f"ssl is {context!r}; expected True or an ssl.SSLContext with your own CA.")
@@ -208,12 +243,8 @@ def root_of(base_url: str | None, *, allow_insecure_http: bool = False) -> str:
     if "@" in url:
         # Before any message that shows the URL.
         raise ConfigurationError("base_url has a user or a password; expected only scheme, host and path.")
-    try:
-        parts = urlsplit(url)
-        is_root = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_root = False
-    if not is_root:
+    parts = split_http(url)
+    if parts is None:
         raise ConfigurationError(f"base_url is {url!r}; expected a root such as {DEFAULT_BASE_URL!r}.")
     if parts.query or parts.fragment:
         raise ConfigurationError("base_url has a query or a fragment; expected only scheme, host and path.")
@@ -237,12 +268,8 @@ def _checked_webhook_url(url: object, *, has_secret: bool) -> str | None:
         raise ConfigurationError(f"webhook_url has a user, or an @; {expected}.")
     if not isinstance(url, str) or not url.isprintable() or " " in url:
         raise ConfigurationError(f"webhook_url is {url!r}; {expected}.")
-    try:
-        parts = urlsplit(url)
-        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_url = False
-    if not is_url:
+    parts = split_http(url)
+    if parts is None:
         raise ConfigurationError(f"webhook_url is {url!r}; {expected}.")
     if parts.fragment:
         raise ConfigurationError(f"webhook_url has a fragment; {expected}.")
@@ -284,3 +311,61 @@ def _check_seconds(name: str, value: float, *, least: float) -> None:
         return
     bound = f"at least {least:g}" if least else "above zero"
     raise ConfigurationError(f"{name} is {value!r}; expected seconds, a finite number {bound}.")
+
+
+def check_options(options: Any, *, taker: str, fixed: Collection[str]) -> None:
+    """Reject keywords that are no options, without showing their values: a misspelt `api_key` holds the key.
+
+    Args:
+        options: the keywords as passed; emptied before an error, as a traceback shows the caller's frame too.
+        taker: the name of the function they were passed to.
+        fixed: the keywords that only the client itself takes.
+
+    Raises:
+        TypeError: if a keyword is unknown; the message suggests the nearest known one.
+        ConfigurationError: if a keyword belongs to the client and is no option.
+    """
+    unknown = sorted(options.keys() - OptionArguments.__annotations__.keys())
+    if not unknown:
+        return
+    options.clear()
+    misspelt = next((name for name in unknown if name not in fixed), None)
+    if misspelt is not None:
+        near = difflib.get_close_matches(misspelt, [*fixed, *OptionArguments.__annotations__], 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise TypeError(f"{taker}() got an unexpected keyword argument {misspelt!r}.{hint}")
+    raise ConfigurationError(
+        f"with_options cannot change {', '.join(unknown)}; it changes "
+        f"{', '.join(OptionArguments.__annotations__)}. Open another client for the rest."
+    )
+
+
+def check_fields(fields: Any, *, taker: str) -> None:
+    """Reject keywords that are no fields of a request, without showing their values.
+
+    Args:
+        fields: the keywords as passed; emptied before an error, as a traceback shows the caller's frame too.
+        taker: the name of the function they were passed to.
+
+    Raises:
+        TypeError: if a keyword is unknown; the message suggests the nearest known one.
+    """
+    unknown = sorted(fields.keys() - RequestArguments.__annotations__.keys())
+    if unknown:
+        fields.clear()
+        near = difflib.get_close_matches(unknown[0], RequestArguments.__annotations__, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise TypeError(f"{taker}() got an unexpected keyword argument {unknown[0]!r}.{hint}")
+
+
+def checked_idempotency_key(key: str | None) -> str:
+    """Return the idempotency key of one job, a random one if none is given.
+
+    Raises:
+        BadRequestError: if it cannot be sent.
+    """
+    if key is None:
+        return secrets.token_urlsafe(24)
+    if not isinstance(key, str) or not key.strip() or not key.isascii() or not key.isprintable():
+        raise BadRequestError(f"idempotency_key is {key!r}; expected printable ASCII characters.")
+    return key

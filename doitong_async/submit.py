@@ -16,8 +16,7 @@ from doitong_async.errors import (
     ServerError,
     SubmitOutcomeUnknownError,
 )
-from doitong_async.events import RequestSent, SubmitAttempted
-from doitong_async.hook import Hook
+from doitong_async.events import Hook, RequestSent, SubmitAttempted
 from doitong_async.jobs.durations import JobKind
 from doitong_async.limits.admission import Admission
 from doitong_async.limits.headers import Limit, read_headers

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
-from doitong_async.arguments import OptionArguments
 from doitong_async.client import AsyncDoitong
 from doitong_async.emulator import Emulator, PlanLimits
 from doitong_async.limits.plan import Plan
 from doitong_async.secret import hidden
+from doitong_async.settings import OptionArguments
 from doitong_async.webhooks.serving import free_port, served
 
 _T = TypeVar("_T")

@@ -1,4 +1,4 @@
-"""Checks the URL of an output: its exact form on the wire, and the kind of its host or address."""
+"""URLs: which hosts and addresses they lead to, and the exact form of an output's URL on the wire."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, TypeAlias
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from yarl import URL
 
@@ -61,7 +61,8 @@ class Places:
         """Return the hosts for a client with these settings, already checked."""
         several = (names,) if isinstance(names, str) else names or ()
         named = frozenset(_host_of(name.strip("[]").lower()) or "" for name in several)
-        host = urlsplit(base_url).hostname or ""
+        parts = split_http(base_url)
+        host = "" if parts is None else parts.hostname or ""
         return cls(_host_of(host) or host, named, allow_insecure_http)
 
     def is_trusted(self, host: str) -> bool:
@@ -86,6 +87,27 @@ class Places:
         if wire.scheme == "http" and kind_of_host(host) != LOOPBACK and not is_own_http:
             raise DownloadError(f"The URL of the output is not https: {url[:200]!r}.", is_remote=True)
         return wire
+
+
+def split_http(url: str) -> SplitResult | None:
+    """Return the parts of an http or https URL with a host and a usable port; None for anything else."""
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    return parts if is_usable else None
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a host name or address means this machine."""
+    return host is not None and kind_of_host(host.lower()) == LOOPBACK
+
+
+def is_here(url: str) -> bool:
+    """Whether a URL leads to this machine."""
+    parts = split_http(url)
+    return parts is not None and is_loopback(parts.hostname)
 
 
 def joined(url: URL, location: str) -> str:

@@ -27,6 +27,7 @@ from doitong_async.emulator import Emulator, PlanLimits
 from doitong_async.emulator.world import World
 from doitong_async.events import (
     Event,
+    Hook,
     JobFinished,
     RequestSent,
     SlotExpired,
@@ -36,7 +37,6 @@ from doitong_async.events import (
     WaitEnded,
     WebhookReceived,
 )
-from doitong_async.hook import Hook
 from doitong_async.jobs.job import AsyncJob
 from doitong_async.limits.limiter import RateLimiter
 from doitong_async.testing import run_virtual

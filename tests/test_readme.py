@@ -18,8 +18,8 @@ import uvicorn
 
 import doitong_async
 from doitong_async import DoitongError
-from doitong_async.arguments import OptionArguments
 from doitong_async.emulator import Emulator
+from doitong_async.settings import OptionArguments
 from doitong_async.testing import run_virtual
 from doitong_async.webhooks import adapters, handler
 from doitong_async.webhooks.serving import free_port

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from doitong_async.errors import ConfigurationError
 from doitong_async.limits.plan import Plan
-from doitong_async.settings import DEFAULT_BASE_URL, Options, Settings, is_loopback, settle
+from doitong_async.settings import DEFAULT_BASE_URL, Options, Settings, settle
 from doitong_async.transport.wire import StatusOperation
+from doitong_async.urls import is_loopback
 
 KEY = "sesame-open-0123456789"
 

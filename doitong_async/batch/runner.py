@@ -28,7 +28,7 @@ from doitong_async.errors import (
     ConfigurationError,
     LedgerError,
 )
-from doitong_async.hook import pass_on
+from doitong_async.events import pass_on
 from doitong_async.log import log
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from doitong_async.batch.pending import PendingItem, Terms
 from doitong_async.batch.stop_reason import Stopped, StopReason
 from doitong_async.budget import BudgetTracker
 from doitong_async.errors import BadRequestError, BudgetReachedError
-from doitong_async.hook import Throw
+from doitong_async.events import Throw
 from doitong_async.pricing import price_of
 
 

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from doitong_async.batch import promises, schema
 from doitong_async.batch.item_record import UNKNOWN, Glimpse, ItemRecord, State
 from doitong_async.errors import LedgerError, SubmitOutcomeUnknownError
-from doitong_async.settings import is_loopback
+from doitong_async.urls import is_here
 
 _COLUMNS: Final = ", ".join(field.name for field in fields(ItemRecord))
 # What an attempt cost, or may cost: the service's figure, or else the reservation.
@@ -207,7 +206,7 @@ def made_on(connection: sqlite3.Connection, day: int) -> int:
 
 def service_of(base_url: str) -> str:
     """Return a ledger's name for the service at a base URL: all emulators count as one."""
-    return "an emulator" if is_loopback(urlsplit(base_url).hostname) else base_url
+    return "an emulator" if is_here(base_url) else base_url
 
 
 def check_service(connection: sqlite3.Connection, path: Path, service: str) -> None:

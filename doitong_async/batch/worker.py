@@ -25,8 +25,8 @@ from doitong_async.errors import (
     SubmitOutcomeUnknownError,
     about_job,
 )
+from doitong_async.events import is_from_user
 from doitong_async.files import Written, in_thread
-from doitong_async.hook import is_from_user
 from doitong_async.jobs.job import AsyncJob
 from doitong_async.log import log
 from doitong_async.result import Result

@@ -11,8 +11,7 @@ from weakref import WeakValueDictionary
 
 from doitong_async.clock import LATE
 from doitong_async.errors import ClientClosedError
-from doitong_async.events import JobFinished, SlotExpired, StatusChanged
-from doitong_async.hook import Hook, Throw, own_task_is_over
+from doitong_async.events import Hook, JobFinished, SlotExpired, StatusChanged, Throw, own_task_is_over
 from doitong_async.jobs import lifecycle, schedule
 from doitong_async.jobs.pacer import Pacer
 from doitong_async.jobs.status_poll import PollResult, StatusPoll

@@ -9,8 +9,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 from doitong_async.errors import BadRequestError
-from doitong_async.events import RequestSent
-from doitong_async.hook import Hook
+from doitong_async.events import Hook, RequestSent
 from doitong_async.jobs.poll_size import PollSize
 from doitong_async.limits.admission import Admission
 from doitong_async.limits.limiter import Priority

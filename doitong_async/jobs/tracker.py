@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from doitong_async.errors import ClientClosedError, DoitongError, JobNotFoundError
-from doitong_async.hook import raise_in_loop
+from doitong_async.events import raise_in_loop
 from doitong_async.jobs import lifecycle
 from doitong_async.jobs.durations import JobKind
 from doitong_async.jobs.token import JobRef, write_token

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from doitong_async.errors import ClientClosedError, RateLimitError
-from doitong_async.events import LimitLowered, WaitBegan, WaitEnded
-from doitong_async.hook import Hook
+from doitong_async.events import Hook, LimitLowered, WaitBegan, WaitEnded
 from doitong_async.limits.limiter import KeyUser, Priority, RateLimiter, Reason
 from doitong_async.limits.permits import RequestPermit, Slot
 from doitong_async.limits.wait_queue import Returnable, Waiter

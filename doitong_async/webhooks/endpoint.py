@@ -8,8 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from doitong_async.errors import ClientClosedError, ConfigurationError
-from doitong_async.events import WebhookDropped, WebhookReceived
-from doitong_async.hook import Hook, Throw
+from doitong_async.events import Hook, Throw, WebhookDropped, WebhookReceived
 from doitong_async.secret import hidden
 from doitong_async.types import Generation, with_failures
 from doitong_async.webhooks.handler import READ_TIMEOUT, OnWebhook, WebhookHandler

@@ -27,7 +27,7 @@ from doitong_async.errors import (
     WebhookPayloadError,
     WebhookSignatureError,
 )
-from doitong_async.hook import checked_callback, is_from_user, raise_in_loop
+from doitong_async.events import checked_callback, is_from_user, raise_in_loop
 from doitong_async.log import log
 from doitong_async.types import Generation
 

@@ -6,11 +6,10 @@ import dataclasses
 import re
 from collections.abc import Iterable
 from typing import Final, Self
-from urllib.parse import urlsplit
 
 from doitong_async.errors import ConfigurationError
-from doitong_async.settings import is_loopback
 from doitong_async.types import Generation
+from doitong_async.urls import is_here, is_loopback, split_http
 
 DOCUMENTED: Final = ("cdn.doitong.com",)
 """The host of the outputs (reference, "Endpoints and keys")."""
@@ -48,16 +47,14 @@ class OutputHosts:
         Raises:
             ConfigurationError: if a name is not a host.
         """
-        is_here = is_loopback(urlsplit(base_url).hostname)
-        return cls(DOCUMENTED if names is None else names, loopback=is_here)
+        return cls(DOCUMENTED if names is None else names, loopback=is_here(base_url))
 
     def allows(self, url: str) -> bool:
         """Whether a URL may be an output's: https, on one of the hosts, without user info."""
         if not url.isprintable() or " " in url:
             return False
-        try:
-            parts = urlsplit(url)
-        except ValueError:
+        parts = split_http(url)
+        if parts is None:
             return False
         # Exactly a host and a port: other URL parsers must not read another host.
         authority = _AUTHORITY.fullmatch(parts.netloc.lower())
@@ -65,7 +62,7 @@ class OutputHosts:
             return False
         host = authority[1].strip("[]")
         if self._loopback and is_loopback(host):
-            return parts.scheme in ("http", "https")
+            return True
         return parts.scheme == "https" and host in self._names
 
     def believed(self, update: Generation) -> Generation:

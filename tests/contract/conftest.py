@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from doitong_async.settings import is_loopback
+from doitong_async.urls import is_loopback
 from tests.contract.services import Place, is_asked_for_live, places
 
 

@@ -20,7 +20,8 @@ import aiohttp
 
 from doitong_async import AsyncDoitong, Plan
 from doitong_async.emulator import Emulator
-from doitong_async.settings import DEFAULT_BASE_URL, is_loopback
+from doitong_async.settings import DEFAULT_BASE_URL
+from doitong_async.urls import is_loopback
 from tests.contract.purse import PICTURE, BudgetTracker
 from tests.plain_server import PlainServer, Ways
 from tests.virtual import virtual

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doitong_async import ClientClosedError, DailyLimitError, Plan, RateLimitError
-from doitong_async.events import Event, LimitLowered, WaitBegan, WaitEnded
-from doitong_async.hook import Hook
+from doitong_async.events import Event, Hook, LimitLowered, WaitBegan, WaitEnded
 from doitong_async.limits.admission import Admission
 from doitong_async.limits.limiter import KeyUser, Priority, RateLimiter
 from doitong_async.limits.permits import RequestPermit

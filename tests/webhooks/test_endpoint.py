@@ -18,8 +18,7 @@ from doitong_async import (
     WebhookPayloadError,
     WebhookSignatureError,
 )
-from doitong_async.events import Event, WebhookDropped, WebhookReceived
-from doitong_async.hook import Hook, Throw
+from doitong_async.events import Event, Hook, Throw, WebhookDropped, WebhookReceived
 from doitong_async.jobs import lifecycle
 from doitong_async.testing import VirtualTimeLoop
 from doitong_async.webhooks.endpoint import REMEMBERED, Webhooks
