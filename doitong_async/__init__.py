@@ -16,9 +16,7 @@ from doitong_async.errors import (
     DoitongWarning,
     DownloadError,
     InsufficientCreditsError,
-    JobFailedError,
     JobNotFoundError,
-    JobTimeoutError,
     LedgerError,
     ProtocolError,
     RateLimitError,
@@ -28,7 +26,7 @@ from doitong_async.errors import (
     WebhookSignatureError,
 )
 from doitong_async.events import Stats
-from doitong_async.jobs.job import AsyncJob
+from doitong_async.jobs.job import AsyncJob, JobFailedError, JobTimeoutError
 from doitong_async.limits.plan import Plan
 from doitong_async.pricing import Estimate
 from doitong_async.result import Result

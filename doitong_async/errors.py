@@ -13,8 +13,8 @@ DoitongError
 │   └── WebhookPayloadError                  a signed webhook without a readable job update
 ├── WebhookSignatureError                    a webhook without a valid signature
 ├── SubmitOutcomeUnknownError                sent, but it is unknown whether a job was made
-├── JobFailedError                           the service says that the job failed
-├── JobTimeoutError (TimeoutError)           the wait ended, the job continues
+├── JobFailedError                           the service says that the job failed (in `jobs.job`)
+├── JobTimeoutError (TimeoutError)           the wait ended, the job continues (in `jobs.job`)
 ├── JobNotFoundError                         the service does not know the job
 ├── ClientClosedError                        the client is closed, or was never opened
 ├── DownloadError                            the output could not be fetched or written
@@ -24,13 +24,8 @@ DoitongError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from doitong_async.jobs.job import AsyncJob
-    from doitong_async.types import Generation
+from datetime import datetime
+from typing import Any, ClassVar, Final, TypeVar
 
 
 class DoitongWarning(UserWarning):
@@ -54,6 +49,8 @@ class DoitongError(Exception):
     """What happened to the job and to the money."""
     advice: str = ""
     """What to do next."""
+    knows_of_jobs: ClassVar[bool] = False
+    """Whether `outcome` is true of an accepted job too."""
 
     def __init__(
         self,
@@ -214,52 +211,15 @@ class WebhookSignatureError(DoitongError):
 class SubmitOutcomeUnknownError(DoitongError):
     """A submit was sent, and it is unknown whether it made a job."""
 
+    knows_of_jobs = True
     outcome = "A job may have been made and charged."
     advice = "Submit again with the same idempotency_key: a service that honours it does not charge twice."
-
-
-class JobFailedError(DoitongError):
-    """The service reports that the job failed.
-
-    Attributes:
-        generation: the last snapshot, with the service's own details.
-    """
-
-    outcome = "The job is over; count it as charged unless its credit_cost says otherwise (assumption)."
-    advice = "Change the prompt or the provider and submit a new job."
-
-    def __init__(self, message: str = "", *, generation: Generation | None = None, **facts: Any) -> None:
-        super().__init__(message, **facts)
-        self.generation = generation
-
-
-class JobTimeoutError(DoitongError, TimeoutError):
-    """The wait for a job ended before the job did.
-
-    Attributes:
-        job: the job itself, to wait on (None after pickling: use the token).
-        generation: the last snapshot.
-    """
-
-    outcome = "The job goes on at the service and is charged."
-    advice = "Wait again on error.job, or later with doitong.job(error.token)."
-
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        job: AsyncJob | None = None,
-        generation: Generation | None = None,
-        **facts: Any,
-    ) -> None:
-        super().__init__(message, **facts)
-        self.job = job
-        self.generation = generation
 
 
 class JobNotFoundError(DoitongError):
     """The service does not know the job, or no longer does."""
 
+    knows_of_jobs = True
     outcome = "If the job was made, it is charged; this client no longer waits for it."
     advice = "Check the id, and that the API key belongs to the account that made the job."
 
@@ -267,6 +227,7 @@ class JobNotFoundError(DoitongError):
 class ClientClosedError(DoitongError):
     """The client is closed, was never opened, or was closed while this call waited."""
 
+    knows_of_jobs = True
     outcome = "A job that has a token goes on at the service; without one, none was made."
     advice = "Open a client with `async with AsyncDoitong(…)`, and resume the job by its token."
 
@@ -279,6 +240,7 @@ class DownloadError(DoitongError):
             `__cause__` is the system's error.
     """
 
+    knows_of_jobs = True
     outcome = "The job is done and paid; its output is still at its URL."
     advice = "Fetch it again: result.save(…), or doitong.job(job_id)."
 
@@ -314,22 +276,13 @@ class BudgetReachedError(DoitongError):
 class LedgerError(DoitongError):
     """The ledger of a batch is in use, damaged, of another version, or cannot be written."""
 
+    knows_of_jobs = True
     outcome = "Nothing was sent that the ledger does not know; jobs that were already running stay alive."
     advice = "Fix what is named above, then run the batch again: it resumes where it stopped."
 
 
 E = TypeVar("E", bound=DoitongError)
 
-_ABOUT_JOBS: Final = (
-    JobFailedError,
-    JobTimeoutError,
-    JobNotFoundError,
-    ClientClosedError,
-    DownloadError,
-    LedgerError,
-    SubmitOutcomeUnknownError,
-)
-"""Errors whose own `outcome` is true of an accepted job too."""
 _TRANSIENT: Final = (ServerError, ConnectionFailedError, RateLimitError, InsufficientCreditsError)
 
 
@@ -345,7 +298,7 @@ def about_job(error: E, *, job_id: str, token: str | None) -> E:
     """
     error.job_id = error.job_id or job_id
     error.token = error.token or token
-    if not isinstance(error, _ABOUT_JOBS):
+    if not error.knows_of_jobs:
         error.outcome = "The job goes on: this error changes neither the job nor its cost."
         if isinstance(error, _TRANSIENT):
             error.advice = "Await the job again, or resume it by its token later."

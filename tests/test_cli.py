@@ -27,6 +27,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import doitong_async
 from doitong_async import DoitongWarning, errors
 from doitong_async.cli import main, work
 from doitong_async.cli.exits import MEANINGS, OF_ERRORS, Exit, exit_of
@@ -34,6 +35,7 @@ from doitong_async.cli.outputs import Destination
 from doitong_async.cli.render import Lines, Screen, renderer_for, write_line
 from doitong_async.cli.text import clean, command_line
 from doitong_async.emulator import Emulator, parse_fault
+from doitong_async.jobs.job import JobFailedError, JobTimeoutError
 from doitong_async.limits.admission import Admission
 from doitong_async.limits.limiter import Priority
 from doitong_async.testing import run_virtual
@@ -464,7 +466,7 @@ def test_missing_pillow_is_told(
 
 def test_every_error_has_its_exit_code() -> None:
     """The whole tree of errors, each with the code that the help promises; a subclass ends as its parent."""
-    tree = {kind for kind in vars(errors).values() if isinstance(kind, type)}
+    tree = {kind for kind in vars(doitong_async).values() if isinstance(kind, type)}
     leaves = {kind for kind in tree if issubclass(kind, errors.DoitongError)} - {errors.DoitongError}
     assert leaves == OF_ERRORS.keys()
     expected = {
@@ -472,8 +474,8 @@ def test_every_error_has_its_exit_code() -> None:
         Exit.CREDENTIALS: {errors.AuthenticationError},
         Exit.CREDITS: {errors.InsufficientCreditsError},
         Exit.LIMITS: {errors.RateLimitError, errors.DailyLimitError},
-        Exit.JOB: {errors.JobFailedError, errors.JobNotFoundError},
-        Exit.TIMEOUT: {errors.JobTimeoutError},
+        Exit.JOB: {JobFailedError, errors.JobNotFoundError},
+        Exit.TIMEOUT: {JobTimeoutError},
         Exit.SERVICE: {
             *(errors.ConnectionFailedError, errors.ServerError, errors.ProtocolError),
             *(errors.WebhookPayloadError, errors.WebhookSignatureError),
@@ -537,7 +539,7 @@ def test_failures_say_what_they_mean_and_what_next(
     assert main(["generate", "a fox", "-o", "out/", "--plan", "free", "--timeout", "60", "--json"]) == end
     out, err = capsys.readouterr()
     error = json.loads(out)["error"]
-    assert OF_ERRORS[getattr(errors, error["type"])] == error["exit_code"] == end
+    assert OF_ERRORS[getattr(doitong_async, error["type"])] == error["exit_code"] == end
     assert {"job_id", "token", "idempotency_key", "request_id", "http_status", "code"} <= error.keys()
     assert message in error["message"]
     if next_command is None:

@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 
 import doitong_async
-from doitong_async import errors
+from doitong_async import errors, jobs
 from doitong_async.errors import DoitongError, DoitongWarning
+from doitong_async.jobs.job import JobTimeoutError
 from doitong_async.types import Generation, JobStatus
 
 CLASSES = [
-    user
-    for _, user in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(user, DoitongError) and user.__module__ == errors.__name__
+    kind
+    for module in (errors, jobs.job)
+    for _, kind in inspect.getmembers(module, inspect.isclass)
+    if issubclass(kind, DoitongError) and kind.__module__ == module.__name__
 ]
 by_class = pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 
@@ -130,15 +132,15 @@ def test_every_error_travels_whole(kind: type[DoitongError], how: Any) -> None:
 
 def test_a_live_job_does_not_travel() -> None:
     """It belongs to a loop and a socket; its token is what travels."""
-    job: Any = object()
-    twin = pickle.loads(pickle.dumps(errors.JobTimeoutError("Late.", job=job, token="t", generation=LAST)))
+    live: Any = object()
+    twin = pickle.loads(pickle.dumps(JobTimeoutError("Late.", job=live, token="t", generation=LAST)))
     assert (twin.job, twin.token, twin.generation) == (None, "t", LAST)
 
 
 @pytest.mark.parametrize(
     ("kind", "builtin"),
     [
-        (errors.JobTimeoutError, TimeoutError),
+        (JobTimeoutError, TimeoutError),
         (errors.ConnectionFailedError, ConnectionError),
         (errors.BadRequestError, ValueError),
         (errors.ConfigurationError, ValueError),
@@ -158,9 +160,9 @@ def test_a_daily_limit_is_a_limit_of_the_day() -> None:
 
 def test_every_error_is_public() -> None:
     """Whoever can meet one can name it from the top of the package."""
-    names = {kind.__name__ for kind in CLASSES} | {"DoitongWarning"}
-    assert names <= set(doitong_async.__all__)
-    assert all(getattr(doitong_async, name) is getattr(errors, name) for name in names)
+    for kind in (*CLASSES, DoitongWarning):
+        assert kind.__name__ in doitong_async.__all__
+        assert getattr(doitong_async, kind.__name__) is kind
 
 
 def test_the_public_names_are_sorted_and_there() -> None:

@@ -8,6 +8,7 @@ from doitong_async import errors
 from doitong_async.batch.item_record import State
 from doitong_async.batch.outcome import Outcome
 from doitong_async.errors import DoitongError
+from doitong_async.jobs.job import JobFailedError
 
 # The output is still at its URL; the job may belong to another account's key.
 _MAY_SUCCEED_LATER: Final = (errors.DownloadError, errors.JobNotFoundError)
@@ -40,7 +41,7 @@ def outcome_of(
         written: the item's state in the ledger; None if nothing was ever sent for it.
         is_in_doubt: whether an earlier submit may have created a job.
     """
-    if isinstance(error, errors.JobFailedError):
+    if isinstance(error, JobFailedError):
         return State.FAILED, Outcome.FAILED
     if isinstance(error, _MAY_SUCCEED_LATER):
         return None, Outcome.FAILED

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from doitong_async import errors
 from doitong_async.batch.item_record import Glimpse, ItemRecord, State
 from doitong_async.errors import DoitongError, ServerError, SubmitOutcomeUnknownError
+from doitong_async.jobs.job import JobFailedError
 from doitong_async.result import Result
 from doitong_async.types import GenerateRequest, Generation, JobStatus
 
@@ -46,7 +47,7 @@ def recorded(record: ItemRecord) -> DoitongError:
     kind = getattr(errors, name, None)
     if isinstance(kind, type) and issubclass(kind, DoitongError):
         return kind(message, job_id=record.job_id)
-    return errors.JobFailedError(record.reason or "It failed.", job_id=record.job_id)
+    return JobFailedError(record.reason or "It failed.", job_id=record.job_id)
 
 
 def in_doubt(why: DoitongError | None, idempotency_key: str) -> DoitongError:

@@ -7,6 +7,7 @@ from enum import IntEnum
 from typing import Final
 
 from doitong_async import errors
+from doitong_async.jobs.job import JobFailedError, JobTimeoutError
 
 
 class Exit(IntEnum):
@@ -54,8 +55,8 @@ OF_ERRORS: Final[dict[type[errors.DoitongError], Exit]] = {
     errors.ConnectionFailedError: Exit.SERVICE,
     errors.ProtocolError: Exit.SERVICE,
     errors.SubmitOutcomeUnknownError: Exit.UNKNOWN,
-    errors.JobFailedError: Exit.JOB,
-    errors.JobTimeoutError: Exit.TIMEOUT,
+    JobFailedError: Exit.JOB,
+    JobTimeoutError: Exit.TIMEOUT,
     errors.JobNotFoundError: Exit.JOB,
     # Only Ctrl-C closes the client of a command that still waits.
     errors.ClientClosedError: Exit.INTERRUPTED,

@@ -15,7 +15,7 @@ from doitong_async.cli.service import Service
 from doitong_async.cli.text import command_line
 from doitong_async.errors import DoitongError
 from doitong_async.events import Event, JobFinished, StatusChanged, SubmitAttempted
-from doitong_async.jobs.job import AsyncJob
+from doitong_async.jobs.job import AsyncJob, JobTimeoutError
 from doitong_async.result import Result
 
 _SOME_FACTS: Final = ("credits_required", "credits_available", "limit", "retry_after")
@@ -24,12 +24,12 @@ _ADVICE: Final[dict[type[DoitongError], str]] = {
     errors.RateLimitError: "Try again later.",
     errors.ProtocolError: "Check --base-url (DOITONG_BASE_URL).",
     errors.ConnectionFailedError: "Check the network, the proxy and --base-url (DOITONG_BASE_URL).",
-    errors.JobTimeoutError: "Allow a longer --timeout.",
+    JobTimeoutError: "Allow a longer --timeout.",
     errors.DownloadError: "Try again.",
 }
 _WORTH_THE_SAME_KEY: Final = (errors.SubmitOutcomeUnknownError, errors.ServerError)
 _JOB_REMAINS: Final = (
-    *(errors.JobTimeoutError, errors.DownloadError, errors.AuthenticationError),
+    *(JobTimeoutError, errors.DownloadError, errors.AuthenticationError),
     *(errors.ConfigurationError, errors.ProtocolError),
 )
 

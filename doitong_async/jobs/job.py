@@ -1,18 +1,16 @@
-"""The awaitable job that a user holds: its status, its token, its result."""
+"""The awaitable job that a user holds: its status, its token, its result, and the errors it ends with."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from doitong_async.errors import (
     BadRequestError,
     ConfigurationError,
     DoitongError,
-    JobFailedError,
-    JobTimeoutError,
     about_job,
 )
 from doitong_async.jobs.poller import Poller
@@ -23,6 +21,47 @@ from doitong_async.types import Generation, JobStatus
 
 if TYPE_CHECKING:
     from doitong_async.downloads import Downloads
+
+
+class JobFailedError(DoitongError):
+    """The service reports that the job failed.
+
+    Attributes:
+        generation: the last snapshot, with the service's own details.
+    """
+
+    knows_of_jobs = True
+    outcome = "The job is over; count it as charged unless its credit_cost says otherwise (assumption)."
+    advice = "Change the prompt or the provider and submit a new job."
+
+    def __init__(self, message: str = "", *, generation: Generation | None = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.generation = generation
+
+
+class JobTimeoutError(DoitongError, TimeoutError):
+    """The wait for a job ended before the job did.
+
+    Attributes:
+        job: the job itself, to wait on (None after pickling: use the token).
+        generation: the last snapshot.
+    """
+
+    knows_of_jobs = True
+    outcome = "The job goes on at the service and is charged."
+    advice = "Wait again on error.job, or later with doitong.job(error.token)."
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        job: AsyncJob | None = None,
+        generation: Generation | None = None,
+        **facts: Any,
+    ) -> None:
+        super().__init__(message, **facts)
+        self.job = job
+        self.generation = generation
 
 
 class AsyncJob:

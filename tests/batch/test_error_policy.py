@@ -8,6 +8,7 @@ from doitong_async import errors
 from doitong_async.batch.error_policy import outcome_of, stops_the_batch
 from doitong_async.batch.item_record import State
 from doitong_async.batch.outcome import Outcome
+from doitong_async.jobs.job import JobFailedError, JobTimeoutError
 
 ALL = [
     kind
@@ -40,8 +41,8 @@ def test_what_may_be_paid_is_never_called_skipped(
         (errors.SubmitOutcomeUnknownError("x"), State.INTENT, (None, Outcome.IN_DOUBT)),
         (errors.ServerError("x"), State.INTENT, (None, Outcome.IN_DOUBT)),
         (errors.BudgetReachedError("x"), None, (None, Outcome.SKIPPED)),
-        (errors.JobFailedError("x"), State.SUBMITTED, (State.FAILED, Outcome.FAILED)),
-        (errors.JobTimeoutError("x"), State.SUBMITTED, (None, Outcome.IN_DOUBT)),
+        (JobFailedError("x"), State.SUBMITTED, (State.FAILED, Outcome.FAILED)),
+        (JobTimeoutError("x"), State.SUBMITTED, (None, Outcome.IN_DOUBT)),
         (errors.DownloadError("x"), State.SUBMITTED, (None, Outcome.FAILED)),
     ],
 )
@@ -61,6 +62,4 @@ def test_what_stops_the_whole_batch() -> None:
     assert all(
         map(stops_the_batch, (on_disk, in_doubt, errors.AuthenticationError(), errors.DailyLimitError()))
     )
-    assert not any(
-        map(stops_the_batch, (errors.DownloadError(), errors.JobFailedError(), errors.BadRequestError()))
-    )
+    assert not any(map(stops_the_batch, (errors.DownloadError(), JobFailedError(), errors.BadRequestError())))
