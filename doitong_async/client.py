@@ -413,6 +413,7 @@ class AsyncDoitong:
         runtime = self._running()
         return Stats(
             in_flight=len(list(runtime.poller)),
+            slots_in_use=runtime.limiter.slots_taken,
             waiting={**runtime.waiting()},
             requests_left=runtime.limiter.free,
             mean_seconds=dict(runtime.poller.durations.means()),

@@ -459,7 +459,7 @@ class Runtime:
     def _expire_in_doubt(self, key: str, age: float) -> None:
         slot, _ = self._in_doubt.pop(key)
         slot.release()
-        self.notify.aside(SlotExpired(job_id=None, seconds=age))
+        self.notify.aside(SlotExpired(job_id=None, seconds=age, idempotency_key=key))
 
 
 def _log_abandoned(call: SubmitCall, task: asyncio.Task[AsyncJob]) -> None:

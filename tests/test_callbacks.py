@@ -274,7 +274,7 @@ async def test_what_is_raised_about_an_accepted_submit_comes_out_of_it(
         [job] = doitong.jobs()
         assert [job.id] == list(box.world.jobs)
         assert job.token in caplog.text
-        assert doitong._running().limiter.slots_taken == 1
+        assert doitong.stats().slots_in_use == 1
         assert (await job).url
         assert is_at_rest(doitong._running().limiter)
 
@@ -520,7 +520,7 @@ def test_what_a_hook_of_the_users_own_session_raises_is_no_end_of_anything(
             with pytest.raises(Mine):
                 await doitong.submit("a fox", idempotency_key="my-own-key")
             assert "my-own-key" in caplog.text
-            assert doitong._running().limiter.slots_taken == box.world.charges == 1
+            assert doitong.stats().slots_in_use == box.world.charges == 1
             breaks_at.append("poll")
             assert (await doitong.generate("a fox", idempotency_key="my-own-key")).url
             assert [type(error) for error in errors] == [Mine]

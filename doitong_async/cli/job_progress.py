@@ -61,7 +61,7 @@ class JobProgress:
         if isinstance(event, SubmitAttempted):
             if event.failure is not None:
                 effect = "may have created a job" if event.is_in_doubt else "created no job"
-                self.renderer.happened(f"attempt {event.number} {effect}: {event.failure}")
+                self.renderer.happened(f"attempt {event.attempt} {effect}: {event.message}")
         elif isinstance(event, StatusChanged) and self._started_at is not None:
             self.statuses.append(
                 StatusAt(event.status.value, asyncio.get_running_loop().time() - self._started_at)

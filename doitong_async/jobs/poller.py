@@ -11,7 +11,15 @@ from weakref import WeakValueDictionary
 
 from doitong_async.clock import LATE
 from doitong_async.errors import ClientClosedError
-from doitong_async.events import Hook, JobFinished, SlotExpired, StatusChanged, Throw, own_task_is_over
+from doitong_async.events import (
+    Hook,
+    JobFinished,
+    PollFailed,
+    SlotExpired,
+    StatusChanged,
+    Throw,
+    own_task_is_over,
+)
 from doitong_async.jobs import lifecycle, schedule
 from doitong_async.jobs.pacer import Pacer
 from doitong_async.jobs.status_poll import PollResult, StatusPoll
@@ -349,6 +357,16 @@ class Poller:
             # Polls sent together meet the same glitch: they count as one.
             self._failures, self._failed_at = self._failures + 1, self._loop.time()
         log.info("poll of %d jobs: %s", len(tracked_jobs), failure.message)
+        if self._notify:
+            failed = PollFailed(
+                jobs=len(tracked_jobs),
+                failure=failure.kind,
+                message=failure.message,
+                http_status=failure.http_status,
+                code=failure.code,
+                request_id=failure.request_id,
+            )
+            self._notify.aside(failed)
         is_reported = failure.kind is FailureKind.UNUSABLE or self._is_believed(failure, asked_at)
         for tracked in tracked_jobs:
             tracked.last_failure = failure.message
@@ -419,6 +437,8 @@ class Poller:
                 status=tracked.last.status,
                 seconds=self._loop.time() - tracked.begun,
                 credit_cost=tracked.last.credit_cost,
+                provider=tracked.kind.provider,
+                version=tracked.kind.version,
             )
             self._notify.aside(finished, tracked.throw)
 
@@ -452,7 +472,13 @@ class Poller:
     def _notify_status(self, tracked: TrackedJob) -> None:
         status = tracked.last.status
         if self._notify:
-            self._notify.aside(StatusChanged(job_id=tracked.last.id, status=status), tracked.throw)
+            changed = StatusChanged(
+                job_id=tracked.last.id,
+                status=status,
+                provider=tracked.kind.provider,
+                version=tracked.kind.version,
+            )
+            self._notify.aside(changed, tracked.throw)
         if not status.is_known and status not in self._unknown_statuses:
             self._unknown_statuses.add(status)
             log.warning(

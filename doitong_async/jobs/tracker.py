@@ -9,7 +9,7 @@ from typing import TypeAlias
 from doitong_async.errors import ClientClosedError, DoitongError, JobNotFoundError
 from doitong_async.events import raise_in_loop
 from doitong_async.jobs import lifecycle
-from doitong_async.jobs.durations import JobKind
+from doitong_async.jobs.durations import NO_KIND, JobKind
 from doitong_async.jobs.token import JobRef, write_token
 from doitong_async.limits.permits import Slot
 from doitong_async.settings import Options
@@ -63,7 +63,7 @@ class TrackedJob:
         epoch: int | None,
         options: Options,
         slot: Slot,
-        kind: JobKind = "",
+        kind: JobKind = NO_KIND,
     ) -> None:
         self.last = last
         self.submitted = submitted
