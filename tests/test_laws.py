@@ -63,7 +63,7 @@ FLOORS = [
         "webhooks.serving",
     ],
     ["connections", "webhooks.endpoint"],
-    ["submit", "jobs.status_poll", "jobs.tracker", "jobs.pacer"],
+    ["submit", "jobs.status_poll", "jobs.tracked", "jobs.pacer", "jobs.tracker"],
     ["jobs.poller", "jobs.job"],
     ["runtime"],
     [

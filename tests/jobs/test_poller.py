@@ -153,7 +153,7 @@ async def test_an_unknown_status_is_waited_on_and_warned_about_once(caplog: pyte
         job = await doitong.submit("a fox")
         for word in ("dreaming", "processing", "dreaming"):
             update = dataclasses.replace(job.last, status=JobStatus(word))
-            assert doitong._running().poller.observe(update)
+            assert doitong._running().poller.tracker.observe(update)
         assert job.status == "dreaming"
         assert (await job).id == job.id
     assert caplog.text.count("dreaming") == 1
