@@ -40,7 +40,7 @@ from doitong_async.events import (
 from doitong_async.jobs.job import AsyncJob
 from doitong_async.limits.limiter import RateLimiter
 from doitong_async.testing import run_virtual
-from doitong_async.webhooks.handler import Answer, WebhookHandler
+from doitong_async.webhooks.handler import Response, WebhookHandler
 from doitong_async.webhooks.serving import free_port, served
 from tests.virtual import boxed, now, plain, until, virtual
 from tests.webhooks.bodies import SECRET, signed, webhook_body
@@ -717,7 +717,7 @@ def test_a_durable_hook_that_fails_is_called_again(kind: type[BaseException], is
     async def main() -> None:
         errors, door = in_the_loop(), Endpoint()
         handler = WebhookHandler(door.accept, broken_later if is_async else broken)
-        assert await handler.answer(request()) == Answer(503)
+        assert await handler.answer(request()) == Response(503)
         assert len(door.taken) == 1
         await asyncio.sleep(0)
         assert [type(error) for error in errors] == [Mine] * (kind is Mine)
