@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack
 
+from doitong_async import __version__
 from doitong_async.batch.item_record import KEY_LIVES
 from doitong_async.batch.items import read_item
 from doitong_async.batch.pending import terms_of
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
     from doitong_async.runtime import Runtime
 
-USER_AGENT: Final = "doitong-async/0.1.0"
+USER_AGENT: Final = f"doitong-async/{__version__}"
 
 
 class _Shared:
