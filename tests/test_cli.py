@@ -33,7 +33,7 @@ from doitong_async.cli.exits import MEANINGS, OF_ERRORS, Exit, exit_of
 from doitong_async.cli.outputs import Destination
 from doitong_async.cli.render import Lines, Screen, renderer_for, write_line
 from doitong_async.cli.text import clean, command_line
-from doitong_async.emulator import Emulator, parse_fault
+from doitong_async.emulator import Emulator, Seen, parse_fault
 from doitong_async.limits.admission import Admission
 from doitong_async.limits.limiter import Priority
 from doitong_async.testing import run_virtual
@@ -840,10 +840,21 @@ def ignoring(signals: str, *arguments: str, **more: Any) -> subprocess.Popen[str
     return spawn(*arguments, program=["sh", "-c", f"trap '' {signals}; exec \"$@\"", "sh", *COMMAND], **more)
 
 
+def at_each_request(emulator: Emulator, act: Callable[[], object]) -> None:
+    """Act at each request, before its answer is sent."""
+    record = emulator.world.record
+
+    def recorded(seen: Seen) -> None:
+        record(seen)
+        act()
+
+    emulator.world.record = recorded  # type: ignore[method-assign]
+
+
 def at_submit(emulator: Emulator) -> threading.Event:
-    """An event that is set when a submit arrives."""
+    """An event that is set when a submit has arrived."""
     arrived = threading.Event()
-    emulator.on_request = arrived.set
+    at_each_request(emulator, arrived.set)
     return arrived
 
 

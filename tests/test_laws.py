@@ -92,7 +92,7 @@ FLOORS = [
     [
         *("testing", "cli", "cli.__main__", "cli.app", "cli.batch", "cli.batch_render", "cli.batch_run"),
         *("cli.emulation", "cli.exits", "cli.formats", "cli.interrupts", "cli.options", "cli.outputs"),
-        *("cli.own_emulator", "cli.planning", "cli.prompts", "cli.render", "cli.service", "cli.status"),
+        *("cli.planning", "cli.prompts", "cli.render", "cli.service", "cli.status"),
         *("cli.job_progress", "cli.preflight", "cli.progress", "cli.text", "cli.summary", "cli.work", ""),
     ],
 ]

@@ -1,7 +1,7 @@
 """The emulator as a server: the API on one port, the outputs on another, both on the loopback."""
 
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from email.utils import formatdate
 from types import TracebackType
 from typing import Self
@@ -12,7 +12,7 @@ from doitong_async.emulator.api import Api, ResetUnit
 from doitong_async.emulator.api_errors import ApiError
 from doitong_async.emulator.calls import Call, Reply, error_reply
 from doitong_async.emulator.clocks import read_clocks
-from doitong_async.emulator.control import PATHS, control
+from doitong_async.emulator.control import FAULTS_PATH, control
 from doitong_async.emulator.edges import Waits, cut
 from doitong_async.emulator.faults import Fault
 from doitong_async.emulator.graphql import ErrorStatus, GraphQLFace
@@ -99,10 +99,6 @@ class Emulator:
         )
         self._host, self._ports = host, (port, outputs_port)
         self._runners: list[web.AppRunner] = []
-        self.on_stop: Callable[[], object] | None = None
-        """Called by `POST /_emulator/stop`; None rejects that request."""
-        self.on_request: Callable[[], object] = lambda: None
-        """Called at each request, on either port."""
 
     @property
     def url(self) -> str:
@@ -121,7 +117,7 @@ class Emulator:
 
     async def start(self) -> None:
         """Listen on both ports."""
-        for handler, port in zip((self._answer, self._answer_output), self._ports, strict=True):
+        for handler, port in zip((self._answer, self._outputs.answer), self._ports, strict=True):
             app = web.Application(client_max_size=LARGEST_BODY)
             app.router.add_route("*", "/{path:.*}", handler)
             # Long keep-alive: a test's virtual clock may jump minutes between two requests.
@@ -165,9 +161,8 @@ class Emulator:
         return f"http://{host}:{self._runners[index].addresses[0][1]}"
 
     async def _answer(self, request: web.Request) -> web.Response:
-        self.on_request()
-        if request.path in PATHS:
-            return await control(request, self.world, self.on_stop)
+        if request.path == FAULTS_PATH:
+            return await control(request, self.world.faults)
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
@@ -183,10 +178,6 @@ class Emulator:
         if reply.delay:
             await self._waits.wait(reply.delay)
         return cut(request) if reply.cut else _response(call, reply, self._api)
-
-    async def _answer_output(self, request: web.Request) -> web.StreamResponse:
-        self.on_request()
-        return await self._outputs.answer(request)
 
 
 def _call(request: web.Request, body: bytes) -> Call:
