@@ -827,7 +827,7 @@ def test_with_a_receiver_of_its_own_nothing_is_looked_at(
         port = port_of(place)
     assert batch("--plan", "pro", *hooked(port, path)) == Exit.OK
     assert (emulator.world.count("submit"), emulator.world.count("poll")) == (12, 0)
-    assert [posted.outcome for posted in emulator.world.posted] == ["taken"] * 12
+    assert [posted.outcome for posted in emulator.posted] == ["taken"] * 12
     assert SECRET not in "".join(capsys.readouterr())
 
 

@@ -1,6 +1,7 @@
 """The emulator as a server: the API on one port, the outputs on another, both on the loopback."""
 
 import json
+from collections import deque
 from collections.abc import Collection, Iterable
 from email.utils import formatdate
 from types import TracebackType
@@ -22,7 +23,8 @@ from doitong_async.emulator.outputs import OutputsHost
 from doitong_async.emulator.rest import RestFace
 from doitong_async.emulator.script import Faults
 from doitong_async.emulator.sender import Sender
-from doitong_async.emulator.world import OverConcurrency, World
+from doitong_async.emulator.webhooks import Posted
+from doitong_async.emulator.world import OverConcurrency, Rules, World
 
 LARGEST_BODY = 1 << 20
 _KEEP_ALIVE = 3600.0
@@ -40,7 +42,7 @@ class Emulator:
 
     With a `webhook_secret` it sends a signed webhook when a job with a `webhookUrl` ends, in up to
     `webhook_attempts` attempts, after 1 s, 2 s, 4 s …, which `speed` shortens too: our assumptions. It sends
-    only to this machine and to the `webhook_hosts`. `world.posted` records what it sent.
+    only to this machine and to the `webhook_hosts`. `posted` records what it sent.
     """
 
     def __init__(
@@ -67,8 +69,7 @@ class Emulator:
         webhook_attempts: int = 6,
         webhook_hosts: Collection[str] = (),
     ) -> None:
-        self.world = World(
-            plan,
+        rules = Rules(
             credits=credits,
             seed=seed,
             speed=speed,
@@ -77,8 +78,8 @@ class Emulator:
             polls_count=polls_count,
             durations=durations,
             keys_honoured=keys_honoured,
-            faults=faults,
         )
+        self.world = World(plan, rules, faults=faults)
         graphql = GraphQLFace(
             self.world,
             lambda: self.outputs_url,
@@ -90,7 +91,7 @@ class Emulator:
         self._waits = Waits()
         self._outputs = OutputsHost(self.world, self._waits)
         self._sender = Sender(
-            self.world,
+            self.world.faults,
             lambda: self.outputs_url,
             secret=webhook_secret,
             attempts=webhook_attempts,
@@ -114,6 +115,11 @@ class Emulator:
     def faults(self) -> Faults:
         """The faults in force; a change applies from the next request on."""
         return self.world.faults
+
+    @property
+    def posted(self) -> deque[Posted]:
+        """The latest attempts to send a webhook."""
+        return self._sender.posted
 
     async def start(self) -> None:
         """Listen on both ports."""
