@@ -30,7 +30,7 @@ from doitong_async.events import Event, RequestSent, WebhookReceived
 from doitong_async.limits.plan import Plan
 from doitong_async.testing import run_virtual
 from doitong_async.webhooks.serving import free_port
-from tests.test_cli import Terminal, at_each_request, running, size_of, spawn
+from tests.test_cli import Terminal, at_each_request, running, size_of, spawn, wait_for
 
 WIDE = ["--requests-per-minute", "6000", "--concurrent-jobs", "3"]
 WIDE_LIMITS = PlanLimits(6000, 3, None)
@@ -462,7 +462,7 @@ def test_ctrl_c_drains_and_the_command_that_is_told_goes_on() -> None:
     with running(Emulator(WIDE_LIMITS, durations=1.0)) as emulator:
         made = after_jobs(emulator, 3)
         process = spawn("batch", "prompts.txt", "--out", "pictures", "--base-url", emulator.url, *WIDE)
-        assert made.wait(20)
+        wait_for(made, process)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
         assert process.returncode == Exit.INTERRUPTED
@@ -490,7 +490,7 @@ def test_a_hangup_drains_however_often_it_comes() -> None:
         made = after_jobs(emulator, 3)
         process = spawn("batch", "prompts.txt", "--out", "pictures", "--base-url", emulator.url, *WIDE)
         assert process.stdout is not None
-        assert made.wait(20)
+        wait_for(made, process)
         process.send_signal(signal.SIGHUP)
         assert any("Stopping" in line for line in iter(process.stdout.readline, ""))
         process.send_signal(signal.SIGHUP)
@@ -510,7 +510,7 @@ def test_ctrl_c_twice_leaves_what_runs_to_the_next_run(capsys: pytest.CaptureFix
         made = after_jobs(emulator, 3)
         process = spawn("batch", "prompts.txt", "--out", "pictures", "--base-url", emulator.url, *WIDE)
         assert process.stdout is not None
-        assert made.wait(20)
+        wait_for(made, process)
         process.send_signal(signal.SIGINT)
         while "Stopping" not in process.stdout.readline():
             pass
@@ -532,7 +532,7 @@ def test_sigterm_drains_and_meanwhile_the_ledger_is_only_read(capsys: pytest.Cap
         made = after_jobs(emulator, 3)
         command = ["batch", "prompts.txt", "--out", "pictures", "--base-url", emulator.url, *WIDE, "--json"]
         process = spawn(*command)
-        assert made.wait(20)
+        wait_for(made, process)
         assert {item["outcome"] for item in status(capsys)} <= {"running", "in_doubt", "done"}
         assert main(command) == Exit.DOWNLOAD
         assert "is in use by another batch. Nothing was sent." in told(capsys)["error"]["message"]

@@ -114,6 +114,12 @@ def spawn(*arguments: str, program: Sequence[str] = COMMAND, **more: Any) -> sub
     return subprocess.Popen([*program, *arguments], **pipes)
 
 
+def wait_for(event: threading.Event, process: subprocess.Popen[str]) -> None:
+    """Wait for an event that a process causes, however slow the machine; fail if the process ends before."""
+    while not event.wait(0.05):
+        assert process.poll() is None, process.communicate()
+
+
 def size_of(picture: Path | io.BytesIO) -> tuple[int, int]:
     with Image.open(picture) as image:
         return image.size
@@ -879,7 +885,7 @@ def test_a_hangup_while_a_submit_is_under_way_loses_no_job(
     with running(Emulator(faults=[SLOWLY])) as emulator:
         arrived = at_submit(emulator)
         process = ignoring(ignored or "USR1", "generate", "a fox", "--base-url", emulator.url, "--json")
-        assert arrived.wait(20)
+        wait_for(arrived, process)
         for number in numbers:
             process.send_signal(number)
         out, err = process.communicate()
@@ -898,7 +904,7 @@ def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
     with running(Emulator(faults=[SLOWLY], durations=0.0)) as emulator:
         arrived = at_submit(emulator)
         process = ignoring("HUP", "generate", "a fox", "--base-url", emulator.url, "-o", str(place))
-        assert arrived.wait(20)
+        wait_for(arrived, process)
         process.send_signal(signal.SIGHUP)
         assert (process.communicate()[1], process.returncode) == ("", 0)
     assert size_of(place) == (1024, 1024)
@@ -922,7 +928,7 @@ def test_a_terminal_that_is_closed_takes_no_job_along(
         streams: dict[str, Any] = {"stdin": theirs, "stdout": file, "stderr": file, drawn_on: theirs}
         process = spawn("generate", "a fox", "--base-url", emulator.url, *arguments, **streams, **more)
         os.close(theirs)
-        assert arrived.wait(20)
+        wait_for(arrived, process)
         os.close(ours)
         assert process.wait() == Exit.INTERRUPTED
     [job_id] = emulator.world.jobs
