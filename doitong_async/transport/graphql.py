@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import html
 import re
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote
@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import aiohttp
 from gql import Client, GraphQLRequest
 from gql.client import AsyncClientSession
-from gql.transport.aiohttp import AIOHTTPTransport
+from gql.transport.async_transport import AsyncTransport
 from graphql import DocumentNode, ExecutionResult
 
 from doitong_async.clock import running_timeout
@@ -25,63 +25,36 @@ from doitong_async.transport.wire import KEPT_HEADERS, Answer, read_json, read_t
 SHORTEST_KEY: Final = 12
 """Characters; we assume that no real key is shorter."""
 
-_NO_DOCUMENT: Final = DocumentNode(definitions=())
+_ANY_REQUEST: Final = GraphQLRequest(DocumentNode(definitions=()))
 
 
-class _Request(GraphQLRequest):
-    """The request as gql carries it: our bytes, whatever gql would make of a document."""
+class _Posting(AsyncTransport):
+    """Post the body of each request as it is, and leave the answer with that body.
 
-    def __init__(self, body: bytes) -> None:
-        super().__init__(_NO_DOCUMENT)
-        self.body = RequestBody(body)
-
-
-class _Keeping(AIOHTTPTransport):
-    """gql's transport, except that each answer keeps its status and headers, and no redirect is followed.
-
-    The answer travels past gql, with the body of its request. So gql neither raises on errors in it, which
-    would lose partial data and the status, nor asserts on `data: null`.
+    gql's own transport for aiohttp drops the status of an answer, keeps the headers of the last one for all,
+    raises on errors, which loses partial data, and follows redirects.
     """
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
-        super().__init__(url)
-        self._shared = session
+        self._url = url
+        self._session = session
 
     async def connect(self) -> None:
-        self.session = self._shared
+        """Do nothing: the owner of the session opened it."""
 
     async def close(self) -> None:
-        # The owner of the session closes it.
-        self.session = None
+        """Do nothing: the owner of the session closes it."""
 
-    async def execute(
-        self,
-        request: GraphQLRequest,
-        *,
-        extra_args: dict[str, Any] | None = None,
-        upload_files: bool = False,
-    ) -> ExecutionResult:
-        assert isinstance(request, _Request)
-        response = await self._shared.post(
-            self.url, data=request.body, allow_redirects=False, raise_for_status=False, **extra_args or {}
-        )
-        await request.body.exchange(response)
+    async def execute(self, request: GraphQLRequest, **post: Any) -> ExecutionResult:
+        """Post `data`, a `RequestBody`; the document is not used."""
+        body: RequestBody = post["data"]
+        response = await self._session.post(self._url, allow_redirects=False, raise_for_status=False, **post)
+        await body.exchange(response)
         return ExecutionResult(data={})
 
-
-class _Session(AsyncClientSession):
-    """gql's session without its timeout, which costs as much as all the rest even if it is off."""
-
-    async def _execute(
-        self,
-        request: GraphQLRequest,
-        *,
-        serialize_variables: bool | None = None,
-        parse_result: bool | None = None,
-        **kwargs: Any,
-    ) -> ExecutionResult:
-        result: ExecutionResult = await self.transport.execute(request, **kwargs)
-        return result
+    def subscribe(self, request: GraphQLRequest) -> AsyncGenerator[ExecutionResult, None]:
+        """Raise: the service has no subscriptions."""
+        raise NotImplementedError
 
 
 class GraphQLTransport:
@@ -106,15 +79,17 @@ class GraphQLTransport:
         }
         self._ssl = ssl
         self._redactor = _Redactor(api_key)
-        self._session = _Session(Client(transport=_Keeping(f"{base_url}/graphql", session)))
+        # gql's own timeout of 10 s would count the wait for a connection.
+        self._client = Client(transport=_Posting(f"{base_url}/graphql", session), execute_timeout=None)
+        self._session: AsyncClientSession
 
     async def open(self) -> None:
         """Open the gql session."""
-        await self._session.connect()  # type: ignore[no-untyped-call]  # gql's own gap
+        self._session = await self._client.connect_async()  # type: ignore[no-untyped-call]  # gql's own gap
 
     async def close(self) -> None:
         """Close the gql session; the connections are the owner's to close."""
-        await self._session.close()  # type: ignore[no-untyped-call]  # gql's own gap
+        await self._client.close_async()  # type: ignore[no-untyped-call]  # gql's own gap
 
     async def send(
         self,
@@ -139,21 +114,21 @@ class GraphQLTransport:
         headers = self._headers
         if idempotency_key is not None:
             headers = {**headers, "Idempotency-Key": idempotency_key}
-        extra = {"headers": headers, "timeout": _connecting(timeout), "ssl": self._ssl}
-        request = _Request(body)
+        post = {"headers": headers, "timeout": _connecting(timeout), "ssl": self._ssl}
+        payload = RequestBody(body)
         try:
             async with running_timeout(timeout):
-                await self._session.execute(request, extra_args=extra)
+                await self._session.execute(_ANY_REQUEST, data=payload, **post)
         except BaseException as error:
             is_exit = not isinstance(error, Exception | asyncio.CancelledError)
             if is_exit or (isinstance(error, asyncio.CancelledError) and is_cancelled()):
-                if request.body.has_left and on_doubt is not None:
+                if payload.has_left and on_doubt is not None:
                     on_doubt()
                 raise
             # A value, not an exception: the context of an aiohttp error shows the request's headers.
-            failure = failure_of(error, request.body)
+            failure = failure_of(error, payload)
         # An answer that was read whole is never lost, whatever is raised after it.
-        reply = request.body.reply
+        reply = payload.reply
         return failure if reply is None else self._answer(reply)
 
     def _answer(self, reply: Reply) -> Answer | Failure:
