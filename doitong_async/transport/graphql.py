@@ -140,9 +140,11 @@ class GraphQLTransport:
                 for name in KEPT_HEADERS
                 if (value := given.get(name)) is not None
             }
-            text = read_text(raw)
-            body = self._redactor.body(read_json(raw), text)
-            return Answer(status, headers, body, self._redactor.text(text))
+            text, body = read_text(raw), read_json(raw)
+            shown = self._redactor.text(text)
+            if shown != text:
+                body = self._redactor.body(body)
+            return Answer(status, headers, body, shown)
         except Exception as error:
             name = type(error).__name__
         return Failure(FailureKind.PROTOCOL, f"The answer arrived but cannot be read here ({name}).", status)
@@ -160,39 +162,36 @@ _JSON_ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
 class _Redactor:
     """Remove the key from what the service sends, should it echo it.
 
-    A key shorter than any real one is left in: it would match ordinary words.
+    This answers a service or gateway that shows the `Authorization` header in its error page, escaped as
+    JSON, HTML or percent-encoded. A key shorter than any real one is left in: it would match ordinary words.
     """
 
     def __init__(self, key: Secret) -> None:
         self._key = key if len(key) >= SHORTEST_KEY else None
-        self._escaped = Secret(key.replace("/", "\\/"))
 
     def text(self, text: str) -> str:
         """Return a text without the key; a text that holds it in escaped form is withheld whole."""
         if self._key is None:
             return text
-        if self._key in text or self._escaped in text:
-            text = text.replace(self._key, "***").replace(self._escaped, "***")
-        return "(withheld: it contains the API key)" if self._is_spelled_in(text) else text
+        text = text.replace(self._key, "***")
+        if any(self._key in plain for plain in _unescaped(text)):
+            return "(withheld: it contains the API key)"
+        return text
 
-    def body(self, body: object, text: str) -> object:
-        """Return a parsed body without the key; `text` is what it was parsed from."""
-        if self._key is None or not (self._key in text or self._is_spelled_in(text)):
-            return body
-        return self._walked(body)
+    def body(self, body: object) -> object:
+        """Return a parsed body without the key."""
+        if isinstance(body, str):
+            return self.text(body)
+        if isinstance(body, list):
+            return [self.body(item) for item in body]
+        if isinstance(body, dict):
+            return {self.text(name): self.body(value) for name, value in body.items()}
+        return body
 
-    def _is_spelled_in(self, text: str) -> bool:
-        """Whether the text holds the key in JSON's, HTML's or a URL's escapes."""
-        if self._key is None or not any(mark in text for mark in ("\\", "&", "%")):
-            return False
-        plain = _JSON_ESCAPE.sub(lambda match: chr(int(match[1], 16)), text).replace("\\/", "/")
-        return any(self._key in spelled for spelled in (plain, html.unescape(plain), unquote(plain)))
 
-    def _walked(self, value: object) -> object:
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, list):
-            return [self._walked(item) for item in value]
-        if isinstance(value, dict):
-            return {self.text(name): self._walked(item) for name, item in value.items()}
-        return value
+def _unescaped(text: str) -> tuple[str, ...]:
+    """Return what a text says without JSON's escapes, and then without HTML's or a URL's."""
+    if not any(mark in text for mark in ("\\", "&", "%")):
+        return ()
+    plain = _JSON_ESCAPE.sub(lambda match: chr(int(match[1], 16)), text).replace("\\/", "/")
+    return plain, html.unescape(plain), unquote(plain)
