@@ -1038,13 +1038,13 @@ def test_a_download_into_a_closed_pipe(
     assert "The standard output cannot be written: Broken pipe." in capsys.readouterr().err
 
 
-def test_a_closed_pipe_is_written_to_without_complaint() -> None:
-    """The first line that fails silences the stream."""
+def test_a_closed_pipe_is_written_to_without_complaint(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first line that fails silences the stream; no later one is tried, and nothing is said of it."""
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as file:
-        write_line(file, "nobody")
-        write_line(file, "reads this")
+        assert [write_line(file, line) for line in ("nobody", "reads this")] == [False, False]
+    assert capsys.readouterr() == ("", "")
 
 
 # The emulator
