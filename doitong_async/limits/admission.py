@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from doitong_async.errors import ClientClosedError, RateLimitError
 from doitong_async.events import Hook, LimitLowered, WaitBegan, WaitEnded
-from doitong_async.limits.limiter import KeyUser, Priority, RateLimiter, Reason
-from doitong_async.limits.permits import RequestPermit, Slot
+from doitong_async.limits.limiter import KeyUser, RateLimiter, Reason
+from doitong_async.limits.permits import Priority, RequestPermit, Slot
 from doitong_async.limits.wait_queue import Returnable, Waiter
 from doitong_async.log import log
 
@@ -33,7 +33,7 @@ class Admission:
         return Counter(self.limiter.reason(priority) for priority in self._waits.values())
 
     async def slot(self, *, timeout: float | None = None, waits_for_day: bool = False) -> Slot:
-        """Wait for a slot, at most `timeout` seconds (None: without limit).
+        """Wait for a slot, at most `timeout` seconds (None: without limit): `with await admission.slot()`.
 
         Raises:
             RateLimitError: if no slot was free by then.
@@ -50,6 +50,8 @@ class Admission:
         self, priority: Priority, *, timeout: float | None = None, waits_for_day: bool = False
     ) -> RequestPermit:
         """Wait until one request may be sent, at most `timeout` seconds (None: without limit).
+
+        Use it as `with await admission.permit(…) as permit`: no exception leaves it taken.
 
         Raises:
             RateLimitError: if it could not be sent by then.

@@ -8,7 +8,6 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from enum import Enum, auto
 from functools import partial
 from heapq import heapify, heappop, heappush
 from typing import Final, Literal, TypeAlias
@@ -24,7 +23,7 @@ from doitong_async.limits.headers import (
     requested_wait,
     which_limit,
 )
-from doitong_async.limits.permits import RequestPermit, Slot
+from doitong_async.limits.permits import Priority, RequestPermit, Slot
 from doitong_async.limits.plan import Plan
 from doitong_async.limits.quota import LENGTH, DailyQuota
 from doitong_async.limits.wait_queue import Position, Waiter, WaitQueue
@@ -46,13 +45,6 @@ _MOST_KEPT: Final = 30
 """Requests a minute that we reserve for polls at most: as many as the documented loop of one job takes."""
 
 Reason: TypeAlias = Literal["slot", "minute", "day", "server"]
-
-
-class Priority(Enum):
-    """Who gets the next permit; within one priority, first come, first served."""
-
-    SUBMIT = auto()
-    POLL = auto()
 
 
 @dataclass(frozen=True, slots=True)
