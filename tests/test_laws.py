@@ -65,6 +65,7 @@ FLOORS = [
     ["connections", "webhooks.endpoint"],
     ["submit", "jobs.status_poll", "jobs.tracker", "jobs.pacer"],
     ["jobs.poller", "jobs.job"],
+    ["submissions"],
     ["runtime"],
     [
         "batch.item_record",
