@@ -51,11 +51,7 @@ class Runtime:
     """Everything that lives while a client is open; create it on the loop it runs on."""
 
     def __init__(
-        self,
-        settings: Settings,
-        session: aiohttp.ClientSession | None,
-        notify: Hook,
-        webhooks: Webhooks,
+        self, settings: Settings, session: aiohttp.ClientSession | None, notify: Hook, webhooks: Webhooks
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.settings = settings
