@@ -28,6 +28,7 @@ FLOORS = [
         "received",
         "urls",
         "limits.plan",
+        "limits.foreign",
         "limits.window",
         "limits.concurrency",
         "limits.quota",
@@ -102,6 +103,7 @@ PURE = {
     *("transport.introspection", "transport.failure", "transport.retry", "transport.wire"),
     *(
         "limits.concurrency",
+        "limits.foreign",
         "limits.quota",
         "limits.permits",
         "limits.plan",
