@@ -19,9 +19,8 @@ from doitong_async.jobs.poller import Poller
 from doitong_async.jobs.status_poll import StatusPoll
 from doitong_async.jobs.token import JobRef
 from doitong_async.jobs.tracker import TrackedJob
-from doitong_async.limits.admission import Admission
-from doitong_async.limits.limiter import KeyUser
-from doitong_async.limits.registry import limiter_of
+from doitong_async.limits.admission import Admission, limiter_of
+from doitong_async.limits.users import KeyUser
 from doitong_async.resolver import GuardedResolver
 from doitong_async.result import Result
 from doitong_async.settings import Options, Settings

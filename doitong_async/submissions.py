@@ -29,8 +29,6 @@ from doitong_async.webhooks.endpoint import Webhooks
 IN_DOUBT_FOR: Final = 120.0
 """Seconds that a submit in doubt keeps its slot: our choice. An outage must not block the plan for as long
 as a job that is known to run."""
-MOST_KNOWN: Final = 256
-"""Number of recent jobs whose idempotency key is remembered: our choice."""
 END_WITHIN: Final = 10.0
 """Seconds that closing waits for the answers to submits in flight: our choice."""
 
@@ -293,19 +291,16 @@ class Submissions:
         Raises:
             SubmitOutcomeUnknownError: if another key made it; the outcome for this key is unknown.
         """
-        made_by = self._submitter.admission.limiter.made_by
-        other = made_by.setdefault(job_id, key)
+        poller = self._poller
+        other = self._submitter.admission.limiter.users.claim(
+            job_id, key, in_flight=len(list(poller)), is_known=lambda each: poller.find(each) is not None
+        )
         if other != key:
             raise SubmitOutcomeUnknownError(
                 f"The service answered with job {job_id}, which was made under another idempotency key: "
                 f"{other}.",
                 idempotency_key=key,
             )
-        if len(made_by) > MOST_KNOWN + 2 * len(list(self._poller)):
-            # Keep all running jobs, and the most recent of the others.
-            ended = [job_id for job_id in made_by if self._poller.find(job_id) is None]
-            for job_id in ended[: -MOST_KNOWN // 2]:
-                del made_by[job_id]
 
 
 def _log_abandoned(call: SubmitCall, task: asyncio.Task[AsyncJob]) -> None:

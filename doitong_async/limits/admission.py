@@ -1,20 +1,45 @@
-"""One client's access to the rate limiter of its key: the waits it can report, and end when it closes."""
+"""One client's access to the rate limiter that all on its key share: waits that end when it closes."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from doitong_async.errors import ClientClosedError, RateLimitError
 from doitong_async.events import Hook, LimitLowered, WaitBegan, WaitEnded
-from doitong_async.limits.limiter import KeyUser, RateLimiter, Reason
+from doitong_async.limits.limiter import RateLimiter, Reason
 from doitong_async.limits.permits import Priority, RequestPermit, Slot
+from doitong_async.limits.plan import Plan
+from doitong_async.limits.users import KeyUser
 from doitong_async.limits.wait_queue import Returnable, Waiter
 from doitong_async.log import log
+from doitong_async.secret import Secret
 
 T = TypeVar("T", bound=Returnable)
+_LIMITERS: Final[dict[asyncio.AbstractEventLoop, dict[str, RateLimiter]]] = {}
+
+
+def limiter_of(api_key: str, base_url: str, plan: Plan, *, day_starts_at: float = 0.0) -> RateLimiter:
+    """Return the rate limiter of this key on the running loop.
+
+    It outlives its last client: the service has not forgotten that client's requests either.
+    """
+    api_key = Secret(api_key)
+    # Threads with loops of their own may do the same at the same time.
+    for closed in [loop for loop in list(_LIMITERS) if loop.is_closed()]:
+        _LIMITERS.pop(closed, None)
+    registry = _LIMITERS.setdefault(asyncio.get_running_loop(), {})
+    # Keep only a digest of the key.
+    name = hashlib.sha256(f"{base_url} {api_key}".encode()).hexdigest()
+    for idle in [each for each, limiter in registry.items() if limiter.is_idle]:
+        del registry[idle]
+    limiter = registry.get(name)
+    if limiter is None:
+        limiter = registry[name] = RateLimiter(plan, day_starts_at=day_starts_at)
+    return limiter
 
 
 class Admission:

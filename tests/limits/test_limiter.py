@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from doitong_async import ClientClosedError, DailyLimitError, Plan, RateLimitError
 from doitong_async.events import Event, Hook, LimitLowered, WaitBegan, WaitEnded
 from doitong_async.limits.admission import Admission
-from doitong_async.limits.limiter import KeyUser, RateLimiter
+from doitong_async.limits.limiter import RateLimiter
 from doitong_async.limits.permits import Priority, RequestPermit
+from doitong_async.limits.users import KeyUser
 from doitong_async.transport.failure import Failure, FailureKind
 from tests.virtual import now, virtual
 
