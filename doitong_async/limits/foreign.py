@@ -14,8 +14,8 @@ _LONGEST_DELAY: Final = 1.0
 class ForeignUsage:
     """Tokens that others hold: how many were last seen, and how many more their rate has taken since.
 
-    Why the rate counts: a hundred pictures on Pro beside somebody who sends 45 requests a minute met 16 to 25
-    rejections (429) while only what was seen counted, and meet 3 to 5 with it, in the same time.
+    Why their rate counts: beside somebody who sends 45 requests a minute, a hundred pictures on Pro met 16 to
+    25 rejections (429) without it, and meet three to five with it, in the same time.
 
     Args:
         period: seconds of the window.
@@ -80,8 +80,9 @@ class ForeignUsage:
 class Probing:
     """Delay each request until the one before it is answered, while others use up the key.
 
-    Why: beside somebody who sends 15 requests a minute, a hundred pictures on Pro met 3.5 rejections (429) on
-    average without it, and meet 1.2 with it, in the same time; ten at once find the window full together.
+    Why: beside somebody who sends 15 requests a minute, a hundred pictures on Pro met up to six rejections
+    (429) without it, and meet one or two with it, in the same time; requests sent together find the window
+    full together.
 
     Moments are seconds of the loop's clock.
     """
