@@ -111,13 +111,13 @@ class Admission:
             waiting.fail(_closed())
 
     def observe_headers(
-        self, headers: Mapping[str, str], permit: RequestPermit | None = None, *, was_accepted: bool = False
+        self, headers: Mapping[str, str], permit: RequestPermit, *, was_accepted: bool = False
     ) -> None:
         """Take in what the headers of an answer say about the limits.
 
         Args:
             headers: of the answer.
-            permit: of its request; None means the last one.
+            permit: of its request.
             was_accepted: whether the answer is a success.
         """
         observed = self.limiter.observe_headers(headers, permit, was_accepted=was_accepted)

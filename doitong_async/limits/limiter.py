@@ -115,24 +115,20 @@ class RateLimiter:
         self._serve()
 
     def observe_headers(
-        self, headers: Mapping[str, str], permit: RequestPermit | None = None, *, was_accepted: bool = False
+        self, headers: Mapping[str, str], permit: RequestPermit, *, was_accepted: bool = False
     ) -> RateLimitHeaders:
         """Take in the rate-limit headers of an answer, and return them.
 
         Args:
             headers: of the answer.
-            permit: of its request; None means the last one.
+            permit: of its request.
             was_accepted: whether the request succeeded, which shows that there was room.
         """
         rate_limit = read_headers(headers, wall_time())
         if rate_limit.limit is not None:
             self.users.reported(rate_limit.limit)
             self.rate.limit = self.users.requests_per_minute
-        number = None if permit is None else permit.number
-        is_counted = permit is None or number is not None
-        self.rate.observe(
-            rate_limit, self._loop.time(), number, is_counted=is_counted, was_accepted=was_accepted
-        )
+        self.rate.observe(rate_limit, self._loop.time(), permit.number, was_accepted=was_accepted)
         return rate_limit
 
     def free_slot(self) -> Slot | None:

@@ -161,13 +161,7 @@ class RequestRate:
         self._concurrency.job_ended()
 
     def observe(
-        self,
-        rate_limit: RateLimitHeaders,
-        now: float,
-        number: int | None,
-        *,
-        is_counted: bool,
-        was_accepted: bool,
+        self, rate_limit: RateLimitHeaders, now: float, number: int | None, *, was_accepted: bool
     ) -> None:
         """Take in the rate-limit headers of an answer.
 
@@ -176,8 +170,7 @@ class RequestRate:
         Args:
             rate_limit: the headers.
             now: the moment.
-            number: of its request; None means the last one.
-            is_counted: whether the request counts. The answer of one that does not may be older than what we
+            number: of its request; None if that does not count, so that its answer may be older than what we
                 know.
             was_accepted: whether the request succeeded, which shows that there was room.
         """
@@ -188,7 +181,7 @@ class RequestRate:
             return
         if window.lower(rate_limit.remaining, now):
             self._probing.contest(now + PERIOD)
-        if not is_counted:
+        if number is None:
             return
         # Workers that share a plan also share what is left.
         share = window.limit / max(window.limit, rate_limit.limit or 0)

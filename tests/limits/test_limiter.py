@@ -538,7 +538,7 @@ async def ask(admission: Admission, request: Request, counted: list[float]) -> N
     counted.append(now() + request.takes * request.counted)
     await asyncio.sleep(request.takes)
     if request.remaining is not None:
-        admission.observe_headers({"x-ratelimit-remaining": str(request.remaining)})
+        admission.observe_headers({"x-ratelimit-remaining": str(request.remaining)}, permit)
     if request.is_refused:
         admission.limiter.rate_limited(too_many("per minute", **{"x-ratelimit-reset": "7"}))
     permit.answered()

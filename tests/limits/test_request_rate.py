@@ -82,7 +82,7 @@ def test_while_others_use_the_key_requests_go_one_by_one() -> None:
     rate = RequestRate(60, 0.0)
     number = rate.send(0.0, Priority.SUBMIT)
     assert rate.may_send(0.0, Priority.SUBMIT, kept=0)
-    rate.observe(RateLimitHeaders(remaining=30), 0.0, number, is_counted=True, was_accepted=True)
+    rate.observe(RateLimitHeaders(remaining=30), 0.0, number, was_accepted=True)
     assert not rate.may_send(0.5, Priority.SUBMIT, kept=0)
     assert rate.next_moment(0.5, Priority.SUBMIT, kept=0) == 1.0
     rate.over(0.5, was_sent=True, is_submit=True)
