@@ -285,10 +285,10 @@ class _NoClient:
     """The source of a result that was unpickled."""
 
     async def pieces(self, job: Generation, *, check: bool = True) -> AsyncGenerator[Start | bytes, None]:
-        raise DownloadError(
-            "This result was unpickled: no client belongs to it, which could fetch its output."
-        )
-        yield  # what makes it a generator
+        nothing: tuple[bytes, ...] = ()
+        for piece in nothing:
+            yield piece
+        raise DownloadError("This result was unpickled, and no client belongs to it that could fetch it.")
 
 
 def _unpickled(generation: Generation, token: str | None, start: Start | None) -> Result:
