@@ -268,6 +268,17 @@ def test_what_is_no_list_of_prompts_is_not_paid_line_by_line(
     assert emulator.world.charges == len(text.splitlines()) + 2
 
 
+def test_a_first_line_like_a_comment_is_said_before_anything_is_paid(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is a prompt unless --comments says otherwise."""
+    Path("prompts.txt").write_text("# foxes\na fox\n")
+    assert batch("--dry-run") == Exit.OK
+    assert "begins with # and is paid for like any prompt: '# foxes'" in "".join(capsys.readouterr())
+    assert batch("--dry-run", "--comments", "--json") == Exit.OK
+    assert told(capsys)["to_begin"] == 1
+
+
 def test_a_dry_run_sends_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """It says what is to do, what it costs and how long it takes; no key, no folder, no service."""
     monkeypatch.delenv("DOITONG_API_KEY")
