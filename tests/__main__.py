@@ -6,6 +6,7 @@ lowest allowed version of each direct dependency, as constraints for pip.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -42,6 +43,11 @@ def lowest() -> Iterator[str]:
             yield f"{match[1]}=={match[2]}"
 
 
+def _environment() -> dict[str, str]:
+    """Return the environment in which compiled modules are kept: each worker, and each command, needs all."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def main() -> int:
     """Run every check even if one fails, so that one run shows all there is to mend."""
     if sys.argv[1:] == ["--lowest"]:
@@ -52,7 +58,8 @@ def main() -> int:
     for check in QUICK if is_quick else CHECKS:
         arguments = sys.argv[1 + is_quick :] if check[0] == "pytest" else []
         print("$", *check, *arguments, flush=True)  # noqa: T201 - a command's own output
-        code = subprocess.run([sys.executable, "-m", *check, *arguments], cwd=ROOT, check=False).returncode
+        command = [sys.executable, "-m", *check, *arguments]
+        code = subprocess.run(command, cwd=ROOT, env=_environment(), check=False).returncode
         # 5: the arguments leave no test of this part.
         if code and not (arguments and code == 5):
             failed.add(check[0])

@@ -6,6 +6,10 @@ import gc
 
 import hypothesis
 
+# A client imports it when it opens, and with it gql and aiohttp: before everything is frozen below, or each
+# collection would go through all of their objects again.
+import doitong_async.runtime  # noqa: F401
+
 # Building its tables takes seconds on a fresh clone of a busy machine; speed is for `python -m benchmarks`.
 # And a check is of the change at hand, so it draws the same examples every time; new ones are looked for by
 # `python -m pytest --hypothesis-profile=exploring`.

@@ -42,10 +42,13 @@ from doitong_async.limits.limiter import RateLimiter
 from doitong_async.testing import run_virtual
 from doitong_async.webhooks.handler import Response, WebhookHandler
 from doitong_async.webhooks.serving import free_port, served
+from tests.strides import offset
 from tests.virtual import boxed, now, plain, until, virtual
 from tests.webhooks.bodies import SECRET, signed, webhook_body
 from tests.webhooks.test_handler import Endpoint, request
 
+STRIDE = 3
+"""Of the events at which a callback may raise, every third is tried."""
 ONE = Plan.enterprise(requests_per_minute=20, concurrent_jobs=1)
 MANY = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4)
 FAULTS = ["submit 2: cut-after", "submit 3: 429-minute retry-after=3", "poll 2: 502"]
@@ -53,9 +56,6 @@ EVENTS = {
     False: {RequestSent, SubmitAttempted, StatusChanged, JobFinished, WaitBegan, WaitEnded},
     True: {RequestSent, SubmitAttempted, StatusChanged, JobFinished, WaitBegan, WaitEnded, WebhookReceived},
 }
-
-
-MANY = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4)
 
 
 class Mine(BaseException):
@@ -188,14 +188,14 @@ def test_a_callback_that_raises_loses_nothing(
     kind: type[BaseException], webhooks: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """At whichever event: each job is told, slots and permits come back, the polling goes on."""
-    number = 0
+    number = offset(STRIDE)
     while True:
         caplog.clear()
         breaking = Breaking(kind("mine"), number)
         run_virtual(story(breaking, lambda: caplog.text, webhooks=webhooks))
         if breaking.raised_at is None:
             break
-        number += 1
+        number += STRIDE
     assert {type(event) for event in breaking.events} >= EVENTS[webhooks]
 
 
@@ -213,7 +213,7 @@ def test_what_leaves_the_loop_leaves_nothing_untold(
             worlds.append(world)
             await three_jobs(doitong, ids)
 
-    number = 0
+    number = offset(STRIDE)
     while True:
         caplog.clear()
         breaking, ids = Breaking(kind("mine"), number), []
@@ -224,7 +224,7 @@ def test_what_leaves_the_loop_leaves_nothing_untold(
         else:
             assert breaking.raised_at is None
             break
-        number += 1
+        number += STRIDE
     # What was interrupted complains when it is collected, and not within another test.
     gc.collect()
 

@@ -236,12 +236,11 @@ def test_there_is_no_circle() -> None:
 @by_name
 def test_no_import_is_hidden_in_a_function(path: Path) -> None:
     """Imports stand at the top, but for the few that are late for their cost."""
-    late = {
-        imported
-        for imported, node in imports(path)
-        for function in ast.walk(tree_of(path))
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) and node in ast.walk(function)
-    }
+    functions = [
+        node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    hidden = {node for function in functions for node in ast.walk(function)}
+    late = {imported for imported, node in imports(path) if node in hidden}
     assert late <= MAY_IMPORT_LATE.get(name_of(path), set())
 
 

@@ -81,6 +81,8 @@ class Document:
 class Scene:
     """The context of one request's resolvers; they record the jobs they created or were asked for."""
 
+    world: World
+    outputs_url: str
     call: Call
     key: str
     body: str
@@ -104,9 +106,6 @@ class GraphQLFace:
         self._status_field = status_field
         self._error_status = error_status
         self._answer_key = answer_key
-        self._schema = self._build()
-        # A coalesced poll sends one text over and over: parse and validate it once.
-        self._document = lru_cache(maxsize=256)(self._read)
 
     def read(self, call: Call) -> Operation:
         """Read a call as far as its kind; it is executed once admitted."""
@@ -116,7 +115,7 @@ class GraphQLFace:
         if call.method == "POST" and _media_type(call.header("Content-Type")) != _JSON:
             raise ApiError("UNSUPPORTED_MEDIA_TYPE", f"The body of a POST must be {_JSON}")
         parameters = Parameters.of(call)
-        document = self._document(parameters.query)
+        document = _read(self._status_field, parameters.query)
         kind = self._kind(document, parameters.operation_name)
         if kind == "submit" and call.method == "GET":
             raise ApiError("METHOD_NOT_ALLOWED", "Mutations are not allowed over GET")
@@ -129,9 +128,8 @@ class GraphQLFace:
     def _run(
         self, call: Call, key: str, kind: Kind, parameters: Parameters, document: Document, content_type: str
     ) -> Reply:
-        scene = Scene(
-            call, key, fingerprint(parameters.query, parameters.variables, parameters.operation_name)
-        )
+        sent = fingerprint(parameters.query, parameters.variables, parameters.operation_name)
+        scene = Scene(self._world, self._outputs_url(), call, key, sent)
         result = self._execute(parameters, document, scene)
         status = self._http_status(result, kind, content_type)
         body = self._body(result, kind, with_data=status == 200)
@@ -141,7 +139,7 @@ class GraphQLFace:
         if document.ast is None:
             return ExecutionResult(None, list(document.errors))
         return execute_sync(
-            self._schema,
+            _schema(self._status_field),
             document.ast,
             context_value=scene,
             variable_values=parameters.variables,
@@ -172,14 +170,6 @@ class GraphQLFace:
             return data
         return dict.fromkeys([self._answer_key], *data.values())
 
-    def _read(self, text: str) -> Document:
-        try:
-            ast = parse(text, no_location=False)
-        except GraphQLError as error:
-            return Document(None, (error,))
-        errors = validate(self._schema, ast)
-        return Document(None, tuple(errors)) if errors else Document(ast)
-
     def _kind(self, document: Document, operation_name: str | None) -> Kind:
         operation = document.ast and get_operation_ast(document.ast, operation_name)
         if not document.ast or not operation:
@@ -191,32 +181,46 @@ class GraphQLFace:
             return "poll"
         return "introspection" if names & {"__schema", "__type"} else "other"
 
-    def _build(self) -> GraphQLSchema:
-        text = files("doitong_async.emulator").joinpath("schema.graphql").read_text(encoding="utf-8")
-        schema = build_schema(text.replace("generation(id: ID!)", f"{self._status_field}(id: ID!)"))
-        assert schema.query_type is not None
-        assert schema.mutation_type is not None
-        schema.query_type.fields[self._status_field].resolve = self._poll
-        for mutation in schema.mutation_type.fields.values():
-            mutation.resolve = self._submit
-        return schema
 
-    def _poll(self, _root: None, info: "GraphQLResolveInfo[Scene]", **given: Any) -> dict[str, Any]:
-        scene, job_id = info.context, given["id"]
-        scene.ids.append(job_id)
-        return self._world.poll(scene.key, job_id, scene.call.now).fields_at(
-            scene.call.now, self._outputs_url()
-        )
+@lru_cache(maxsize=1024)
+def _read(status_field: str, text: str) -> Document:
+    """Parse and validate a document once: a coalesced poll sends one text over and over."""
+    try:
+        ast = parse(text, no_location=False)
+    except GraphQLError as error:
+        return Document(None, (error,))
+    errors = validate(_schema(status_field), ast)
+    return Document(None, tuple(errors)) if errors else Document(ast)
 
-    def _submit(self, _root: None, info: "GraphQLResolveInfo[Scene]", **given: Any) -> dict[str, Any]:
-        scene = info.context
-        call = scene.call
-        order = _READERS[info.field_name](given["input"])
-        sender = Submission(scene.key, call.header("Idempotency-Key"), scene.body, str(info.path.key))
-        job = self._world.submit(order, sender, call.now, call.wall)
-        scene.ids.append(job.id)
-        # As it was when created: a repeated submit gets the same answer as the first.
-        return job.fields_at(job.created_at, self._outputs_url())
+
+@lru_cache
+def _schema(status_field: str) -> GraphQLSchema:
+    """Build the schema once for all emulators, which takes longer than most of their requests."""
+    text = files("doitong_async.emulator").joinpath("schema.graphql").read_text(encoding="utf-8")
+    schema = build_schema(text.replace("generation(id: ID!)", f"{status_field}(id: ID!)"))
+    assert schema.query_type is not None
+    assert schema.mutation_type is not None
+    schema.query_type.fields[status_field].resolve = _poll
+    for mutation in schema.mutation_type.fields.values():
+        mutation.resolve = _submit
+    return schema
+
+
+def _poll(_root: None, info: "GraphQLResolveInfo[Scene]", **given: Any) -> dict[str, Any]:
+    scene, job_id = info.context, given["id"]
+    scene.ids.append(job_id)
+    return scene.world.poll(scene.key, job_id, scene.call.now).fields_at(scene.call.now, scene.outputs_url)
+
+
+def _submit(_root: None, info: "GraphQLResolveInfo[Scene]", **given: Any) -> dict[str, Any]:
+    scene = info.context
+    call = scene.call
+    order = _READERS[info.field_name](given["input"])
+    sender = Submission(scene.key, call.header("Idempotency-Key"), scene.body, str(info.path.key))
+    job = scene.world.submit(order, sender, call.now, call.wall)
+    scene.ids.append(job.id)
+    # As it was when created: a repeated submit gets the same answer as the first.
+    return job.fields_at(job.created_at, scene.outputs_url)
 
 
 def _from_query_string(query: Mapping[str, str]) -> dict[str, Any]:

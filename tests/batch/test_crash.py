@@ -1,4 +1,4 @@
-"""A batch that dies at its k-th await, for every k, and runs again."""
+"""A batch that dies at its k-th await and runs again, for every k of a stride."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from doitong_async.batch.outcome import Outcome
 from doitong_async.emulator import Emulator, PlanLimits
 from doitong_async.limits import admission
 from tests.batch.mortal import Life
+from tests.strides import offset
 from tests.virtual import virtual
 
 pytestmark = pytest.mark.slow
 
 PLAN = Plan.enterprise(requests_per_minute=1000, concurrent_jobs=2)
 PROMPTS = ["a red fox", "a blue whale", {"prompt": "a green frog", "key": "frog"}, "a red fox"]
-SHARDS = 4
+STRIDE = 10
+SHARDS = 2
+"""Tests that share the moments, so that they can run at the same time."""
 
 
 def emulator(**more: Any) -> Emulator:
@@ -123,10 +126,10 @@ async def test_an_uninterrupted_run(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_dying_at_any_await_changes_nothing(shard: int, tmp_path: Path) -> None:
-    """Killed at its k-th await, for every k, and run again, the batch ends like one that was not."""
-    number = shard + 1
+    """Killed at its k-th await and run again, the batch ends like one that was not."""
+    number = 1 + offset(STRIDE // SHARDS) + shard * STRIDE // SHARDS
     while dies_and_is_run_again(number, tmp_path / str(number)):
-        number += SHARDS
+        number += STRIDE
     # There were many places to die at.
     assert number > 60
 

@@ -406,7 +406,7 @@ shapes: st.SearchStrategy[object] = st.dictionaries(
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(jsons | shapes, st.sampled_from([100, 200, 204, 301, 400, 401, 402, 404, 418, 429, 500, 599]))
 def test_any_answer_can_be_read(body: object, status: int) -> None:
     """Whatever JSON comes under whatever status: a job or looks, else a refusal, and never an exception."""
