@@ -18,7 +18,7 @@ from doitong_async.jobs.job import AsyncJob
 from doitong_async.jobs.poller import Poller
 from doitong_async.jobs.status_poll import StatusPoll
 from doitong_async.jobs.token import JobRef
-from doitong_async.jobs.tracker import TrackedJob
+from doitong_async.jobs.tracked import TrackedJob
 from doitong_async.limits.admission import Admission, limiter_of
 from doitong_async.limits.users import KeyUser
 from doitong_async.resolver import GuardedResolver
@@ -152,14 +152,14 @@ class Runtime:
     async def open(self) -> None:
         """Open the transport, then accept webhooks."""
         await self.transport.open()
-        self._webhooks.open(self.poller.observe)
+        self._webhooks.open(self.poller.tracker.observe)
 
     async def drain(self, seconds: float) -> None:
         """Wait until no submit and no job is in flight, for at most `seconds`."""
         deadline = self.loop.time() + seconds
         while (left := deadline - self.loop.time()) > 0:
             # A stopped poller brings no updates to wait for.
-            tracked_jobs = [] if self.poller.is_stopped else list(self.poller)
+            tracked_jobs = [] if self.poller.is_stopped else list(self.poller.tracker)
             waits: list[asyncio.Future[Any]] = [
                 asyncio.ensure_future(self.job(tracked).wait(timeout=left)) for tracked in tracked_jobs
             ]
@@ -222,7 +222,7 @@ class Runtime:
     def take_up(self, ref: JobRef, options: Options, *, idempotency_key: str | None = None) -> AsyncJob:
         """Track a job of another process; it takes its submit's slot in doubt, or one without queueing."""
         with self.notify.in_order():
-            tracked = self.poller.find(ref.id)
+            tracked = self.poller.tracker.find(ref.id)
             if tracked is None or tracked.terminal_error is not None:
                 now = self.loop.time()
                 age = float("inf") if ref.accepted_at is None else max(0.0, wall_time() - ref.accepted_at)
@@ -239,8 +239,8 @@ class Runtime:
                     # A slot belongs to the remote job, so no block holds it here.
                     slot=self._in_doubt.take(idempotency_key) or self.limiter.slot_at_once(ref.id),
                 )
-                self.poller.add(tracked)
-            self.poller.resume(tracked)
+                self.poller.tracker.add(tracked)
+            self.poller.tracker.resume(tracked)
         return self.job(tracked, options)
 
     def job(self, tracked: TrackedJob, options: Options | None = None) -> AsyncJob:

@@ -17,7 +17,7 @@ from doitong_async.jobs.durations import kind_of
 from doitong_async.jobs.job import AsyncJob
 from doitong_async.jobs.poller import Poller
 from doitong_async.jobs.token import JobRef, write_token
-from doitong_async.jobs.tracker import TrackedJob
+from doitong_async.jobs.tracked import TrackedJob
 from doitong_async.limits.permits import Slot
 from doitong_async.log import log
 from doitong_async.settings import Options, Settings
@@ -74,7 +74,7 @@ class SlotsInDoubt:
     def _expire(self, key: str, seconds: float) -> None:
         slot, _ = self._held.pop(key)
         slot.release()
-        self._notify.aside(SlotExpired(job_id=None, seconds=seconds))
+        self._notify.aside(SlotExpired(job_id=None, seconds=seconds, idempotency_key=key))
 
 
 class Submissions:
@@ -82,7 +82,7 @@ class Submissions:
 
     Args:
         submitter: the client's own.
-        poller: tracks the jobs that are made.
+        poller: polls the jobs that are made, once its tracker follows them.
         webhooks: may have brought updates of them already.
         in_doubt: takes the slots of submits that may have made a job.
         notify: receives the events.
@@ -104,6 +104,7 @@ class Submissions:
         self._loop = asyncio.get_running_loop()
         self._submitter = submitter
         self._poller = poller
+        self._tracker = poller.tracker
         self._webhooks = webhooks
         self._in_doubt = in_doubt
         self._notify = notify
@@ -263,11 +264,11 @@ class Submissions:
         """Track the job that a submit made, and return it."""
         update = self._webhooks.adopt(made.id)
         made = with_update(made, update)
-        tracked = self._poller.find(made.id)
+        tracked = self._tracker.find(made.id)
         if tracked is not None and tracked.terminal_error is None:
             # The same key again: the job is tracked already, and has its own slot if it needs one.
             slot.release()
-            self._poller.resume(tracked)
+            self._tracker.resume(tracked)
         else:
             slot.job_is_made()
             now = self._loop.time()
@@ -280,9 +281,9 @@ class Submissions:
                 slot=slot.hand_over(),
                 kind=call.kind,
             )
-            self._poller.add(tracked)
+            self._tracker.add(tracked)
         if update is not None:
-            self._poller.observe(update)
+            self._tracker.observe(update)
         return AsyncJob(tracked, self._poller, self._downloads, call.options.timeout)
 
     def _claim(self, job_id: str, key: str) -> None:
@@ -291,9 +292,9 @@ class Submissions:
         Raises:
             SubmitOutcomeUnknownError: if another key made it; the outcome for this key is unknown.
         """
-        poller = self._poller
+        tracker = self._tracker
         other = self._submitter.admission.limiter.users.claim(
-            job_id, key, in_flight=len(list(poller)), is_known=lambda each: poller.find(each) is not None
+            job_id, key, in_flight=len(tracker), is_known=lambda each: tracker.find(each) is not None
         )
         if other != key:
             raise SubmitOutcomeUnknownError(

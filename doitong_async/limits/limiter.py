@@ -7,10 +7,11 @@ import math
 import random
 from collections.abc import Mapping
 from functools import partial
-from typing import Final, Literal, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
 from doitong_async.clock import wall_time
 from doitong_async.errors import DailyLimitError
+from doitong_async.events import WaitReason
 from doitong_async.limits.headers import Limit, RateLimitHeaders, read_headers, requested_wait
 from doitong_async.limits.permits import Priority, RequestPermit, Slot
 from doitong_async.limits.plan import Plan
@@ -26,7 +27,6 @@ from doitong_async.transport.failure import Failure
 _JITTER: Final = 1.0
 """Seconds over which we spread requests that wait for the same moment."""
 
-Reason: TypeAlias = Literal["slot", "minute", "day", "server"]
 T = TypeVar("T", bound=Returnable)
 
 
@@ -159,7 +159,7 @@ class RateLimiter:
         """Join the wait queue for a request permit."""
         return self._join(self._queue_of(priority), waits_for_day=waits_for_day)
 
-    def reason(self, waiting_for: Priority | None) -> Reason:
+    def reason(self, waiting_for: Priority | None) -> WaitReason:
         """Return why a caller waits for a permit of this priority, or for a slot (None)."""
         if waiting_for is None:
             return "day" if self.day.is_over(wall_time()) else "slot"
