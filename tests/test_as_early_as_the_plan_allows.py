@@ -159,11 +159,13 @@ async def test_stats_tell_what_is_going_on() -> None:
         await asyncio.sleep(1)
         stats = doitong.stats()
         assert (stats.in_flight, stats.waiting, stats.requests_left) == (3, {"slot": 2}, 27)
+        assert stats.slots_in_use == 3
         assert stats.mean_seconds == {}
         await asyncio.gather(*work)
         stats = doitong.stats()
         assert (stats.in_flight, stats.waiting, stats.credits_spent) == (0, {}, 50)
-        (seconds,) = stats.mean_seconds.values()
+        ((kind, seconds),) = stats.mean_seconds.items()
+        assert (kind.provider, kind.version, kind.size) == ("flux-pro", None, 512 * 512)
         assert seconds == pytest.approx(5.0, abs=1.0)
 
 

@@ -289,14 +289,14 @@ def test_a_report_survives_json_and_reads_as_markdown() -> None:
 
 
 def test_the_thin_server_answers_requests_that_come_in_pieces_or_together() -> None:
-    class Written:
+    class SavedFile:
         data = b""
 
         def write(self, data: bytes) -> None:
             self.data += data
 
     seen: list[bytes] = []
-    http, written = Http(lambda _, body: seen.append(body) or b"."), Written()  # type: ignore[func-returns-value]
+    http, written = Http(lambda _, body: seen.append(body) or b"."), SavedFile()  # type: ignore[func-returns-value]
     http._transport = written  # type: ignore[assignment]
     request = b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\nhi"
 

@@ -21,6 +21,7 @@ FLOORS = [
     [
         "batch.items",
         "events",
+        "jobs.durations",
         "batch.gallery",
         "decoding",
         "media",
@@ -28,13 +29,18 @@ FLOORS = [
         "received",
         "urls",
         "limits.plan",
+        "limits.foreign",
         "limits.window",
         "limits.concurrency",
         "limits.quota",
         "limits.headers",
         "limits.permits",
+        "limits.request_rate",
+        "limits.slots",
+        "limits.users",
         "limits.wait_queue",
         "transport.failure",
+        "limits.rejections",
     ],
     [
         "pricing",
@@ -43,14 +49,13 @@ FLOORS = [
         "webhooks",
         "transport.introspection",
         "transport.retry",
-        "jobs.durations",
         "jobs.lifecycle",
         "jobs.poll_size",
         "jobs.schedule",
         "jobs.token",
         "webhooks.unmatched",
     ],
-    ["settings", "limits.limiter", "limits.registry", "limits.admission"],
+    ["settings", "limits.limiter", "limits.admission"],
     [
         "transport.exchange",
         "transport.graphql",
@@ -63,8 +68,9 @@ FLOORS = [
         "webhooks.serving",
     ],
     ["connections", "webhooks.endpoint"],
-    ["submit", "jobs.status_poll", "jobs.tracker", "jobs.pacer"],
+    ["submit", "jobs.status_poll", "jobs.tracked", "jobs.pacer", "jobs.tracker"],
     ["jobs.poller", "jobs.job"],
+    ["submissions"],
     ["runtime"],
     [
         "batch.item_record",
@@ -101,6 +107,11 @@ PURE = {
     *("transport.introspection", "transport.failure", "transport.retry", "transport.wire"),
     *(
         "limits.concurrency",
+        "limits.foreign",
+        "limits.rejections",
+        "limits.request_rate",
+        "limits.slots",
+        "limits.users",
         "limits.quota",
         "limits.permits",
         "limits.plan",
@@ -196,7 +207,7 @@ def test_imports_run_downwards(path: Path) -> None:
     name = name_of(path)
     if path.name == "__init__.py" and name not in DOORS:
         pytest.skip("a doorplate, which the test above shows to import nothing")
-    for imported, _ in imports(path, typing_too=False):
+    for imported, _ in imports(path):
         if imported.startswith("doitong_async.emulator"):
             assert name in FLOORS[-1]
         elif imported.startswith("doitong_async."):
@@ -204,10 +215,9 @@ def test_imports_run_downwards(path: Path) -> None:
 
 
 def test_there_is_no_circle() -> None:
-    """No module imports itself by way of others, at run time."""
+    """No module imports itself by way of others, not even for its types alone."""
     graph = {
-        name_of(path): {name.removeprefix("doitong_async.") for name, _ in imports(path, typing_too=False)}
-        for path in CLIENT
+        name_of(path): {name.removeprefix("doitong_async.") for name, _ in imports(path)} for path in CLIENT
     }
 
     def reach(start: str) -> set[str]:
@@ -280,6 +290,23 @@ def test_functions_fit_on_a_screen(path: Path) -> None:
             length = (node.end_lineno or 0) - node.lineno + 1
             documented = len((ast.get_docstring(node) or "").splitlines())
             assert length - documented <= 60, f"{node.name} has {length} lines"
+
+
+@by_client_name
+def test_permits_and_slots_are_taken_in_a_block(path: Path) -> None:
+    """So that no exception leaves one taken."""
+    blocks = {
+        id(inner)
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.With)
+        for item in node.items
+        for inner in ast.walk(item.context_expr)
+    }
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Await) and isinstance(node.value, ast.Call):
+            function = node.value.func
+            if isinstance(function, ast.Attribute) and function.attr in {"permit", "slot"}:
+                assert id(node) in blocks, f"line {node.lineno}"
 
 
 # The words of the first version, which a reader of asyncio and HTTP would have to learn; see the vocabulary

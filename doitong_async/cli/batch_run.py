@@ -26,6 +26,7 @@ from doitong_async.client import AsyncDoitong
 from doitong_async.errors import ClientClosedError, ConfigurationError, DoitongError, LedgerError
 from doitong_async.events import Event, StatusChanged, SubmitAttempted
 from doitong_async.pricing import PriceArgument
+from doitong_async.transport.failure import FailureKind
 
 OUTCOMES: Final = {
     State.OPEN: "skipped",
@@ -37,6 +38,9 @@ OUTCOMES: Final = {
 }
 """Names of the ledger's states for people."""
 _UNTIL_OPEN: Final = 0.05
+
+
+_UNREACHABLE: Final = frozenset({FailureKind.NOT_SENT, FailureKind.UNANSWERED, FailureKind.GATEWAY})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +163,7 @@ class Run:
         if isinstance(event, StatusChanged):
             self._is_unreachable = False
         elif isinstance(event, SubmitAttempted):
-            self._is_unreachable = event.failure is not None and "429" not in event.failure
+            self._is_unreachable = event.failure in _UNREACHABLE
 
     def _handling_signals(
         self, loop: asyncio.AbstractEventLoop, doitong: AsyncDoitong | None, batch: Batch | None

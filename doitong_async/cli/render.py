@@ -31,7 +31,7 @@ class StatusAt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class JobReport:
     """A completed job and its saved output."""
 
     id: str
@@ -89,7 +89,7 @@ class Renderer(Notes, Protocol):
     def happened(self, text: str) -> None:
         """Show anything else."""
 
-    def done(self, outcome: Outcome) -> None:
+    def done(self, outcome: JobReport) -> None:
         """Show the completed job."""
 
 
@@ -120,7 +120,7 @@ class Lines:
     def note(self, text: str) -> None:
         write_line(sys.stderr, clean(text))
 
-    def done(self, outcome: Outcome) -> None:
+    def done(self, outcome: JobReport) -> None:
         made_by = f", {outcome.provider}" if outcome.provider else ""
         self.happened(f"job {outcome.id} done: {outcome.summary}{made_by}")
         self.happened(f"url {outcome.url}")
@@ -167,7 +167,7 @@ class Screen:
     def note(self, text: str) -> None:
         note_on(self._console, text)
 
-    def done(self, outcome: Outcome) -> None:
+    def done(self, outcome: JobReport) -> None:
         seen = " → ".join(f"{each.status} {each.seconds:.1f} s" for each in outcome.statuses)
         rows = {
             "job": outcome.id,
@@ -216,7 +216,7 @@ class Json:
     def note(self, text: str) -> None:
         write_line(sys.stderr, clean(text))
 
-    def done(self, outcome: Outcome) -> None:
+    def done(self, outcome: JobReport) -> None:
         seen = [{"status": each.status, "seconds": round(each.seconds, 3)} for each in outcome.statuses]
         write_json(
             self._file,

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from doitong_async import ClientClosedError, DailyLimitError, Plan, RateLimitError
 from doitong_async.events import Event, Hook, LimitLowered, WaitBegan, WaitEnded
 from doitong_async.limits.admission import Admission
-from doitong_async.limits.limiter import KeyUser, Priority, RateLimiter
-from doitong_async.limits.permits import RequestPermit
+from doitong_async.limits.limiter import RateLimiter
+from doitong_async.limits.permits import Priority, RequestPermit
+from doitong_async.limits.users import KeyUser
 from doitong_async.transport.failure import Failure, FailureKind
 from tests.virtual import now, virtual
 
@@ -283,11 +284,13 @@ async def test_waits_can_be_asked_about_and_are_events() -> None:
     assert admission.waiting() == {"slot": 1, "minute": 1}
     slot.release()
     await asyncio.gather(*waits)
+    first, second = (event.wait_id for event in events if isinstance(event, WaitBegan))
+    assert first != second
     assert events == [
-        WaitBegan(reason="slot"),
-        WaitBegan(reason="minute"),
-        WaitEnded(reason="slot", seconds=0.0),
-        WaitEnded(reason="minute", seconds=60.0),
+        WaitBegan(wait_id=first, request="submit", reason="slot"),
+        WaitBegan(wait_id=second, request="submit", reason="minute"),
+        WaitEnded(wait_id=first, request="submit", reason="slot", seconds=0.0),
+        WaitEnded(wait_id=second, request="submit", reason="minute", seconds=60.0),
     ]
 
 
@@ -537,7 +540,7 @@ async def ask(admission: Admission, request: Request, counted: list[float]) -> N
     counted.append(now() + request.takes * request.counted)
     await asyncio.sleep(request.takes)
     if request.remaining is not None:
-        admission.observe_headers({"x-ratelimit-remaining": str(request.remaining)})
+        admission.observe_headers({"x-ratelimit-remaining": str(request.remaining)}, permit)
     if request.is_refused:
         admission.limiter.rate_limited(too_many("per minute", **{"x-ratelimit-reset": "7"}))
     permit.answered()
