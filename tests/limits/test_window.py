@@ -158,6 +158,75 @@ def spend(window: Window, count: int, now: float) -> None:
         window.answered(now)
 
 
+def test_what_comes_back_is_known_by_parts_of_the_next_minute() -> None:
+    """The schedule plans with it; a request in flight comes back at its end, at the earliest."""
+    window = Window(10)
+    spend(window, 2, 0.0)
+    spend(window, 1, 30.0)
+    assert window.coming(30.0, 4) == [0, 0, 2, 1]
+    assert window.coming(15.0, 4) == [0, 0, 0, 3]
+    window.spend()
+    assert window.in_flight == 1
+    assert window.coming(30.0, 4) == [0, 0, 2, 2]
+    # Nobody has asked since they came back.
+    assert window.coming(85.0, 4) == [3, 0, 0, 1]
+
+
+def test_what_others_hold_comes_back_a_minute_after_the_last_sign_of_them() -> None:
+    """All of it, if they stop."""
+    window = Window(10)
+    spend(window, 1, 0.0)
+    assert window.lower(3, 15.0)
+    assert window.coming(30.0, 4) == [0, 0, 1, 6]
+
+
+def test_several_requests_at_once_have_a_moment_too() -> None:
+    """As a poll in several parts needs: so many tokens beside its own."""
+    window = Window(4)
+    spend(window, 1, 0.0)
+    assert [window.next_free(10.0, beside=others) for others in range(4)] == [10.0, 10.0, 10.0, 60.0]
+    # Somebody else takes two.
+    assert window.lower(1, 20.0)
+    assert [window.next_free(20.0, beside=others) for others in range(4)] == [20.0, 60.0, 80.0, 80.0]
+    window.spend()
+    assert [window.next_free(20.0, beside=others) for others in range(4)] == [60.0, 80.0, 80.0, None]
+
+
+def test_a_reset_is_waited_for_if_it_comes_before_any_token() -> None:
+    """Not while every token is in flight: nothing is left then that a reset could release."""
+    window = Window(2)
+    spend(window, 2, 0.0)
+    window.renews(30.0, 0.0)
+    assert window.next_free(0.0) == 30.0
+    window = Window(2)
+    spend(window, 2, 0.0)
+    window.renews(61.0, 0.0)
+    assert window.next_free(0.0) == 60.0
+    window = Window(1)
+    window.spend()
+    window.renews(30.0, 0.0)
+    assert window.next_free(0.0) is None
+    window = Window(2)
+    window.spend()
+    assert window.lower(0, 0.0)
+    window.renews(30.0, 0.0)
+    assert window.next_free(0.0) == 30.0
+
+
+def test_beside_others_a_reset_is_tried_again_after_a_period() -> None:
+    """Or before, if the last try brought something."""
+    for left, at, free in ((0, 12.0, 0), (0, 65.0, 0), (0, 66.0, 1), (1, 12.0, 1)):
+        window = Window(6)
+        assert window.lower(0, 0.0)
+        window.renews(6.0, 3.0)
+        assert window.free(6.0) == 1
+        number = window.spend()
+        window.left(left, 6.0, number)
+        window.lower(0, 10.0)
+        window.renews(at, 10.0)
+        assert window.free(at) == free
+
+
 def test_a_reset_releases_one_and_the_next_answer_says_how_many_more() -> None:
     """Sixty seconds are only what holds where the service says nothing."""
     window = Window(6)
