@@ -8,10 +8,10 @@ from doitong_async.limits.foreign import ForeignUsage, Probing
 def test_what_was_seen_grows_at_the_rate_at_which_it_was_seen() -> None:
     """From three to nine in ten seconds: six more in the next ten, and at most a period's worth."""
     theirs = ForeignUsage(60.0)
-    theirs.saw(3, 0.0, of_ours=0)
-    assert theirs.tokens(5.0) == 3
-    theirs.saw(9, 10.0, of_ours=0)
-    assert [theirs.tokens(now) for now in (10.0, 20.0, 40.0, 60.0)] == [9, 15, 27, 36]
+    theirs.saw(3, 100.0, of_ours=0)
+    assert theirs.tokens(105.0) == 3
+    theirs.saw(9, 110.0, of_ours=0)
+    assert [theirs.tokens(now) for now in (110.0, 120.0, 140.0, 160.0)] == [9, 15, 27, 36]
 
 
 def test_two_signs_that_come_together_make_no_rate_of_their_own() -> None:
@@ -40,6 +40,16 @@ def test_those_who_hold_less_than_before_have_no_rate() -> None:
     theirs.saw(9, 0.0, of_ours=0)
     theirs.saw(5, 10.0, of_ours=0)
     assert theirs.tokens(50.0) == 5
+
+
+def test_one_token_of_theirs_is_somebody() -> None:
+    """And the last one that is given back is nobody."""
+    theirs = ForeignUsage(60.0)
+    theirs.saw(1, 0.0, of_ours=0)
+    assert theirs
+    theirs.give_back_one(10.0)
+    assert not theirs
+    assert theirs.tokens(20.0) == 0
 
 
 def test_after_they_were_forgotten_the_count_starts_anew() -> None:
@@ -96,4 +106,6 @@ def test_while_the_key_is_contested_a_request_waits_for_the_one_before_it() -> N
     probing.contest(60.0)
     assert probing.next_moment(0.5, in_flight=1) == 1.0
     assert probing.next_moment(0.5, in_flight=0) == 0.5
+    probing.sent(59.5)
     assert probing.next_moment(60.0, in_flight=1) == 60.0
+    assert probing.next_moment(59.9, in_flight=1) == 60.5

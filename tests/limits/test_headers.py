@@ -65,6 +65,24 @@ def test_of_two_clocks_the_one_is_believed_that_makes_the_reset_near() -> None:
     assert read_headers(headers, NOW - 86_400).renews_in is None
 
 
+@pytest.mark.parametrize(
+    ("reset", "wall", "reset_in"),
+    [
+        ("1767225595", NOW - 35, 0.0),
+        ("1767225602", NOW - 38, 2.0),
+        ("1767225690", NOW + 60, 90.0),
+        ("1767225691", NOW + 60, 31.0),
+        ("1767225594", NOW - 36, 30.0),
+    ],
+)
+def test_the_clock_of_the_answer_is_believed_as_long_as_it_can_be(
+    reset: str, wall: float, reset_in: float
+) -> None:
+    """From five seconds ago to a minute and a half ahead; only beyond does the clock here decide."""
+    headers = {"x-ratelimit-reset": reset, "date": "Thu, 01 Jan 2026 00:00:00 GMT"}
+    assert read_headers(headers, wall).reset_in == reset_in
+
+
 @pytest.mark.parametrize("text", ["1767232800", "2026-01-01T02:00:30", "1767218400", "7200", "9" * 25])
 def test_a_reset_that_is_hours_off_is_no_reset_of_a_minute(text: str) -> None:
     """Far ahead or long over: a clock, a zone or a unit is wrong."""

@@ -213,6 +213,53 @@ def test_a_reset_is_waited_for_if_it_comes_before_any_token() -> None:
     assert window.next_free(0.0) == 30.0
 
 
+def test_where_nobody_else_uses_the_key_each_reset_releases_one() -> None:
+    """However short the service's own window is."""
+    window = Window(2)
+    spend(window, 2, 0.0)
+    for reset in (6.0, 12.0, 18.0):
+        window.renews(reset, reset - 6.0)
+        assert window.free(reset) == 1
+        spend(window, 1, reset)
+        assert window.free(reset) == 0
+
+
+def test_a_reset_while_a_token_is_free_is_no_try() -> None:
+    """The one that comes when others have used up the window still is."""
+    window = Window(6)
+    assert window.lower(1, 0.0)
+    window.renews(6.0, 0.0)
+    assert window.free(6.0) == 1
+    spend(window, 1, 6.0)
+    window.renews(12.0, 7.0)
+    assert window.free(12.0) == 1
+
+
+def test_requests_that_were_sent_since_the_reset_are_not_left() -> None:
+    """The answer to the first of them counts that one alone."""
+    window = Window(6)
+    spend(window, 2, 0.0)
+    spend(window, 4, 30.0)
+    window.renews(59.0, 30.0)
+    assert window.free(59.0) == 1
+    first = window.spend()
+    assert window.free(60.0) == 1
+    window.spend()
+    window.left(4, 60.5, first)
+    assert window.free(60.5) == 3
+
+
+def test_a_number_like_ours_says_nothing_of_others() -> None:
+    """Only a lower one does; and most of what they held is confirmed by half of it."""
+    window = Window(10)
+    assert window.lower(10, 0.0) is False
+    for remaining, free in ((7, 4), (8, 10)):
+        window = Window(10)
+        assert window.lower(4, 0.0) is True
+        assert window.lower(remaining, 40.0) is False
+        assert window.free(60.0) == free
+
+
 def test_beside_others_a_reset_is_tried_again_after_a_period() -> None:
     """Or before, if the last try brought something."""
     for left, at, free in ((0, 12.0, 0), (0, 65.0, 0), (0, 66.0, 1), (1, 12.0, 1)):
