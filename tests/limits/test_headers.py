@@ -186,7 +186,8 @@ def test_a_message_that_lists_all_limits_leaves_it_to_the_headers(
 ) -> None:
     """A minute without a request left is the reason; otherwise the narrowest limit is."""
     listing = "Your plan allows 10 concurrent jobs, 60 requests per minute and 1,000 jobs per day."
-    assert which_limit(None, listing, rate_limit, jobs_in_flight=True) is limit
+    for message in (listing, "10 concurrent jobs, 60 requests per minute"):
+        assert which_limit(None, message, rate_limit, jobs_in_flight=True) is limit
 
 
 def test_a_message_that_names_one_limit_is_believed_against_the_headers() -> None:
@@ -202,6 +203,8 @@ def test_the_longest_waits_are_still_kept() -> None:
     assert requested_wait(RateLimitHeaders(reset_in=90.0), limit=Limit.DAY) is None
     assert requested_wait(RateLimitHeaders(reset_in=91.0), limit=Limit.DAY) == 91.0
     assert requested_wait(RateLimitHeaders(retry_after=0.0, reset_in=7_200.0), limit=Limit.DAY) == 0.0
+    for wait in (86_399.0, 86_400.0, 86_401.0):
+        assert requested_wait(RateLimitHeaders(retry_after=wait), limit=Limit.DAY) == min(wait, 86_400.0)
 
 
 def test_retry_after_wins_and_everything_is_bounded() -> None:

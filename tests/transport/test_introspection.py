@@ -143,7 +143,7 @@ def test_any_answer_can_be_read(body: object, query: object, mutation: object) -
 
 
 def test_a_query_is_known_by_its_name_alone() -> None:
-    """Whatever it takes and returns: then a poll's error is about the job, not about the query."""
+    """Whatever it takes and returns: the setting then names a query that exists."""
     schema = {"queryType": {"fields": [{"name": "generation"}, {"name": "me"}]}}
     for name, is_there in (("generation", True), ("me", True), ("job", False)):
         assert introspection.has_query({"data": {"__schema": schema}}, name) is is_there
