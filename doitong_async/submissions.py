@@ -82,7 +82,7 @@ class Submissions:
 
     Args:
         submitter: the client's own.
-        poller: polls the jobs that are made, once its tracker follows them.
+        poller: tracks the jobs that are made.
         webhooks: may have brought updates of them already.
         in_doubt: takes the slots of submits that may have made a job.
         notify: receives the events.
@@ -104,7 +104,6 @@ class Submissions:
         self._loop = asyncio.get_running_loop()
         self._submitter = submitter
         self._poller = poller
-        self._tracker = poller.tracker
         self._webhooks = webhooks
         self._in_doubt = in_doubt
         self._notify = notify
@@ -264,11 +263,11 @@ class Submissions:
         """Track the job that a submit made, and return it."""
         update = self._webhooks.adopt(made.id)
         made = with_update(made, update)
-        tracked = self._tracker.find(made.id)
+        tracked = self._poller.tracker.find(made.id)
         if tracked is not None and tracked.terminal_error is None:
             # The same key again: the job is tracked already, and has its own slot if it needs one.
             slot.release()
-            self._tracker.resume(tracked)
+            self._poller.tracker.resume(tracked)
         else:
             slot.job_is_made()
             now = self._loop.time()
@@ -281,9 +280,9 @@ class Submissions:
                 slot=slot.hand_over(),
                 kind=call.kind,
             )
-            self._tracker.add(tracked)
+            self._poller.tracker.add(tracked)
         if update is not None:
-            self._tracker.observe(update)
+            self._poller.tracker.observe(update)
         return AsyncJob(tracked, self._poller, self._downloads, call.options.timeout)
 
     def _claim(self, job_id: str, key: str) -> None:
@@ -292,7 +291,7 @@ class Submissions:
         Raises:
             SubmitOutcomeUnknownError: if another key made it; the outcome for this key is unknown.
         """
-        tracker = self._tracker
+        tracker = self._poller.tracker
         other = self._submitter.admission.limiter.users.claim(
             job_id, key, in_flight=len(tracker), is_known=lambda each: tracker.find(each) is not None
         )

@@ -96,7 +96,7 @@ FLOORS = [
     [
         *("testing", "cli", "cli.__main__", "cli.app", "cli.batch", "cli.batch_render", "cli.batch_run"),
         *("cli.emulation", "cli.exits", "cli.formats", "cli.interrupts", "cli.options", "cli.outputs"),
-        *("cli.own_emulator", "cli.planning", "cli.prompts", "cli.render", "cli.service", "cli.status"),
+        *("cli.planning", "cli.prompts", "cli.render", "cli.service", "cli.status"),
         *("cli.job_progress", "cli.preflight", "cli.progress", "cli.text", "cli.summary", "cli.work", ""),
     ],
 ]
@@ -265,6 +265,57 @@ def test_the_emulator_shares_nothing_with_the_client(path: Path) -> None:
     """Shared code would hide shared mistakes."""
     ours = {imported for imported, _ in imports(path) if imported.startswith("doitong_async")}
     assert all(imported.startswith("doitong_async.emulator") for imported in ours)
+
+
+CONTAINERS = {"list", "dict", "set", "deque", "Counter", "defaultdict"}
+
+
+def is_container(value: ast.expr) -> bool:
+    if isinstance(value, ast.Subscript):
+        return is_container(value.value)
+    called = value.func if isinstance(value, ast.Call) else value
+    return isinstance(value, ast.List | ast.Dict | ast.Set) or getattr(called, "id", "") in CONTAINERS
+
+
+def changing(owner: ast.ClassDef) -> set[str]:
+    """The attributes of a class that hold containers, or are assigned outside `__init__`."""
+    found = set()
+    for field in owner.body:
+        if isinstance(field, ast.AnnAssign) and is_container(field.annotation):
+            found.add(ast.unparse(field.target))
+    for method in (node for node in owner.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+        for node in ast.walk(method):
+            match node:
+                case ast.AnnAssign(target=target, annotation=kind):
+                    targets, is_changing = [target], is_container(kind)
+                case ast.Assign(targets=targets, value=value):
+                    is_changing = is_container(value)
+                case ast.AugAssign(target=target):
+                    targets, is_changing = [target], True
+                case _:
+                    continue
+            if is_changing or method.name != "__init__":
+                flat = [each for target in targets for each in ast.walk(target)]
+                found |= {
+                    each.attr
+                    for each in flat
+                    if isinstance(each, ast.Attribute) and ast.unparse(each.value) == "self"
+                }
+    return found
+
+
+@pytest.mark.parametrize("path", EMULATOR, ids=name_of)
+def test_a_class_of_the_emulator_is_small(path: Path) -> None:
+    """At most 250 lines besides docstrings, and 12 attributes that change."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.ClassDef):
+            documented = sum(
+                len((ast.get_docstring(each) or "").splitlines())
+                for each in ast.walk(node)
+                if isinstance(each, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            )
+            assert (node.end_lineno or 0) - node.lineno + 1 - documented <= 250, node.name
+            assert len(changing(node)) <= 12, (node.name, changing(node))
 
 
 @by_name

@@ -8,7 +8,6 @@ import dataclasses
 import json
 import logging
 import pickle
-import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -17,8 +16,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+import doitong_async
 from doitong_async import AsyncDoitong, AsyncJob, Plan, Result
-from doitong_async.cli import own_emulator
 from doitong_async.limits.admission import limiter_of
 from doitong_async.secret import Sealed, Secret, SecretBytes, hidden
 from doitong_async.settings import secret_of_environment
@@ -451,33 +450,10 @@ def test_a_blank_secret_of_the_environment_is_none(blank: str, monkeypatch: pyte
     assert AsyncDoitong(api_key=KEY)._shared.settings.webhook_secret is None
 
 
-def test_a_process_that_a_command_starts_inherits_no_secret(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The emulator beside a ledger outlives the command, and needs none of them; the rest it does need."""
-    monkeypatch.setenv("DOITONG_API_KEY", KEY)
-    monkeypatch.setenv("DOITONG_WEBHOOK_SECRET", WHSEC)
-    started: list[dict[str, Any]] = []
-
-    def popen(program: list[str], **given: Any) -> None:
-        started.append({"program": program, **given})
-        raise OSError
-
-    monkeypatch.setattr(subprocess, "Popen", popen)
-    with pytest.raises(OSError) as caught:  # noqa: PT011
-        own_emulator._start(tmp_path / "emulator", Plan.PRO, 1.0)
-    (given,) = started
-    assert not any(secret in repr(given) for secret in HERE)
-    assert "PATH" in given["env"]
-    assert "DOITONG_API_KEY" not in given["env"]
-    assert leaks_of(caught.value) == []
-
-
-def test_every_process_that_the_package_starts_is_known() -> None:
-    """Another place that starts one would have to leave the secrets out too."""
-    package = Path(own_emulator.__file__).parents[1]
-    starters = {path.name for path in package.rglob("*.py") if "subprocess" in path.read_text()}
-    assert starters == {"own_emulator.py"}
+def test_the_package_starts_no_process() -> None:
+    """A child would inherit the environment, and with it the secrets."""
+    package = Path(doitong_async.__file__).parent
+    assert [path.name for path in package.rglob("*.py") if "subprocess" in path.read_text()] == []
 
 
 def test_a_part_of_a_secret_is_as_secret() -> None:

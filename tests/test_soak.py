@@ -314,7 +314,7 @@ def hits(emulator: Emulator) -> set[str]:
 
 def webhook_hits(emulator: Emulator) -> set[str]:
     """Return the faults that hit a webhook."""
-    return {fault for posted in emulator.world.posted for fault in (posted.fault or "").split("; ") if fault}
+    return {fault for posted in emulator.posted for fault in (posted.fault or "").split("; ") if fault}
 
 
 def assert_plan_was_kept(ran: Soak) -> None:

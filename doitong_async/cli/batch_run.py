@@ -38,6 +38,8 @@ OUTCOMES: Final = {
 }
 """Names of the ledger's states for people."""
 _UNTIL_OPEN: Final = 0.05
+_AGAIN_LEAVES: Final = "leaves {} to the next run"
+_AGAIN_ENDS: Final = "ends {} with this command's emulator"
 
 
 _UNREACHABLE: Final = frozenset({FailureKind.NOT_SENT, FailureKind.UNANSWERED, FailureKind.GATEWAY})
@@ -110,6 +112,7 @@ class Run:
             stopped=stopped,
             signals=self._signals,
             left_running=self._left_running,
+            is_trial=order.service.has_own_emulator,
             gallery=gallery,
             trouble=trouble,
         )
@@ -185,12 +188,18 @@ class Run:
             known = [*doitong.stats().mean_seconds.values()]
             if rate := self._progress.rate(loop.time()):
                 known.append(60.0 * running / rate)
-            self._stopping = _draining(running, max(known, default=None))
+            again = _AGAIN_ENDS if self._order.service.has_own_emulator else _AGAIN_LEAVES
+            self._stopping = _draining(running, max(known, default=None), again)
             self._renderer.stopping(self._stopping)
         elif self._detaching is None:
             self._left_running = running
             jobs = some(running, "job")
-            self._stopping = f"Leaving {jobs} to the next run; waiting up to 10 s for answers still to come."
+            if self._order.service.has_own_emulator:
+                self._stopping = f"Leaving {jobs}, which will end with this command's emulator."
+            else:
+                self._stopping = (
+                    f"Leaving {jobs} to the next run; waiting up to 10 s for answers still to come."
+                )
             self._renderer.stopping(self._stopping)
             self._detaching = asyncio.ensure_future(batch.aclose())
         self._render(doitong, batch)
@@ -203,12 +212,12 @@ def _stop(loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
         loop.call_later(_UNTIL_OPEN, _stop, loop, batch)
 
 
-def _draining(running: int, seconds: float | None) -> str:
+def _draining(running: int, seconds: float | None, again: str) -> str:
     if not running:
         return "Stopping: nothing is running."
     how_long = "" if seconds is None else f", about {span(seconds)}"
     jobs, it = ("running job", "it") if running == 1 else (f"{running:,} running jobs", "them")
-    return f"Stopping: waiting for the {jobs}{how_long}. Ctrl-C again leaves {it} to the next run."
+    return f"Stopping: waiting for the {jobs}{how_long}. Ctrl-C again {again.format(it)}."
 
 
 def gallery_of(ledger: Path, out: Path, title: str) -> tuple[Path | None, str | None]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from doitong_async.batch.items import FIELDS
 from doitong_async.cli.exits import CommandError
 from doitong_async.cli.formats import Format
 from doitong_async.errors import ConfigurationError
@@ -57,9 +58,12 @@ JobsPerDay = Annotated[int | None, typer.Option(min=1, metavar="N", help="Overri
 PromptFile = Annotated[
     str,
     typer.Argument(
-        metavar="FILE", help="A prompt per line; .csv with a header; .jsonl; - reads the standard input."
+        metavar="FILE",
+        help=f"A prompt per line; CSV with a header; JSONL; - reads the standard input. Columns and names: "
+        f"{', '.join(FIELDS)}.",
     ),
 ]
+CommentsOption = Annotated[bool, typer.Option("--comments", help='Skip lines of FILE that begin with "#".')]
 FormatOption = Annotated[
     Format | None, typer.Option("--format", help="The format of FILE, if its name does not say.")
 ]
@@ -85,6 +89,17 @@ AsJson = Annotated[
     bool, typer.Option("--json", help="Print exactly one JSON object, at the end, also for errors.")
 ]
 
+
+def _check_speed(speed: float) -> float:
+    if not 0 < speed < math.inf:
+        raise CommandError(f"--speed is {speed}; expected a number above zero, 1 for real time.")
+    return speed
+
+
+Speed = Annotated[
+    float,
+    typer.Option(metavar="N", callback=_check_speed, help="How many times faster an emulator's jobs finish."),
+]
 BaseUrl = Annotated[
     str | None, typer.Option(metavar="URL", help="The base URL of another API.  [DOITONG_BASE_URL]")
 ]

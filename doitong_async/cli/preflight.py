@@ -38,6 +38,7 @@ class Preflight:
         items: how many items the file has, within its limit.
         over: how many have ended already, by outcome.
         under_way: how many were started and will be resumed.
+        unsettled: how many jobs of the ledger are not known to have ended, of any file of prompts.
         to_begin: how many will be submitted.
         spent: credits, according to the ledger.
         cost: the cost and time of those to be submitted; None if a price is unknown.
@@ -47,6 +48,7 @@ class Preflight:
     items: int = 0
     over: Counter[Outcome] = field(default_factory=Counter)
     under_way: int = 0
+    unsettled: int = 0
     to_begin: int = 0
     spent: float = 0.0
     cost: Estimate | None = None
@@ -84,7 +86,9 @@ def preflight_of(
             if ledger.exists():
                 reader = opened.enter_context(contextlib.closing(sqlite.reader(ledger)))
                 sqlite.check_service(reader, ledger, service)
-                found.spent = sqlite.totals(reader).spent
+                totals = sqlite.totals(reader)
+                found.spent = totals.spent
+                found.unsettled = sum(totals.items.get(state, 0) for state in (State.INTENT, State.SUBMITTED))
             items = _Items(found, reader, out, retry_failed=retry_failed)
             try:
                 found.cost = estimate(items.to_begin(prompts, wall), plan, price=price)
