@@ -183,7 +183,7 @@ def _wire(url: str) -> URL | None:
     if shape is None or authority is None:
         return None
     host = _host_of(authority[1].lower())
-    port = int(authority[2] or 0) if authority[2] else None
+    port = int(authority[2]) if authority[2] else None
     if host is None or port == 0 or (port or 0) > 65_535:
         return None
     try:

@@ -87,6 +87,33 @@ def test_a_new_reservation_takes_the_place_of_the_old() -> None:
     assert tracker.reserved == 90
 
 
+def test_credits_that_may_be_spent_already_are_reserved_whatever_is_left() -> None:
+    """Of an item in doubt, say; they take the place of its earlier reservation."""
+    tracker = BudgetTracker(Budget(100))
+    tracker.reserve("a", 60)
+    tracker.keep("b", 50)
+    assert (tracker.reserved, tracker.left) == (110, -10)
+    tracker.keep("b", 40)
+    assert (tracker.reserved, tracker.left) == (100, 0)
+    tracker.settle("b", None)
+    assert (tracker.spent, tracker.reserved) == (40, 60)
+
+
+def test_credits_that_are_kept_may_make_it_low() -> None:
+    """As any reservation may."""
+    told: list[float] = []
+    BudgetTracker(Budget(100, on_low=told.append)).keep("a", 95)
+    assert told == [5]
+
+
+def test_a_job_may_cost_nothing() -> None:
+    """As one that failed: zero is a cost."""
+    tracker = BudgetTracker(Budget(100))
+    tracker.reserve("a", 60)
+    tracker.settle("a", 0)
+    assert (tracker.spent, tracker.left) == (0, 100)
+
+
 def test_without_a_budget_all_is_counted_and_nothing_refused() -> None:
     """There is always something left."""
     tracker = BudgetTracker(None)

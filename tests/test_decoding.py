@@ -53,6 +53,14 @@ def test_all_layers_come_off(codings: list[str], headers: list[str], step: int) 
     assert unpacked(packed(*codings), *headers, step=step) == (BODY, True)
 
 
+@pytest.mark.parametrize(
+    ("headers", "is_plain"), [([], True), (["identity"], True), (["identity", "gzip"], False)]
+)
+def test_a_body_is_plain_without_a_coding(headers: list[str], is_plain: bool) -> None:
+    """Then its length is known beforehand."""
+    assert Decoder(headers).is_plain is is_plain
+
+
 @pytest.mark.parametrize("codings", [["gzip"], ["gzip", "gzip"], ["deflate"], ["deflate", "gzip"]])
 @pytest.mark.parametrize("left_out", [1, 4, 9])
 def test_what_is_cut_short_is_not_whole(codings: list[str], left_out: int) -> None:

@@ -145,6 +145,25 @@ def test_a_price_is_a_number_of_credits(price: Any) -> None:
             {"price": 0.25, "seconds": 86_400.0},
             "3 jobs on the plan narrow: 0.75 credits. They take at least three days.",
         ),
+        (
+            [FOX],
+            Plan.PRO,
+            {"seconds": 0.5},
+            "1 job on the plan pro: 10 to 20 credits. It takes at least 0.5 seconds.",
+        ),
+        (
+            [FOX] * 100,
+            Plan.FREE,
+            {},
+            "100 jobs on the plan free: 1,000 to 2,000 credits. They take at least 19 minutes.",
+        ),
+        (
+            [FOX] * 2,
+            Plan("one a day", 1, 1, 1),
+            {},
+            "2 jobs on the plan one a day: 20 to 40 credits. "
+            "They take two days, as the plan allows 1 job a day.",
+        ),
         ([], Plan.PRO, {}, "0 jobs on the plan pro: 0 credits."),
     ],
 )
@@ -153,6 +172,26 @@ def test_an_estimate_says_it_plainly(
 ) -> None:
     """Jobs, plan, credits and the least time, in one or two sentences."""
     assert str(estimate(requests, plan, **more)) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        *((1.0, "1 second"), (1.9, "1 second"), (2.0, "2 seconds"), (119.9, "119 seconds")),
+        *((120.0, "2 minutes"), (150.0, "2 minutes"), (7_199.0, "119 minutes"), (7_200.0, "2 hours")),
+        *((7_230.0, "2 hours"), (172_799.0, "47 hours"), (172_800.0, "two days"), (177_000.0, "two days")),
+        *((12 * 86_400.0, "twelve days"), (13 * 86_400.0, "13 days"), (1_234 * 86_400.0, "1,234 days")),
+    ],
+)
+def test_a_time_is_said_in_the_unit_that_suits_it_rounded_down(seconds: float, words: str) -> None:
+    """It is the least time: it may only be too short."""
+    assert str(estimate([FOX], Plan.PRO, seconds=seconds)).endswith(f"It takes at least {words}.")
+
+
+def test_no_jobs_take_no_time() -> None:
+    """Nor does one that nothing is known of."""
+    assert estimate([], Plan.FREE, seconds=60.0).seconds == estimate([FOX], Plan.FREE).seconds == 0
+    assert estimate([FOX] * 10, Plan.FREE, polls_count=False).seconds == 0
 
 
 def test_the_least_time_is_what_the_limits_cost() -> None:

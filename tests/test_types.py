@@ -104,7 +104,7 @@ class TestRequest:
         assert request_of(width=Index()).width == 512
 
     @pytest.mark.parametrize("name", ["provider", "version", "quality", "type"])
-    @pytest.mark.parametrize("word", ["", "  ", 5, b"x"])
+    @pytest.mark.parametrize("word", ["", "  ", 5, b"x", "\ud800"])
     def test_a_word_is_a_word(self, name: str, word: object) -> None:
         """An empty provider is a mistake, not a wish for the default."""
         with pytest.raises(BadRequestError, match=f"{name} is"):
@@ -126,6 +126,7 @@ class TestRequest:
             ({"a": float("nan")}, "cannot be written as JSON"),
             ({"a": float("inf")}, "cannot be written as JSON"),
             ({"a": b"bytes"}, "cannot be written as JSON"),
+            ({"a": "\ud800"}, "cannot be written as JSON"),
         ],
     )
     def test_what_is_not_json_is_refused(self, name: str, value: object, said: str) -> None:
@@ -227,6 +228,11 @@ class TestDefaults:
         request = GenerateRequest(prompt="a fox").with_defaults(provider=provider, width=512, height=512)
         assert (request.width, request.height) == (None, None)
         assert request.type != MediaType.IMAGE
+
+    def test_the_type_is_that_of_the_provider_that_was_said(self) -> None:
+        """Not of the default one."""
+        asked = GenerateRequest(prompt="a fox", provider="kling")
+        assert asked.with_defaults(provider="flux-pro", width=512, height=512).type == MediaType.VIDEO
 
     def test_a_size_that_was_said_is_sent_for_any_type(self) -> None:
         """The client does not know better than the caller."""
@@ -379,6 +385,14 @@ class TestGeneration:
         """It is None, as if it had not come."""
         fields: dict[str, Any] = {"id": "abc", "status": "completed", name: value}
         assert getattr(Generation(**fields), name) is None
+
+    @pytest.mark.parametrize(
+        ("cost", "read"),
+        [(0, 0), (0.5, 0.5), (10**12, 10**12), (10**12 + 1, None), (-1, None), (float("nan"), None)],
+    )
+    def test_a_cost_that_cannot_be_is_none(self, cost: float, read: float | None) -> None:
+        """Nothing that is summed up over a batch may be made of it."""
+        assert Generation(id="abc", status=JobStatus.COMPLETED, credit_cost=cost).credit_cost == read
 
     def test_metadata_that_is_not_json_is_none(self) -> None:
         """It is a JSON scalar of the service's own."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from doitong_async.errors import DownloadError
-from doitong_async.urls import Places, address_of, joined, kind_of_host
+from doitong_async.urls import Places, address_of, is_here, is_loopback, joined, kind_of_host, split_http
 
 ELSEWHERE = Places("api.doitong.com")
 HERE = Places("127.0.0.1")
@@ -104,8 +104,27 @@ def test_what_is_no_url_is_an_error_of_ours(url: str) -> None:
 
 def test_a_job_without_a_url_is_told() -> None:
     """It is completed, and nobody knows where its output is."""
-    with pytest.raises(DownloadError, match="gave no URL"):
+    with pytest.raises(DownloadError, match="gave no URL") as caught:
         ELSEWHERE.checked(None)
+    assert caught.value.is_remote
+
+
+@pytest.mark.parametrize(("port", "is_one"), [("1", True), ("65535", True), ("65536", False), ("0", False)])
+def test_a_port_is_a_number_of_sixteen_bits(port: str, is_one: bool) -> None:
+    """And not zero, at which nobody listens."""
+    if is_one:
+        assert ELSEWHERE.checked(f"https://a:{port}/").port == int(port)
+        return
+    with pytest.raises(DownloadError, match="no address to fetch"):
+        ELSEWHERE.checked(f"https://a:{port}/")
+
+
+def test_a_name_is_as_long_as_names_may_be() -> None:
+    """253 letters, and the dot of the root."""
+    longest = f"{'a' * 63}." * 3 + "b" * 61
+    assert ELSEWHERE.checked(f"https://{longest}./").raw_host == f"{longest}."
+    with pytest.raises(DownloadError, match="no address to fetch"):
+        ELSEWHERE.checked(f"https://{longest}b./")
 
 
 def test_a_host_is_looked_up_in_ascii() -> None:
@@ -116,7 +135,18 @@ def test_a_host_is_looked_up_in_ascii() -> None:
 
 
 LOOPBACK = [
-    *("127.0.0.1", "127.255.0.9", "127.1", "127.0.1", "2130706433", "017700000001", "0x7f000001", "0x7f.1"),
+    *(
+        "127.0.0.1",
+        "127.255.0.9",
+        "127.1",
+        "127.16777215",
+        "127.0.65535",
+        "127.0.1",
+        "2130706433",
+        "017700000001",
+        "0x7f000001",
+        "0x7f.1",
+    ),
     *("0177.0.0.1", "0x7F.0.0.0x1", "127.0.0.1.", "[::1]", "[0:0:0:0:0:0:0:1]", "[::ffff:127.0.0.1]"),
     *("[::ffff:7f00:1]", "[::127.0.0.1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "localhost", "a.localhost"),
     *("LOCALHOST", "１２７.０.０.１", "127。0。0。1", "①②⑦.0.0.1", "[::ffff:0:127.0.0.1]"),
@@ -128,7 +158,7 @@ OTHERS = {
         *("100.127.255.255", "198.18.0.1", "192.0.0.8", "[fc00::1]", "[fd12:3456::1]", "[fec0::1]"),
         *("[::ffff:10.0.0.1]", "[64:ff9b::a00:1]", "[64:ff9b:1::1]", "[2002:a00:1::1]"),
     ],
-    "unspecified": ["0.0.0.0", "0", "0x0", "0.1.2.3", "[::]", "[::ffff:0.0.0.0]"],
+    "unspecified": ["0.0.0.0", "0", "0x0", "0.1.2.3", "[::]", "[::ffff:0.0.0.0]", "[::2]"],
     "multicast": ["224.0.0.1", "239.255.255.255", "[ff02::1]"],
     "reserved": ["240.0.0.1", "255.255.255.255", "4294967295"],
 }
@@ -144,6 +174,8 @@ PUBLIC = [
     ),
     *("[2606:4700::1111]", "[::ffff:1.1.1.1]", "[64:ff9b::101:101]", "127.0.0.1.example", "notlocalhost"),
     *("256.0.0.1", "1.2.3.4.5", "08.1.1.1", "4294967296", "deadbeef"),
+    # No spelling of 127.0.0.1: a part too many, an underscore, a part that its place does not hold.
+    *("127.0.0.1.0", "1_27.0.0.1", "127.16777216", "127.0.65536", "127.0.0.256"),
 ]
 KINDS = [("loopback", host) for host in LOOPBACK]
 KINDS += [(kind, host) for kind, hosts in OTHERS.items() for host in hosts]
@@ -182,8 +214,41 @@ def test_plain_http_is_for_this_machine_and_the_api_s_own_host(
     if is_fetched:
         assert places.checked(url).scheme == "http" or "https" in url
         return
-    with pytest.raises(DownloadError, match="not https"):
+    with pytest.raises(DownloadError, match="not https") as caught:
         places.checked(url)
+    assert caught.value.is_remote
+
+
+@pytest.mark.parametrize(
+    ("url", "is_usable"),
+    [
+        *(("https://a.example", True), ("http://a:1/x?y", True), ("HTTPS://A", True)),
+        *(("ftp://a", False), ("https://", False), ("https:///x", False), ("a.example", False), ("", False)),
+        *(
+            ("https://a:0", False),
+            ("https://a:65536", False),
+            ("https://a:x", False),
+            ("https://[::1", False),
+        ),
+    ],
+)
+def test_a_url_of_a_service_has_a_host_and_a_port_that_can_be(url: str, is_usable: bool) -> None:
+    """Only then are there parts of it; nothing is raised for any other text."""
+    assert (split_http(url) is not None) is is_usable
+
+
+@pytest.mark.parametrize(
+    ("host", "is_this_machine"),
+    [
+        *(("localhost", True), ("LOCALHOST", True), ("127.0.0.1", True), ("::1", True)),
+        *(("10.0.0.1", False), ("a.example", False), ("", False)),
+    ],
+)
+def test_this_machine_is_told_by_its_host(host: str, is_this_machine: bool) -> None:
+    """There plain http is safe; a URL that is none leads nowhere."""
+    assert is_loopback(host) is is_this_machine
+    assert is_here(f"http://[{host}]:1/" if ":" in host else f"http://{host}:1/") is is_this_machine
+    assert is_loopback(None) is is_here(host) is False
 
 
 def test_the_places_of_a_client() -> None:
@@ -193,6 +258,9 @@ def test_the_places_of_a_client() -> None:
     )
     assert all(map(places.is_trusted, ("api.example", "::1", "cdn.example")))
     assert not places.is_trusted("cdn.doitong.com")
+    assert Places.of_service("https://BÜCHER.example", None, allow_insecure_http=False).is_trusted(
+        "xn--bcher-kva.example"
+    )
     assert not Places.of_service("https://a.example", None, allow_insecure_http=True).is_trusted("127.0.0.1")
     assert Places.of_service("http://127.0.0.1:1", "b.example", allow_insecure_http=False).is_trusted(
         "b.example"

@@ -9,6 +9,7 @@ waiting ──▶ completed     terminal: nothing changes it any more, except th
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from doitong_async.types import Generation
 
@@ -23,38 +24,23 @@ def merge(last: Generation, update: Generation, *, is_asked: bool = False) -> Ge
         update: what arrived.
         is_asked: whether it answers a poll, which is authenticated, of a job that had ended.
     """
-    if _is_old(last, update):
-        return last
     status = last.status if last.status.is_terminal else update.status
     # A finished job keeps its first URL: a late update must not swap the output. But URLs expire, and an
     # authenticated poll may renew one.
     is_renewed = is_asked and last.status.is_success and update.status.is_success
     is_kept = last.status.is_terminal and not is_renewed
-    url = last.url or update.url if is_kept else update.url or last.url
-    merged = dataclasses.replace(
-        last,
-        status=status,
-        url=url,
-        type=last.type or update.type,
-        provider=last.provider or update.provider,
-        metadata=last.metadata if update.metadata is None else update.metadata,
-        credit_cost=last.credit_cost if update.credit_cost is None else update.credit_cost,
-        created_at=last.created_at or update.created_at,
-    )
-    return last if merged == last else merged
-
-
-def _is_old(last: Generation, update: Generation) -> bool:
-    """Whether the update changes nothing, as with most polls; checked without building a snapshot."""
-    return (
-        update.status == last.status
-        and (update.url is None or update.url == last.url)
-        and (update.credit_cost is None or update.credit_cost == last.credit_cost)
-        and (update.metadata is None or update.metadata == last.metadata)
-        and (update.type is None or last.type is not None)
-        and (update.provider is None or last.provider is not None)
-        and (update.created_at is None or last.created_at is not None)
-    )
+    known = {
+        "status": status,
+        "url": last.url or update.url if is_kept else update.url or last.url,
+        "type": last.type or update.type,
+        "provider": last.provider or update.provider,
+        "metadata": last.metadata if update.metadata is None else update.metadata,
+        "credit_cost": last.credit_cost if update.credit_cost is None else update.credit_cost,
+        "created_at": last.created_at or update.created_at,
+    }
+    changes: Any = {name: value for name, value in known.items() if value != getattr(last, name)}
+    # Most polls change nothing; a new snapshot would cost as much as reading the answer.
+    return dataclasses.replace(last, **changes) if changes else last
 
 
 def is_settled(job: Generation) -> bool:

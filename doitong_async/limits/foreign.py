@@ -45,9 +45,9 @@ class ForeignUsage:
 
     def tokens(self, now: float) -> int:
         """Return how many tokens others hold, if they go on at their rate."""
+        if not self._count:
+            return 0
         grown = self._count - self._first_count
-        if grown <= 0 or not self._count:
-            return self._count
         span = min(self._period, max(_LEAST_SPAN, self._last_seen - self._first_seen))
         rate = grown / span
         going_on = self._count + rate * (now - self._last_seen)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from datetime import UTC, datetime
 from functools import reduce
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doitong_async.jobs.lifecycle import is_settled, merge
+from doitong_async.jobs.lifecycle import is_settled, leaves_open, merge
 from doitong_async.types import Generation, JobStatus
 
 TERMINAL = [status for status in JobStatus if status.is_terminal]
@@ -106,6 +107,56 @@ def test_the_latest_cost_counts() -> None:
     """It is estimated first and settled at the end; zero is a cost."""
     assert told([seen("processing", credit_cost=20), seen("failed", credit_cost=0)]).credit_cost == 0
     assert told([seen("completed", "u", credit_cost=20), seen("processing")]).credit_cost == 20
+
+
+def test_an_update_that_brings_nothing_new_builds_no_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As most polls do: a snapshot for each would double what a poll costs. One with something new does."""
+    last = whole(status=JobStatus.RUNNING)
+    news = [
+        Generation(id="abc", status=JobStatus.RUNNING),
+        Generation(id="abc", status=JobStatus.RUNNING, url="u", metadata={"seed": 7}, credit_cost=20),
+        Generation(id="abc", status=JobStatus.RUNNING, type="VIDEO", provider="kling"),
+    ]
+    monkeypatch.setattr(dataclasses, "replace", None)
+    assert all(merge(last, update) is last for update in [*news, last])
+    with pytest.raises(TypeError):
+        merge(last, seen("completed"))
+
+
+@pytest.mark.parametrize("name", ["url", "type", "provider", "metadata", "credit_cost", "created_at"])
+def test_one_fact_that_is_new_is_taken(name: str) -> None:
+    """Whatever else the update leaves out or repeats."""
+    fact = getattr(whole(), name)
+    only: Any = {name: fact}
+    all_others: Any = {name: None}
+    bare = Generation(id="abc", status=JobStatus.RUNNING)
+    assert getattr(merge(bare, dataclasses.replace(bare, **only)), name) == fact
+    assert merge(dataclasses.replace(whole(), **all_others), whole()) == whole()
+
+
+def whole(status: JobStatus = JobStatus.RUNNING) -> Generation:
+    """Return a snapshot of which every field is known."""
+    return Generation(
+        id="abc",
+        status=status,
+        url="u",
+        type="IMAGE",
+        provider="flux-pro",
+        metadata={"seed": 7},
+        credit_cost=20,
+        created_at=datetime(2024, 1, 1, tzinfo=UTC),
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "url", "expected"),
+    [("completed", None, True), ("completed", "u", False), ("running", None, False), ("failed", None, False)],
+)
+def test_a_completed_job_whose_output_is_not_named_is_left_open(
+    status: str, url: str | None, expected: bool
+) -> None:
+    """The next poll decides; an end with a URL and a failure are decided."""
+    assert leaves_open(seen(status, url)) is expected
 
 
 def test_words_follow_each_other_while_it_waits() -> None:

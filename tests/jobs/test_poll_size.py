@@ -49,6 +49,40 @@ def test_a_poll_of_more_that_goes_well_is_a_proof_against() -> None:
     assert size.most == 5
 
 
+def test_polls_of_the_usual_size_are_proofs_too() -> None:
+    """Nothing smaller had to be asked for before."""
+    assert believing(50, asked=100).most == 50
+    size = believing(5)
+    for number in range(PROOFS):
+        size.went_in_parts(5, 2, asked_at=100.0 + number, now=100.0 + number)
+    assert size.most == 2
+
+
+def test_parts_in_which_nothing_came_leave_one_job_to_ask_for() -> None:
+    """Less cannot be asked for."""
+    assert believing(0).most == 1
+
+
+def test_a_poll_that_was_sent_when_the_last_proof_came_is_no_new_one() -> None:
+    """It may have met the same slip."""
+    size = PollSize(100)
+    for _ in range(10 * PROOFS):
+        size.went_in_parts(100, 50, asked_at=2.0, now=2.0)
+    assert size.most == 100
+
+
+def test_after_a_proof_against_it_takes_all_proofs_again() -> None:
+    """Not one less."""
+    size = PollSize(100)
+    for start in (0.0, 100.0):
+        size.went_whole(6)
+        for number in range(PROOFS - 1):
+            size.went_in_parts(10, 5, asked_at=start + number, now=start + number)
+        assert size.most == 100
+    size.went_in_parts(10, 5, asked_at=200.0, now=200.0)
+    assert size.most == 5
+
+
 def test_twice_as_many_are_tried_after_some_that_went_well() -> None:
     """And again; one that asked for less tells nothing of them."""
     size = believing(5)

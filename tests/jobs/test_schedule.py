@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from doitong_async.jobs.schedule import (
     PARTS,
     TICK,
     Load,
+    _ends_in,
     chosen,
     even_tick,
     may_join,
@@ -90,6 +93,11 @@ def test_ticks_are_counted_from_the_first_job(last: float, expected: float) -> N
     assert next_tick([5.0], last=last, spacing=10.0, begun=3.0) == expected
 
 
+def test_ticks_of_two_seconds_are_counted_from_nowhere() -> None:
+    """Each follows the one before it: there is no request to wait for."""
+    assert next_tick([5.0], last=11.5, spacing=TICK, begun=3.0) == 13.5
+
+
 def test_a_row_of_ticks_waits_for_no_job_that_is_due_later() -> None:
     """As where webhooks report the ends: a poll that is due alone keeps its moment."""
     assert next_tick([27.5], last=5.0, spacing=10.0, begun=3.0) == 27.5
@@ -126,7 +134,9 @@ def test_two_seconds_while_nothing_is_known_or_nobody_waits() -> None:
     assert tick(load(seconds=None, free=60)) == TICK
     assert tick(load(waiting=0, free=30)) == TICK
     assert tick(load(waiting=0, free=29)) == TICK
+    assert tick(load(rate=10, slots=1, waiting=0, free=5)) == TICK
     assert tick(load(rate=10, slots=1, waiting=0, free=4)) == 6.0
+    assert tick(load(rate=10, slots=1, waiting=0, free=4, requests=3)) == 18.0
 
 
 def test_a_mean_that_is_not_known_is_where_slots_and_requests_run_short_alike() -> None:
@@ -149,8 +159,50 @@ def test_a_long_queue_is_served_by_the_even_tick_a_short_one_by_the_quick() -> N
 
 def test_jobs_that_take_many_requests_a_look_are_looked_at_less() -> None:
     """A thousand jobs in flight take ten requests each time."""
-    few, many = (even_tick(600, 1000, 60.0, requests) for requests in (1, 10))
+    few, many = (even_tick(600, 1000, 120.0, requests) for requests in (1, 10))
     assert many > few
+    assert 1000 / (120.0 + many / 2) == pytest.approx(600 / 60 - 10 / many, rel=0.05)
+
+
+def test_the_longest_even_tick_is_a_minute() -> None:
+    """What was spent comes back then."""
+    assert even_tick(1, 1, 6.0) == 60.0
+
+
+# When the queue ends
+
+
+def test_a_queue_ends_when_the_slots_have_begun_its_jobs() -> None:
+    """With requests enough: a job holds its slot for 6 s and half a tick; half a tick ends the last one."""
+    plenty = load(waiting=100, free=1_000, coming=[0] * PARTS)
+    assert _ends_in(plenty, 6.0, 2.0) == pytest.approx(100 / (10 / 7) + 1)
+    assert _ends_in(plenty, 6.0, 4.0) == pytest.approx(100 / (10 / 8) + 2)
+
+
+def test_a_queue_ends_when_requests_have_begun_its_jobs() -> None:
+    """With slots enough: of one request a second each poll takes its share, beyond the horizon as before."""
+    narrow = load(slots=1_000, coming=[60 / PARTS] * PARTS)
+    share = 1_000 / (1_000 + (5.0 + 10.0 / 2) / 10.0)
+    for waiting in (10, 10_000):
+        ends = _ends_in(load(**{**vars_of(narrow), "waiting": waiting}), 5.0, 10.0)
+        assert ends == pytest.approx(waiting / share + 5.0)
+
+
+def test_what_is_spent_comes_back_a_minute_later() -> None:
+    """Sixty requests at once begin sixty jobs; the next ones have to wait for the next minute."""
+    burst = {"slots": 1_000, "free": 60, "coming": [0] * PARTS}
+    assert _ends_in(load(**burst, waiting=50), 5.0, 10.0) < 10.0
+    assert 60.0 < _ends_in(load(**burst, waiting=70), 5.0, 10.0) < 70.0
+    assert 120.0 < _ends_in(load(**burst, waiting=130), 5.0, 10.0) < 130.0
+
+
+def test_a_queue_without_requests_never_ends() -> None:
+    """And the tick is chosen all the same."""
+    assert _ends_in(load(coming=[0] * PARTS), 6.0, 2.0) == math.inf
+
+
+def vars_of(any_load: Load) -> dict[str, Any]:
+    return {field.name: getattr(any_load, field.name) for field in dataclasses.fields(any_load)}
 
 
 @given(

@@ -75,6 +75,14 @@ def test_what_is_neither_is_refused(text: str) -> None:
         read_ref(text)
 
 
+@pytest.mark.parametrize(
+    ("at", "accepted_at"), [(0, 0), (99_999_999_999, 99_999_999_999), (100_000_000_000, None), (-1, None)]
+)
+def test_a_moment_that_no_clock_shows_is_not_known(at: int, accepted_at: int | None) -> None:
+    """The job is taken up nevertheless, as from a bare id."""
+    assert read_ref(packed({"id": "abc", "at": at})) == JobRef("abc", accepted_at=accepted_at)
+
+
 @pytest.mark.parametrize("version", ["0", "2", "17"])
 def test_a_token_of_another_version_is_said_to_be_one(version: str) -> None:
     """What it means only a newer library knows; it is not taken for an id."""

@@ -36,6 +36,21 @@ def test_a_job_that_ends_lets_one_submit_go_during_the_hold() -> None:
     assert not backoff.blocks(1.0)
     backoff.submit_sent(1.0)
     assert backoff.blocks(1.0)
+    for _ in range(2):
+        backoff.job_ended()
+    backoff.submit_sent(2.0)
+    assert not backoff.blocks(2.0)
+    backoff.submit_sent(2.0)
+    assert backoff.blocks(2.0)
+
+
+def test_submits_in_flight_are_counted() -> None:
+    """From the sending to the answer."""
+    backoff = ConcurrencyBackoff(0.0)
+    for _ in range(3):
+        backoff.submit_sent(0.0)
+    backoff.submit_is_over()
+    assert backoff.submits_in_flight == 2
 
 
 def test_after_a_hold_submits_go_one_by_one_for_a_minute() -> None:

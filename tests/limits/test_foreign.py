@@ -8,10 +8,58 @@ from doitong_async.limits.foreign import ForeignUsage, Probing
 def test_what_was_seen_grows_at_the_rate_at_which_it_was_seen() -> None:
     """From three to nine in ten seconds: six more in the next ten, and at most a period's worth."""
     theirs = ForeignUsage(60.0)
+    theirs.saw(3, 100.0, of_ours=0)
+    assert theirs.tokens(105.0) == 3
+    theirs.saw(9, 110.0, of_ours=0)
+    assert [theirs.tokens(now) for now in (110.0, 120.0, 140.0, 160.0)] == [9, 15, 27, 36]
+
+
+def test_two_signs_that_come_together_make_no_rate_of_their_own() -> None:
+    """Six more within a second count as six in five: two answers may just have arrived together."""
+    theirs = ForeignUsage(60.0)
     theirs.saw(3, 0.0, of_ours=0)
-    assert theirs.tokens(5.0) == 3
-    theirs.saw(9, 10.0, of_ours=0)
-    assert [theirs.tokens(now) for now in (10.0, 20.0, 40.0, 60.0)] == [9, 15, 27, 36]
+    theirs.saw(9, 1.0, of_ours=0)
+    assert theirs.tokens(11.0) == 9 + 12
+
+
+def test_a_rate_is_of_one_period_at_most() -> None:
+    """What they held a period ago is theirs no more."""
+    theirs = ForeignUsage(60.0)
+    theirs.saw(10, 0.0, of_ours=0)
+    theirs.confirm(50.0)
+    theirs.saw(40, 100.0, of_ours=0)
+    assert theirs.tokens(110.0) == 40
+    theirs.saw(100, 100.0, of_ours=0)
+    assert theirs.tokens(110.0) == 100
+    assert theirs.tokens(100.0) == 100
+
+
+def test_those_who_hold_less_than_before_have_no_rate() -> None:
+    """Their tokens came back faster than they sent."""
+    theirs = ForeignUsage(60.0)
+    theirs.saw(9, 0.0, of_ours=0)
+    theirs.saw(5, 10.0, of_ours=0)
+    assert theirs.tokens(50.0) == 5
+
+
+def test_one_token_of_theirs_is_somebody() -> None:
+    """And the last one that is given back is nobody."""
+    theirs = ForeignUsage(60.0)
+    theirs.saw(1, 0.0, of_ours=0)
+    assert theirs
+    theirs.give_back_one(10.0)
+    assert not theirs
+    assert theirs.tokens(20.0) == 0
+
+
+def test_after_they_were_forgotten_the_count_starts_anew() -> None:
+    """Nothing says how fast the first of them come."""
+    theirs = ForeignUsage(60.0)
+    theirs.saw(3, 0.0, of_ours=0)
+    assert theirs.lapse(60.0)
+    theirs.saw(9, 70.0, of_ours=0)
+    assert theirs.tokens(100.0) == 9
+    assert theirs.until == 130.0
 
 
 def test_our_own_requests_in_flight_are_not_growth() -> None:
@@ -43,6 +91,13 @@ def test_a_token_taken_back_early_changes_no_rate() -> None:
     assert (theirs.tokens(20.0), theirs.tokens(30.0)) == (14, 20)
 
 
+def test_the_first_request_waits_for_none() -> None:
+    """Even if the key was contested before it."""
+    probing = Probing(10.0)
+    probing.contest(60.0)
+    assert probing.next_moment(10.0, in_flight=1) == 10.0
+
+
 def test_while_the_key_is_contested_a_request_waits_for_the_one_before_it() -> None:
     """For its answer, or a second."""
     probing = Probing(0.0)
@@ -51,4 +106,6 @@ def test_while_the_key_is_contested_a_request_waits_for_the_one_before_it() -> N
     probing.contest(60.0)
     assert probing.next_moment(0.5, in_flight=1) == 1.0
     assert probing.next_moment(0.5, in_flight=0) == 0.5
+    probing.sent(59.5)
     assert probing.next_moment(60.0, in_flight=1) == 60.0
+    assert probing.next_moment(59.9, in_flight=1) == 60.5

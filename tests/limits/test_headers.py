@@ -65,6 +65,24 @@ def test_of_two_clocks_the_one_is_believed_that_makes_the_reset_near() -> None:
     assert read_headers(headers, NOW - 86_400).renews_in is None
 
 
+@pytest.mark.parametrize(
+    ("reset", "wall", "reset_in"),
+    [
+        ("1767225595", NOW - 35, 0.0),
+        ("1767225602", NOW - 38, 2.0),
+        ("1767225690", NOW + 60, 90.0),
+        ("1767225691", NOW + 60, 31.0),
+        ("1767225594", NOW - 36, 30.0),
+    ],
+)
+def test_the_clock_of_the_answer_is_believed_as_long_as_it_can_be(
+    reset: str, wall: float, reset_in: float
+) -> None:
+    """From five seconds ago to a minute and a half ahead; only beyond does the clock here decide."""
+    headers = {"x-ratelimit-reset": reset, "date": "Thu, 01 Jan 2026 00:00:00 GMT"}
+    assert read_headers(headers, wall).reset_in == reset_in
+
+
 @pytest.mark.parametrize("text", ["1767232800", "2026-01-01T02:00:30", "1767218400", "7200", "9" * 25])
 def test_a_reset_that_is_hours_off_is_no_reset_of_a_minute(text: str) -> None:
     """Far ahead or long over: a clock, a zone or a unit is wrong."""
@@ -74,7 +92,7 @@ def test_a_reset_that_is_hours_off_is_no_reset_of_a_minute(text: str) -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["1767225600", "1767225597", "0"])
+@pytest.mark.parametrize("text", ["1767225600", "1767225597", "1767225595", "0"])
 def test_a_reset_that_is_just_over_is_believed(text: str) -> None:
     """It is in whole seconds, and an answer takes a while to arrive."""
     assert read_headers({"x-ratelimit-reset": text}, NOW).renews_in == 0.0
@@ -88,6 +106,13 @@ def test_a_retry_after_is_obeyed_within_reason(text: str, seconds: float | None)
     """Whatever it comes with; a date that is over means now."""
     assert read_headers({"retry-after": text}, NOW).retry_in == seconds
     assert read_headers({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}, NOW).retry_in == 0.0
+
+
+def test_what_is_credible_has_bounds() -> None:
+    """Five seconds into the past, a minute and a half into the future."""
+    assert read_headers({"x-ratelimit-reset": "1767225594"}, NOW).renews_in is None
+    assert read_headers({"x-ratelimit-reset": "90"}, NOW).renews_in == 90.0
+    assert read_headers({"x-ratelimit-reset": "91"}, NOW).renews_in is None
 
 
 def test_a_moment_that_is_over_means_now() -> None:
@@ -129,6 +154,57 @@ def test_headers_tell_the_limits_apart_where_words_do_not() -> None:
     assert which_limit(None, "no", RateLimitHeaders(remaining=5), jobs_in_flight=True) is Limit.SLOT
     assert which_limit(None, "no", RateLimitHeaders(remaining=5), jobs_in_flight=False) is Limit.MINUTE
     assert which_limit(None, "no", RateLimitHeaders(remaining=0), jobs_in_flight=True) is Limit.MINUTE
+
+
+def test_a_wait_of_more_than_an_hour_is_for_the_day() -> None:
+    """A retry-after counts before the reset, which may be of another window."""
+    for wait, limit in ((3_600.0, Limit.MINUTE), (3_601.0, Limit.DAY)):
+        assert which_limit(None, "no", RateLimitHeaders(retry_after=wait), jobs_in_flight=False) is limit
+        assert which_limit(None, "no", RateLimitHeaders(reset_in=wait), jobs_in_flight=False) is limit
+    both = RateLimitHeaders(retry_after=30.0, reset_in=7_200.0)
+    assert which_limit(None, "no", both, jobs_in_flight=False) is Limit.MINUTE
+
+
+def test_one_request_left_is_enough_not_to_blame_the_minute() -> None:
+    """While other jobs run: without them it is no slot either."""
+    assert which_limit(None, "no", RateLimitHeaders(remaining=1), jobs_in_flight=True) is Limit.SLOT
+    assert which_limit(None, "no", RateLimitHeaders(remaining=1), jobs_in_flight=False) is Limit.MINUTE
+
+
+@pytest.mark.parametrize(
+    ("rate_limit", "limit"),
+    [
+        (RateLimitHeaders(remaining=0, reset_in=90.0), Limit.MINUTE),
+        (RateLimitHeaders(remaining=0, reset_in=91.0), Limit.SLOT),
+        (RateLimitHeaders(remaining=1, reset_in=30.0), Limit.SLOT),
+        (RateLimitHeaders(remaining=0), Limit.SLOT),
+        (RateLimitHeaders(), Limit.SLOT),
+    ],
+)
+def test_a_message_that_lists_all_limits_leaves_it_to_the_headers(
+    rate_limit: RateLimitHeaders, limit: Limit
+) -> None:
+    """A minute without a request left is the reason; otherwise the narrowest limit is."""
+    listing = "Your plan allows 10 concurrent jobs, 60 requests per minute and 1,000 jobs per day."
+    for message in (listing, "10 concurrent jobs, 60 requests per minute"):
+        assert which_limit(None, message, rate_limit, jobs_in_flight=True) is limit
+
+
+def test_a_message_that_names_one_limit_is_believed_against_the_headers() -> None:
+    """The minute may be used up as well."""
+    used_up = RateLimitHeaders(remaining=0, reset_in=30.0)
+    assert which_limit(None, "too many concurrent jobs", used_up, jobs_in_flight=True) is Limit.SLOT
+
+
+def test_the_longest_waits_are_still_kept() -> None:
+    """Each bound belongs to what is credible."""
+    assert requested_wait(RateLimitHeaders(retry_after=600.0), limit=Limit.MINUTE) == 600.0
+    assert requested_wait(RateLimitHeaders(retry_after=601.0), limit=Limit.MINUTE) == UNBELIEVED_WAIT
+    assert requested_wait(RateLimitHeaders(reset_in=90.0), limit=Limit.DAY) is None
+    assert requested_wait(RateLimitHeaders(reset_in=91.0), limit=Limit.DAY) == 91.0
+    assert requested_wait(RateLimitHeaders(retry_after=0.0, reset_in=7_200.0), limit=Limit.DAY) == 0.0
+    for wait in (86_399.0, 86_400.0, 86_401.0):
+        assert requested_wait(RateLimitHeaders(retry_after=wait), limit=Limit.DAY) == min(wait, 86_400.0)
 
 
 def test_retry_after_wins_and_everything_is_bounded() -> None:

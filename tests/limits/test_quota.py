@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -119,6 +121,59 @@ def test_a_day_is_far_from_full_while_others_are_unlikely_to_have_used_the_rest(
         make(day, MIDNIGHT)
     assert not day.is_far_from_full(MIDNIGHT)
     assert DailyQuota(None).is_far_from_full(MIDNIGHT)
+
+
+def test_a_day_is_fresh_until_something_of_it_is_used() -> None:
+    """By a reserved job, one that was made, or a word of the service; the next day is fresh again."""
+    day = DailyQuota(10)
+    assert day.is_fresh(MIDNIGHT)
+    day.reserve()
+    assert not day.is_fresh(MIDNIGHT)
+    day.settle(MIDNIGHT, was_made=False)
+    assert day.is_fresh(MIDNIGHT)
+    make(day, MIDNIGHT)
+    assert not day.is_fresh(MIDNIGHT)
+    assert day.is_fresh(MIDNIGHT + LENGTH)
+    day.end(MIDNIGHT + 2 * LENGTH, said_at=MIDNIGHT + LENGTH)
+    assert not day.is_fresh(MIDNIGHT + LENGTH)
+
+
+def test_the_error_says_whose_limit_it_is_and_when_the_next_day_begins() -> None:
+    """In seconds from now, and as a moment."""
+    day = DailyQuota(2, starts_at=3_600.0)
+    error = day.error(MIDNIGHT + 3_610, "free")
+    assert error.message == "No more jobs today: the plan 'free' allows 2 a day."
+    assert error.retry_after == LENGTH - 10
+    assert error.resets_at == datetime.fromtimestamp(MIDNIGHT + LENGTH + 3_600, UTC)
+    day.end(MIDNIGHT + 7_200, said_at=MIDNIGHT + 3_610)
+    error = day.error(MIDNIGHT + 3_610, "free")
+    assert (error.message, error.retry_after) == ("No more jobs today: the service says so.", 3_590)
+    assert "the service says so" in DailyQuota(None).error(MIDNIGHT, "enterprise").message
+
+
+def test_reserved_jobs_are_added_to_those_that_were_made() -> None:
+    """Without a limit there is always room, until the service says otherwise."""
+    day = DailyQuota(3)
+    make(day, MIDNIGHT)
+    day.reserve()
+    assert day.has_room(MIDNIGHT)
+    day.reserve()
+    assert not day.has_room(MIDNIGHT)
+    endless = DailyQuota(None)
+    endless.reserve()
+    assert endless.has_room(MIDNIGHT)
+    endless.end(MIDNIGHT + 10, said_at=MIDNIGHT)
+    assert not endless.has_room(MIDNIGHT)
+
+
+def test_a_ledger_that_holds_fewer_jobs_than_were_written_takes_none_away() -> None:
+    """As after a copy of it was put back; and a day's number tells its ledger's rows apart."""
+    day = DailyQuota(2)
+    for _ in range(2):
+        make(day, MIDNIGHT)
+        assert day.writes(MIDNIGHT, source="a") == day.number(MIDNIGHT) == 20_000
+    day.carry(MIDNIGHT, 1, source="a")
+    assert day.is_over(MIDNIGHT)
 
 
 @given(st.integers(1, 5), st.lists(st.tuples(st.floats(0, 40_000), st.booleans()), max_size=60))

@@ -158,6 +158,122 @@ def spend(window: Window, count: int, now: float) -> None:
         window.answered(now)
 
 
+def test_what_comes_back_is_known_by_parts_of_the_next_minute() -> None:
+    """The schedule plans with it; a request in flight comes back at its end, at the earliest."""
+    window = Window(10)
+    spend(window, 2, 0.0)
+    spend(window, 1, 30.0)
+    assert window.coming(30.0, 4) == [0, 0, 2, 1]
+    assert window.coming(15.0, 4) == [0, 0, 0, 3]
+    window.spend()
+    assert window.in_flight == 1
+    assert window.coming(30.0, 4) == [0, 0, 2, 2]
+    # Nobody has asked since they came back.
+    assert window.coming(85.0, 4) == [3, 0, 0, 1]
+
+
+def test_what_others_hold_comes_back_a_minute_after_the_last_sign_of_them() -> None:
+    """All of it, if they stop."""
+    window = Window(10)
+    spend(window, 1, 0.0)
+    assert window.lower(3, 15.0)
+    assert window.coming(30.0, 4) == [0, 0, 1, 6]
+
+
+def test_several_requests_at_once_have_a_moment_too() -> None:
+    """As a poll in several parts needs: so many tokens beside its own."""
+    window = Window(4)
+    spend(window, 1, 0.0)
+    assert [window.next_free(10.0, beside=others) for others in range(4)] == [10.0, 10.0, 10.0, 60.0]
+    # Somebody else takes two.
+    assert window.lower(1, 20.0)
+    assert [window.next_free(20.0, beside=others) for others in range(4)] == [20.0, 60.0, 80.0, 80.0]
+    window.spend()
+    assert [window.next_free(20.0, beside=others) for others in range(4)] == [60.0, 80.0, 80.0, None]
+
+
+def test_a_reset_is_waited_for_if_it_comes_before_any_token() -> None:
+    """Not while every token is in flight: nothing is left then that a reset could release."""
+    window = Window(2)
+    spend(window, 2, 0.0)
+    window.renews(30.0, 0.0)
+    assert window.next_free(0.0) == 30.0
+    window = Window(2)
+    spend(window, 2, 0.0)
+    window.renews(61.0, 0.0)
+    assert window.next_free(0.0) == 60.0
+    window = Window(1)
+    window.spend()
+    window.renews(30.0, 0.0)
+    assert window.next_free(0.0) is None
+    window = Window(2)
+    window.spend()
+    assert window.lower(0, 0.0)
+    window.renews(30.0, 0.0)
+    assert window.next_free(0.0) == 30.0
+
+
+def test_where_nobody_else_uses_the_key_each_reset_releases_one() -> None:
+    """However short the service's own window is."""
+    window = Window(2)
+    spend(window, 2, 0.0)
+    for reset in (6.0, 12.0, 18.0):
+        window.renews(reset, reset - 6.0)
+        assert window.free(reset) == 1
+        spend(window, 1, reset)
+        assert window.free(reset) == 0
+
+
+def test_a_reset_while_a_token_is_free_is_no_try() -> None:
+    """The one that comes when others have used up the window still is."""
+    window = Window(6)
+    assert window.lower(1, 0.0)
+    window.renews(6.0, 0.0)
+    assert window.free(6.0) == 1
+    spend(window, 1, 6.0)
+    window.renews(12.0, 7.0)
+    assert window.free(12.0) == 1
+
+
+def test_requests_that_were_sent_since_the_reset_are_not_left() -> None:
+    """The answer to the first of them counts that one alone."""
+    window = Window(6)
+    spend(window, 2, 0.0)
+    spend(window, 4, 30.0)
+    window.renews(59.0, 30.0)
+    assert window.free(59.0) == 1
+    first = window.spend()
+    assert window.free(60.0) == 1
+    window.spend()
+    window.left(4, 60.5, first)
+    assert window.free(60.5) == 3
+
+
+def test_a_number_like_ours_says_nothing_of_others() -> None:
+    """Only a lower one does; and most of what they held is confirmed by half of it."""
+    window = Window(10)
+    assert window.lower(10, 0.0) is False
+    for remaining, free in ((7, 4), (8, 10)):
+        window = Window(10)
+        assert window.lower(4, 0.0) is True
+        assert window.lower(remaining, 40.0) is False
+        assert window.free(60.0) == free
+
+
+def test_beside_others_a_reset_is_tried_again_after_a_period() -> None:
+    """Or before, if the last try brought something."""
+    for left, at, free in ((0, 12.0, 0), (0, 65.0, 0), (0, 66.0, 1), (1, 12.0, 1)):
+        window = Window(6)
+        assert window.lower(0, 0.0)
+        window.renews(6.0, 3.0)
+        assert window.free(6.0) == 1
+        number = window.spend()
+        window.left(left, 6.0, number)
+        window.lower(0, 10.0)
+        window.renews(at, 10.0)
+        assert window.free(at) == free
+
+
 def test_a_reset_releases_one_and_the_next_answer_says_how_many_more() -> None:
     """Sixty seconds are only what holds where the service says nothing."""
     window = Window(6)
@@ -194,8 +310,9 @@ def test_what_is_left_is_believed_of_requests_that_were_sent_after_the_reset() -
     window.renews(6.0, 0.0)
     assert window.free(6.0) == 1
     late = window.spend()
-    window.left(5, 7.0, early)
-    assert window.free(7.0) == 0
+    for before in (early, late - 1):
+        window.left(5, 7.0, before)
+        assert window.free(7.0) == 0
     window.left(5, 7.0, late)
     # The early one is still out, and may come to the service after all.
     assert window.free(7.0) == 4

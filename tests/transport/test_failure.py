@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doitong_async import errors
-from doitong_async.transport.failure import Failure, FailureKind, errors_in, failure_of
+from doitong_async.transport.failure import Failure, FailureKind, errors_in, failure_of, was_executed
 
 # wire/error-insufficient-credits.json, as data.
 INSUFFICIENT_CREDITS = {
@@ -85,12 +85,16 @@ class TestKinds:
             (405, FailureKind.MISPLACED),
             (408, FailureKind.SERVER),
             (409, FailureKind.CONFLICT),
+            (410, FailureKind.MISPLACED),
             (413, FailureKind.BAD_REQUEST),
+            (415, FailureKind.BAD_REQUEST),
+            (425, FailureKind.SERVER),
             (418, FailureKind.PROTOCOL),
             (422, FailureKind.BAD_REQUEST),
             (502, FailureKind.SERVER),
             (503, FailureKind.SERVER),
             (599, FailureKind.SERVER),
+            (300, FailureKind.GATEWAY),
             (301, FailureKind.GATEWAY),
             (303, FailureKind.GATEWAY),
             (307, FailureKind.MISPLACED),
@@ -100,6 +104,65 @@ class TestKinds:
     def test_other_statuses(self, status: int, kind: FailureKind) -> None:
         """What HTTP itself says of them; where it says nothing, the answer is not understood."""
         assert failure(status).kind is kind
+
+    def test_a_403_that_names_an_error_is_of_the_service(self) -> None:
+        """A firewall answers with a page, or with nothing."""
+        assert failure(403, {"errors": [{"message": "?"}]}).kind is FailureKind.AUTHENTICATION
+        assert failure(403, {}).kind is FailureKind.AUTHENTICATION
+
+    @pytest.mark.parametrize(
+        ("status", "kind"),
+        [
+            *((400, FailureKind.GATEWAY), (401, FailureKind.GATEWAY), (404, FailureKind.GATEWAY)),
+            *((408, FailureKind.SERVER), (425, FailureKind.SERVER), (429, FailureKind.RATE_LIMIT)),
+            *((500, FailureKind.SERVER), (502, FailureKind.SERVER)),
+        ],
+    )
+    def test_a_page_is_of_a_gateway_where_only_the_service_would_know(
+        self, status: int, kind: FailureKind
+    ) -> None:
+        """That the key or the request is wrong is not a proxy's to say; that it is slow or broken is."""
+        assert failure(status, None, {"content-type": "text/html"}).kind is kind
+        assert failure(status, None, {}, "Blocked.").kind is kind
+        assert failure(status, "Blocked.", {}, '"Blocked."').kind is kind
+
+    @pytest.mark.parametrize("status", [400, 413, 415, 422])
+    def test_a_request_that_is_wrong_may_quote_a_prompt_about_credits(self, status: int) -> None:
+        """Behind a colon, a bracket or such words; a plain sentence is the service's own."""
+        for message in ("Invalid prompt: not enough credits", "Bad text (not enough credits)"):
+            assert failure(status, {"errors": [{"message": message}]}).kind is FailureKind.BAD_REQUEST
+        for message in ("Not enough credits", "Payment required"):
+            assert failure(status, {"errors": [{"message": message}]}).kind is FailureKind.CREDITS
+        assert failure(409, {"error": "Prompt: not enough credits"}).kind is FailureKind.CREDITS
+
+    @pytest.mark.parametrize(
+        ("required", "available", "kind"),
+        [
+            *((100, 50, FailureKind.CREDITS), (50.5, 50, FailureKind.CREDITS)),
+            *((50, 50, FailureKind.SERVER), (100, None, FailureKind.SERVER), (None, 0, FailureKind.SERVER)),
+        ],
+    )
+    def test_credits_that_do_not_suffice_say_what_it_is(
+        self, required: object, available: object, kind: FailureKind
+    ) -> None:
+        """Whatever code and message there are."""
+        numbers = {"creditsRequired": required, "creditsAvailable": available}
+        assert failure(200, {"errors": [{"message": "No.", "extensions": numbers}]}).kind is kind
+
+    @pytest.mark.parametrize(
+        ("message", "headers", "kind"),
+        [
+            ("Key in use", {}, FailureKind.IN_PROGRESS),
+            ("Conflict", {"retry-after": "3"}, FailureKind.IN_PROGRESS),
+            ("Conflict", {}, FailureKind.CONFLICT),
+            ("The key was used for another request", {"retry-after": "3"}, FailureKind.CONFLICT),
+        ],
+    )
+    def test_a_conflict_that_passes_is_told_from_one_that_stays(
+        self, message: str, headers: dict[str, str], kind: FailureKind
+    ) -> None:
+        """The service works on an earlier attempt; or the key belongs to another request for good."""
+        assert failure(409, {"errors": [{"message": message}]}, headers).kind is kind
 
     @pytest.mark.parametrize(
         ("code", "kind"),
@@ -117,6 +180,7 @@ class TestKinds:
             ("UNAUTHENTICATED", FailureKind.AUTHENTICATION),
             ("GRAPHQL_VALIDATION_FAILED", FailureKind.BAD_REQUEST),
             ("404", FailureKind.MISPLACED),
+            ("500", FailureKind.SERVER),
             (503, FailureKind.SERVER),
         ],
     )
@@ -145,6 +209,15 @@ class TestKinds:
             ('Cannot query field "generation" on type "Query".', FailureKind.BAD_REQUEST),
             ('Unknown argument "id" on field "Query.generation".', FailureKind.BAD_REQUEST),
             ("Idempotency key was used before", FailureKind.CONFLICT),
+            # The first known words count.
+            ("Idempotency key not found", FailureKind.CONFLICT),
+            ("Not found: the idempotency key", FailureKind.NOT_FOUND),
+            # What is quoted may be a prompt, unless all of it is.
+            ('"Generation not found"', FailureKind.NOT_FOUND),
+            ('The words "not found" are odd', FailureKind.SERVER),
+            ('"not found" is not "good"', FailureKind.SERVER),
+            ("`not found", FailureKind.NOT_FOUND),
+            ('"', FailureKind.SERVER),
         ],
     )
     def test_messages_that_servers_use(self, message: str, kind: FailureKind) -> None:
@@ -158,9 +231,18 @@ class TestKinds:
         """Whether it holds a job is for others to read."""
         assert failure_of(200, {}, body, "") is None
 
+    @pytest.mark.parametrize("status", [200, 201, 299])
+    def test_a_success_may_come_with_a_message(self, status: int) -> None:
+        """That alone is no error; one that is known for an error is."""
+        assert failure_of(status, {}, {"message": "Accepted"}, "") is None
+        assert failure(status, {"message": "Unauthorized"}).kind is FailureKind.AUTHENTICATION
+        assert failure(500, {"message": "Accepted"}).kind is FailureKind.SERVER
+
     @pytest.mark.parametrize(
         "body",
         [
+            {"message": "Unauthorized"},
+            {"detail": "Unauthorized"},
             {"error": {"code": "UNAUTHORIZED", "message": "no"}},
             {"error": "Unauthorized"},
             {"errors": "Unauthorized"},
@@ -175,7 +257,94 @@ class TestKinds:
         assert len(errors_in(body)) == 1
 
 
+JOB = {"id": "abc", "status": "processing"}
+
+
+class TestExecuted:
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"data": {"generate": JOB}},
+            {"data": {"generate": {}}},
+            {"data": [None, JOB]},
+            {"data": "abc"},
+            {"id": "abc", "url": None},
+            {"id": "abc", "creditCost": 20},
+            [{"data": None}, {"data": {"generate": JOB}}],
+        ],
+    )
+    def test_what_was_returned_was_made(self, body: object) -> None:
+        """Beside any error: the root field has run."""
+        assert was_executed(body) is True
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            ["generate", "creditCost"],
+            ["generate", 0],
+            "generate.creditCost",
+            ["generate.url"],
+            "generate[url]",
+        ],
+    )
+    def test_an_error_below_the_root_field_comes_after_it(self, path: object) -> None:
+        """However the path is written, and however deep in the error it stands, up to a depth."""
+        error: dict[str, object] = {"message": "x", "path": path}
+        assert was_executed({"errors": [error]}) is True
+        assert was_executed({"data": None, "errors": [{"message": "y"}, {"errors": [error]}]}) is True
+        assert was_executed({"errors": [{"a": {"b": {"c": error}}}]}) is True
+        assert was_executed({"errors": [{"a": {"b": {"c": {"d": error}}}}]}) is False
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            *(None, [], "", "generate", ["generate"], 5, ["input", "prompt"], "variables.input.prompt"),
+            *(["$input", "prompt"], ["Input", "prompt"], {"a": 1}),
+        ],
+    )
+    def test_an_error_of_the_root_field_or_of_what_was_sent_comes_before(self, path: object) -> None:
+        """Then nothing was made."""
+        assert was_executed({"data": None, "errors": [{"message": "x", "path": path}]}) is False
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            *(None, "abc", 5, [], {}, {"data": None}, {"data": {}}, {"data": {"generate": None}}),
+            *({"id": "abc"}, {"url": "u", "creditCost": 20}, {"data": None, "id": "abc", "url": "u"}),
+            [{"data": None}, {"errors": [{"message": "x"}]}],
+        ],
+    )
+    def test_nothing_that_was_returned_proves_nothing(self, body: object) -> None:
+        """An id alone may be that of the request."""
+        assert was_executed(body) is False
+
+
 class TestFacts:
+    @pytest.mark.parametrize(
+        ("body", "is_of_document"),
+        [
+            ({"errors": [{"message": "x"}]}, True),
+            ({"errors": [{"message": "x"}], "data": None}, False),
+            ({"errors": [{"message": "x", "path": ["generate"]}]}, False),
+        ],
+    )
+    def test_a_document_that_is_rejected_has_neither_data_nor_a_path(
+        self, body: object, is_of_document: bool
+    ) -> None:
+        """As GraphQL has it: both come with the execution."""
+        assert failure(400, body).is_of_document is is_of_document
+
+    def test_an_error_about_a_field_is_known_by_that_word(self) -> None:
+        """As where the service has no such query."""
+        assert failure(400, {"error": "Cannot query Field x"}).is_of_field
+        assert not failure(400, {"error": "No."}).is_of_field
+        assert not failure(400).is_of_field
+
+    def test_an_answer_that_names_an_error_is_told_from_a_page(self) -> None:
+        """Only the service itself names one."""
+        assert failure(400, {"error": "No."}).names_error
+        assert not failure(400, None, {}, "<html>").names_error
+
     def test_the_documented_body(self) -> None:
         """With the credits that it names, as a status or under 200."""
         for status in (200, 402):
@@ -222,9 +391,11 @@ class TestFacts:
 
     def test_a_redirect_is_said_not_to_be_followed(self) -> None:
         """The key goes nowhere else."""
-        assert failure(307).message == (
-            "The service answered with a redirect (HTTP 307), which is never followed with the key."
-        )
+        for status in (300, 307, 399):
+            assert failure(status).message == (
+                f"The service answered with a redirect (HTTP {status}), which is never followed with the key."
+            )
+        assert "redirect" not in failure(400).message
 
     def test_a_page_is_shown_in_part(self) -> None:
         """With its type, so that one sees that a proxy spoke."""

@@ -140,3 +140,11 @@ def test_any_answer_can_be_read(body: object, query: object, mutation: object) -
     """Whatever comes, there are candidates or none."""
     assert isinstance(status_candidates(body), list)
     assert isinstance(status_candidates(by_hand(queryType=query, mutationType=mutation)), list)
+
+
+def test_a_query_is_known_by_its_name_alone() -> None:
+    """Whatever it takes and returns: the setting then names a query that exists."""
+    schema = {"queryType": {"fields": [{"name": "generation"}, {"name": "me"}]}}
+    for name, is_there in (("generation", True), ("me", True), ("job", False)):
+        assert introspection.has_query({"data": {"__schema": schema}}, name) is is_there
+    assert introspection.has_query(None, "generation") is False

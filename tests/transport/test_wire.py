@@ -11,6 +11,7 @@ from graphql import FieldNode, OperationDefinitionNode, parse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from doitong_async.errors import BadRequestError, ConfigurationError
 from doitong_async.transport import wire
 from doitong_async.transport.failure import Failure, FailureKind
 from doitong_async.transport.wire import Answer, PollAnswer, StatusOperation
@@ -168,6 +169,141 @@ class TestStatusDocument:
         assert wire.status_variables(OPERATION, ["a", '") { x }']) == {"i0": "a", "i1": '") { x }'}
 
 
+class TestStatusOperation:
+    @pytest.mark.parametrize(
+        ("text", "whole"),
+        [
+            ("generation", "generation(id: ID!)"),
+            ("generation(id: ID!)", "generation(id: ID!)"),
+            ("  job ( jobId : String ) ", "job(jobId: String)"),
+            ("_job2(n: Int!)", "_job2(n: Int!)"),
+        ],
+    )
+    def test_a_query_field_may_name_its_argument(self, text: str, whole: str) -> None:
+        """Otherwise it is the documented kind of id."""
+        assert str(StatusOperation.parse(text)) == whole
+
+    @pytest.mark.parametrize(
+        "text", ["", "two words", "job(id)", "job(id: ID!) { x }", "job(id: [ID!])", "2job", "狐", None, 5]
+    )
+    def test_anything_else_is_a_mistake(self, text: Any) -> None:
+        """It is found when the client is made, not at the first poll."""
+        with pytest.raises(ConfigurationError, match="expected a query field with its id argument"):
+            StatusOperation.parse(text)
+        with pytest.raises(ConfigurationError, match="no Boolean does"):
+            StatusOperation.parse("job(id: Boolean!)")
+
+    @pytest.mark.parametrize(
+        ("scalar", "job_id", "value"),
+        [
+            *(("ID", "abc", "abc"), ("ID", "17", "17"), ("String", "17", "17"), ("Uuid", "17", "17")),
+            *(("Int", "17", 17), ("Int", "-17", -17), ("Int", "0", 0), ("Float", "17", 17)),
+            *(("Int", "017", None), ("Int", "+17", None), ("Int", "1.0", None), ("Int", "abc", None)),
+            *(("Int", "2147483647", 2**31 - 1), ("Int", "-2147483647", 1 - 2**31)),
+            *(("Int", "2147483648", None), ("Int", "9" * 5_000, None)),
+            *(("Float", "9007199254740992", 2**53), ("Float", "9007199254740993", None)),
+        ],
+    )
+    def test_an_id_is_sent_in_the_type_of_the_argument(
+        self, scalar: str, job_id: str, value: str | int | None
+    ) -> None:
+        """As a number only if the answer will spell it like the id."""
+        for mark in ("", "!"):
+            assert StatusOperation("job", "id", scalar + mark).value_of(job_id) == value
+
+
+class TestEncoded:
+    def test_a_request_is_a_document_and_its_variables(self) -> None:
+        """As GraphQL over HTTP has it."""
+        body = wire.encoded("query { x }", {"狐": [1, None]})
+        assert json.loads(body) == {"query": "query { x }", "variables": {"狐": [1, None]}}
+
+    def test_what_json_cannot_hold_is_refused(self) -> None:
+        """Before anything is sent."""
+        with pytest.raises(BadRequestError, match="cannot be written as JSON"):
+            wire.encoded("query { x }", {"n": "\ud800"})
+
+
+class TestReadJson:
+    @pytest.mark.parametrize(
+        ("raw", "value"),
+        [
+            (b'{"a": 1}', {"a": 1}),
+            (b'\xef\xbb\xbf{"a": 1}', {"a": 1}),
+            (b'{"id": "abc", "x": "\\ud800"}', {"id": "abc", "x": "\ud800"}),
+            (b'\xef\xbb\xbf{"id": "abc", "n": 17}', {"id": "abc", "n": 17}),
+            (b'\xef\xbb\xbf{"id": "abc", "n": ' + b"9" * 5_000 + b"}", {"id": "abc", "n": None}),
+        ],
+    )
+    def test_an_odd_value_does_not_cost_the_id_beside_it(self, raw: bytes, value: object) -> None:
+        """What the quick reader refuses, the forgiving one reads."""
+        assert wire.read_json(raw) == value
+
+    @pytest.mark.parametrize("raw", [b"", b"{", b"<html>", b"\xff", b"[" * 100_000])
+    def test_what_is_no_json_is_none(self, raw: bytes) -> None:
+        """Whatever is wrong with it."""
+        assert wire.read_json(raw) is None
+
+
+CONFLICT = {"message": "Conflict", "extensions": {"code": "CONFLICT"}}
+UNAUTHORIZED = {"message": "Unauthorized"}
+
+
+class TestWhatAnErrorProves:
+    def test_a_job_beside_errors_is_a_job_whatever_the_status(self) -> None:
+        """Partial data: the errors are about its fields. A conflict's job may be another's."""
+        body = {"data": {"generate": job("a")}, "errors": [{"message": "no cost"}]}
+        for status in (200, 400, 500):
+            read = wire.read_submit(answer_of(body, status))
+            assert isinstance(read, Generation)
+            assert read.id == "a"
+        conflict = {"data": {"generate": job("a")}, "errors": [CONFLICT]}
+        assert refused(wire.read_submit(answer_of(conflict, 409))).kind is FailureKind.CONFLICT
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"data": {"generate": {"creditCost": 20}}, "errors": [UNAUTHORIZED]},
+            {"data": None, "errors": [{**UNAUTHORIZED, "path": ["generate", "url"]}]},
+            {"errors": [{**UNAUTHORIZED, "extensions": {"jobId": "a"}}]},
+        ],
+    )
+    def test_an_error_after_the_mutation_is_no_clean_no(self, body: object) -> None:
+        """A job may have been charged, so the outcome is unknown."""
+        failure = refused(wire.read_submit(answer_of(body)))
+        assert failure.kind is FailureKind.PROTOCOL
+        assert failure.message == "The mutation ran, and its answer failed. The service said: 'Unauthorized'."
+
+    @pytest.mark.parametrize(
+        ("body", "status", "kind"),
+        [
+            ({"errors": [UNAUTHORIZED]}, 200, FailureKind.AUTHENTICATION),
+            ({"errors": [{"message": "boom", "extensions": {"jobId": "a"}}]}, 200, FailureKind.SERVER),
+            ({"data": {"generate": {"x": 1}}, "errors": [CONFLICT]}, 200, FailureKind.CONFLICT),
+            ({"data": {"generate": None}, "errors": [UNAUTHORIZED]}, 200, FailureKind.AUTHENTICATION),
+        ],
+    )
+    def test_other_errors_mean_what_they_say(self, body: object, status: int, kind: FailureKind) -> None:
+        """Nothing ran, or the kind is in doubt already."""
+        assert refused(wire.read_submit(answer_of(body, status))).kind is kind
+
+    @pytest.mark.parametrize(
+        ("status", "kind"),
+        [(499, FailureKind.BAD_REQUEST), (500, FailureKind.SERVER), (503, FailureKind.SERVER)],
+    )
+    def test_a_server_that_failed_proves_nothing(self, status: int, kind: FailureKind) -> None:
+        """Not that the request was wrong, either."""
+        body = {"errors": [{"message": "no", "extensions": {"code": "BAD_REQUEST"}}]}
+        assert refused(wire.read_submit(answer_of(body, status))).kind is kind
+
+    @pytest.mark.parametrize(("status", "is_success"), [(200, True), (299, True), (300, False), (199, False)])
+    def test_a_success_is_a_status_from_200_to_299(self, status: int, is_success: bool) -> None:
+        """For submits and polls alike."""
+        submit = wire.read_submit(answer_of({"data": {"generate": job("a")}}, status))
+        poll = wire.read_poll(answer_of({"data": {"j0": job("a")}}, status), ["a"])
+        assert isinstance(submit, Generation) is isinstance(poll, PollAnswer) is is_success
+
+
 class TestReadSubmit:
     @pytest.mark.parametrize("key", ["generateimage", "generate", "generateImage", "anything"])
     def test_the_documented_bodies_under_whatever_key(self, key: str) -> None:
@@ -244,6 +380,23 @@ class TestReadSubmit:
 
 
 class TestReadLooks:
+    def test_every_job_is_found_missing_unreadable_or_unanswered(self) -> None:
+        """And for what cannot be read the reason is kept."""
+        body = {
+            "data": {"j0": job("a"), "j1": None, "j2": None, "j3": {"url": "u"}},
+            "errors": [
+                {"message": "not found", "path": ["j1"]},
+                {"message": "boom", "path": ["j2"]},
+            ],
+        }
+        statuses = poll_answer(body, ["a", "b", "c", "d", "e"])
+        assert [found.id for found in statuses.found] == ["a"]
+        assert (statuses.missing, statuses.unanswered) == (["b"], ["e"])
+        assert statuses.unreadable == {
+            "c": "The service said: 'boom'.",
+            "d": "The service answered without the fields of the job.",
+        }
+
     def test_jobs_are_matched_by_their_ids(self) -> None:
         """Out of order, and under whatever alias."""
         statuses = poll_answer(

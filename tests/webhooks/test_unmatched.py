@@ -42,6 +42,14 @@ def test_it_is_dropped_in_time() -> None:
     assert len(early) == 0
 
 
+def test_without_other_bounds_a_thousand_jobs_are_kept_for_a_minute() -> None:
+    """A submit takes no longer, and a thousand are more than any plan has at once."""
+    early = UnmatchedEvents()
+    evicted = [early.keep(update(str(number)), 0.0) for number in range(1_001)]
+    assert evicted == [None] * 1_000 + ["0"]
+    assert early.next_end == 60.0
+
+
 def test_it_is_bounded() -> None:
     """The oldest is evicted; a job that is kept already evicts none."""
     early = UnmatchedEvents(most=2)
