@@ -1,7 +1,8 @@
 """Asyncio client for Doitong: pays for each job once, loses none and finishes as early as the plan allows."""
 
-from doitong_async.batch.outcome import Item, Outcome, Progress
-from doitong_async.batch.runner import Batch
+from doitong_async.batch.batch import Batch, Progress
+from doitong_async.batch.item import Item, ItemRecord, Outcome
+from doitong_async.batch.ledger import Ledger
 from doitong_async.budget import Budget
 from doitong_async.client import AsyncDoitong
 from doitong_async.errors import (
@@ -52,10 +53,12 @@ __all__ = [
     "Generation",
     "InsufficientCreditsError",
     "Item",
+    "ItemRecord",
     "JobFailedError",
     "JobNotFoundError",
     "JobStatus",
     "JobTimeoutError",
+    "Ledger",
     "LedgerError",
     "MediaType",
     "Outcome",

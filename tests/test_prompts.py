@@ -18,11 +18,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from doitong_async.batch.items import read_item
+from doitong_async.batch.source import read_item
 from doitong_async.cli import prompts as reader
 from doitong_async.cli.exits import CommandError, Exit
-from doitong_async.cli.formats import Format
-from doitong_async.cli.prompts import Checked, Prompts, open_prompts
+from doitong_async.cli.prompts import Checked, Format, Prompts, open_prompts
 
 Write = Callable[[str, str | bytes], str]
 

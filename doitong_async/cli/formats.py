@@ -1,42 +1,47 @@
-"""Guesses the format of a prompt file from its name and its first line."""
+"""Writes durations, credits and counts for people."""
 
 from __future__ import annotations
 
-import re
-from enum import StrEnum
 from typing import Final
 
+from doitong_async.batch.item import ItemRecord
 
-class Format(StrEnum):
-    """The formats of a prompt file."""
-
-    LINES = "lines"
-    CSV = "csv"
-    JSONL = "jsonl"
+RUNNING: Final = "running"
+"""Stands for an outcome while an item has none."""
 
 
-_BY_SUFFIX: Final = {".csv": Format.CSV, ".jsonl": Format.JSONL, ".ndjson": Format.JSONL}
-# Each line of these would be mistaken for a prompt, and paid for.
-_OTHERS: Final = frozenset({".json", ".tsv", ".xls", ".xlsx", ".ods", ".yaml", ".yml", ".parquet"})
+def outcome_of(record: ItemRecord) -> str:
+    """Return how far an item is, in one word."""
+    return str(record.outcome or RUNNING)
 
 
-# How JSON begins, but hardly a prompt: "[sepia] a fox" is a prompt.
-_JSON: Final = re.compile(r"\s*[\[{]\s*([\[{\"]|$)")
+def span(seconds: float) -> str:
+    """Return a duration in at most two units, such as "2 h 10 min"."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    if minutes < 10:
+        whole, rest = divmod(round(seconds), 60)
+        return f"{whole} min {rest} s" if rest else f"{whole} min"
+    if minutes < 59.5:
+        return f"{minutes:.0f} min"
+    hours, rest = divmod(round(minutes), 60)
+    if hours < 48:
+        return f"{hours} h {rest} min" if rest else f"{hours} h"
+    days, hours = divmod(round(minutes / 60), 24)
+    return f"{days} days {hours} h" if hours else f"{days} days"
 
 
-def guessed(suffix: str, first_line: str, *, has_name: bool) -> Format | None:
-    """Return the likely format of a file, or None if it is no prompt file.
+def credits_of(amount: float) -> str:
+    """Return credits with no more decimals than needed."""
+    return f"{amount:,.2f}".rstrip("0").rstrip(".")
 
-    Args:
-        suffix: the suffix of its name, with the dot.
-        first_line: the first line that is not blank; empty if there is none.
-        has_name: whether it is a file rather than a pipe.
-    """
-    suffix = suffix.lower()
-    if suffix in _OTHERS:
-        return None
-    if suffix in _BY_SUFFIX:
-        return _BY_SUFFIX[suffix]
-    if first_line.lstrip().startswith("{") and not has_name:
-        return Format.JSONL
-    return None if _JSON.match(first_line) else Format.LINES
+
+def some(count: int, what: str) -> str:
+    """Return a number with its noun."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def short_span(seconds: float) -> str:
+    """Return a duration like `span`, but with a decimal if it is short, as those of single jobs are."""
+    return f"{seconds:.1f} s" if seconds < 99.95 else f"{seconds:.0f} s" if seconds < 599.5 else span(seconds)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from doitong_async.cli.exits import CommandError
-from doitong_async.cli.formats import Format
+from doitong_async.cli.prompts import Format
 from doitong_async.errors import ConfigurationError
 from doitong_async.limits.plan import Plan
 from doitong_async.pricing import PriceArgument

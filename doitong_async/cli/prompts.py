@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import sqlite3
 import stat
@@ -16,13 +17,13 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any, Final, Self, TypeAlias
 
 from doitong_async import catalog
-from doitong_async.batch.items import FIELDS, read_item, unknown_field
+from doitong_async.batch.source import FIELDS, read_item, unknown_field
 from doitong_async.cli.exits import CommandError
-from doitong_async.cli.formats import Format, guessed
 from doitong_async.errors import BadRequestError
 from doitong_async.types import GenerateRequest, MediaType
 
@@ -34,6 +35,20 @@ _BOM: Final = b"\xef\xbb\xbf"
 _SIDES: Final = ("width", "height")
 _OBJECTS: Final = ("input", "options")
 
+
+class Format(StrEnum):
+    """The formats of a prompt file."""
+
+    LINES = "lines"
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+_BY_SUFFIX: Final = {".csv": Format.CSV, ".jsonl": Format.JSONL, ".ndjson": Format.JSONL}
+# Each line of these would be mistaken for a prompt, and paid for.
+_OTHERS: Final = frozenset({".json", ".tsv", ".xls", ".xlsx", ".ods", ".yaml", ".yml", ".parquet"})
+# How JSON begins, but hardly a prompt: "[sepia] a fox" is a prompt.
+_JSON: Final = re.compile(r"\s*[\[{]\s*([\[{\"]|$)")
 
 Row: TypeAlias = "tuple[int, dict[str, Any] | _BadLineError]"
 
@@ -158,7 +173,7 @@ def open_prompts(
         reason = getattr(error, "strerror", None) or error
         raise CommandError(f"{shown} cannot be read: {reason}.") from None
     first_line = "" if format else _first_line(file, shown)
-    kind = Format(format) if format else guessed(Path(name).suffix, first_line, has_name=not is_spooled)
+    kind = Format(format) if format else _guessed(Path(name).suffix, first_line, has_name=not is_spooled)
     if kind is None:
         file.close()
         raise CommandError(
@@ -390,3 +405,21 @@ def _summary(name: str, bad: int, shown: int) -> str:
     lines = "line is" if bad == 1 else "lines are"
     first = f"; here are the first {shown}" if bad > shown else ""
     return f"{name}: {bad:,} {lines} wrong{first}. Nothing was sent."
+
+
+def _guessed(suffix: str, first_line: str, *, has_name: bool) -> Format | None:
+    """Return the likely format of a file, or None if it is no prompt file.
+
+    Args:
+        suffix: the suffix of its name, with the dot.
+        first_line: the first line that is not blank; empty if there is none.
+        has_name: whether it is a file rather than a pipe.
+    """
+    suffix = suffix.lower()
+    if suffix in _OTHERS:
+        return None
+    if suffix in _BY_SUFFIX:
+        return _BY_SUFFIX[suffix]
+    if first_line.lstrip().startswith("{") and not has_name:
+        return Format.JSONL
+    return None if _JSON.match(first_line) else Format.LINES

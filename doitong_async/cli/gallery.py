@@ -8,11 +8,8 @@ memory stays flat. The totals are written last, into space reserved at the top.
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
-import os
 import re
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
@@ -20,8 +17,11 @@ from pathlib import Path, PurePath
 from typing import BinaryIO, Final
 from urllib.parse import quote
 
+from doitong_async.batch.item import Outcome
+from doitong_async.cli.formats import RUNNING, credits_of, short_span
+from doitong_async.files import replacing
+
 _HERE: Final = Path(__file__).parent
-_BUFFER: Final = 1 << 20
 _TOTALS_SIZE: Final = 4096
 """Bytes reserved for the totals: the longest, with numbers of 300 digits, take half."""
 _SHEET: Final = 120
@@ -29,7 +29,7 @@ _SHEET: Final = 120
 _ALT: Final = 100
 """Letters of a prompt used as the alternative text of a picture."""
 
-_OUTCOMES: Final = ("done", "failed", "rejected", "in_doubt", "skipped", "running")
+_OUTCOMES: Final = (*map(str, Outcome), RUNNING)
 _SHOWN_BY: Final = {
     "image": (".jpg", ".jpeg", ".png", ".gif", ".webp", ".avif", ".bmp", ".svg"),
     "video": (".mp4", ".webm", ".mov", ".m4v"),
@@ -87,17 +87,8 @@ def write_gallery(folder: Path, cards: Iterable[Card], *, title: str) -> Path:
         OSError: if the page cannot be written.
     """
     page = folder / "index.html"
-    part = folder / f".{page.name}.{secrets.token_hex(6)}.part"
-    try:
-        with part.open("xb", buffering=_BUFFER) as file:
-            _write_page(file, cards, title)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, page)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
+    with replacing(page) as file:
+        _write_page(file, cards, title)
     return page
 
 
@@ -165,7 +156,7 @@ class _Totals:
         total = self.total
         parts = ["1 item" if total == 1 else f"{total:,} items", _credits(self._credits)]
         if self._timed:
-            parts.append(f"{_seconds(self._seconds / self._timed)} on average")
+            parts.append(f"{short_span(self._seconds / self._timed)} on average")
         counts = {"": total, **{outcome: count for outcome, count in self._outcomes.items() if count}}
         buttons = "".join(
             f'<li><button type="button" class="{outcome}" data-outcome="{outcome}" disabled>'
@@ -196,7 +187,7 @@ def _item(card: Card) -> str:
     if card.credits is not None:
         facts.append(f'<span class="credits">{_credits(card.credits)}</span>')
     if card.seconds is not None:
-        facts.append(f'<span class="seconds">{_seconds(card.seconds)}</span>')
+        facts.append(f'<span class="seconds">{short_span(card.seconds)}</span>')
     if card.file:
         facts.append(
             f'<a class="file" href="{_url(card.file)}" title="Open {escape(card.file)}" tabindex="-1">'
@@ -236,14 +227,5 @@ def _url(file: str) -> str:
 
 
 def _credits(amount: float) -> str:
-    number = f"{amount:,.2f}".rstrip("0").rstrip(".")
+    number = credits_of(amount)
     return f"{number} credit" if number == "1" else f"{number} credits"
-
-
-def _seconds(seconds: float) -> str:
-    if seconds < 99.95:
-        return f"{seconds:.1f} s"
-    if seconds < 599.5:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min"
