@@ -78,7 +78,6 @@ class ItemsInFlight:
         self._pending: dict[asyncio.Task[None], PendingItem] = {}
         self._ended: asyncio.Queue[Item | BaseException | None] = asyncio.Queue()
         self.changed = asyncio.Event()
-        self.held = 0
         self.known = 0
         self.counts: Counter[Outcome] = Counter()
 
@@ -91,6 +90,11 @@ class ItemsInFlight:
     def items(self) -> list[PendingItem]:
         """The items in progress."""
         return [*self._pending.values()]
+
+    @property
+    def held(self) -> int:
+        """How many items were read and not taken."""
+        return sum(not pending.is_reported for pending in self._pending.values()) + self._ended.qsize()
 
     def start(self, pending: PendingItem, carry_out: Coroutine[Any, Any, None]) -> None:
         """Start an item's task."""
@@ -120,7 +124,6 @@ class ItemsInFlight:
             return None
         if isinstance(item, BaseException):
             raise item
-        self.held -= 1
         self.changed.set()
         return item
 
@@ -335,7 +338,6 @@ class Batch:
                     break
                 number += 1
                 self._expect(number)
-                self._flight.held += 1
                 planned = planner.plan(number, given)
                 if isinstance(planned, Item):
                     self._flight.put(planned)

@@ -315,7 +315,7 @@ class ItemWorker:
                 # The first update of a resumed job may be no more than its token.
                 is_seen = pending.job is not None or pending.action is not Action.TAKE_UP
                 pending.job, last_url = update, update.url
-                if is_change:
+                if is_change or (is_seen and pending.state is State.MISSING):
                     self._note(pending, update, is_seen=is_seen)
             pending.ended_at = wall_time()
             return await job

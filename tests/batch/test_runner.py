@@ -633,6 +633,26 @@ async def test_a_job_that_another_key_cannot_see_is_not_given_up(tmp_path: Path)
 
 
 @virtual
+async def test_a_job_that_is_found_again_is_not_missing_any_more(tmp_path: Path) -> None:
+    """Left while it runs, it is resumed even with `retry_failed`, and not paid again."""
+    ledger = tmp_path / "l.db"
+    async with boxed(WIDE, box={"durations": 60.0}) as (doitong, box):
+        for number, left_after in enumerate((5, 20)):
+            async with AsyncDoitong(api_key="k-box", base_url=box.url, plan=WIDE) as process:
+                running = asyncio.ensure_future(all_of(process.generate_many(["a"], ledger=ledger)))
+                await asyncio.sleep(left_after)
+                running.cancel()
+                await asyncio.wait([running])
+            with closing(sqlite3.connect(ledger)) as connection, connection:
+                assert connection.execute("SELECT state FROM items").fetchone() == ("submitted",)
+                if not number:
+                    connection.execute("UPDATE items SET state = 'missing'")
+        items = await all_of(doitong.generate_many(["a"], ledger=ledger, retry_failed=True))
+        assert outcomes(items) == {Outcome.DONE: 1}
+        assert box.world.charges == 1
+
+
+@virtual
 async def test_a_folder_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
     """It is found before anything is sent."""
     (tmp_path / "file").write_text("not a folder")
