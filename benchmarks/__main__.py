@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Final
@@ -16,9 +17,8 @@ from benchmarks.harness import stamp
 from benchmarks.report import Report, as_markdown
 from benchmarks.svg import drawn
 
-NAMES: Final = ("call_overhead", "job_overhead", "makespan", "in_flight", "notice", "webhooks", "batch")
+NAMES: Final = ("call_overhead", "job_overhead", "makespan", "batch")
 HERE: Final = Path(__file__).parent
-RESULTS: Final = HERE / "results.json"
 _HEAD: Final = """# Benchmarks
 
 Written by `python -m benchmarks`, never by hand. Each module here opens with its question; all of them run,
@@ -34,7 +34,7 @@ python -m benchmarks --quick --plot /tmp   # small and rough; leaves this file a
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what was asked for; unless it is quick, renew README, pictures and results beside this file."""
+    """Run what was asked for; unless it is quick, renew README, pictures and results.json here."""
     asked = _parsed(arguments)
     reports = []
     for name in asked.names or NAMES:
@@ -42,9 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.write(as_markdown(reports[-1]) + "\n")
         sys.stdout.flush()
     if not asked.quick:
-        _renew(reports)
-    if asked.json:
-        asked.json.write_text(_as_json(reports))
+        readme = HERE / "README.md"
+        readme.write_text(renewed(readme.read_text(), reports))
+    if asked.json or not asked.quick:
+        results = [asdict(report) for report in reports]
+        (asked.json or HERE / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False))
     if asked.plot or not asked.quick:
         draw(reports, asked.plot or HERE)
 
@@ -72,18 +74,12 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _renew(reports: Sequence[Report]) -> None:
-    """Put new results in the place of old ones, and write the README of all."""
-    old = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    known = {report.name: report for report in map(Report.from_json, old)}
-    known |= {report.name: report for report in reports}
-    kept = [known[name] for name in NAMES if name in known]
-    RESULTS.write_text(_as_json(kept))
-    (HERE / "README.md").write_text("\n".join([_HEAD, *map(as_markdown, kept)]))
-
-
-def _as_json(reports: Sequence[Report]) -> str:
-    return json.dumps([report.as_json() for report in reports], indent=1, ensure_ascii=False) + "\n"
+def renewed(readme: str, reports: Sequence[Report]) -> str:
+    """Return the README with new sections in place of those of the same name."""
+    found = re.split(r"^(?=## )", readme, flags=re.MULTILINE)[1:]
+    sections = {section.split()[1]: section.rstrip() + "\n" for section in found}
+    sections |= {report.name: as_markdown(report) for report in reports}
+    return "\n".join([_HEAD, *(sections[name] for name in NAMES if name in sections)])
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from typing import Final
 from benchmarks.harness import Sample, Worker, canned_server
 from benchmarks.report import Report, Table, Target
 
-LOOKS: Final = 2
-"""How often the canned server's jobs are looked at until they are completed."""
+POLLS: Final = 2
+"""How often the canned server's jobs are polled until they are completed."""
 PATHS: Final = {
     "without a ledger": "benchmarks.batches:Batches",
     "with a ledger": "benchmarks.batches:Recorded",
@@ -37,7 +37,7 @@ class Sizes:
 def run(*, quick: bool) -> Report:
     """Answer each question; a quick run has so few items that only its exact numbers say something."""
     sizes = Sizes(60, 1, 30, 120, 500) if quick else Sizes(2_000, 5, 1_000, 100_000, 100_000)
-    with canned_server(LOOKS) as url:
+    with canned_server(POLLS) as url:
         cost = _costs(url, sizes)
         memory = {size: _alone("benchmarks.batches:Recorded", url, size) for size in (sizes.few, sizes.many)}
         resumed = _alone("benchmarks.batches:Resumed", url, sizes.resumed)
@@ -101,7 +101,7 @@ _DOUBTS: Final = [
     " company was tried, and cost more than it saved.",
     "The CPU of the ledger is the difference of two medians, each of a whole item.",
     "The resumed batch is over the target where it is: each item is read, checked, spelled, hashed, "
-    "looked up and its file looked at, some 40 µs on this machine, and so is the whole ledger, before "
+    "looked up and its file checked, some 40 µs on this machine, and so is the whole ledger, before "
     "it is trusted. Counted is from the call to the event of the first submit, in code; the command "
     "line reads its file twice before, to check and to estimate it. The files are one byte long here.",
     "fsyncs are counted as SQLite's documentation has them: one for each group that is written with "

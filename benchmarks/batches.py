@@ -20,7 +20,7 @@ from doitong_async.events import Event, RequestSent
 
 PLAN: Final = Plan.enterprise(requests_per_minute=1_000_000, concurrent_jobs=IN_FLIGHT)
 SPEED: Final = 100.0
-"""So many times faster the clock runs: what is measured is CPU, and looks come every 2 s."""
+"""So many times faster the clock runs: what is measured is CPU, and polls come every 2 s."""
 
 
 class Batches(Runs):

@@ -1,6 +1,6 @@
-"""The cheapest server that will do, in a process of its own: `python -m benchmarks.canned LOOKS`.
+"""The cheapest server that will do, in a process of its own: `python -m benchmarks.canned POLLS`.
 
-It has no limits. Jobs end with their LOOKS-th look; with 0 they are over when they are made, with -1 never.
+It has no limits. Jobs end with their POLLS-th poll; with 0 they are over when they are made.
 """
 
 from __future__ import annotations
@@ -8,40 +8,33 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from typing import Final
 
 from benchmarks import wire
 
-COUNTS: Final = b"GET /counts"
-
 
 class Canned:
-    """Counts looks at jobs; a job that it does not know (any more) is completed."""
+    """Counts the polls of each job; one that it does not know (any more) is completed."""
 
-    def __init__(self, looks: int) -> None:
-        self._looks = looks
-        self._made = self._requests = self._looked = 0
+    def __init__(self, polls: int) -> None:
+        self._polls = polls
+        self._made = 0
         self._left: dict[str, int] = {}
 
-    def answer(self, head: bytes, body: bytes) -> bytes:
+    def answer(self, _: bytes, body: bytes) -> bytes:
         """Return the bytes of the answer to a request."""
-        if head.startswith(COUNTS):
-            counts = {"requests": self._requests, "looks": self._looked}
-            return wire.response(json.dumps(counts).encode())
-        self._requests += 1
         if not wire.is_submit(body):
-            return wire.response(self._looked_at(json.loads(body)).encode())
+            return wire.response(self._polled_jobs(json.loads(body)).encode())
         return self._submitted()
 
     def _submitted(self) -> bytes:
         self._made += 1
         # Of the same length each, and no two alike: a client refuses one job for two keys.
         job_id = f"job-{self._made:09}"
-        if self._looks:
-            self._left[job_id] = self._looks
-        return _made(wire.snapshot(job_id, is_done=not self._looks))
+        if self._polls:
+            self._left[job_id] = self._polls
+        return _made(wire.snapshot(job_id, is_done=not self._polls))
 
-    def _looked_at(self, request: dict[str, object]) -> str:
+    def _polled_jobs(self, request: dict[str, object]) -> str:
         variables = request["variables"]
         assert isinstance(variables, dict)
         answers = {}
@@ -49,13 +42,12 @@ class Canned:
             job_id = variables[name]
             # A document of a fixed size may ask for one job several times.
             if job_id not in answers:
-                answers[job_id] = wire.snapshot(job_id, is_done=self._look(job_id))
+                answers[job_id] = wire.snapshot(job_id, is_done=self._poll(job_id))
             answers[key] = answers[job_id]
         shown = (f'"{key}":{answers[key]}' for key, _ in wire.asked(str(request["query"])))
         return f'{{"data":{{{",".join(shown)}}}}}'
 
-    def _look(self, job_id: str) -> bool:
-        self._looked += 1
+    def _poll(self, job_id: str) -> bool:
         left = self._left.get(job_id, 1) - 1
         if left == 0:
             self._left.pop(job_id, None)
@@ -68,10 +60,10 @@ def _made(snapshot: str) -> bytes:
     return wire.response(f'{{"data":{{"generate":{snapshot}}}}}'.encode())
 
 
-async def serve(looks: int) -> None:
+async def serve(polls: int) -> None:
     """Serve on any port of the loopback, say where on stdout, and end with stdin."""
     loop = asyncio.get_running_loop()
-    canned = Canned(looks)
+    canned = Canned(polls)
     server = await loop.create_server(lambda: wire.Http(canned.answer), "127.0.0.1", 0, backlog=4096)
     sys.stdout.write(json.dumps({"url": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"}) + "\n")
     sys.stdout.flush()

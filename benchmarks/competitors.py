@@ -33,7 +33,7 @@ HEADERS: Final = {
 }
 FIELDS: Final = "id status type provider url metadata creditCost createdAt"
 SUBMIT: Final = f"mutation Generate($input: GenerateInput!) {{ generate(input: $input) {{ {FIELDS} }} }}"
-LOOK: Final = "query Status($id: ID!) { generation(id: $id) { id status url metadata creditCost } }"
+STATUS: Final = "query Status($id: ID!) { generation(id: $id) { id status url metadata creditCost } }"
 PROMPT: Final = "A futuristic city with flying cars and neon lights"
 ORDER: Final = {
     "input": {
@@ -169,7 +169,7 @@ class OurCalls(Calls):
 
 
 class Jobs(Runs):
-    """Whole jobs: submit, look until it is over; so many in flight, on a clock that hurries."""
+    """Whole jobs: submit, poll until it is over; so many in flight, on a clock that hurries."""
 
     def __init__(self, *, url: str, in_flight: int, speed: float) -> None:
         super().__init__(url=url)
@@ -177,7 +177,7 @@ class Jobs(Runs):
         self._speed = speed
 
     def new_loop(self) -> asyncio.AbstractEventLoop:
-        """Return a loop whose clock hurries, so that 2 s between looks are not waited for."""
+        """Return a loop whose clock hurries, so that 2 s between polls are not waited for."""
         return HurryingLoop(self._speed)
 
     async def round(self, operations: int) -> Mapping[str, float]:
@@ -197,7 +197,7 @@ class Jobs(Runs):
 
 
 class HandWrittenJobs(Jobs):
-    """An aiohttp loop as one writes it by hand, with a request for each look."""
+    """An aiohttp loop as one writes it by hand, with a request for each poll."""
 
     async def open(self) -> None:
         """Open the session."""
@@ -208,7 +208,7 @@ class HandWrittenJobs(Jobs):
         job = (await self._post(SUBMIT, ORDER))["generate"]
         while job["status"] == "processing":
             await asyncio.sleep(POLL)
-            job = (await self._post(LOOK, {"id": job["id"]}))["generation"]
+            job = (await self._post(STATUS, {"id": job["id"]}))["generation"]
 
     async def _post(self, query: str, variables: Mapping[str, object]) -> Any:
         body = {"query": query, "variables": variables}
@@ -233,7 +233,7 @@ class GqlJobs(Jobs):
         job = (await self._execute(SUBMIT, ORDER))["generate"]
         while job["status"] == "processing":
             await asyncio.sleep(POLL)
-            job = (await self._execute(LOOK, {"id": job["id"]}))["generation"]
+            job = (await self._execute(STATUS, {"id": job["id"]}))["generation"]
 
     async def _execute(self, query: str, variables: dict[str, Any]) -> Any:
         request = gql.gql(query)

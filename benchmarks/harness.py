@@ -119,9 +119,9 @@ def workers(competitors: Mapping[str, str], arguments: Mapping[str, object]) -> 
 
 
 @contextmanager
-def canned_server(looks: int) -> Iterator[str]:
+def canned_server(polls: int) -> Iterator[str]:
     """Start the server that costs nearly nothing, and yield the root of its API; see `benchmarks.canned`."""
-    process = _start("benchmarks.canned", str(looks))
+    process = _start("benchmarks.canned", str(polls))
     try:
         yield _answer(process)["url"]
     finally:

@@ -1,4 +1,4 @@
-"""What CPU does one whole job cost: a submit, five looks, the result; with 10, 100 and 1,000 in flight?"""
+"""What CPU does one whole job cost: a submit, five polls, the result; with 10, 100 and 1,000 in flight?"""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ COMPETITORS: Final = {
     OURS: "benchmarks.competitors:OurJobs",
     "gql as documented": "benchmarks.competitors:GqlJobs",
 }
-LOOKS: Final = 5
+POLLS: Final = 5
 LIMITS: Final = {10: 0.8, 100: 0.4, 1000: 0.4}
 REACH: Final = 0.25
 JOBS: Final = {10: 60, 100: 400, 1000: 2000}
 """Jobs in a round."""
 SPEEDS: Final = {10: 50.0, 100: 20.0, 1000: 10.0}
-"""How much faster the clock runs: so little that an aiohttp loop rests between two looks."""
+"""How much faster the clock runs: so little that an aiohttp loop rests between two polls."""
 
 
 def run(*, quick: bool) -> Report:
@@ -30,7 +30,7 @@ def run(*, quick: bool) -> Report:
     samples = {}
     for in_flight in (10,) if quick else LIMITS:
         with (
-            canned_server(LOOKS) as url,
+            canned_server(POLLS) as url,
             workers(COMPETITORS, {"url": url, "in_flight": in_flight, "speed": SPEEDS[in_flight]}) as started,
         ):
             jobs = in_flight if quick else JOBS[in_flight]
@@ -52,7 +52,7 @@ def report(samples: Mapping[int, Mapping[str, Sequence[Sample]]]) -> Report:
     chart = Chart(
         "job_overhead",
         "CPU of one whole job, over a hand-written aiohttp loop",
-        "submit, five looks, result; the client's own process; less is better",
+        "submit, five polls, result; the client's own process; less is better",
         groups,
         1.0,
         HAND_WRITTEN,
@@ -79,11 +79,11 @@ def _table(in_flight: int, samples: Mapping[str, Sequence[Sample]]) -> Table:
 
 
 _DOUBTS: Final = [
-    "Over the targets: half of a job's cost is its submit (see call_overhead), and at 10 in flight a look is "
-    "shared by ten only. Tried: news that change nothing build nothing, statuses compared as plain words, "
-    "the next tick worked out once a look instead of once a job.",
+    "Over the targets: half of a job's cost is its submit (see call_overhead), and at 10 in flight a poll is "
+    "shared by ten only. Tried: updates that change nothing build nothing, statuses compared as plain words, "
+    "the next tick worked out once a poll instead of once a job.",
     "The event loop's clock runs 10 to 50 times as fast, for all alike: waiting costs no CPU, so it is cut.",
-    "A round's jobs begin together and end with their fifth look, so they stay in step; jobs that straggle "
-    "share looks less well, and at 10 in flight that tells.",
+    "A round's jobs begin together and end with their fifth poll, so they stay in step; jobs that straggle "
+    "share polls less well, and at 10 in flight that tells.",
     "There is no wall time here: on a clock that hurries it says nothing.",
 ]

@@ -13,12 +13,11 @@ from benchmarks.service import MINUTE, RefusedError, Service
 from doitong_async import Plan
 
 POLL: Final = 2.0
-"""Seconds between two looks in the documented loop."""
+"""Seconds between two polls in the documented loop."""
 RETRIES: Final = (1.0, 2.0, 4.0)
 """Seconds before each further try after an error; "at most 3 tries", read in the loop's favour."""
 
 T = TypeVar("T")
-Saw = Callable[[int], None]
 
 
 def now() -> float:
@@ -26,14 +25,13 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def documented(service: Service, saw: Saw = lambda _: None) -> None:
-    """One job as the documentation shows it: look every 2 s; after an error again in 1, 2 and 4 s."""
+async def documented(service: Service) -> None:
+    """One job as the documentation shows it: poll every 2 s; after an error again in 1, 2 and 4 s."""
     job = await _tried(lambda: service.submit(now()))
     done = False
     while not done:
         await asyncio.sleep(POLL)
-        (done,) = await _tried(lambda: service.look(now(), [job]))
-    saw(job)
+        (done,) = await _tried(lambda: service.poll(now(), [job]))
 
 
 async def _tried(call: Callable[[], T]) -> T:
@@ -63,14 +61,14 @@ class Pace:
 
 
 async def paced(service: Service, pace: Pace) -> None:
-    """One job with a request a look, each of them in its turn."""
+    """One job with a request for each poll, every one of them paced."""
     await pace.permit()
     job = service.submit(now())
     done = False
     while not done:
         await asyncio.sleep(POLL)
         await pace.permit()
-        (done,) = service.look(now(), [job])
+        (done,) = service.poll(now(), [job])
 
 
 def run_documented(plan: Plan, seconds: Sequence[float]) -> Run:
@@ -124,7 +122,7 @@ def outcome(service: Service, ended: Sequence[object], at: float) -> Run:
     """Return what became of jobs that were gathered with their exceptions."""
     lost = sum(isinstance(each, BaseException) for each in ended)
     got = len(ended) - lost
-    return Run(at, service.submits, service.looks, service.refused, lost, len(service.ends) - got)
+    return Run(at, service.submits, service.polls, service.refused, lost, len(service.ends) - got)
 
 
 def run_jumping(main: Coroutine[Any, Any, T]) -> T:

@@ -26,7 +26,7 @@ TICKS: Final = tuple(2 + step / 4 for step in range(73))
 """Seconds: from the 2 s of the documented loop to 20 s."""
 MARGIN: Final = 1.03
 GLITCHES: Final = 0.03
-"""The share of looks that get an odd answer."""
+"""The share of polls that get an odd answer."""
 LONG: Final = Case(Plan.PRO, "image", 1500)
 
 OURS: Final = "doitong_async"
@@ -136,7 +136,7 @@ def measure(cases: Sequence[Case], seeds: Sequence[int], ticks: Sequence[float])
 def run_ours(plan: Plan, seconds: Sequence[float], glitches: float = 0.0) -> Run:
     """Let the client make all jobs at once, over real sockets, on a service in the same virtual time.
 
-    A share of `glitches` of the looks gets an odd answer.
+    A share of `glitches` of the polls gets an odd answer.
     """
 
     async def main() -> Run:
@@ -200,7 +200,7 @@ def report(outcomes: Sequence[Outcome], flaw: Flaw) -> Report:
             Target(f"{name}: makespan over the clairvoyant's", OF_CLAIRVOYANT, each.over_clairvoyant),
             Target(f"{name}: requests a job, at most", MOST_REQUESTS, each.requests_a_job),
         ]
-    targets.append(Target(f"{flaw.case.name}: with {GLITCHES:.0%} odd looks", MARGIN, flaw.over_honest))
+    targets.append(Target(f"{flaw.case.name}: with {GLITCHES:.0%} odd polls", MARGIN, flaw.over_honest))
     ours = [run for each in outcomes for name in (OURS, HOOKED) for run in each.runs[name]]
     ours += [*flaw.honest, *flaw.flawed]
     targets += [
@@ -252,7 +252,7 @@ def _details(outcome: Outcome) -> Table:
         "virtual seconds, mean",
         "least – most",
         "requests",
-        "of them looks",
+        "of them polls",
         "429s",
         "lost",
         "paid and lost",
@@ -262,18 +262,18 @@ def _details(outcome: Outcome) -> Table:
 
 def _flawed(flaw: Flaw) -> Table:
     rows = [
-        [name, *(f"{mean(getattr(run, what) for run in runs):,.0f}" for what in ("seconds", "looks", "lost"))]
-        for name, runs in (("no odd answer", flaw.honest), (f"{GLITCHES:.0%} of the looks", flaw.flawed))
+        [name, *(f"{mean(getattr(run, what) for run in runs):,.0f}" for what in ("seconds", "polls", "lost"))]
+        for name, runs in (("no odd answer", flaw.honest), (f"{GLITCHES:.0%} of the polls", flaw.flawed))
     ]
     return Table(
-        f"{flaw.case.name}, doitong_async, looks answered by a page, an error or in part: means of "
+        f"{flaw.case.name}, doitong_async, polls answered by a page, an error or in part: means of "
         f"{len(flaw.honest)} seeds",
-        ["", "virtual seconds", "looks", "lost"],
+        ["", "virtual seconds", "polls", "lost"],
         rows,
     )
 
 
-_COUNTED: Final = ("requests", "looks", "refused", "lost", "paid_and_lost")
+_COUNTED: Final = ("requests", "polls", "refused", "lost", "paid_and_lost")
 
 
 def _chart(outcomes: Sequence[Outcome]) -> Chart:
@@ -306,8 +306,8 @@ _DOUBTS: Final = [
     "The service refuses a job past the plan's concurrency, and that request has taken its place in the "
     "window; a service that queues such jobs would be kinder to the loops.",
     "The best fixed tick is chosen by its mean over the very seeds it is measured on, from 73 ticks and "
-    "two orders (submits or looks first).",
+    "two orders (submits or polls first).",
     "Webhooks take no time here either, and none is lost: the service sends each in the moment of the end.",
-    "The clairvoyant looks only once, when all is over: no one who must see a job end can be as early.",
-    "The lower bound knows nothing of looks at all; where the minute is what binds, nobody can reach it.",
+    "The clairvoyant polls only once, when all is over: no one who must see a job end can be as early.",
+    "The lower bound knows nothing of polls at all; where the minute is what binds, nobody can reach it.",
 ]

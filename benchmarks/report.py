@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -71,30 +70,6 @@ class Report:
     charts: Sequence[Chart] = ()
     seconds: float = 0.0
     stamp: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it as plain lists and mappings; `from_json` reads them."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Report:
-        """Return the report that `as_json` wrote."""
-        charts = [
-            Chart(
-                **{
-                    **chart,
-                    "groups": [Group(g["name"], [Bar(**b) for b in g["bars"]]) for g in chart["groups"]],
-                }
-            )
-            for chart in data["charts"]
-        ]
-        tables = [Table(**table) for table in data["tables"]]
-        targets = [Target(**target) for target in data["targets"]]
-        return cls(**{**data, "tables": tables, "targets": targets, "charts": charts})
-
-
-def _group(data: dict[str, Any]) -> Group:
-    return Group(data["name"], [Bar(**bar) for bar in data["bars"]])
 
 
 def as_markdown(report: Report) -> str:

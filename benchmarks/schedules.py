@@ -1,4 +1,4 @@
-"""Schedules of looks without a client: the fixed tick and the clairvoyant, simulated on the service."""
+"""Schedules of polls without a client: the fixed tick and the clairvoyant, simulated on the service."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from doitong_async import Plan
 MOST_IN_ONE_POLL: Final = 100
 """Jobs; what the client asks for in one request."""
 
-First = Literal["submits", "looks"]
+First = Literal["submits", "polls"]
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,15 @@ class Run:
 
     seconds: float
     submits: int
-    looks: int
+    polls: int
     refused: int = 0
     lost: int = 0
     paid_and_lost: int = 0
 
     @property
     def requests(self) -> int:
-        """Submits and looks, the refused ones among them."""
-        return self.submits + self.looks
+        """Submits and polls, the refused ones among them."""
+        return self.submits + self.polls
 
 
 class _FixedTick:
@@ -47,15 +47,15 @@ class _FixedTick:
         now, service = 0.0, self._service
         while self._left or self._running:
             submit = service.opens(now) if self._left and len(self._running) < self._slots else None
-            look = service.opens(max(now, self._due), self._requests()) if self._running else None
-            is_tie_won = submit == look and first == "submits"
-            if submit is not None and (look is None or submit < look or is_tie_won):
+            poll = service.opens(max(now, self._due), self._requests()) if self._running else None
+            is_tie_won = submit == poll and first == "submits"
+            if submit is not None and (poll is None or submit < poll or is_tie_won):
                 now = submit
                 self._submit(now)
-            elif look is not None:
-                now = look
-                self._look(now)
-        return Run(now, service.submits, service.looks)
+            elif poll is not None:
+                now = poll
+                self._poll(now)
+        return Run(now, service.submits, service.polls)
 
     def _requests(self) -> int:
         return -(-len(self._running) // MOST_IN_ONE_POLL)
@@ -64,23 +64,23 @@ class _FixedTick:
         self._running.append(self._service.submit(now))
         self._left -= 1
 
-    def _look(self, now: float) -> None:
+    def _poll(self, now: float) -> None:
         self._due = now + self._tick
         running, self._running = self._running, []
         for first in range(0, len(running), MOST_IN_ONE_POLL):
             jobs = running[first : first + MOST_IN_ONE_POLL]
-            done = self._service.look(now, jobs)
+            done = self._service.poll(now, jobs)
             self._running += [job for job, is_done in zip(jobs, done, strict=True) if not is_done]
 
 
 def fixed_tick(plan: Plan, seconds: Sequence[float], tick: float, first: First = "submits") -> Run:
-    """Look at all jobs in flight every `tick` seconds, all in one request; submit whenever there is room.
+    """Poll all jobs in flight every `tick` seconds, all in one request; submit whenever there is room.
 
     Args:
         plan: its window is kept exactly, polls counted.
         seconds: the duration of each job, in the order of their submits.
-        tick: seconds from the sending of one look to the next.
-        first: who goes first where both a submit and a look that is due wait for the window.
+        tick: seconds from the sending of one poll to the next.
+        first: who goes first where both a submit and a poll that is due wait for the window.
     """
     return _FixedTick(plan, seconds, tick).run(first)
 
@@ -95,13 +95,13 @@ def best_fixed_tick(
     grid = (
         (tick, [fixed_tick(plan, seconds, tick, first) for seconds in jobs])
         for tick in ticks
-        for first in ("submits", "looks")
+        for first in ("submits", "polls")
     )
     return min(grid, key=lambda entry: sum(run.seconds for run in entry[1]))
 
 
 def clairvoyant(plan: Plan, seconds: Sequence[float]) -> Run:
-    """Submit as soon as a slot and the window allow, knowing every end; look only when all is over."""
+    """Submit as soon as a slot and the window allow, knowing every end; poll only when all is over."""
     service, ends = Service(plan, seconds), list[float]()
     now = 0.0
     for _ in seconds:
@@ -110,8 +110,8 @@ def clairvoyant(plan: Plan, seconds: Sequence[float]) -> Run:
         now = service.opens(now)
         heappush(ends, service.ends[service.submit(now)])
     jobs = range(len(seconds))
-    looks = -(-len(seconds) // MOST_IN_ONE_POLL)
-    now = service.opens(max(service.ends), looks)
+    polls = -(-len(seconds) // MOST_IN_ONE_POLL)
+    now = service.opens(max(service.ends), polls)
     for first in range(0, len(seconds), MOST_IN_ONE_POLL):
-        assert all(service.look(now, jobs[first : first + MOST_IN_ONE_POLL]))
-    return Run(now, service.submits, service.looks)
+        assert all(service.poll(now, jobs[first : first + MOST_IN_ONE_POLL]))
+    return Run(now, service.submits, service.polls)

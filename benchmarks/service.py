@@ -44,7 +44,7 @@ class Service:
     def __init__(self, plan: Plan, durations: Sequence[float]) -> None:
         self.plan = plan
         self.ends: list[float] = []
-        self.submits = self.looks = self.refused = 0
+        self.submits = self.polls = self.refused = 0
         self.most_in_window = self.most_at_once = 0
         self._durations = durations
         self._window: deque[float] = deque()
@@ -68,9 +68,9 @@ class Service:
         self.most_at_once = max(self.most_at_once, len(self._unfinished))
         return len(self.ends) - 1
 
-    def look(self, now: float, jobs: Sequence[int]) -> list[bool]:
+    def poll(self, now: float, jobs: Sequence[int]) -> list[bool]:
         """Return for each of the jobs whether it is completed: one request, however many they are."""
-        self.looks += 1
+        self.polls += 1
         self._admit(now)
         return [self.ends[job] <= now for job in jobs]
 
@@ -119,7 +119,7 @@ class _Front:
         return self._odd(body, now) if is_odd else self._honest(body, now)
 
     def _odd(self, body: bytes, now: float) -> bytes:
-        """Answer a look as a service does that has a bad moment: by a page, by an error, or in part."""
+        """Answer a poll as a service does that has a bad moment: by a page, by an error, or in part."""
         what = self._random.choice(("page", "error", "part"))
         if what == "part":
             request = json.loads(body)
@@ -127,7 +127,7 @@ class _Front:
             data = json.loads(self._told(body, now))["data"]
             kept = {key: data[key] for key in keys[: (len(keys) + 1) // 2]}
             return wire.response(json.dumps({"data": kept}).encode(), 200, self._headers(now))
-        self._service.look(now, [])
+        self._service.poll(now, [])
         if what == "page":
             return wire.response(b"<html>Just a moment</html>", 200, self._headers(now))
         passing = {"data": None, "errors": [{"message": "Something went wrong"}]}
@@ -149,7 +149,7 @@ class _Front:
             return f'{{"data":{{"generate":{wire.snapshot(f"job-{job:05}", is_done=False)}}}}}'
         request = json.loads(body)
         ids = [(key, request["variables"][name]) for key, name in wire.asked(request["query"])]
-        done = self._service.look(now, [int(job_id[4:]) for _, job_id in ids])
+        done = self._service.poll(now, [int(job_id[4:]) for _, job_id in ids])
         shown = (
             f'"{key}":{wire.snapshot(job_id, is_done=is_done)}'
             for (key, job_id), is_done in zip(ids, done, strict=True)
@@ -161,7 +161,7 @@ class _Front:
         ended = self._loop.create_future()
         self._loop.call_at(self._service.ends[job], ended.set_result, None)
         await ended
-        await posting.post(url, [posting.request(url, self._secret, f"job-{job:05}")], 0.0)
+        await posting.post(url, self._secret, f"job-{job:05}")
 
     def _headers(self, now: float) -> str:
         limit = self._service.plan.requests_per_minute
@@ -175,7 +175,7 @@ class _Front:
 async def served(service: Service, *, secret: str = "", glitches: float = 0.0) -> AsyncIterator[str]:
     """Serve on the running virtual-time loop, and yield the root of the API.
 
-    Jobs that have a `webhookUrl` end with a webhook, signed with the secret. Of the looks a share of
+    Jobs that have a `webhookUrl` end with a webhook, signed with the secret. Of the polls a share of
     `glitches` is answered by a page with status 200, by an error, or for half of the jobs.
     """
     loop = asyncio.get_running_loop()

@@ -1,4 +1,16 @@
-"""Asyncio client for Doitong: pays for each job once, loses none and finishes as early as the plan allows."""
+"""Asyncio client for Doitong: pays for each job once, loses none and finishes as early as the plan allows.
+
+Public are the names in `__all__` here, and these modules with all that has no underscore in them:
+
+- `doitong_async.events`: what `on_event` receives.
+- `doitong_async.webhooks`: check, read and sign webhooks without a client.
+- `doitong_async.testing`: an emulated service, virtual time and fixtures for your own tests.
+- `doitong_async.emulator`: the emulated service itself.
+
+Everything else is internal and may change at any time.
+"""
+
+__version__ = "0.1.0"
 
 from doitong_async.batch.batch import Batch, Progress
 from doitong_async.batch.item import Item, ItemRecord, Outcome
@@ -27,11 +39,16 @@ from doitong_async.errors import (
     WebhookSignatureError,
 )
 from doitong_async.events import Stats
+from doitong_async.files import SavedFile
+from doitong_async.jobs.durations import JobKind
 from doitong_async.jobs.job import AsyncJob, JobFailedError, JobTimeoutError
 from doitong_async.limits.plan import Plan
 from doitong_async.pricing import Estimate
 from doitong_async.result import Result
+from doitong_async.settings import OptionArguments, RequestArguments
+from doitong_async.transport.failure import FailureKind
 from doitong_async.types import GenerateRequest, Generation, JobStatus, MediaType
+from doitong_async.webhooks.endpoint import Webhooks
 
 __all__ = [
     "AsyncDoitong",
@@ -49,27 +66,33 @@ __all__ = [
     "DoitongWarning",
     "DownloadError",
     "Estimate",
+    "FailureKind",
     "GenerateRequest",
     "Generation",
     "InsufficientCreditsError",
     "Item",
     "ItemRecord",
     "JobFailedError",
+    "JobKind",
     "JobNotFoundError",
     "JobStatus",
     "JobTimeoutError",
     "Ledger",
     "LedgerError",
     "MediaType",
+    "OptionArguments",
     "Outcome",
     "Plan",
     "Progress",
     "ProtocolError",
     "RateLimitError",
+    "RequestArguments",
     "Result",
+    "SavedFile",
     "ServerError",
     "Stats",
     "SubmitOutcomeUnknownError",
     "WebhookPayloadError",
     "WebhookSignatureError",
+    "Webhooks",
 ]

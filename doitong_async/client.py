@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack
 
+from doitong_async import __version__
 from doitong_async.batch.batch import Batch
 from doitong_async.batch.item import KEY_LIVES, Item
 from doitong_async.batch.source import BatchArguments, Requests, RequestSource, read_item, terms_of
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
     from doitong_async.runtime import Runtime
 
-USER_AGENT: Final = "doitong-async/0.1.0"
+USER_AGENT: Final = f"doitong-async/{__version__}"
 
 
 class _Shared:
@@ -388,7 +389,7 @@ class AsyncDoitong:
     def jobs(self) -> list[AsyncJob]:
         """Return the jobs in flight: submitted or resumed by this client, and not known to have ended."""
         runtime = self._running()
-        return [runtime.job(tracked, self._options) for tracked in runtime.poller]
+        return [runtime.job(tracked, self._options) for tracked in runtime.poller.tracker]
 
     def estimate(
         self, requests: Iterable[str | Mapping[str, Any] | GenerateRequest], *, price: PriceArgument = None
@@ -421,11 +422,12 @@ class AsyncDoitong:
         """Return a snapshot of the client's counters."""
         runtime = self._running()
         return Stats(
-            in_flight=len(list(runtime.poller)),
+            in_flight=len(runtime.poller.tracker),
+            slots_in_use=runtime.limiter.slots_taken,
             waiting={**runtime.waiting()},
             requests_left=runtime.limiter.free,
             mean_seconds=dict(runtime.poller.durations.means()),
-            credits_spent=runtime.poller.credits_spent,
+            credits_spent=runtime.poller.tracker.credits_spent,
         )
 
     def _running(self) -> Runtime:

@@ -19,76 +19,165 @@ import warnings
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
 from doitong_async.errors import ConfigurationError, DoitongWarning
+from doitong_async.jobs.durations import JobKind
 from doitong_async.log import log
+from doitong_async.transport.failure import FailureKind
 from doitong_async.types import JobStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSent:
-    """A request is about to be sent: `kind` is "submit" or "poll", `jobs` the number of jobs it covers."""
+    """A request is about to be sent.
 
-    kind: str
+    Attributes:
+        kind: "submit" or "poll".
+        jobs: how many jobs it covers.
+        attempt: of a submit, counted from 1.
+        idempotency_key: of a submit.
+    """
+
+    kind: Literal["submit", "poll"]
     jobs: int
+    attempt: int | None = None
+    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitAttempted:
-    """One attempt of a submit ended: `failure` is None if it made a job (tracked by now), else the reason.
+    """One attempt of a submit ended, with a job that is tracked by now, or with a failure.
 
-    `is_in_doubt` is whether this attempt may have made a job all the same.
+    Attributes:
+        idempotency_key: the same for all attempts of a submit.
+        attempt: counted from 1.
+        provider: as in the request.
+        version: as in the request.
+        job_id: of the job that it made.
+        failure: the kind of failure; None if it made a job.
+        message: about the failure, for people.
+        http_status: of the failed answer, if there was one.
+        code: `extensions.code` of the failed answer.
+        request_id: the `X-Request-Id` of the failed answer (assumption).
+        retry_in: seconds until the next attempt, before any wait for the plan; None if there is none.
+        is_in_doubt: whether this attempt may have made a job in spite of its failure.
     """
 
     idempotency_key: str
-    number: int
-    job_id: str | None
-    failure: str | None
-    is_in_doubt: bool
+    attempt: int
+    provider: str | None
+    version: str | None
+    job_id: str | None = None
+    failure: FailureKind | None = None
+    message: str | None = None
+    http_status: int | None = None
+    code: str | None = None
+    request_id: str | None = None
+    retry_in: float | None = None
+    is_in_doubt: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollFailed:
+    """A status poll failed; it changes nothing about its jobs, which are polled again.
+
+    Attributes:
+        jobs: how many it asked for.
+        failure: the kind of failure.
+        message: about the failure, for people.
+        http_status: of the failed answer, if there was one.
+        code: `extensions.code` of the failed answer.
+        request_id: the `X-Request-Id` of the failed answer (assumption).
+    """
+
+    jobs: int
+    failure: FailureKind
+    message: str
+    http_status: int | None = None
+    code: str | None = None
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusChanged:
-    """The status of a job changed."""
+    """The status of a job changed; `provider` and `version` are None for a resumed job."""
 
     job_id: str
     status: JobStatus
+    provider: str | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFinished:
-    """A job ended or was given up, `seconds` after this client began to wait for it."""
+    """A job ended or was given up.
+
+    Attributes:
+        job_id: the service's id.
+        status: the last one seen.
+        seconds: since this client began to wait for it.
+        credit_cost: credits, if the service said so.
+        provider: as in the request; None for a resumed job.
+        version: as in the request; None for a resumed job.
+    """
 
     job_id: str
     status: JobStatus
     seconds: float
     credit_cost: float | None
+    provider: str | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotExpired:
     """A job held its slot until the slot expired; unless somebody awaits it, it is no longer tracked.
 
-    `job_id` is None for a submit in doubt.
+    Attributes:
+        job_id: None for a submit in doubt.
+        seconds: for which the slot was held.
+        idempotency_key: of a submit in doubt.
     """
 
     job_id: str | None
     seconds: float
+    idempotency_key: str | None = None
+
+
+WaitReason: TypeAlias = Literal["slot", "minute", "day", "server"]
+"""Why a call waits: for a slot, for a permit, for the next day, or because the service asked for a pause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitBegan:
-    """A call waits for the plan: `reason` is "slot", "minute", "day" or "server"."""
+    """A call waits for the plan.
 
-    reason: str
+    Attributes:
+        wait_id: the same in the event of its end; unique in this process.
+        request: what waits, a "submit" or a "poll".
+        reason: why it waits.
+    """
+
+    wait_id: int
+    request: Literal["submit", "poll"]
+    reason: WaitReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitEnded:
-    """A call waited for `seconds` and now goes on or failed."""
+    """A call that waited goes on, or failed.
 
-    reason: str
+    Attributes:
+        wait_id: the same as in the event of its beginning.
+        request: what waited, a "submit" or a "poll".
+        reason: why it waited at first.
+        seconds: for which it waited.
+    """
+
+    wait_id: int
+    request: Literal["submit", "poll"]
+    reason: WaitReason
     seconds: float
 
 
@@ -121,6 +210,7 @@ class WebhookDropped:
 Event: TypeAlias = (
     RequestSent
     | SubmitAttempted
+    | PollFailed
     | StatusChanged
     | JobFinished
     | SlotExpired
@@ -138,6 +228,7 @@ class Stats:
 
     Attributes:
         in_flight: jobs submitted or resumed, and not known to have ended.
+        slots_in_use: slots that jobs hold, for all clients on the key in this process.
         waiting: waiting callers, by reason: "slot", "minute", "day" or "server".
         requests_left: requests that the plan allows now, for all clients on the key in this process.
         mean_seconds: mean duration of jobs in seconds, by provider, version and size.
@@ -145,9 +236,10 @@ class Stats:
     """
 
     in_flight: int
+    slots_in_use: int
     waiting: Mapping[str, int]
     requests_left: int
-    mean_seconds: Mapping[str, float]
+    mean_seconds: Mapping[JobKind, float]
     credits_spent: float
 
 

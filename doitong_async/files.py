@@ -34,7 +34,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class SavedFile:
     """A whole file: its path, its length in bytes, and their SHA-256 in hexadecimal."""
 
     path: Path
@@ -44,7 +44,7 @@ class Written:
 
 async def write_whole(
     target: Path | Callable[[str], Path], pieces: AsyncIterator[Start | bytes], *, replaces: bool = True
-) -> Written:
+) -> SavedFile:
     """Write a file and return what was written.
 
     The final name appears only once the last byte is on disk; until then an existing file stays. An error, a
@@ -77,7 +77,7 @@ async def write_whole(
         # Not in a thread: nothing must be left when a cancelled call returns.
         part.discard()
         raise
-    return Written(part.target, part.length, part.digest.hexdigest())
+    return SavedFile(part.target, part.length, part.digest.hexdigest())
 
 
 @contextlib.contextmanager

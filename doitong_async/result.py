@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -11,13 +12,11 @@ from typing import TYPE_CHECKING, Final
 from pydantic import JsonValue
 
 from doitong_async.errors import DoitongError, DownloadError, about_job
-from doitong_async.files import Start, Written, in_thread, safe_name, write_whole
+from doitong_async.files import SavedFile, Start, in_thread, safe_name, write_whole
 from doitong_async.jobs.token import JobRef, write_token
 from doitong_async.types import Generation
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-
     from doitong_async.downloads import Downloads
 
 
@@ -140,7 +139,7 @@ class Result:
                 written = await self._write(target, check)
         return written.path
 
-    async def write(self, name: Callable[[str], Path], *, check: bool = True) -> Written:
+    async def write(self, name: Callable[[str], Path], *, check: bool = True) -> SavedFile:
         """Write the output, as `save` does, to a file whose name depends on the kind of output.
 
         Args:
@@ -156,7 +155,7 @@ class Result:
 
     async def _write(
         self, target: Path | Callable[[str], Path], check: bool, replaces: bool = True
-    ) -> Written:
+    ) -> SavedFile:
         async with aclosing(self._pieces(check)) as pieces:
             return await write_whole(target, pieces, replaces=replaces)
 

@@ -22,7 +22,7 @@ from doitong_async.jobs.job import AsyncJob
 from doitong_async.jobs.poller import Poller
 from doitong_async.jobs.status_poll import StatusPoll
 from doitong_async.jobs.token import JobRef, write_token
-from doitong_async.jobs.tracker import TrackedJob
+from doitong_async.jobs.tracked import TrackedJob
 from doitong_async.limits.admission import Admission
 from doitong_async.limits.limiter import KeyUser
 from doitong_async.limits.permits import Slot
@@ -166,14 +166,14 @@ class Runtime:
     async def open(self) -> None:
         """Open the transport, then accept webhooks."""
         await self.transport.open()
-        self._webhooks.open(self.poller.observe)
+        self._webhooks.open(self.poller.tracker.observe)
 
     async def drain(self, seconds: float) -> None:
         """Wait until no submit and no job is in flight, for at most `seconds`."""
         deadline = self.loop.time() + seconds
         while (left := deadline - self.loop.time()) > 0:
             # A stopped poller brings no updates to wait for.
-            tracked_jobs = [] if self.poller.is_stopped else list(self.poller)
+            tracked_jobs = [] if self.poller.is_stopped else list(self.poller.tracker)
             waits_for_anything = bool(tracked_jobs or self._callers)
             jobs = [asyncio.ensure_future(self.job(tracked).wait(timeout=left)) for tracked in tracked_jobs]
             if not waits_for_anything:
@@ -313,7 +313,7 @@ class Runtime:
     def take_up(self, ref: JobRef, options: Options, *, idempotency_key: str | None = None) -> AsyncJob:
         """Track a job of another process; it takes its submit's slot in doubt, or one without queueing."""
         with self.notify.in_order():
-            tracked = self.poller.find(ref.id)
+            tracked = self.poller.tracker.find(ref.id)
             if tracked is None or tracked.terminal_error is not None:
                 now = self.loop.time()
                 age = float("inf") if ref.accepted_at is None else max(0.0, wall_time() - ref.accepted_at)
@@ -329,8 +329,8 @@ class Runtime:
                     options=options,
                     slot=self._slot_in_doubt(idempotency_key) or self.limiter.slot_at_once(ref.id),
                 )
-                self.poller.add(tracked)
-            self.poller.resume(tracked)
+                self.poller.tracker.add(tracked)
+            self.poller.tracker.resume(tracked)
         return self.job(tracked, options)
 
     def job(self, tracked: TrackedJob, options: Options | None = None) -> AsyncJob:
@@ -373,7 +373,7 @@ class Runtime:
 
     def _log_made(self, call: SubmitCall, made: Generation, slot: Slot, error: BaseException) -> None:
         """Log a job whose submit ended with an error after the job was made."""
-        tracked = self.poller.find(made.id)
+        tracked = self.poller.tracker.find(made.id)
         if tracked is None or tracked.slot is not slot:
             slot.keep(self.loop.time() + call.options.slot_expiry, made.id)
         what = f"{type(error).__name__}, {'is over' if made.status.is_terminal else 'goes on'}"
@@ -384,11 +384,11 @@ class Runtime:
         """Track the job that a submit made, and return it."""
         update = self._webhooks.adopt(made.id)
         made = _with_update(made, update)
-        tracked = self.poller.find(made.id)
+        tracked = self.poller.tracker.find(made.id)
         if tracked is not None and tracked.terminal_error is None:
             # The same key again: the job is tracked already, and has its own slot if it needs one.
             slot.release()
-            self.poller.resume(tracked)
+            self.poller.tracker.resume(tracked)
         else:
             slot.job_is_made()
             now = self.loop.time()
@@ -401,9 +401,9 @@ class Runtime:
                 slot=slot,
                 kind=call.kind,
             )
-            self.poller.add(tracked)
+            self.poller.tracker.add(tracked)
         if update is not None:
-            self.poller.observe(update)
+            self.poller.tracker.observe(update)
         return self.job(tracked, call.options)
 
     def _on_submit_done(self, call: SubmitCall, slot: Slot, task: asyncio.Task[AsyncJob]) -> None:
@@ -430,9 +430,9 @@ class Runtime:
                 f"{other}.",
                 idempotency_key=key,
             )
-        if len(made_by) > MOST_KNOWN + 2 * len(list(self.poller)):
+        if len(made_by) > MOST_KNOWN + 2 * len(self.poller.tracker):
             # Keep all running jobs, and the most recent of the others.
-            ended = [job_id for job_id in made_by if self.poller.find(job_id) is None]
+            ended = [job_id for job_id in made_by if self.poller.tracker.find(job_id) is None]
             for job_id in ended[: -MOST_KNOWN // 2]:
                 del made_by[job_id]
 
@@ -459,7 +459,7 @@ class Runtime:
     def _expire_in_doubt(self, key: str, age: float) -> None:
         slot, _ = self._in_doubt.pop(key)
         slot.release()
-        self.notify.aside(SlotExpired(job_id=None, seconds=age))
+        self.notify.aside(SlotExpired(job_id=None, seconds=age, idempotency_key=key))
 
 
 def _log_abandoned(call: SubmitCall, task: asyncio.Task[AsyncJob]) -> None:

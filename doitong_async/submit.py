@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import backoff
 
@@ -17,7 +17,7 @@ from doitong_async.errors import (
     SubmitOutcomeUnknownError,
 )
 from doitong_async.events import Hook, RequestSent, SubmitAttempted
-from doitong_async.jobs.durations import JobKind
+from doitong_async.jobs.durations import NO_KIND, JobKind
 from doitong_async.limits.admission import Admission
 from doitong_async.limits.headers import Limit, read_headers
 from doitong_async.limits.limiter import Priority
@@ -54,7 +54,7 @@ class SubmitCall:
     body: bytes
     key: str
     options: Options
-    kind: JobKind = ""
+    kind: JobKind = NO_KIND
     waits_until: float | None = None
     limit: Limit | None = None
     gives_up_at: float | None = None
@@ -116,15 +116,12 @@ class Submitter:
                 outcome = await self._attempt(call)
                 if isinstance(outcome, Generation):
                     return outcome
-                decision = self._decide(call, outcome)
-                if decision is RetryDecision.WAIT and outcome.kind is FailureKind.IN_PROGRESS:
-                    await self.admission.sleep(_wait_for_key(outcome, waits))
-                elif decision is RetryDecision.WAIT:
-                    await self._wait_for_limit(call)
-                elif decision is RetryDecision.RETRY:
-                    await self._back_off(call, outcome, next(waits))
-                else:
-                    raise _error(outcome, decision, call.key)
+                step = self._next_step(call, outcome, waits)
+                self.report(call, outcome, retry_in=step if isinstance(step, float) else None)
+                if not isinstance(step, float):
+                    raise step
+                if step:
+                    await self.admission.sleep(step)
             except asyncio.CancelledError:
                 cut = ClientClosedError("The submit was cut off.", idempotency_key=call.key)
                 raise (_in_doubt(cut) if call.in_doubt else cut) from None
@@ -136,6 +133,19 @@ class Submitter:
                 if not call.in_doubt:
                     raise
                 raise _in_doubt(error) from (error.__cause__ or error)
+
+    def _next_step(
+        self, call: SubmitCall, failure: Failure, waits: Generator[float, None, None]
+    ) -> float | DoitongError:
+        """Return the seconds to wait before the next attempt, or the error to give up with."""
+        decision = self._decide(call, failure)
+        if decision is RetryDecision.WAIT and failure.kind is FailureKind.IN_PROGRESS:
+            return _wait_for_key(failure, waits)
+        if decision is RetryDecision.WAIT:
+            return self._wait_for_limit(call)
+        if decision is RetryDecision.RETRY:
+            return self._back_off(call, failure, next(waits))
+        return _error(failure, decision, call.key)
 
     def _decide(self, call: SubmitCall, failure: Failure) -> RetryDecision:
         now = asyncio.get_running_loop().time()
@@ -167,7 +177,9 @@ class Submitter:
             if call.before_sending is not None:
                 await call.before_sending(call.body, call.in_doubt)
             if self._notify:
-                self._notify(RequestSent(kind="submit", jobs=1))
+                self._notify(
+                    RequestSent(kind="submit", jobs=1, attempt=call.number + 1, idempotency_key=call.key)
+                )
         except BaseException:
             permit.unsent()
             raise
@@ -217,33 +229,44 @@ class Submitter:
 
     def _note(self, call: SubmitCall, outcome: Generation | Failure) -> None:
         call.number += 1
-        failure = outcome if isinstance(outcome, Failure) else None
-        if failure is not None:
-            call.attempts += failure.kind not in (FailureKind.RATE_LIMIT, FailureKind.IN_PROGRESS)
-            call.in_doubt = call.in_doubt or failure.kind in DOUBTFUL
-            call.was_silent = call.was_silent or failure.kind in SILENT
-            log.info("submit %s, attempt %d: %s", call.key, call.number, failure.message)
-            self.report(call, failure)
+        if isinstance(outcome, Failure):
+            call.attempts += outcome.kind not in (FailureKind.RATE_LIMIT, FailureKind.IN_PROGRESS)
+            call.in_doubt = call.in_doubt or outcome.kind in DOUBTFUL
+            call.was_silent = call.was_silent or outcome.kind in SILENT
 
-    def report(self, call: SubmitCall, outcome: Generation | Failure) -> None:
+    def report(
+        self, call: SubmitCall, outcome: Generation | Failure, *, retry_in: float | None = None
+    ) -> None:
         """Emit the event for an attempt; for one that made a job, only once that job is tracked."""
-        failure = outcome if isinstance(outcome, Failure) else None
+        facts: dict[str, Any]
+        if isinstance(outcome, Failure):
+            log.info("submit %s, attempt %d: %s", call.key, call.number, outcome.message)
+            facts = {
+                "failure": outcome.kind,
+                "message": outcome.message,
+                "http_status": outcome.http_status,
+                "code": outcome.code,
+                "request_id": outcome.request_id,
+                "retry_in": retry_in,
+                "is_in_doubt": outcome.kind in DOUBTFUL,
+            }
+        else:
+            facts = {"job_id": outcome.id}
         if self._notify:
             self._notify(
                 SubmitAttempted(
                     idempotency_key=call.key,
-                    number=call.number,
-                    job_id=outcome.id if isinstance(outcome, Generation) else None,
-                    failure=failure.message if failure else None,
-                    is_in_doubt=failure is not None and failure.kind in DOUBTFUL,
+                    attempt=call.number,
+                    provider=call.kind.provider,
+                    version=call.kind.version,
+                    **facts,
                 )
             )
 
-    async def _back_off(self, call: SubmitCall, failure: Failure, wait: float) -> None:
-        """Wait before the next attempt: by backoff, and at least as long as the service asks.
+    def _back_off(self, call: SubmitCall, failure: Failure, wait: float) -> float | DoitongError:
+        """Return the wait of the backoff, or the longer one that the service asks for.
 
-        Raises:
-            DoitongError: at once, if the service asks for longer than the caller allows.
+        If that is longer than the caller allows, return the error to give up with at once.
         """
         retry_after = _retry_after(failure)
         is_bounded = retry_after is not None and call.waits_until is not None
@@ -251,23 +274,21 @@ class Submitter:
         if is_bounded and now + (retry_after or 0.0) > (call.waits_until or 0.0):
             why = f"{failure.message} It asks to wait {retry_after:,.0f} s, longer than slot_timeout allows."
             decision = RetryDecision.IN_DOUBT if call.was_silent else RetryDecision.FAIL
-            raise _error(replace(failure, message=why), decision, call.key)
-        await self.admission.sleep(max(wait, retry_after or 0.0))
+            return _error(replace(failure, message=why), decision, call.key)
+        return float(max(wait, retry_after or 0.0))
 
-    async def _wait_for_limit(self, call: SubmitCall) -> None:
-        """Wait after a 429: the limiter delays the next permit, but the wait for the next day is ours."""
+    def _wait_for_limit(self, call: SubmitCall) -> float | DoitongError:
+        """Return the wait after a 429: zero, as the limiter delays the next permit; or until the next day."""
         limiter = self.admission.limiter
         if call.limit is not Limit.DAY:
-            return
-        if not call.options.wait_for_next_day:
-            raise limiter.daily_limit()
-        await self.admission.sleep(limiter.seconds_to_next_day())
+            return 0.0
+        return limiter.seconds_to_next_day() if call.options.wait_for_next_day else limiter.daily_limit()
 
 
 def _wait_for_key(failure: Failure, waits: Generator[float, None, None]) -> float:
     """Return the seconds to wait for an earlier attempt: the `Retry-After`, capped, or else the backoff."""
     retry_after = read_headers(failure.headers or {}, wall_time()).retry_after
-    return next(waits) if retry_after is None else min(retry_after, IN_PROGRESS_FOR)
+    return float(next(waits) if retry_after is None else min(retry_after, IN_PROGRESS_FOR))
 
 
 def _retry_after(failure: Failure) -> float | None:

@@ -102,6 +102,22 @@ async def test_polls_of_a_service_with_a_short_window_wait_for_no_minute() -> No
 
 
 @virtual
+async def test_ten_jobs_are_noticed_within_two_seconds_by_one_request_for_all() -> None:
+    """As early as a loop of 2 s for each job would notice them, at a fraction of its requests."""
+    times = durations(4)[:10]
+    plan = Plan.enterprise(requests_per_minute=600, concurrent_jobs=20)
+    async with boxed(plan, box={"durations": lambda number: times[number]}) as (doitong, emulator):
+
+        async def notice(number: int) -> tuple[float, float]:
+            result = await doitong.generate(f"fox {number}")
+            return now(), emulator.world.jobs[result.id].ends_at
+
+        noticed = await asyncio.gather(*(notice(number) for number in range(10)))
+        assert [at for at, _ in noticed] == pytest.approx([2 * math.ceil(ended / 2) for _, ended in noticed])
+        assert len(seen(emulator, "poll")) == math.ceil(max(times) / 2)
+
+
+@virtual
 async def test_two_clients_on_one_key_share_its_plan() -> None:
     """Slots and requests are the key's, not the client's; a second client of it knows what the first sent."""
     async with boxed(box={"durations": 3.0}) as (doitong, emulator):
@@ -159,11 +175,13 @@ async def test_stats_tell_what_is_going_on() -> None:
         await asyncio.sleep(1)
         stats = doitong.stats()
         assert (stats.in_flight, stats.waiting, stats.requests_left) == (3, {"slot": 2}, 27)
+        assert stats.slots_in_use == 3
         assert stats.mean_seconds == {}
         await asyncio.gather(*work)
         stats = doitong.stats()
         assert (stats.in_flight, stats.waiting, stats.credits_spent) == (0, {}, 50)
-        (seconds,) = stats.mean_seconds.values()
+        ((kind, seconds),) = stats.mean_seconds.items()
+        assert (kind.provider, kind.version, kind.size) == ("flux-pro", None, 512 * 512)
         assert seconds == pytest.approx(5.0, abs=1.0)
 
 

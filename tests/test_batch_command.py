@@ -6,12 +6,10 @@ import asyncio
 import gc
 import io
 import json
-import os
 import re
 import shlex
 import signal
 import socket
-import subprocess
 import sys
 import threading
 from collections import Counter
@@ -28,14 +26,13 @@ from doitong_async.cli import main
 from doitong_async.cli.batch_run import Run
 from doitong_async.cli.exits import Exit
 from doitong_async.cli.formats import span
-from doitong_async.cli.own_emulator import Address, OwnEmulator
 from doitong_async.cli.progress import BatchProgress, reason
 from doitong_async.emulator import Emulator, PlanLimits
 from doitong_async.events import Event, RequestSent, WebhookReceived
 from doitong_async.limits.plan import Plan
 from doitong_async.testing import run_virtual
 from doitong_async.webhooks.serving import free_port
-from tests.test_cli import Terminal, running, spawn
+from tests.test_cli import Terminal, at_each_request, running, size_of, spawn, wait_for
 
 WIDE = ["--requests-per-minute", "6000", "--concurrent-jobs", "3"]
 WIDE_LIMITS = PlanLimits(6000, 3, None)
@@ -103,12 +100,15 @@ def status(capsys: pytest.CaptureFixture[str]) -> list[Facts]:
 def after_jobs(emulator: Emulator, count: int) -> threading.Event:
     """An event that is set when the emulator made so many jobs and is asked for something more."""
     made = threading.Event()
+    charges = 0
 
-    def look() -> None:
-        if emulator.world.charges >= count:
+    def check() -> None:
+        nonlocal charges
+        if charges >= count:
             made.set()
+        charges = emulator.world.charges
 
-    emulator.on_request = look
+    at_each_request(emulator, check)
     return made
 
 
@@ -338,7 +338,7 @@ def test_a_ledger_without_its_log_is_refused(beside: Beside, capsys: pytest.Capt
         if emulator.world.charges:
             copies.append(Path("pictures/ledger.db").read_bytes())
 
-    emulator.on_request = copy
+    at_each_request(emulator, copy)
     assert batch() == Exit.OK
     capsys.readouterr()
     Path("pictures/ledger.db").write_bytes(copies[-1])
@@ -463,10 +463,8 @@ def test_ctrl_c_drains_and_the_command_that_is_told_goes_on() -> None:
     prompts(9)
     with running(Emulator(WIDE_LIMITS, durations=1.0)) as emulator:
         made = after_jobs(emulator, 3)
-        process = spawn(
-            "batch", "prompts.txt", "--out", "pictures", "--base-url", emulator.url, *WIDE, "--emulator"
-        )
-        assert made.wait(20)
+        process = spawn("batch", "prompts.txt", "--out", "pictures", "--base-url", emulator.url, *WIDE)
+        wait_for(made, process)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
         assert process.returncode == Exit.INTERRUPTED
@@ -494,7 +492,7 @@ def test_a_hangup_drains_however_often_it_comes() -> None:
         made = after_jobs(emulator, 3)
         process = spawn("batch", "prompts.txt", "--out", "pictures", "--base-url", emulator.url, *WIDE)
         assert process.stdout is not None
-        assert made.wait(20)
+        wait_for(made, process)
         process.send_signal(signal.SIGHUP)
         assert any("Stopping" in line for line in iter(process.stdout.readline, ""))
         process.send_signal(signal.SIGHUP)
@@ -514,7 +512,7 @@ def test_ctrl_c_twice_leaves_what_runs_to_the_next_run(capsys: pytest.CaptureFix
         made = after_jobs(emulator, 3)
         process = spawn("batch", "prompts.txt", "--out", "pictures", "--base-url", emulator.url, *WIDE)
         assert process.stdout is not None
-        assert made.wait(20)
+        wait_for(made, process)
         process.send_signal(signal.SIGINT)
         while "Stopping" not in process.stdout.readline():
             pass
@@ -536,7 +534,7 @@ def test_sigterm_drains_and_meanwhile_the_ledger_is_only_read(capsys: pytest.Cap
         made = after_jobs(emulator, 3)
         command = ["batch", "prompts.txt", "--out", "pictures", "--base-url", emulator.url, *WIDE, "--json"]
         process = spawn(*command)
-        assert made.wait(20)
+        wait_for(made, process)
         assert {item["outcome"] for item in status(capsys)} <= {"running", "in_doubt", "done"}
         assert main(command) == Exit.DOWNLOAD
         assert "is in use by another batch. Nothing was sent." in told(capsys)["error"]["message"]
@@ -548,72 +546,98 @@ def test_sigterm_drains_and_meanwhile_the_ledger_is_only_read(capsys: pytest.Cap
     assert facts["done"] == emulator.world.charges == 12 - facts["left"] < 12
 
 
-# An emulator that outlives its batch
-
-# Whatever else listens on this machine is no emulator of these tests.
-_ALONE = "import sys; from doitong_async.cli import main, own_emulator; own_emulator.EMULATOR_PORT = 1; "
-_KEPT = "own_emulator.OwnEmulator.stop = staticmethod(lambda ledger: None); "
+# A trial at its own emulator
 
 
-def alone(*arguments: str, first: str = "") -> subprocess.Popen[str]:
-    program = [sys.executable, "-c", f"{_ALONE}{first}sys.exit(main())", *arguments]
-    return subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def virtual(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands run in virtual time: waiting takes none."""
+    monkeypatch.setattr(asyncio, "run", run_virtual)
+
+
+def interrupt_at_events(monkeypatch: pytest.MonkeyPatch, *counts: int) -> None:
+    """Press Ctrl-C when a batch has told so many events."""
+    count = 0
+
+    def on_event(run: Run, event: Event) -> None:
+        nonlocal count
+        count += 1
+        if count in counts:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Run, "_on_event", on_event)
+
+
+@pytest.mark.usefixtures("virtual")
+def test_a_trial_that_is_complete_may_be_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    """It makes its pictures, whatever DOITONG_BASE_URL says; the second time all is done before."""
+    prompts(3)
+    assert batch("--emulator") == Exit.OK
+    assert {size_of(picture) for picture in Path("pictures").glob("*.jpg")} == {(1024, 1024)}
+    assert batch("--emulator") == Exit.OK
+    out, err = capsys.readouterr()
+    assert "3 done before. Nothing is left to do." in out
+    assert err == ""
+
+
+@pytest.mark.usefixtures("virtual")
+def test_a_trial_that_drained_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After one Ctrl-C nothing runs any more, so the rest can be made at another emulator."""
+    prompts(9)
+    interrupt_at_events(monkeypatch, 8)
+    assert batch("--emulator", *WIDE) == Exit.INTERRUPTED
+    assert "Ctrl-C again ends" in "".join(capsys.readouterr())
+    assert batch("--emulator", *WIDE) == Exit.OK
+    assert len({item["job_id"] for item in status(capsys)}) == 9
+
+
+@pytest.mark.usefixtures("virtual")
+def test_a_trial_that_was_broken_off_is_not_resumed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its jobs ended with its emulator: nothing is sent, nothing changes, and the way to try it is told."""
+    prompts(6)
+    interrupt_at_events(monkeypatch, 8, 9)
+    assert batch("--emulator", *WIDE) == Exit.INTERRUPTED
+    err = capsys.readouterr().err
+    assert "ended with this command's emulator: a trial cannot be resumed" in err
+    assert "next:" not in err
+    before = status(capsys)
+    assert "running" in {item["outcome"] for item in before}
+    for more in ([], ["--retry-failed"]):
+        assert batch("--emulator", *WIDE, *more) == Exit.USAGE
+        err = capsys.readouterr().err
+        assert "A trial cannot be resumed: the ledger pictures/ledger.db has jobs" in err
+        assert "Nothing was sent" in err
+        assert "`doitong emulator`" in err
+        assert "export" in err
+    assert status(capsys) == before
 
 
 @pytest.mark.slow
-def test_killed_and_begun_again_with_an_emulator(capsys: pytest.CaptureFixture[str]) -> None:
-    """After SIGKILL the same command finds the same emulator, and in the end all is made and paid once."""
+def test_a_trial_that_was_killed_is_not_resumed(capsys: pytest.CaptureFixture[str]) -> None:
+    """After SIGKILL no emulator is left, and the ledger says so."""
     prompts(12)
-    limits = ["--requests-per-minute", "6000", "--concurrent-jobs", "6"]
-    command = ["batch", "prompts.txt", "--out", "pictures", "--emulator", "--speed", "50", *limits]
-    beside = Path("pictures/ledger.db.emulator")
-    try:
-        killed = alone(*command)
-        assert killed.stdout is not None
-        while " of 12: " not in killed.stdout.readline():
-            pass
-        killed.kill()
-        killed.communicate()
-        address = Address.read(beside)
-        assert address is not None
-        assert address.answers()
-        again = alone(*command, first=_KEPT)
-        out, err = again.communicate()
-        assert (again.returncode, err) == (0, "")
-        assert f"emulator on {address.url}" in out
-        assert address.about()["charges"] == 12
-        last = alone(*command)
-        out, err = last.communicate()
-        assert (last.returncode, err) == (0, "")
-        assert "12 of 12 done (12 before)" in out
-        assert not beside.exists()
-    finally:
-        OwnEmulator.stop(Path("pictures/ledger.db"))
-    items = status(capsys)
-    assert len({item["job_id"] for item in items}) == 12
-    for item in items:
-        assert os.path.getsize(Path("pictures") / item["file"]) == item["bytes"]
+    command = ["batch", "prompts.txt", "--out", "pictures", "--emulator", *WIDE]
+    killed = spawn(*command)
+    assert killed.stdout is not None
+    while " of 12: " not in killed.stdout.readline():
+        pass
+    killed.kill()
+    killed.communicate()
+    before = status(capsys)
+    assert main(command) == Exit.USAGE
+    assert "A trial cannot be resumed" in capsys.readouterr().err
+    assert status(capsys) == before
 
 
-def test_an_emulator_that_nobody_asks_ends_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    """`--until-idle` ends it, and its address is removed with it."""
-    address = ["--address-file", "here.json"]
-    assert main(["emulator", "--port", "0", "--until-idle", "0.01", *address]) == 0
-    assert capsys.readouterr().out.endswith("stopped: 0 submits, 0 polls, 0 jobs charged\n")
-    assert not Path("here.json").exists()
-
-
-def test_a_process_that_is_not_the_emulator_is_left_alone(tmp_path: Path) -> None:
-    """An address that another emulator has taken since names another process: it is not stopped."""
-    with running(Emulator()) as emulator:
-        stopped = threading.Event()
-        emulator.on_stop = stopped.set
-        Address(emulator.url, os.getpid() + 1).write(tmp_path / "ledger.db.emulator")
-        OwnEmulator.stop(tmp_path / "ledger.db")
-        assert not stopped.is_set()
-        Address(emulator.url, os.getpid()).write(tmp_path / "ledger.db.emulator")
-        OwnEmulator.stop(tmp_path / "ledger.db")
-        assert stopped.is_set()
+def test_a_trial_has_its_own_address(capsys: pytest.CaptureFixture[str]) -> None:
+    """It uses no server that it did not start."""
+    prompts(1)
+    assert batch("--emulator", "--base-url", "http://127.0.0.1:1") == Exit.USAGE
+    assert "--emulator has its own address" in capsys.readouterr().err
 
 
 # What is told
@@ -805,7 +829,7 @@ def test_with_a_receiver_of_its_own_nothing_is_looked_at(
         port = port_of(place)
     assert batch("--plan", "pro", *hooked(port, path)) == Exit.OK
     assert (emulator.world.count("submit"), emulator.world.count("poll")) == (12, 0)
-    assert [posted.outcome for posted in emulator.world.posted] == ["taken"] * 12
+    assert [posted.outcome for posted in emulator.posted] == ["taken"] * 12
     assert SECRET not in "".join(capsys.readouterr())
 
 
@@ -856,19 +880,17 @@ def test_a_port_that_is_taken_is_told(
     assert not emulator.world.seen
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("virtual")
 def test_the_own_emulator_sends_webhooks_too(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the same secret, in a process of its own: no item waits for a look."""
-    monkeypatch.setenv("DOITONG_WEBHOOK_SECRET", SECRET)
+    """Signed with a secret of their own: no item waits for a poll."""
     prompts(3)
     with free_port() as place:
         port = port_of(place)
     sent: list[Event] = []
     monkeypatch.setattr(Run, "_on_event", lambda _, event: sent.append(event))
-    # In real time; the first look would come after thirty seconds.
-    assert batch("--emulator", "--speed", "100", "--json", *hooked(port)) == Exit.OK
+    assert batch("--emulator", "--json", *hooked(port)) == Exit.OK
     assert told(capsys)["done"] == 3
     assert [event.kind for event in sent if isinstance(event, RequestSent)] == ["submit"] * 3
     assert sum(isinstance(event, WebhookReceived) for event in sent) == 3

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks import call_overhead, loops, makespan, notice
-from benchmarks.__main__ import HERE, NAMES
+from benchmarks import call_overhead, loops, makespan
+from benchmarks.__main__ import HERE, NAMES, draw, measured, renewed
 from benchmarks.clocks import HurryingLoop
 from benchmarks.harness import Sample, percentile, spread
 from benchmarks.report import Bar, Chart, Group, Report, Table, Target, as_markdown
 from benchmarks.schedules import First, best_fixed_tick, clairvoyant, fixed_tick
 from benchmarks.service import RefusedError, Service
 from benchmarks.svg import drawn
-from benchmarks.waiting import lags
 from benchmarks.wire import Http, asked
 from benchmarks.workload import CASES, Case, durations, lower_bound
 from doitong_async import AsyncDoitong, Plan
@@ -33,52 +29,32 @@ by_case = pytest.mark.parametrize("case", SMALL, ids=lambda case: case.plan.name
 PRO = next(case for case in CASES if case.plan is Plan.PRO)
 
 
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Report], Path]:
-    """Run all benchmarks once, quickly, as one does by hand."""
-    folder = tmp_path_factory.mktemp("benchmarks")
-    written = folder / "found.json"
-    command = [sys.executable, "-m", "benchmarks", "--quick", "--json", str(written), "--plot", str(folder)]
-    subprocess.run(command, cwd=HERE.parent, check=True, capture_output=True, timeout=120)
-    reports = map(Report.from_json, json.loads(written.read_text()))
-    return {report.name: report for report in reports}, folder
-
-
 @pytest.mark.parametrize("name", NAMES)
-def test_every_benchmark_answers_its_question(name: str, quick: tuple[dict[str, Report], Path]) -> None:
-    reports, folder = quick
+def test_every_benchmark_answers_its_question(name: str, tmp_path: Path) -> None:
+    report = measured(name, quick=True)
 
-    report = reports[name]
-
+    draw([report], tmp_path)
     assert report.question.endswith("?")
     assert report.targets
     assert report.tables
     assert report.doubts
     assert "Python 3." in report.stamp
     for chart in report.charts:
-        assert (folder / f"{chart.name}.svg").read_text().startswith("<svg ")
+        assert (tmp_path / f"{chart.name}.svg").read_text().startswith("<svg ")
+    exact = {target.what: target.measured for target in report.targets if not target.limit}
+    assert not any(exact.values()), exact
 
 
-def test_a_quick_run_keeps_to_the_plans_and_loses_nothing(quick: tuple[dict[str, Report], Path]) -> None:
-    reports, _ = quick
+def test_a_section_is_written_anew_between_the_others() -> None:
+    readme = (HERE / "README.md").read_text()
+    report = Report("job_overhead", "Why?", [], [], ["D."])
 
-    exact = {target.what: target.measured for target in reports["makespan"].targets if not target.limit}
+    changed = renewed(readme, [report])
 
-    assert exact == {"429s of doitong_async, all runs": 0, "jobs that doitong_async lost, all runs": 0}
-
-
-def test_a_quick_run_leaves_the_measured_numbers_alone(tmp_path: Path) -> None:
-    before = {
-        path.name: path.read_bytes() for path in HERE.iterdir() if path.suffix != ".py" and path.is_file()
-    }
-
-    command = [sys.executable, "-m", "benchmarks", "notice", "--quick", "--plot", str(tmp_path)]
-    subprocess.run(command, cwd=HERE.parent, check=True, capture_output=True, timeout=60)
-
-    after = {
-        path.name: path.read_bytes() for path in HERE.iterdir() if path.suffix != ".py" and path.is_file()
-    }
-    assert after == before
+    assert as_markdown(report) in changed
+    before, after = (text.split("## job_overhead")[0] for text in (readme, changed))
+    assert before == after
+    assert changed[changed.index("## makespan") :] == readme[readme.index("## makespan") :]
 
 
 @by_case
@@ -91,6 +67,17 @@ def test_no_schedule_beats_the_lower_bound_nor_any_client_the_clairvoyant(case: 
     foresight = clairvoyant(case.plan, seconds).seconds
     _, (fixed,) = best_fixed_tick(case.plan, [seconds], [2.0, 6.0, 10.0])
     assert lower_bound(case.plan, seconds) <= foresight <= min(fixed.seconds, ours.seconds)
+
+
+@by_case
+def test_with_webhooks_all_is_done_nearly_as_early_as_with_foresight(case: Case) -> None:
+    seconds = durations(case, 0)
+
+    ours = makespan.run_hooked(case.plan, seconds)
+
+    assert (ours.refused, ours.lost, ours.submits) == (0, 0, case.jobs)
+    assert ours.seconds <= makespan.OF_CLAIRVOYANT * clairvoyant(case.plan, seconds).seconds
+    assert ours.requests <= makespan.MOST_REQUESTS * case.jobs
 
 
 @by_case
@@ -129,17 +116,8 @@ def test_the_lean_service_and_the_emulator_give_the_same_run() -> None:
 
     lean = makespan.run_ours(case.plan, seconds)
 
-    took, submits, looks = run_virtual(on_the_emulator())
-    assert (took, submits, looks) == (lean.seconds, lean.submits, lean.looks)
-
-
-def test_ten_jobs_are_noticed_when_the_loop_would_at_a_tenth_of_its_looks() -> None:
-    found = notice.measure([[20.0] * 10, [21.5] * 10])
-
-    ours, documented = found[notice.OURS], found[notice.DOCUMENTED]
-    assert ours.seconds == pytest.approx(documented.seconds)
-    assert ours.looks * 10 == documented.looks
-    assert ours.refused == documented.refused == 0
+    took, submits, polls = run_virtual(on_the_emulator())
+    assert (took, submits, polls) == (lean.seconds, lean.submits, lean.polls)
 
 
 def test_the_service_counts_a_window_that_slides() -> None:
@@ -148,10 +126,10 @@ def test_the_service_counts_a_window_that_slides() -> None:
     service.submit(10.0)
 
     with pytest.raises(RefusedError, match="minute"):
-        service.look(59.9, [0])
+        service.poll(59.9, [0])
 
     assert service.opens(59.9) == 60.0
-    assert service.look(60.0, [0, 1]) == [True, True]
+    assert service.poll(60.0, [0, 1]) == [True, True]
     assert (service.refused, service.most_in_window, service.most_at_once) == (1, 2, 1)
 
 
@@ -167,7 +145,7 @@ def test_the_service_refuses_a_job_too_many_at_once_and_a_day() -> None:
 
 
 @by_case
-@pytest.mark.parametrize("first", ["submits", "looks"])
+@pytest.mark.parametrize("first", ["submits", "polls"])
 def test_a_fixed_tick_keeps_the_plan(case: Case, first: First, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted apart from the window that it asks for the next free moment."""
     sent: list[float] = []
@@ -186,7 +164,7 @@ def test_a_fixed_tick_keeps_the_plan(case: Case, first: First, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("plan", [Plan.FREE, Plan.PRO], ids=lambda plan: plan.name)
-def test_looks_are_in_step_with_the_minute_from_the_first_on(plan: Plan) -> None:
+def test_polls_are_in_step_with_the_minute_from_the_first_on(plan: Plan) -> None:
     case = next(case for case in CASES if case.plan is plan and case.kind == "image")
     sets = [durations(case, seed) for seed in range(4)]
 
@@ -203,14 +181,14 @@ def test_odd_answers_cost_next_to_nothing() -> None:
     honest, odd = (makespan.run_ours(Plan.PRO, seconds, share) for share in (0.0, 0.03))
 
     assert odd.seconds <= 1.03 * honest.seconds
-    assert honest.looks < odd.looks <= 1.15 * honest.looks
+    assert honest.polls < odd.polls <= 1.15 * honest.polls
     assert (odd.refused, odd.lost, odd.submits) == (0, 0, 600)
 
 
 def test_a_fixed_tick_sees_a_job_at_the_first_tick_after_its_end() -> None:
     run = fixed_tick(Plan.PRO, [6.5, 3.0], 2.0)
 
-    assert (run.seconds, run.submits, run.looks) == (8.0, 2, 4)
+    assert (run.seconds, run.submits, run.polls) == (8.0, 2, 4)
 
 
 def test_the_lower_bound_counts_the_jobs_that_the_last_minute_has_to_run() -> None:
@@ -230,18 +208,6 @@ def test_of_few_values_the_99th_percentile_is_the_greatest() -> None:
     assert (told.least, told.median, told.p99) == (1.0, 2.0, 4.0)
     with pytest.raises(ValueError, match="no values"):
         spread([])
-
-
-def test_a_moment_that_passes_while_the_loop_is_busy_counts_as_late() -> None:
-    async def main() -> list[float]:
-        watching = asyncio.create_task(lags(0.02, step=0.005))
-        await asyncio.sleep(0)
-        asyncio.get_running_loop().now += 0.02  # type: ignore[attr-defined]  # busy, on a clock that jumps
-        return await watching
-
-    late = loops.run_jumping(main())
-
-    assert late == pytest.approx([0.015, 0.01, 0.005, 0.0])
 
 
 def test_a_clock_that_hurries_shortens_the_wait() -> None:
@@ -269,7 +235,7 @@ def test_a_target_is_met_up_to_its_limit() -> None:
     assert not Target("429s", 0, 1).is_met
 
 
-def test_a_report_survives_json_and_reads_as_markdown() -> None:
+def test_a_report_reads_as_markdown_and_as_a_picture() -> None:
     chart = Chart(
         "c", "A chart", "of two", [Group("g", [Bar("doitong_async", 1.2), Bar("x", None, "loses 3")])]
     )
@@ -277,26 +243,24 @@ def test_a_report_survives_json_and_reads_as_markdown() -> None:
         "n", "Why?", [Table("T", ["", "s"], [["a", "1"]])], [Target("fast", 1.0, 2.0)], ["D."], [chart]
     )
 
-    again = Report.from_json(json.loads(json.dumps(report.as_json())))
+    text = as_markdown(report)
 
-    assert again == report
-    text = as_markdown(again)
     assert "| fast | 1 | 2 | **missed** |" in text
     assert "![A chart](c.svg)" in text
-    picture = drawn(again.charts[0])
+    picture = drawn(report.charts[0])
     assert "loses 3" in picture
     assert "prefers-color-scheme: dark" in picture
 
 
 def test_the_thin_server_answers_requests_that_come_in_pieces_or_together() -> None:
-    class Written:
+    class SavedFile:
         data = b""
 
         def write(self, data: bytes) -> None:
             self.data += data
 
     seen: list[bytes] = []
-    http, written = Http(lambda _, body: seen.append(body) or b"."), Written()  # type: ignore[func-returns-value]
+    http, written = Http(lambda _, body: seen.append(body) or b"."), SavedFile()  # type: ignore[func-returns-value]
     http._transport = written  # type: ignore[assignment]
     request = b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\nhi"
 

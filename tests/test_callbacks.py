@@ -40,7 +40,7 @@ from doitong_async.events import (
 from doitong_async.jobs.job import AsyncJob
 from doitong_async.limits.limiter import RateLimiter
 from doitong_async.testing import run_virtual
-from doitong_async.webhooks.handler import Answer, WebhookHandler
+from doitong_async.webhooks.handler import Response, WebhookHandler
 from doitong_async.webhooks.serving import free_port, served
 from tests.virtual import boxed, now, plain, until, virtual
 from tests.webhooks.bodies import SECRET, signed, webhook_body
@@ -274,7 +274,7 @@ async def test_what_is_raised_about_an_accepted_submit_comes_out_of_it(
         [job] = doitong.jobs()
         assert [job.id] == list(box.world.jobs)
         assert job.token in caplog.text
-        assert doitong._running().limiter.slots_taken == 1
+        assert doitong.stats().slots_in_use == 1
         assert (await job).url
         assert is_at_rest(doitong._running().limiter)
 
@@ -520,7 +520,7 @@ def test_what_a_hook_of_the_users_own_session_raises_is_no_end_of_anything(
             with pytest.raises(Mine):
                 await doitong.submit("a fox", idempotency_key="my-own-key")
             assert "my-own-key" in caplog.text
-            assert doitong._running().limiter.slots_taken == box.world.charges == 1
+            assert doitong.stats().slots_in_use == box.world.charges == 1
             breaks_at.append("poll")
             assert (await doitong.generate("a fox", idempotency_key="my-own-key")).url
             assert [type(error) for error in errors] == [Mine]
@@ -717,7 +717,7 @@ def test_a_durable_hook_that_fails_is_called_again(kind: type[BaseException], is
     async def main() -> None:
         errors, door = in_the_loop(), Endpoint()
         handler = WebhookHandler(door.accept, broken_later if is_async else broken)
-        assert await handler.answer(request()) == Answer(503)
+        assert await handler.answer(request()) == Response(503)
         assert len(door.taken) == 1
         await asyncio.sleep(0)
         assert [type(error) for error in errors] == [Mine] * (kind is Mine)

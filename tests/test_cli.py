@@ -34,7 +34,7 @@ from doitong_async.cli.exits import MEANINGS, OF_ERRORS, Exit, exit_of
 from doitong_async.cli.outputs import Destination
 from doitong_async.cli.render import Lines, Screen, renderer_for, write_line
 from doitong_async.cli.text import clean, command_line
-from doitong_async.emulator import Emulator, parse_fault
+from doitong_async.emulator import Emulator, Seen, parse_fault
 from doitong_async.jobs.job import JobFailedError, JobTimeoutError
 from doitong_async.limits.admission import Admission
 from doitong_async.limits.limiter import Priority
@@ -114,6 +114,12 @@ def spawn(*arguments: str, program: Sequence[str] = COMMAND, **more: Any) -> sub
     """Start the real command, with its output in pipes."""
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **more}
     return subprocess.Popen([*program, *arguments], **pipes)
+
+
+def wait_for(event: threading.Event, process: subprocess.Popen[str]) -> None:
+    """Wait for an event that a process causes, however slow the machine; fail if the process ends before."""
+    while not event.wait(0.05):
+        assert process.poll() is None, process.communicate()
 
 
 def size_of(picture: Path | io.BytesIO) -> tuple[int, int]:
@@ -842,10 +848,21 @@ def ignoring(signals: str, *arguments: str, **more: Any) -> subprocess.Popen[str
     return spawn(*arguments, program=["sh", "-c", f"trap '' {signals}; exec \"$@\"", "sh", *COMMAND], **more)
 
 
+def at_each_request(emulator: Emulator, act: Callable[[], object]) -> None:
+    """Act at each request, before its answer is sent."""
+    record = emulator.world.record
+
+    def recorded(seen: Seen) -> None:
+        record(seen)
+        act()
+
+    emulator.world.record = recorded  # type: ignore[method-assign]
+
+
 def at_submit(emulator: Emulator) -> threading.Event:
-    """An event that is set when a submit arrives."""
+    """An event that is set when a submit has arrived."""
     arrived = threading.Event()
-    emulator.on_request = arrived.set
+    at_each_request(emulator, arrived.set)
     return arrived
 
 
@@ -870,7 +887,7 @@ def test_a_hangup_while_a_submit_is_under_way_loses_no_job(
     with running(Emulator(faults=[SLOWLY])) as emulator:
         arrived = at_submit(emulator)
         process = ignoring(ignored or "USR1", "generate", "a fox", "--base-url", emulator.url, "--json")
-        assert arrived.wait(20)
+        wait_for(arrived, process)
         for number in numbers:
             process.send_signal(number)
         out, err = process.communicate()
@@ -889,7 +906,7 @@ def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
     with running(Emulator(faults=[SLOWLY], durations=0.0)) as emulator:
         arrived = at_submit(emulator)
         process = ignoring("HUP", "generate", "a fox", "--base-url", emulator.url, "-o", str(place))
-        assert arrived.wait(20)
+        wait_for(arrived, process)
         process.send_signal(signal.SIGHUP)
         assert (process.communicate()[1], process.returncode) == ("", 0)
     assert size_of(place) == (1024, 1024)
@@ -913,7 +930,7 @@ def test_a_terminal_that_is_closed_takes_no_job_along(
         streams: dict[str, Any] = {"stdin": theirs, "stdout": file, "stderr": file, drawn_on: theirs}
         process = spawn("generate", "a fox", "--base-url", emulator.url, *arguments, **streams, **more)
         os.close(theirs)
-        assert arrived.wait(20)
+        wait_for(arrived, process)
         os.close(ours)
         assert process.wait() == Exit.INTERRUPTED
     [job_id] = emulator.world.jobs
@@ -1021,13 +1038,13 @@ def test_a_download_into_a_closed_pipe(
     assert "The standard output cannot be written: Broken pipe." in capsys.readouterr().err
 
 
-def test_a_closed_pipe_is_written_to_without_complaint() -> None:
-    """The first line that fails silences the stream."""
+def test_a_closed_pipe_is_written_to_without_complaint(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first line that fails silences the stream; no later one is tried, and nothing is said of it."""
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as file:
-        write_line(file, "nobody")
-        write_line(file, "reads this")
+        assert [write_line(file, line) for line in ("nobody", "reads this")] == [False, False]
+    assert capsys.readouterr() == ("", "")
 
 
 # The emulator

@@ -308,7 +308,7 @@ def served_elsewhere() -> Iterator[str]:
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
-    url, loop, end = opened.get(timeout=30)
+    url, loop, end = opened.get(timeout=300)
     try:
         yield url
     finally:

@@ -165,13 +165,6 @@ def test_every_error_is_public() -> None:
         assert getattr(doitong_async, kind.__name__) is kind
 
 
-def test_the_public_names_are_sorted_and_there() -> None:
-    """One list, in order, each name once, each name real."""
-    names = doitong_async.__all__
-    assert names == sorted(set(names))
-    assert all(hasattr(doitong_async, name) for name in names)
-
-
 def test_a_broken_connection_does_not_say_that_no_job_was_made() -> None:
     """Only where nothing was sent is that known."""
     assert "No job was made" in str(errors.ConnectionFailedError("refused"))

@@ -115,7 +115,7 @@ class TestWriteWhole:
 
         def slow_disk(_: int) -> None:
             loop.call_soon_threadsafe(syncing.set)
-            assert disk.wait(10)
+            assert disk.wait(300)
             if fails:
                 raise OSError(errno.EIO, "Input/output error")
 
@@ -145,7 +145,7 @@ class TestWriteWhole:
 
         def slow_open(path: Path, *args: object, **options: object) -> object:
             loop.call_soon_threadsafe(opening.set)
-            assert disk.wait(10)
+            assert disk.wait(300)
             return plain_open(path, *args, **options)
 
         monkeypatch.setattr(Path, "open", slow_open)

@@ -14,7 +14,7 @@ import socket
 import sqlite3
 import struct
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,10 +27,10 @@ import pytest
 import yarl
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
-from gql.client import AsyncClientSession
 from gql.transport.aiohttp import AIOHTTPTransport
+from gql.transport.async_transport import AsyncTransport
 from gql.transport.exceptions import TransportConnectionFailed, TransportQueryError
-from graphql import ExecutionResult
+from graphql import DocumentNode, ExecutionResult
 from pydantic_core import core_schema
 
 from doitong_async.transport.exchange import drop_sockets
@@ -66,7 +66,7 @@ async def test_gql_drops_the_status_of_an_answer_with_a_json_body() -> None:
 
 @virtual
 async def test_gql_raises_on_any_error_and_asserts_on_null_data() -> None:
-    """Hence the answer rides in the data of the result, past both."""
+    """Hence the answer travels with its request's body, past both."""
     bodies = iter([{"data": {"a": 1, "b": None}, "errors": [{"message": "no b"}]}, {"data": None}])
 
     async def odd(request: web.Request) -> web.Response:
@@ -80,34 +80,56 @@ async def test_gql_raises_on_any_error_and_asserts_on_null_data() -> None:
             await session.execute(gql.gql("{ a b }"))
 
 
+class Noting(AsyncTransport):
+    """A transport that notes how gql uses it, and returns what it was given."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    async def connect(self) -> None:
+        self.calls.append("connect")
+
+    async def close(self) -> None:
+        self.calls.append("close")
+
+    async def execute(self, request: gql.GraphQLRequest, **post: Any) -> ExecutionResult:
+        self.calls.append("execute")
+        return ExecutionResult(data={"request": request, **post})
+
+    def subscribe(self, request: gql.GraphQLRequest) -> AsyncGenerator[ExecutionResult, None]:
+        raise NotImplementedError
+
+
 @virtual
-async def test_gql_hands_data_and_extra_arguments_through_untouched() -> None:
-    """Our transport gets `extra_args` as they are, and what it returns as data comes out as it is."""
-    marker = object()
-
-    class Echo(AIOHTTPTransport):
-        async def execute(self, request: Any, **kwargs: Any) -> Any:
-            return ExecutionResult(data={"marker": marker, **kwargs})
-
-    async with gql.Client(transport=Echo("http://127.0.0.1:9"), execute_timeout=None) as session:
-        result = await session.execute(gql.GraphQLRequest("{ x }"), extra_args={"n": 1})
-    assert result == {"marker": marker, "extra_args": {"n": 1}}
+async def test_gql_takes_any_transport_and_hands_it_each_request_untouched() -> None:
+    """Hence ours posts bytes of its own: without a schema, gql reads neither document nor result."""
+    transport = Noting()
+    request = gql.GraphQLRequest(DocumentNode(definitions=()))
+    post: dict[str, Any] = {"data": object(), "headers": {}, "timeout": object(), "ssl": True}
+    async with gql.Client(transport=transport, execute_timeout=None) as session:
+        assert await session.execute(request, **post) == {"request": request, **post}
+    assert transport.calls == ["connect", "execute", "close"]
 
 
 @virtual
-async def test_gql_sends_by_a_method_that_a_session_of_our_own_replaces() -> None:
-    """`_execute` is where gql adds its timeout; a session without it is all that ours differs by."""
-    called: list[object] = []
+async def test_gql_lets_a_cancellation_and_an_error_of_the_transport_pass() -> None:
+    """On it hangs that we know why a request ended: both come out as raised, once."""
 
-    class Own(AsyncClientSession):
-        async def _execute(self, request: Any, **kwargs: Any) -> Any:
-            called.append(request)
-            return ExecutionResult(data={"x": 1})
+    class Raising(Noting):
+        async def execute(self, request: gql.GraphQLRequest, **post: Any) -> ExecutionResult:
+            self.calls.append("execute")
+            raise post["error"]
 
-    session = Own(gql.Client(transport=AIOHTTPTransport("http://127.0.0.1:9")))
-    request = gql.GraphQLRequest("{ x }")
-    assert await session.execute(request) == {"x": 1}
-    assert called == [request]
+    transport = Raising()
+    request = gql.GraphQLRequest(DocumentNode(definitions=()))
+    raised = [asyncio.CancelledError(), aiohttp.ServerDisconnectedError(), TimeoutError(), OSError()]
+    async with gql.Client(transport=transport, execute_timeout=None) as session:
+        for error in raised:
+            with pytest.raises(type(error)) as caught:
+                await session.execute(request, error=error)
+            assert caught.value is error
+            assert error.__cause__ is error.__context__ is None
+    assert transport.calls.count("execute") == len(raised)
 
 
 @virtual

@@ -33,6 +33,7 @@ from doitong_async import (
 )
 from doitong_async.emulator import Emulator, Fault
 from doitong_async.emulator.faults import What, Where
+from tests.exception_chain import chain
 from tests.plain_server import JPEG
 from tests.virtual import boxed, virtual
 
@@ -126,19 +127,6 @@ class Net:
             if shows_key(text):
                 found.append((place, text[:2000]))
         return found
-
-
-def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and all that is its cause or its context, hidden or not."""
-    left, seen = [error], set[int]()
-    while left:
-        each = left.pop()
-        if each is None or id(each) in seen:
-            continue
-        seen.add(id(each))
-        yield each
-        left += [each.__cause__, each.__context__]
-        left += each.exceptions if isinstance(each, BaseExceptionGroup) else ()
 
 
 class LogNet(logging.Handler):

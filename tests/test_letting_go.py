@@ -78,7 +78,7 @@ def test_the_end_of_the_loop_waits_for_the_thread_that_writes(
 
     def slowly(part: _Part) -> None:
         begun.set()
-        assert may_go_on.wait(10)
+        assert may_go_on.wait(300)
         usual(part)
 
     monkeypatch.setattr(_Part, "open", slowly)

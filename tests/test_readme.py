@@ -81,7 +81,7 @@ def run_block(code: str) -> None:
             with settings_of(emulator.url):
                 await coroutine_of(code)
             if "webhook_url" in code:
-                assert {posted.outcome for posted in emulator.world.posted} == {"taken"}
+                assert {posted.outcome for posted in emulator.posted} == {"taken"}
                 assert emulator.world.count("poll") == 0
 
     run_virtual(on_an_emulator())

@@ -196,7 +196,7 @@ async def test_a_webhook_swaps_no_url() -> None:
         job = await doitong.submit("a fox")
         url = (await job).url
         evil = Generation(id=job.id, status=JobStatus.COMPLETED, url="http://127.0.0.1:1/evil.jpg")
-        assert not doitong._running().poller.observe(evil)
+        assert not doitong._running().poller.tracker.observe(evil)
         assert (await job).url == (await doitong.job(job.id)).url == url
 
 

@@ -22,7 +22,7 @@ import pytest
 from doitong_async import AsyncDoitong, AsyncJob, DoitongError, Plan, Result
 from doitong_async.emulator import Emulator, Job, Seen, parse_fault
 from doitong_async.emulator.faults import What
-from doitong_async.jobs.tracker import TrackedJob
+from doitong_async.jobs.tracked import TrackedJob
 from doitong_async.limits.permits import RequestPermit, Slot
 from doitong_async.webhooks.serving import free_port, served
 from tests.virtual import boxed, now, virtual
@@ -314,7 +314,7 @@ def hits(emulator: Emulator) -> set[str]:
 
 def webhook_hits(emulator: Emulator) -> set[str]:
     """Return the faults that hit a webhook."""
-    return {fault for posted in emulator.world.posted for fault in (posted.fault or "").split("; ") if fault}
+    return {fault for posted in emulator.posted for fault in (posted.fault or "").split("; ") if fault}
 
 
 def assert_plan_was_kept(ran: Soak) -> None:

@@ -22,7 +22,8 @@ from doitong_async import (
     SubmitOutcomeUnknownError,
 )
 from doitong_async.emulator import PlanLimits
-from doitong_async.events import Event, SubmitAttempted
+from doitong_async.events import Event, RequestSent, SubmitAttempted
+from doitong_async.transport.failure import FailureKind
 from tests.plain_server import HANG, PlainServer
 from tests.virtual import boxed, now, plain, until, virtual
 
@@ -216,19 +217,43 @@ async def test_the_day_is_over_by_the_servers_count() -> None:
 
 
 @virtual
-async def test_every_try_is_an_event() -> None:
-    """With its number, its key, and what came of it."""
+async def test_every_attempt_is_an_event() -> None:
+    """With its number, its key, and what came of it, in fields that need no parsing."""
     events: list[Event] = []
     async with plain(seconds=0.0, on_event=events.append) as (doitong, server):
         server.script = odd(HTML_502, "cut-after")
-        job = await doitong.submit("a fox", idempotency_key="mine")
+        job = await doitong.submit("a fox", provider="flux-pro", version="2", idempotency_key="mine")
     tried = [event for event in events if isinstance(event, SubmitAttempted)]
-    assert [(event.number, event.idempotency_key, event.job_id) for event in tried] == [
+    assert [(event.attempt, event.idempotency_key, event.job_id) for event in tried] == [
         (1, "mine", None),
         (2, "mine", None),
         (3, "mine", job.id),
     ]
     assert [event.is_in_doubt for event in tried] == [True, True, False]
+    assert {(event.provider, event.version) for event in tried} == {("flux-pro", "2")}
+    failures = [FailureKind.SERVER, FailureKind.UNANSWERED, None]
+    assert [event.failure for event in tried] == failures
+    assert [event.http_status for event in tried] == [502, None, None]
+    assert [event.retry_in is not None for event in tried] == [True, True, False]
+    sent = [event for event in events if isinstance(event, RequestSent) and event.kind == "submit"]
+    assert [(event.attempt, event.idempotency_key) for event in sent] == [
+        (1, "mine"),
+        (2, "mine"),
+        (3, "mine"),
+    ]
+
+
+@virtual
+async def test_an_event_says_when_the_next_attempt_comes_and_that_none_does() -> None:
+    """The seconds that the service asked for; after the last failure there is no next attempt."""
+    events: list[Event] = []
+    async with plain(seconds=0.0, on_event=events.append) as (doitong, server):
+        busy = http("503 Busy", Retry_After="90")
+        server.script = odd(busy, busy, busy)
+        with pytest.raises(ServerError):
+            await doitong.submit("a fox")
+    tried = [event for event in events if isinstance(event, SubmitAttempted)]
+    assert [event.retry_in for event in tried] == [90.0, 90.0, None]
 
 
 @virtual

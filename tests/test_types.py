@@ -164,7 +164,8 @@ class TestRequest:
     )
     def test_other_pairs_pass_in_silence(self, provider: str | None, version: str | None) -> None:
         """A pair is odd only if both are known and do not belong together."""
-        GenerateRequest(prompt="a fox", provider=provider, version=version)
+        request = GenerateRequest(prompt="a fox", provider=provider, version=version)
+        assert (request.provider, request.version) == (provider, version)
 
     def test_a_request_is_frozen(self) -> None:
         """What was checked stays checked."""

@@ -19,7 +19,7 @@ from doitong_async.batch import promises, sqlite
 from doitong_async.batch.item import Glimpse, ItemRecord, State
 from doitong_async.batch.sqlite import Totals
 from doitong_async.errors import DoitongError, LedgerError
-from doitong_async.files import Written
+from doitong_async.files import SavedFile
 from doitong_async.log import log
 from doitong_async.urls import is_here
 
@@ -195,7 +195,7 @@ class LedgerBackend:
         before: State,
         state: State,
         error: DoitongError | None = None,
-        written: Written | None = None,
+        written: SavedFile | None = None,
         ended_at: float | None = None,
     ) -> None:
         """Record how an item ended, or (as `State.OPEN`) withdraw its intent."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 from doitong_async.batch import promises
 from doitong_async.batch.item import UNSETTLED, Glimpse, ItemEvent, ItemRecord, State, states_before
 from doitong_async.errors import DoitongError, LedgerError, SubmitOutcomeUnknownError
-from doitong_async.files import Written, replacing
+from doitong_async.files import SavedFile, replacing
 
 APPLICATION: Final = 0x444F4954
 """Marks the file as ours, in SQLite's own field for that ("DOIT")."""
@@ -303,7 +303,7 @@ def end(
     connection: sqlite3.Connection,
     *,
     error: DoitongError | None = None,
-    written: Written | None = None,
+    written: SavedFile | None = None,
     ended_at: float | None = None,
     **values: Any,
 ) -> None:

@@ -39,7 +39,7 @@ from doitong_async.errors import (
     about_job,
 )
 from doitong_async.events import is_from_user
-from doitong_async.files import Written, in_thread
+from doitong_async.files import SavedFile, in_thread
 from doitong_async.jobs.job import AsyncJob
 from doitong_async.jobs.token import JobRef
 from doitong_async.log import log
@@ -340,7 +340,7 @@ class ItemWorker:
             at=wall_time(),
         )
 
-    async def _fetch(self, pending: PendingItem, result: Result) -> Written | None:
+    async def _fetch(self, pending: PendingItem, result: Result) -> SavedFile | None:
         """Fetch the output if it is wanted, and record that the item is done."""
         written = None
         if (out := self._terms.out) is not None:

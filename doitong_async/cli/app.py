@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -27,6 +26,7 @@ from doitong_async.cli.options import (
     JobsPerDay,
     PlanOption,
     RequestsPerMinute,
+    Speed,
     Verbose,
     plan_of,
 )
@@ -243,8 +243,6 @@ def generate(
     progress = context.obj.begin(
         service, Destination(output), as_json=as_json, idempotency_key=idempotency_key
     )
-    if emulator and base_url is not None:
-        raise CommandError("--emulator has its own address. Leave out --base-url, or --emulator.")
     request = as_request(
         _read_prompt(prompt),
         provider=provider,
@@ -301,7 +299,7 @@ def emulator(
         int, typer.Option("--credits", min=0, metavar="N", help="The credits of each key.")
     ] = 10_000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same jobs.")] = 0,
-    speed: Annotated[float, typer.Option(help="How many times faster jobs finish.")] = 1.0,
+    speed: Speed = 1.0,
     key: Annotated[
         str | None, typer.Option(help="The only key to accept, never a real one; any key by default.")
     ] = None,
@@ -316,14 +314,6 @@ def emulator(
             help='A fault to inject, such as "poll 2-4: latency 12"; repeatable. "help" lists all faults.',
         ),
     ] = None,
-    until_idle: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help="Exit after this long without a request; by default never."),
-    ] = None,
-    address_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Also write the address there, as JSON, while it runs."),
-    ] = None,
 ) -> None:
     """Emulate the Doitong API on this machine, to try things without a key, until Ctrl-C."""
     emulation.serve(
@@ -333,8 +323,6 @@ def emulator(
             concurrent_jobs=concurrent_jobs,
             jobs_per_day=jobs_per_day,
         ),
-        until_idle=until_idle,
-        address_file=address_file,
         key=key,
         host=host,
         port=port,

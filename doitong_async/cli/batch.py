@@ -31,12 +31,12 @@ from doitong_async.cli.options import (
     PromptFile,
     ProviderOption,
     RequestsPerMinute,
+    Speed,
     Verbose,
     WidthOption,
     plan_of,
     read_prices,
 )
-from doitong_async.cli.own_emulator import OwnEmulator
 from doitong_async.cli.preflight import Preflight, preflight_of
 from doitong_async.cli.progress import BatchProgress
 from doitong_async.cli.prompts import Checked, Prompts, open_prompts
@@ -58,7 +58,7 @@ doitong batch status pictures
 After a kill or Ctrl-C, give the same command again to continue: the ledger
 knows what is done, what is running, and what was paid. Ctrl-C once waits for
 the running jobs; twice leaves them to the next run. pictures/index.html shows
-the results.
+the results. Only a trial with --emulator cannot resume running jobs.
 
 [bold]Exit codes[/bold]
 0    every item is done
@@ -90,10 +90,7 @@ RetryFailed = Annotated[
 Verify = Annotated[bool, typer.Option("--verify", help="Hash the existing files; fetch changed ones again.")]
 EmulatorOption = Annotated[
     bool,
-    typer.Option("--emulator", help="Use an emulator beside the ledger, started if needed: no key, no cost."),
-]
-Speed = Annotated[
-    float, typer.Option(metavar="N", help="How many times faster jobs finish on a new emulator.")
+    typer.Option("--emulator", help="A trial at a private emulator, which ends with it: no key, no cost."),
 ]
 
 WebhookUrl = Annotated[
@@ -119,10 +116,7 @@ class _Arguments:
     dry_run: bool
     retry_failed: bool
     verify: bool
-    has_emulator: bool
-    speed: float
-    base_url: str | None
-    receiver: Receiver | None
+    service: Service
 
 
 def batch_file(
@@ -154,8 +148,9 @@ def batch_file(
 ) -> int:
     """Make the outputs for a file of prompts, each paid once, even through crashes."""
     context.obj.as_json = as_json
+    limits = _limits(plan, emulator, requests_per_minute, concurrent_jobs, jobs_per_day)
     arguments = _Arguments(
-        limits=_limits(plan, emulator, requests_per_minute, concurrent_jobs, jobs_per_day),
+        limits=limits,
         budget=None if budget is None else Budget(budget),
         price=read_prices(price),
         out=out,
@@ -164,10 +159,13 @@ def batch_file(
         dry_run=dry_run,
         retry_failed=retry_failed,
         verify=verify,
-        has_emulator=emulator,
-        speed=speed,
-        base_url=base_url,
-        receiver=_receiver(webhook_url, webhook_port),
+        service=Service(
+            base_url=base_url,
+            plan=limits,
+            has_own_emulator=emulator,
+            speed=speed,
+            receiver=_receiver(webhook_url, webhook_port, has_emulator=emulator),
+        ),
     )
     renderer = renderer_for(sys.stdout, as_json=as_json)
     defaults = {"provider": provider, "width": width, "height": height}
@@ -178,8 +176,6 @@ def batch_file(
         end = _end_of(arguments, prompts, renderer)
     if end is None:
         return Exit.OK
-    if end.is_all_over:
-        OwnEmulator.stop(arguments.ledger)
     return _report(context.obj, end, renderer, out=out, ledger=arguments.ledger)
 
 
@@ -205,7 +201,7 @@ def _end_of(arguments: _Arguments, prompts: Prompts, renderer: BatchRenderer) ->
     preflight = preflight_of(
         prompts,
         ledger=arguments.ledger,
-        service=_named(arguments),
+        service=_named(arguments.service),
         out=arguments.out,
         plan=arguments.limits,
         price=arguments.price,
@@ -220,11 +216,13 @@ def _end_of(arguments: _Arguments, prompts: Prompts, renderer: BatchRenderer) ->
     if arguments.dry_run:
         renderer.facts(_estimated(preflight))
         return None
+    if arguments.service.has_own_emulator and (preflight.unsettled or preflight.under_way):
+        raise CommandError(_NOT_RESUMED.format(arguments.ledger))
     if preflight.is_over and not arguments.verify:
         return _nothing_to_do(preflight, progress, arguments.ledger, arguments.out, arguments.title)
     order = Order(
         prompts=prompts,
-        service=_service(arguments, renderer),
+        service=arguments.service,
         out=arguments.out,
         ledger=arguments.ledger,
         budget=arguments.budget,
@@ -247,7 +245,15 @@ def _report(call: Any, end: End, renderer: BatchRenderer, *, out: Path, ledger: 
     return end.code
 
 
-def _receiver(url: str | None, port: int | None) -> Receiver | None:
+_NOT_RESUMED: Final = (
+    "A trial cannot be resumed: the ledger {} has jobs that only an earlier emulator knew, and --emulator "
+    "starts a new one. Nothing was sent, and the ledger is unchanged. Begin again with another --out. To try "
+    "resuming, run `doitong emulator` in another terminal, copy the export line that it prints to this one, "
+    "and leave out --emulator."
+)
+
+
+def _receiver(url: str | None, port: int | None, *, has_emulator: bool) -> Receiver | None:
     if url is None and port is None:
         return None
     if url is None or port is None:
@@ -255,7 +261,7 @@ def _receiver(url: str | None, port: int | None) -> Receiver | None:
             "--webhook-url and --webhook-port belong together: the URL at which the service reaches this "
             "machine, and the port on which this command listens. Nothing was sent. Give both.",
         )
-    if secret_of_environment("DOITONG_WEBHOOK_SECRET") is None:
+    if not has_emulator and secret_of_environment("DOITONG_WEBHOOK_SECRET") is None:
         raise CommandError(
             "DOITONG_WEBHOOK_SECRET is not set, so webhooks cannot be verified. Nothing was sent. Set it to "
             "your webhook secret."
@@ -263,27 +269,9 @@ def _receiver(url: str | None, port: int | None) -> Receiver | None:
     return Receiver(url, port)
 
 
-def _named(arguments: _Arguments) -> str:
+def _named(service: Service) -> str:
     """Return the ledger's name for this batch's service."""
-    if arguments.has_emulator and arguments.base_url is None:
-        return service_of("http://localhost")
-    return service_of(root_of(arguments.base_url))
-
-
-def _service(arguments: _Arguments, renderer: BatchRenderer) -> Service:
-    base_url, ledger, plan = arguments.base_url, arguments.ledger, arguments.limits
-    if not arguments.has_emulator:
-        return Service(base_url=base_url, plan=plan, receiver=arguments.receiver)
-    if base_url is None:
-        try:
-            ledger.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CommandError(
-                f"{ledger.parent} cannot be created: {error.strerror or error}. Nothing was sent."
-            ) from None
-        base_url = OwnEmulator.found_or_started(ledger, plan, speed=arguments.speed).url
-        renderer.say(f"emulator on {base_url}")
-    return Service(base_url=base_url, plan=plan, is_keyless=True, receiver=arguments.receiver)
+    return service_of("http://localhost" if service.has_own_emulator else root_of(service.base_url))
 
 
 def _beginning(title: str, checked: Checked, preflight: Preflight) -> str:

@@ -25,8 +25,13 @@ from doitong_async.client import AsyncDoitong
 from doitong_async.errors import ClientClosedError, DoitongError, LedgerError
 from doitong_async.events import Event, StatusChanged, SubmitAttempted
 from doitong_async.pricing import PriceArgument
+from doitong_async.transport.failure import FailureKind
 
-_UNTIL_OPEN: Final = 0.05
+_AGAIN_LEAVES: Final = "leaves {} to the next run"
+_AGAIN_ENDS: Final = "ends {} with this command's emulator"
+
+
+_UNREACHABLE: Final = frozenset({FailureKind.NOT_SENT, FailureKind.UNANSWERED, FailureKind.GATEWAY})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +102,7 @@ class Run:
             stopped=stopped,
             signals=self._signals,
             left_running=self._left_running,
+            is_trial=order.service.has_own_emulator,
             gallery=gallery,
             trouble=trouble,
         )
@@ -145,7 +151,7 @@ class Run:
         if isinstance(event, StatusChanged):
             self._is_unreachable = False
         elif isinstance(event, SubmitAttempted):
-            self._is_unreachable = event.failure is not None and "429" not in event.failure
+            self._is_unreachable = event.failure in _UNREACHABLE
 
     def _handling_signals(
         self, loop: asyncio.AbstractEventLoop, doitong: AsyncDoitong | None, batch: Batch | None
@@ -163,34 +169,33 @@ class Run:
         progress = batch.progress()
         running = progress.running + progress.fetching
         if self._signals == 1:
-            _stop(loop, batch)
+            batch.stop()
             known = [*doitong.stats().mean_seconds.values()]
             if rate := self._progress.rate(loop.time()):
                 known.append(60.0 * running / rate)
-            self._stopping = _draining(running, max(known, default=None))
+            again = _AGAIN_ENDS if self._order.service.has_own_emulator else _AGAIN_LEAVES
+            self._stopping = _draining(running, max(known, default=None), again)
             self._renderer.stopping(self._stopping)
         elif self._detaching is None:
             self._left_running = running
             jobs = some(running, "job")
-            self._stopping = f"Leaving {jobs} to the next run; waiting up to 10 s for answers still to come."
+            if self._order.service.has_own_emulator:
+                self._stopping = f"Leaving {jobs}, which will end with this command's emulator."
+            else:
+                self._stopping = (
+                    f"Leaving {jobs} to the next run; waiting up to 10 s for answers still to come."
+                )
             self._renderer.stopping(self._stopping)
             self._detaching = asyncio.ensure_future(batch.aclose())
         self._render(doitong, batch)
 
 
-def _stop(loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
-    """Stop a batch as soon as it is open."""
-    batch.stop()
-    if batch.progress().stopped is None:
-        loop.call_later(_UNTIL_OPEN, _stop, loop, batch)
-
-
-def _draining(running: int, seconds: float | None) -> str:
+def _draining(running: int, seconds: float | None, again: str) -> str:
     if not running:
         return "Stopping: nothing is running."
     how_long = "" if seconds is None else f", about {span(seconds)}"
     jobs, it = ("running job", "it") if running == 1 else (f"{running:,} running jobs", "them")
-    return f"Stopping: waiting for the {jobs}{how_long}. Ctrl-C again leaves {it} to the next run."
+    return f"Stopping: waiting for the {jobs}{how_long}. Ctrl-C again {again.format(it)}."
 
 
 def gallery_of(ledger: Path, out: Path, title: str) -> tuple[Path | None, str | None]:

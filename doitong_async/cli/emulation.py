@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-import math
-import os
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from doitong_async.cli.exits import CommandError
 from doitong_async.cli.interrupts import handling_signals
 from doitong_async.cli.options import AnyPlanName
-from doitong_async.cli.own_emulator import Address
 from doitong_async.cli.render import write_line
 from doitong_async.cli.service import EMULATED_KEY
 from doitong_async.cli.text import clean
@@ -27,34 +23,20 @@ if TYPE_CHECKING:
     from doitong_async.emulator import Emulator
 
 
-def serve(
-    *,
-    plan: Plan,
-    key: str | None,
-    faults: Sequence[str],
-    until_idle: float | None,
-    address_file: Path | None,
-    **settings: Any,
-) -> None:
+def serve(*, plan: Plan, key: str | None, faults: Sequence[str], **settings: Any) -> None:
     """Run an emulator until SIGINT or SIGTERM; or print the known faults if "help" is among them.
 
     Args:
         plan: the limits that it enforces.
         key: the only key to accept; any key by default.
         faults: the faults to inject, in the text form of `doitong_async.emulator.faults`.
-        until_idle: seconds without a request after which it exits; None: never.
-        address_file: the file that holds its address while it runs, see `doitong_async.cli.own_emulator`.
         **settings: further arguments of `doitong_async.emulator.Emulator`.
 
     Raises:
         CommandError: if a setting is invalid, the port is taken, or Pillow is missing.
     """
-    if not 0 < settings["speed"] < math.inf:
-        raise CommandError(f"--speed is {settings['speed']}; expected a number above zero, 1 for real time.")
     if key is not None and (not key.isascii() or not key.isprintable() or " " in key or not key):
         raise CommandError("--key is not a key; expected printable ASCII characters without spaces.")
-    if until_idle is not None and not 0 < until_idle < math.inf:
-        raise CommandError(f"--until-idle is {until_idle}; expected seconds above zero.")
     try:
         from doitong_async.emulator import Emulator, PlanLimits, parse_fault
     except ImportError as missing:
@@ -71,19 +53,11 @@ def serve(
     # With the same secret as the commands, its webhooks reach them.
     secret = secret_of_environment("DOITONG_WEBHOOK_SECRET")
     emulator = Emulator(limits, key=key, faults=parsed, webhook_secret=secret, **settings)
-    asyncio.run(_serve(emulator, plan.name, key or EMULATED_KEY, settings, until_idle, address_file))
+    asyncio.run(_serve(emulator, plan.name, key or EMULATED_KEY, settings))
 
 
-async def _serve(
-    emulator: Emulator,
-    plan: str,
-    key: str,
-    settings: dict[str, Any],
-    until_idle: float | None,
-    address_file: Path | None,
-) -> None:
+async def _serve(emulator: Emulator, plan: str, key: str, settings: dict[str, Any]) -> None:
     stopped = asyncio.Event()
-    emulator.on_stop = stopped.set
     with handling_signals(stopped.set):
         try:
             await emulator.start()
@@ -95,33 +69,14 @@ async def _serve(
                 "Choose another --port; 0 picks a free one."
             ) from None
         try:
-            if address_file is not None:
-                Address(emulator.url, os.getpid()).write(address_file)
             for line in (*_connection_lines(emulator.url, plan, key), *_fault_lines(emulator)):
                 write_line(sys.stdout, line)
-            await _until(stopped, emulator, until_idle)
+            await stopped.wait()
         finally:
             await emulator.stop()
-            if address_file is not None:
-                Address.forget(address_file, os.getpid())
             world = emulator.world
             counts = f"{world.count('submit')} submits, {world.count('poll')} polls"
             write_line(sys.stdout, f"stopped: {counts}, {world.charges} jobs charged")
-
-
-async def _until(stopped: asyncio.Event, emulator: Emulator, until_idle: float | None) -> None:
-    """Wait until the emulator is stopped, or has had no request for `until_idle` seconds."""
-    loop = asyncio.get_running_loop()
-    idle = asyncio.timeout(until_idle)
-    if until_idle is not None:
-        emulator.on_request = lambda: idle.reschedule(loop.time() + until_idle)
-    try:
-        async with idle:
-            await stopped.wait()
-    except TimeoutError:
-        pass
-    finally:
-        emulator.on_request = lambda: None
 
 
 def _connection_lines(url: str, plan: str, key: str) -> list[str]:

@@ -37,6 +37,12 @@ def credits_of(amount: float) -> str:
     return f"{amount:,.2f}".rstrip("0").rstrip(".")
 
 
+def credit_words(amount: float) -> str:
+    """Return credits with their noun."""
+    number = credits_of(amount)
+    return f"{number} credit" if number == "1" else f"{number} credits"
+
+
 def some(count: int, what: str) -> str:
     """Return a number with its noun."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"

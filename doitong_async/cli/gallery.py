@@ -18,7 +18,7 @@ from typing import BinaryIO, Final
 from urllib.parse import quote
 
 from doitong_async.batch.item import Outcome
-from doitong_async.cli.formats import RUNNING, credits_of, short_span
+from doitong_async.cli.formats import RUNNING, credit_words, short_span
 from doitong_async.files import replacing
 
 _HERE: Final = Path(__file__).parent
@@ -154,7 +154,7 @@ class _Totals:
 
     def html(self) -> str:
         total = self.total
-        parts = ["1 item" if total == 1 else f"{total:,} items", _credits(self._credits)]
+        parts = ["1 item" if total == 1 else f"{total:,} items", credit_words(self._credits)]
         if self._timed:
             parts.append(f"{short_span(self._seconds / self._timed)} on average")
         counts = {"": total, **{outcome: count for outcome, count in self._outcomes.items() if count}}
@@ -185,7 +185,7 @@ def _item(card: Card) -> str:
     data = "".join(f' data-{name}="{escape(mark)}"' for name, mark in marks.items() if mark)
     facts = [f"<bdi>{escape(card.provider)}</bdi>"]
     if card.credits is not None:
-        facts.append(f'<span class="credits">{_credits(card.credits)}</span>')
+        facts.append(f'<span class="credits">{credit_words(card.credits)}</span>')
     if card.seconds is not None:
         facts.append(f'<span class="seconds">{short_span(card.seconds)}</span>')
     if card.file:
@@ -224,8 +224,3 @@ def _frame(card: Card, kind: str) -> str:
 def _url(file: str) -> str:
     # "./" and no bare colon: no name can be read as a scheme, a host or a root directory.
     return "./" + quote(file, errors="surrogateescape")
-
-
-def _credits(amount: float) -> str:
-    number = credits_of(amount)
-    return f"{number} credit" if number == "1" else f"{number} credits"

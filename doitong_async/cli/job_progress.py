@@ -10,7 +10,7 @@ from typing import Any, Final
 from doitong_async import errors
 from doitong_async.cli.exits import Exit, exit_of
 from doitong_async.cli.outputs import Destination, Saved
-from doitong_async.cli.render import FACTS, CommandFailure, Outcome, Renderer, StatusAt
+from doitong_async.cli.render import FACTS, CommandFailure, JobReport, Renderer, StatusAt
 from doitong_async.cli.service import Service
 from doitong_async.cli.text import command_line
 from doitong_async.errors import DoitongError
@@ -61,7 +61,7 @@ class JobProgress:
         if isinstance(event, SubmitAttempted):
             if event.failure is not None:
                 effect = "may have created a job" if event.is_in_doubt else "created no job"
-                self.renderer.happened(f"attempt {event.number} {effect}: {event.failure}")
+                self.renderer.happened(f"attempt {event.attempt} {effect}: {event.message}")
         elif isinstance(event, StatusChanged) and self._started_at is not None:
             self.statuses.append(
                 StatusAt(event.status.value, asyncio.get_running_loop().time() - self._started_at)
@@ -70,9 +70,9 @@ class JobProgress:
         elif isinstance(event, JobFinished):
             self.seconds = event.seconds
 
-    def outcome(self, job: AsyncJob, result: Result, saved: Saved | None) -> Outcome:
+    def outcome(self, job: AsyncJob, result: Result, saved: Saved | None) -> JobReport:
         """Return the result of the command."""
-        return Outcome(
+        return JobReport(
             id=job.id,
             token=job.token,
             statuses=self.statuses,

@@ -85,6 +85,17 @@ AsJson = Annotated[
     bool, typer.Option("--json", help="Print exactly one JSON object, at the end, also for errors.")
 ]
 
+
+def _check_speed(speed: float) -> float:
+    if not 0 < speed < math.inf:
+        raise CommandError(f"--speed is {speed}; expected a number above zero, 1 for real time.")
+    return speed
+
+
+Speed = Annotated[
+    float,
+    typer.Option(metavar="N", callback=_check_speed, help="How many times faster an emulator's jobs finish."),
+]
 BaseUrl = Annotated[
     str | None, typer.Option(metavar="URL", help="The base URL of another API.  [DOITONG_BASE_URL]")
 ]

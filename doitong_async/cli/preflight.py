@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from doitong_async.batch.item import KEY_LIVES, Action, ItemRecord, Outcome, decide
+from doitong_async.batch.item import KEY_LIVES, UNSETTLED, Action, ItemRecord, Outcome, decide
 from doitong_async.batch.ledger import Ledger
 from doitong_async.batch.planner import has_file
 from doitong_async.batch.source import Asked, Reading
@@ -29,6 +29,7 @@ class Preflight:
         items: how many items the file has, within its limit.
         over: how many have ended already, by outcome.
         under_way: how many were started and will be resumed.
+        unsettled: how many jobs of the ledger are not known to have ended, of any file of prompts.
         to_begin: how many will be submitted.
         spent: credits, according to the ledger.
         cost: the cost and time of those to be submitted; None if a price is unknown.
@@ -38,6 +39,7 @@ class Preflight:
     items: int = 0
     over: Counter[Outcome] = field(default_factory=Counter)
     under_way: int = 0
+    unsettled: int = 0
     to_begin: int = 0
     spent: float = 0.0
     cost: Estimate | None = None
@@ -74,7 +76,9 @@ def preflight_of(
         if _exists(ledger):
             reader = opened.enter_context(Ledger.read(ledger))
             reader.check_service(service)
-            found.spent = reader.totals().spent
+            totals = reader.totals()
+            found.spent = totals.spent
+            found.unsettled = sum(totals.items.get(state, 0) for state in UNSETTLED)
         items = _Items(found, reader, out, retry_failed=retry_failed)
         try:
             found.cost = estimate(items.to_begin(prompts, wall), plan, price=price)

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from doitong_async.cli.exits import Exit
-from doitong_async.cli.formats import credits_of, short_span
+from doitong_async.cli.formats import credit_words, short_span
 from doitong_async.cli.outputs import Saved, Steady, is_silent, silence
 from doitong_async.cli.text import clean, hide_key
 
@@ -32,7 +32,7 @@ class StatusAt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class JobReport:
     """A completed job and its saved output."""
 
     id: str
@@ -49,7 +49,7 @@ class Outcome:
     @property
     def summary(self) -> str:
         """How long it took, and what it cost."""
-        cost = "cost unknown" if self.credit_cost is None else f"{credits_of(self.credit_cost)} credits"
+        cost = "cost unknown" if self.credit_cost is None else credit_words(self.credit_cost)
         return cost if self.seconds is None else f"{short_span(self.seconds)}, {cost}"
 
 
@@ -95,7 +95,7 @@ class Renderer(Notes):
     def happened(self, text: str) -> None:
         """Show anything else."""
 
-    def done(self, outcome: Outcome) -> None:
+    def done(self, outcome: JobReport) -> None:
         """Show the completed job."""
 
 
@@ -117,7 +117,7 @@ class Lines(Renderer):
     def happened(self, text: str) -> None:
         write_now(self._file, text)
 
-    def done(self, outcome: Outcome) -> None:
+    def done(self, outcome: JobReport) -> None:
         made_by = f", {outcome.provider}" if outcome.provider else ""
         self.happened(f"job {outcome.id} done: {outcome.summary}{made_by}")
         self.happened(f"url {outcome.url}")
@@ -161,7 +161,7 @@ class Screen(Renderer):
     def note(self, text: str) -> None:
         note_on(self._console, text)
 
-    def done(self, outcome: Outcome) -> None:
+    def done(self, outcome: JobReport) -> None:
         seen = " → ".join(f"{each.status} {each.seconds:.1f} s" for each in outcome.statuses)
         rows = {
             "job": outcome.id,
@@ -189,7 +189,7 @@ class Json(Renderer):
     def __init__(self, file: TextIO) -> None:
         self._file = file
 
-    def done(self, outcome: Outcome) -> None:
+    def done(self, outcome: JobReport) -> None:
         seen = [{"status": each.status, "seconds": round(each.seconds, 3)} for each in outcome.statuses]
         write_json(
             self._file,

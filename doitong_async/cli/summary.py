@@ -32,6 +32,7 @@ class End:
         stopped: why it submitted no more, unless the user stopped it.
         signals: how often it was interrupted: once drains, twice leaves the running jobs.
         left_running: jobs left running at the service.
+        is_trial: whether the service was an emulator that ended with this run.
         gallery: the page, if it was written; otherwise `trouble` says why not.
     """
 
@@ -41,6 +42,7 @@ class End:
     stopped: DoitongError | CommandError | None = None
     signals: int = 0
     left_running: int = 0
+    is_trial: bool = False
     gallery: Path | None = None
     trouble: str | None = None
 
@@ -65,24 +67,18 @@ class End:
             return Exit.SOME_FAILED
         return Exit.DOWNLOAD if self.trouble else Exit.OK
 
-    @property
-    def is_all_over(self) -> bool:
-        """Whether the same command would find nothing to do."""
-        asked_again = self.progress.unfetched + self.progress.unknown
-        to_come = self.progress.left + asked_again + self.progress.outcomes[Outcome.IN_DOUBT]
-        return not to_come and self.signals < 2
-
     def failure(self, arguments: Sequence[str]) -> CommandFailure | None:
         """Return why it did not end well, and the command that continues it; None if it did."""
         if self.code is Exit.OK:
             return None
         kind, message = self._why()
+        is_lost = self.is_trial and self.signals > 1
         return CommandFailure(
             type=kind,
-            message=message + (_AGAIN if _STDIN in arguments else ""),
+            message=message + (_AGAIN if _STDIN in arguments and not is_lost else ""),
             end=self.code,
             facts=self._facts(),
-            next=command_line(self.again(arguments)),
+            next=None if is_lost else command_line(self.again(arguments)),
         )
 
     def again(self, arguments: Sequence[str]) -> list[str]:
@@ -106,7 +102,10 @@ class End:
                 is_one = self.left_running == 1
                 verb, it = ("continues", "it") if is_one else ("continue", "them")
                 jobs = some(self.left_running, "job")
-                rest = f"{jobs} {verb} at the service; the next run resumes {it}."
+                if self.is_trial:
+                    rest = f"{jobs} ended with this command's emulator: a trial cannot be resumed."
+                else:
+                    rest = f"{jobs} {verb} at the service; the next run resumes {it}."
             else:
                 rest = "The running jobs have ended."
             return "Interrupted", f"Interrupted: {how_far} {rest} The ledger has it all."

@@ -12,7 +12,7 @@ from typing import Any
 
 from doitong_async.cli.interrupts import handling_signals
 from doitong_async.cli.job_progress import JobProgress
-from doitong_async.cli.render import Notes, Outcome
+from doitong_async.cli.render import JobReport, Notes
 from doitong_async.cli.text import clean
 from doitong_async.client import AsyncDoitong
 from doitong_async.errors import ClientClosedError, DoitongError, DoitongWarning
@@ -21,7 +21,7 @@ from doitong_async.types import GenerateRequest
 
 
 def run_to_end(
-    progress: JobProgress, run: Callable[[], Coroutine[Any, Any, Outcome]], *, is_verbose: bool
+    progress: JobProgress, run: Callable[[], Coroutine[Any, Any, JobReport]], *, is_verbose: bool
 ) -> None:
     """Run one command, show its progress, and finally its outcome.
 
@@ -38,7 +38,7 @@ def run_to_end(
         )
 
 
-async def _interruptible(run: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
+async def _interruptible(run: Callable[[], Coroutine[Any, Any, JobReport]]) -> JobReport:
     """Treat SIGTERM and SIGHUP like Ctrl-C: the token of a paid job is shown before the command ends."""
     task = asyncio.current_task()
     assert task is not None
@@ -61,7 +61,7 @@ async def _interruptible(run: Callable[[], Coroutine[Any, Any, Outcome]]) -> Out
             raise
 
 
-async def generate(progress: JobProgress, request: GenerateRequest) -> Outcome:
+async def generate(progress: JobProgress, request: GenerateRequest) -> JobReport:
     """Make one output."""
     async with progress.service.opened(progress.on_event) as doitong:
         progress.begin()
@@ -69,7 +69,7 @@ async def generate(progress: JobProgress, request: GenerateRequest) -> Outcome:
         return await _finish(progress, await _submit(progress, doitong, request))
 
 
-async def take_up(progress: JobProgress, id_or_token: str) -> Outcome:
+async def take_up(progress: JobProgress, id_or_token: str) -> JobReport:
     """Resume a job that another command submitted."""
     async with progress.service.opened(progress.on_event) as doitong:
         progress.job = doitong.job(id_or_token)
@@ -112,7 +112,7 @@ def _record_submit(progress: JobProgress, submit: asyncio.Future[AsyncJob]) -> N
         progress.submit_error = error
 
 
-async def _finish(progress: JobProgress, job: AsyncJob) -> Outcome:
+async def _finish(progress: JobProgress, job: AsyncJob) -> JobReport:
     result = await job
     return progress.outcome(job, result, await progress.destination.take(result))
 

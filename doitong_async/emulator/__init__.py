@@ -8,8 +8,9 @@ from doitong_async.emulator.limits import PLANS, PlanLimits
 from doitong_async.emulator.orders import Order
 from doitong_async.emulator.script import Faults
 from doitong_async.emulator.server import Emulator
+from doitong_async.emulator.traffic import Kind, Seen
 from doitong_async.emulator.webhooks import Posted
-from doitong_async.emulator.world import Kind, OverConcurrency, Seen, World
+from doitong_async.emulator.world import OverConcurrency, World
 
 __all__ = [
     "PLANS",

@@ -13,7 +13,8 @@ from doitong_async.emulator.jobs import iso
 from doitong_async.emulator.limits import MINUTE
 from doitong_async.emulator.rest import RestFace
 from doitong_async.emulator.script import Hits
-from doitong_async.emulator.world import Seen, World
+from doitong_async.emulator.traffic import Seen
+from doitong_async.emulator.world import World
 
 ResetUnit = Literal["epoch_s", "epoch_ms", "seconds", "iso"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from doitong_async.emulator.api_errors import ApiError
-from doitong_async.emulator.world import Kind
+from doitong_async.emulator.traffic import Kind
 
 
 @dataclass(frozen=True, slots=True)

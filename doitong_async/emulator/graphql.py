@@ -26,10 +26,12 @@ from graphql import (
     validate,
 )
 
+from doitong_async.emulator.accounts import Submission
 from doitong_async.emulator.api_errors import STATUSES, ApiError
 from doitong_async.emulator.calls import Call, Operation, Reply, fingerprint
 from doitong_async.emulator.orders import Order, from_flat, from_generate
-from doitong_async.emulator.world import Kind, Submission, World
+from doitong_async.emulator.traffic import Kind
+from doitong_async.emulator.world import World
 
 ErrorStatus = Literal["table", "200"]
 

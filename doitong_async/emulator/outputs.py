@@ -10,7 +10,8 @@ from doitong_async.emulator.clocks import read_clocks
 from doitong_async.emulator.edges import Waits, cut, send_oddly
 from doitong_async.emulator.faults import Fault
 from doitong_async.emulator.gallery import Gallery
-from doitong_async.emulator.world import Seen, World
+from doitong_async.emulator.traffic import Seen
+from doitong_async.emulator.world import World
 
 _TYPES = {"jpg": "image/jpeg", "gif": "image/gif", "wav": "audio/wav"}
 

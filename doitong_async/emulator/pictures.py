@@ -7,15 +7,14 @@ from unicodedata import combining, normalize
 
 from PIL import Image, ImageDraw, ImageFont
 
-from doitong_async.emulator.canvas import Color, Point, Size, disc, glow, gradient, mix, rgb
-from doitong_async.emulator.scenes import paint
+from doitong_async.emulator.scenes import Size, color, gradient, paint
 
 _LARGEST_CANVAS = 1280
 _SMALLEST_CANVAS = 256
 _SMALLEST_WITH_TEXT = 96
 _LINES = 4
 _FRAME = (320, 180)
-_PORTRAIT = (224, 224)
+_PORTRAIT = 224
 _FRAMES = 16
 _NO_LETTER = "\U0010ffff"
 
@@ -36,7 +35,7 @@ def moving_picture(prompt: str, provider: str, *, talking: bool) -> bytes:
     """Return a short endless GIF: a slow pan over a scene, or a talking face."""
     rng = _rng(prompt, provider)
     frames = _talk(rng) if talking else _pan(prompt, rng)
-    palette = _beside(frames).quantize(256)
+    palette = frames[_FRAMES // 2].quantize(256)
     flat = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     sink = io.BytesIO()
     flat[0].save(sink, "GIF", save_all=True, append_images=flat[1:], duration=90, loop=0)
@@ -49,12 +48,12 @@ def _rng(prompt: str, provider: str) -> random.Random:
 
 
 def _scene(prompt: str, provider: str, size: Size) -> Image.Image:
-    """Paint at a handy size and scale to the requested one: painting time grows with the pixels."""
+    """Paint larger than requested, which smooths the edges, up to a size that is still quick to paint."""
     longest = max(size)
-    factor = min(max(longest, _SMALLEST_CANVAS), _LARGEST_CANVAS) / longest
+    factor = min(max(2 * longest, _SMALLEST_CANVAS), _LARGEST_CANVAS) / longest
     canvas = max(8, round(size[0] * factor)), max(8, round(size[1] * factor))
     image = paint(prompt, canvas, _rng(prompt, provider))
-    return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+    return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
 
 
 def _write(image: Image.Image, prompt: str, caption: str) -> None:
@@ -108,22 +107,9 @@ def _first_line(text: str, font: _Font, width: float) -> str:
 
 
 def _shade(image: Image.Image, tall: int) -> None:
-    width, height = image.size
-    reach = min(height, round(tall * 1.9))
-    solid = min(1.0, tall / reach)
-    column = [round(190 * min(1.0, y / (reach * (1 - solid * 0.75) + 1)) ** 1.5) for y in range(reach)]
-    mask = Image.new("L", (1, reach))
-    mask.putdata(column)
-    image.paste((8, 9, 18), (0, height - reach), mask.resize((width, reach)))
-
-
-def _beside(frames: list[Image.Image]) -> Image.Image:
-    """Return all frames in one picture, so that one palette covers all their colours."""
-    width, height = frames[0].size
-    strip = Image.new("RGB", (width * len(frames), height))
-    for number, frame in enumerate(frames):
-        strip.paste(frame, (number * width, 0))
-    return strip
+    reach = min(image.height, 2 * tall)
+    mask = Image.linear_gradient("L").point([min(190, value * 3 // 2) for value in range(256)])
+    image.paste((8, 9, 18), (0, image.height - reach), mask.resize((image.width, reach)))
 
 
 def _pan(prompt: str, rng: random.Random) -> list[Image.Image]:
@@ -135,43 +121,22 @@ def _pan(prompt: str, rng: random.Random) -> list[Image.Image]:
 
 
 def _talk(rng: random.Random) -> list[Image.Image]:
-    skin, hair, shirt, back = (rng.choice(rgb(*codes)) for codes in (_SKINS, _HAIRS, _SHIRTS, _BACKS))
-    stage = gradient((_PORTRAIT[0] * 2, _PORTRAIT[1] * 2), [mix(back, (255, 255, 255), 0.45), back])
+    hue, side = rng.random(), 2 * _PORTRAIT
+    skin, dark = color(rng.uniform(0.05, 0.09), rng.uniform(0.3, 0.6), rng.uniform(0.5, 0.95)), (40, 30, 45)
+    shirt = color(hue + 0.5, 0.5, 0.6)
+    stage = gradient((side, side), [color(hue, 0.2, 0.95), color(hue, 0.5, 0.8)])
     frames = []
     for number in range(_FRAMES):
         frame = stage.copy()
-        open_ = abs(math.sin(math.tau * number * 3 / _FRAMES)) * (0.4 + 0.6 * (number % 5) / 4)
-        _face(frame, (skin, hair, shirt), open_, blink=number == 11)
+        mouth = 1 + 4 * abs(math.sin(math.tau * number * 1.5 / _FRAMES))
+        eyes = [(x, 46.0, 2.6, 3.2, dark) for x in (42.0, 58.0)]
+        ovals = [
+            (50.0, 104.0, 36.0, 30.0, shirt),
+            (50.0, 40.0, 27.0, 29.0, dark),
+            (50.0, 48.0, 21.0, 26.0, skin),
+        ]
+        for x, y, wide, tall, fill in [*ovals, *eyes, (50.0, 62.0, 6.0, mouth, (136, 44, 58))]:
+            box = (x - wide, y - tall, x + wide, y + tall)
+            ImageDraw.Draw(frame).ellipse([part * side / 100 for part in box], fill=fill)
         frames.append(frame.reduce(2))
     return frames
-
-
-def _face(frame: Image.Image, colors: tuple[Color, Color, Color], mouth: float, *, blink: bool) -> None:
-    skin, hair, shirt = colors
-    unit = frame.width / 100
-    draw = ImageDraw.Draw(frame)
-
-    def oval(centre: Point, rx: float, ry: float, color: Color) -> None:
-        x, y = centre
-        draw.ellipse(((x - rx) * unit, (y - ry) * unit, (x + rx) * unit, (y + ry) * unit), fill=color)
-
-    glow(frame, (50 * unit, 45 * unit), 55 * unit, (255, 255, 255), 0.5)
-    oval((50, 42), 25, 28, hair)
-    oval((50, 104), 34, 28, shirt)
-    draw.rounded_rectangle(
-        (43 * unit, 58 * unit, 57 * unit, 84 * unit), 7 * unit, fill=mix(skin, (90, 40, 30), 0.2)
-    )
-    oval((50, 48), 19.5, 24, skin)
-    draw.chord((29 * unit, 14 * unit, 71 * unit, 58 * unit), 188, 352, fill=hair)
-    for x in (42, 58):
-        oval((x, 48), 2.6, 0.5 if blink else 3.2, (40, 34, 48))
-        oval((x, 57), 3.6, 2.2, mix(skin, (255, 110, 110), 0.28))
-    oval((50, 63), 6 - mouth, 0.9 + 4 * mouth, (136, 44, 58))
-    if mouth > 0.3:
-        disc(frame, (50 * unit, (61 + 6 * mouth) * unit), 1.5 * unit * mouth, rgb("e8909a", "d87884"))
-
-
-_SKINS = ("f6d2b8", "e3b08c", "c68a63", "8f5b3e")
-_HAIRS = ("2b2028", "5a3424", "b5783c", "6a6a78")
-_SHIRTS = ("3d5a80", "8a4f7d", "3a7d6b", "c9653f")
-_BACKS = ("8fb8de", "d8a7b1", "9ccbb5", "e9c48c")

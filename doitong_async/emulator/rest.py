@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
+from doitong_async.emulator.accounts import Submission
 from doitong_async.emulator.api_errors import ApiError
 from doitong_async.emulator.calls import Call, Operation, Reply, fingerprint
 from doitong_async.emulator.orders import from_flat
-from doitong_async.emulator.world import Submission, World
+from doitong_async.emulator.world import World
 
 _CREATE = "/v1/text_to_image"
 _STATUS = "/v1/generations/"

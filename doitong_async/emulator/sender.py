@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from yarl import URL
 
 from doitong_async.emulator.faults import Fault, What
 from doitong_async.emulator.jobs import Job
+from doitong_async.emulator.script import Faults
 from doitong_async.emulator.webhooks import (
     SIGNATURE,
     Outcome,
@@ -20,9 +22,9 @@ from doitong_async.emulator.webhooks import (
     signature,
     written,
 )
-from doitong_async.emulator.world import World
 
 _FIRST_PAUSE = 1.0
+_KEPT = 100_000
 _TIMEOUT = ClientTimeout(total=10)
 
 
@@ -48,7 +50,7 @@ class Sender:
 
     def __init__(
         self,
-        world: World,
+        faults: Faults,
         outputs_url: Callable[[], str],
         *,
         secret: str | None,
@@ -58,7 +60,8 @@ class Sender:
     ) -> None:
         if secret == "" or attempts < 1:
             raise ValueError("webhook_secret must not be empty, and webhook_attempts must be at least 1")
-        self._world = world
+        self.posted: deque[Posted] = deque(maxlen=_KEPT)
+        self._faults = faults
         self._outputs_url = outputs_url
         self._secret = secret
         self._attempts = attempts
@@ -74,7 +77,7 @@ class Sender:
         for job in jobs:
             if self._secret is None or not job.order.webhook_url:
                 continue
-            faults = {fault.what: fault for fault in self._world.faults.of_webhook()}
+            faults = {fault.what: fault for fault in self._faults.of_webhook()}
             webhook = _Webhook(job, address(job.order.webhook_url, self._hosts), faults)
             if math.isinf(webhook.due):
                 continue
@@ -164,7 +167,7 @@ class Sender:
         attempt: int = 0,
         http_status: int = 0,
     ) -> None:
-        self._world.posted.append(
+        self.posted.append(
             Posted(
                 at=asyncio.get_running_loop().time() if at is None else at,
                 job_id=webhook.job.id,

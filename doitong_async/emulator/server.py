@@ -1,7 +1,8 @@
 """The emulator as a server: the API on one port, the outputs on another, both on the loopback."""
 
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections import deque
+from collections.abc import Collection, Iterable
 from email.utils import formatdate
 from types import TracebackType
 from typing import Self
@@ -12,7 +13,7 @@ from doitong_async.emulator.api import Api, ResetUnit
 from doitong_async.emulator.api_errors import ApiError
 from doitong_async.emulator.calls import Call, Reply, error_reply
 from doitong_async.emulator.clocks import read_clocks
-from doitong_async.emulator.control import PATHS, control
+from doitong_async.emulator.control import FAULTS_PATH, control
 from doitong_async.emulator.edges import Waits, cut
 from doitong_async.emulator.faults import Fault
 from doitong_async.emulator.graphql import ErrorStatus, GraphQLFace
@@ -22,7 +23,8 @@ from doitong_async.emulator.outputs import OutputsHost
 from doitong_async.emulator.rest import RestFace
 from doitong_async.emulator.script import Faults
 from doitong_async.emulator.sender import Sender
-from doitong_async.emulator.world import OverConcurrency, World
+from doitong_async.emulator.webhooks import Posted
+from doitong_async.emulator.world import OverConcurrency, Rules, World
 
 LARGEST_BODY = 1 << 20
 _KEEP_ALIVE = 3600.0
@@ -40,7 +42,7 @@ class Emulator:
 
     With a `webhook_secret` it sends a signed webhook when a job with a `webhookUrl` ends, in up to
     `webhook_attempts` attempts, after 1 s, 2 s, 4 s …, which `speed` shortens too: our assumptions. It sends
-    only to this machine and to the `webhook_hosts`. `world.posted` records what it sent.
+    only to this machine and to the `webhook_hosts`. `posted` records what it sent.
     """
 
     def __init__(
@@ -67,8 +69,7 @@ class Emulator:
         webhook_attempts: int = 6,
         webhook_hosts: Collection[str] = (),
     ) -> None:
-        self.world = World(
-            plan,
+        rules = Rules(
             credits=credits,
             seed=seed,
             speed=speed,
@@ -77,8 +78,8 @@ class Emulator:
             polls_count=polls_count,
             durations=durations,
             keys_honoured=keys_honoured,
-            faults=faults,
         )
+        self.world = World(plan, rules, faults=faults)
         graphql = GraphQLFace(
             self.world,
             lambda: self.outputs_url,
@@ -90,7 +91,7 @@ class Emulator:
         self._waits = Waits()
         self._outputs = OutputsHost(self.world, self._waits)
         self._sender = Sender(
-            self.world,
+            self.world.faults,
             lambda: self.outputs_url,
             secret=webhook_secret,
             attempts=webhook_attempts,
@@ -99,10 +100,6 @@ class Emulator:
         )
         self._host, self._ports = host, (port, outputs_port)
         self._runners: list[web.AppRunner] = []
-        self.on_stop: Callable[[], object] | None = None
-        """Called by `POST /_emulator/stop`; None rejects that request."""
-        self.on_request: Callable[[], object] = lambda: None
-        """Called at each request, on either port."""
 
     @property
     def url(self) -> str:
@@ -119,9 +116,14 @@ class Emulator:
         """The faults in force; a change applies from the next request on."""
         return self.world.faults
 
+    @property
+    def posted(self) -> deque[Posted]:
+        """The latest attempts to send a webhook."""
+        return self._sender.posted
+
     async def start(self) -> None:
         """Listen on both ports."""
-        for handler, port in zip((self._answer, self._answer_output), self._ports, strict=True):
+        for handler, port in zip((self._answer, self._outputs.answer), self._ports, strict=True):
             app = web.Application(client_max_size=LARGEST_BODY)
             app.router.add_route("*", "/{path:.*}", handler)
             # Long keep-alive: a test's virtual clock may jump minutes between two requests.
@@ -165,9 +167,8 @@ class Emulator:
         return f"http://{host}:{self._runners[index].addresses[0][1]}"
 
     async def _answer(self, request: web.Request) -> web.Response:
-        self.on_request()
-        if request.path in PATHS:
-            return await control(request, self.world, self.on_stop)
+        if request.path == FAULTS_PATH:
+            return await control(request, self.world.faults)
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
@@ -183,10 +184,6 @@ class Emulator:
         if reply.delay:
             await self._waits.wait(reply.delay)
         return cut(request) if reply.cut else _response(call, reply, self._api)
-
-    async def _answer_output(self, request: web.Request) -> web.StreamResponse:
-        self.on_request()
-        return await self._outputs.answer(request)
 
 
 def _call(request: web.Request, body: bytes) -> Call:

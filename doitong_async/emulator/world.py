@@ -5,57 +5,37 @@ Nothing here reads a clock or waits: the time comes in as `now`, and a job's sta
 
 import math
 import random
-from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from heapq import heappop, heappush, nlargest
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
-from doitong_async.emulator.api_errors import (
-    TOO_MANY_A_DAY,
-    TOO_MANY_A_MINUTE,
-    TOO_MANY_AT_ONCE,
-    UNKNOWN_KEY,
-    ApiError,
-)
+from doitong_async.emulator.accounts import Account, Submission, Unfinished
+from doitong_async.emulator.api_errors import TOO_MANY_A_MINUTE, UNKNOWN_KEY, ApiError
 from doitong_async.emulator.faults import Fault
 from doitong_async.emulator.jobs import Durations, Job, draw_duration, draw_id
-from doitong_async.emulator.limits import DAY, PlanLimits, SlidingWindow, limits_of
+from doitong_async.emulator.limits import PlanLimits, SlidingWindow, limits_of
 from doitong_async.emulator.orders import Order
 from doitong_async.emulator.prices import price
 from doitong_async.emulator.script import Faults
-from doitong_async.emulator.webhooks import Posted
+from doitong_async.emulator.traffic import Kind, Seen, Traffic
 
-Kind = Literal["submit", "poll", "introspection", "output", "other"]
 OverConcurrency = Literal["refuse", "queue"]
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One request as the server saw it; `ids` are the jobs it created or asked for.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How the service behaves, besides its limits and faults; see `doitong_async.emulator.Emulator`."""
 
-    `http_status` is 0 if the connection was cut; `fault` names the faults of the request or its jobs.
-    """
-
-    at: float
-    kind: Kind
-    http_status: int
-    ids: tuple[str, ...]
-    headers: Mapping[str, str]
-    fault: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """Who sends an order, and how a repeated submit is recognised.
-
-    `body` stands for the whole request; `place` distinguishes its orders, as an alias does.
-    """
-
-    key: str
-    idempotency_key: str | None = None
-    body: str = ""
-    place: str = ""
+    credits: int = 10_000
+    seed: int = 0
+    speed: float = 1.0
+    key: str | None = None
+    over_concurrency: OverConcurrency = "refuse"
+    polls_count: bool = True
+    durations: Durations = None
+    keys_honoured: bool = True
+    seen_kept: int = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,84 +47,39 @@ class Allowance:
     frees_at: float
 
 
-class Unfinished:
-    """The running and queued jobs; each leaves when its end has come."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-        self.most = 0
-
-    def add(self, ends_at: float, now: float) -> None:
-        heappush(self.ends, ends_at)
-        self.most = max(self.most, self.count(now))
-
-    def count(self, now: float) -> int:
-        while self.ends and self.ends[0] <= now:
-            heappop(self.ends)
-        return len(self.ends)
-
-
-@dataclass(slots=True)
-class Account:
-    """What the server stores for one API key."""
-
-    balance: int
-    window: SlidingWindow
-    unfinished: Unfinished = field(default_factory=Unfinished)
-    jobs_by_day: Counter[int] = field(default_factory=Counter)
-    bodies: dict[str, str] = field(default_factory=dict)
-    firsts: dict[tuple[str, str], Job] = field(default_factory=dict)
-    returns: list[tuple[float, int]] = field(default_factory=list)
-    """When an uncharged failed job gives back its credits, and how many."""
-
-    def settle(self, now: float) -> None:
-        """Give back the credits that are due."""
-        while self.returns and self.returns[0][0] <= now:
-            self.balance += heappop(self.returns)[1]
-
-
 class World:
     """The state of the emulated service; equal seed and calls give an equal world."""
 
     def __init__(
         self,
         plan: str | PlanLimits = "free",
+        rules: Rules | None = None,
         *,
-        credits: int = 10_000,  # noqa: A002 - the field's word; the site builtin is for interactive shells
-        seed: int = 0,
-        speed: float = 1.0,
-        key: str | None = None,
-        over_concurrency: OverConcurrency = "refuse",
-        polls_count: bool = True,
-        durations: Durations = None,
-        keys_honoured: bool = True,
         faults: Iterable[Fault | str] = (),
-        seen_kept: int = 100_000,
     ) -> None:
         self.limits = limits_of(plan)
         self.faults = Faults(faults)
         self.jobs: dict[str, Job] = {}
-        self.seen: deque[Seen] = deque(maxlen=seen_kept)
-        self.posted: deque[Posted] = deque(maxlen=seen_kept)
         self.charges = 0
-        self.most_in_window = 0
-        self._credits = credits
-        self._seed = seed
-        self._speed = speed
-        self._key = key
-        self._over_concurrency = over_concurrency
-        self._polls_count = polls_count
-        self._durations = durations
-        self._keys_honoured = keys_honoured
+        self._rules = rules or Rules()
         self._accounts: defaultdict[str, Account] = defaultdict(self._open)
-        self._counts: Counter[Kind] = Counter()
         self._unfinished = Unfinished()
-        self._counted = SlidingWindow(limit=None)
+        self._traffic = Traffic(self._rules.seen_kept)
 
     @property
     def most_at_once(self) -> int:
         """The largest number of unfinished jobs at any time, over all keys."""
         return self._unfinished.most
+
+    @property
+    def most_in_window(self) -> int:
+        """The largest number of requests that used up a permit within any window, over all keys."""
+        return self._traffic.most_in_window
+
+    @property
+    def seen(self) -> deque[Seen]:
+        """The latest requests, failed ones included."""
+        return self._traffic.seen
 
     def balance(self, key: str) -> int:
         """Return a key's credits, as of its last request."""
@@ -152,27 +87,25 @@ class World:
 
     def count(self, kind: Kind) -> int:
         """Return how many requests of a kind arrived, failed ones included."""
-        return self._counts[kind]
+        return self._traffic.counts[kind]
 
     def record(self, seen: Seen) -> None:
         """Record a request."""
-        self.seen.append(seen)
-        self._counts[seen.kind] += 1
+        self._traffic.record(seen)
 
     def knows(self, key: str | None) -> bool:
         """Whether this key is valid."""
-        return bool(key) and (self._key is None or key == self._key)
+        return bool(key) and (self._rules.key is None or key == self._rules.key)
 
     def admit(self, key: str | None, kind: Kind, now: float) -> str:
         """Admit and count a request, and return its key, or raise an error."""
         if key is None or not self.knows(key):
             raise ApiError(*UNKNOWN_KEY)
         self._accounts[key].settle(now)
-        if kind != "poll" or self._polls_count:
+        if kind != "poll" or self._rules.polls_count:
             if not self._accounts[key].window.take(now):
                 raise ApiError(*TOO_MANY_A_MINUTE)
-            self._counted.take(now)
-            self.most_in_window = max(self.most_in_window, self._counted.used(now))
+            self._traffic.admit(now)
         return key
 
     def allowance(self, key: str, now: float) -> Allowance:
@@ -185,21 +118,15 @@ class World:
         """Accept an order and charge it; a known idempotency key returns its first job instead."""
         account = self._accounts[sender.key]
         account.settle(now)
-        first = _first_job(account, sender) if self._keys_honoured else None
+        first = account.first_job(sender) if self._rules.keys_honoured else None
         if first:
             return first
         cost = price(order.type, order.provider, order.width, order.height)
-        self._check(account, cost, now, wall)
+        may_queue = self._rules.over_concurrency == "queue"
+        account.check(cost, self.limits, may_queue=may_queue, now=now, wall=wall)
         job = self._make(order, sender, cost, now, wall)
-        account.balance -= cost
-        if not job.charged:
-            heappush(account.returns, (job.ends_at, cost))
-        account.jobs_by_day[int(wall // DAY)] += 1
-        account.unfinished.add(job.ends_at, now)
+        account.add(job, sender, now)
         self._unfinished.add(job.ends_at, now)
-        if sender.idempotency_key:
-            account.bodies[sender.idempotency_key] = sender.body
-            account.firsts[sender.idempotency_key, sender.place] = job
         self.jobs[job.id] = job
         self.charges += job.charged
         return job
@@ -228,31 +155,15 @@ class World:
         return job
 
     def _open(self) -> Account:
-        return Account(self._credits, SlidingWindow(self.limits.requests_per_minute))
-
-    def _check(self, account: Account, cost: int, now: float, wall: float) -> None:
-        limits = self.limits
-        running = account.unfinished.count(now)
-        if self._over_concurrency == "refuse" and running >= limits.concurrent_jobs:
-            raise ApiError(*TOO_MANY_AT_ONCE)
-        today = account.jobs_by_day[int(wall // DAY)]
-        if limits.jobs_per_day is not None and today >= limits.jobs_per_day:
-            raise ApiError(*TOO_MANY_A_DAY)
-        if cost > account.balance:
-            raise ApiError(
-                "INSUFFICIENT_CREDITS",
-                "Insufficient credits for this operation",
-                creditsRequired=cost,
-                creditsAvailable=account.balance,
-            )
+        return Account(self._rules.credits, SlidingWindow(self.limits.requests_per_minute))
 
     def _make(self, order: Order, sender: Submission, cost: int, now: float, wall: float) -> Job:
-        number = len(self.jobs)
+        number, rules = len(self.jobs), self._rules
         # One generator per job: a job's id and duration must not depend on earlier jobs.
-        rng = random.Random(f"{self._seed}:{number}")
+        rng = random.Random(f"{rules.seed}:{number}")
         job_id = draw_id(rng)
-        duration = draw_duration(rng, order.type, number, self._durations) / self._speed
-        starts_at = self._slot_at(self._accounts[sender.key], now)
+        duration = draw_duration(rng, order.type, number, rules.durations) / rules.speed
+        starts_at = self._accounts[sender.key].unfinished.slot_at(self.limits.concurrent_jobs, now)
         faults = {fault.what: fault for fault in self.faults.of_job(number + 1)}
         odd, late, fail = faults.get("odd-status"), faults.get("late"), faults.get("fail")
         over_at = math.inf if "stuck" in faults else starts_at + duration
@@ -276,18 +187,3 @@ class World:
             fails=fail is not None,
             faults=tuple(faults.values()),
         )
-
-    def _slot_at(self, account: Account, now: float) -> float:
-        """Return when a slot is free: the jobs that end last hold all slots until the first of them ends."""
-        slots = self.limits.concurrent_jobs
-        if account.unfinished.count(now) < slots:
-            return now
-        return nlargest(slots, account.unfinished.ends)[-1]
-
-
-def _first_job(account: Account, sender: Submission) -> Job | None:
-    if sender.idempotency_key is None:
-        return None
-    if account.bodies.get(sender.idempotency_key, sender.body) != sender.body:
-        raise ApiError("IDEMPOTENCY_CONFLICT", "This Idempotency-Key was used with another request")
-    return account.firsts.get((sender.idempotency_key, sender.place))

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple
 
 from doitong_async.types import GenerateRequest
 
-JobKind: TypeAlias = str
-"""Jobs of one kind take about as long: same provider, same version, same size to a power of two in pixels."""
+
+class JobKind(NamedTuple):
+    """What jobs have in common that take about as long.
+
+    Attributes:
+        provider: as in the request.
+        version: as in the request.
+        size: of a picture, in pixels, rounded down to a power of two; None for other media.
+    """
+
+    provider: str | None
+    version: str | None
+    size: int | None
+
+
+NO_KIND: Final = JobKind(None, None, None)
+"""Of a job of which only the id is known."""
 
 _MEMORY: Final = 20
 """How many of the last jobs make up most of the mean, so that it follows a service that slows down."""
@@ -17,8 +32,8 @@ _MEMORY: Final = 20
 def kind_of(request: GenerateRequest) -> JobKind:
     """Return the kind of job that a request makes."""
     pixels = (request.width or 1024) * (request.height or 1024)
-    size = f"{pixels.bit_length()} bits of pixels" if request.type == "IMAGE" else ""
-    return " ".join(part for part in (request.provider, request.version, size) if part)
+    size = 1 << (pixels.bit_length() - 1) if request.type == "IMAGE" else None
+    return JobKind(request.provider, request.version, size)
 
 
 class Durations:

@@ -14,7 +14,7 @@ from doitong_async.errors import (
     about_job,
 )
 from doitong_async.jobs.poller import Poller
-from doitong_async.jobs.tracker import TrackedJob
+from doitong_async.jobs.tracked import TrackedJob
 from doitong_async.log import log
 from doitong_async.result import Result
 from doitong_async.types import Generation, JobStatus
@@ -203,7 +203,7 @@ class AsyncJob:
                 "with a client of this loop."
             )
         self._poller.check()
-        self._poller.resume(self._tracked)
+        self._poller.tracker.resume(self._tracked)
 
     def _deadline(self, timeout: float | None) -> float:
         now = asyncio.get_running_loop().time()
@@ -216,7 +216,8 @@ class AsyncJob:
 
     def _timed_out(self, deadline: float) -> JobTimeoutError:
         waited = deadline - self._tracked.begun
-        why = f" The last poll failed: {self._tracked.last_failure}" if self._tracked.last_failure else ""
+        failure = self._tracked.polls.last_failure
+        why = f" The last poll failed: {failure}" if failure else ""
         return JobTimeoutError(
             f"Job {self.id} was still {self.status.value!r} after {waited:.0f} s.{why}",
             job=self,

@@ -8,7 +8,7 @@ from typing import Final
 
 from doitong_async.jobs import schedule
 from doitong_async.jobs.durations import Durations
-from doitong_async.jobs.tracker import TrackedJob
+from doitong_async.jobs.tracked import TrackedJob
 from doitong_async.limits.admission import Admission
 from doitong_async.types import Generation
 
@@ -37,7 +37,7 @@ class Pacer:
                 rate=limiter.plan.requests_per_minute,
                 slots=limiter.plan.concurrent_jobs,
                 seconds=self.durations.mean(
-                    ((tracked.kind, tracked.waited_at - tracked.submitted) for tracked in tracked_jobs),
+                    ((tracked.kind, tracked.polls.waited_at - tracked.submitted) for tracked in tracked_jobs),
                     enough=self._enough,
                 ),
                 waiting=limiter.waiting,
@@ -51,19 +51,20 @@ class Pacer:
     def begin(self, tracked: TrackedJob) -> None:
         """Schedule the first poll of a job: at once if it is resumed, as its webhook may be gone."""
         if tracked.submitted == tracked.begun:
-            self._put_off(tracked, tracked.due, tracked.begun)
+            self._put_off(tracked, tracked.polls.due, tracked.begun)
 
     def polled(self, tracked: TrackedJob, now: float) -> None:
         """Schedule the next poll of a job, as one is sent now."""
-        pause = max(tracked.options.poll_interval, schedule.spacing_after(tracked.failed_polls))
+        pause = max(tracked.options.poll_interval, schedule.spacing_after(tracked.polls.failed_polls))
         self._put_off(tracked, now + pause, now)
-        if now < tracked.deadline:
-            tracked.due = min(tracked.due, max(now + pause, tracked.deadline - schedule.TICK))
+        polls = tracked.polls
+        if now < polls.deadline:
+            polls.due = min(polls.due, max(now + pause, polls.deadline - schedule.TICK))
 
     def missed(self, tracked: TrackedJob, now: float) -> None:
         """Schedule the next poll of a job after a poll brought nothing: earlier than the safety net would."""
         if self._has_webhooks:
-            tracked.due = min(tracked.due, now + tracked.options.poll_interval)
+            tracked.polls.due = min(tracked.polls.due, now + tracked.options.poll_interval)
 
     def saw(self, tracked: TrackedJob, before: Generation, now: float, *, is_pushed: bool) -> None:
         """Learn from an update of a job, and schedule a poll if the update leaves the output open.
@@ -75,10 +76,10 @@ class Pacer:
             is_pushed: whether the service pushed the update when it happened.
         """
         if not tracked.last.status.is_terminal:
-            tracked.waited_at = now
+            tracked.polls.waited_at = now
             return
         if not before.status.is_terminal and tracked.submitted == tracked.begun:
-            low = now if is_pushed else tracked.waited_at
+            low = now if is_pushed else tracked.polls.waited_at
             # A safety-net poll comes so late that it says nothing about when the job ended.
             if is_pushed or not self._has_webhooks:
                 self.durations.add(tracked.kind, low - tracked.submitted, now - tracked.submitted)
@@ -86,20 +87,20 @@ class Pacer:
 
     def hinted(self, tracked: TrackedJob, now: float) -> None:
         """Schedule a poll now: an update says that the job has ended, but not enough about it."""
-        tracked.due = min(tracked.due, max(now, tracked.submitted + schedule.TICK))
+        tracked.polls.due = min(tracked.polls.due, max(now, tracked.submitted + schedule.TICK))
 
     def await_until(self, tracked: TrackedJob, deadline: float, now: float) -> None:
         """Schedule a poll in time for a caller who waits less long than the safety net."""
-        tracked.deadline = deadline
+        tracked.polls.deadline = deadline
         soon = max(now, tracked.submitted + schedule.TICK)
-        tracked.due = min(tracked.due, max(soon, deadline - 2 * schedule.TICK))
+        tracked.polls.due = min(tracked.polls.due, max(soon, deadline - 2 * schedule.TICK))
 
     def joining(self, tracked_jobs: list[TrackedJob], now: float, most: int) -> list[TrackedJob]:
         """Return the jobs to poll now, of those that may be polled."""
         if not self._has_webhooks:
             return tracked_jobs
         # One of a thousand jobs may be overdue: the others must not cost further requests.
-        indices = schedule.chosen([tracked.due for tracked in tracked_jobs], now, most)
+        indices = schedule.chosen([tracked.polls.due for tracked in tracked_jobs], now, most)
         return [tracked_jobs[index] for index in indices]
 
     @property
@@ -108,10 +109,10 @@ class Pacer:
 
     def _put_off(self, tracked: TrackedJob, moment: float, now: float) -> None:
         """Make a job due at `moment`, or later as long as its webhook is likely to come."""
-        tracked.due = moment
+        tracked.polls.due = moment
         if self._has_webhooks and not tracked.last.status.is_terminal:
             mean = self.durations.mean([(tracked.kind, 0.0)], enough=self._enough)
             # The age of a resumed job may be unknown.
             since = tracked.submitted if math.isfinite(tracked.submitted) else tracked.begun
             patience = min(tracked.options.timeout, tracked.options.slot_expiry)
-            tracked.due = max(moment, since + schedule.safety_net_poll(now - since, mean, patience))
+            tracked.polls.due = max(moment, since + schedule.safety_net_poll(now - since, mean, patience))

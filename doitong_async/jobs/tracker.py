@@ -1,165 +1,234 @@
-"""Track one remote job in this process: its last snapshot, its slot and the callers that await it."""
+"""The jobs that a client follows: every update, polled or pushed, is applied here."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Final
+from weakref import WeakValueDictionary
 
-from doitong_async.errors import ClientClosedError, DoitongError, JobNotFoundError
-from doitong_async.events import raise_in_loop
-from doitong_async.jobs import lifecycle
-from doitong_async.jobs.durations import JobKind
-from doitong_async.jobs.token import JobRef, write_token
-from doitong_async.limits.permits import Slot
-from doitong_async.settings import Options
-from doitong_async.types import Generation
+from doitong_async.clock import LATE
+from doitong_async.events import Hook, JobFinished, SlotExpired, StatusChanged, Throw
+from doitong_async.jobs import lifecycle, schedule
+from doitong_async.jobs.pacer import Pacer
+from doitong_async.jobs.tracked import TrackedJob, not_found
+from doitong_async.limits.limiter import RateLimiter
+from doitong_async.log import log
+from doitong_async.types import Generation, JobStatus
 
-MakeError: TypeAlias = Callable[[], DoitongError]
-"""Makes an error afresh for each awaiter: an error that is raised twice collects the tracebacks of both."""
+VISIBLE_WITHIN: Final = 10.0
+"""Seconds after its submit in which a job may still be unknown to the status query: our choice."""
+MISSES: Final = 2
+"""Polls in a row that must not know a job until we believe it: one may be a replica's glitch."""
 
 
-class TrackedJob:
-    """One remote job in this process: its last snapshot, its slot, its awaiters.
+class JobTracker:
+    """The jobs that a client follows: applies every update, polled or pushed, and frees slots.
 
-    `submitted` and `begun` are moments of the loop's clock: when the submit was accepted, and when the wait
-    began; they differ only for a resumed job. `epoch` is `submitted` as an epoch second. `deadline` is until
-    when a caller waits for the job, as far as known. `kind` groups jobs that take about as long, `waited_at`
-    is when the job was last known not to have ended. `misses` counts polls in a row that did not know the
-    job, `failed_polls` those that failed for it alone. `asked_at` is when the last poll that was answered, or
-    failed, was sent; `overdue` counts the callers whose deadline has passed and who wait for one more poll.
+    Args:
+        limiter: gives a resumed job its slot.
+        pacer: learns from every update.
+        notify: receives the events.
+        on_begin: called with a job that is tracked from now on.
+        on_change: called when a job's next poll may have to come earlier.
     """
-
-    __slots__ = (
-        "__weakref__",
-        "_thrown",
-        "_waiters",
-        "asked_at",
-        "begun",
-        "counted_credits",
-        "deadline",
-        "due",
-        "epoch",
-        "expiry",
-        "failed_polls",
-        "kind",
-        "last",
-        "last_failure",
-        "misses",
-        "options",
-        "overdue",
-        "slot",
-        "submitted",
-        "terminal_error",
-        "waited_at",
-    )
 
     def __init__(
         self,
-        last: Generation,
+        limiter: RateLimiter,
+        pacer: Pacer,
+        notify: Hook,
         *,
-        submitted: float,
-        begun: float,
-        epoch: int | None,
-        options: Options,
-        slot: Slot,
-        kind: JobKind = "",
+        on_begin: Callable[[TrackedJob], None],
+        on_change: Callable[[], None],
     ) -> None:
-        self.last = last
-        self.submitted = submitted
-        self.begun = begun
-        self.counted_credits = 0.0
-        self.deadline = 0.0
-        self.epoch = epoch
-        self.options = options
-        self.slot = slot
-        self.kind = kind
-        self.waited_at = submitted
-        self.asked_at = begun
-        self.overdue = 0
-        self.due = submitted + options.poll_interval
-        self.expiry: asyncio.TimerHandle | None = None
-        self.last_failure: str | None = None
-        self.terminal_error: MakeError | None = None
-        self.misses = 0
-        self.failed_polls = 0
-        self._thrown: list[BaseException] = []
-        self._waiters: set[asyncio.Future[MakeError | bool]] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._limiter = limiter
+        self._pacer = pacer
+        self._notify = notify
+        self._on_begin = on_begin
+        self._on_change = on_change
+        self._tracked_jobs: dict[str, TrackedJob] = {}
+        # One tracked job per id, even if it is let go and resumed: whoever holds it gets every update.
+        self._let_go_of: WeakValueDictionary[str, TrackedJob] = WeakValueDictionary()
+        self._unknown_statuses: set[JobStatus] = set()
+        self.begun: float = 0.0
+        """When the first of the jobs tracked now began."""
+        self.credits_spent: float = 0.0
+        """What the jobs submitted here cost, as far as the service said."""
 
-    @property
-    def token(self) -> str:
-        """Return the token that resumes the job, in this process or another."""
-        return write_token(JobRef(self.last.id, self.last.type, self.last.provider, self.epoch))
+    def __iter__(self) -> Iterator[TrackedJob]:
+        return iter(list(self._tracked_jobs.values()))
 
-    @property
-    def is_ended(self) -> bool:
-        """Whether nothing more is to come: the job has ended, or the service does not know it."""
-        return self.terminal_error is not None or lifecycle.is_settled(self.last)
+    def __len__(self) -> int:
+        return len(self._tracked_jobs)
 
-    @property
-    def is_awaited(self) -> bool:
-        """Whether a caller waits for an update right now."""
-        return bool(self._waiters)
+    def __contains__(self, job_id: object) -> bool:
+        """Whether a job is in flight."""
+        return job_id in self._tracked_jobs
 
-    async def next_update(self, deadline: float) -> bool:
-        """Wait for an update of the job; False if the deadline (a moment of the loop's clock) came first.
+    def get(self, job_id: str) -> TrackedJob | None:
+        """Return a job in flight."""
+        return self._tracked_jobs.get(job_id)
 
-        Raises:
-            DoitongError: the one passed to `wake`.
-            BaseException: the one passed to `throw`.
-        """
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[MakeError | bool] = loop.create_future()
-        waiters = self._waiters = set() if self._waiters is None else self._waiters
-        waiters.add(waiter)
-        timer = loop.call_at(deadline, _notify_waiter, waiter, False)
-        thrown = None
-        try:
-            update = await waiter
-            thrown = self._thrown.pop(0) if self._thrown else None
-        finally:
-            timer.cancel()
-            waiters.discard(waiter)
-            if not waiters:
-                self._leave()
-        if thrown is not None:
-            raise thrown
-        if not isinstance(update, bool):
-            raise update()
-        return update
+    def find(self, job_id: str) -> TrackedJob | None:
+        """Return the tracked job, in flight or let go but still held by somebody."""
+        return self._tracked_jobs.get(job_id) or self._let_go_of.get(job_id)
 
-    def wake(self, error: MakeError | None = None) -> None:
-        """Wake all waiters because there is an update, or an error."""
-        for waiter in self._waiters or ():
-            _notify_waiter(waiter, True if error is None else error)
+    def add(self, tracked: TrackedJob) -> None:
+        """Track a job; one that has ended already is never polled."""
+        if not tracked.is_ended:
+            self._begin(tracked)
+        if tracked.submitted == tracked.begun:
+            # The status of a resumed job is a guess until the first poll.
+            self._notify_status(tracked)
+            self._count_credits(tracked)
+        self._follow(tracked)
 
-    def throw(self, error: BaseException) -> bool:
-        """Raise an error of the user's own in one of the waiters; False if nobody waits."""
-        if not self._waiters:
-            return False
-        self._thrown.append(error)
-        self.wake()
-        return True
+    def resume(self, tracked: TrackedJob) -> None:
+        """Track a job again that was let go before its end; it takes a slot without queueing."""
+        if not tracked.is_ended and tracked.last.id not in self._tracked_jobs:
+            tracked.slot = self._limiter.slot_at_once(tracked.last.id)
+            tracked.begun = tracked.polls.asked_at = self._loop.time()
+            tracked.polls.misses = tracked.polls.failed_polls = 0
+            self._begin(tracked)
+            self._follow(tracked)
 
-    def _leave(self) -> None:
-        """Clean up after the last waiter, and raise in the loop what no waiter has raised."""
-        self._waiters = None
-        thrown, self._thrown = self._thrown, []
-        for error in thrown:
-            raise_in_loop(error)
+    def observe(self, update: Generation) -> Throw | None:
+        """Apply an update that no poll asked for; None if it is of no use, else what reaches the awaiter."""
+        tracked = self.find(update.id)
+        if tracked is None or lifecycle.is_settled(tracked.last):
+            return None
+        if lifecycle.leaves_open(update):
+            # The body is only a hint: the poll that is due now decides what became of the job.
+            self._pacer.hinted(tracked, self._loop.time())
+            self._on_change()
+        elif update.id in self._tracked_jobs:
+            self.merge(tracked, update, is_pushed=True)
+        else:
+            self._observe_let_go(tracked, update)
+        return tracked.throw
 
+    def merge(self, tracked: TrackedJob, update: Generation, *, is_pushed: bool) -> None:
+        """Apply an update of a job in flight; `is_pushed` says whether the service pushed it."""
+        before, tracked.last = tracked.last, lifecycle.merge(tracked.last, update)
+        self._pacer.saw(tracked, before, self._loop.time(), is_pushed=is_pushed)
+        self._count_credits(tracked)
+        tracked.polls.last_failure, tracked.polls.misses, tracked.polls.failed_polls = None, 0, 0
+        if tracked.last is before:
+            return
+        if tracked.last.status != before.status:
+            self._notify_status(tracked)
+        self._follow(tracked)
+        tracked.wake()
 
-def _notify_waiter(waiter: asyncio.Future[MakeError | bool], what: MakeError | bool) -> None:
-    # An error travels as a result: an exception set on a future that its awaiter left would be printed.
-    if not waiter.done():
-        waiter.set_result(what)
+    def miss(self, job_id: str) -> None:
+        """Count a poll that did not know a job; after `MISSES` of them the job is given up."""
+        tracked = self._tracked_jobs.get(job_id)
+        if tracked is None:
+            return
+        tracked.polls.misses += 1
+        self._pacer.missed(tracked, self._loop.time())
+        if tracked.polls.misses >= MISSES and tracked.submitted + VISIBLE_WITHIN <= self._loop.time():
+            tracked.terminal_error = partial(not_found, tracked)
+            self._end(tracked)
 
+    def let_go(self, tracked: TrackedJob) -> None:
+        """Free the slot of a job and follow it no more; whoever still holds it gets late updates."""
+        self._tracked_jobs.pop(tracked.last.id, None)
+        self._let_go_of[tracked.last.id] = tracked
+        tracked.slot.release()
+        if tracked.expiry is not None:
+            tracked.expiry.cancel()
 
-def not_found(tracked: TrackedJob) -> JobNotFoundError:
-    """Return the error for a job that the service does not know."""
-    return JobNotFoundError("The service does not know the job.", job_id=tracked.last.id, token=tracked.token)
+    def _observe_let_go(self, tracked: TrackedJob, update: Generation) -> None:
+        """Apply a late update of a job that was let go before its end, for those that still hold it."""
+        before, tracked.last = tracked.last, lifecycle.merge(tracked.last, update)
+        # The job was believed lost, but this update proves otherwise.
+        tracked.terminal_error = None
+        if tracked.last.status != before.status:
+            self._notify_status(tracked)
+        self._follow(tracked)
 
+    def _follow(self, tracked: TrackedJob) -> None:
+        """Free the slot of a job that has ended, and let go of a job that needs no more updates."""
+        if tracked.last.status.is_terminal:
+            tracked.slot.release()
+        if tracked.is_ended:
+            self._end(tracked)
 
-def closed(tracked: TrackedJob) -> ClientClosedError:
-    """Return the error for callers that still wait when the client closes."""
-    return ClientClosedError("The client was closed.", job_id=tracked.last.id, token=tracked.token)
+    def _begin(self, tracked: TrackedJob) -> None:
+        if not self._tracked_jobs:
+            self.begun = tracked.begun
+        self._tracked_jobs[tracked.last.id] = tracked
+        self._pacer.begin(tracked)
+        tracked.expiry = self._loop.call_at(
+            tracked.begun + tracked.options.slot_expiry, self._expire, tracked
+        )
+        self._on_begin(tracked)
+
+    def _count_credits(self, tracked: TrackedJob) -> None:
+        if tracked.submitted == tracked.begun:
+            cost = tracked.last.credit_cost or 0.0
+            self.credits_spent += cost - tracked.counted_credits
+            tracked.counted_credits = cost
+
+    def _end(self, tracked: TrackedJob) -> None:
+        self.let_go(tracked)
+        tracked.wake()
+        if self._notify:
+            finished = JobFinished(
+                job_id=tracked.last.id,
+                status=tracked.last.status,
+                seconds=self._loop.time() - tracked.begun,
+                credit_cost=tracked.last.credit_cost,
+                provider=tracked.kind.provider,
+                version=tracked.kind.version,
+            )
+            self._notify.aside(finished, tracked.throw)
+
+    def _expire(self, tracked: TrackedJob) -> None:
+        """Free a slot that expired, whatever becomes of the job."""
+        now = self._loop.time()
+        seconds = now - tracked.begun
+        if tracked.expiry is not None and now > tracked.expiry.when() + LATE:
+            # The loop stood still, and the job may have ended meanwhile: poll it first.
+            tracked.polls.due = min(tracked.polls.due, now)
+            self._on_change()
+            tracked.expiry = self._loop.call_later(
+                schedule.TICK + tracked.options.poll_timeout, self._expire, tracked
+            )
+            return
+        if tracked.slot.is_held:
+            tracked.slot.release()
+            self._notify.aside(SlotExpired(job_id=tracked.last.id, seconds=seconds), tracked.throw)
+        if tracked.is_awaited:
+            # Keep polling for callers that wait longer than that; check again later whether any still do.
+            tracked.expiry = self._loop.call_later(tracked.options.slot_expiry, self._expire, tracked)
+            return
+        self.let_go(tracked)
+        log.warning(
+            "Job %s was not seen to end within %.0f s; its slot is free again. Its token: %s",
+            tracked.last.id,
+            seconds,
+            tracked.token,
+        )
+
+    def _notify_status(self, tracked: TrackedJob) -> None:
+        status = tracked.last.status
+        if self._notify:
+            changed = StatusChanged(
+                job_id=tracked.last.id,
+                status=status,
+                provider=tracked.kind.provider,
+                version=tracked.kind.version,
+            )
+            self._notify.aside(changed, tracked.throw)
+        if not status.is_known and status not in self._unknown_statuses:
+            self._unknown_statuses.add(status)
+            log.warning(
+                "The service speaks of a status %r, which is not known here; it is waited on. "
+                "If jobs end with it, name it in failure_statuses.",
+                str(status),
+            )

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from itertools import count
+from typing import Any, Final, Literal, TypeVar
 
 from doitong_async.errors import ClientClosedError, RateLimitError
-from doitong_async.events import Hook, LimitLowered, WaitBegan, WaitEnded
-from doitong_async.limits.limiter import KeyUser, Priority, RateLimiter, Reason
+from doitong_async.events import Hook, LimitLowered, WaitBegan, WaitEnded, WaitReason
+from doitong_async.limits.limiter import KeyUser, Priority, RateLimiter
 from doitong_async.limits.permits import RequestPermit, Slot
 from doitong_async.limits.wait_queue import Returnable, Waiter
 from doitong_async.log import log
 
 T = TypeVar("T", bound=Returnable)
+_WAIT_IDS: Final = count(1)
 
 
 class Admission:
@@ -127,11 +129,12 @@ class Admission:
         with waiting:
             if waiting.is_over:
                 return await waiting
-            reason = self.limiter.reason(priority)
+            wait_id, reason = next(_WAIT_IDS), self.limiter.reason(priority)
+            request: Literal["submit", "poll"] = "poll" if priority is Priority.POLL else "submit"
             begun = asyncio.get_running_loop().time()
             self._waits[waiting] = priority
             try:
-                notify(WaitBegan(reason=reason))
+                notify(WaitBegan(wait_id=wait_id, request=request, reason=reason))
                 async with asyncio.timeout(timeout):
                     return await waiting
             except TimeoutError:
@@ -139,9 +142,9 @@ class Admission:
             finally:
                 del self._waits[waiting]
                 seconds = asyncio.get_running_loop().time() - begun
-                notify(WaitEnded(reason=reason, seconds=seconds))
+                notify(WaitEnded(wait_id=wait_id, request=request, reason=reason, seconds=seconds))
 
-    def _too_long(self, reason: Reason) -> RateLimitError:
+    def _too_long(self, reason: WaitReason) -> RateLimitError:
         if reason == "day":
             return self.limiter.daily_limit()
         plan = self.limiter.plan

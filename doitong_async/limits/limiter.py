@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 from functools import partial
 from heapq import heapify, heappop, heappush
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 from doitong_async.clock import wall_time
 from doitong_async.errors import DailyLimitError
+from doitong_async.events import WaitReason
 from doitong_async.limits.concurrency import ConcurrencyBackoff
 from doitong_async.limits.headers import (
     UNBELIEVED_WAIT,
@@ -44,8 +45,6 @@ _ROUNDING: Final = 2.0
 """Seconds by which a reset may come later than stated: it is rounded, and clocks differ a little."""
 _MOST_KEPT: Final = 30
 """Requests a minute that we reserve for polls at most: as many as the documented loop of one job takes."""
-
-Reason: TypeAlias = Literal["slot", "minute", "day", "server"]
 
 
 class Priority(Enum):
@@ -246,7 +245,7 @@ class RateLimiter:
         self._serve(self._loop.time())
         return waiting
 
-    def reason(self, waiting_for: Priority | None) -> Reason:
+    def reason(self, waiting_for: Priority | None) -> WaitReason:
         """Return why a caller waits for a permit of this priority, or for a slot (None)."""
         if waiting_for is None:
             return "day" if self.day.is_over(wall_time()) else "slot"

@@ -214,8 +214,8 @@ def _is_about_the_session(error: BaseException) -> bool:
 
 _LIBRARIES: Final = {
     *("doitong_async", "gql", "aiohttp"),
-    # aiohttp's own dependencies.
-    *("aiohappyeyeballs", "aiosignal", "attr", "frozenlist", "multidict", "propcache", "yarl"),
+    # Their own dependencies.
+    *("anyio", "aiohappyeyeballs", "aiosignal", "attr", "frozenlist", "multidict", "propcache", "yarl"),
 }
 _STANDARD: Final = sys.stdlib_module_names - {"unittest"}
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum, auto
+from enum import StrEnum, auto
 from typing import Any, Final
 
 from doitong_async import errors
 
 
-class FailureKind(Enum):
-    """The kind of a failure: all that a decision about it needs."""
+class FailureKind(StrEnum):
+    """The kind of a failure: all that a decision about it needs; its text is its name in lower case."""
 
     BAD_REQUEST = auto()
     AUTHENTICATION = auto()
@@ -38,9 +38,7 @@ class FailureKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A failure as a value: decisions and errors are made from it."""
-
-    """A failure as a value: what a rule decides on, and what an error is made of."""
+    """A failure as a value: decisions, events and errors are made from it."""
 
     kind: FailureKind
     message: str

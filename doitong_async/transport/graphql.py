@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import html
 import re
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote
@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import aiohttp
 from gql import Client, GraphQLRequest
 from gql.client import AsyncClientSession
-from gql.transport.aiohttp import AIOHTTPTransport
+from gql.transport.async_transport import AsyncTransport
 from graphql import DocumentNode, ExecutionResult
 
 from doitong_async.clock import running_timeout
@@ -25,63 +25,36 @@ from doitong_async.transport.wire import KEPT_HEADERS, Answer, read_json, read_t
 SHORTEST_KEY: Final = 12
 """Characters; we assume that no real key is shorter."""
 
-_NO_DOCUMENT: Final = DocumentNode(definitions=())
+_ANY_REQUEST: Final = GraphQLRequest(DocumentNode(definitions=()))
 
 
-class _Request(GraphQLRequest):
-    """The request as gql carries it: our bytes, whatever gql would make of a document."""
+class _Posting(AsyncTransport):
+    """Post the body of each request as it is, and leave the answer with that body.
 
-    def __init__(self, body: bytes) -> None:
-        super().__init__(_NO_DOCUMENT)
-        self.body = RequestBody(body)
-
-
-class _Keeping(AIOHTTPTransport):
-    """gql's transport, except that each answer keeps its status and headers, and no redirect is followed.
-
-    The answer travels past gql, with the body of its request. So gql neither raises on errors in it, which
-    would lose partial data and the status, nor asserts on `data: null`.
+    gql's own transport for aiohttp drops the status of an answer, keeps the headers of the last one for all,
+    raises on errors, which loses partial data, and follows redirects.
     """
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
-        super().__init__(url)
-        self._shared = session
+        self._url = url
+        self._session = session
 
     async def connect(self) -> None:
-        self.session = self._shared
+        """Do nothing: the owner of the session opened it."""
 
     async def close(self) -> None:
-        # The owner of the session closes it.
-        self.session = None
+        """Do nothing: the owner of the session closes it."""
 
-    async def execute(
-        self,
-        request: GraphQLRequest,
-        *,
-        extra_args: dict[str, Any] | None = None,
-        upload_files: bool = False,
-    ) -> ExecutionResult:
-        assert isinstance(request, _Request)
-        response = await self._shared.post(
-            self.url, data=request.body, allow_redirects=False, raise_for_status=False, **extra_args or {}
-        )
-        await request.body.exchange(response)
+    async def execute(self, request: GraphQLRequest, **post: Any) -> ExecutionResult:
+        """Post `data`, a `RequestBody`; the document is not used."""
+        body: RequestBody = post["data"]
+        response = await self._session.post(self._url, allow_redirects=False, raise_for_status=False, **post)
+        await body.exchange(response)
         return ExecutionResult(data={})
 
-
-class _Session(AsyncClientSession):
-    """gql's session without its timeout, which costs as much as all the rest even if it is off."""
-
-    async def _execute(
-        self,
-        request: GraphQLRequest,
-        *,
-        serialize_variables: bool | None = None,
-        parse_result: bool | None = None,
-        **kwargs: Any,
-    ) -> ExecutionResult:
-        result: ExecutionResult = await self.transport.execute(request, **kwargs)
-        return result
+    def subscribe(self, request: GraphQLRequest) -> AsyncGenerator[ExecutionResult, None]:
+        """Raise: the service has no subscriptions."""
+        raise NotImplementedError
 
 
 class GraphQLTransport:
@@ -106,15 +79,17 @@ class GraphQLTransport:
         }
         self._ssl = ssl
         self._redactor = _Redactor(api_key)
-        self._session = _Session(Client(transport=_Keeping(f"{base_url}/graphql", session)))
+        # gql's own timeout of 10 s would count the wait for a connection.
+        self._client = Client(transport=_Posting(f"{base_url}/graphql", session), execute_timeout=None)
+        self._session: AsyncClientSession
 
     async def open(self) -> None:
         """Open the gql session."""
-        await self._session.connect()  # type: ignore[no-untyped-call]  # gql's own gap
+        self._session = await self._client.connect_async()  # type: ignore[no-untyped-call]  # gql's own gap
 
     async def close(self) -> None:
         """Close the gql session; the connections are the owner's to close."""
-        await self._session.close()  # type: ignore[no-untyped-call]  # gql's own gap
+        await self._client.close_async()  # type: ignore[no-untyped-call]  # gql's own gap
 
     async def send(
         self,
@@ -139,21 +114,21 @@ class GraphQLTransport:
         headers = self._headers
         if idempotency_key is not None:
             headers = {**headers, "Idempotency-Key": idempotency_key}
-        extra = {"headers": headers, "timeout": _connecting(timeout), "ssl": self._ssl}
-        request = _Request(body)
+        post = {"headers": headers, "timeout": _connecting(timeout), "ssl": self._ssl}
+        payload = RequestBody(body)
         try:
             async with running_timeout(timeout):
-                await self._session.execute(request, extra_args=extra)
+                await self._session.execute(_ANY_REQUEST, data=payload, **post)
         except BaseException as error:
             is_exit = not isinstance(error, Exception | asyncio.CancelledError)
             if is_exit or (isinstance(error, asyncio.CancelledError) and is_cancelled()):
-                if request.body.has_left and on_doubt is not None:
+                if payload.has_left and on_doubt is not None:
                     on_doubt()
                 raise
             # A value, not an exception: the context of an aiohttp error shows the request's headers.
-            failure = failure_of(error, request.body)
+            failure = failure_of(error, payload)
         # An answer that was read whole is never lost, whatever is raised after it.
-        reply = request.body.reply
+        reply = payload.reply
         return failure if reply is None else self._answer(reply)
 
     def _answer(self, reply: Reply) -> Answer | Failure:
@@ -165,9 +140,11 @@ class GraphQLTransport:
                 for name in KEPT_HEADERS
                 if (value := given.get(name)) is not None
             }
-            text = read_text(raw)
-            body = self._redactor.body(read_json(raw), text)
-            return Answer(status, headers, body, self._redactor.text(text))
+            text, body = read_text(raw), read_json(raw)
+            shown = self._redactor.text(text)
+            if shown != text:
+                body = self._redactor.body(body)
+            return Answer(status, headers, body, shown)
         except Exception as error:
             name = type(error).__name__
         return Failure(FailureKind.PROTOCOL, f"The answer arrived but cannot be read here ({name}).", status)
@@ -185,39 +162,36 @@ _JSON_ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
 class _Redactor:
     """Remove the key from what the service sends, should it echo it.
 
-    A key shorter than any real one is left in: it would match ordinary words.
+    This answers a service or gateway that shows the `Authorization` header in its error page, escaped as
+    JSON, HTML or percent-encoded. A key shorter than any real one is left in: it would match ordinary words.
     """
 
     def __init__(self, key: Secret) -> None:
         self._key = key if len(key) >= SHORTEST_KEY else None
-        self._escaped = Secret(key.replace("/", "\\/"))
 
     def text(self, text: str) -> str:
         """Return a text without the key; a text that holds it in escaped form is withheld whole."""
         if self._key is None:
             return text
-        if self._key in text or self._escaped in text:
-            text = text.replace(self._key, "***").replace(self._escaped, "***")
-        return "(withheld: it contains the API key)" if self._is_spelled_in(text) else text
+        text = text.replace(self._key, "***")
+        if any(self._key in plain for plain in _unescaped(text)):
+            return "(withheld: it contains the API key)"
+        return text
 
-    def body(self, body: object, text: str) -> object:
-        """Return a parsed body without the key; `text` is what it was parsed from."""
-        if self._key is None or not (self._key in text or self._is_spelled_in(text)):
-            return body
-        return self._walked(body)
+    def body(self, body: object) -> object:
+        """Return a parsed body without the key."""
+        if isinstance(body, str):
+            return self.text(body)
+        if isinstance(body, list):
+            return [self.body(item) for item in body]
+        if isinstance(body, dict):
+            return {self.text(name): self.body(value) for name, value in body.items()}
+        return body
 
-    def _is_spelled_in(self, text: str) -> bool:
-        """Whether the text holds the key in JSON's, HTML's or a URL's escapes."""
-        if self._key is None or not any(mark in text for mark in ("\\", "&", "%")):
-            return False
-        plain = _JSON_ESCAPE.sub(lambda match: chr(int(match[1], 16)), text).replace("\\/", "/")
-        return any(self._key in spelled for spelled in (plain, html.unescape(plain), unquote(plain)))
 
-    def _walked(self, value: object) -> object:
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, list):
-            return [self._walked(item) for item in value]
-        if isinstance(value, dict):
-            return {self.text(name): self._walked(item) for name, item in value.items()}
-        return value
+def _unescaped(text: str) -> tuple[str, ...]:
+    """Return what a text says without JSON's escapes, and then without HTML's or a URL's."""
+    if not any(mark in text for mark in ("\\", "&", "%")):
+        return ()
+    plain = _JSON_ESCAPE.sub(lambda match: chr(int(match[1], 16)), text).replace("\\/", "/")
+    return plain, html.unescape(plain), unquote(plain)

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 from aiohttp import web
 
-from doitong_async.webhooks.handler import Answer, CutOffError, Request, WebhookHandler
+from doitong_async.webhooks.handler import CutOffError, Request, Response, WebhookHandler
 from doitong_async.webhooks.signature import SIGNATURE_HEADER
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -115,7 +115,7 @@ def _values(scope: Scope, name: str) -> Sequence[str]:
     return [value.decode("latin-1").strip(" \t") for key, value in scope["headers"] if key.lower() == wanted]
 
 
-async def _send(answer: Answer, send: Send) -> None:
+async def _send(answer: Response, send: Send) -> None:
     headers = [(name.lower().encode(), value.encode()) for name, value in answer.headers.items()]
     if answer.status != 204:
         headers.append((b"content-length", b"0"))

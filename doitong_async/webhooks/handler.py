@@ -60,7 +60,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """The response: never with a body, as it discloses nothing."""
 
     status: int
@@ -94,7 +94,7 @@ class WebhookHandler:
         self._on_event = checked_callback(on_event, "on_event", may_be_async=True)
         self._read_timeout = read_timeout
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, request: Request) -> Response:
         """Return the response to a request; raise nothing but a cancellation."""
         rejected = _rejected(request)
         if rejected is not None:
@@ -103,30 +103,30 @@ class WebhookHandler:
             async with asyncio.timeout(self._read_timeout):
                 body = await _body(request)
         except TimeoutError:
-            return Answer(408, {"Connection": "close"})
+            return Response(408, {"Connection": "close"})
         except Exception as error:
             log.debug("a webhook was rejected: its body cannot be read (%s)", type(error).__name__)
-            return Answer(400, {"Connection": "close"})
+            return Response(400, {"Connection": "close"})
         if body is None:
             return _too_large()
         return await self._take(body, request.signatures[0])
 
-    async def _take(self, body: bytes, header: str) -> Answer:
+    async def _take(self, body: bytes, header: str) -> Response:
         try:
             update = self._accept(body, header)
         except WebhookSignatureError:
             log.debug("a webhook was rejected: its signature is wrong")
-            return Answer(401)
+            return Response(401)
         except WebhookPayloadError as error:
             log.warning("a signed webhook was rejected: %s", error.message)
-            return Answer(400)
+            return Response(400)
         except DoitongError as error:
             log.info("a signed webhook was deferred: %s", error.message)
-            return Answer(503)
+            return Response(503)
         except Exception:
             log.exception("a signed webhook could not be accepted")
-            return Answer(503)
-        return Answer(204 if await self._is_kept(update) else 503)
+            return Response(503)
+        return Response(204 if await self._is_kept(update) else 503)
 
     async def _is_kept(self, update: Generation) -> bool:
         """Run the hook, and return whether it succeeded."""
@@ -152,18 +152,18 @@ class WebhookHandler:
         return True
 
 
-def _rejected(request: Request) -> Answer | None:
+def _rejected(request: Request) -> Response | None:
     """Return the response to an invalid request, as far as that shows before its body is read."""
     if request.method != "POST":
-        return Answer(405, {"Allow": "POST"})
+        return Response(405, {"Allow": "POST"})
     if (request.content_encoding or "identity").lower() != "identity":
         # The signature covers the raw body, and some servers decompress it before it arrives here.
-        return Answer(415)
+        return Response(415)
     if request.content_length is not None and request.content_length > LARGEST_BODY:
         return _too_large()
     if len(request.signatures) != 1:
         log.debug("a webhook was rejected: it has %d signatures", len(request.signatures))
-        return Answer(401)
+        return Response(401)
     return None
 
 
@@ -178,5 +178,5 @@ async def _body(request: Request) -> bytes | None:
     return b"".join(pieces)
 
 
-def _too_large() -> Answer:
-    return Answer(413, {"Connection": "close"})
+def _too_large() -> Response:
+    return Response(413, {"Connection": "close"})

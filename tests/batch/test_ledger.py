@@ -19,7 +19,7 @@ from doitong_async import AsyncDoitong, ConfigurationError, JobFailedError, Ledg
 from doitong_async.batch import promises, sqlite
 from doitong_async.batch.item import ItemRecord, State
 from doitong_async.batch.ledger import LedgerFile, _Writer
-from doitong_async.files import Written
+from doitong_async.files import SavedFile
 from tests.virtual import virtual
 
 
@@ -70,7 +70,7 @@ async def test_an_item_from_its_intent_to_its_end(tmp_path: Path) -> None:
     assert [record.key for record in ledger.seen().records(unsettled=True)] == ["k"]
     await accept(ledger)
     note(ledger, status="completed", cost=17.0, url="u", at=7.5)
-    await end(ledger, written=Written(Path("k.jpg"), 3, "s"))
+    await end(ledger, written=SavedFile(Path("k.jpg"), 3, "s"))
     await ledger.close()
     (record,) = read(tmp_path / "l.db")
     assert (record.state, record.job_id, record.cost, record.url) == (State.DONE, "j", 17.0, "u")

@@ -1,13 +1,15 @@
 """Calls the emulator without a server: calls go in as values, replies come out."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from doitong_async.emulator.api import Api, ResetUnit
 from doitong_async.emulator.calls import Call, Reply
+from doitong_async.emulator.faults import Fault
 from doitong_async.emulator.graphql import ErrorStatus, GraphQLFace
 from doitong_async.emulator.rest import RestFace
-from doitong_async.emulator.world import World
+from doitong_async.emulator.world import Rules, World
 
 OUTPUTS = "http://cdn/outputs"
 GENERATE = "mutation($input: GenerateInput!) { generate(input: $input) { id status url creditCost } }"
@@ -25,9 +27,10 @@ class Box:
         error_status: ErrorStatus = "table",
         answer_key: str | None = None,
         reset_unit: ResetUnit = "epoch_s",
-        **settings: Any,
+        faults: Iterable[Fault | str] = (),
+        **rules: Any,
     ) -> None:
-        self.world = World(plan, **{"durations": 10.0, **settings})
+        self.world = World(plan, Rules(**{"durations": 10.0, **rules}), faults=faults)
         graphql = GraphQLFace(
             self.world,
             lambda: OUTPUTS,

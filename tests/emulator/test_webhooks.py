@@ -83,7 +83,7 @@ async def submit(emulator: Emulator, url: object, **more: object) -> str:
 
 
 def outcomes(emulator: Emulator) -> list[tuple[str, int, str, int]]:
-    return [(each.status, each.attempt, each.outcome, each.http_status) for each in emulator.world.posted]
+    return [(each.status, each.attempt, each.outcome, each.http_status) for each in emulator.posted]
 
 
 @virtual
@@ -103,7 +103,7 @@ async def test_it_is_sent_when_the_job_ends() -> None:
     assert (payload["id"], payload["status"], payload["service"]) == (job_id, "completed", "flux-pro")
     assert payload["metadata"] == {"duration": None, "width": 64, "height": 64}
     assert (payload["createdAt"], payload["completedAt"]) == ("2026-01-01T00:00:00Z", "2026-01-01T00:00:05Z")
-    (posted,) = emulator.world.posted
+    (posted,) = emulator.posted
     assert (posted.at, posted.job_id, posted.url, posted.fault) == (5.0, job_id, ear.url, None)
     assert outcomes(emulator) == [("completed", 1, "taken", 200)]
 
@@ -267,7 +267,7 @@ async def test_stopping_ends_every_webhook() -> None:
         for url in ("http://127.0.0.1:9/", there, there):
             await submit(emulator, url)
         await until(lambda: writers)
-    assert [each.outcome for each in emulator.world.posted] == ["unreachable"]
+    assert [each.outcome for each in emulator.posted] == ["unreachable"]
     silent.close()
     for writer in writers:
         writer.close()
@@ -292,7 +292,7 @@ async def test_lost() -> None:
         made = [await submit(emulator, ear.url) for _ in range(4)]
         await asyncio.sleep(60)
     assert sorted(ear.words) == sorted([(made[0], "completed"), (made[2], "completed")])
-    lost = [each for each in emulator.world.posted if each.outcome == "lost"]
+    lost = [each for each in emulator.posted if each.outcome == "lost"]
     assert [each.fault for each in lost] == ["webhook 2-: lost every=2"] * 2
 
 
@@ -400,7 +400,7 @@ async def test_down() -> None:
         await submit(emulator, ear.url)
         await asyncio.sleep(60)
     assert [at for at, _ in ear.heard] == [8.0]
-    assert [(each.at, each.outcome) for each in emulator.world.posted] == [
+    assert [(each.at, each.outcome) for each in emulator.posted] == [
         (5.0, "unreachable"),
         (6.0, "unreachable"),
         (8.0, "taken"),

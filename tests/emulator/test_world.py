@@ -1,20 +1,23 @@
 """Keys, limits, jobs, credits and idempotency over time, without a clock."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
+from doitong_async.emulator.accounts import Submission
 from doitong_async.emulator.api_errors import ApiError
 from doitong_async.emulator.limits import DAY, PlanLimits
 from doitong_async.emulator.orders import Order
-from doitong_async.emulator.world import Seen, Submission, World
+from doitong_async.emulator.traffic import Seen
+from doitong_async.emulator.world import Rules, World
 
 A_FOX = Order("IMAGE", "flux-pro", "a fox")
 ME = Submission("me")
 
 
-def a_world(plan: Any = "free", **settings: Any) -> World:
-    return World(plan, **{"durations": 10.0, **settings})
+def a_world(plan: Any = "free", *, faults: Iterable[str] = (), **rules: Any) -> World:
+    return World(plan, Rules(**{"durations": 10.0, **rules}), faults=faults)
 
 
 def failure_of(world: World, sender: Submission = ME, now: float = 0.0, wall: float = 0.0) -> ApiError:
@@ -89,7 +92,7 @@ def test_speed_shortens_jobs() -> None:
 
 def test_same_seed_same_world() -> None:
     """Ids and durations follow from the seed and the number of the job alone."""
-    first, again, other = (World("pro", seed=seed).submit(A_FOX, ME, 0.0, 0.0) for seed in (1, 1, 2))
+    first, again, other = (World("pro", Rules(seed=seed)).submit(A_FOX, ME, 0.0, 0.0) for seed in (1, 1, 2))
     assert (first.id, first.ends_at) == (again.id, again.ends_at)
     assert (first.id, first.ends_at) != (other.id, other.ends_at)
 
@@ -231,7 +234,7 @@ def test_job_faults_count_jobs() -> None:
 
 def test_faults_leave_ids_and_durations_alone() -> None:
     """The same seed gives the same jobs, with whatever goes wrong."""
-    plain, odd = (World(seed=1, faults=faults) for faults in ([], ["job: fail", "job: late 9"]))
+    plain, odd = (World(rules=Rules(seed=1), faults=faults) for faults in ([], ["job: fail", "job: late 9"]))
     jobs = [world.submit(A_FOX, ME, 0.0, 0.0) for world in (plain, odd)]
     assert len({(job.id, job.ends_at) for job in jobs}) == 1
 

@@ -94,7 +94,7 @@ async def test_a_word_of_failure_ends_the_wait_whatever_brings_it(word: str, way
         with pytest.raises(JobFailedError, match=word):
             await job
         assert now() == (2.0 if way == "poll" else 0.0)
-        assert doitong._running().limiter.slots_taken == 0
+        assert doitong.stats().slots_in_use == 0
 
 
 @virtual
@@ -160,7 +160,7 @@ async def test_a_cancelled_await_leaves_job_and_slot_alone() -> None:
         wait.cancel()
         with pytest.raises(asyncio.CancelledError):
             await wait
-        assert doitong._running().limiter.slots_taken == 1
+        assert doitong.stats().slots_in_use == 1
         following = await doitong.submit("another")
         assert emulator.world.most_at_once == 1
         assert job.status == JobStatus.COMPLETED
@@ -230,7 +230,7 @@ async def test_a_job_taken_up_takes_a_slot_without_queueing() -> None:
         tokens = [(await doitong.submit("a fox")).token]
         async with AsyncDoitong(api_key="k-box", base_url=emulator.url, plan=Plan.FREE) as other:
             jobs = [other.job(tokens[0]), other.job(tokens[0])]
-            assert other._running().limiter.slots_taken == 2
+            assert other.stats().slots_in_use == 2
             assert {job.id for job in other.jobs()} == {jobs[0].id}
             await other.generate("next")
             assert jobs[0].status == "completed"
@@ -271,7 +271,7 @@ async def test_a_completed_job_without_a_url_is_looked_at_until_it_has_one() -> 
         job = await doitong.submit("a fox")
         await asyncio.sleep(2.5)
         assert job.status == "completed"
-        assert doitong._running().limiter.slots_taken == 0
+        assert doitong.stats().slots_in_use == 0
         assert (await job).url
 
 

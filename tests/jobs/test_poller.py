@@ -19,7 +19,8 @@ from doitong_async import (
     JobTimeoutError,
     Plan,
 )
-from doitong_async.events import Event, JobFinished, SlotExpired, StatusChanged
+from doitong_async.events import Event, JobFinished, PollFailed, SlotExpired, StatusChanged
+from doitong_async.transport.failure import FailureKind
 from tests.plain_server import HANG, Ways
 from tests.virtual import boxed, now, plain, seen, virtual
 
@@ -152,7 +153,7 @@ async def test_an_unknown_status_is_waited_on_and_warned_about_once(caplog: pyte
         job = await doitong.submit("a fox")
         for word in ("dreaming", "processing", "dreaming"):
             update = dataclasses.replace(job.last, status=JobStatus(word))
-            assert doitong._running().poller.observe(update)
+            assert doitong._running().poller.tracker.observe(update)
         assert job.status == "dreaming"
         assert (await job).id == job.id
     assert caplog.text.count("dreaming") == 1
@@ -201,10 +202,23 @@ async def test_events_tell_the_story_of_a_job() -> None:
         job = await doitong.submit("a fox", width=512, height=512)
         await job
     assert [event for event in events if isinstance(event, StatusChanged | JobFinished)] == [
-        StatusChanged(job_id=job.id, status=JobStatus.PROCESSING),
-        StatusChanged(job_id=job.id, status=JobStatus.COMPLETED),
-        JobFinished(job_id=job.id, status=JobStatus.COMPLETED, seconds=6.0, credit_cost=10),
+        StatusChanged(job_id=job.id, status=JobStatus.PROCESSING, provider="flux-pro"),
+        StatusChanged(job_id=job.id, status=JobStatus.COMPLETED, provider="flux-pro"),
+        JobFinished(
+            job_id=job.id, status=JobStatus.COMPLETED, seconds=6.0, credit_cost=10, provider="flux-pro"
+        ),
     ]
+
+
+@virtual
+async def test_a_failed_poll_is_an_event() -> None:
+    """In fields that need no parsing; the job is polled again and ends as ever."""
+    events: list[Event] = []
+    box = {"durations": 5.0, "faults": ["poll 1: 500"]}
+    async with boxed(box=box, on_event=events.append) as (doitong, _):
+        await doitong.generate("a fox")
+    (failed,) = (event for event in events if isinstance(event, PollFailed))
+    assert (failed.jobs, failed.failure, failed.http_status) == (1, FailureKind.SERVER, 500)
 
 
 @virtual
@@ -295,4 +309,4 @@ async def test_one_job_has_one_watch_whoever_holds_it() -> None:
         assert len({old, new}) == 1
         results = await asyncio.gather(old, new)
         assert {result.id for result in results} == {old.id}
-        assert doitong._running().limiter.slots_taken == 0
+        assert doitong.stats().slots_in_use == 0

@@ -186,5 +186,5 @@ async def test_a_slot_that_expired_meanwhile_is_kept_until_one_poll(caplog: pyte
         assert job.status == "completed"
         assert "was not seen to end" not in caplog.text
         stuck = await doitong.submit("never", width=512)
-        assert doitong._running().limiter.slots_taken == 1
+        assert doitong.stats().slots_in_use == 1
         assert [each.id for each in doitong.jobs()] == [stuck.id]

@@ -283,11 +283,13 @@ async def test_waits_can_be_asked_about_and_are_events() -> None:
     assert admission.waiting() == {"slot": 1, "minute": 1}
     slot.release()
     await asyncio.gather(*waits)
+    first, second = (event.wait_id for event in events if isinstance(event, WaitBegan))
+    assert first != second
     assert events == [
-        WaitBegan(reason="slot"),
-        WaitBegan(reason="minute"),
-        WaitEnded(reason="slot", seconds=0.0),
-        WaitEnded(reason="minute", seconds=60.0),
+        WaitBegan(wait_id=first, request="submit", reason="slot"),
+        WaitBegan(wait_id=second, request="submit", reason="minute"),
+        WaitEnded(wait_id=first, request="submit", reason="slot", seconds=0.0),
+        WaitEnded(wait_id=second, request="submit", reason="minute", seconds=60.0),
     ]
 
 

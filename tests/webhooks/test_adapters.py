@@ -481,12 +481,14 @@ async def test_path_and_root_path_decide_nothing(path: str, root_path: str | Non
 @pytest.mark.parametrize("error", [OSError("gone"), RuntimeError("the server's own")])
 @pytest.mark.asyncio
 async def test_whom_nobody_can_answer_any_more(error: Exception) -> None:
-    """A server may raise when its sender is gone: it would log what we let through."""
+    """A server may raise when its sender is gone: it would log what we let through. Nothing is sent after."""
+    tried: list[str] = []
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.disconnect"}
 
-    async def send(_: Any) -> None:
+    async def send(message: Any) -> None:
+        tried.append(message["type"])
         raise error
 
     service = Service()
@@ -494,6 +496,8 @@ async def test_whom_nobody_can_answer_any_more(error: Exception) -> None:
     for scope in (http(), {**http(), "headers": []}):
         await service.endpoint.asgi_app()(scope, receive, send)
     service.endpoint.close()
+    assert tried == ["http.response.start"] * 2
+    assert service.taken == []
 
 
 @pytest.mark.asyncio

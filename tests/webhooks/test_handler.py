@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from doitong_async import ClientClosedError, ConfigurationError, Generation
-from doitong_async.webhooks.handler import LARGEST_BODY, Answer, CutOffError, Request, WebhookHandler
+from doitong_async.webhooks.handler import LARGEST_BODY, CutOffError, Request, Response, WebhookHandler
 from doitong_async.webhooks.signature import parse, verify
 from tests.virtual import now, virtual
 from tests.webhooks.bodies import SECRET, signed, webhook_body
@@ -68,7 +68,7 @@ def request(
     )
 
 
-def answered(sent: Request, endpoint: Endpoint | None = None, on_event: Any = None) -> Answer:
+def answered(sent: Request, endpoint: Endpoint | None = None, on_event: Any = None) -> Response:
     """The answer to one request."""
     return asyncio.run(WebhookHandler((endpoint or Endpoint()).accept, on_event).answer(sent))
 
@@ -76,14 +76,14 @@ def answered(sent: Request, endpoint: Endpoint | None = None, on_event: Any = No
 def test_what_is_signed_is_taken() -> None:
     """Once, and answered with a 2xx and nothing else."""
     endpoint = Endpoint()
-    assert answered(request(read=reader(BODY[:10], b"", BODY[10:])), endpoint) == Answer(204)
+    assert answered(request(read=reader(BODY[:10], b"", BODY[10:])), endpoint) == Response(204)
     assert endpoint.taken == [parse(BODY)]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "OPTIONS", "post"])
 def test_405(method: str) -> None:
     """Only POST, and the answer says so."""
-    assert answered(request(method=method)) == Answer(405, {"Allow": "POST"})
+    assert answered(request(method=method)) == Response(405, {"Allow": "POST"})
 
 
 @pytest.mark.parametrize(("encoding", "status"), [("gzip", 415), ("identity", 204), ("Identity", 204)])
@@ -96,7 +96,7 @@ def test_what_is_compressed_is_not_undone(encoding: str, status: int) -> None:
 def test_401(signatures: list[str]) -> None:
     """Missing, doubled, wrong or malformed: the same answer, which does not say which."""
     endpoint = Endpoint()
-    assert answered(request(signatures=signatures), endpoint) == Answer(401)
+    assert answered(request(signatures=signatures), endpoint) == Response(401)
     assert endpoint.taken == []
 
 
@@ -109,7 +109,7 @@ def test_who_has_no_signature_is_not_read() -> None:
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"\xff", b'{"status": "completed"}'])
 def test_400(body: bytes) -> None:
     """Signed, and of no job."""
-    assert answered(request(body)) == Answer(400)
+    assert answered(request(body)) == Response(400)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_stranger_makes_one_debug_line_at_most(sent: Request, caplog: pytest.L
 )
 def test_503(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     """What cannot be taken now is asked for again; a mistake of ours is logged."""
-    assert answered(request(), Endpoint(error)) == Answer(503)
+    assert answered(request(), Endpoint(error)) == Response(503)
     errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert bool(errors) is isinstance(error, RuntimeError)
 
@@ -224,7 +224,7 @@ class TestHook:
         async def fail_later(update: Generation) -> None:
             fail(update)
 
-        assert answered(request(), endpoint, fail_later if is_async else fail) == Answer(503)
+        assert answered(request(), endpoint, fail_later if is_async else fail) == Response(503)
         assert len(endpoint.taken) == 1
         assert "the disk is full" in caplog.text
 

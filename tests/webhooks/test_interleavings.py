@@ -123,7 +123,7 @@ async def check(scene: Scene) -> None:
             emulator.faults.clear()
             async with AsyncDoitong(**given) as polling:
                 assert await ends(polling, emulator) == late
-            taken = {posted.job_id for posted in emulator.world.posted if posted.outcome == "taken"}
+            taken = {posted.job_id for posted in emulator.posted if posted.outcome == "taken"}
             assert taken <= {update.id for update in hooked}, "it was acknowledged, and the hook has not run"
 
 
