@@ -214,6 +214,14 @@ class AsyncDoitong:
     ) -> None:
         await self.aclose()
 
+    async def open(self) -> Self:
+        """Open the client without a block, as in a notebook, and return it; end with `await client.aclose()`.
+
+        Raises:
+            ConfigurationError: if it is open already.
+        """
+        return await self.__aenter__()
+
     async def aclose(self, *, drain: float | None = None) -> None:
         """Close the client; callers that still wait get `ClientClosedError` with the job's token.
 
@@ -241,7 +249,7 @@ class AsyncDoitong:
         finally:
             self._shared.runtime = self._shared.closing = None
 
-    def with_options(self, **options: Unpack[OptionArguments]) -> AsyncDoitong:
+    def with_options(self, **options: Unpack[OptionArguments]) -> Self:
         """Return a view of this client with other options; it shares connections, limits and poller.
 
         Raises:
@@ -249,7 +257,7 @@ class AsyncDoitong:
             TypeError: if a keyword is misspelt.
         """
         check_options(options, taker="AsyncDoitong.with_options", fixed=_ARGUMENTS)
-        view = AsyncDoitong.__new__(type(self))
+        view = type(self).__new__(type(self))
         view._options = dataclasses.replace(self._options, **options)
         view._shared = self._shared
         return view

@@ -27,10 +27,11 @@ _BUFFER: Final = 1 << 20
 class Start:
     """A file begins here, and bytes before it are void: a download that cannot resume restarts.
 
-    `suffix` is the ending that fits the content, as in ".jpg".
+    `suffix` is the ending that fits the content, as in ".jpg", `content_type` what the host says it is.
     """
 
     suffix: str
+    content_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,7 +204,7 @@ class Received:
             reason = media.why_not(head, media=self.job.type, content_type=self.content_type)
             if reason:
                 raise DownloadError(f"The output is of the wrong kind: {reason}. {_AS_IT_IS}", is_remote=True)
-        yield Start(media.ending(head, self.content_type))
+        yield Start(media.ending(head, self.content_type), self.content_type)
         yield held
 
 

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from pydantic import JsonValue
 
 from doitong_async.errors import DoitongError, DownloadError, about_job
 from doitong_async.files import SavedFile, Start, in_thread, safe_name, write_whole
 from doitong_async.jobs.token import JobRef, write_token
-from doitong_async.types import Generation
-
-if TYPE_CHECKING:
-    from doitong_async.downloads import Downloads
-
+from doitong_async.types import Generation, MediaType
 
 EXPIRED: Final = (401, 403, 404, 410)
 """Statuses of an output host for an expired URL (assumption): one poll may return a new URL."""
+
+
+class Source(Protocol):
+    """Where a result gets its output from: the downloads of a client, while that is open."""
+
+    def pieces(self, job: Generation, *, check: bool = True) -> AsyncGenerator[Start | bytes, None]:
+        """Yield the output; a `Start` voids what came before it."""
 
 
 class Result:
@@ -35,12 +39,12 @@ class Result:
         is_remembered: whether the URL is from an earlier run: then any failed download is worth such a poll.
     """
 
-    __slots__ = ("_downloads", "_is_remembered", "_renew", "_token", "generation")
+    __slots__ = ("_downloads", "_is_remembered", "_renew", "_start", "_token", "generation")
 
     def __init__(
         self,
         generation: Generation,
-        downloads: Downloads,
+        downloads: Source,
         token: str | None = None,
         *,
         renew: Callable[[], Awaitable[Generation]] | None = None,
@@ -51,11 +55,40 @@ class Result:
         self._token = token
         self._renew = renew
         self._is_remembered = is_remembered
+        self._start: Start | None = None
 
     def __repr__(self) -> str:
         if not hasattr(self, "generation"):
             return "<Result not made>"
         return f"<Result {self.id!r} {self.url}>"
+
+    def __copy__(self) -> Result:
+        """Return a twin of the same client: `dataclasses.asdict(item)` and data frames copy results."""
+        twin = Result(
+            self.generation,
+            self._downloads,
+            self._token,
+            renew=self._renew,
+            is_remembered=self._is_remembered,
+        )
+        twin._start = self._start
+        return twin
+
+    def __deepcopy__(self, memo: object) -> Result:
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Callable[..., Result], tuple[object, ...]]:
+        # A client belongs to a loop and to sockets; the token is what travels.
+        return _unpickled, (self.generation, self._token, self._start)
+
+    def _repr_html_(self) -> str:
+        """Show a picture in a notebook; only its URL is put into the page."""
+        cost = "" if self.credit_cost is None else f", {self.credit_cost:g} credits"
+        about = html.escape(f"{self.id}{cost}")
+        is_picture = self.type in (None, MediaType.IMAGE)
+        url = html.escape(self.url)
+        output = f'<img src="{url}" alt="{about}" style="max-width: 512px">' if is_picture else url
+        return f'<figure><a href="{url}">{output}</a><figcaption>{about}</figcaption></figure>'
 
     @property
     def id(self) -> str:
@@ -91,6 +124,41 @@ class Result:
     def created_at(self) -> datetime | None:
         """When the job was created, by the service's clock."""
         return self.generation.created_at
+
+    @property
+    def suffix(self) -> str | None:
+        """The ending that fits the output's bytes, such as ".jpg"; None until it was fetched."""
+        return None if self._start is None else self._start.suffix
+
+    @property
+    def content_type(self) -> str | None:
+        """The `Content-Type` that the output's host sent; None until it was fetched, or if there was none."""
+        return None if self._start is None else self._start.content_type
+
+    async def chunks(self, *, check: bool = True) -> AsyncGenerator[bytes, None]:
+        """Yield the output piece by piece as it arrives, so that a large one never is in memory as a whole.
+
+        Use it as `async with contextlib.aclosing(result.chunks()) as chunks`, or iterate it to its end.
+
+        Args:
+            check: as in `read`.
+
+        Raises:
+            DownloadError: as `read` does; and if the download broke off and the host cannot resume it: then
+                what was yielded is void.
+        """
+        is_begun = False
+        with self._named():
+            async with aclosing(self._pieces(check)) as pieces:
+                async for piece in pieces:
+                    if not isinstance(piece, Start):
+                        is_begun = True
+                        yield piece
+                    elif is_begun:
+                        raise DownloadError(
+                            "The download broke off, and the host sends it only from its beginning.",
+                            is_remote=True,
+                        )
 
     async def read(self, *, check: bool = True) -> bytes:
         """Return the output as bytes.
@@ -162,15 +230,23 @@ class Result:
     async def _pieces(self, check: bool) -> AsyncGenerator[Start | bytes, None]:
         """Yield the output, from a new URL if this one has expired."""
         try:
-            async with aclosing(self._downloads.pieces(self.generation, check=check)) as pieces:
+            async with aclosing(self._noted(check)) as pieces:
                 async for piece in pieces:
                     yield piece
             return
         except DownloadError as error:
             if not await self._is_renewed(error):
                 raise
+        async with aclosing(self._noted(check)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _noted(self, check: bool) -> AsyncGenerator[Start | bytes, None]:
+        """Yield the output, and note what it turns out to be."""
         async with aclosing(self._downloads.pieces(self.generation, check=check)) as pieces:
             async for piece in pieces:
+                if isinstance(piece, Start):
+                    self._start = piece
                 yield piece
 
     async def _is_renewed(self, error: DownloadError) -> bool:
@@ -203,3 +279,19 @@ class Result:
     def _about(self, error: DoitongError) -> DoitongError:
         token = self._token or write_token(JobRef(self.id, self.type, self.provider))
         return about_job(error, job_id=self.id, token=token)
+
+
+class _NoClient:
+    """The source of a result that was unpickled."""
+
+    async def pieces(self, job: Generation, *, check: bool = True) -> AsyncGenerator[Start | bytes, None]:
+        nothing: tuple[bytes, ...] = ()
+        for piece in nothing:
+            yield piece
+        raise DownloadError("This result was unpickled, and no client belongs to it that could fetch it.")
+
+
+def _unpickled(generation: Generation, token: str | None, start: Start | None) -> Result:
+    result = Result(generation, _NoClient(), token)
+    result._start = start
+    return result

@@ -20,8 +20,7 @@ from doitong_async.events import Hook, RequestSent, SubmitAttempted
 from doitong_async.jobs.durations import NO_KIND, JobKind
 from doitong_async.limits.admission import Admission
 from doitong_async.limits.headers import Limit, read_headers
-from doitong_async.limits.limiter import Priority
-from doitong_async.limits.permits import RequestPermit
+from doitong_async.limits.permits import Priority, RequestPermit
 from doitong_async.log import log
 from doitong_async.settings import Options
 from doitong_async.transport import wire
@@ -169,21 +168,17 @@ class Submitter:
         """Wait for a permit, send once, and return the outcome."""
         now = asyncio.get_running_loop().time()
         left = None if call.waits_until is None else max(0.0, call.waits_until - now)
-        permit = await self.admission.permit(
-            Priority.SUBMIT, timeout=left, waits_for_day=call.options.wait_for_next_day
-        )
         limiter = self.admission.limiter
-        try:
+        with await self.admission.permit(
+            Priority.SUBMIT, timeout=left, waits_for_day=call.options.wait_for_next_day
+        ) as permit:
             if call.before_sending is not None:
                 await call.before_sending(call.body, call.in_doubt)
             if self._notify:
                 self._notify(
                     RequestSent(kind="submit", jobs=1, attempt=call.number + 1, idempotency_key=call.key)
                 )
-        except BaseException:
-            permit.unsent()
-            raise
-        try:
+            permit.sends()
             outcome = await self._send(call, permit)
             # Update the limiter before the permit ends: that lets the next submit go.
             if isinstance(outcome, Generation):
@@ -192,8 +187,6 @@ class Submitter:
                 permit.unsent()
             elif outcome.kind is FailureKind.RATE_LIMIT:
                 call.limit = limiter.rate_limited(outcome, permit)
-        finally:
-            permit.answered()
         if (
             isinstance(outcome, Failure)
             and outcome.kind in (FailureKind.CONFLICT, FailureKind.IN_PROGRESS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import re
+import unicodedata
 import warnings
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, fields, replace
@@ -298,15 +299,31 @@ def _checked_json(name: str, value: object) -> dict[str, JsonValue]:
     return same
 
 
+def is_visible(text: str) -> bool:
+    """Whether a text holds anything to see: more than white space, marks and invisible characters."""
+    return any(
+        ((kind := unicodedata.category(each))[0] in "LNPS" and each not in _FILLERS)
+        # A newer emoji than this Python knows, or one of a private font.
+        or kind in ("Cn", "Co")
+        for each in text
+    )
+
+
+_FILLERS: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Characters that Unicode counts as letters or symbols, and that show nothing: fillers, the empty Braille."""
+
+
 def _check_prompt(prompt: object, more: Mapping[str, JsonValue] | None) -> None:
     if prompt is None and more:
         return
-    if not isinstance(prompt, str) or not prompt.strip():
+    if not isinstance(prompt, str):
         raise BadRequestError(f"prompt is {prompt!r}; expected a text that says what to make.")
     try:
         prompt.encode()
     except UnicodeEncodeError as error:
         raise BadRequestError(f"prompt cannot be sent as UTF-8: {error.reason} at {error.start}.") from None
+    if not is_visible(prompt):
+        raise BadRequestError(f"prompt is {prompt!r}; expected a text that says what to make.")
 
 
 def _check_said_once(name: str, given: Mapping[str, JsonValue], short: Mapping[str, object]) -> None:

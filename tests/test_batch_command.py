@@ -25,8 +25,8 @@ from doitong_async.batch.item import Outcome
 from doitong_async.cli import main
 from doitong_async.cli.batch_run import Run
 from doitong_async.cli.exits import Exit
-from doitong_async.cli.formats import span
 from doitong_async.cli.progress import BatchProgress, reason
+from doitong_async.cli.units import span
 from doitong_async.emulator import Emulator, PlanLimits
 from doitong_async.events import Event, RequestSent, WebhookReceived
 from doitong_async.limits.plan import Plan
@@ -268,6 +268,17 @@ def test_what_is_no_list_of_prompts_is_not_paid_line_by_line(
     Path("prompts.txt").write_text("[sepia] a fox\n{soft} light\n")
     assert main(["batch", "prompts.txt", "--out", "more", "--plan", "pro"]) == Exit.OK
     assert emulator.world.charges == len(text.splitlines()) + 2
+
+
+def test_a_first_line_like_a_comment_is_said_before_anything_is_paid(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is a prompt unless --comments says otherwise."""
+    Path("prompts.txt").write_text("# foxes\na fox\n")
+    assert batch("--dry-run") == Exit.OK
+    assert "begins with # and is paid for like any prompt: '# foxes'" in "".join(capsys.readouterr())
+    assert batch("--dry-run", "--comments", "--json") == Exit.OK
+    assert told(capsys)["to_begin"] == 1
 
 
 def test_a_dry_run_sends_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

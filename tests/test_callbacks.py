@@ -91,9 +91,9 @@ def is_at_rest(limiter: RateLimiter) -> bool:
     """Whether every slot and permit is back, and nobody stands in line."""
     return (
         limiter.slots_taken,
-        limiter._window.in_flight,
+        limiter.rate.in_flight,
         limiter.waiting,
-        limiter._concurrency.submits_in_flight,
+        limiter.rate.submits_in_flight,
     ) == (
         0,
         0,
@@ -302,11 +302,11 @@ async def test_what_is_raised_when_a_job_may_have_been_made_leaves_its_slot_in_d
         with pytest.raises(Mine):
             await doitong.submit("a fox", idempotency_key="my-own-key")
         assert "my-own-key" in caplog.text
-        assert (limiter.slots_taken, limiter._window.in_flight) == (1, 0)
+        assert (limiter.slots_taken, limiter.rate.in_flight) == (1, 0)
         told.at, told.raised_at = at(RequestSent), None
         with pytest.raises(Mine):
             await doitong.submit("a fox", idempotency_key="my-own-key")
-        assert (limiter.slots_taken, limiter._window.in_flight) == (1, 0)
+        assert (limiter.slots_taken, limiter.rate.in_flight) == (1, 0)
         server.script = lambda kind, nth: None
         assert (await doitong.generate("a fox", idempotency_key="my-own-key")).id in server.jobs
         assert len(server.jobs) == 1

@@ -37,7 +37,7 @@ from doitong_async.cli.text import clean, command_line
 from doitong_async.emulator import Emulator, Seen, parse_fault
 from doitong_async.jobs.job import JobFailedError, JobTimeoutError
 from doitong_async.limits.admission import Admission
-from doitong_async.limits.limiter import Priority
+from doitong_async.limits.permits import Priority
 from doitong_async.testing import run_virtual
 from tests.emulator.test_server import has_ipv6
 from tests.plain_server import HANG, PlainServer, http

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from doitong_async.batch.items import FIELDS
 
 from doitong_async import Plan
 from doitong_async.cli import main
@@ -192,7 +193,9 @@ def test_the_help_teaches(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     text = " ".join(capsys.readouterr().out.split())
     assert "doitong estimate prompts.txt --plan starter" in text
     assert "no key is needed" in text
-    assert "A prompt per line; .csv with a header; .jsonl; - reads the standard input." in text
+    assert "A prompt per line; CSV with a header; JSONL; - reads the standard input." in text
+    assert "Columns and names: " in text
+    assert all(field in text for field in FIELDS)
 
 
 # The options that other commands share

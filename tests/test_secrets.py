@@ -18,7 +18,7 @@ import pytest
 
 import doitong_async
 from doitong_async import AsyncDoitong, AsyncJob, Plan, Result
-from doitong_async.limits.registry import limiter_of
+from doitong_async.limits.admission import limiter_of
 from doitong_async.secret import Sealed, Secret, SecretBytes, hidden
 from doitong_async.settings import secret_of_environment
 from doitong_async.testing import emulated

@@ -9,7 +9,7 @@ import pytest
 
 from doitong_async import AsyncDoitong, DailyLimitError, Plan, SubmitOutcomeUnknownError
 from doitong_async.emulator import Emulator, PlanLimits
-from doitong_async.limits import registry
+from doitong_async.limits import admission
 from doitong_async.testing import run_virtual
 from tests.plain_server import PlainServer, Ways
 from tests.virtual import boxed, now, plain, virtual
@@ -174,4 +174,4 @@ def test_no_event_loop_is_kept_alive() -> None:
     for _ in range(5):
         run_virtual(once())
     gc.collect()
-    assert len(registry._LIMITERS) <= 1
+    assert len(admission._LIMITERS) <= 1

@@ -22,7 +22,7 @@ from doitong_async import (
     SubmitOutcomeUnknownError,
 )
 from doitong_async.emulator import PlanLimits
-from doitong_async.events import Event, RequestSent, SubmitAttempted
+from doitong_async.events import Event, RequestSent, SlotExpired, SubmitAttempted
 from doitong_async.transport.failure import FailureKind
 from tests.plain_server import HANG, PlainServer
 from tests.virtual import boxed, now, plain, until, virtual
@@ -241,6 +241,21 @@ async def test_every_attempt_is_an_event() -> None:
         (2, "mine"),
         (3, "mine"),
     ]
+
+
+@virtual
+async def test_the_slot_of_a_submit_in_doubt_expires_and_names_the_key() -> None:
+    """The job's id is unknown, so the key is all that tells which submit it was."""
+    events: list[Event] = []
+    async with plain(seconds=0.0, on_event=events.append, max_attempts=1) as (doitong, server):
+        server.script = odd("cut-after")
+        with pytest.raises(SubmitOutcomeUnknownError):
+            await doitong.submit("a fox", idempotency_key="mine")
+        assert doitong.stats().slots_in_use == 1
+        await asyncio.sleep(121)
+        assert doitong.stats().slots_in_use == 0
+    expired = SlotExpired(job_id=None, seconds=120.0, idempotency_key="mine")
+    assert [event for event in events if isinstance(event, SlotExpired)] == [expired]
 
 
 @virtual

@@ -230,7 +230,7 @@ class TestCancellation:
                     if not caller.cancelled() and caller.exception() is None:
                         known.add(caller.result().id)
                     if how == "timeout":
-                        await until(lambda: not doitong._running()._submits_in_flight)
+                        await until(lambda: not doitong._running().submissions.in_flight)
                 await doitong.aclose()
                 charged = set(emulator.world.jobs)
                 told = known | {job_id for job_id in charged if f"job {job_id}, " in caplog.text}
@@ -280,7 +280,7 @@ class TestCancellation:
             else:
                 with pytest.raises(RuntimeError):
                     call.throw(RuntimeError("mine"))
-            await until(lambda: not doitong._running()._submits_in_flight)
+            await until(lambda: not doitong._running().submissions.in_flight)
             (job_id,) = server.jobs
             assert f"job {job_id}, " in caplog.text
             assert "token dtj1." in caplog.text

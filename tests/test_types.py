@@ -47,6 +47,24 @@ class TestRequest:
             None
         ] * 8
 
+    @pytest.mark.parametrize(
+        "blank",
+        [
+            *("", " ", "\u200b", "\ufeff", "\u2060\t", "\u3164", "\u2800", "\ufe0f", "\u0301"),
+            *("\x00", "\u00ad\u200d", "\u3000"),
+        ],
+    )
+    def test_a_prompt_shows_something(self, blank: str) -> None:
+        """Nobody pays for a picture of nothing; what is invisible may stand beside what is not."""
+        with pytest.raises(BadRequestError, match=r"prompt is .*; expected a text"):
+            GenerateRequest(prompt=blank)
+        assert GenerateRequest(prompt=f"{blank}a fox").prompt == f"{blank}a fox"
+
+    @pytest.mark.parametrize("prompt", ["狐", "🦊", "?", "7", "é", "€", "\U0001fae9", "\ue000"])
+    def test_any_writing_is_something(self, prompt: str) -> None:
+        """Letters of every script, signs, emoji, one newer than this Python among them."""
+        assert GenerateRequest(prompt=prompt).prompt == prompt
+
     @pytest.mark.parametrize("prompt", [None, "", " ", "\n\t", 5, b"a fox", ["a fox"]])
     def test_a_prompt_says_something(self, prompt: object) -> None:
         """A blank prompt, or one that is no text, is refused before it costs anything."""

@@ -22,6 +22,7 @@ from doitong_async.cli.options import (
     AnyPlanOption,
     AsJson,
     BaseUrl,
+    CommentsOption,
     ConcurrentJobs,
     FormatOption,
     HeightOption,
@@ -135,6 +136,7 @@ def batch_file(
     height: HeightOption = None,
     limit: LimitOption = None,
     kind: FormatOption = None,
+    comments: CommentsOption = False,
     dry_run: DryRun = False,
     retry_failed: RetryFailed = False,
     verify: Verify = False,
@@ -171,7 +173,7 @@ def batch_file(
     defaults = {"provider": provider, "width": width, "height": height}
     with (
         heard(renderer, is_verbose=verbose),
-        open_prompts(file, format=kind, defaults=defaults, limit=limit) as prompts,
+        open_prompts(file, format=kind, defaults=defaults, limit=limit, comments=comments) as prompts,
     ):
         end = _end_of(arguments, prompts, renderer)
     if end is None:
@@ -198,6 +200,11 @@ def _limits(
 def _end_of(arguments: _Arguments, prompts: Prompts, renderer: BatchRenderer) -> End | None:
     """Check everything, then run the batch if there is something to do; None after a dry run."""
     checked = prompts.check()
+    if (line := prompts.seems_commented()) is not None:
+        renderer.say(
+            f"The first line begins with # and is paid for like any prompt: {line[:60]!r}. "
+            "If it is a comment, stop here, and add --comments."
+        )
     preflight = preflight_of(
         prompts,
         ledger=arguments.ledger,

@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from doitong_async.batch.item import Item, Outcome
-from doitong_async.cli.formats import credits_of, span
 from doitong_async.cli.progress import Moment
 from doitong_async.cli.render import Notes, console_on, is_screen, note_on, write_json, write_now
 from doitong_async.cli.summary import End
 from doitong_async.cli.text import clean
+from doitong_async.cli.units import credits_of, span
 
 _EVERY: Final = 10.0
 """Seconds between lines in a pipe."""

@@ -14,13 +14,13 @@ from doitong_async.batch.ledger import Ledger
 from doitong_async.budget import Budget
 from doitong_async.cli.batch_render import BatchRenderer
 from doitong_async.cli.exits import CommandError
-from doitong_async.cli.formats import outcome_of, some, span
 from doitong_async.cli.gallery import Card, write_gallery
 from doitong_async.cli.interrupts import handling_signals
 from doitong_async.cli.progress import BatchProgress
 from doitong_async.cli.prompts import Prompts
 from doitong_async.cli.service import Service
 from doitong_async.cli.summary import End
+from doitong_async.cli.units import outcome_of, some, span
 from doitong_async.client import AsyncDoitong
 from doitong_async.errors import ClientClosedError, DoitongError, LedgerError
 from doitong_async.events import Event, StatusChanged, SubmitAttempted

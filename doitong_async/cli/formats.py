@@ -1,53 +1,71 @@
-"""Writes durations, credits and counts for people."""
+"""Guesses the format of a prompt file from its name and its first line."""
 
 from __future__ import annotations
 
+import csv
+import re
+from enum import StrEnum
 from typing import Final
 
-from doitong_async.batch.item import ItemRecord
-
-RUNNING: Final = "running"
-"""Stands for an outcome while an item has none."""
+from doitong_async.batch.source import FIELDS
 
 
-def outcome_of(record: ItemRecord) -> str:
-    """Return how far an item is, in one word."""
-    return str(record.outcome or RUNNING)
+class Format(StrEnum):
+    """The formats of a prompt file."""
+
+    LINES = "lines"
+    CSV = "csv"
+    JSONL = "jsonl"
 
 
-def span(seconds: float) -> str:
-    """Return a duration in at most two units, such as "2 h 10 min"."""
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    if minutes < 10:
-        whole, rest = divmod(round(seconds), 60)
-        return f"{whole} min {rest} s" if rest else f"{whole} min"
-    if minutes < 59.5:
-        return f"{minutes:.0f} min"
-    hours, rest = divmod(round(minutes), 60)
-    if hours < 48:
-        return f"{hours} h {rest} min" if rest else f"{hours} h"
-    days, hours = divmod(round(minutes / 60), 24)
-    return f"{days} days {hours} h" if hours else f"{days} days"
+_BY_SUFFIX: Final = {".csv": Format.CSV, ".jsonl": Format.JSONL, ".ndjson": Format.JSONL}
+# Each line of these would be mistaken for a prompt, and paid for.
+_OTHERS: Final = frozenset({".json", ".xls", ".xlsx", ".ods", ".yaml", ".yml", ".parquet"})
+_SEPARATORS: Final = ",;\t"
+# How JSON begins, but hardly a prompt: "[sepia] a fox" is a prompt.
+_JSON: Final = re.compile(r"\s*[\[{]\s*([\[{\"]|$)")
 
 
-def credits_of(amount: float) -> str:
-    """Return credits with no more decimals than needed."""
-    return f"{amount:,.2f}".rstrip("0").rstrip(".")
+def guessed(suffix: str, first_line: str, *, has_name: bool) -> Format | None:
+    """Return the likely format of a file, or None if it is no prompt file.
+
+    Args:
+        suffix: the suffix of its name, with the dot.
+        first_line: the first line that is not blank; empty if there is none.
+        has_name: whether it is a file rather than a pipe.
+    """
+    suffix = suffix.lower()
+    if suffix in _OTHERS:
+        return None
+    if suffix in _BY_SUFFIX:
+        return _BY_SUFFIX[suffix]
+    if separator_of(first_line) is not None:
+        # Each line of a table would be paid for as a prompt, the header too.
+        return Format.CSV
+    if suffix == ".tsv":
+        return None
+    if first_line.lstrip().startswith("{") and not has_name:
+        return Format.JSONL
+    return None if _JSON.match(first_line) else Format.LINES
 
 
-def credit_words(amount: float) -> str:
-    """Return credits with their noun."""
-    number = credits_of(amount)
-    return f"{number} credit" if number == "1" else f"{number} credits"
+def separator_of(line: str) -> str | None:
+    """Return what separates the columns, if a line is the header of a table of items; else None.
+
+    Each column is a known one, and either there are several or the one is `prompt`. Empty columns at the end,
+    as spreadsheets write them, do not count.
+    """
+    for separator in _SEPARATORS:
+        cells = columns_of(next(csv.reader([line.strip("\r\n")], delimiter=separator), []))
+        is_table = len(cells) > 1 or cells == ["prompt"]
+        if is_table and all(cell in FIELDS for cell in cells):
+            return separator
+    return None
 
 
-def some(count: int, what: str) -> str:
-    """Return a number with its noun."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
-def short_span(seconds: float) -> str:
-    """Return a duration like `span`, but with a decimal if it is short, as those of single jobs are."""
-    return f"{seconds:.1f} s" if seconds < 99.95 else f"{seconds:.0f} s" if seconds < 599.5 else span(seconds)
+def columns_of(cells: list[str]) -> list[str]:
+    """Return the cells of a header, without white space and without the empty ones at its end."""
+    columns = [cell.strip() for cell in cells]
+    while columns and not columns[-1]:
+        columns.pop()
+    return columns

@@ -18,7 +18,7 @@ from typing import BinaryIO, Final
 from urllib.parse import quote
 
 from doitong_async.batch.item import Outcome
-from doitong_async.cli.formats import RUNNING, credit_words, short_span
+from doitong_async.cli.units import RUNNING, credit_words, short_span
 from doitong_async.files import replacing
 
 _HERE: Final = Path(__file__).parent

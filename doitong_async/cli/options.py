@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
+from doitong_async.batch.items import FIELDS
 from doitong_async.cli.exits import CommandError
-from doitong_async.cli.prompts import Format
+from doitong_async.cli.formats import Format
 from doitong_async.errors import ConfigurationError
 from doitong_async.limits.plan import Plan
 from doitong_async.pricing import PriceArgument
@@ -57,9 +58,12 @@ JobsPerDay = Annotated[int | None, typer.Option(min=1, metavar="N", help="Overri
 PromptFile = Annotated[
     str,
     typer.Argument(
-        metavar="FILE", help="A prompt per line; .csv with a header; .jsonl; - reads the standard input."
+        metavar="FILE",
+        help=f"A prompt per line; CSV with a header; JSONL; - reads the standard input. Columns and names: "
+        f"{', '.join(FIELDS)}.",
     ),
 ]
+CommentsOption = Annotated[bool, typer.Option("--comments", help='Skip lines of FILE that begin with "#".')]
 FormatOption = Annotated[
     Format | None, typer.Option("--format", help="The format of FILE, if its name does not say.")
 ]

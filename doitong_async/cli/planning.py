@@ -12,6 +12,7 @@ from doitong_async.cli.exits import CommandError
 from doitong_async.cli.options import (
     AnyPlanOption,
     AsJson,
+    CommentsOption,
     ConcurrentJobs,
     FormatOption,
     HeightOption,
@@ -54,6 +55,7 @@ def estimate_file(
     price: PriceOption = None,
     limit: LimitOption = None,
     kind: FormatOption = None,
+    comments: CommentsOption = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what a file of prompts costs and how long it takes, without sending anything."""
@@ -68,7 +70,7 @@ def estimate_file(
     defaults = {"provider": provider, "width": width, "height": height}
     with (
         heard(renderer_for(sys.stdout, as_json=as_json), is_verbose=False),
-        open_prompts(file, format=kind, defaults=defaults, limit=limit) as prompts,
+        open_prompts(file, format=kind, defaults=defaults, limit=limit, comments=comments) as prompts,
     ):
         prompts.check()
         try:

@@ -9,46 +9,35 @@ from __future__ import annotations
 import csv
 import json
 import re
-import shutil
 import sqlite3
 import stat
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any, Final, Self, TypeAlias
 
 from doitong_async import catalog
 from doitong_async.batch.source import FIELDS, read_item, unknown_field
 from doitong_async.cli.exits import CommandError
+from doitong_async.cli.formats import Format, columns_of, guessed, separator_of
 from doitong_async.errors import BadRequestError
 from doitong_async.types import GenerateRequest, MediaType
 
 KEPT: Final = 10
 """Bad lines to report in full; the others are only counted."""
 _LONGEST_LINE: Final = 1 << 24
+_CHUNK: Final = 1 << 13
+# UTF-16 without its mark is sound UTF-8 with a NUL in every second byte.
+_NO_TEXT: Final = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")
 _LONGEST_COMPLAINT: Final = 300
 _BOM: Final = b"\xef\xbb\xbf"
 _SIDES: Final = ("width", "height")
 _OBJECTS: Final = ("input", "options")
 
-
-class Format(StrEnum):
-    """The formats of a prompt file."""
-
-    LINES = "lines"
-    CSV = "csv"
-    JSONL = "jsonl"
-
-
-_BY_SUFFIX: Final = {".csv": Format.CSV, ".jsonl": Format.JSONL, ".ndjson": Format.JSONL}
-# Each line of these would be mistaken for a prompt, and paid for.
-_OTHERS: Final = frozenset({".json", ".tsv", ".xls", ".xlsx", ".ods", ".yaml", ".yml", ".parquet"})
-# How JSON begins, but hardly a prompt: "[sepia] a fox" is a prompt.
-_JSON: Final = re.compile(r"\s*[\[{]\s*([\[{\"]|$)")
 
 Row: TypeAlias = "tuple[int, dict[str, Any] | _BadLineError]"
 
@@ -74,13 +63,21 @@ class Prompts:
     """The items of a file; each iteration starts at its first line. Use as a context manager, or close it."""
 
     def __init__(
-        self, file: IO[bytes], name: str, kind: Format, defaults: Mapping[str, object], limit: int | None
+        self,
+        file: IO[bytes],
+        name: str,
+        kind: Format,
+        defaults: Mapping[str, object],
+        limit: int | None,
+        *,
+        comments: bool = False,
     ) -> None:
         self._file = file
         self._name = name
         self._kind = kind
         self._defaults = defaults
         self._limit = limit
+        self._comments = comments
 
     def __enter__(self) -> Self:
         return self
@@ -128,12 +125,21 @@ class Prompts:
             raise CommandError(f"{self._name} has no prompt. Nothing was sent.")
         return Checked(total if self._limit is None else min(total, self._limit), total)
 
+    def seems_commented(self) -> str | None:
+        """Return the first line, if it looks like a comment but will be sent, and paid for, as a prompt."""
+        if self._comments or self._kind is not Format.LINES:
+            return None
+        line = _first_line(self._file, self._name).strip()
+        return line if line.startswith("#") else None
+
     def _rows(self) -> Iterator[Row]:
         lines = _Lines(self._file, self._name)
         if self._kind is Format.CSV:
-            rows = _csv_rows(lines, self._name)
+            header = _first_line(self._file, self._name, comments=self._comments)
+            rows = _csv_rows(lines, self._name, _separator(header), comments=self._comments)
         else:
-            rows = _line_rows(lines, _read_object if self._kind is Format.JSONL else _read_prompt)
+            read = _read_object if self._kind is Format.JSONL else _read_prompt
+            rows = _line_rows(lines, read, comments=self._comments)
         for number, row in rows:
             yield number, row if isinstance(row, _BadLineError) else _filled(row, self._defaults)
 
@@ -144,6 +150,7 @@ def open_prompts(
     format: str | None,  # noqa: A002 - the option's name
     defaults: Mapping[str, object],
     limit: int | None,
+    comments: bool = False,
 ) -> Prompts:
     """Open a file of prompts.
 
@@ -152,6 +159,7 @@ def open_prompts(
         format: lines, csv or jsonl; by default as the suffix says, or else as the first line looks.
         defaults: provider, width and height of items that name none; None means no default.
         limit: how many items to yield at most.
+        comments: whether lines that begin with "#" are comments; else they are prompts like any other.
 
     Raises:
         CommandError: if the file cannot be read, or a default is invalid.
@@ -172,15 +180,15 @@ def open_prompts(
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CommandError(f"{shown} cannot be read: {reason}.") from None
-    first_line = "" if format else _first_line(file, shown)
-    kind = Format(format) if format else _guessed(Path(name).suffix, first_line, has_name=not is_spooled)
+    first_line = "" if format else _first_line(file, shown, comments=comments)
+    kind = Format(format) if format else guessed(Path(name).suffix, first_line, has_name=not is_spooled)
     if kind is None:
         file.close()
         raise CommandError(
             f"{shown} does not look like prompts, one per line. Nothing was sent. Make it JSONL or CSV, or "
             "name its format with --format lines, csv or jsonl."
         )
-    return Prompts(file, shown, kind, given, limit)
+    return Prompts(file, shown, kind, given, limit, comments=comments)
 
 
 def _opened(name: str) -> tuple[IO[bytes], bool]:
@@ -199,65 +207,115 @@ def _opened(name: str) -> tuple[IO[bytes], bool]:
 
 
 def _spooled(source: IO[bytes]) -> IO[bytes]:
-    spool = tempfile.TemporaryFile()  # noqa: SIM115 - `Prompts` closes it
+    """Copy what can be read only once to a temporary file.
+
+    Raises:
+        CommandError: naming the temporary folder, if the copy cannot be written there.
+    """
     try:
-        shutil.copyfileobj(source, spool)
-        spool.flush()
+        spool = tempfile.TemporaryFile()  # noqa: SIM115 - `Prompts` closes it
+    except OSError as error:
+        # Its text lists the folders that were tried.
+        raise CommandError(f"{_NO_COPY}: {error.strerror or error}. {_SET_TMPDIR}") from None
+    try:
+        while chunk := source.read(_CHUNK):
+            try:
+                spool.write(chunk)
+                spool.flush()
+            except OSError as error:
+                reason = f"{tempfile.gettempdir()}: {error.strerror or error}"
+                raise CommandError(f"{_NO_COPY} in {reason}. {_SET_TMPDIR}") from None
     except BaseException:
         spool.close()
         raise
     return spool
 
 
-def _first_line(file: IO[bytes], name: str) -> str:
+_NO_COPY: Final = "The prompts cannot be copied to a temporary file"
+_SET_TMPDIR: Final = "Nothing was sent. Set TMPDIR to a folder with room, or give a file of prompts."
+
+
+def _first_line(file: IO[bytes], name: str, *, comments: bool = False) -> str:
+    """Return the first line that is not blank, nor a comment if there are any."""
     lines = _Lines(file, name)
     try:
-        return next((line for line in lines if line.strip()), "")
+        return next(
+            (line for line in lines if line.strip() and not (comments and line.lstrip().startswith("#"))), ""
+        )
     except _BadLineError:
         return ""
 
 
 class _Lines(Iterator[str]):
-    """The lines of a file from its start, whoever else reads it; a bad line raises and is skipped."""
+    """The lines of a file from its start, whoever else reads it; a bad line raises and is skipped.
+
+    A line ends with LF, CR LF or a lone CR.
+    """
 
     def __init__(self, file: IO[bytes], name: str) -> None:
         self._file = file
         self._name = name
         self._offset = 0
+        self._whole: deque[bytes] = deque()
+        self._begun = b""
+        """The last line read, which may go on."""
         self.number = 0
         """The number of the last line read, from 1."""
 
     def __next__(self) -> str:
-        line = self._read()
+        line, is_too_long = self._line()
         if not line:
             raise StopIteration
         self.number += 1
-        if len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
-            while (more := self._read()) and not more.endswith(b"\n"):
-                pass
+        if is_too_long:
             raise _BadLineError(f"it is longer than {_LONGEST_LINE:,} bytes; expected a prompt.")
         try:
-            return (line.removeprefix(_BOM) if self.number == 1 else line).decode()
+            text = (line.removeprefix(_BOM) if self.number == 1 else line).decode()
         except UnicodeDecodeError as error:
             raise _BadLineError(
                 f"it is not UTF-8: {error.reason} at byte {error.start}; save the file as UTF-8."
             ) from None
+        if (odd := _NO_TEXT.search(text)) is not None:
+            raise _BadLineError(
+                f"it is not text: it holds the control character {odd[0]!r}; save the file as UTF-8."
+            )
+        return text
 
-    def _read(self) -> bytes:
+    def _line(self) -> tuple[bytes, bool]:
+        """Return the next line with its end, and whether it is too long; then this is its last part alone."""
+        is_too_long = False
+        while not self._whole:
+            if len(self._begun) > _LONGEST_LINE:
+                # The last byte may be the first half of CR LF.
+                is_too_long, self._begun = True, self._begun[-1:]
+            if not self._read():
+                break
+        if self._whole:
+            line = self._whole.popleft()
+        else:
+            line, self._begun = self._begun, b""
+        return line, is_too_long or len(line.rstrip(b"\r\n")) >= _LONGEST_LINE
+
+    def _read(self) -> bool:
+        """Read on, and cut what was read into lines; False at the end of the file."""
         try:
             self._file.seek(self._offset)
-            line = self._file.readline(_LONGEST_LINE)
+            # As much again for a long line, so that its parts are not joined over and over.
+            more = self._file.read(max(_CHUNK, len(self._begun)))
         except OSError as error:
             raise CommandError(f"{self._name} cannot be read: {error.strerror or error}.") from None
-        self._offset += len(line)
-        return line
+        self._offset += len(more)
+        lines = (self._begun + more).splitlines(keepends=True)
+        self._begun = b"" if not lines or lines[-1].endswith(b"\n") else lines.pop()
+        self._whole.extend(lines)
+        return bool(more)
 
 
-def _line_rows(lines: _Lines, read: Any) -> Iterator[Row]:
+def _line_rows(lines: _Lines, read: Any, *, comments: bool) -> Iterator[Row]:
     while True:
         try:
             line = next(lines).strip()
-            if line:
+            if line and not (comments and line.startswith("#")):
                 yield lines.number, read(line)
         except StopIteration:
             return
@@ -271,12 +329,30 @@ def _read_prompt(line: str) -> dict[str, Any]:
 
 def _read_object(line: str) -> dict[str, Any]:
     try:
-        value = json.loads(line)
+        value = _loaded(line)
     except (ValueError, RecursionError) as error:
         raise _BadLineError(f'it is not JSON: {_where(error)}; expected {{"prompt": "…"}}.') from None
     if not isinstance(value, dict):
         raise _BadLineError(f'it is {line[:40]}; expected an object such as {{"prompt": "…"}}.')
     return {name: item for name, item in value.items() if item is not None or name not in FIELDS}
+
+
+def _loaded(text: str) -> Any:
+    """Read JSON; an object with a name twice is an error anywhere in it, as one of the values would be lost.
+
+    Raises:
+        ValueError, RecursionError: if it cannot be read.
+    """
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    read = dict(pairs)
+    if len(read) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {twice!r} occurs twice in one object")
+    return read
 
 
 def _where(error: Exception) -> str:
@@ -286,14 +362,16 @@ def _where(error: Exception) -> str:
     )
 
 
-def _csv_rows(lines: _Lines, name: str) -> Iterator[Row]:
-    reader = csv.reader(lines, strict=True)
+def _csv_rows(lines: _Lines, name: str, separator: str, *, comments: bool) -> Iterator[Row]:
+    # A cell may be as long as a line; the module's own limit is 131,072 characters.
+    csv.field_size_limit(_LONGEST_LINE)
+    reader = csv.reader(lines, strict=True, delimiter=separator)
     columns: list[str] = []
     while True:
         number = lines.number + 1
         try:
             cells = next(reader)
-            if not any(cell.strip() for cell in cells):
+            if not any(cell.strip() for cell in cells) or (comments and cells[0].lstrip().startswith("#")):
                 continue
             if columns:
                 yield number, _read_cells(columns, cells)
@@ -308,12 +386,17 @@ def _csv_rows(lines: _Lines, name: str) -> Iterator[Row]:
             yield number, bad
 
 
+def _separator(header: str) -> str:
+    """Return what separates the columns; with a wrong column in it, what is likely to."""
+    likely = next((mark for mark in ";\t" if mark in header and "," not in header), ",")
+    return separator_of(header) or likely
+
+
 def _read_header(cells: list[str]) -> list[str]:
-    columns = [cell.strip() for cell in cells]
+    columns = columns_of(cells)
     for column in columns:
         if column not in FIELDS:
-            has_other_separator = any(mark in column for mark in ";\t|")
-            advice = " Separate the columns by commas." if has_other_separator else ""
+            advice = " Separate the columns by commas." if "|" in column else ""
             raise _BadLineError(unknown_field(column, what="column") + advice)
         if columns.count(column) > 1:
             raise _BadLineError(f"the column {column!r} occurs twice; expected it once.")
@@ -321,6 +404,8 @@ def _read_header(cells: list[str]) -> list[str]:
 
 
 def _read_cells(columns: list[str], cells: list[str]) -> dict[str, Any]:
+    while len(cells) > len(columns) and not cells[-1].strip():
+        cells.pop()
     if len(cells) > len(columns):
         raise _BadLineError(
             f"it has {len(cells)} cells, the header {len(columns)}; put a cell with a comma in quotes."
@@ -334,7 +419,7 @@ def _read_cell(column: str, cell: str) -> Any:
         return int(cell)
     if column in _OBJECTS:
         try:
-            return json.loads(cell)
+            return _loaded(cell)
         except (ValueError, RecursionError) as error:
             raise _BadLineError(
                 f"{column} is not JSON: {_where(error)}; expected an object in quotes."
@@ -405,21 +490,3 @@ def _summary(name: str, bad: int, shown: int) -> str:
     lines = "line is" if bad == 1 else "lines are"
     first = f"; here are the first {shown}" if bad > shown else ""
     return f"{name}: {bad:,} {lines} wrong{first}. Nothing was sent."
-
-
-def _guessed(suffix: str, first_line: str, *, has_name: bool) -> Format | None:
-    """Return the likely format of a file, or None if it is no prompt file.
-
-    Args:
-        suffix: the suffix of its name, with the dot.
-        first_line: the first line that is not blank; empty if there is none.
-        has_name: whether it is a file rather than a pipe.
-    """
-    suffix = suffix.lower()
-    if suffix in _OTHERS:
-        return None
-    if suffix in _BY_SUFFIX:
-        return _BY_SUFFIX[suffix]
-    if first_line.lstrip().startswith("{") and not has_name:
-        return Format.JSONL
-    return None if _JSON.match(first_line) else Format.LINES

@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from doitong_async.cli.exits import Exit
-from doitong_async.cli.formats import credit_words, short_span
 from doitong_async.cli.outputs import Saved, Steady, is_silent, silence
 from doitong_async.cli.text import clean, hide_key
+from doitong_async.cli.units import credit_words, short_span
 
 FACTS: Final = ("job_id", "token", "idempotency_key", "request_id", "http_status", "code")
 """The fields that every failure has for machines, null or not."""

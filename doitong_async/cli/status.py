@@ -16,9 +16,9 @@ from rich.text import Text
 from doitong_async.batch.item import ItemRecord
 from doitong_async.batch.ledger import Ledger
 from doitong_async.cli.exits import CommandError
-from doitong_async.cli.formats import credits_of, outcome_of, some
 from doitong_async.cli.render import console_on, is_screen, write_json, write_line
 from doitong_async.cli.text import clean
+from doitong_async.cli.units import credits_of, outcome_of, some
 
 NAME: Final = "batch status"
 LEDGER: Final = "ledger.db"

@@ -22,8 +22,7 @@ from doitong_async.jobs.status_poll import PollResult, StatusPoll
 from doitong_async.jobs.tracked import MakeError, TrackedJob, closed, not_found
 from doitong_async.jobs.tracker import JobTracker
 from doitong_async.limits.admission import Admission
-from doitong_async.limits.limiter import Priority
-from doitong_async.limits.permits import RequestPermit
+from doitong_async.limits.permits import Priority, RequestPermit
 from doitong_async.log import log
 from doitong_async.transport.failure import Failure, FailureKind
 
@@ -202,18 +201,15 @@ class Poller:
         return schedule.next_tick(due, last=self._last_tick, spacing=spacing, begun=begun)
 
     async def _tick(self) -> None:
-        permit: RequestPermit | None = await self._admission.permit(Priority.POLL)
         # A few at a time, so that a thousand answers do not keep the loop from everybody else.
         lanes = asyncio.Semaphore(LANES)
-        try:
+        with await self._admission.permit(Priority.POLL) as first:
             # Choose only now: jobs that became due while the permit was awaited join for free.
-            for tracked_jobs in self._polls_due():
+            for number, tracked_jobs in enumerate(self._polls_due()):
                 await lanes.acquire()
-                self._send_poll(tracked_jobs, permit or await self._admission.permit(Priority.POLL), lanes)
-                permit = None
-        finally:
-            if permit is not None:
-                permit.unsent()
+                with await self._admission.permit(Priority.POLL) if number else first as permit:
+                    # The poll's task holds it from here on.
+                    self._send_poll(tracked_jobs, permit.hand_over(), lanes)
 
     def _polls_due(self) -> list[list[TrackedJob]]:
         """Return the polls to send now: all jobs together, except those that would make the others fail."""
@@ -239,7 +235,7 @@ class Poller:
         poll = self._loop.create_task(self._poll(tracked_jobs, permit), name="doitong poll")
         self._polls.add(poll)
         poll.add_done_callback(self._poll_is_over)
-        # A task cancelled before its first step would never end its permit; a second end changes nothing.
+        # A task cancelled before its first step never enters the block that ends its permit.
         poll.add_done_callback(lambda _: permit.unsent())
         poll.add_done_callback(lambda _: lanes.release())
 
@@ -247,9 +243,10 @@ class Poller:
         timeout = max(tracked.options.poll_timeout for tracked in tracked_jobs)
         asked_at = self._loop.time()
         try:
-            result = await self._status_poll.poll(
-                [tracked.last.id for tracked in tracked_jobs], timeout=timeout, permit=permit
-            )
+            with permit:
+                result = await self._status_poll.poll(
+                    [tracked.last.id for tracked in tracked_jobs], timeout=timeout, permit=permit
+                )
         except ClientClosedError:
             return
         self._take(result)

@@ -12,8 +12,7 @@ from doitong_async.errors import BadRequestError
 from doitong_async.events import Hook, RequestSent
 from doitong_async.jobs.poll_size import PollSize
 from doitong_async.limits.admission import Admission
-from doitong_async.limits.limiter import Priority
-from doitong_async.limits.permits import RequestPermit
+from doitong_async.limits.permits import Priority, RequestPermit
 from doitong_async.log import log
 from doitong_async.transport import introspection, wire
 from doitong_async.transport.failure import Failure, FailureKind, failure_of
@@ -153,8 +152,6 @@ class StatusPoll:
         result = PollResult()
         if askable:
             result.add(await self._poll(askable, timeout, permit, is_hopeless=is_hopeless))
-        elif permit is not None:
-            permit.unsent()
         odd = set(ids) - set(askable)
         result.unaskable |= {job_id: _no_argument(self._operation, job_id) for job_id in ids if job_id in odd}
         return result
@@ -189,7 +186,8 @@ class StatusPoll:
         self, ids: Sequence[str], timeout: float, failure: Failure, *, is_hopeless: bool
     ) -> PollResult:
         """Look up the status operation in the schema, as the document failed and never worked before."""
-        answer = await self._send(wire.encoded(introspection.DOCUMENT, {}), timeout, None)
+        with await self._admission.permit(Priority.POLL) as permit:
+            answer = await self._send(wire.encoded(introspection.DOCUMENT, {}), timeout, permit)
         if isinstance(answer, Failure):
             return PollResult(failure=answer)
         failed = failure_of(answer.status, answer.headers, answer.body, answer.excerpt)
@@ -225,16 +223,15 @@ class StatusPoll:
         self, ids: Sequence[str], timeout: float, permit: RequestPermit | None
     ) -> PollAnswer | Failure:
         document = wire.status_document(self._operation, len(ids))
-        permit = permit or await self._admission.permit(Priority.POLL)
-        # Send the poll in any case: other callers' jobs wait for it.
-        self._notify.aside(RequestSent(kind="poll", jobs=len(ids)))
-        try:
-            body = wire.encoded(document, wire.status_variables(self._operation, ids))
-        except BadRequestError as error:
-            # The id has characters that cannot be encoded.
-            permit.unsent()
-            return Failure(FailureKind.BAD_REQUEST, error.message)
-        answer = await self._send(body, timeout, permit)
+        with permit or await self._admission.permit(Priority.POLL) as permit:
+            # Send the poll in any case: other callers' jobs wait for it.
+            self._notify.aside(RequestSent(kind="poll", jobs=len(ids)))
+            try:
+                body = wire.encoded(document, wire.status_variables(self._operation, ids))
+            except BadRequestError as error:
+                # The id has characters that cannot be encoded.
+                return Failure(FailureKind.BAD_REQUEST, error.message)
+            answer = await self._send(body, timeout, permit)
         statuses = answer if isinstance(answer, Failure) else wire.read_poll(answer, ids)
         if isinstance(statuses, Failure):
             self._obey(statuses)
@@ -247,17 +244,14 @@ class StatusPoll:
         else:
             self._admission.limiter.delay_polls(failure)
 
-    async def _send(self, body: bytes, timeout: float, permit: RequestPermit | None) -> Answer | Failure:
-        permit = permit or await self._admission.permit(Priority.POLL)
-        try:
-            answer = await self._transport.send(body, timeout=timeout)
-            if isinstance(answer, Answer):
-                self._admission.observe_headers(answer.headers, permit, was_accepted=answer.status < 400)
-            elif answer.kind is FailureKind.NOT_SENT:
-                permit.unsent()
-            return answer
-        finally:
-            permit.answered()
+    async def _send(self, body: bytes, timeout: float, permit: RequestPermit) -> Answer | Failure:
+        permit.sends()
+        answer = await self._transport.send(body, timeout=timeout)
+        if isinstance(answer, Answer):
+            self._admission.observe_headers(answer.headers, permit, was_accepted=answer.status < 400)
+        elif answer.kind is FailureKind.NOT_SENT:
+            permit.unsent()
+        return answer
 
 
 def _is_about_the_query(failure: Failure) -> bool:

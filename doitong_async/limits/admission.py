@@ -1,8 +1,9 @@
-"""One client's access to the rate limiter of its key: the waits it can report, and end when it closes."""
+"""One client's access to the rate limiter that all on its key share: waits that end when it closes."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from itertools import count
@@ -10,13 +11,37 @@ from typing import Any, Final, Literal, TypeVar
 
 from doitong_async.errors import ClientClosedError, RateLimitError
 from doitong_async.events import Hook, LimitLowered, WaitBegan, WaitEnded, WaitReason
-from doitong_async.limits.limiter import KeyUser, Priority, RateLimiter
-from doitong_async.limits.permits import RequestPermit, Slot
+from doitong_async.limits.limiter import RateLimiter
+from doitong_async.limits.permits import Priority, RequestPermit, Slot
+from doitong_async.limits.plan import Plan
+from doitong_async.limits.users import KeyUser
 from doitong_async.limits.wait_queue import Returnable, Waiter
 from doitong_async.log import log
+from doitong_async.secret import Secret
 
 T = TypeVar("T", bound=Returnable)
 _WAIT_IDS: Final = count(1)
+_LIMITERS: Final[dict[asyncio.AbstractEventLoop, dict[str, RateLimiter]]] = {}
+
+
+def limiter_of(api_key: str, base_url: str, plan: Plan, *, day_starts_at: float = 0.0) -> RateLimiter:
+    """Return the rate limiter of this key on the running loop.
+
+    It outlives its last client: the service has not forgotten that client's requests either.
+    """
+    api_key = Secret(api_key)
+    # Threads with loops of their own may do the same at the same time.
+    for closed in [loop for loop in list(_LIMITERS) if loop.is_closed()]:
+        _LIMITERS.pop(closed, None)
+    registry = _LIMITERS.setdefault(asyncio.get_running_loop(), {})
+    # Keep only a digest of the key.
+    name = hashlib.sha256(f"{base_url} {api_key}".encode()).hexdigest()
+    for idle in [each for each, limiter in registry.items() if limiter.is_idle]:
+        del registry[idle]
+    limiter = registry.get(name)
+    if limiter is None:
+        limiter = registry[name] = RateLimiter(plan, day_starts_at=day_starts_at)
+    return limiter
 
 
 class Admission:
@@ -35,7 +60,7 @@ class Admission:
         return Counter(self.limiter.reason(priority) for priority in self._waits.values())
 
     async def slot(self, *, timeout: float | None = None, waits_for_day: bool = False) -> Slot:
-        """Wait for a slot, at most `timeout` seconds (None: without limit).
+        """Wait for a slot, at most `timeout` seconds (None: without limit): `with await admission.slot()`.
 
         Raises:
             RateLimitError: if no slot was free by then.
@@ -52,6 +77,8 @@ class Admission:
         self, priority: Priority, *, timeout: float | None = None, waits_for_day: bool = False
     ) -> RequestPermit:
         """Wait until one request may be sent, at most `timeout` seconds (None: without limit).
+
+        Use it as `with await admission.permit(…) as permit`: no exception leaves it taken.
 
         Raises:
             RateLimitError: if it could not be sent by then.
@@ -86,13 +113,13 @@ class Admission:
             waiting.fail(_closed())
 
     def observe_headers(
-        self, headers: Mapping[str, str], permit: RequestPermit | None = None, *, was_accepted: bool = False
+        self, headers: Mapping[str, str], permit: RequestPermit, *, was_accepted: bool = False
     ) -> None:
         """Take in what the headers of an answer say about the limits.
 
         Args:
             headers: of the answer.
-            permit: of its request; None means the last one.
+            permit: of its request.
             was_accepted: whether the answer is a success.
         """
         observed = self.limiter.observe_headers(headers, permit, was_accepted=was_accepted)

@@ -1,8 +1,16 @@
-"""What the rate limiter grants: a slot for a job, a permit for a request; each is returned once."""
+"""What the rate limiter grants: a slot for a job, a permit for a request; each is returned by its block."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from enum import Enum, auto
+from typing import Protocol, Self
+
+
+class Priority(Enum):
+    """Who gets the next permit; within one priority, first come, first served."""
+
+    SUBMIT = auto()
+    POLL = auto()
 
 
 class Grantor(Protocol):
@@ -22,26 +30,43 @@ class Grantor(Protocol):
 
 
 class Slot:
-    """A slot of the plan, held for a remote job from before its submit until it is seen to end."""
+    """A slot of the plan, held for a remote job from before its submit until it is seen to end.
+
+    `with slot: …` releases it, unless the block handed it over: a slot belongs to the remote job and outlives
+    the code that submitted it. Once it is released, kept or handed over, later calls change nothing.
+    """
 
     __slots__ = ("_has_job", "_is_counted", "_limiter")
 
-    def __init__(self, limiter: Grantor, *, is_counted: bool) -> None:
-        self._limiter: Grantor | None = limiter
+    def __init__(self, limiter: Grantor | None, *, is_counted: bool) -> None:
+        self._limiter = limiter
         self._is_counted = is_counted
         self._has_job = not is_counted
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     @property
     def is_held(self) -> bool:
         """Whether the slot is still held."""
         return self._limiter is not None
 
+    def hand_over(self) -> Slot:
+        """Return the slot for its next holder; this one holds it no more."""
+        slot = Slot(self._limiter, is_counted=self._is_counted)
+        slot._has_job = self._has_job
+        self._limiter = None
+        return slot
+
     def job_is_made(self) -> None:
         """Count the job in its day: its submit was accepted."""
         self._settle(was_made=True)
 
     def release(self) -> None:
-        """Return the slot; a second call changes nothing."""
+        """Return the slot."""
         if self._limiter is not None:
             self._settle(was_made=False)
             limiter, self._limiter = self._limiter, None
@@ -66,18 +91,39 @@ class Slot:
 class RequestPermit:
     """The right to send one request now. It ends once, as answered or as unsent; later calls change nothing.
 
-    `number` is the request's number among those that count, or None; `sent_at` is when it was granted.
+    `with permit: …` ends it: as answered or lost if the block said that it sends, else as unsent. `number` is
+    the request's number among those that count, or None; `sent_at` is when it was granted.
     """
 
-    __slots__ = ("_is_submit", "_limiter", "number", "sent_at")
+    __slots__ = ("_is_sent", "_is_submit", "_limiter", "number", "sent_at")
 
     def __init__(
         self, limiter: Grantor | None, *, is_submit: bool, number: int | None = None, sent_at: float = 0.0
     ) -> None:
         self._limiter = limiter
         self._is_submit = is_submit
+        self._is_sent = False
         self.number = number
         self.sent_at = sent_at
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end(was_sent=self._is_sent)
+
+    def hand_over(self) -> RequestPermit:
+        """Return the permit for its next holder; this one ends without an effect."""
+        permit = RequestPermit(
+            self._limiter, is_submit=self._is_submit, number=self.number, sent_at=self.sent_at
+        )
+        permit._is_sent = self._is_sent
+        self._limiter = None
+        return permit
+
+    def sends(self) -> None:
+        """Record that the request is sent now: from here on the service may count it, whatever happens."""
+        self._is_sent = True
 
     def answered(self) -> None:
         """End the permit: the request was answered or is lost."""

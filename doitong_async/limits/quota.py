@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Final
+
+from doitong_async.errors import DailyLimitError
 
 LENGTH: Final = 86_400.0
 """Seconds."""
-
-
 _FAR_FROM_FULL: Final = 0.8
 """Share of the daily quota up to which other processes on the key are unlikely to have used the rest."""
 
@@ -63,6 +64,17 @@ class DailyQuota:
         """Return when jobs may begin again."""
         until = self._ended_until(wall)
         return (self.number(wall) + 1) * LENGTH + self._starts_at if until is None else until
+
+    def error(self, wall: float, plan_name: str) -> DailyLimitError:
+        """Return the error for callers that do not wait for the next day."""
+        begins = self.next_begins(wall)
+        is_ours = self.limit is not None and not self.is_ended(wall)
+        why = f"the plan {plan_name!r} allows {self.limit} a day" if is_ours else "the service says so"
+        return DailyLimitError(
+            f"No more jobs today: {why}.",
+            retry_after=begins - wall,
+            resets_at=datetime.fromtimestamp(begins, UTC),
+        )
 
     def number(self, wall: float) -> int:
         """Return the number of the current day: days since 1970, as the service begins them."""

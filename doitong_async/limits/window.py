@@ -8,10 +8,10 @@ from heapq import merge
 from itertools import chain, islice, repeat
 from typing import Final
 
+from doitong_async.limits.foreign import ForeignUsage
+
 PERIOD: Final = 60.0
 """Seconds."""
-_LEAST_SPAN: Final = 5.0
-"""Seconds: two answers that arrive together say nothing about how fast others send."""
 
 
 class Window:
@@ -32,10 +32,6 @@ class Window:
         "_asked_at",
         "_back_at",
         "_foreign",
-        "_foreign_at_first",
-        "_foreign_heard",
-        "_foreign_since",
-        "_foreign_until",
         "_out",
         "_own",
         "_period",
@@ -52,12 +48,7 @@ class Window:
         self._sent = 0
         self._own: deque[float] = deque()
         """When our own tokens come back, in ascending order."""
-        self._foreign = 0
-        """Requests of other users of the key that were last seen to count against the window."""
-        self._foreign_at_first = 0
-        self._foreign_since = 0.0
-        self._foreign_heard = 0.0
-        self._foreign_until = 0.0
+        self._foreign = ForeignUsage(period)
         self._spent = 0
         """How many tokens were ever spent, which is the number of the last request."""
         self._renews_at: float | None = None
@@ -109,26 +100,16 @@ class Window:
             if self._own:
                 self._own.popleft()
             elif self._foreign:
-                # The rate of the other users stays as estimated.
-                self._foreign, self._foreign_heard = self._theirs(now) - 1, now
-                self._foreign_at_first -= 1
+                self._foreign.give_back_one(now)
             else:
                 break
         return free
 
     def _theirs(self, now: float) -> int:
         """Return how many tokens other users of the key hold, if they go on at their rate."""
-        # Compare with the stored moment, not the elapsed time: rounding would release tokens too early.
-        if self._foreign and now >= self._foreign_until:
-            self._foreign = 0
+        if self._foreign.lapse(now):
             self._came_back()
-        grown = self._foreign - self._foreign_at_first
-        if grown <= 0 or not self._foreign:
-            return self._foreign
-        silence = now - self._foreign_heard
-        span = min(self._period, max(_LEAST_SPAN, self._foreign_heard - self._foreign_since))
-        rate = grown / span
-        return max(self._foreign, math.ceil(min(rate * self._period, self._foreign + rate * silence)))
+        return self._foreign.tokens(now)
 
     def next_free(self, now: float, *, beside: int = 0) -> float | None:
         """Return the moment from which a request may be sent, or None if that depends on an answer.
@@ -142,7 +123,7 @@ class Window:
         # Count the tokens that must come back first; those in flight have no moment yet.
         count = self._theirs(now)
         needed = self._sent + len(self._own) + count - self.limit + beside
-        theirs = repeat(self._foreign_until, count)
+        theirs = repeat(self._foreign.until, count)
         moment = next(islice(merge(self._own, theirs), needed, None), None)
         if self._renews_at is None or self._sent >= self.limit:
             return moment
@@ -151,7 +132,7 @@ class Window:
     def coming(self, now: float, parts: int) -> list[int]:
         """Return how many tokens come back in each of `parts` equal parts of the next period."""
         counts = [0] * parts
-        for moment in chain(self._own, repeat(self._foreign_until, self._theirs(now))):
+        for moment in chain(self._own, repeat(self._foreign.until, self._theirs(now))):
             counts[max(0, min(parts - 1, int((moment - now) / self._period * parts)))] += 1
         # Requests in flight have no moment yet; theirs is about a whole period away.
         counts[-1] += self._sent
@@ -193,14 +174,9 @@ class Window:
         if excess <= 0:
             if self._foreign and -excess * 2 <= self._theirs(now):
                 # Most of their tokens are still taken.
-                self._foreign_until = now + self._period
+                self._foreign.confirm(now)
             return False
-        theirs = self._theirs(now) + excess
-        if not self._foreign:
-            # Nothing says how fast the requests before this one came. The server may not have counted our own
-            # requests in flight yet; later answers will include them.
-            self._foreign_since, self._foreign_at_first = now, theirs + self._sent
-        self._foreign, self._foreign_heard, self._foreign_until = theirs, now, now + self._period
+        self._foreign.saw(self._theirs(now) + excess, now, of_ours=self._sent)
         return True
 
     def left(self, remaining: int, now: float, number: int | None = None) -> None:

@@ -28,7 +28,7 @@ from doitong_async.batch.batch import Batch
 from doitong_async.batch.item import State
 from doitong_async.batch.source import digest_of, spelled
 from doitong_async.emulator import Emulator
-from doitong_async.limits import registry
+from doitong_async.limits import admission
 from doitong_async.testing import VirtualTimeLoop
 from doitong_async.types import GenerateRequest
 from tests.virtual import boxed, now, plain, until, virtual
@@ -59,7 +59,7 @@ async def test_what_is_in_doubt_outlives_a_day_without_jobs(tmp_path: Path) -> N
     async with Emulator(plan="pro", credits=10_000, faults=["submit 1-9: cut-after"]) as box:
         for number, prompts in enumerate((["a"], ["b"], ["a", "b"], ["a", "b"])):
             # Each run is a process of its own; the day is counted in the ledger.
-            registry._LIMITERS.clear()
+            admission._LIMITERS.clear()
             async with AsyncDoitong(api_key="k", base_url=box.url, plan=plan) as doitong:
                 batch = doitong.batch(prompts, ledger=ledger)
                 if number == 0:

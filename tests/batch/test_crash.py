@@ -18,7 +18,7 @@ from doitong_async import AsyncDoitong, Plan
 from doitong_async.batch.item import Outcome
 from doitong_async.batch.ledger import _Writer
 from doitong_async.emulator import Emulator, PlanLimits
-from doitong_async.limits import registry
+from doitong_async.limits import admission
 from tests.batch.mortal import Life
 from tests.virtual import virtual
 
@@ -71,7 +71,7 @@ async def lives_on(box: Emulator, folder: Path, make: Callable[[Callable[[], obj
         task.result()
         return False
     # The next process knows nothing of this one's gate.
-    registry._LIMITERS.clear()
+    admission._LIMITERS.clear()
     try:
         items = await run(box, second)
     finally:

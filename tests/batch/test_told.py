@@ -18,7 +18,7 @@ from doitong_async.batch import sqlite
 from doitong_async.batch.item import State
 from doitong_async.batch.ledger import _Writer
 from doitong_async.jobs.token import read_ref
-from doitong_async.limits import registry
+from doitong_async.limits import admission
 from tests.batch.test_ledger import accept, begin, end, opened, read
 from tests.batch.test_runner import WIDE, all_of, outcomes
 from tests.virtual import boxed, plain, until, virtual
@@ -84,7 +84,7 @@ def test_a_job_that_answers_a_second_submit_puts_that_in_doubt(
             await all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db"))
             server.rewrite = lie
             # The next process knows nothing of this one's jobs but what the ledger says.
-            registry._LIMITERS.clear()
+            admission._LIMITERS.clear()
             async with AsyncDoitong(api_key=server.key, base_url=server.url, plan=WIDE) as other:
                 items = await all_of(other.generate_many(["a", "b", "c"], ledger=tmp_path / "l.db"))
             assert outcomes(items) == {Outcome.DONE: 2, Outcome.IN_DOUBT: 1}

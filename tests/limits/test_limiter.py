@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from doitong_async import ClientClosedError, DailyLimitError, Plan, RateLimitError
 from doitong_async.events import Event, Hook, LimitLowered, WaitBegan, WaitEnded
 from doitong_async.limits.admission import Admission
-from doitong_async.limits.limiter import KeyUser, Priority, RateLimiter
-from doitong_async.limits.permits import RequestPermit
+from doitong_async.limits.limiter import RateLimiter
+from doitong_async.limits.permits import Priority, RequestPermit
+from doitong_async.limits.users import KeyUser
 from doitong_async.transport.failure import Failure, FailureKind
 from tests.virtual import now, virtual
 
@@ -539,7 +540,7 @@ async def ask(admission: Admission, request: Request, counted: list[float]) -> N
     counted.append(now() + request.takes * request.counted)
     await asyncio.sleep(request.takes)
     if request.remaining is not None:
-        admission.observe_headers({"x-ratelimit-remaining": str(request.remaining)})
+        admission.observe_headers({"x-ratelimit-remaining": str(request.remaining)}, permit)
     if request.is_refused:
         admission.limiter.rate_limited(too_many("per minute", **{"x-ratelimit-reset": "7"}))
     permit.answered()

@@ -1,0 +1,94 @@
+"""Who uses an API key here: the narrowest of their plans applies, and each job is one user's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from doitong_async.limits.plan import Plan
+
+MOST_KNOWN: Final = 256
+"""Number of recent jobs whose idempotency key is remembered: our choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUser:
+    """A client that uses the rate limiter, and its settings for the key; `warned_of` is what it logged."""
+
+    plan: Plan
+    plan_is_assumed: bool = False
+    polls_count: bool = True
+    warned_of: set[str] = field(default_factory=set, compare=False)
+
+
+class KeyUsers:
+    """The clients on one key, the limits that follow, and which idempotency key made which recent job.
+
+    Args:
+        plan: the limits, until clients with other plans join.
+    """
+
+    __slots__ = ("_made_by", "_reported_limit", "_users", "plan", "polls_count")
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.polls_count = True
+        """Whether polls count against the requests of a minute, for any of the clients."""
+        self._users: list[KeyUser] = []
+        self._reported_limit: int | None = None
+        self._made_by: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+    @property
+    def requests_per_minute(self) -> int:
+        """The plan's requests a minute, or fewer if the service said so."""
+        plan, reported = self.plan.requests_per_minute, self._reported_limit
+        return plan if reported is None else max(1, min(reported, plan))
+
+    def reported(self, limit: int) -> None:
+        """Record the requests a minute that the service allows."""
+        self._reported_limit = limit
+
+    def join(self, user: KeyUser) -> None:
+        """Add a client. Where clients state different plans for a key, the narrower limits apply."""
+        self._users.append(user)
+        self._apply_plans()
+
+    def leave(self, user: KeyUser) -> None:
+        """Remove a client; the limits outlive the last one."""
+        self._users.remove(user)
+        if self._users:
+            self._apply_plans()
+        else:
+            self._made_by.clear()
+
+    def claim(self, job_id: str, key: str, *, in_flight: int, is_known: Callable[[str], bool]) -> str:
+        """Return the idempotency key that made a job: this one, unless it was an earlier one.
+
+        Args:
+            job_id: of the job.
+            key: of the submit that was answered with it.
+            in_flight: how many jobs are tracked.
+            is_known: whether a job is still tracked, or held; the most recent others are remembered, too.
+        """
+        maker = self._made_by.setdefault(job_id, key)
+        if len(self._made_by) > MOST_KNOWN + 2 * in_flight:
+            ended = [each for each in self._made_by if not is_known(each)]
+            for each in ended[: -MOST_KNOWN // 2]:
+                del self._made_by[each]
+        return maker
+
+    def _apply_plans(self) -> None:
+        # An assumed plan does not narrow one that another client was given.
+        plans = [each.plan for each in self._users if not each.plan_is_assumed]
+        plans = plans or [each.plan for each in self._users]
+        days = [plan.jobs_per_day for plan in plans if plan.jobs_per_day is not None]
+        self.plan = replace(
+            min(plans, key=lambda plan: plan.requests_per_minute),
+            concurrent_jobs=min(plan.concurrent_jobs for plan in plans),
+            jobs_per_day=min(days, default=None),
+        )
+        self.polls_count = any(each.polls_count for each in self._users)

@@ -1,0 +1,56 @@
+"""The clients on one key: the narrowest of their plans, and whose job is whose."""
+
+from __future__ import annotations
+
+from doitong_async import Plan
+from doitong_async.limits.users import MOST_KNOWN, KeyUser, KeyUsers
+
+
+def test_of_several_plans_the_narrower_limits_apply() -> None:
+    """Until their client leaves; after the last one, they stay."""
+    users = KeyUsers(Plan.FREE)
+    wide, narrow = KeyUser(Plan.PRO), KeyUser(Plan.enterprise(requests_per_minute=90, concurrent_jobs=2))
+    users.join(wide)
+    users.join(narrow)
+    assert (users.plan.requests_per_minute, users.plan.concurrent_jobs) == (60, 2)
+    users.leave(narrow)
+    users.leave(wide)
+    assert users.plan == Plan.PRO
+    assert not users
+
+
+def test_an_assumed_plan_narrows_no_other() -> None:
+    """It is the free one, for want of a better."""
+    users = KeyUsers(Plan.FREE)
+    users.join(KeyUser(Plan.FREE, plan_is_assumed=True, polls_count=False))
+    assert not users.polls_count
+    users.join(KeyUser(Plan.PRO))
+    assert (users.plan, users.polls_count) == (Plan.PRO, True)
+
+
+def test_the_service_may_lower_the_requests_a_minute_and_not_raise_them() -> None:
+    """And to none at all it does not lower them."""
+    users = KeyUsers(Plan.PRO)
+    for reported, allowed in ((6, 6), (90, 60), (0, 1)):
+        users.reported(reported)
+        assert users.requests_per_minute == allowed
+
+
+def test_a_job_is_of_the_key_that_it_was_first_returned_for() -> None:
+    """Of many jobs that ended, the most recent are remembered, and all that are still known."""
+    users = KeyUsers(Plan.PRO)
+    user = KeyUser(Plan.PRO)
+    users.join(user)
+
+    def claim(job_id: str, key: str) -> str:
+        return users.claim(job_id, key, in_flight=1, is_known=lambda each: each == "running")
+
+    assert claim("running", "k0") == "k0"
+    assert claim("old", "k1") == claim("old", "k2") == "k1"
+    for number in range(2 * MOST_KNOWN):
+        claim(f"j{number}", "k")
+    assert claim("running", "k3") == "k0"
+    assert claim("old", "k3") == "k3"
+    assert claim(f"j{2 * MOST_KNOWN - 1}", "k3") == "k"
+    users.leave(user)
+    assert claim("running", "k3") == "k3"
