@@ -13,8 +13,10 @@ Everything else is internal and may change at any time.
 __version__ = "0.1.0"
 
 from doitong_async.batch.batch import Batch, Progress
-from doitong_async.batch.item import Item, ItemRecord, Outcome
+from doitong_async.batch.item import Item, ItemRecord, ItemState, Outcome
 from doitong_async.batch.ledger import Ledger
+from doitong_async.batch.source import BatchArguments
+from doitong_async.batch.sqlite import LedgerTotals
 from doitong_async.budget import Budget
 from doitong_async.client import AsyncDoitong
 from doitong_async.errors import (
@@ -56,6 +58,7 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "Batch",
+    "BatchArguments",
     "Budget",
     "BudgetReachedError",
     "ClientClosedError",
@@ -72,6 +75,7 @@ __all__ = [
     "InsufficientCreditsError",
     "Item",
     "ItemRecord",
+    "ItemState",
     "JobFailedError",
     "JobKind",
     "JobNotFoundError",
@@ -79,6 +83,7 @@ __all__ = [
     "JobTimeoutError",
     "Ledger",
     "LedgerError",
+    "LedgerTotals",
     "MediaType",
     "OptionArguments",
     "Outcome",

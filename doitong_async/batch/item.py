@@ -20,7 +20,7 @@ from doitong_async.result import Result
 from doitong_async.types import GenerateRequest, Generation, JobStatus
 
 
-class State(StrEnum):
+class ItemState(StrEnum):
     """How far an item has come."""
 
     OPEN = "open"
@@ -38,9 +38,9 @@ class State(StrEnum):
     REJECTED = "rejected"
 
     @property
-    def recorded(self) -> State:
+    def recorded(self) -> ItemState:
         """This state, as the ledger has it."""
-        return State.INTENT if self is State.DOUBT else self
+        return ItemState.INTENT if self is ItemState.DOUBT else self
 
 
 class ItemEvent(Enum):
@@ -91,66 +91,66 @@ class Outcome(StrEnum):
     """It was not submitted because the batch ended first; nothing was charged."""
 
 
-LIFE: Final[Mapping[tuple[State, ItemEvent], tuple[State, Outcome | None]]] = {
-    (State.OPEN, ItemEvent.BEGUN): (State.INTENT, None),
-    (State.OPEN, ItemEvent.REFUSED): (State.OPEN, Outcome.REJECTED),
-    (State.OPEN, ItemEvent.ERROR): (State.OPEN, Outcome.SKIPPED),
+LIFE: Final[Mapping[tuple[ItemState, ItemEvent], tuple[ItemState, Outcome | None]]] = {
+    (ItemState.OPEN, ItemEvent.BEGUN): (ItemState.INTENT, None),
+    (ItemState.OPEN, ItemEvent.REFUSED): (ItemState.OPEN, Outcome.REJECTED),
+    (ItemState.OPEN, ItemEvent.ERROR): (ItemState.OPEN, Outcome.SKIPPED),
     #
-    (State.INTENT, ItemEvent.RESUMED): (State.DOUBT, None),
-    (State.INTENT, ItemEvent.EXPIRED): (State.OPEN, None),
-    (State.INTENT, ItemEvent.UNANSWERED): (State.DOUBT, None),
-    (State.INTENT, ItemEvent.ACCEPTED): (State.SUBMITTED, None),
-    (State.INTENT, ItemEvent.STOPPED): (State.OPEN, Outcome.SKIPPED),
-    (State.INTENT, ItemEvent.NO_JOB): (State.OPEN, Outcome.SKIPPED),
-    (State.INTENT, ItemEvent.REFUSED): (State.REJECTED, Outcome.REJECTED),
-    (State.INTENT, ItemEvent.ERROR): (State.INTENT, Outcome.IN_DOUBT),
+    (ItemState.INTENT, ItemEvent.RESUMED): (ItemState.DOUBT, None),
+    (ItemState.INTENT, ItemEvent.EXPIRED): (ItemState.OPEN, None),
+    (ItemState.INTENT, ItemEvent.UNANSWERED): (ItemState.DOUBT, None),
+    (ItemState.INTENT, ItemEvent.ACCEPTED): (ItemState.SUBMITTED, None),
+    (ItemState.INTENT, ItemEvent.STOPPED): (ItemState.OPEN, Outcome.SKIPPED),
+    (ItemState.INTENT, ItemEvent.NO_JOB): (ItemState.OPEN, Outcome.SKIPPED),
+    (ItemState.INTENT, ItemEvent.REFUSED): (ItemState.REJECTED, Outcome.REJECTED),
+    (ItemState.INTENT, ItemEvent.ERROR): (ItemState.INTENT, Outcome.IN_DOUBT),
     #
-    (State.DOUBT, ItemEvent.UNANSWERED): (State.DOUBT, None),
-    (State.DOUBT, ItemEvent.ACCEPTED): (State.SUBMITTED, None),
-    (State.DOUBT, ItemEvent.ERROR): (State.DOUBT, Outcome.IN_DOUBT),
+    (ItemState.DOUBT, ItemEvent.UNANSWERED): (ItemState.DOUBT, None),
+    (ItemState.DOUBT, ItemEvent.ACCEPTED): (ItemState.SUBMITTED, None),
+    (ItemState.DOUBT, ItemEvent.ERROR): (ItemState.DOUBT, Outcome.IN_DOUBT),
     #
-    (State.SUBMITTED, ItemEvent.RESUMED): (State.SUBMITTED, None),
-    (State.SUBMITTED, ItemEvent.SEEN): (State.SUBMITTED, None),
-    (State.SUBMITTED, ItemEvent.FINISHED): (State.DONE, Outcome.DONE),
-    (State.SUBMITTED, ItemEvent.JOB_FAILED): (State.FAILED, Outcome.FAILED),
-    (State.SUBMITTED, ItemEvent.NOT_FOUND): (State.MISSING, Outcome.FAILED),
-    (State.SUBMITTED, ItemEvent.NOT_FETCHED): (State.SUBMITTED, Outcome.FAILED),
-    (State.SUBMITTED, ItemEvent.ERROR): (State.SUBMITTED, Outcome.IN_DOUBT),
+    (ItemState.SUBMITTED, ItemEvent.RESUMED): (ItemState.SUBMITTED, None),
+    (ItemState.SUBMITTED, ItemEvent.SEEN): (ItemState.SUBMITTED, None),
+    (ItemState.SUBMITTED, ItemEvent.FINISHED): (ItemState.DONE, Outcome.DONE),
+    (ItemState.SUBMITTED, ItemEvent.JOB_FAILED): (ItemState.FAILED, Outcome.FAILED),
+    (ItemState.SUBMITTED, ItemEvent.NOT_FOUND): (ItemState.MISSING, Outcome.FAILED),
+    (ItemState.SUBMITTED, ItemEvent.NOT_FETCHED): (ItemState.SUBMITTED, Outcome.FAILED),
+    (ItemState.SUBMITTED, ItemEvent.ERROR): (ItemState.SUBMITTED, Outcome.IN_DOUBT),
     #
-    (State.MISSING, ItemEvent.RESUMED): (State.MISSING, None),
-    (State.MISSING, ItemEvent.BEGUN): (State.INTENT, None),
-    (State.MISSING, ItemEvent.SEEN): (State.SUBMITTED, None),
-    (State.MISSING, ItemEvent.FINISHED): (State.DONE, Outcome.DONE),
-    (State.MISSING, ItemEvent.JOB_FAILED): (State.FAILED, Outcome.FAILED),
-    (State.MISSING, ItemEvent.NOT_FOUND): (State.MISSING, Outcome.FAILED),
-    (State.MISSING, ItemEvent.NOT_FETCHED): (State.SUBMITTED, Outcome.FAILED),
-    (State.MISSING, ItemEvent.ERROR): (State.SUBMITTED, Outcome.IN_DOUBT),
+    (ItemState.MISSING, ItemEvent.RESUMED): (ItemState.MISSING, None),
+    (ItemState.MISSING, ItemEvent.BEGUN): (ItemState.INTENT, None),
+    (ItemState.MISSING, ItemEvent.SEEN): (ItemState.SUBMITTED, None),
+    (ItemState.MISSING, ItemEvent.FINISHED): (ItemState.DONE, Outcome.DONE),
+    (ItemState.MISSING, ItemEvent.JOB_FAILED): (ItemState.FAILED, Outcome.FAILED),
+    (ItemState.MISSING, ItemEvent.NOT_FOUND): (ItemState.MISSING, Outcome.FAILED),
+    (ItemState.MISSING, ItemEvent.NOT_FETCHED): (ItemState.SUBMITTED, Outcome.FAILED),
+    (ItemState.MISSING, ItemEvent.ERROR): (ItemState.SUBMITTED, Outcome.IN_DOUBT),
     # Its file is gone, or is to be checked.
-    (State.DONE, ItemEvent.RESUMED): (State.DONE, None),
-    (State.DONE, ItemEvent.SEEN): (State.DONE, None),
-    (State.DONE, ItemEvent.FINISHED): (State.DONE, Outcome.DONE),
-    (State.DONE, ItemEvent.JOB_FAILED): (State.DONE, Outcome.FAILED),
-    (State.DONE, ItemEvent.NOT_FOUND): (State.DONE, Outcome.FAILED),
-    (State.DONE, ItemEvent.NOT_FETCHED): (State.DONE, Outcome.FAILED),
-    (State.DONE, ItemEvent.ERROR): (State.DONE, Outcome.IN_DOUBT),
+    (ItemState.DONE, ItemEvent.RESUMED): (ItemState.DONE, None),
+    (ItemState.DONE, ItemEvent.SEEN): (ItemState.DONE, None),
+    (ItemState.DONE, ItemEvent.FINISHED): (ItemState.DONE, Outcome.DONE),
+    (ItemState.DONE, ItemEvent.JOB_FAILED): (ItemState.DONE, Outcome.FAILED),
+    (ItemState.DONE, ItemEvent.NOT_FOUND): (ItemState.DONE, Outcome.FAILED),
+    (ItemState.DONE, ItemEvent.NOT_FETCHED): (ItemState.DONE, Outcome.FAILED),
+    (ItemState.DONE, ItemEvent.ERROR): (ItemState.DONE, Outcome.IN_DOUBT),
     # With `retry_failed`.
-    (State.FAILED, ItemEvent.BEGUN): (State.INTENT, None),
-    (State.REJECTED, ItemEvent.BEGUN): (State.INTENT, None),
+    (ItemState.FAILED, ItemEvent.BEGUN): (ItemState.INTENT, None),
+    (ItemState.REJECTED, ItemEvent.BEGUN): (ItemState.INTENT, None),
 }
 """What an event makes of an item: its next state, and its outcome if it has ended for this run."""
 
-OUTCOMES: Final[Mapping[State, Outcome | None]] = {
-    State.OPEN: Outcome.SKIPPED,
-    State.INTENT: Outcome.IN_DOUBT,
-    State.DOUBT: Outcome.IN_DOUBT,
-    State.SUBMITTED: None,
-    State.MISSING: Outcome.FAILED,
-    State.DONE: Outcome.DONE,
-    State.FAILED: Outcome.FAILED,
-    State.REJECTED: Outcome.REJECTED,
+OUTCOMES: Final[Mapping[ItemState, Outcome | None]] = {
+    ItemState.OPEN: Outcome.SKIPPED,
+    ItemState.INTENT: Outcome.IN_DOUBT,
+    ItemState.DOUBT: Outcome.IN_DOUBT,
+    ItemState.SUBMITTED: None,
+    ItemState.MISSING: Outcome.FAILED,
+    ItemState.DONE: Outcome.DONE,
+    ItemState.FAILED: Outcome.FAILED,
+    ItemState.REJECTED: Outcome.REJECTED,
 }
 """The outcome of an item that the ledger has in a state; None while its job runs."""
-UNSETTLED: Final = (State.INTENT, State.SUBMITTED, State.MISSING)
+UNSETTLED: Final = (ItemState.INTENT, ItemState.SUBMITTED, ItemState.MISSING)
 """The states, as the ledger has them, of items whose cost may still change."""
 _ERRORS: Final[Mapping[type[DoitongError], ItemEvent]] = {
     JobFailedError: ItemEvent.JOB_FAILED,
@@ -167,7 +167,7 @@ _ERRORS: Final[Mapping[type[DoitongError], ItemEvent]] = {
 _FALLS_BACK: Final = {ItemEvent.STOPPED, *_ERRORS.values()}
 
 
-def follow(state: State, event: ItemEvent) -> tuple[State, Outcome | None]:
+def follow(state: ItemState, event: ItemEvent) -> tuple[ItemState, Outcome | None]:
     """Return the next state, and the outcome if the item has ended for this run.
 
     Raises:
@@ -179,7 +179,7 @@ def follow(state: State, event: ItemEvent) -> tuple[State, Outcome | None]:
     return LIFE[state, event] if row is None else row
 
 
-def states_before(event: ItemEvent) -> tuple[State, ...]:
+def states_before(event: ItemEvent) -> tuple[ItemState, ...]:
     """Return the states, as the ledger has them, in which an event can happen."""
     return tuple(dict.fromkeys(state.recorded for state, each in LIFE if each is event))
 
@@ -230,7 +230,7 @@ class ItemRecord:
     key: str
     digest: str
     request: str
-    state: State
+    state: ItemState
     attempt: int
     idempotency_key: str | None
     intended_at: float | None
@@ -263,7 +263,7 @@ class ItemRecord:
     @property
     def output(self) -> str | None:
         """The name of its file, once that is complete."""
-        return self.file if self.state is State.DONE else None
+        return self.file if self.state is ItemState.DONE else None
 
     @property
     def may_cost(self) -> float:
@@ -341,18 +341,18 @@ def decide(
     if record.digest != digest:
         return Action.CLASH
     match record.state:
-        case State.INTENT | State.DOUBT:
+        case ItemState.INTENT | ItemState.DOUBT:
             may_resend = may_resend and is_alive(record.intended_at or 0.0, wall, key_lives)
             return Action.RESEND if may_resend else Action.DOUBT
-        case State.SUBMITTED:
+        case ItemState.SUBMITTED:
             return Action.TAKE_UP
-        case State.MISSING:
+        case ItemState.MISSING:
             return Action.BEGIN if retry_failed else Action.TAKE_UP
-        case State.DONE:
+        case ItemState.DONE:
             return Action.REPORT if has_file else Action.FETCH
-        case State.FAILED | State.REJECTED:
+        case ItemState.FAILED | ItemState.REJECTED:
             return Action.BEGIN if retry_failed else Action.REPORT
-        case State.OPEN:
+        case ItemState.OPEN:
             return Action.BEGIN
 
 
@@ -381,7 +381,7 @@ class PendingItem:
     action: Action
     record: ItemRecord | None
     idempotency_key: str
-    state: State = State.OPEN
+    state: ItemState = ItemState.OPEN
     is_sending: bool = False
     is_reported: bool = False
     attempt: int = 0
@@ -401,7 +401,7 @@ class PendingItem:
     @property
     def has_job(self) -> bool:
         """Whether its job is at the service, or done: it continues without this process."""
-        return self.state in (State.SUBMITTED, State.MISSING, State.DONE)
+        return self.state in (ItemState.SUBMITTED, ItemState.MISSING, ItemState.DONE)
 
     @property
     def is_ahead(self) -> bool:
@@ -412,7 +412,7 @@ class PendingItem:
     def is_fetching(self) -> bool:
         """Whether its job is done, and its output is being fetched or checked."""
         is_over = self.job is not None and self.job.status is JobStatus.COMPLETED
-        return (self.state is State.DONE or (self.has_job and is_over)) and not self.is_reported
+        return (self.state is ItemState.DONE or (self.has_job and is_over)) and not self.is_reported
 
     @property
     def is_running(self) -> bool:

@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from doitong_async.batch import promises, sqlite
-from doitong_async.batch.item import Glimpse, ItemRecord, State
-from doitong_async.batch.sqlite import Totals
+from doitong_async.batch.item import Glimpse, ItemRecord, ItemState
+from doitong_async.batch.sqlite import LedgerTotals
 from doitong_async.errors import DoitongError, LedgerError
 from doitong_async.files import SavedFile
 from doitong_async.log import log
@@ -94,7 +94,7 @@ class Ledger:
         with self._reading() as connection:
             return sqlite.statuses(connection, number)
 
-    def totals(self) -> Totals:
+    def totals(self) -> LedgerTotals:
         """Return the number of items by state, and the credits that are or may be spent."""
         with self._reading() as connection:
             return sqlite.totals(connection)
@@ -104,8 +104,7 @@ class Ledger:
         with self._reading() as connection:
             return sqlite.made_on(connection, day)
 
-    def glance(self, key: str) -> Glimpse | None:
-        """Return the few fields that say whether an item is done; faster than `find`."""
+    def _glance(self, key: str) -> Glimpse | None:
         with self._reading() as connection:
             return sqlite.glance(connection, key)
 
@@ -178,8 +177,8 @@ class LedgerBackend:
         key: str,
         *,
         attempt: int,
-        before: State,
-        state: State,
+        before: ItemState,
+        state: ItemState,
         status: str,
         cost: float | None,
         url: str | None,
@@ -192,13 +191,13 @@ class LedgerBackend:
         key: str,
         *,
         attempt: int,
-        before: State,
-        state: State,
+        before: ItemState,
+        state: ItemState,
         error: DoitongError | None = None,
         written: SavedFile | None = None,
         ended_at: float | None = None,
     ) -> None:
-        """Record how an item ended, or (as `State.OPEN`) withdraw its intent."""
+        """Record how an item ended, or (as `ItemState.OPEN`) withdraw its intent."""
 
     async def close(self) -> None:
         """Close what is open."""
@@ -287,7 +286,7 @@ class LedgerFile(LedgerBackend):
 
     def glance(self, key: str) -> Glimpse | None:
         """Return the few fields that say whether an item is done; faster than `find`."""
-        return self.seen().glance(key)
+        return self.seen()._glance(key)
 
     def seen(self) -> Ledger:
         """Return the ledger to read in, up to the last change that was written.

@@ -14,9 +14,9 @@ from doitong_async.batch.item import (
     Item,
     ItemEvent,
     ItemRecord,
+    ItemState,
     Outcome,
     PendingItem,
-    State,
     decide,
     follow,
 )
@@ -70,7 +70,7 @@ class Planner:
             if record is None:
                 self._check_output_is_free(asked)
             action = self._action(record, asked.digest)
-            if action is Action.CLASH and record is not None and record.state is State.INTENT:
+            if action is Action.CLASH and record is not None and record.state is ItemState.INTENT:
                 asked, action = self._as_sent(asked, record)
             if action is Action.CLASH and record is not None:
                 return _clash(number, asked, record)
@@ -87,7 +87,7 @@ class Planner:
 
     def _done(self, number: int, asked: Asked, done: Glimpse | None) -> Item | None:
         """Return the item if it is done and its file exists; this costs one `stat`."""
-        if done is None or done.state != State.DONE or done.digest != asked.digest or self._terms.verify:
+        if done is None or done.state != ItemState.DONE or done.digest != asked.digest or self._terms.verify:
             return None
         file = None
         if self._out is not None:
@@ -151,7 +151,7 @@ class Planner:
         """Return the item if it needs no waiting: it has ended, or the batch was stopped."""
         record = pending.record
         is_report = pending.action is Action.REPORT
-        if is_report and record is not None and record.state is State.DONE:
+        if is_report and record is not None and record.state is ItemState.DONE:
             # It has to be hashed; otherwise `_done` would have returned it.
             return None
         if is_report and record is not None:
@@ -196,7 +196,7 @@ def _pending(number: int, asked: Asked, action: Action, record: ItemRecord | Non
     pending.intended_at, pending.accepted_at = record.intended_at, record.accepted_at
     pending.body = None if record.body is None else record.body.encode()
     pending.reserved, pending.stem = record.may_cost, record.file
-    if record.state is State.DONE:
+    if record.state is ItemState.DONE:
         # The total of earlier runs includes it; its file name has a suffix.
         pending.booked = record.may_cost
         pending.stem = None if record.file is None else PurePath(record.file).stem
@@ -207,7 +207,7 @@ def _clash(number: int, asked: Asked, record: ItemRecord) -> Item:
     """Return the rejected item of a key that the ledger has with another, perhaps charged, request."""
     message = f"The ledger has the item key {record.key!r} with another request"
     error = BadRequestError(f"{message}. Give the new one another key.")
-    if record.state in (State.SUBMITTED, State.MISSING):
+    if record.state in (ItemState.SUBMITTED, ItemState.MISSING):
         error.outcome = "The new request was not sent; the earlier one has a job that is charged."
         error.job_id, error.idempotency_key = record.job_id, record.idempotency_key
     return Item(number=number, key=asked.key, request=asked.request, outcome=Outcome.REJECTED, error=error)
@@ -237,9 +237,9 @@ def kept(record: ItemRecord | None, out: Path | None) -> Path | None:
     return None if record is None or record.output is None or out is None else out / record.output
 
 
-_RECORDED: Final[Mapping[State, type[DoitongError]]] = {
-    State.FAILED: JobFailedError,
-    State.REJECTED: BadRequestError,
+_RECORDED: Final[Mapping[ItemState, type[DoitongError]]] = {
+    ItemState.FAILED: JobFailedError,
+    ItemState.REJECTED: BadRequestError,
 }
 
 
@@ -262,7 +262,7 @@ def in_doubt(why: DoitongError | None, idempotency_key: str) -> DoitongError:
 
 def has_file(record: ItemRecord | None, out: Path | None) -> bool:
     """Whether a finished item's output exists, or none is wanted or expected."""
-    if record is None or record.state is not State.DONE or out is None:
+    if record is None or record.state is not ItemState.DONE or out is None:
         return True
     path = kept(record, out)
     return path is not None and has_length(path, record.length)

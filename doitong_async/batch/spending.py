@@ -6,7 +6,7 @@ import asyncio
 import copy
 from collections.abc import Callable, Iterable
 
-from doitong_async.batch.item import ItemRecord, PendingItem, State
+from doitong_async.batch.item import ItemRecord, ItemState, PendingItem
 from doitong_async.batch.source import Terms
 from doitong_async.budget import BudgetTracker
 from doitong_async.errors import BadRequestError, BudgetReachedError, DoitongError
@@ -75,7 +75,7 @@ class Spending:
     def carry(self, spent: float, unsettled: Iterable[ItemRecord]) -> None:
         """Carry over what earlier runs spent, and reserve what their unsettled items may cost."""
         for record in unsettled:
-            if record.state is State.MISSING and self._terms.retry_failed:
+            if record.state is ItemState.MISSING and self._terms.retry_failed:
                 # It is submitted again: what the lost job may have cost stays spent.
                 continue
             reserved = record.may_cost

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from doitong_async.batch import promises
-from doitong_async.batch.item import UNSETTLED, Glimpse, ItemEvent, ItemRecord, State, states_before
+from doitong_async.batch.item import UNSETTLED, Glimpse, ItemEvent, ItemRecord, ItemState, states_before
 from doitong_async.errors import DoitongError, LedgerError, SubmitOutcomeUnknownError
 from doitong_async.files import SavedFile, replacing
 
@@ -20,7 +20,7 @@ APPLICATION: Final = 0x444F4954
 VERSION: Final = 2
 
 
-def _listed(states: tuple[State, ...]) -> str:
+def _listed(states: tuple[ItemState, ...]) -> str:
     return ", ".join(f"'{state}'" for state in states)
 
 
@@ -104,10 +104,10 @@ WHERE key = :key AND attempt = :attempt AND state = :before
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class LedgerTotals:
     """A ledger's totals: items by state, and credits that are or may be spent."""
 
-    items: dict[State, int]
+    items: dict[ItemState, int]
     spent: float
 
 
@@ -238,11 +238,13 @@ def statuses(connection: sqlite3.Connection, number: int) -> list[tuple[int, str
     return connection.execute(query, (number,)).fetchall()
 
 
-def totals(connection: sqlite3.Connection) -> Totals:
+def totals(connection: sqlite3.Connection) -> LedgerTotals:
     """Add up the ledger's items and credits."""
     query = f"SELECT state, count(*), sum(earlier_cost + {_COST}) FROM items GROUP BY state"
     rows = connection.execute(query).fetchall()
-    return Totals({State(state): count for state, count, _ in rows}, float(sum(cost for *_, cost in rows)))
+    return LedgerTotals(
+        {ItemState(state): count for state, count, _ in rows}, float(sum(cost for *_, cost in rows))
+    )
 
 
 def made_on(connection: sqlite3.Connection, day: int) -> int:
@@ -331,7 +333,7 @@ def _swap(connection: sqlite3.Connection, statement: str, values: dict[str, Any]
 def _record(row: tuple[Any, ...]) -> ItemRecord:
     record = ItemRecord(**dict(zip(_NAMES, row, strict=True)))
     try:
-        object.__setattr__(record, "state", State(record.state))
+        object.__setattr__(record, "state", ItemState(record.state))
     except ValueError:
         raise LedgerError(f"The ledger is damaged: the item {record.key!r} is {record.state!r}.") from None
     return record

@@ -19,9 +19,9 @@ from doitong_async.batch.item import (
     Action,
     Item,
     ItemEvent,
+    ItemState,
     Outcome,
     PendingItem,
-    State,
     event_of,
     follow,
     is_alive,
@@ -121,10 +121,10 @@ class Sender:
 
     async def withdraw(self, pending: PendingItem, event: ItemEvent) -> None:
         """Record that nothing was sent after all, if an intent is recorded."""
-        if pending.state is State.INTENT:
+        if pending.state is ItemState.INTENT:
             pending.happen(event)
             await self._backend.end(
-                pending.key, attempt=pending.attempt, before=State.INTENT, state=pending.state
+                pending.key, attempt=pending.attempt, before=ItemState.INTENT, state=pending.state
             )
 
     async def _send(self, pending: PendingItem) -> AsyncJob:
@@ -134,7 +134,7 @@ class Sender:
                 idempotency_key=pending.idempotency_key,
                 options=self._terms.options,
                 body=pending.body,
-                in_doubt=pending.state is State.DOUBT,
+                in_doubt=pending.state is ItemState.DOUBT,
                 before_sending=partial(self._intend, pending),
                 submits=self._submitter,
             )
@@ -147,7 +147,7 @@ class Sender:
 
     def _is_worth_waiting(self, pending: PendingItem, error: DoitongError, until: float) -> bool:
         """Whether to send the same submit again later, in case the service recovers."""
-        may_resend = pending.state is not State.DOUBT or self._runtime.settings.resend_unanswered
+        may_resend = pending.state is not ItemState.DOUBT or self._runtime.settings.resend_unanswered
         # A doubt without a failure of the network or the service behind it will not go away.
         cause = error if error.__cause__ is None else error.__cause__
         is_failure = not isinstance(cause, SubmitOutcomeUnknownError)
@@ -164,7 +164,7 @@ class Sender:
         Nothing is in flight when this starts.
         """
         is_too_old = not self._is_alive(pending)
-        if is_in_doubt or pending.state is State.DOUBT:
+        if is_in_doubt or pending.state is ItemState.DOUBT:
             if is_too_old:
                 raise SubmitOutcomeUnknownError(
                     "It is not known whether a submit created a job, and its idempotency key is too old to "
@@ -175,7 +175,7 @@ class Sender:
             raise Stopped
         elif is_too_old:
             raise _OldKeyError
-        if pending.state is State.OPEN:
+        if pending.state is ItemState.OPEN:
             await self._begin(pending, body)
             if self._stop_reason.why is not None:
                 raise Stopped
@@ -183,7 +183,7 @@ class Sender:
         self._on_change()
 
     def _is_alive(self, pending: PendingItem) -> bool:
-        written = None if pending.state is State.OPEN else pending.intended_at
+        written = None if pending.state is ItemState.OPEN else pending.intended_at
         return written is None or is_alive(written, wall_time(), self._terms.key_lives)
 
     async def _begin(self, pending: PendingItem, body: bytes) -> None:
@@ -267,7 +267,9 @@ class ItemWorker:
         except ClientClosedError as error:
             # The batch was stopped while the item waited in the queue.
             is_queued = (
-                self._stop_reason.why is not None and pending.job is None and pending.state is not State.DOUBT
+                self._stop_reason.why is not None
+                and pending.job is None
+                and pending.state is not ItemState.DOUBT
             )
             return await (self._skip(pending) if is_queued else self._fail(pending, error))
         except DoitongError as error:
@@ -315,7 +317,7 @@ class ItemWorker:
                 # The first update of a resumed job may be no more than its token.
                 is_seen = pending.job is not None or pending.action is not Action.TAKE_UP
                 pending.job, last_url = update, update.url
-                if is_change or (is_seen and pending.state is State.MISSING):
+                if is_change or (is_seen and pending.state is ItemState.MISSING):
                     self._note(pending, update, is_seen=is_seen)
             pending.ended_at = wall_time()
             return await job

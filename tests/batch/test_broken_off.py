@@ -25,7 +25,7 @@ from doitong_async import (
 )
 from doitong_async.batch import sqlite
 from doitong_async.batch.batch import Batch
-from doitong_async.batch.item import State
+from doitong_async.batch.item import ItemState
 from doitong_async.batch.source import digest_of, spelled
 from doitong_async.emulator import Emulator
 from doitong_async.limits import admission
@@ -46,7 +46,7 @@ def outcomes(items: list[Item]) -> Counter[Outcome]:
     return Counter(item.outcome for item in items)
 
 
-def states(path: Path) -> Counter[State]:
+def states(path: Path) -> Counter[ItemState]:
     with closing(sqlite.reader(path)) as reading:
         return Counter(record.state for record in sqlite.records(reading))
 
@@ -68,7 +68,7 @@ async def test_what_is_in_doubt_outlives_a_day_without_jobs(tmp_path: Path) -> N
                     running.cancel()
                     await asyncio.wait([running])
                     box.faults.clear()
-                    assert states(ledger) == {State.INTENT: 1}
+                    assert states(ledger) == {ItemState.INTENT: 1}
                     continue
                 items = {item.request.prompt: item for item in await all_of(batch) if item.request}
             if number == 2:
@@ -139,7 +139,7 @@ def _broken_off_at(turn: int, how: str, folder: Path) -> bool:
                 await batch.aclose()
             if (folder / "l.db").exists():
                 # What is written as sent is known to the service, or its answer is there.
-                assert states(folder / "l.db")[State.INTENT] == 0
+                assert states(folder / "l.db")[ItemState.INTENT] == 0
             made = box.world.charges
             items = await all_of(doitong.generate_many(PROMPTS, ledger=folder / "l.db", budget=1_000))
             assert outcomes(items) == {Outcome.DONE: 8}
@@ -163,7 +163,7 @@ async def test_stop_sends_away_who_waits_for_tomorrow(tmp_path: Path) -> None:
         assert now() < 70
         assert set(outcomes(items)) == {Outcome.SKIPPED}
         assert box.world.charges == 0
-        assert states(tmp_path / "l.db")[State.INTENT] == 0
+        assert states(tmp_path / "l.db")[ItemState.INTENT] == 0
 
 
 @virtual

@@ -17,8 +17,8 @@ from doitong_async.batch.item import (
     Action,
     ItemEvent,
     ItemRecord,
+    ItemState,
     Outcome,
-    State,
     decide,
     event_of,
     follow,
@@ -33,7 +33,7 @@ KNOWN = ItemRecord(
     key="k",
     digest="d",
     request='{"prompt":"a fox"}',
-    state=State.INTENT,
+    state=ItemState.INTENT,
     attempt=1,
     idempotency_key="i",
     intended_at=1_000.0,
@@ -59,50 +59,50 @@ KINDS = [
     for kind in (*vars(errors).values(), JobFailedError, JobTimeoutError)
     if isinstance(kind, type) and issubclass(kind, errors.DoitongError) and kind is not errors.DoitongError
 ]
-WITH_JOB = (State.SUBMITTED, State.MISSING, State.DONE)
-LIVING = (State.OPEN, State.INTENT, State.DOUBT, *WITH_JOB)
+WITH_JOB = (ItemState.SUBMITTED, ItemState.MISSING, ItemState.DONE)
+LIVING = (ItemState.OPEN, ItemState.INTENT, ItemState.DOUBT, *WITH_JOB)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("state", LIVING)
-def test_what_may_be_paid_is_never_called_skipped(kind: type[errors.DoitongError], state: State) -> None:
+def test_what_may_be_paid_is_never_called_skipped(kind: type[errors.DoitongError], state: ItemState) -> None:
     """Every error ends an item in every state; only what was surely not made may begin anew."""
     after, outcome = follow(state, event_of(kind("x")))
     if state in WITH_JOB:
         assert outcome in (Outcome.FAILED, Outcome.IN_DOUBT)
-        assert after in (*WITH_JOB, State.FAILED)
-    if state is State.DOUBT:
-        assert (after, outcome) == (State.DOUBT, Outcome.IN_DOUBT)
-    if state is State.INTENT and after is State.OPEN:
+        assert after in (*WITH_JOB, ItemState.FAILED)
+    if state is ItemState.DOUBT:
+        assert (after, outcome) == (ItemState.DOUBT, Outcome.IN_DOUBT)
+    if state is ItemState.INTENT and after is ItemState.OPEN:
         assert outcome is Outcome.SKIPPED
         assert "nothing was charged" in kind.outcome.lower() or "none was made" in kind.outcome
-    if state is State.DONE:
-        assert after is State.DONE
+    if state is ItemState.DONE:
+        assert after is ItemState.DONE
 
 
 @pytest.mark.parametrize(
     ("state", "error", "expected"),
     [
-        (State.OPEN, errors.BudgetReachedError("x"), (State.OPEN, Outcome.SKIPPED)),
-        (State.OPEN, errors.BadRequestError("x"), (State.OPEN, Outcome.REJECTED)),
-        (State.INTENT, errors.BadRequestError("x"), (State.REJECTED, Outcome.REJECTED)),
-        (State.INTENT, errors.InsufficientCreditsError("x"), (State.OPEN, Outcome.SKIPPED)),
-        (State.INTENT, errors.DailyLimitError("x"), (State.OPEN, Outcome.SKIPPED)),
-        (State.INTENT, errors.SubmitOutcomeUnknownError("x"), (State.INTENT, Outcome.IN_DOUBT)),
-        (State.INTENT, errors.ServerError("x"), (State.INTENT, Outcome.IN_DOUBT)),
-        (State.DOUBT, errors.BadRequestError("x"), (State.DOUBT, Outcome.IN_DOUBT)),
-        (State.SUBMITTED, JobFailedError("x"), (State.FAILED, Outcome.FAILED)),
-        (State.SUBMITTED, JobTimeoutError("x"), (State.SUBMITTED, Outcome.IN_DOUBT)),
-        (State.SUBMITTED, errors.DownloadError("x"), (State.SUBMITTED, Outcome.FAILED)),
-        (State.SUBMITTED, errors.JobNotFoundError("x"), (State.MISSING, Outcome.FAILED)),
-        (State.MISSING, errors.JobNotFoundError("x"), (State.MISSING, Outcome.FAILED)),
+        (ItemState.OPEN, errors.BudgetReachedError("x"), (ItemState.OPEN, Outcome.SKIPPED)),
+        (ItemState.OPEN, errors.BadRequestError("x"), (ItemState.OPEN, Outcome.REJECTED)),
+        (ItemState.INTENT, errors.BadRequestError("x"), (ItemState.REJECTED, Outcome.REJECTED)),
+        (ItemState.INTENT, errors.InsufficientCreditsError("x"), (ItemState.OPEN, Outcome.SKIPPED)),
+        (ItemState.INTENT, errors.DailyLimitError("x"), (ItemState.OPEN, Outcome.SKIPPED)),
+        (ItemState.INTENT, errors.SubmitOutcomeUnknownError("x"), (ItemState.INTENT, Outcome.IN_DOUBT)),
+        (ItemState.INTENT, errors.ServerError("x"), (ItemState.INTENT, Outcome.IN_DOUBT)),
+        (ItemState.DOUBT, errors.BadRequestError("x"), (ItemState.DOUBT, Outcome.IN_DOUBT)),
+        (ItemState.SUBMITTED, JobFailedError("x"), (ItemState.FAILED, Outcome.FAILED)),
+        (ItemState.SUBMITTED, JobTimeoutError("x"), (ItemState.SUBMITTED, Outcome.IN_DOUBT)),
+        (ItemState.SUBMITTED, errors.DownloadError("x"), (ItemState.SUBMITTED, Outcome.FAILED)),
+        (ItemState.SUBMITTED, errors.JobNotFoundError("x"), (ItemState.MISSING, Outcome.FAILED)),
+        (ItemState.MISSING, errors.JobNotFoundError("x"), (ItemState.MISSING, Outcome.FAILED)),
         # It is not known to be missing any more: only `retry_failed` and a new "not found" would pay again.
-        (State.MISSING, JobTimeoutError("x"), (State.SUBMITTED, Outcome.IN_DOUBT)),
-        (State.DONE, errors.DownloadError("x"), (State.DONE, Outcome.FAILED)),
+        (ItemState.MISSING, JobTimeoutError("x"), (ItemState.SUBMITTED, Outcome.IN_DOUBT)),
+        (ItemState.DONE, errors.DownloadError("x"), (ItemState.DONE, Outcome.FAILED)),
     ],
 )
 def test_how_an_error_ends_an_item(
-    state: State, error: errors.DoitongError, expected: tuple[State, Outcome]
+    state: ItemState, error: errors.DoitongError, expected: tuple[ItemState, Outcome]
 ) -> None:
     """A readable part of the table."""
     assert follow(state, event_of(error)) == expected
@@ -110,10 +110,14 @@ def test_how_an_error_ends_an_item(
 
 def test_the_table_is_whole() -> None:
     """Every state is reached and has a row; a step that cannot be is an error, and stopping always ends."""
-    assert {state for state, _ in LIFE} == set(State) == {state for state, _ in LIFE.values()} | {State.OPEN}
-    assert set(OUTCOMES) == set(State)
+    assert (
+        {state for state, _ in LIFE}
+        == set(ItemState)
+        == {state for state, _ in LIFE.values()} | {ItemState.OPEN}
+    )
+    assert set(OUTCOMES) == set(ItemState)
     assert all(follow(state, ItemEvent.STOPPED)[1] is not None for state in LIVING)
-    for state, event in ((State.OPEN, ItemEvent.ACCEPTED), (State.DONE, ItemEvent.BEGUN)):
+    for state, event in ((ItemState.OPEN, ItemEvent.ACCEPTED), (ItemState.DONE, ItemEvent.BEGUN)):
         with pytest.raises(KeyError):
             follow(state, event)
 
@@ -121,11 +125,11 @@ def test_the_table_is_whole() -> None:
 def test_only_what_is_open_failed_or_lost_is_begun() -> None:
     """A second idempotency key for what may have a job would pay twice."""
     assert set(states_before(ItemEvent.BEGUN)) == {
-        *(State.OPEN, State.FAILED, State.REJECTED, State.MISSING),
+        *(ItemState.OPEN, ItemState.FAILED, ItemState.REJECTED, ItemState.MISSING),
     }
-    assert set(states_before(ItemEvent.ACCEPTED)) == {State.INTENT}
+    assert set(states_before(ItemEvent.ACCEPTED)) == {ItemState.INTENT}
     assert set(UNSETTLED) == {
-        state.recorded for state in State if state in (*WITH_JOB[:2], State.INTENT, State.DOUBT)
+        state.recorded for state in ItemState if state in (*WITH_JOB[:2], ItemState.INTENT, ItemState.DOUBT)
     }
 
 
@@ -156,34 +160,34 @@ def action(record: ItemRecord | None, **changed: object) -> Action:
     ("state", "changed", "expected"),
     [
         (None, {}, Action.BEGIN),
-        (State.OPEN, {}, Action.BEGIN),
-        (State.INTENT, {}, Action.RESEND),
-        (State.INTENT, {"wall": 87_399.9}, Action.RESEND),
-        (State.INTENT, {"wall": 87_400.0}, Action.DOUBT),
-        (State.INTENT, {"key_lives": 0.0}, Action.DOUBT),
-        (State.INTENT, {"may_resend": False}, Action.DOUBT),
-        (State.SUBMITTED, {}, Action.TAKE_UP),
-        (State.SUBMITTED, {"wall": 1e9, "may_resend": False}, Action.TAKE_UP),
-        (State.SUBMITTED, {"retry_failed": True}, Action.TAKE_UP),
-        (State.MISSING, {}, Action.TAKE_UP),
-        (State.MISSING, {"retry_failed": True}, Action.BEGIN),
-        (State.DONE, {}, Action.REPORT),
-        (State.DONE, {"has_file": False}, Action.FETCH),
-        (State.DONE, {"retry_failed": True}, Action.REPORT),
-        (State.FAILED, {}, Action.REPORT),
-        (State.FAILED, {"retry_failed": True}, Action.BEGIN),
-        (State.REJECTED, {}, Action.REPORT),
-        (State.REJECTED, {"retry_failed": True}, Action.BEGIN),
+        (ItemState.OPEN, {}, Action.BEGIN),
+        (ItemState.INTENT, {}, Action.RESEND),
+        (ItemState.INTENT, {"wall": 87_399.9}, Action.RESEND),
+        (ItemState.INTENT, {"wall": 87_400.0}, Action.DOUBT),
+        (ItemState.INTENT, {"key_lives": 0.0}, Action.DOUBT),
+        (ItemState.INTENT, {"may_resend": False}, Action.DOUBT),
+        (ItemState.SUBMITTED, {}, Action.TAKE_UP),
+        (ItemState.SUBMITTED, {"wall": 1e9, "may_resend": False}, Action.TAKE_UP),
+        (ItemState.SUBMITTED, {"retry_failed": True}, Action.TAKE_UP),
+        (ItemState.MISSING, {}, Action.TAKE_UP),
+        (ItemState.MISSING, {"retry_failed": True}, Action.BEGIN),
+        (ItemState.DONE, {}, Action.REPORT),
+        (ItemState.DONE, {"has_file": False}, Action.FETCH),
+        (ItemState.DONE, {"retry_failed": True}, Action.REPORT),
+        (ItemState.FAILED, {}, Action.REPORT),
+        (ItemState.FAILED, {"retry_failed": True}, Action.BEGIN),
+        (ItemState.REJECTED, {}, Action.REPORT),
+        (ItemState.REJECTED, {"retry_failed": True}, Action.BEGIN),
     ],
 )
-def test_what_a_run_does(state: State | None, changed: dict[str, object], expected: Action) -> None:
+def test_what_a_run_does(state: ItemState | None, changed: dict[str, object], expected: Action) -> None:
     """The table of resumption."""
     assert action(replace(KNOWN, state=state) if state else None, **changed) is expected
 
 
-@given(st.sampled_from(State), st.booleans(), st.booleans(), st.floats(0, 1e10))
+@given(st.sampled_from(ItemState), st.booleans(), st.booleans(), st.floats(0, 1e10))
 def test_another_request_is_never_taken_for_the_known_one(
-    state: State, retry: bool, resend: bool, wall: float
+    state: ItemState, retry: bool, resend: bool, wall: float
 ) -> None:
     """In any state, a known key with another request is rejected."""
     record = replace(KNOWN, state=state)

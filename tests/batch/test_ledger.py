@@ -17,7 +17,7 @@ import pytest
 
 from doitong_async import AsyncDoitong, ConfigurationError, JobFailedError, Ledger, LedgerError
 from doitong_async.batch import promises, sqlite
-from doitong_async.batch.item import ItemRecord, State
+from doitong_async.batch.item import ItemRecord, ItemState
 from doitong_async.batch.ledger import LedgerFile, _Writer
 from doitong_async.files import SavedFile
 from tests.virtual import virtual
@@ -47,12 +47,18 @@ async def accept(ledger: LedgerFile, key: str = "k", **changed: Any) -> None:
 
 
 async def end(ledger: LedgerFile, key: str = "k", **changed: Any) -> None:
-    usual = {"attempt": 1, "before": State.SUBMITTED, "state": State.DONE, "ended_at": 8.0}
+    usual = {"attempt": 1, "before": ItemState.SUBMITTED, "state": ItemState.DONE, "ended_at": 8.0}
     await ledger.end(key, **{**usual, **changed})
 
 
 def note(ledger: LedgerFile, key: str = "k", **changed: Any) -> None:
-    usual = {"attempt": 1, "before": State.SUBMITTED, "state": State.SUBMITTED, "cost": None, "url": None}
+    usual = {
+        "attempt": 1,
+        "before": ItemState.SUBMITTED,
+        "state": ItemState.SUBMITTED,
+        "cost": None,
+        "url": None,
+    }
     ledger.note(key, **{**usual, **changed})
 
 
@@ -73,12 +79,12 @@ async def test_an_item_from_its_intent_to_its_end(tmp_path: Path) -> None:
     await end(ledger, written=SavedFile(Path("k.jpg"), 3, "s"))
     await ledger.close()
     (record,) = read(tmp_path / "l.db")
-    assert (record.state, record.job_id, record.cost, record.url) == (State.DONE, "j", 17.0, "u")
+    assert (record.state, record.job_id, record.cost, record.url) == (ItemState.DONE, "j", 17.0, "u")
     assert (record.file, record.length, record.sha256, record.seconds) == ("k.jpg", 3, "s", 6.0)
     with closing(sqlite.reader(tmp_path / "l.db")) as reading:
         assert sqlite.statuses(reading, record.number) == [(1, "processing", 2.0), (1, "completed", 7.5)]
         assert sqlite.made_on(reading, 7) == 1
-        assert sqlite.totals(reading) == sqlite.Totals({State.DONE: 1}, 17.0)
+        assert sqlite.totals(reading) == sqlite.LedgerTotals({ItemState.DONE: 1}, 17.0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["l.db", "l.db.lock"]
 
 
@@ -94,7 +100,7 @@ async def test_a_change_is_from_what_is_known_and_from_nothing_else(tmp_path: Pa
         end(ledger),
         accept(ledger, attempt=2),
         accept(ledger, "other"),
-        end(ledger, before=State.INTENT, attempt=2),
+        end(ledger, before=ItemState.INTENT, attempt=2),
     ):
         with pytest.raises(LedgerError, match="changed it"):
             await change
@@ -122,10 +128,10 @@ async def test_earlier_attempts_stay_paid(tmp_path: Path) -> None:
     ledger = await opened(tmp_path / "l.db")
     await begin(ledger)
     await accept(ledger)
-    await end(ledger, state=State.FAILED, error=JobFailedError("no"))
+    await end(ledger, state=ItemState.FAILED, error=JobFailedError("no"))
     await begin(ledger, attempt=1, idempotency_key="second")
     assert ledger.seen().totals().spent == 15.0 + 20.0
-    await end(ledger, attempt=2, before=State.INTENT, state=State.OPEN)
+    await end(ledger, attempt=2, before=ItemState.INTENT, state=ItemState.OPEN)
     assert ledger.seen().totals().spent == 15.0
     record = ledger.find("k")
     assert record is not None
@@ -330,13 +336,13 @@ async def test_whoever_reads_it_beside_a_batch_has_one_snapshot(tmp_path: Path) 
         await end(ledger)
         await begin(ledger, "later")
         (record,) = reader.records()
-        assert (record.state, record.outcome) == (State.SUBMITTED, None)
+        assert (record.state, record.outcome) == (ItemState.SUBMITTED, None)
         assert reader.find("k") == record
         assert reader.statuses(record.number) == [(1, "processing", 2.0)]
-        assert reader.totals() == sqlite.Totals({State.SUBMITTED: 1}, 15.0)
+        assert reader.totals() == sqlite.LedgerTotals({ItemState.SUBMITTED: 1}, 15.0)
         assert (reader.service, reader.made_on(7)) == ("https://api.doitong.com", 1)
     with Ledger.read(str(tmp_path / "l.db")) as reader:
-        assert [record.state for record in reader.records()] == [State.DONE, State.INTENT]
+        assert [record.state for record in reader.records()] == [ItemState.DONE, ItemState.INTENT]
     await ledger.close()
 
 

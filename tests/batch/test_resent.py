@@ -16,7 +16,7 @@ from doitong_async import (
     Item,
     Outcome,
 )
-from doitong_async.batch.item import State
+from doitong_async.batch.item import ItemState
 from doitong_async.batch.ledger import LedgerFile
 from doitong_async.emulator import Emulator, PlanLimits
 from tests.batch.test_ledger import accept, begin, end, opened, read
@@ -111,14 +111,14 @@ async def test_a_body_is_kept_while_it_is_in_doubt(tmp_path: Path) -> None:
     ledger = await opened(path)
     await begin(ledger, body="é")
     assert body_of(ledger) == "é"
-    await end(ledger, before=State.INTENT, state=State.INTENT)
+    await end(ledger, before=ItemState.INTENT, state=ItemState.INTENT)
     assert body_of(ledger) == "é"
     await accept(ledger)
     assert body_of(ledger) is None
-    await end(ledger, state=State.FAILED)
+    await end(ledger, state=ItemState.FAILED)
     await begin(ledger, attempt=1, body="again")
     assert body_of(ledger) == "again"
-    await end(ledger, attempt=2, before=State.INTENT, state=State.OPEN)
+    await end(ledger, attempt=2, before=ItemState.INTENT, state=ItemState.OPEN)
     assert body_of(ledger) is None
     await ledger.close()
 

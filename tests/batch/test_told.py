@@ -15,7 +15,7 @@ import pytest
 
 from doitong_async import AsyncDoitong, Item, LedgerError, Outcome, SubmitOutcomeUnknownError
 from doitong_async.batch import sqlite
-from doitong_async.batch.item import State
+from doitong_async.batch.item import ItemState
 from doitong_async.batch.ledger import _Writer
 from doitong_async.jobs.token import read_ref
 from doitong_async.limits import admission
@@ -53,13 +53,13 @@ async def test_a_job_is_not_written_down_under_two_idempotency_keys(tmp_path: Pa
         with pytest.raises(SubmitOutcomeUnknownError, match=r"i-b .* j, .* i-a:") as caught:
             await accept(ledger, "b", job_id="j")
         assert (caught.value.idempotency_key, caught.value.job_id) == ("i-b", "j")
-    await end(ledger, "a", state=State.FAILED)
+    await end(ledger, "a", state=ItemState.FAILED)
     await begin(ledger, "a", attempt=1, idempotency_key="i-again")
     with pytest.raises(SubmitOutcomeUnknownError, match="i-a:"):
         await accept(ledger, "a", attempt=2, job_id="j")
     await accept(ledger, "a", attempt=2, job_id="another")
     await ledger.close()
-    assert [record.state for record in read(path)] == [State.SUBMITTED, State.INTENT]
+    assert [record.state for record in read(path)] == [ItemState.SUBMITTED, ItemState.INTENT]
     with closing(sqlite.reader(path)) as reading:
         assert sqlite.made_on(reading, 7) == 2
     with closing(sqlite3.connect(path)) as tool, tool:
@@ -96,9 +96,9 @@ def test_a_job_that_answers_a_second_submit_puts_that_in_doubt(
             assert str(keys[0]) in str(error)
             assert f"{keys[1]}" in caplog.text
             assert [record.state for record in read(tmp_path / "l.db")] == [
-                State.DONE,
-                State.INTENT,
-                State.DONE,
+                ItemState.DONE,
+                ItemState.INTENT,
+                ItemState.DONE,
             ]
             server.rewrite = lambda raw, honest: honest
             items = await all_of(doitong.generate_many(["a", "b", "c"], ledger=tmp_path / "l.db"))
