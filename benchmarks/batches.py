@@ -14,8 +14,8 @@ from benchmarks.clocks import HurryingLoop
 from benchmarks.competitors import IN_FLIGHT, KEY, Runs
 from doitong_async import AsyncDoitong, GenerateRequest, Outcome, Plan
 from doitong_async.batch import sqlite
-from doitong_async.batch.item_record import KEY_LENGTH, digest_of, spelled
 from doitong_async.batch.ledger import _Writer
+from doitong_async.batch.source import KEY_LENGTH, digest_of, spelled
 from doitong_async.events import Event, RequestSent
 
 PLAN: Final = Plan.enterprise(requests_per_minute=1_000_000, concurrent_jobs=IN_FLIGHT)

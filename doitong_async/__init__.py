@@ -12,8 +12,11 @@ Everything else is internal and may change at any time.
 
 __version__ = "0.1.0"
 
-from doitong_async.batch.outcome import Item, Outcome, Progress
-from doitong_async.batch.runner import Batch
+from doitong_async.batch.batch import Batch, Progress
+from doitong_async.batch.item import Item, ItemRecord, ItemState, Outcome
+from doitong_async.batch.ledger import Ledger
+from doitong_async.batch.source import BatchArguments
+from doitong_async.batch.sqlite import LedgerTotals
 from doitong_async.budget import Budget
 from doitong_async.client import AsyncDoitong
 from doitong_async.errors import (
@@ -55,6 +58,7 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "Batch",
+    "BatchArguments",
     "Budget",
     "BudgetReachedError",
     "ClientClosedError",
@@ -70,12 +74,16 @@ __all__ = [
     "Generation",
     "InsufficientCreditsError",
     "Item",
+    "ItemRecord",
+    "ItemState",
     "JobFailedError",
     "JobKind",
     "JobNotFoundError",
     "JobStatus",
     "JobTimeoutError",
+    "Ledger",
     "LedgerError",
+    "LedgerTotals",
     "MediaType",
     "OptionArguments",
     "Outcome",

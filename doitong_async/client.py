@@ -7,16 +7,15 @@ import dataclasses
 import os
 import ssl as tls
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack
 
 from doitong_async import __version__
-from doitong_async.batch.item_record import KEY_LIVES
-from doitong_async.batch.items import read_item
-from doitong_async.batch.pending import terms_of
-from doitong_async.batch.runner import Batch, Requests
+from doitong_async.batch.batch import Batch
+from doitong_async.batch.item import KEY_LIVES, Item
+from doitong_async.batch.source import BatchArguments, Requests, RequestSource, read_item, terms_of
 from doitong_async.budget import Budget
 from doitong_async.errors import ClientClosedError, ConfigurationError
 from doitong_async.events import Event, Hook, Stats
@@ -337,7 +336,7 @@ class AsyncDoitong:
         """
         return self._running().take_up(read_ref(id_or_token), self._options)
 
-    def generate_many(
+    def batch(
         self,
         requests: Requests,
         *,
@@ -349,10 +348,10 @@ class AsyncDoitong:
         verify: bool = False,
         key_lives: float = KEY_LIVES,
     ) -> Batch:
-        """Run a batch: `async for item in doitong.generate_many(…)` yields each item as it ends.
+        """Return a batch to run: `async with doitong.batch(…) as batch`, and in it `async for item in batch`.
 
-        Run it again with the same ledger and requests, and it resumes where it stopped: it makes no finished
-        item twice and resumes submitted jobs. One bad item never ends the batch.
+        It yields each item as it ends. Run it again with the same ledger and requests, and it resumes where
+        it stopped: it makes no finished item twice and resumes submitted jobs. One bad item never ends it.
 
         Args:
             requests: an iterable or async iterable of prompts, mappings (`key` and fields of
@@ -366,13 +365,13 @@ class AsyncDoitong:
             key_lives: seconds for which the service remembers an idempotency key (assumption: 24 hours).
 
         Raises:
-            BadRequestError, ConfigurationError: if an argument is invalid; `Batch.__aiter__` lists the errors
-                that come later.
+            BadRequestError, ConfigurationError: if an argument is invalid; `Batch.__aenter__` lists the
+                errors that come later.
             ClientClosedError: if the client is not open.
         """
         return Batch(
             self._running(),
-            requests,
+            RequestSource(requests),
             terms_of(
                 self._options,
                 out=out,
@@ -384,6 +383,16 @@ class AsyncDoitong:
             ),
             None if ledger is None else Path(ledger),
         )
+
+    def generate_many(
+        self, requests: Requests, **arguments: Unpack[BatchArguments]
+    ) -> AsyncGenerator[Item, None]:
+        """Run a batch: `async for item in doitong.generate_many(…)` yields each item as it ends.
+
+        The short form of `batch`, for a loop that runs to its end: after a `break` the batch runs until
+        Python has closed this generator. The arguments and the errors are those of `batch`.
+        """
+        return _items_of(self.batch(requests, **arguments))
 
     def jobs(self) -> list[AsyncJob]:
         """Return the jobs in flight: submitted or resumed by this client, and not known to have ended."""
@@ -444,3 +453,9 @@ class AsyncDoitong:
 
 
 _ARGUMENTS: Final = AsyncDoitong.__init__.__annotations__.keys() - {"options", "return"}
+
+
+async def _items_of(batch: Batch) -> AsyncGenerator[Item, None]:
+    async with batch:
+        async for item in batch:
+            yield item

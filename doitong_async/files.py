@@ -11,7 +11,7 @@ import re
 import secrets
 import stat
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -81,15 +81,36 @@ async def write_whole(
     return SavedFile(part.target, part.length, part.digest.hexdigest())
 
 
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[BinaryIO]:
+    """Write a file in this thread: it appears under its name, whole and on disk, when the block ends well.
+
+    An existing file stays until then; an error leaves nothing behind. Links are followed.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    part = _Part(target, replaces=True)
+    try:
+        yield part.opened()
+        part.finish()
+    except BaseException:
+        part.discard()
+        raise
+
+
 def safe_name(job_id: str, suffix: str) -> str:
     """Return a file name from an id that the service chose: only letters, digits, "_" and "-"."""
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", job_id)[:100]
-    if plain == job_id and plain.upper() not in _RESERVED:
+    if plain == job_id and plain.lower() not in RESERVED_NAMES:
         return plain + suffix
     return f"{plain}-{hashlib.sha256(job_id.encode()).hexdigest()[:8]}{suffix}"
 
 
-_RESERVED: Final = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))}
+RESERVED_NAMES: Final = frozenset(
+    {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
+)
+"""Names that no file can have on Windows, whatever its ending."""
 
 
 class _Part:
@@ -118,6 +139,11 @@ class _Part:
             self._path = target.with_name(f".{name}.{secrets.token_hex(6)}.part")
             # Exclusive, and with the permissions that the user's umask gives a new file.
             self._file = self._path.open("xb", buffering=_BUFFER)
+
+    def opened(self) -> BinaryIO:
+        self.open()
+        assert self._file is not None, "it was discarded"
+        return self._file
 
     def begin(self) -> None:
         if self._file is not None:

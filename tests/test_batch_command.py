@@ -20,11 +20,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from doitong_async.batch.outcome import Outcome, Progress
+from doitong_async.batch.batch import Progress
+from doitong_async.batch.item import Outcome
 from doitong_async.cli import main
 from doitong_async.cli.batch_run import Run
 from doitong_async.cli.exits import Exit
-from doitong_async.cli.progress import BatchProgress, reason, span
+from doitong_async.cli.progress import BatchProgress, reason
+from doitong_async.cli.units import span
 from doitong_async.emulator import Emulator, PlanLimits
 from doitong_async.events import Event, RequestSent, WebhookReceived
 from doitong_async.limits.plan import Plan

@@ -562,11 +562,11 @@ def test_what_a_batch_that_was_left_raises_reaches_the_loop() -> None:
         told = Breaking(Mine(), lambda event: isinstance(event, SubmitAttempted) and is_left.is_set())
         box = {"faults": ["submit 2: latency 3"], "durations": 0.0}
         async with boxed(MANY, box=box, on_event=told) as (doitong, _):
-            batch = doitong.generate_many(["a fox", "a hare"])
-            async for _item in batch:
-                is_left.set()
-                break
-            await batch.aclose()
+            batch = doitong.batch(["a fox", "a hare"])
+            async with batch:
+                async for _item in batch:
+                    is_left.set()
+                    break
             await asyncio.sleep(1)
             assert errors == [told.error]
 

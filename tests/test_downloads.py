@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from doitong_async import AsyncDoitong, DownloadError, Generation, JobStatus, Result
-from doitong_async.batch.error_policy import stops_the_batch
+from doitong_async.batch.worker import stops_the_batch
 from tests.plain_server import JPEG
 from tests.virtual import boxed, now, plain, seen, virtual
 

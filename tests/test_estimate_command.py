@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from doitong_async import Plan
-from doitong_async.batch.items import FIELDS
+from doitong_async.batch.source import FIELDS
 from doitong_async.cli import main
 from doitong_async.cli.exits import CommandError, Exit
 from doitong_async.cli.options import plan_of, read_prices

@@ -19,10 +19,8 @@ FLOORS = [
     ["errors", "catalog", "clock", "log", "secret"],
     ["types"],
     [
-        "batch.items",
         "events",
         "jobs.durations",
-        "batch.gallery",
         "decoding",
         "media",
         "files",
@@ -72,37 +70,24 @@ FLOORS = [
     ["jobs.poller", "jobs.job"],
     ["submissions"],
     ["runtime"],
-    [
-        "batch.item_record",
-        "batch.keys",
-        "batch.outcome",
-        "batch.promises",
-        "batch.schema",
-        "budget",
-    ],
-    [
-        "batch.backend",
-        "batch.error_policy",
-        "batch.stop_reason",
-        "batch.recall",
-        "batch.sqlite",
-        "batch.pending",
-    ],
-    ["batch.spending", "batch.asked", "batch.ledger"],
-    ["batch.sending"],
-    ["batch.worker", "batch.planning"],
-    ["batch.runner"],
+    ["budget"],
+    ["batch.item", "batch.promises", "batch.source"],
+    ["batch.sqlite", "batch.spending"],
+    ["batch.ledger"],
+    ["batch.planner"],
+    ["batch.worker"],
+    ["batch.batch"],
     ["client"],
     [
         *("testing", "cli", "cli.__main__", "cli.app", "cli.batch", "cli.batch_render", "cli.batch_run"),
-        *("cli.emulation", "cli.exits", "cli.formats", "cli.interrupts", "cli.options", "cli.outputs"),
-        *("cli.planning", "cli.prompts", "cli.render", "cli.service", "cli.status"),
+        *("cli.emulation", "cli.exits", "cli.formats", "cli.gallery", "cli.interrupts", "cli.options"),
+        *("cli.outputs", "cli.planning", "cli.prompts", "cli.render", "cli.service"),
+        *("cli.status", "cli.units"),
         *("cli.job_progress", "cli.preflight", "cli.progress", "cli.text", "cli.summary", "cli.work", ""),
     ],
 ]
 PURE = {
-    *("batch.item_record", "batch.error_policy", "batch.items", "budget"),
-    *("batch.items", "catalog", "pricing", "errors", "media", "secret", "types"),
+    *("batch.item", "budget", "catalog", "pricing", "errors", "media", "secret", "types"),
     *("decoding", "received", "urls"),
     *("transport.introspection", "transport.failure", "transport.retry", "transport.wire"),
     *(
@@ -264,6 +249,24 @@ def test_the_emulator_shares_nothing_with_the_client(path: Path) -> None:
     """Shared code would hide shared mistakes."""
     ours = {imported for imported, _ in imports(path) if imported.startswith("doitong_async")}
     assert all(imported.startswith("doitong_async.emulator") for imported in ours)
+
+
+FACE_OF_BATCH = {"batch.batch", "batch.item", "batch.ledger", "batch.planner", "batch.source"}
+
+
+@pytest.mark.parametrize("path", [path for path in CLIENT if name_of(path).startswith("cli.")], ids=name_of)
+def test_a_command_reads_a_ledger_through_its_face(path: Path) -> None:
+    """No command knows the tables of the file, or how items are carried out."""
+    batch = {name.removeprefix("doitong_async.") for name, _ in imports(path) if ".batch." in name}
+    assert {name for name in batch if not name.startswith("cli.")} <= FACE_OF_BATCH
+
+
+@pytest.mark.parametrize("path", [path for path in CLIENT if name_of(path).startswith("batch.")], ids=name_of)
+def test_a_batch_has_no_circle_for_types_either(path: Path) -> None:
+    """What a module imports for its annotations stands below it as well."""
+    name = name_of(path)
+    ours = {imported.removeprefix("doitong_async.") for imported, _ in imports(path)}
+    assert all(floor_of(other) <= floor_of(name) for other in ours if other.startswith("batch."))
 
 
 CONTAINERS = {"list", "dict", "set", "deque", "Counter", "defaultdict"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import aiohttp
@@ -15,11 +16,12 @@ from doitong_async import (
     ClientClosedError,
     ConfigurationError,
     DownloadError,
+    Item,
     Outcome,
     Plan,
 )
-from doitong_async.batch.ledger import Ledger
-from doitong_async.batch.runner import Batch
+from doitong_async.batch.batch import Batch
+from doitong_async.batch.ledger import LedgerFile
 from doitong_async.emulator import Emulator
 from doitong_async.files import _Part, write_whole
 from doitong_async.testing import run_virtual
@@ -29,8 +31,9 @@ WIDE = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4)
 PROMPTS = [f"fox {number}" for number in range(6)]
 
 
-async def outcomes_of(batch: Batch) -> set[Outcome]:
-    return {item.outcome async for item in batch}
+async def outcomes_of(batch: AsyncIterator[Item]) -> set[Outcome]:
+    async with batch if isinstance(batch, Batch) else nullcontext():
+        return {item.outcome async for item in batch}
 
 
 # Downloads
@@ -102,7 +105,7 @@ def test_the_end_of_the_loop_waits_for_the_thread_that_writes(
 async def test_a_batch_of_a_closed_client_sends_nothing() -> None:
     """Even where the session, the user's own, is open still."""
     async with aiohttp.ClientSession() as session, boxed(WIDE, session=session) as (doitong, box):
-        batch = doitong.generate_many(PROMPTS)
+        batch = doitong.batch(PROMPTS)
         await doitong.aclose()
         with pytest.raises(ClientClosedError):
             await outcomes_of(batch)
@@ -135,16 +138,16 @@ def test_a_source_may_put_itself_in_order(how: str) -> None:
     @virtual
     async def leaves() -> None:
         async with boxed(WIDE) as (doitong, _):
-            batch = doitong.generate_many(source())
-            async for _ in batch:
-                if how == "break":
-                    break
-                if how == "client closed":
-                    await doitong.aclose()
-                    break
-                batch.stop()
-                await asyncio.sleep(0.1)
-            await batch.aclose()
+            batch = doitong.batch(source())
+            async with batch:
+                async for _ in batch:
+                    if how == "break":
+                        break
+                    if how == "client closed":
+                        await doitong.aclose()
+                        break
+                    batch.stop()
+                    await asyncio.sleep(0.1)
 
     leaves()
     assert said == ["in order"]
@@ -167,7 +170,7 @@ async def test_a_source_that_is_cancelled_is_not_taken_for_read() -> None:
 async def test_a_batch_stays_on_the_loop_of_its_client() -> None:
     """Iterated elsewhere it is refused; `stop` may come from any thread."""
     async with boxed(WIDE) as (doitong, box):
-        batch = doitong.generate_many(PROMPTS)
+        batch = doitong.batch(PROMPTS)
 
         def elsewhere() -> None:
             with pytest.raises(ConfigurationError, match="another event loop"):
@@ -189,7 +192,7 @@ def test_an_interrupt_while_a_batch_lets_go_frees_its_ledger(tmp_path: Path) -> 
             Emulator("pro", faults=["submit: latency 60"]) as box,
             AsyncDoitong(api_key="k", base_url=box.url, plan=WIDE) as doitong,
         ):
-            batch = doitong.generate_many(PROMPTS, ledger=tmp_path / "l.db")
+            batch = doitong.batch(PROMPTS, ledger=tmp_path / "l.db")
             taking = asyncio.create_task(outcomes_of(batch))
             await until(lambda: box.world.count("submit"))
             taking.cancel()
@@ -198,7 +201,7 @@ def test_an_interrupt_while_a_batch_lets_go_frees_its_ledger(tmp_path: Path) -> 
             await asyncio.sleep(60)
 
     async def again() -> None:
-        await (await Ledger.open(tmp_path / "l.db", service="an emulator")).close()
+        await (await LedgerFile.open(tmp_path / "l.db", service="an emulator")).close()
 
     with pytest.raises(KeyboardInterrupt):
         run_virtual(main())

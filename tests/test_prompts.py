@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from doitong_async.batch.items import read_item
+from doitong_async.batch.source import read_item
 from doitong_async.cli import prompts as reader
 from doitong_async.cli.exits import CommandError, Exit
 from doitong_async.cli.formats import Format

@@ -143,7 +143,7 @@ def test_the_table_of_answers_is_the_receivers_own() -> None:
     rows = re.findall(r"^\| ((?:\d{3}(?:, )?)+) \|", TEXT, re.MULTILINE)
     source = inspect.getsource(handler) + inspect.getsource(adapters)
     assert {code for row in rows for code in row.split(", ")} == {
-        *re.findall(r"Answer\((\d{3})", source),
+        *re.findall(r"Response\((\d{3})", source),
         *re.findall(r"(204) if await", source),
     }
 

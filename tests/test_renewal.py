@@ -171,8 +171,8 @@ async def test_a_batch_of_slow_outputs_needs_one_run(tmp_path: Path) -> None:
 
     async with signing(WIDE, lives=40.0, script=odd) as (doitong, server):
         prompts = [f"fox {number}" for number in range(20)]
-        batch = doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path / "out")
-        items = [item async for item in batch]
+        async with doitong.batch(prompts, ledger=tmp_path / "l.db", out=tmp_path / "out") as batch:
+            items = [item async for item in batch]
         assert {item.outcome for item in items} == {Outcome.DONE}
         assert now() > 40
         assert len(server.jobs) == 20

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from doitong_async import (
     AsyncJob,
     AuthenticationError,
     BadRequestError,
+    Batch,
     ClientClosedError,
     ConfigurationError,
     DoitongError,
@@ -312,9 +313,10 @@ async def _batch_left_at(turn: int, folder: Path, has_ledger: bool, caplog: pyte
 
     async def consume(doitong: AsyncDoitong) -> None:
         ledger = folder / "l.db" if has_ledger else None
-        batch = doitong.generate_many([f"fox {n}" for n in range(6)], ledger=ledger, out=folder)
-        async for item in batch:
-            taken.append(item)  # noqa: PERF401 - what was taken before it is cancelled counts
+        batch = doitong.batch([f"fox {n}" for n in range(6)], ledger=ledger, out=folder)
+        async with batch:
+            async for item in batch:
+                taken.append(item)  # noqa: PERF401 - what was taken before it is cancelled counts
 
     async with boxed(Plan.PRO, box={"durations": 1.0}) as (doitong, emulator):
         caller = asyncio.ensure_future(consume(doitong))
@@ -579,10 +581,10 @@ class TestABatchWithoutALedger:
         """Id and token of what runs, id and URL of what is done and was not taken."""
         taken: list[Item] = []
         async with boxed(box={"durations": 4.0}) as (doitong, emulator):
-            batch = doitong.generate_many([f"fox {n}" for n in range(40)])
+            batch = doitong.batch([f"fox {n}" for n in range(40)])
 
             async def consume() -> None:
-                async with asyncio.timeout(7.0 if how == "timeout" else None):
+                async with batch, asyncio.timeout(7.0 if how == "timeout" else None):
                     async for item in batch:
                         taken.append(item)
                         if how == "break":
@@ -593,7 +595,6 @@ class TestABatchWithoutALedger:
                             await doitong.aclose()
 
             caught = (await asyncio.gather(consume(), return_exceptions=True))[0]
-            await batch.aclose()
             told = {item.result.id for item in taken if item.result}
             for job_id in set(emulator.world.jobs) - told:
                 (line,) = [line for line in caplog.messages if f"job {job_id} " in line]
@@ -609,10 +610,10 @@ class TestABatchWithoutALedger:
     ) -> None:
         """The ledger knows each of them."""
         async with boxed(box={"durations": 4.0}) as (doitong, _):
-            batch = doitong.generate_many([f"fox {n}" for n in range(40)], ledger=tmp_path / "l.db")
-            async for _ in batch:
-                break
-            await batch.aclose()
+            batch = doitong.batch([f"fox {n}" for n in range(40)], ledger=tmp_path / "l.db")
+            async with batch:
+                async for _ in batch:
+                    break
         assert "token" not in caplog.text
 
 
@@ -746,7 +747,7 @@ class TestInDoubtItemsOfABatch:
     async def test_stopped_while_in_doubt_an_item_holds_its_key(self, tmp_path: Path) -> None:
         """The reason of the batch's end is the cause; the key is in the error."""
         async with boxed(box={"faults": ["submit: cut-after"]}) as (doitong, emulator):
-            batch = doitong.generate_many(["a fox"], ledger=tmp_path / "l.db")
+            batch = doitong.batch(["a fox"], ledger=tmp_path / "l.db")
             running = asyncio.ensure_future(_all_of(batch))
             await asyncio.sleep(20)
             batch.stop()
@@ -777,7 +778,8 @@ class TestInDoubtItemsOfABatch:
 
 
 async def _all_of(batch: Any) -> list[Item]:
-    return [item async for item in batch]
+    async with batch if isinstance(batch, Batch) else nullcontext():
+        return [item async for item in batch]
 
 
 CREDITS = [

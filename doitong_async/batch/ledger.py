@@ -1,4 +1,4 @@
-"""The ledger of a batch: one thread writes it in groups, the event loop reads it."""
+"""The ledger of a batch: read by anybody, written by one thread in groups and read by the event loop."""
 
 from __future__ import annotations
 
@@ -6,20 +6,204 @@ import asyncio
 import copy
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from types import TracebackType
+from typing import Any, Self
 
-from doitong_async.batch import promises, schema, sqlite
-from doitong_async.batch.item_record import Glimpse, ItemRecord
+from doitong_async.batch import promises, sqlite
+from doitong_async.batch.item import Glimpse, ItemRecord, ItemState
+from doitong_async.batch.sqlite import LedgerTotals
 from doitong_async.errors import DoitongError, LedgerError
+from doitong_async.files import SavedFile
 from doitong_async.log import log
+from doitong_async.urls import is_here
 
-T = TypeVar("T")
+
+def service_of(base_url: str) -> str:
+    """Return a ledger's name for the service at a base URL: all emulators count as one."""
+    return "an emulator" if is_here(base_url) else base_url
+
+
+class Ledger:
+    """A ledger opened for reading, safe beside a batch that writes it.
+
+    `with Ledger.read("run.db") as ledger: …` reads one snapshot, whatever the batch writes meanwhile.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self._path = path
+        self._connection = connection
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Self:
+        """Open a ledger for reading; nothing in it changes.
+
+        Raises:
+            LedgerError: if it is missing, damaged, of another version or not a ledger.
+        """
+        ledger = cls(Path(path), sqlite.reader(Path(path)))
+        with ledger._reading() as connection:
+            # The first read fixes the snapshot.
+            connection.execute("BEGIN")
+            connection.execute("SELECT 1 FROM facts").fetchone()
+        return ledger
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the file."""
+        self._connection.close()
+
+    @property
+    def service(self) -> str | None:
+        """The service of its jobs: a base URL, or "an emulator"."""
+        with self._reading() as connection:
+            return sqlite.fact(connection, "service")
+
+    def check_service(self, service: str) -> None:
+        """Check that the ledger's jobs are at this service.
+
+        Raises:
+            LedgerError: if they are at another one.
+        """
+        _check_service(self._path, self.service, service)
+
+    def records(self, *, unsettled: bool = False) -> Iterator[ItemRecord]:
+        """Yield every item's record in the order of first submits, or only the unsettled ones."""
+        with self._reading() as connection:
+            yield from sqlite.records(connection, unsettled=unsettled)
+
+    def find(self, key: str) -> ItemRecord | None:
+        """Return an item's record."""
+        with self._reading() as connection:
+            return sqlite.find(connection, key)
+
+    def statuses(self, number: int) -> list[tuple[int, str, float]]:
+        """Return each status of the item with that record number: attempt, status and epoch seconds."""
+        with self._reading() as connection:
+            return sqlite.statuses(connection, number)
+
+    def totals(self) -> LedgerTotals:
+        """Return the number of items by state, and the credits that are or may be spent."""
+        with self._reading() as connection:
+            return sqlite.totals(connection)
+
+    def made_on(self, day: int) -> int:
+        """Return how many jobs were created on a day of the service, counted from 1970-01-01."""
+        with self._reading() as connection:
+            return sqlite.made_on(connection, day)
+
+    def _glance(self, key: str) -> Glimpse | None:
+        with self._reading() as connection:
+            return sqlite.glance(connection, key)
+
+    def _begin(self) -> bool:
+        """Begin a snapshot, unless there is one; return whether there was none."""
+        if self._connection.in_transaction:
+            return False
+        with self._reading() as connection:
+            connection.execute("BEGIN")
+        return True
+
+    def _end(self) -> None:
+        with suppress(sqlite3.Error):
+            self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        try:
+            yield self._connection
+        except sqlite3.Error as error:
+            raise sqlite.broken(self._path, error) from error
+
+
+class LedgerBackend:
+    """Stores the item records of a batch; each update names the state that it expects.
+
+    This one stores nothing, for a batch that cannot be resumed.
+    """
+
+    @property
+    def is_new(self) -> bool:
+        """Whether this run created the ledger, so that no earlier run can have submitted an unknown item."""
+        return True
+
+    @property
+    def name(self) -> str:
+        """A name that is unique among ledgers."""
+        return ""
+
+    def find(self, key: str) -> ItemRecord | None:
+        """Return an item's record."""
+        return None
+
+    def glance(self, key: str) -> Glimpse | None:
+        """Return the few fields that say whether an item is done; faster than `find`."""
+        return None
+
+    async def begin(
+        self,
+        key: str,
+        *,
+        attempt: int,
+        digest: str,
+        request: str,
+        idempotency_key: str,
+        body: str,
+        reserved: float | None,
+        file: str | None,
+        at: float,
+    ) -> None:
+        """Record the intent to submit an item; it is on disk when this returns."""
+
+    async def accept(
+        self, key: str, *, attempt: int, job_id: str, status: str, cost: float | None, at: float, day: int
+    ) -> None:
+        """Record the job that a submit created."""
+
+    def note(
+        self,
+        key: str,
+        *,
+        attempt: int,
+        before: ItemState,
+        state: ItemState,
+        status: str,
+        cost: float | None,
+        url: str | None,
+        at: float,
+    ) -> None:
+        """Record a status, and the state that follows from it, at the next write."""
+
+    async def end(
+        self,
+        key: str,
+        *,
+        attempt: int,
+        before: ItemState,
+        state: ItemState,
+        error: DoitongError | None = None,
+        written: SavedFile | None = None,
+        ended_at: float | None = None,
+    ) -> None:
+        """Record how an item ended, or (as `ItemState.OPEN`) withdraw its intent."""
+
+    async def close(self) -> None:
+        """Close what is open."""
+
+    def drop(self) -> None:
+        """Close what is open while the event loop closes."""
 
 
 @dataclass(slots=True)
@@ -35,12 +219,10 @@ class _Change:
     written: asyncio.Future[None] | None
 
 
-class Ledger:
-    """An open ledger; use it on the loop on which `open` created it."""
+class LedgerFile(LedgerBackend):
+    """The ledger of a running batch; use it on the loop on which `open` created it."""
 
-    def __init__(
-        self, path: Path, thread: ThreadPoolExecutor, writer: _Writer, reader: sqlite3.Connection
-    ) -> None:
+    def __init__(self, path: Path, thread: ThreadPoolExecutor, writer: _Writer, reader: Ledger) -> None:
         self.path = path
         self._loop = asyncio.get_running_loop()
         self._thread = thread
@@ -51,7 +233,7 @@ class Ledger:
         self._writing: asyncio.Future[list[Exception | None]] | None = None
 
     @classmethod
-    async def open(cls, path: Path, *, service: str) -> Ledger:
+    async def open(cls, path: Path, *, service: str) -> LedgerFile:
         """Open a ledger, or create it.
 
         Args:
@@ -78,7 +260,7 @@ class Ledger:
             raise sqlite.broken(path, error) from error
         try:
             await asyncio.shield(opening)
-            return cls(path, thread, writer, sqlite.reader(path))
+            return cls(path, thread, writer, Ledger(path, sqlite.reader(path)))
         except BaseException:
             # The thread continues when this is cancelled; wait until it has closed what it opened.
             closing = loop.run_in_executor(thread, writer.close)
@@ -100,27 +282,20 @@ class Ledger:
 
     def find(self, key: str) -> ItemRecord | None:
         """Return an item's record; a read takes microseconds, so it needs no thread."""
-        return self._read(sqlite.find, key)
-
-    def body_of(self, key: str) -> str | None:
-        """Return the body that was sent for an item in doubt."""
-        return self._read(sqlite.body_of, key)
+        return self.seen().find(key)
 
     def glance(self, key: str) -> Glimpse | None:
         """Return the few fields that say whether an item is done; faster than `find`."""
-        return self._read(sqlite.glance, key)
+        return self.seen()._glance(key)
 
-    def totals(self) -> sqlite.Totals:
-        """Return the ledger's totals."""
-        return self._read(sqlite.totals)
+    def seen(self) -> Ledger:
+        """Return the ledger to read in, up to the last change that was written.
 
-    def unsettled(self) -> list[ItemRecord]:
-        """Return the unsettled items: no more than were in flight at once."""
-        return self._read(lambda connection: list(sqlite.records(connection, unsettled=True)))
-
-    def made_on(self, day: int) -> int:
-        """Return how many jobs were created on a day of the service."""
-        return self._read(sqlite.made_on, day)
+        One snapshot serves a loop iteration: beginning it costs more than reading.
+        """
+        if self._reader._begin():
+            self._loop.call_soon(self._reader._end)
+        return self._reader
 
     async def begin(self, key: str, **values: Any) -> None:
         """Record the intent to submit an item; it is on disk when this returns."""
@@ -139,7 +314,7 @@ class Ledger:
 
     async def end(self, key: str, **values: Any) -> None:
         """Record how an item ended, or withdraw its intent."""
-        await self._write(f"the end of {key!r}", partial(sqlite.end, key=key, **{**_NOTHING, **values}))
+        await self._write(f"the end of {key!r}", partial(sqlite.end, key=key, **values))
 
     async def close(self) -> None:
         """Write pending changes and release the file for other processes."""
@@ -162,20 +337,6 @@ class Ledger:
             self._thread.submit(self._writer.commit, group)
             self._thread.submit(self._writer.close).result()
         self._thread.shutdown(wait=False)
-
-    def _read(self, read: Callable[..., T], *arguments: Any) -> T:
-        try:
-            if not self._reader.in_transaction:
-                # One transaction per loop iteration: beginning costs more than reading.
-                self._reader.execute("BEGIN")
-                self._loop.call_soon(self._end_reading)
-            return read(self._reader, *arguments)
-        except sqlite3.Error as error:
-            raise sqlite.broken(self.path, error) from error
-
-    def _end_reading(self) -> None:
-        with suppress(sqlite3.Error):
-            self._reader.execute("COMMIT")
 
     async def _write(
         self, what: str, write: Callable[[sqlite3.Connection], None], *, is_urgent: bool = False
@@ -215,9 +376,6 @@ class Ledger:
         return copy.copy(failure) if isinstance(failure, DoitongError) else sqlite.broken(self.path, failure)
 
 
-_NOTHING: Final = dict.fromkeys(("reason", "file", "length", "sha256", "ended_at"))
-
-
 class _Writer:
     """What only the ledger's thread uses: SQLite insists on one thread from opening to closing."""
 
@@ -238,10 +396,10 @@ class _Writer:
             self.is_new = not self._path.exists()
             self._connection = opened.enter_context(closing(sqlite.writer(self._path)))
             try:
-                sqlite.check_service(self._connection, self._path, service)
-                if sqlite.fact(self._connection, "service") is None:
+                known = sqlite.fact(self._connection, "service")
+                _check_service(self._path, known, service)
+                if known is None:
                     sqlite.state_fact(self._connection, name="service", value=service)
-                schema.bring_up_to_date(self._connection)
                 self._identity = self._path.stat()
                 promises.begin(self._path, self._connection)
             except (OSError, sqlite3.Error) as error:
@@ -309,3 +467,16 @@ def _outcome(connection: sqlite3.Connection, change: _Change) -> DoitongError | 
         # The service sent a number or a text that SQLite cannot store; the first statement failed.
         return LedgerError(f"The ledger cannot store a value that the service sent: {error}.")
     return None
+
+
+def _check_service(path: Path, known: str | None, service: str) -> None:
+    """Check that a ledger has no jobs at another service.
+
+    Raises:
+        LedgerError: if it has.
+    """
+    if known not in (None, service):
+        raise LedgerError(
+            f"The ledger {path} belongs to jobs at {known}, but this batch is for {service}. Nothing was "
+            "sent. Give this batch its own ledger, or another folder."
+        )

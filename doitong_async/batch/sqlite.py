@@ -10,11 +10,54 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from doitong_async.batch import promises, schema
-from doitong_async.batch.item_record import UNKNOWN, Glimpse, ItemRecord, State
-from doitong_async.errors import LedgerError, SubmitOutcomeUnknownError
-from doitong_async.urls import is_here
+from doitong_async.batch import promises
+from doitong_async.batch.item import UNSETTLED, Glimpse, ItemEvent, ItemRecord, ItemState, states_before
+from doitong_async.errors import DoitongError, LedgerError, SubmitOutcomeUnknownError
+from doitong_async.files import SavedFile, replacing
 
+APPLICATION: Final = 0x444F4954
+"""Marks the file as ours, in SQLite's own field for that ("DOIT")."""
+VERSION: Final = 2
+
+
+def _listed(states: tuple[ItemState, ...]) -> str:
+    return ", ".join(f"'{state}'" for state in states)
+
+
+_SCHEMA: Final = f"""
+CREATE TABLE items (
+    number INTEGER PRIMARY KEY,
+    key TEXT NOT NULL UNIQUE,
+    digest TEXT NOT NULL,
+    request TEXT NOT NULL,
+    state TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    idempotency_key TEXT,
+    intended_at REAL,
+    reserved REAL,
+    job_id TEXT,
+    accepted_at REAL,
+    status TEXT,
+    url TEXT,
+    cost REAL,
+    earlier_cost REAL NOT NULL,
+    error TEXT,
+    reason TEXT,
+    file TEXT,
+    length INTEGER,
+    sha256 TEXT,
+    ended_at REAL,
+    body TEXT
+);
+CREATE INDEX unsettled ON items (state) WHERE state IN ({_listed(UNSETTLED)});
+CREATE TABLE statuses (
+    item INTEGER NOT NULL, attempt INTEGER NOT NULL, status TEXT NOT NULL, at REAL NOT NULL
+);
+CREATE TABLE days (day INTEGER PRIMARY KEY, made INTEGER NOT NULL);
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+-- Of all attempts, failed ones too: the service may answer the next submit with the job of an earlier one.
+CREATE TABLE jobs (job_id TEXT PRIMARY KEY, idempotency_key TEXT NOT NULL) WITHOUT ROWID;
+"""
 _COLUMNS: Final = ", ".join(field.name for field in fields(ItemRecord))
 # What an attempt cost, or may cost: the service's figure, or else the reservation.
 _COST: Final = "CASE WHEN state IN ('open', 'rejected') THEN 0 ELSE coalesce(cost, reserved, 0) END"
@@ -28,15 +71,15 @@ ON CONFLICT DO NOTHING
 _BEGIN_AGAIN: Final = f"""
 UPDATE items SET earlier_cost = earlier_cost + {_COST}, state = 'intent', attempt = attempt + 1,
     idempotency_key = :idempotency_key, intended_at = :at, reserved = :reserved, job_id = NULL,
-    accepted_at = NULL, status = NULL, url = NULL, cost = NULL, reason = NULL, file = :file, length = NULL,
-    sha256 = NULL, ended_at = NULL, body = :body
-WHERE key = :key AND digest = :digest AND attempt = :attempt AND (state IN ('open', 'failed', 'rejected')
-    OR (state = 'submitted' AND reason LIKE '{UNKNOWN}%'))
+    accepted_at = NULL, status = NULL, url = NULL, cost = NULL, error = NULL, reason = NULL, file = :file,
+    length = NULL, sha256 = NULL, ended_at = NULL, body = :body
+WHERE key = :key AND digest = :digest AND attempt = :attempt
+    AND state IN ({_listed(states_before(ItemEvent.BEGUN))})
 """
-_ACCEPT: Final = """
+_ACCEPT: Final = f"""
 UPDATE items SET state = 'submitted', job_id = :job_id, accepted_at = :at, status = :status, cost = :cost,
     body = NULL
-WHERE key = :key AND attempt = :attempt AND state = 'intent'
+WHERE key = :key AND attempt = :attempt AND state IN ({_listed(states_before(ItemEvent.ACCEPTED))})
 """
 _MADE: Final = """
 INSERT INTO jobs SELECT :job_id, idempotency_key FROM items WHERE key = :key ON CONFLICT DO NOTHING
@@ -46,25 +89,25 @@ SELECT items.idempotency_key, jobs.idempotency_key FROM items, jobs
 WHERE items.key = :key AND jobs.job_id = :job_id AND jobs.idempotency_key <> items.idempotency_key
 """
 _STATUS: Final = """
-UPDATE items SET status = :status, cost = coalesce(:cost, cost), url = coalesce(:url, url)
-WHERE key = :key AND attempt = :attempt AND state = 'submitted'
+UPDATE items SET state = :state, status = :status, cost = coalesce(:cost, cost), url = coalesce(:url, url)
+WHERE key = :key AND attempt = :attempt AND state = :before
 """
 _NOTE: Final = """
 INSERT INTO statuses SELECT number, attempt, :status, :at FROM items WHERE key = :key AND attempt = :attempt
 """
 _END: Final = """
-UPDATE items SET state = :state, reason = :reason, file = coalesce(:file, file), length = :length,
-    sha256 = :sha256, ended_at = coalesce(:ended_at, ended_at),
+UPDATE items SET state = :state, error = :error, reason = :reason, file = coalesce(:file, file),
+    length = :length, sha256 = :sha256, ended_at = coalesce(:ended_at, ended_at),
     body = CASE WHEN :state = 'intent' THEN body END
 WHERE key = :key AND attempt = :attempt AND state = :before
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class LedgerTotals:
     """A ledger's totals: items by state, and credits that are or may be spent."""
 
-    items: dict[State, int]
+    items: dict[ItemState, int]
     spent: float
 
 
@@ -80,7 +123,7 @@ def writer(path: Path) -> sqlite3.Connection:
         elif promises.log_of(path).exists():
             raise LedgerError(f"The log {path}-wal has no ledger. Put {path.name} back beside it.")
         else:
-            schema.make(path)
+            _make(path)
         connection = sqlite3.connect(path, isolation_level=None)
         connection.execute("PRAGMA journal_mode = WAL")
         # Only `promises` moves the log into the file.
@@ -88,6 +131,16 @@ def writer(path: Path) -> sqlite3.Connection:
         return connection
     except (OSError, sqlite3.Error) as error:
         raise broken(path, error) from error
+
+
+def _make(path: Path) -> None:
+    """Create an empty ledger: in memory first, so that a process that dies here leaves no half of one."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.executescript(f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION};")
+        connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+        data = connection.serialize()
+    with replacing(path) as file:
+        file.write(data)
 
 
 def reader(path: Path) -> sqlite3.Connection:
@@ -166,12 +219,6 @@ def find(connection: sqlite3.Connection, key: str) -> ItemRecord | None:
     return None if row is None else _record(row)
 
 
-def body_of(connection: sqlite3.Connection, key: str) -> str | None:
-    """Return the body sent for an item in doubt; older versions of this library kept none."""
-    row = connection.execute("SELECT body FROM items WHERE key = ?", (key,)).fetchone()
-    return None if row is None else row[0]
-
-
 def glance(connection: sqlite3.Connection, key: str) -> Glimpse | None:
     """Return the few fields that say whether an item is done."""
     row = connection.execute(_GLANCE, (key,)).fetchone()
@@ -180,7 +227,7 @@ def glance(connection: sqlite3.Connection, key: str) -> Glimpse | None:
 
 def records(connection: sqlite3.Connection, *, unsettled: bool = False) -> Iterator[ItemRecord]:
     """Yield every record in the order of first submits, or only the unsettled ones."""
-    where = "WHERE state IN ('intent', 'submitted')" if unsettled else ""
+    where = f"WHERE state IN ({_listed(UNSETTLED)})" if unsettled else ""
     for row in connection.execute(f"SELECT {_COLUMNS} FROM items {where} ORDER BY number"):
         yield _record(row)
 
@@ -191,35 +238,19 @@ def statuses(connection: sqlite3.Connection, number: int) -> list[tuple[int, str
     return connection.execute(query, (number,)).fetchall()
 
 
-def totals(connection: sqlite3.Connection) -> Totals:
+def totals(connection: sqlite3.Connection) -> LedgerTotals:
     """Add up the ledger's items and credits."""
     query = f"SELECT state, count(*), sum(earlier_cost + {_COST}) FROM items GROUP BY state"
     rows = connection.execute(query).fetchall()
-    return Totals({State(state): count for state, count, _ in rows}, float(sum(cost for *_, cost in rows)))
+    return LedgerTotals(
+        {ItemState(state): count for state, count, _ in rows}, float(sum(cost for *_, cost in rows))
+    )
 
 
 def made_on(connection: sqlite3.Connection, day: int) -> int:
     """Return how many jobs were created on that day of the service."""
     row = connection.execute("SELECT made FROM days WHERE day = ?", (day,)).fetchone()
     return 0 if row is None else int(row[0])
-
-
-def service_of(base_url: str) -> str:
-    """Return a ledger's name for the service at a base URL: all emulators count as one."""
-    return "an emulator" if is_here(base_url) else base_url
-
-
-def check_service(connection: sqlite3.Connection, path: Path, service: str) -> None:
-    """Check that the ledger's jobs are at this service.
-
-    Raises:
-        LedgerError: if they are at another service.
-    """
-    if (of := fact(connection, "service")) not in (None, service):
-        raise LedgerError(
-            f"The ledger {path} belongs to jobs at {of}, but this batch is for {service}. Nothing was sent. "
-            "Give this batch its own ledger, or another folder."
-        )
 
 
 def fact(connection: sqlite3.Connection, name: str) -> str | None:
@@ -265,14 +296,29 @@ def accept(connection: sqlite3.Connection, *, day: int, **values: Any) -> None:
 
 
 def note(connection: sqlite3.Connection, **values: Any) -> None:
-    """Record a status."""
+    """Record a status, and the state that follows from it."""
     _swap(connection, _STATUS, values)
     connection.execute(_NOTE, values)
 
 
-def end(connection: sqlite3.Connection, **values: Any) -> None:
+def end(
+    connection: sqlite3.Connection,
+    *,
+    error: DoitongError | None = None,
+    written: SavedFile | None = None,
+    ended_at: float | None = None,
+    **values: Any,
+) -> None:
     """Record how an item ended, or withdraw its intent, if its state is still `before`."""
-    _swap(connection, _END, values)
+    more = {
+        "error": None if error is None else type(error).__name__,
+        "reason": None if error is None else error.message,
+        "file": None if written is None else written.path.name,
+        "length": None if written is None else written.length,
+        "sha256": None if written is None else written.sha256,
+        "ended_at": ended_at,
+    }
+    _swap(connection, _END, {**values, **more})
 
 
 def _swap(connection: sqlite3.Connection, statement: str, values: dict[str, Any]) -> None:
@@ -287,7 +333,7 @@ def _swap(connection: sqlite3.Connection, statement: str, values: dict[str, Any]
 def _record(row: tuple[Any, ...]) -> ItemRecord:
     record = ItemRecord(**dict(zip(_NAMES, row, strict=True)))
     try:
-        object.__setattr__(record, "state", State(record.state))
+        object.__setattr__(record, "state", ItemState(record.state))
     except ValueError:
         raise LedgerError(f"The ledger is damaged: the item {record.key!r} is {record.state!r}.") from None
     return record
@@ -332,10 +378,10 @@ def _check_marks(path: Path, connection: sqlite3.Connection) -> None:
         raise LedgerError(
             f"{path} is not a ledger of doitong_async, or it is damaged; it was left unchanged."
         ) from None
-    if application != schema.APPLICATION:
+    if application != APPLICATION:
         raise LedgerError(f"{path} is a database, but not a ledger of doitong_async; it was left unchanged.")
-    if version != schema.VERSION:
+    if version != VERSION:
         raise LedgerError(
-            f"The ledger {path} has version {version}, but this library writes version {schema.VERSION}; it "
+            f"The ledger {path} has version {version}, but this library writes version {VERSION}; it "
             "was left unchanged. Use the version of the library that created it."
         )

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import secrets
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from doitong_async.batch.backend import LedgerBackend
-from doitong_async.batch.error_policy import outcome_of, stops_the_batch
-from doitong_async.batch.item_record import Action, State, stem_of
-from doitong_async.batch.outcome import Item, Outcome
-from doitong_async.batch.pending import PendingItem, Phase, Terms
-from doitong_async.batch.recall import in_doubt, kept, known
-from doitong_async.batch.sending import Sending, free_stem
-from doitong_async.batch.spending import Spending
-from doitong_async.batch.stop_reason import Stopped, StopReason
+import backoff
+
+from doitong_async import errors
+from doitong_async.batch.item import (
+    UNSETTLED,
+    Action,
+    Item,
+    ItemEvent,
+    ItemState,
+    Outcome,
+    PendingItem,
+    event_of,
+    follow,
+    is_alive,
+)
+from doitong_async.batch.ledger import LedgerBackend
+from doitong_async.batch.planner import in_doubt, kept, known
+from doitong_async.batch.source import Terms, free_stem, stem_of
+from doitong_async.batch.spending import Spending, Stopped, StopReason
 from doitong_async.clock import wall_time
 from doitong_async.errors import (
     ClientClosedError,
@@ -28,12 +41,196 @@ from doitong_async.errors import (
 from doitong_async.events import is_from_user
 from doitong_async.files import SavedFile, in_thread
 from doitong_async.jobs.job import AsyncJob
+from doitong_async.jobs.token import JobRef
 from doitong_async.log import log
 from doitong_async.result import Result
 from doitong_async.types import Generation
 
 if TYPE_CHECKING:
     from doitong_async.runtime import Runtime
+    from doitong_async.submit import Submitter
+
+OUTAGE: Final = 600.0
+"""Seconds for which a batch endures an unreachable or failing service: our choice."""
+_MAX_DELAY: Final = 60.0
+
+
+class _OldKeyError(Exception):
+    """The idempotency key is too old to be trusted, and nothing was sent under it."""
+
+
+class Sender:
+    """Submits items, each under one idempotency key that is on disk before its first byte is sent."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        submits: Submitter,
+        terms: Terms,
+        backend: LedgerBackend,
+        spending: Spending,
+        stop_reason: StopReason,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._runtime = runtime
+        self._submitter = submits
+        self._terms = terms
+        self._backend = backend
+        self._spending = spending
+        self._stop_reason = stop_reason
+        self._on_change = on_change
+
+    async def submit(self, pending: PendingItem) -> AsyncJob:
+        """Submit an item, retrying through an outage, and record its job.
+
+        Raises:
+            Stopped: if the batch is stopped before anything is sent.
+            DoitongError: as `AsyncDoitong.submit` does.
+        """
+        if self._stop_reason.why is not None:
+            raise Stopped
+        if pending.action is Action.RESEND:
+            self._spending.begin(pending)
+        else:
+            await self._spending.reserve(pending, self._stop_reason)
+        loop = asyncio.get_running_loop()
+        delays = backoff.expo(factor=5, max_value=_MAX_DELAY)
+        next(delays)  # backoff's generators give their first value at the second step
+        until: float | None = None
+        while True:
+            try:
+                job = await self._send(pending)
+                break
+            except _OldKeyError:
+                await self.withdraw(pending, ItemEvent.EXPIRED)
+                pending.idempotency_key, pending.body = secrets.token_urlsafe(24), None
+            except (errors.ConnectionFailedError, errors.ServerError, SubmitOutcomeUnknownError) as e:
+                if not isinstance(e, errors.ConnectionFailedError):
+                    pending.happen(ItemEvent.UNANSWERED)
+                until = until or loop.time() + OUTAGE
+                if not self._is_worth_waiting(pending, e, until):
+                    raise
+                pending.is_sending = False
+                self._on_change()
+                if await self._stop_reason.stops_within(
+                    max(e.retry_after or 0.0, backoff.full_jitter(next(delays)))
+                ):
+                    raise
+        await self._accept(pending, job.last)
+        return job
+
+    async def withdraw(self, pending: PendingItem, event: ItemEvent) -> None:
+        """Record that nothing was sent after all, if an intent is recorded."""
+        if pending.state is ItemState.INTENT:
+            pending.happen(event)
+            await self._backend.end(
+                pending.key, attempt=pending.attempt, before=ItemState.INTENT, state=pending.state
+            )
+
+    async def _send(self, pending: PendingItem) -> AsyncJob:
+        try:
+            return await self._runtime.submit(
+                pending.request,
+                idempotency_key=pending.idempotency_key,
+                options=self._terms.options,
+                body=pending.body,
+                in_doubt=pending.state is ItemState.DOUBT,
+                before_sending=partial(self._intend, pending),
+                submits=self._submitter,
+            )
+        except SubmitOutcomeUnknownError as error:
+            # A conflict, and nothing else: the service knows this key, which nobody else can have.
+            if error.job_id is None or error.__cause__ is not None:
+                raise
+            ref = JobRef(error.job_id)
+            return self._runtime.take_up(ref, self._terms.options, idempotency_key=pending.idempotency_key)
+
+    def _is_worth_waiting(self, pending: PendingItem, error: DoitongError, until: float) -> bool:
+        """Whether to send the same submit again later, in case the service recovers."""
+        may_resend = pending.state is not ItemState.DOUBT or self._runtime.settings.resend_unanswered
+        # A doubt without a failure of the network or the service behind it will not go away.
+        cause = error if error.__cause__ is None else error.__cause__
+        is_failure = not isinstance(cause, SubmitOutcomeUnknownError)
+        is_outage = is_failure and (error.http_status is None or error.http_status >= 500)
+        if not may_resend or not is_outage:
+            return False
+        if self._stop_reason.why is None and asyncio.get_running_loop().time() >= until:
+            self._stop_reason.stop(error)
+        return self._stop_reason.why is None
+
+    async def _intend(self, pending: PendingItem, body: bytes, is_in_doubt: bool) -> None:
+        """Record the intent and the body to be sent, or check that they may still be sent.
+
+        Nothing is in flight when this starts.
+        """
+        is_too_old = not self._is_alive(pending)
+        if is_in_doubt or pending.state is ItemState.DOUBT:
+            if is_too_old:
+                raise SubmitOutcomeUnknownError(
+                    "It is not known whether a submit created a job, and its idempotency key is too old to "
+                    "be sent again.",
+                    idempotency_key=pending.idempotency_key,
+                )
+        elif self._stop_reason.why is not None:
+            raise Stopped
+        elif is_too_old:
+            raise _OldKeyError
+        if pending.state is ItemState.OPEN:
+            await self._begin(pending, body)
+            if self._stop_reason.why is not None:
+                raise Stopped
+        pending.is_sending = True
+        self._on_change()
+
+    def _is_alive(self, pending: PendingItem) -> bool:
+        written = None if pending.state is ItemState.OPEN else pending.intended_at
+        return written is None or is_alive(written, wall_time(), self._terms.key_lives)
+
+    async def _begin(self, pending: PendingItem, body: bytes) -> None:
+        pending.intended_at = wall_time()
+        if self._terms.out is not None:
+            stem = stem_of(pending.key, pending.request, is_given=pending.is_key_given)
+            pending.stem = free_stem(self._terms.out, stem)
+        await self._backend.begin(
+            pending.key,
+            attempt=pending.attempt,
+            digest=pending.digest,
+            request=pending.text,
+            idempotency_key=pending.idempotency_key,
+            body=body.decode(),
+            reserved=pending.reserved,
+            file=pending.stem,
+            at=pending.intended_at,
+        )
+        pending.happen(ItemEvent.BEGUN)
+        pending.attempt += 1
+        pending.body = body
+
+    async def _accept(self, pending: PendingItem, made: Generation) -> None:
+        """Record which job was created; if that fails, raise an error that has the job's id and token."""
+        pending.job = made
+        pending.accepted_at = wall = wall_time()
+        try:
+            await self._backend.accept(
+                pending.key,
+                attempt=pending.attempt,
+                job_id=made.id,
+                status=str(made.status),
+                cost=made.credit_cost,
+                at=wall,
+                day=self._runtime.limiter.day.writes(wall, source=self._backend.name),
+            )
+        except DoitongError as error:
+            about_job(error, job_id=made.id, token=pending.token)
+            error.idempotency_key = pending.idempotency_key
+            log.warning("could not record the job of item %r, which was created: %s", pending.key, str(error))
+            raise
+        pending.happen(ItemEvent.ACCEPTED)
+        pending.is_sending = False
+        if made.credit_cost is not None:
+            self._spending.settle(pending, made.credit_cost)
+        if self._stop_reason.is_detached:
+            raise asyncio.CancelledError
 
 
 class ItemWorker:
@@ -46,18 +243,17 @@ class ItemWorker:
         backend: LedgerBackend,
         spending: Spending,
         stop_reason: StopReason,
-        sending: Sending,
+        sender: Sender,
     ) -> None:
         self._runtime = runtime
         self._terms = terms
         self._backend = backend
         self._spending = spending
         self._stop_reason = stop_reason
-        self._sending = sending
+        self._sender = sender
 
     async def carry_out(self, pending: PendingItem) -> Item:
         """Process one item until it ends, and return it."""
-        pending.phase = Phase.WAITING
         path = None
         try:
             result = await self._result(pending)
@@ -70,7 +266,11 @@ class ItemWorker:
             return await self._skip(pending)
         except ClientClosedError as error:
             # The batch was stopped while the item waited in the queue.
-            is_queued = self._stop_reason.why is not None and pending.job is None and not pending.is_in_doubt
+            is_queued = (
+                self._stop_reason.why is not None
+                and pending.job is None
+                and pending.state is not ItemState.DOUBT
+            )
             return await (self._skip(pending) if is_queued else self._fail(pending, error))
         except DoitongError as error:
             return await self._fail(pending, error)
@@ -86,13 +286,12 @@ class ItemWorker:
             )
         if pending.action in (Action.REPORT, Action.FETCH):
             assert pending.record is not None
-            pending.phase = Phase.FETCHING
             result = known(pending.record, pending.request, self._runtime)
             if pending.action is Action.FETCH or not await self._has_same_bytes(pending):
                 pending.action, pending.job = Action.FETCH, result.generation
             return result
         job = (
-            self._resume(pending) if pending.action is Action.TAKE_UP else await self._sending.submit(pending)
+            self._resume(pending) if pending.action is Action.TAKE_UP else await self._sender.submit(pending)
         )
         return await self._wait(pending, job)
 
@@ -105,7 +304,6 @@ class ItemWorker:
 
     def _resume(self, pending: PendingItem) -> AsyncJob:
         assert pending.ref is not None
-        pending.phase = Phase.RUNNING
         self._spending.begin(pending)
         return self._runtime.take_up(pending.ref, self._terms.options)
 
@@ -116,9 +314,11 @@ class ItemWorker:
                 is_change = (
                     pending.job is None or update.status != pending.job.status or update.url != last_url
                 )
+                # The first update of a resumed job may be no more than its token.
+                is_seen = pending.job is not None or pending.action is not Action.TAKE_UP
                 pending.job, last_url = update, update.url
-                if is_change:
-                    self._note(pending, update)
+                if is_change or (is_seen and pending.state is ItemState.MISSING):
+                    self._note(pending, update, is_seen=is_seen)
             pending.ended_at = wall_time()
             return await job
         except BaseException as error:
@@ -127,10 +327,15 @@ class ItemWorker:
                 log.warning("item %s: job %s is still running: token %s", pending.key, job.id, job.token)
             raise
 
-    def _note(self, pending: PendingItem, seen: Generation) -> None:
+    def _note(self, pending: PendingItem, seen: Generation, *, is_seen: bool = True) -> None:
+        before = pending.state
+        if is_seen:
+            pending.happen(ItemEvent.SEEN)
         self._backend.note(
             pending.key,
             attempt=pending.attempt,
+            before=before,
+            state=pending.state,
             status=str(seen.status),
             cost=seen.credit_cost,
             url=seen.url,
@@ -139,8 +344,7 @@ class ItemWorker:
 
     async def _fetch(self, pending: PendingItem, result: Result) -> SavedFile | None:
         """Fetch the output if it is wanted, and record that the item is done."""
-        pending.phase = Phase.FETCHING
-        written, before = None, State.DONE if pending.action is Action.FETCH else State.SUBMITTED
+        written = None
         if (out := self._terms.out) is not None:
             usual = stem_of(pending.key, pending.request, is_given=pending.is_key_given)
             stem = pending.stem or free_stem(out, usual)
@@ -150,33 +354,34 @@ class ItemWorker:
                 # The URL had expired and was renewed.
                 pending.job = result.generation
                 self._note(pending, result.generation)
+        state, _ = follow(pending.state, ItemEvent.FINISHED)
         await self._backend.end(
             pending.key,
             attempt=pending.attempt,
-            before=before,
-            state=State.DONE,
-            file=written.path.name if written else None,
-            length=written.length if written else None,
-            sha256=written.sha256 if written else None,
+            before=pending.state,
+            state=state,
+            written=written,
             ended_at=pending.ended_at,
         )
+        pending.state = state
         self._spending.settle(pending, result.credit_cost)
         return written
 
     async def _fail(self, pending: PendingItem, error: DoitongError) -> Item:
         """Record why an item is not done, stop the batch if the error concerns all, and return the item."""
-        before = pending.written
-        state, outcome = outcome_of(error, before, is_in_doubt=pending.is_in_doubt and pending.job is None)
+        before = pending.state.recorded
+        state, outcome = follow(pending.state, event_of(error))
+        assert outcome is not None
         if stops_the_batch(error):
             self._stop_reason.stop(error)
         try:
-            if before in (State.INTENT, State.SUBMITTED):
+            if before in UNSETTLED:
                 await self._backend.end(
                     pending.key,
                     attempt=pending.attempt,
                     before=before,
-                    state=state or before,
-                    reason=f"{type(error).__name__}: {error.message}",
+                    state=state.recorded,
+                    error=error,
                     ended_at=pending.ended_at,
                 )
         except LedgerError as failure:
@@ -192,11 +397,12 @@ class ItemWorker:
     async def _skip(self, pending: PendingItem) -> Item:
         """Return the item of a batch that was stopped before this item was submitted, or submitted again."""
         why = self._stop_reason.not_sent()
-        if pending.is_in_doubt:
+        _, outcome = follow(pending.state, ItemEvent.STOPPED)
+        if outcome is Outcome.IN_DOUBT:
             self._spending.settle(pending, None)
-            return self._item(pending, Outcome.IN_DOUBT, error=in_doubt(why, pending.idempotency_key))
+            return self._item(pending, outcome, error=in_doubt(why, pending.idempotency_key))
         try:
-            await self._sending.withdraw(pending, None)
+            await self._sender.withdraw(pending, ItemEvent.STOPPED)
         except LedgerError as failure:
             self._stop_reason.stop(failure)
         self._spending.release(pending)
@@ -231,3 +437,24 @@ def _digest_of(path: Path) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
+
+
+_CONCERNS_ALL: Final = (
+    errors.AuthenticationError,
+    errors.BudgetReachedError,
+    errors.ClientClosedError,
+    errors.ConfigurationError,
+    errors.ConnectionFailedError,
+    errors.InsufficientCreditsError,
+    errors.LedgerError,
+    errors.RateLimitError,
+)
+
+
+def stops_the_batch(error: DoitongError) -> bool:
+    """Whether the next item would fail in the same way."""
+    if any(isinstance(each, _CONCERNS_ALL) for each in (error, error.__cause__)):
+        return True
+    # The disk rejected the file. A user's session hook may raise an OSError too.
+    is_local = isinstance(error, errors.DownloadError) and not error.is_remote
+    return is_local and isinstance(error.__cause__, OSError)

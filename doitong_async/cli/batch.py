@@ -12,8 +12,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from doitong_async.batch.outcome import Outcome
-from doitong_async.batch.sqlite import service_of
+from doitong_async.batch.item import Outcome
+from doitong_async.batch.ledger import service_of
 from doitong_async.budget import Budget
 from doitong_async.cli.batch_render import BatchRenderer, renderer_for, title_of
 from doitong_async.cli.batch_run import Order, Run, gallery_of

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
-from typing import Any, Final, Protocol, Self, TextIO
+from typing import Any, Final, Self, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
@@ -13,11 +11,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from doitong_async.batch.outcome import Item, Outcome
-from doitong_async.cli.progress import Moment, credits_of, span
-from doitong_async.cli.render import Notes, console_on, is_screen, note_on, write_json, write_line
+from doitong_async.batch.item import Item, Outcome
+from doitong_async.cli.progress import Moment
+from doitong_async.cli.render import Notes, console_on, is_screen, note_on, write_json, write_now
 from doitong_async.cli.summary import End
 from doitong_async.cli.text import clean
+from doitong_async.cli.units import credits_of, span
 
 _EVERY: Final = 10.0
 """Seconds between lines in a pipe."""
@@ -26,17 +25,15 @@ _DRAWN_EVERY: Final = 0.25
 _BAR: Final = 60
 
 
-class BatchRenderer(Notes, Protocol):
-    """Shows a batch; used as a context manager while the batch runs.
+class BatchRenderer(Notes):
+    """Shows a batch; each of its kinds leaves out what it does not show.
 
     `interval` is the seconds between moments, `longest` the most seconds while nothing happens.
     """
 
-    interval: float
-    longest: float
+    interval = _EVERY
+    longest = _AT_LEAST_EVERY
 
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *_: object) -> None: ...
     def say(self, text: str) -> None:
         """Show a line of text."""
 
@@ -56,29 +53,17 @@ class BatchRenderer(Notes, Protocol):
         """Write the one object for machines."""
 
 
-class BatchLines:
+class BatchLines(BatchRenderer):
     """Timestamped plain lines, each written at once."""
-
-    interval = _EVERY
-    longest = _AT_LEAST_EVERY
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
     def say(self, text: str) -> None:
-        write_line(self._file, f"{time.strftime('%H:%M:%S')} {clean(text)}")
+        write_now(self._file, text)
 
     def stopping(self, text: str) -> None:
         self.say(text)
-
-    def note(self, text: str) -> None:
-        write_line(sys.stderr, clean(text))
 
     def item(self, item: Item) -> None:
         if (text := trouble_of(item)) is not None:
@@ -98,11 +83,8 @@ class BatchLines:
         if end.gallery is not None:
             self.say(f"gallery {end.gallery}")
 
-    def facts(self, facts: dict[str, Any]) -> None:
-        pass
 
-
-class BatchScreen:
+class BatchScreen(BatchRenderer):
     """A view of a few lines, redrawn in place, with a line above it for each item that went wrong."""
 
     interval = _DRAWN_EVERY
@@ -130,9 +112,6 @@ class BatchScreen:
     def say(self, text: str) -> None:
         self._console.print(Text(clean(text)))
 
-    def stopping(self, text: str) -> None:
-        pass
-
     def note(self, text: str) -> None:
         note_on(self._console, text)
 
@@ -153,42 +132,12 @@ class BatchScreen:
             page = clean(str(end.gallery))
             self._console.print(Text.assemble(("  gallery  ", "dim"), page), soft_wrap=True)
 
-    def facts(self, facts: dict[str, Any]) -> None:
-        pass
 
-
-class BatchJson:
+class BatchJson(BatchRenderer):
     """Silent until one JSON object at the end; notes go to the standard error."""
-
-    interval = _EVERY
-    longest = _AT_LEAST_EVERY
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def say(self, text: str) -> None:
-        pass
-
-    def stopping(self, text: str) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        write_line(sys.stderr, clean(text))
-
-    def item(self, item: Item) -> None:
-        pass
-
-    def moment(self, moment: Moment) -> None:
-        pass
-
-    def end(self, end: End) -> None:
-        pass
 
     def facts(self, facts: dict[str, Any]) -> None:
         write_json(self._file, facts)

@@ -3,41 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sqlite3
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from doitong_async.batch import sqlite
-from doitong_async.batch.gallery import Card, write_gallery
-from doitong_async.batch.item_record import ItemRecord, State
-from doitong_async.batch.runner import Batch
+from doitong_async.batch.batch import Batch
+from doitong_async.batch.item import ItemRecord
+from doitong_async.batch.ledger import Ledger
 from doitong_async.budget import Budget
 from doitong_async.cli.batch_render import BatchRenderer
 from doitong_async.cli.exits import CommandError
+from doitong_async.cli.gallery import Card, write_gallery
 from doitong_async.cli.interrupts import handling_signals
-from doitong_async.cli.progress import BatchProgress, some, span
+from doitong_async.cli.progress import BatchProgress
 from doitong_async.cli.prompts import Prompts
 from doitong_async.cli.service import Service
 from doitong_async.cli.summary import End
+from doitong_async.cli.units import outcome_of, some, span
 from doitong_async.client import AsyncDoitong
-from doitong_async.errors import ClientClosedError, ConfigurationError, DoitongError, LedgerError
+from doitong_async.errors import ClientClosedError, DoitongError, LedgerError
 from doitong_async.events import Event, StatusChanged, SubmitAttempted
 from doitong_async.pricing import PriceArgument
 from doitong_async.transport.failure import FailureKind
 
-OUTCOMES: Final = {
-    State.OPEN: "skipped",
-    State.INTENT: "in_doubt",
-    State.SUBMITTED: "running",
-    State.DONE: "done",
-    State.FAILED: "failed",
-    State.REJECTED: "rejected",
-}
-"""Names of the ledger's states for people."""
-_UNTIL_OPEN: Final = 0.05
 _AGAIN_LEAVES: Final = "leaves {} to the next run"
 _AGAIN_ENDS: Final = "ends {} with this command's emulator"
 
@@ -86,7 +75,7 @@ class Run:
         started_at = loop.time()
         async with order.service.opened(self._on_event) as doitong:
             self._doitong = doitong = doitong.with_options(wait_for_next_day=True)
-            batch = doitong.generate_many(
+            batch = doitong.batch(
                 order.prompts,
                 ledger=order.ledger,
                 out=order.out,
@@ -98,7 +87,8 @@ class Run:
             with self._handling_signals(loop, doitong, batch), self._renderer:
                 ticking = asyncio.create_task(self._tick(doitong, batch))
                 try:
-                    stopped = await self._consume(batch)
+                    async with batch:
+                        stopped = await self._consume(batch)
                 finally:
                     ticking.cancel()
                     await asyncio.gather(ticking, return_exceptions=True)
@@ -126,13 +116,8 @@ class Run:
                 self._renderer.item(item)
                 if item.is_new:
                     self._render_each_tenth(batch)
-        except (LedgerError, ConfigurationError):
-            # It could not start; later errors end items, not the loop.
-            raise
         except (DoitongError, CommandError) as error:
             failure = error
-        finally:
-            await batch.aclose()
         failure = failure or batch.progress().stopped
         return None if isinstance(failure, ClientClosedError) and self._signals else failure
 
@@ -184,7 +169,7 @@ class Run:
         progress = batch.progress()
         running = progress.running + progress.fetching
         if self._signals == 1:
-            _stop(loop, batch)
+            batch.stop()
             known = [*doitong.stats().mean_seconds.values()]
             if rate := self._progress.rate(loop.time()):
                 known.append(60.0 * running / rate)
@@ -205,13 +190,6 @@ class Run:
         self._render(doitong, batch)
 
 
-def _stop(loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
-    """Stop a batch as soon as it is open."""
-    batch.stop()
-    if batch.progress().stopped is None:
-        loop.call_later(_UNTIL_OPEN, _stop, loop, batch)
-
-
 def _draining(running: int, seconds: float | None, again: str) -> str:
     if not running:
         return "Stopping: nothing is running."
@@ -223,13 +201,12 @@ def _draining(running: int, seconds: float | None, again: str) -> str:
 def gallery_of(ledger: Path, out: Path, title: str) -> tuple[Path | None, str | None]:
     """Write the gallery of a batch from its ledger; return its path, or why there is none."""
     try:
-        with contextlib.closing(sqlite.reader(ledger)) as reader:
-            return write_gallery(out, map(card_of, sqlite.records(reader)), title=title), None
+        with Ledger.read(ledger) as reader:
+            return write_gallery(out, map(card_of, reader.records()), title=title), None
     except LedgerError as error:
         return None, error.message
-    except (OSError, sqlite3.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        return None, f"The gallery in {out} cannot be written: {reason}."
+    except OSError as error:
+        return None, f"The gallery in {out} cannot be written: {error.strerror or error}."
 
 
 def card_of(record: ItemRecord) -> Card:
@@ -240,7 +217,7 @@ def card_of(record: ItemRecord) -> Card:
         key=record.key,
         prompt=str(fields.get("prompt") or ""),
         provider=str(fields.get("provider") or ""),
-        outcome=OUTCOMES[record.state],
+        outcome=outcome_of(record),
         credits=record.cost,
         seconds=record.seconds,
         file=record.output,

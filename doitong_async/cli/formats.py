@@ -7,7 +7,7 @@ import re
 from enum import StrEnum
 from typing import Final
 
-from doitong_async.batch.items import FIELDS
+from doitong_async.batch.source import FIELDS
 
 
 class Format(StrEnum):

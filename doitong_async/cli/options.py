@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from doitong_async.batch.items import FIELDS
+from doitong_async.batch.source import FIELDS
 from doitong_async.cli.exits import CommandError
 from doitong_async.cli.formats import Format
 from doitong_async.errors import ConfigurationError

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import typer
 
-from doitong_async.batch.items import read_item
+from doitong_async.batch.source import read_item
 from doitong_async.cli.exits import CommandError
 from doitong_async.cli.options import (
     AnyPlanOption,

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
-from doitong_async.batch import sqlite
-from doitong_async.batch.asked import Asked, Reading
-from doitong_async.batch.item_record import KEY_LIVES, Action, ItemRecord, State, decide
-from doitong_async.batch.outcome import Outcome
-from doitong_async.batch.recall import has_file
+from doitong_async.batch.item import KEY_LIVES, UNSETTLED, Action, ItemRecord, Outcome, decide
+from doitong_async.batch.ledger import Ledger
+from doitong_async.batch.planner import has_file
+from doitong_async.batch.source import Asked, Reading
 from doitong_async.cli.exits import CommandError
 from doitong_async.cli.prompts import KEPT, Prompts
-from doitong_async.errors import ConfigurationError
+from doitong_async.errors import ConfigurationError, LedgerError
 from doitong_async.limits.plan import Plan
 from doitong_async.pricing import Estimate, PriceArgument, estimate
 from doitong_async.settings import Options
 from doitong_async.types import GenerateRequest
-
-_OVER: Final = {
-    State.DONE: Outcome.DONE,
-    State.FAILED: Outcome.FAILED,
-    State.REJECTED: Outcome.REJECTED,
-}
 
 
 @dataclass(slots=True)
@@ -82,20 +73,17 @@ def preflight_of(
     found = Preflight()
     with contextlib.ExitStack() as opened:
         reader = None
+        if _exists(ledger):
+            reader = opened.enter_context(Ledger.read(ledger))
+            reader.check_service(service)
+            totals = reader.totals()
+            found.spent = totals.spent
+            found.unsettled = sum(totals.items.get(state, 0) for state in UNSETTLED)
+        items = _Items(found, reader, out, retry_failed=retry_failed)
         try:
-            if ledger.exists():
-                reader = opened.enter_context(contextlib.closing(sqlite.reader(ledger)))
-                sqlite.check_service(reader, ledger, service)
-                totals = sqlite.totals(reader)
-                found.spent = totals.spent
-                found.unsettled = sum(totals.items.get(state, 0) for state in (State.INTENT, State.SUBMITTED))
-            items = _Items(found, reader, out, retry_failed=retry_failed)
-            try:
-                found.cost = estimate(items.to_begin(prompts, wall), plan, price=price)
-            except ConfigurationError as error:
-                found.unpriced = error.message
-        except (OSError, sqlite3.Error) as error:
-            raise sqlite.broken(ledger, error) from error
+            found.cost = estimate(items.to_begin(prompts, wall), plan, price=price)
+        except ConfigurationError as error:
+            found.unpriced = error.message
     if items.clashes:
         limited = f"; here are the first {KEPT}" if len(items.clashes) < items.clashing else ""
         raise CommandError(
@@ -109,9 +97,7 @@ def preflight_of(
 class _Items:
     """Iterates over the items once, counts them, and yields the requests to be submitted."""
 
-    def __init__(
-        self, found: Preflight, reader: sqlite3.Connection | None, out: Path, *, retry_failed: bool
-    ) -> None:
+    def __init__(self, found: Preflight, reader: Ledger | None, out: Path, *, retry_failed: bool) -> None:
         self._found = found
         self._reader = reader
         self._out = out
@@ -125,7 +111,7 @@ class _Items:
             for number, given in enumerate(prompts, 1):
                 self._found.items = number
                 asked = reading.read(number, given)
-                record = None if self._reader is None else sqlite.find(self._reader, asked.key)
+                record = None if self._reader is None else self._reader.find(asked.key)
                 if self._count(record, asked, wall):
                     yield asked.request
 
@@ -150,8 +136,15 @@ class _Items:
                 self.clashes.append(f"item {found.items:,}: the key {asked.key!r}")
         elif action is Action.DOUBT:
             found.over[Outcome.IN_DOUBT] += 1
-        elif action is Action.REPORT and record is not None:
-            found.over[_OVER[record.state]] += 1
+        elif action is Action.REPORT and record is not None and record.outcome is not None:
+            found.over[record.outcome] += 1
         else:
             found.under_way += 1
         return False
+
+
+def _exists(ledger: Path) -> bool:
+    try:
+        return ledger.exists()
+    except OSError as error:
+        raise LedgerError(f"The ledger {ledger} cannot be used: {error.strerror or error}.") from error

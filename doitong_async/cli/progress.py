@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from doitong_async.batch.outcome import Item, Outcome, Progress
+from doitong_async.batch.batch import Progress
+from doitong_async.batch.item import Item, Outcome
 from doitong_async.errors import DownloadError, JobNotFoundError
 from doitong_async.limits.plan import Plan
 from doitong_async.pricing import PriceArgument, price_of
@@ -201,30 +202,3 @@ def reason(waiting: Mapping[str, int], plan: Plan, *, is_unreachable: bool, has_
         "day": f"for the next day{day}",
         "server": "for a pause that the service requested",
     }.get(most, f"for {most}")
-
-
-def span(seconds: float) -> str:
-    """Return a duration in at most two units, such as "2 h 10 min"."""
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    if minutes < 10:
-        whole, rest = divmod(round(seconds), 60)
-        return f"{whole} min {rest} s" if rest else f"{whole} min"
-    if minutes < 59.5:
-        return f"{minutes:.0f} min"
-    hours, rest = divmod(round(minutes), 60)
-    if hours < 48:
-        return f"{hours} h {rest} min" if rest else f"{hours} h"
-    days, hours = divmod(round(minutes / 60), 24)
-    return f"{days} days {hours} h" if hours else f"{days} days"
-
-
-def credits_of(amount: float) -> str:
-    """Return credits with no more decimals than needed."""
-    return f"{amount:,.0f}" if amount == round(amount) else f"{amount:,.2f}"
-
-
-def some(count: int, what: str) -> str:
-    """Return a number with its noun."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any, Final, Self, TypeAlias
 
 from doitong_async import catalog
-from doitong_async.batch.items import FIELDS, read_item, unknown_field
+from doitong_async.batch.source import FIELDS, read_item, unknown_field
 from doitong_async.cli.exits import CommandError
 from doitong_async.cli.formats import Format, columns_of, guessed, separator_of
 from doitong_async.errors import BadRequestError

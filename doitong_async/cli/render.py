@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, Self, TextIO, cast
+from typing import Any, Final, Self, TextIO, cast
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -17,6 +17,7 @@ from rich.text import Text
 from doitong_async.cli.exits import Exit
 from doitong_async.cli.outputs import Saved, Steady, is_silent, silence
 from doitong_async.cli.text import clean, hide_key
+from doitong_async.cli.units import credit_words, short_span
 
 FACTS: Final = ("job_id", "token", "idempotency_key", "request_id", "http_status", "code")
 """The fields that every failure has for machines, null or not."""
@@ -48,8 +49,8 @@ class JobReport:
     @property
     def summary(self) -> str:
         """How long it took, and what it cost."""
-        cost = "cost unknown" if self.credit_cost is None else f"{self.credit_cost:,g} credits"
-        return cost if self.seconds is None else f"{self.seconds:.1f} s, {cost}"
+        cost = "cost unknown" if self.credit_cost is None else credit_words(self.credit_cost)
+        return cost if self.seconds is None else f"{short_span(self.seconds)}, {cost}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,18 +66,23 @@ class CommandFailure:
     details: Sequence[str] = ()
 
 
-class Notes(Protocol):
-    """Shows warnings and the log."""
+class Notes:
+    """Shows warnings and the log, by default on the standard error; a context manager during the wait."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop what moves on the screen."""
 
     def note(self, text: str) -> None:
         """Show a warning, or a line of the log."""
+        write_line(sys.stderr, clean(text))
 
 
-class Renderer(Notes, Protocol):
-    """Shows what a command does; used as a context manager while the command waits."""
+class Renderer(Notes):
+    """Shows what a command does; each of its kinds leaves out what it does not show."""
 
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *_: object) -> None: ...
     def begin(self, prompt: str, idempotency_key: str) -> None:
         """Show that a request is about to be submitted."""
 
@@ -93,17 +99,11 @@ class Renderer(Notes, Protocol):
         """Show the completed job."""
 
 
-class Lines:
+class Lines(Renderer):
     """Plain lines, one per event, each written at once, without colours."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
     def begin(self, prompt: str, idempotency_key: str) -> None:
         self.happened(f"submitting {prompt!r} under idempotency key {idempotency_key}")
@@ -115,10 +115,7 @@ class Lines:
         self.happened(f"job {job_id} token {token}")
 
     def happened(self, text: str) -> None:
-        write_line(self._file, f"{time.strftime('%H:%M:%S')} {clean(text)}")
-
-    def note(self, text: str) -> None:
-        write_line(sys.stderr, clean(text))
+        write_now(self._file, text)
 
     def done(self, outcome: JobReport) -> None:
         made_by = f", {outcome.provider}" if outcome.provider else ""
@@ -128,7 +125,7 @@ class Lines:
             self.happened(f"saved {outcome.saved.file or 'to stdout'}, {outcome.saved.size:,} bytes")
 
 
-class Screen:
+class Screen(Renderer):
     """A spinner with status and seconds, and a short summary at the end."""
 
     def __init__(self, file: TextIO) -> None:
@@ -158,9 +155,6 @@ class Screen:
     def status(self, job_id: str, seen: StatusAt) -> None:
         self._progress.update(self._task, description=clean(f"job {job_id} {seen.status}"))
 
-    def accepted(self, job_id: str, token: str) -> None:
-        pass
-
     def happened(self, text: str) -> None:
         self._console.print(Text(clean(text)), soft_wrap=True)
 
@@ -189,32 +183,11 @@ class Screen:
         self._console.print(table)
 
 
-class Json:
+class Json(Renderer):
     """Silent until one JSON object at the end; notes go to the standard error."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def begin(self, prompt: str, idempotency_key: str) -> None:
-        pass
-
-    def status(self, job_id: str, seen: StatusAt) -> None:
-        pass
-
-    def accepted(self, job_id: str, token: str) -> None:
-        pass
-
-    def happened(self, text: str) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        write_line(sys.stderr, clean(text))
 
     def done(self, outcome: JobReport) -> None:
         seen = [{"status": each.status, "seconds": round(each.seconds, 3)} for each in outcome.statuses]
@@ -314,6 +287,11 @@ def write_line(file: TextIO, line: str) -> bool:
             write_line(sys.stderr, f"The output cannot be written any more: {error.strerror or error}.")
         return False
     return True
+
+
+def write_now(file: TextIO, text: str) -> None:
+    """Write a line with the time of day."""
+    write_line(file, f"{time.strftime('%H:%M:%S')} {clean(text)}")
 
 
 def write_json(file: TextIO, value: dict[str, Any]) -> bool:

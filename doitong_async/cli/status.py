@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, TextIO
 
@@ -14,13 +13,12 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from doitong_async.batch import sqlite
-from doitong_async.batch.item_record import ItemRecord
-from doitong_async.cli.batch_run import OUTCOMES
+from doitong_async.batch.item import ItemRecord
+from doitong_async.batch.ledger import Ledger
 from doitong_async.cli.exits import CommandError
-from doitong_async.cli.progress import credits_of, some
 from doitong_async.cli.render import console_on, is_screen, write_json, write_line
 from doitong_async.cli.text import clean
+from doitong_async.cli.units import credits_of, outcome_of, some
 
 NAME: Final = "batch status"
 LEDGER: Final = "ledger.db"
@@ -72,22 +70,23 @@ def show_status(
     path = ledger / LEDGER if ledger.is_dir() else ledger
     if not path.is_file():
         raise CommandError(f"There is no ledger {path}; expected one, or the folder with its {LEDGER}.")
-    try:
-        with contextlib.closing(sqlite.reader(path)) as reader:
-            # One snapshot for lines and totals, whatever a batch writes meanwhile.
-            reader.execute("BEGIN")
-            _show(reader, sys.stdout, as_json=as_json)
-            totals = sqlite.totals(reader)
-    except sqlite3.Error as error:
-        raise sqlite.broken(path, error) from error
-    counts = (f"{count:,} {OUTCOMES[state].replace('_', ' ')}" for state, count in totals.items.items())
-    items = some(sum(totals.items.values()), "item")
+    found: Counter[str] = Counter()
+    with Ledger.read(path) as reader:
+        _show(_counted(reader.records(), found), sys.stdout, as_json=as_json)
+        spent = reader.totals().spent
+    counts = (f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in sorted(found.items()))
+    items = some(found.total(), "item")
     summary = ", ".join(counts)
-    write_line(sys.stderr, f"{items}{f': {summary}' if summary else ''}; {credits_of(totals.spent)} credits")
+    write_line(sys.stderr, f"{items}{f': {summary}' if summary else ''}; {credits_of(spent)} credits")
 
 
-def _show(reader: sqlite3.Connection, file: TextIO, *, as_json: bool) -> None:
-    rows = sqlite.records(reader)
+def _counted(records: Iterable[ItemRecord], found: Counter[str]) -> Iterator[ItemRecord]:
+    for record in records:
+        found[outcome_of(record)] += 1
+        yield record
+
+
+def _show(rows: Iterable[ItemRecord], file: TextIO, *, as_json: bool) -> None:
     if as_json:
         for record in rows:
             write_json(file, _facts(record))
@@ -103,7 +102,7 @@ def _facts(record: ItemRecord) -> dict[str, Any]:
     return {
         "key": record.key,
         "request": record.asked,
-        "outcome": OUTCOMES[record.state],
+        "outcome": outcome_of(record),
         "state": str(record.state),
         "attempt": record.attempt,
         "idempotency_key": record.idempotency_key,
@@ -114,6 +113,7 @@ def _facts(record: ItemRecord) -> dict[str, Any]:
         "earlier_credits": record.earlier_cost,
         "reserved": record.reserved,
         "seconds": None if record.seconds is None else round(record.seconds, 3),
+        "error": record.error,
         "reason": record.reason,
         "file": record.output,
         "bytes": record.length,
@@ -128,7 +128,7 @@ def _cells(record: ItemRecord) -> dict[str, str]:
         "prompt": str(asked.get("prompt") or ""),
         "provider": str(asked.get("provider") or ""),
         "job id": record.job_id or "",
-        "outcome": OUTCOMES[record.state],
+        "outcome": outcome_of(record),
         "credits": "" if record.cost is None else f"{record.cost:g}",
         "seconds": "" if record.seconds is None else f"{record.seconds:.1f}",
         "file": record.output or "",
@@ -136,7 +136,7 @@ def _cells(record: ItemRecord) -> dict[str, str]:
     }
 
 
-def _draw(console: Console, rows: Any) -> None:
+def _draw(console: Console, rows: Iterable[ItemRecord]) -> None:
     widths = _fitting(console.width)
     header = {name: name for name in _ORDER}
     console.print(_line(header, widths, style="dim"), no_wrap=True, crop=False)

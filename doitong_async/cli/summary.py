@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from doitong_async import errors
-from doitong_async.batch.outcome import Outcome
+from doitong_async.batch.item import Outcome
 from doitong_async.cli.exits import CommandError, Exit, exit_of
-from doitong_async.cli.progress import BatchProgress, credits_of, some
+from doitong_async.cli.progress import BatchProgress
 from doitong_async.cli.render import CommandFailure
 from doitong_async.cli.text import command_line
+from doitong_async.cli.units import credits_of, some
 from doitong_async.errors import DoitongError
 
 _STDIN = "-"

@@ -9,7 +9,7 @@ import random
 import sys
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from doitong_async import AsyncDoitong, DownloadError, Item, Outcome, Plan
 from doitong_async.emulator import Emulator, PlanLimits
@@ -36,8 +36,9 @@ def victim(url: str, key: str, folder: str) -> None:
 async def _run(url: str, key: str, folder: Path) -> None:
     async with AsyncDoitong(api_key=key, base_url=url, plan=PLAN) as doitong:
         prompts = [f"a fox, number {number}" for number in range(ITEMS)]
-        batch = doitong.generate_many(prompts, ledger=folder / "ledger.db", out=folder / "out", budget=1_000)
-        items = [item async for item in batch]
+        terms: dict[str, Any] = {"ledger": folder / "ledger.db", "out": folder / "out", "budget": 1_000}
+        async with doitong.batch(prompts, **terms) as batch:
+            items = [item async for item in batch]
     if [item.outcome for item in items] == [Outcome.DONE] * ITEMS:
         sys.exit(0)
     print(*(f"{key}: {item}" for item in items if item.error), sep="\n", file=sys.stderr)  # noqa: T201 - its report

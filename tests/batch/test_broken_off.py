@@ -7,7 +7,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from doitong_async import (
     Plan,
 )
 from doitong_async.batch import sqlite
-from doitong_async.batch.item_record import State, digest_of, spelled
-from doitong_async.batch.runner import Batch
+from doitong_async.batch.batch import Batch
+from doitong_async.batch.item import ItemState
+from doitong_async.batch.source import digest_of, spelled
 from doitong_async.emulator import Emulator
 from doitong_async.limits import admission
 from doitong_async.testing import VirtualTimeLoop
@@ -37,15 +38,16 @@ WIDE = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4)
 PROMPTS = [f"fox {number}" for number in range(8)]
 
 
-async def all_of(batch: Batch) -> list[Item]:
-    return [item async for item in batch]
+async def all_of(batch: AsyncIterator[Item]) -> list[Item]:
+    async with batch if isinstance(batch, Batch) else nullcontext():
+        return [item async for item in batch]
 
 
 def outcomes(items: list[Item]) -> Counter[Outcome]:
     return Counter(item.outcome for item in items)
 
 
-def states(path: Path) -> Counter[State]:
+def states(path: Path) -> Counter[ItemState]:
     with closing(sqlite.reader(path)) as reading:
         return Counter(record.state for record in sqlite.records(reading))
 
@@ -60,14 +62,14 @@ async def test_what_is_in_doubt_outlives_a_day_without_jobs(tmp_path: Path) -> N
             # Each run is a process of its own; the day is counted in the ledger.
             admission._LIMITERS.clear()
             async with AsyncDoitong(api_key="k", base_url=box.url, plan=plan) as doitong:
-                batch = doitong.generate_many(prompts, ledger=ledger)
+                batch = doitong.batch(prompts, ledger=ledger)
                 if number == 0:
                     running = asyncio.ensure_future(all_of(batch))
                     await asyncio.sleep(8)
                     running.cancel()
                     await asyncio.wait([running])
                     box.faults.clear()
-                    assert states(ledger) == {State.INTENT: 1}
+                    assert states(ledger) == {ItemState.INTENT: 1}
                     continue
                 items = {item.request.prompt: item for item in await all_of(batch) if item.request}
             if number == 2:
@@ -119,7 +121,7 @@ def _broken_off_at(turn: int, how: str, folder: Path) -> bool:
     @virtual
     async def test() -> None:
         async with boxed(WIDE) as (doitong, box):
-            batch = doitong.generate_many(PROMPTS, ledger=folder / "l.db", budget=1_000)
+            batch = doitong.batch(PROMPTS, ledger=folder / "l.db", budget=1_000)
             running = asyncio.ensure_future(all_of(batch))
             for _ in range(turn):
                 await asyncio.sleep(0)
@@ -138,7 +140,7 @@ def _broken_off_at(turn: int, how: str, folder: Path) -> bool:
                 await batch.aclose()
             if (folder / "l.db").exists():
                 # What is written as sent is known to the service, or its answer is there.
-                assert states(folder / "l.db")[State.INTENT] == 0
+                assert states(folder / "l.db")[ItemState.INTENT] == 0
             made = box.world.charges
             items = await all_of(doitong.generate_many(PROMPTS, ledger=folder / "l.db", budget=1_000))
             assert outcomes(items) == {Outcome.DONE: 8}
@@ -154,7 +156,7 @@ async def test_stop_sends_away_who_waits_for_tomorrow(tmp_path: Path) -> None:
     """No job is made after it, and the loop ends now and not in a day."""
     faults = ["submit: 429-day"]
     async with boxed(WIDE, wait_for_next_day=True, box={"faults": faults}) as (doitong, box):
-        batch = doitong.generate_many(PROMPTS, ledger=tmp_path / "l.db")
+        batch = doitong.batch(PROMPTS, ledger=tmp_path / "l.db")
         running = asyncio.ensure_future(all_of(batch))
         await asyncio.sleep(60)
         batch.stop()
@@ -162,14 +164,14 @@ async def test_stop_sends_away_who_waits_for_tomorrow(tmp_path: Path) -> None:
         assert now() < 70
         assert set(outcomes(items)) == {Outcome.SKIPPED}
         assert box.world.charges == 0
-        assert states(tmp_path / "l.db")[State.INTENT] == 0
+        assert states(tmp_path / "l.db")[ItemState.INTENT] == 0
 
 
 @virtual
 async def test_stop_before_it_begins_is_heard() -> None:
     """While the ledger opens, or earlier: nothing is submitted."""
     async with boxed(WIDE) as (doitong, box):
-        batch = doitong.generate_many(PROMPTS)
+        batch = doitong.batch(PROMPTS)
         batch.stop()
         assert await all_of(batch) == []
         assert box.world.count("submit") == 0
@@ -181,9 +183,9 @@ async def test_stop_leaves_what_is_done_as_it_is(tmp_path: Path) -> None:
     """Files that are being hashed are done all the same."""
     async with boxed(WIDE) as (doitong, _):
         await all_of(doitong.generate_many(PROMPTS, ledger=tmp_path / "l.db", out=tmp_path))
-        batch = doitong.generate_many(PROMPTS, ledger=tmp_path / "l.db", out=tmp_path, verify=True)
+        batch = doitong.batch(PROMPTS, ledger=tmp_path / "l.db", out=tmp_path, verify=True)
         running = asyncio.ensure_future(all_of(batch))
-        await until(lambda: batch._tasks)
+        await until(lambda: batch._flight.tasks)
         batch.stop()
         assert set(outcomes(await running)) == {Outcome.DONE}
 
@@ -192,10 +194,14 @@ async def test_stop_leaves_what_is_done_as_it_is(tmp_path: Path) -> None:
 async def test_one_batch_is_one_loop() -> None:
     """Two loops over it at once would pay twice."""
     async with boxed(WIDE) as (doitong, box):
-        batch = doitong.generate_many(PROMPTS)
+        batch = doitong.batch(PROMPTS)
         told = await asyncio.gather(all_of(batch), all_of(batch), return_exceptions=True)
         assert [type(each) for each in told] == [list, ConfigurationError]
-        assert box.world.charges == 8
+        async with doitong.batch(PROMPTS) as shared:
+            items = await asyncio.gather(*(anext(shared) for _ in PROMPTS))
+            assert len({item.number for item in items}) == 8
+            assert [item async for item in shared] == [item async for item in shared] == []
+        assert box.world.charges == 16
 
 
 @pytest.mark.parametrize("turns", range(6))
@@ -205,7 +211,7 @@ def test_closing_while_it_opens_lets_go_of_the_ledger(turns: int, tmp_path: Path
     @virtual
     async def test() -> None:
         async with boxed(WIDE) as (doitong, _):
-            batch = doitong.generate_many(PROMPTS, ledger=tmp_path / "l.db")
+            batch = doitong.batch(PROMPTS, ledger=tmp_path / "l.db")
             running = asyncio.ensure_future(all_of(batch))
             for _ in range(turns):
                 await asyncio.sleep(0)
@@ -232,10 +238,10 @@ async def test_a_source_that_has_to_be_closed_is_closed() -> None:
             closed.append(True)
 
     async with boxed(WIDE) as (doitong, _):
-        batch = doitong.generate_many(prompts())
-        async for _ in batch:
-            break
-        await batch.aclose()
+        batch = doitong.batch(prompts())
+        async with batch:
+            async for _ in batch:
+                break
         assert closed
 
 
@@ -254,7 +260,7 @@ def test_costs_that_cannot_be_change_nothing(cost: str, tmp_path: Path) -> None:
         async with plain(WIDE) as (doitong, server):
             server.rewrite = rewrite
             for _ in range(2):
-                batch = doitong.generate_many(PROMPTS, ledger=tmp_path / "l.db", budget=100)
+                batch = doitong.batch(PROMPTS, ledger=tmp_path / "l.db", budget=100)
                 items = await all_of(batch)
                 assert batch.progress().spent <= 100
             assert outcomes(items)[Outcome.DONE] == len(server.jobs) == 5
@@ -269,13 +275,13 @@ async def test_a_resumed_run_uses_its_budget_like_an_uninterrupted_one(tmp_path:
         cost = (await doitong.generate("a fox")).credit_cost or 0
         for number in range(2):
             ledger = tmp_path / f"{number}.db"
-            batch = doitong.generate_many(PROMPTS, ledger=ledger, budget=3 * cost + 20)
+            batch = doitong.batch(PROMPTS, ledger=ledger, budget=3 * cost + 20)
             if number:
                 running = asyncio.ensure_future(all_of(batch))
                 await asyncio.sleep(1)
                 running.cancel()
                 await asyncio.wait([running])
-                batch = doitong.generate_many(PROMPTS, ledger=ledger, budget=3 * cost + 20)
+                batch = doitong.batch(PROMPTS, ledger=ledger, budget=3 * cost + 20)
             items = await all_of(batch)
             done = outcomes(items)[Outcome.DONE]
             assert (done + 1) * cost + 20 > 3 * cost + 20 >= done * cost
@@ -334,12 +340,10 @@ async def test_a_ledger_has_one_lock_by_whatever_name(tmp_path: Path) -> None:
     """A symbolic link to it is no way around."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "link.db").symlink_to(tmp_path / "l.db")
-    async with boxed(WIDE) as (doitong, _):
-        first = aiter(doitong.generate_many(["a"], ledger=tmp_path / "l.db"))
+    async with boxed(WIDE) as (doitong, _), doitong.batch(["a"], ledger=tmp_path / "l.db") as first:
         await anext(first)
         with pytest.raises(LedgerError, match="in use"):
             await all_of(doitong.generate_many(["a"], ledger=tmp_path / "elsewhere" / "link.db"))
-        await first.aclose()  # type: ignore[attr-defined]  # an async generator, as every `async for` has it
 
 
 @virtual

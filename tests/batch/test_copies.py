@@ -53,7 +53,7 @@ def open_and_close(path: Path) -> list[str]:
 
     async def both() -> list[str]:
         ledger = await opened(path)
-        keys = [record.key for record in ledger.unsettled()]
+        keys = [record.key for record in ledger.seen().records(unsettled=True)]
         await ledger.close()
         return keys
 
@@ -144,30 +144,6 @@ def test_a_ledger_that_was_closed_is_whole_without_a_log(tmp_path: Path) -> None
         open_and_close(tmp_path / "l.db")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["l.db", "l.db.lock"]
         assert read(tmp_path / "l.db") == []
-
-
-def unmark(path: Path) -> None:
-    """Give a ledger the form in which an earlier version of this library left it."""
-    with closing(sqlite3.connect(path)) as tool, tool:
-        tool.execute("DELETE FROM facts WHERE name IN ('promised', 'kept')")
-
-
-def test_a_ledger_of_an_earlier_version_is_opened(tmp_path: Path) -> None:
-    """It promised nothing; once it is opened it does."""
-    with killed(tmp_path / "a", "one") as path:
-        by_moving_the_log_in(path, tmp_path / "old.db")
-    unmark(tmp_path / "old.db")
-    assert [record.key for record in read(tmp_path / "old.db")] == ["one"]
-
-    @virtual
-    async def run() -> None:
-        ledger = await opened(tmp_path / "old.db")
-        alone = copied(tmp_path / "old.db", tmp_path / "alone", log=False)
-        with pytest.raises(LedgerError, match=LOST):
-            read(alone)
-        await ledger.close()
-
-    run()
 
 
 @pytest.mark.parametrize("is_old", ["file", "log"])

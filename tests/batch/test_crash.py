@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from doitong_async import AsyncDoitong, Plan
+from doitong_async.batch.item import Outcome
 from doitong_async.batch.ledger import _Writer
-from doitong_async.batch.outcome import Outcome
 from doitong_async.emulator import Emulator, PlanLimits
 from doitong_async.limits import admission
 from tests.batch.mortal import Life

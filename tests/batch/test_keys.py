@@ -8,8 +8,7 @@ from contextlib import closing
 import pytest
 
 from doitong_async import BadRequestError
-from doitong_async.batch.item_record import digest_of
-from doitong_async.batch.keys import ItemKeys
+from doitong_async.batch.source import ItemKeys, digest_of
 
 
 def test_repeats_are_counted() -> None:

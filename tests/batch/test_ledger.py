@@ -15,18 +15,19 @@ from typing import Any
 
 import pytest
 
-from doitong_async import AsyncDoitong, ConfigurationError, LedgerError
-from doitong_async.batch import sqlite
-from doitong_async.batch.item_record import ItemRecord, State
-from doitong_async.batch.ledger import Ledger, _Writer
+from doitong_async import AsyncDoitong, ConfigurationError, JobFailedError, Ledger, LedgerError
+from doitong_async.batch import promises, sqlite
+from doitong_async.batch.item import ItemRecord, ItemState
+from doitong_async.batch.ledger import LedgerFile, _Writer
+from doitong_async.files import SavedFile
 from tests.virtual import virtual
 
 
-async def opened(path: Path, service: str = "https://api.doitong.com") -> Ledger:
-    return await Ledger.open(path, service=service)
+async def opened(path: Path, service: str = "https://api.doitong.com") -> LedgerFile:
+    return await LedgerFile.open(path, service=service)
 
 
-async def begin(ledger: Ledger, key: str = "k", **changed: Any) -> None:
+async def begin(ledger: LedgerFile, key: str = "k", **changed: Any) -> None:
     usual = {
         "attempt": 0,
         "digest": "d",
@@ -40,14 +41,25 @@ async def begin(ledger: Ledger, key: str = "k", **changed: Any) -> None:
     await ledger.begin(key, **{**usual, **changed})
 
 
-async def accept(ledger: Ledger, key: str = "k", **changed: Any) -> None:
+async def accept(ledger: LedgerFile, key: str = "k", **changed: Any) -> None:
     usual = {"attempt": 1, "job_id": "j", "status": "processing", "cost": 15.0, "at": 2.0, "day": 7}
     await ledger.accept(key, **{**usual, **changed})
 
 
-async def end(ledger: Ledger, key: str = "k", **changed: Any) -> None:
-    usual = {"attempt": 1, "before": State.SUBMITTED, "state": State.DONE, "ended_at": 8.0}
+async def end(ledger: LedgerFile, key: str = "k", **changed: Any) -> None:
+    usual = {"attempt": 1, "before": ItemState.SUBMITTED, "state": ItemState.DONE, "ended_at": 8.0}
     await ledger.end(key, **{**usual, **changed})
+
+
+def note(ledger: LedgerFile, key: str = "k", **changed: Any) -> None:
+    usual = {
+        "attempt": 1,
+        "before": ItemState.SUBMITTED,
+        "state": ItemState.SUBMITTED,
+        "cost": None,
+        "url": None,
+    }
+    ledger.note(key, **{**usual, **changed})
 
 
 def read(path: Path) -> list[ItemRecord]:
@@ -61,18 +73,18 @@ async def test_an_item_from_its_intent_to_its_end(tmp_path: Path) -> None:
     ledger = await opened(tmp_path / "l.db")
     await begin(ledger)
     assert ledger.find("k") == read(tmp_path / "l.db")[0]
-    assert [record.key for record in ledger.unsettled()] == ["k"]
+    assert [record.key for record in ledger.seen().records(unsettled=True)] == ["k"]
     await accept(ledger)
-    ledger.note("k", attempt=1, status="completed", cost=17.0, url="u", at=7.5)
-    await end(ledger, file="k.jpg", length=3, sha256="s")
+    note(ledger, status="completed", cost=17.0, url="u", at=7.5)
+    await end(ledger, written=SavedFile(Path("k.jpg"), 3, "s"))
     await ledger.close()
     (record,) = read(tmp_path / "l.db")
-    assert (record.state, record.job_id, record.cost, record.url) == (State.DONE, "j", 17.0, "u")
+    assert (record.state, record.job_id, record.cost, record.url) == (ItemState.DONE, "j", 17.0, "u")
     assert (record.file, record.length, record.sha256, record.seconds) == ("k.jpg", 3, "s", 6.0)
     with closing(sqlite.reader(tmp_path / "l.db")) as reading:
         assert sqlite.statuses(reading, record.number) == [(1, "processing", 2.0), (1, "completed", 7.5)]
         assert sqlite.made_on(reading, 7) == 1
-        assert sqlite.totals(reading) == sqlite.Totals({State.DONE: 1}, 17.0)
+        assert sqlite.totals(reading) == sqlite.LedgerTotals({ItemState.DONE: 1}, 17.0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["l.db", "l.db.lock"]
 
 
@@ -88,7 +100,7 @@ async def test_a_change_is_from_what_is_known_and_from_nothing_else(tmp_path: Pa
         end(ledger),
         accept(ledger, attempt=2),
         accept(ledger, "other"),
-        end(ledger, before=State.INTENT, attempt=2),
+        end(ledger, before=ItemState.INTENT, attempt=2),
     ):
         with pytest.raises(LedgerError, match="changed it"):
             await change
@@ -116,11 +128,11 @@ async def test_earlier_attempts_stay_paid(tmp_path: Path) -> None:
     ledger = await opened(tmp_path / "l.db")
     await begin(ledger)
     await accept(ledger)
-    await end(ledger, state=State.FAILED, reason="JobFailedError: no")
+    await end(ledger, state=ItemState.FAILED, error=JobFailedError("no"))
     await begin(ledger, attempt=1, idempotency_key="second")
-    assert ledger.totals().spent == 15.0 + 20.0
-    await end(ledger, attempt=2, before=State.INTENT, state=State.OPEN)
-    assert ledger.totals().spent == 15.0
+    assert ledger.seen().totals().spent == 15.0 + 20.0
+    await end(ledger, attempt=2, before=ItemState.INTENT, state=ItemState.OPEN)
+    assert ledger.seen().totals().spent == 15.0
     record = ledger.find("k")
     assert record is not None
     assert (record.attempt, record.idempotency_key, record.job_id) == (2, "second", None)
@@ -212,7 +224,7 @@ async def test_what_is_noted_is_written_before_it_is_closed(tmp_path: Path) -> N
     ledger = await opened(tmp_path / "l.db")
     await begin(ledger)
     await accept(ledger)
-    ledger.note("k", attempt=1, status="running", cost=None, url=None, at=3.0)
+    note(ledger, status="running", at=3.0)
     await ledger.close()
     assert read(tmp_path / "l.db")[0].status == "running"
 
@@ -232,9 +244,9 @@ def test_a_dead_process_holds_nothing(tmp_path: Path) -> None:
     """It is rejected while another process lives, and opens once that is killed."""
     code = (
         "import asyncio, sys, pathlib\n"
-        "from doitong_async.batch.ledger import Ledger\n"
+        "from doitong_async.batch.ledger import LedgerFile\n"
         "async def main():\n"
-        "    await Ledger.open(pathlib.Path(sys.argv[1]), service='s')\n"
+        "    await LedgerFile.open(pathlib.Path(sys.argv[1]), service='s')\n"
         "    print('open', flush=True)\n"
         "    await asyncio.sleep(600)\n"
         "asyncio.run(main())\n"
@@ -298,6 +310,40 @@ def test_what_is_not_sound_is_refused_and_left_as_it_is(damage: str, tmp_path: P
 
 async def _open_and_close(path: Path) -> None:
     await (await opened(path)).close()
+
+
+def test_a_ledger_of_version_1_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    """It named the error of a job that the service did not know in prose alone; `version_1.sql` is one."""
+    path = tmp_path / "l.db"
+    with closing(sqlite3.connect(path)) as tool:
+        tool.executescript(f"PRAGMA application_id = {sqlite.APPLICATION}; PRAGMA user_version = 1;")
+        tool.executescript((Path(__file__).parent / "version_1.sql").read_text())
+    before = path.read_bytes()
+    for use in (lambda: asyncio.run(opened(path, "an emulator")), lambda: Ledger.read(path)):
+        with pytest.raises(LedgerError, match=r"has version 1, .* writes version 2; it was left unchanged"):
+            use()
+    assert path.read_bytes() == before
+    assert not promises.log_of(path).exists()
+
+
+@virtual
+async def test_whoever_reads_it_beside_a_batch_has_one_snapshot(tmp_path: Path) -> None:
+    """Records, totals, statuses and the service, as they were when it was opened."""
+    ledger = await opened(tmp_path / "l.db")
+    await begin(ledger)
+    await accept(ledger)
+    with Ledger.read(tmp_path / "l.db") as reader:
+        await end(ledger)
+        await begin(ledger, "later")
+        (record,) = reader.records()
+        assert (record.state, record.outcome) == (ItemState.SUBMITTED, None)
+        assert reader.find("k") == record
+        assert reader.statuses(record.number) == [(1, "processing", 2.0)]
+        assert reader.totals() == sqlite.LedgerTotals({ItemState.SUBMITTED: 1}, 15.0)
+        assert (reader.service, reader.made_on(7)) == ("https://api.doitong.com", 1)
+    with Ledger.read(str(tmp_path / "l.db")) as reader:
+        assert [record.state for record in reader.records()] == [ItemState.DONE, ItemState.INTENT]
+    await ledger.close()
 
 
 def test_an_empty_file_is_no_new_ledger(tmp_path: Path) -> None:
@@ -382,7 +428,7 @@ async def test_opening_that_is_cancelled_leaves_it_free(tmp_path: Path) -> None:
     await asyncio.wait([task])
     await asyncio.sleep(1)
     ledger = await opened(tmp_path / "l.db")
-    assert ledger.unsettled() == []
+    assert list(ledger.seen().records(unsettled=True)) == []
     await ledger.close()
 
 

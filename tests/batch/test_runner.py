@@ -7,7 +7,7 @@ import gc
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ from doitong_async import (
     SubmitOutcomeUnknownError,
 )
 from doitong_async.batch import sqlite
+from doitong_async.batch.batch import Batch
 from doitong_async.batch.ledger import _Writer
-from doitong_async.batch.runner import Batch
 from doitong_async.budget import Budget
 from doitong_async.emulator import Emulator
 from doitong_async.events import Event, RequestSent
@@ -42,8 +42,9 @@ from tests.virtual import boxed, now, plain, seen, until, virtual
 WIDE = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4)
 
 
-async def all_of(batch: Batch) -> list[Item]:
-    return [item async for item in batch]
+async def all_of(batch: AsyncIterator[Item]) -> list[Item]:
+    async with batch if isinstance(batch, Batch) else nullcontext():
+        return [item async for item in batch]
 
 
 def outcomes(items: list[Item]) -> Counter[Outcome]:
@@ -103,10 +104,11 @@ async def test_requests_are_read_no_further_ahead_than_the_plan_can_use() -> Non
 async def test_a_loop_that_takes_its_time_holds_the_batch_back() -> None:
     """What nobody takes is not made without end: the batch waits for its loop."""
     async with boxed(WIDE) as (doitong, box):
-        batch = doitong.generate_many(f"fox {number}" for number in range(500))
-        async for _ in batch:
-            await asyncio.sleep(3600)
-            break
+        batch = doitong.batch(f"fox {number}" for number in range(500))
+        async with batch:
+            async for _ in batch:
+                await asyncio.sleep(3600)
+                break
         assert box.world.charges < 100
 
 
@@ -207,7 +209,7 @@ async def test_a_file_that_is_gone_is_fetched_and_not_paid_again(tmp_path: Path)
         cut.write_bytes(b"half")
         changed.write_bytes(bytes(changed.stat().st_size))
         submits = box.world.count("submit")
-        batch = doitong.generate_many(list("abc"), ledger=tmp_path / "l.db", out=tmp_path, verify=True)
+        batch = doitong.batch(list("abc"), ledger=tmp_path / "l.db", out=tmp_path, verify=True)
         items = await all_of(batch)
         assert {item.key: item.file.read_bytes() for item in items if item.file} == pictures
         assert all(item.is_new for item in items)
@@ -299,7 +301,7 @@ async def test_leaving_the_loop_lets_go_of_what_runs(tmp_path: Path) -> None:
 async def test_leaving_waits_for_the_answers_of_submits(tmp_path: Path) -> None:
     """A job whose submit was under way is in the ledger when the loop is left."""
     async with boxed(WIDE, box={"faults": ["submit: latency 5"]}) as (doitong, box):
-        batch = doitong.generate_many(["a", "b"], ledger=tmp_path / "l.db")
+        batch = doitong.batch(["a", "b"], ledger=tmp_path / "l.db")
         running = asyncio.ensure_future(all_of(batch))
         await until(lambda: box.world.count("submit") == 2)
         running.cancel()
@@ -327,11 +329,12 @@ async def test_closing_the_client_ends_the_loop(tmp_path: Path) -> None:
 async def test_stop_drains(tmp_path: Path) -> None:
     """What runs comes to its end, what waited is skipped, and nothing more is read or submitted."""
     async with boxed(WIDE) as (doitong, box):
-        batch = doitong.generate_many((f"fox {n}" for n in range(100)), ledger=tmp_path / "l.db")
+        batch = doitong.batch((f"fox {n}" for n in range(100)), ledger=tmp_path / "l.db")
         items = []
-        async for item in batch:
-            items.append(item)
-            batch.stop()
+        async with batch:
+            async for item in batch:
+                items.append(item)
+                batch.stop()
         made = box.world.charges
         assert outcomes(items) == {Outcome.DONE: made, Outcome.SKIPPED: len(items) - made}
         assert 4 <= made <= 8
@@ -345,7 +348,7 @@ async def test_a_budget_is_never_passed_and_used_up(tmp_path: Path) -> None:
     lows: list[float] = []
     async with boxed(WIDE) as (doitong, box):
         budget = Budget(100, low_at=0.5, on_low=lows.append)
-        batch = doitong.generate_many(prompts, ledger=tmp_path / "l.db", budget=budget)
+        batch = doitong.batch(prompts, ledger=tmp_path / "l.db", budget=budget)
         items = await all_of(batch)
         progress = batch.progress()
         assert 80 < progress.spent <= 100
@@ -382,7 +385,7 @@ async def test_a_402_opens_the_circuit_for_all(tmp_path: Path) -> None:
     """No further submit is sent; each item has the service's message; with credits the batch continues."""
     prompts = [f"fox {number}" for number in range(30)]
     async with boxed(WIDE, box={"credits": 100}) as (doitong, box):
-        batch = doitong.generate_many(prompts, ledger=tmp_path / "l.db")
+        batch = doitong.batch(prompts, ledger=tmp_path / "l.db")
         items = await all_of(batch)
         refused = [request for request in seen(box, "submit") if request.http_status == 402]
         assert 1 <= len(refused) <= WIDE.concurrent_jobs
@@ -392,7 +395,7 @@ async def test_a_402_opens_the_circuit_for_all(tmp_path: Path) -> None:
         assert stopped.credits_available is not None
         with closing(sqlite.reader(tmp_path / "l.db")) as reading:
             assert not list(sqlite.records(reading, unsettled=True))
-            assert "InsufficientCreditsError" in str([record.reason for record in sqlite.records(reading)])
+            assert "InsufficientCreditsError" in [record.error for record in sqlite.records(reading)]
         box.world._accounts["k-box"].balance = 10_000
         assert outcomes(await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db"))) == {
             Outcome.DONE: 30
@@ -430,7 +433,7 @@ async def test_it_waits_for_the_next_day_if_it_may() -> None:
 async def test_an_outage_is_waited_out(tmp_path: Path) -> None:
     """Minutes of 502 end no batch: each item is sent again under its key, and paid once."""
     async with boxed(WIDE, box={"faults": ["submit 1-40: 502"]}) as (doitong, box):
-        batch = doitong.generate_many(["a", "b", "c"], ledger=tmp_path / "l.db")
+        batch = doitong.batch(["a", "b", "c"], ledger=tmp_path / "l.db")
         items = asyncio.create_task(all_of(batch))
         # Between two tries nothing runs, and it is not said that anything does.
         while (batch.progress().running, batch.progress().waiting) != (0, 3) or now() < 20:  # noqa: ASYNC110 - progress sets no event
@@ -581,12 +584,11 @@ async def test_nothing_is_sent_before_its_intent_is_on_the_disk(tmp_path: Path) 
 async def test_a_ledger_in_use_is_refused(tmp_path: Path) -> None:
     """Two batches on one ledger would pay twice; nothing is sent for the second."""
     async with boxed(WIDE) as (doitong, box):
-        first = aiter(doitong.generate_many(["a"], ledger=tmp_path / "l.db"))
-        await anext(first)
-        with pytest.raises(LedgerError, match="in use"):
-            await all_of(doitong.generate_many(["b"], ledger=tmp_path / "l.db"))
-        assert box.world.count("submit") == 1
-        await first.aclose()  # type: ignore[attr-defined]  # an async generator, as every `async for` has it
+        async with doitong.batch(["a"], ledger=tmp_path / "l.db") as first:
+            await anext(first)
+            with pytest.raises(LedgerError, match="in use"):
+                await all_of(doitong.generate_many(["b"], ledger=tmp_path / "l.db"))
+            assert box.world.count("submit") == 1
         await all_of(doitong.generate_many(["b"], ledger=tmp_path / "l.db"))
 
 
@@ -623,11 +625,31 @@ async def test_a_job_that_another_key_cannot_see_is_not_given_up(tmp_path: Path)
             assert box.world.charges == 2
             forget_the_end()
             await once(other)
-            batch = other.generate_many(["a", "b"], ledger=ledger, out=out, retry_failed=True, budget=1_000)
+            batch = other.batch(["a", "b"], ledger=ledger, out=out, retry_failed=True, budget=1_000)
             assert outcomes(await all_of(batch)) == {Outcome.DONE: 2}
         assert box.world.charges == 4
         with closing(sqlite.reader(ledger)) as reading:
             assert batch.progress().spent == sqlite.totals(reading).spent
+
+
+@virtual
+async def test_a_job_that_is_found_again_is_not_missing_any_more(tmp_path: Path) -> None:
+    """Left while it runs, it is resumed even with `retry_failed`, and not paid again."""
+    ledger = tmp_path / "l.db"
+    async with boxed(WIDE, box={"durations": 60.0}) as (doitong, box):
+        for number, left_after in enumerate((5, 20)):
+            async with AsyncDoitong(api_key="k-box", base_url=box.url, plan=WIDE) as process:
+                running = asyncio.ensure_future(all_of(process.generate_many(["a"], ledger=ledger)))
+                await asyncio.sleep(left_after)
+                running.cancel()
+                await asyncio.wait([running])
+            with closing(sqlite3.connect(ledger)) as connection, connection:
+                assert connection.execute("SELECT state FROM items").fetchone() == ("submitted",)
+                if not number:
+                    connection.execute("UPDATE items SET state = 'missing'")
+        items = await all_of(doitong.generate_many(["a"], ledger=ledger, retry_failed=True))
+        assert outcomes(items) == {Outcome.DONE: 1}
+        assert box.world.charges == 1
 
 
 @virtual
@@ -705,7 +727,7 @@ def full_after(groups: int) -> Callable[..., Any]:
 async def test_a_batch_runs_once() -> None:
     """A second loop over it is a mistake, and said."""
     async with boxed(WIDE) as (doitong, _):
-        batch = doitong.generate_many(["a"])
+        batch = doitong.batch(["a"])
         await all_of(batch)
         with pytest.raises(ConfigurationError, match="ran before"):
             await all_of(batch)
@@ -716,6 +738,7 @@ async def test_a_batch_that_is_never_run_leaves_nothing() -> None:
     """No task, no file, no warning."""
     async with boxed(WIDE) as (doitong, _):
         tasks = asyncio.all_tasks()
+        doitong.batch(["a"])
         doitong.generate_many(["a"])
         gc.collect()
         assert asyncio.all_tasks() == tasks
@@ -740,5 +763,7 @@ def test_a_bad_argument_is_named_at_once(arguments: dict[str, Any], named: str) 
         async with boxed(WIDE) as (doitong, _):
             with pytest.raises((BadRequestError, ConfigurationError), match=named):
                 doitong.generate_many(**{"requests": ["a"], **arguments})
+            with pytest.raises((BadRequestError, ConfigurationError), match=named):
+                doitong.batch(**{"requests": ["a"], **arguments})
 
     test()

@@ -15,7 +15,7 @@ import pytest
 
 from doitong_async import AsyncDoitong, Item, LedgerError, Outcome, SubmitOutcomeUnknownError
 from doitong_async.batch import sqlite
-from doitong_async.batch.item_record import State
+from doitong_async.batch.item import ItemState
 from doitong_async.batch.ledger import _Writer
 from doitong_async.jobs.token import read_ref
 from doitong_async.limits import admission
@@ -53,13 +53,13 @@ async def test_a_job_is_not_written_down_under_two_idempotency_keys(tmp_path: Pa
         with pytest.raises(SubmitOutcomeUnknownError, match=r"i-b .* j, .* i-a:") as caught:
             await accept(ledger, "b", job_id="j")
         assert (caught.value.idempotency_key, caught.value.job_id) == ("i-b", "j")
-    await end(ledger, "a", state=State.FAILED)
+    await end(ledger, "a", state=ItemState.FAILED)
     await begin(ledger, "a", attempt=1, idempotency_key="i-again")
     with pytest.raises(SubmitOutcomeUnknownError, match="i-a:"):
         await accept(ledger, "a", attempt=2, job_id="j")
     await accept(ledger, "a", attempt=2, job_id="another")
     await ledger.close()
-    assert [record.state for record in read(path)] == [State.SUBMITTED, State.INTENT]
+    assert [record.state for record in read(path)] == [ItemState.SUBMITTED, ItemState.INTENT]
     with closing(sqlite.reader(path)) as reading:
         assert sqlite.made_on(reading, 7) == 2
     with closing(sqlite3.connect(path)) as tool, tool:
@@ -67,23 +67,6 @@ async def test_a_job_is_not_written_down_under_two_idempotency_keys(tmp_path: Pa
         tool.execute("UPDATE items SET state = 'intent', job_id = NULL WHERE key = 'a'")
     ledger = await opened(path)
     await accept(ledger, "a", attempt=2, job_id="another")
-    await ledger.close()
-
-
-@virtual
-async def test_the_jobs_of_a_ledger_of_an_earlier_version_are_known(tmp_path: Path) -> None:
-    """It had no list of them."""
-    path = tmp_path / "l.db"
-    ledger = await opened(path)
-    await begin(ledger, "a", idempotency_key="i-a")
-    await accept(ledger, "a", job_id="j")
-    await ledger.close()
-    with closing(sqlite3.connect(path)) as tool, tool:
-        tool.execute("DROP TABLE jobs")
-    ledger = await opened(path)
-    await begin(ledger, "b", idempotency_key="i-b")
-    with pytest.raises(SubmitOutcomeUnknownError, match="i-a"):
-        await accept(ledger, "b", job_id="j")
     await ledger.close()
 
 
@@ -113,9 +96,9 @@ def test_a_job_that_answers_a_second_submit_puts_that_in_doubt(
             assert str(keys[0]) in str(error)
             assert f"{keys[1]}" in caplog.text
             assert [record.state for record in read(tmp_path / "l.db")] == [
-                State.DONE,
-                State.INTENT,
-                State.DONE,
+                ItemState.DONE,
+                ItemState.INTENT,
+                ItemState.DONE,
             ]
             server.rewrite = lambda raw, honest: honest
             items = await all_of(doitong.generate_many(["a", "b", "c"], ledger=tmp_path / "l.db"))
@@ -179,7 +162,7 @@ def test_an_end_that_could_not_be_written_down_names_the_job(
         async with boxed(WIDE) as (doitong, box):
             with monkeypatch.context() as full:
                 full.setattr(_Writer, "commit", failing("the end", FULL))
-                batch = doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path)
+                batch = doitong.batch(prompts, ledger=tmp_path / "l.db", out=tmp_path)
                 items = await all_of(batch)
             told = [item for item in items if item.outcome is Outcome.IN_DOUBT]
             assert sorted(job_ids(told)) == sorted(box.world.jobs)
@@ -254,9 +237,9 @@ async def test_what_is_in_doubt_when_the_batch_stops_is_told_so(tmp_path: Path) 
         await all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db"))
         (record,) = read(tmp_path / "l.db")
         async with AsyncDoitong(api_key="k-box", base_url=box.url, plan=WIDE) as trusting:
-            batch = trusting.generate_many(["a"], ledger=tmp_path / "l.db")
+            batch = trusting.batch(["a"], ledger=tmp_path / "l.db")
             running = asyncio.ensure_future(all_of(batch))
-            await until(lambda: batch._tasks)
+            await until(lambda: batch._flight.tasks)
             batch.stop()
             (item,) = await running
         assert item.outcome is Outcome.IN_DOUBT
@@ -270,7 +253,7 @@ async def test_what_is_in_doubt_when_the_batch_stops_is_told_so(tmp_path: Path) 
 async def test_whoever_is_skipped_is_not_told_of_the_key_of_another(tmp_path: Path) -> None:
     """What stopped the batch came of one item; the others never had a key."""
     async with boxed(WIDE, box={"credits": 60}) as (doitong, _):
-        batch = doitong.generate_many([f"fox {number}" for number in range(20)], ledger=tmp_path / "l.db")
+        batch = doitong.batch([f"fox {number}" for number in range(20)], ledger=tmp_path / "l.db")
         items = await all_of(batch)
         errors = [item.error for item in items if item.error]
         keys = Counter(error.idempotency_key for error in errors)

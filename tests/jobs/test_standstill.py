@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from doitong_async import JobTimeoutError, Plan
-from doitong_async.batch.outcome import Outcome
+from doitong_async.batch.item import Outcome
 from doitong_async.testing import VirtualTimeLoop
 from tests.plain_server import HANG, PlainServer
 from tests.virtual import boxed, now, plain, seen, virtual

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Final
 
-from doitong_async.batch.asked import Asked, Reading
-from doitong_async.batch.backend import LedgerBackend
-from doitong_async.batch.item_record import Action, Glimpse, ItemRecord, State, decide, stem_of
-from doitong_async.batch.outcome import Item, Outcome
-from doitong_async.batch.pending import PendingItem, Terms
-from doitong_async.batch.recall import has_file, has_length, in_doubt, recorded, seen_done
-from doitong_async.batch.sending import taken
-from doitong_async.batch.stop_reason import StopReason
+from doitong_async.batch.item import (
+    Action,
+    Glimpse,
+    Item,
+    ItemEvent,
+    ItemRecord,
+    ItemState,
+    Outcome,
+    PendingItem,
+    decide,
+    follow,
+)
+from doitong_async.batch.ledger import LedgerBackend
+from doitong_async.batch.source import Asked, Reading, Terms, stem_of, taken
+from doitong_async.batch.spending import StopReason
 from doitong_async.clock import wall_time
-from doitong_async.errors import BadRequestError, DoitongError, LedgerError
+from doitong_async.errors import (
+    BadRequestError,
+    DoitongError,
+    LedgerError,
+    ServerError,
+    SubmitOutcomeUnknownError,
+)
+from doitong_async.jobs.job import JobFailedError
 from doitong_async.log import log
-from doitong_async.types import GenerateRequest
+from doitong_async.result import Result
+from doitong_async.types import GenerateRequest, Generation, JobStatus
 
 if TYPE_CHECKING:
     from doitong_async.runtime import Runtime
@@ -55,11 +70,10 @@ class Planner:
             if record is None:
                 self._check_output_is_free(asked)
             action = self._action(record, asked.digest)
-            if action is Action.CLASH and record is not None and record.state is State.INTENT:
+            if action is Action.CLASH and record is not None and record.state is ItemState.INTENT:
                 asked, action = self._as_sent(asked, record)
             if action is Action.CLASH and record is not None:
                 return _clash(number, asked, record)
-            sent = self._backend.body_of(key) if action is Action.RESEND else None
         except BadRequestError as error:
             return Item(number=number, key=key, request=None, outcome=Outcome.REJECTED, error=error)
         except LedgerError as error:
@@ -68,13 +82,12 @@ class Planner:
         except (ValueError, RecursionError) as error:
             invalid = BadRequestError(f"The request cannot be written as JSON: {error}.")
             return Item(number=number, key=key, request=None, outcome=Outcome.REJECTED, error=invalid)
-        pending = PendingItem(number, *asked, action, record)
-        pending.body = None if sent is None else sent.encode()
+        pending = _pending(number, asked, action, record)
         return self._at_once(pending) or pending
 
     def _done(self, number: int, asked: Asked, done: Glimpse | None) -> Item | None:
         """Return the item if it is done and its file exists; this costs one `stat`."""
-        if done is None or done.state != State.DONE or done.digest != asked.digest or self._terms.verify:
+        if done is None or done.state != ItemState.DONE or done.digest != asked.digest or self._terms.verify:
             return None
         file = None
         if self._out is not None:
@@ -138,19 +151,20 @@ class Planner:
         """Return the item if it needs no waiting: it has ended, or the batch was stopped."""
         record = pending.record
         is_report = pending.action is Action.REPORT
-        if is_report and record is not None and record.state is State.DONE:
+        if is_report and record is not None and record.state is ItemState.DONE:
             # It has to be hashed; otherwise `_done` would have returned it.
             return None
         if is_report and record is not None:
-            outcome = Outcome.REJECTED if record.state is State.REJECTED else Outcome.FAILED
-            error: DoitongError = recorded(record)
+            outcome = record.outcome
+            error: DoitongError | None = _recorded(record)
         elif self._stop_reason.why is not None and pending.action in (Action.BEGIN, Action.RESEND):
-            is_new = pending.action is Action.BEGIN
-            outcome = Outcome.SKIPPED if is_new else Outcome.IN_DOUBT
-            why = self._stop_reason.not_sent()
-            error = why if is_new and why else in_doubt(why, pending.idempotency_key)
+            _, outcome = follow(pending.state, ItemEvent.STOPPED)
+            error = self._stop_reason.not_sent()
+            if outcome is Outcome.IN_DOUBT:
+                error = in_doubt(error, pending.idempotency_key)
         else:
             return None
+        assert outcome is not None
         return Item(
             number=pending.number,
             key=pending.key,
@@ -161,12 +175,102 @@ class Planner:
         )
 
 
+def _pending(number: int, asked: Asked, action: Action, record: ItemRecord | None) -> PendingItem:
+    """Return the pending item with what the ledger has of its present attempt."""
+    pending = PendingItem(
+        number=number,
+        **asked._asdict(),
+        action=action,
+        record=record,
+        idempotency_key=secrets.token_urlsafe(24),
+    )
+    if record is None:
+        return pending
+    pending.attempt = record.attempt
+    if action is Action.BEGIN:
+        return pending
+    pending.state = record.state
+    if action is not Action.REPORT:
+        pending.happen(ItemEvent.RESUMED)
+    pending.idempotency_key = record.idempotency_key or pending.idempotency_key
+    pending.intended_at, pending.accepted_at = record.intended_at, record.accepted_at
+    pending.body = None if record.body is None else record.body.encode()
+    pending.reserved, pending.stem = record.may_cost, record.file
+    if record.state is ItemState.DONE:
+        # The total of earlier runs includes it; its file name has a suffix.
+        pending.booked = record.may_cost
+        pending.stem = None if record.file is None else PurePath(record.file).stem
+    return pending
+
+
 def _clash(number: int, asked: Asked, record: ItemRecord) -> Item:
     """Return the rejected item of a key that the ledger has with another, perhaps charged, request."""
     message = f"The ledger has the item key {record.key!r} with another request"
-    item = Item(number=number, key=asked.key, request=asked.request, outcome=Outcome.REJECTED)
     error = BadRequestError(f"{message}. Give the new one another key.")
-    if record.state is State.SUBMITTED:
+    if record.state in (ItemState.SUBMITTED, ItemState.MISSING):
         error.outcome = "The new request was not sent; the earlier one has a job that is charged."
         error.job_id, error.idempotency_key = record.job_id, record.idempotency_key
-    return replace(item, error=error)
+    return Item(number=number, key=asked.key, request=asked.request, outcome=Outcome.REJECTED, error=error)
+
+
+def seen_done(done: Glimpse, request: GenerateRequest, runtime: Runtime) -> Result:
+    """Return the result of a finished item."""
+    generation = Generation(
+        id=done.job_id or "",
+        status=JobStatus.COMPLETED,
+        url=done.url,
+        type=request.type,
+        provider=request.provider,
+        credit_cost=done.cost,
+    )
+    return runtime.remembered(generation)
+
+
+def known(record: ItemRecord, request: GenerateRequest, runtime: Runtime) -> Result:
+    """Return the result of an item that the ledger has as done."""
+    facts = record.job_id, record.url, record.cost, record.output, record.length
+    return seen_done(Glimpse(record.state, record.digest, *facts), request, runtime)
+
+
+def kept(record: ItemRecord | None, out: Path | None) -> Path | None:
+    """Return the path of the output of an item that the ledger has as done."""
+    return None if record is None or record.output is None or out is None else out / record.output
+
+
+_RECORDED: Final[Mapping[ItemState, type[DoitongError]]] = {
+    ItemState.FAILED: JobFailedError,
+    ItemState.REJECTED: BadRequestError,
+}
+
+
+def _recorded(record: ItemRecord) -> DoitongError:
+    """Return the error of an item that has ended without an output."""
+    return _RECORDED[record.state](record.reason or "It failed.", job_id=record.job_id)
+
+
+def in_doubt(why: DoitongError | None, idempotency_key: str) -> DoitongError:
+    """Return the error of an item that may have been charged: it always holds the idempotency key."""
+    if isinstance(why, SubmitOutcomeUnknownError | ServerError) and why.idempotency_key:
+        return why
+    message = "The item ended before it was known whether a submit created a job"
+    error = SubmitOutcomeUnknownError(
+        f"{message}: {why.message}" if why else f"{message}.", idempotency_key=idempotency_key
+    )
+    error.__cause__ = why
+    return error
+
+
+def has_file(record: ItemRecord | None, out: Path | None) -> bool:
+    """Whether a finished item's output exists, or none is wanted or expected."""
+    if record is None or record.state is not ItemState.DONE or out is None:
+        return True
+    path = kept(record, out)
+    return path is not None and has_length(path, record.length)
+
+
+def has_length(path: str | Path, length: int | None) -> bool:
+    """Whether a file exists and has this many bytes."""
+    try:
+        return os.stat(path).st_size == length
+    except OSError:
+        return False

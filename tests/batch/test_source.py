@@ -8,7 +8,7 @@ from types import MappingProxyType
 import pytest
 
 from doitong_async import BadRequestError, GenerateRequest
-from doitong_async.batch.items import FIELDS, read_item, unknown_field
+from doitong_async.batch.source import FIELDS, read_item, unknown_field
 
 
 def test_an_item_is_a_prompt_a_mapping_or_a_request() -> None:

@@ -8,11 +8,8 @@ memory stays flat. The totals are written last, into space reserved at the top.
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
-import os
 import re
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
@@ -20,8 +17,11 @@ from pathlib import Path, PurePath
 from typing import BinaryIO, Final
 from urllib.parse import quote
 
+from doitong_async.batch.item import Outcome
+from doitong_async.cli.units import RUNNING, credit_words, short_span
+from doitong_async.files import replacing
+
 _HERE: Final = Path(__file__).parent
-_BUFFER: Final = 1 << 20
 _TOTALS_SIZE: Final = 4096
 """Bytes reserved for the totals: the longest, with numbers of 300 digits, take half."""
 _SHEET: Final = 120
@@ -29,7 +29,7 @@ _SHEET: Final = 120
 _ALT: Final = 100
 """Letters of a prompt used as the alternative text of a picture."""
 
-_OUTCOMES: Final = ("done", "failed", "rejected", "in_doubt", "skipped", "running")
+_OUTCOMES: Final = (*map(str, Outcome), RUNNING)
 _SHOWN_BY: Final = {
     "image": (".jpg", ".jpeg", ".png", ".gif", ".webp", ".avif", ".bmp", ".svg"),
     "video": (".mp4", ".webm", ".mov", ".m4v"),
@@ -87,17 +87,8 @@ def write_gallery(folder: Path, cards: Iterable[Card], *, title: str) -> Path:
         OSError: if the page cannot be written.
     """
     page = folder / "index.html"
-    part = folder / f".{page.name}.{secrets.token_hex(6)}.part"
-    try:
-        with part.open("xb", buffering=_BUFFER) as file:
-            _write_page(file, cards, title)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, page)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
+    with replacing(page) as file:
+        _write_page(file, cards, title)
     return page
 
 
@@ -163,9 +154,9 @@ class _Totals:
 
     def html(self) -> str:
         total = self.total
-        parts = ["1 item" if total == 1 else f"{total:,} items", _credits(self._credits)]
+        parts = ["1 item" if total == 1 else f"{total:,} items", credit_words(self._credits)]
         if self._timed:
-            parts.append(f"{_seconds(self._seconds / self._timed)} on average")
+            parts.append(f"{short_span(self._seconds / self._timed)} on average")
         counts = {"": total, **{outcome: count for outcome, count in self._outcomes.items() if count}}
         buttons = "".join(
             f'<li><button type="button" class="{outcome}" data-outcome="{outcome}" disabled>'
@@ -194,9 +185,9 @@ def _item(card: Card) -> str:
     data = "".join(f' data-{name}="{escape(mark)}"' for name, mark in marks.items() if mark)
     facts = [f"<bdi>{escape(card.provider)}</bdi>"]
     if card.credits is not None:
-        facts.append(f'<span class="credits">{_credits(card.credits)}</span>')
+        facts.append(f'<span class="credits">{credit_words(card.credits)}</span>')
     if card.seconds is not None:
-        facts.append(f'<span class="seconds">{_seconds(card.seconds)}</span>')
+        facts.append(f'<span class="seconds">{short_span(card.seconds)}</span>')
     if card.file:
         facts.append(
             f'<a class="file" href="{_url(card.file)}" title="Open {escape(card.file)}" tabindex="-1">'
@@ -233,17 +224,3 @@ def _frame(card: Card, kind: str) -> str:
 def _url(file: str) -> str:
     # "./" and no bare colon: no name can be read as a scheme, a host or a root directory.
     return "./" + quote(file, errors="surrogateescape")
-
-
-def _credits(amount: float) -> str:
-    number = f"{amount:,.2f}".rstrip("0").rstrip(".")
-    return f"{number} credit" if number == "1" else f"{number} credits"
-
-
-def _seconds(seconds: float) -> str:
-    if seconds < 99.95:
-        return f"{seconds:.1f} s"
-    if seconds < 599.5:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min"
