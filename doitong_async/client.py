@@ -258,8 +258,8 @@ class AsyncDoitong:
         """
         check_options(options, taker="AsyncDoitong.with_options", fixed=_ARGUMENTS)
         view = type(self).__new__(type(self))
+        view.__dict__.update(self.__dict__)
         view._options = dataclasses.replace(self._options, **options)
-        view._shared = self._shared
         return view
 
     @property

@@ -26,6 +26,12 @@ _SECRETS: Final = {"api_key", "key", "webhook_secret"}
 _PLAIN: Final = (AsyncDoitong.__init__.__annotations__ | OptionArguments.__annotations__).keys() - _SECRETS
 
 
+class EmulatedDoitong(AsyncDoitong):
+    """A client and the `emulator` it speaks to, to assert on its `requests`, `jobs` and `charges`."""
+
+    emulator: Emulator
+
+
 @asynccontextmanager
 async def emulated(
     *,
@@ -33,8 +39,8 @@ async def emulated(
     webhooks: bool = False,
     emulator: dict[str, Any] | None = None,
     **arguments: Any,
-) -> AsyncIterator[AsyncDoitong]:
-    """Yield a client on its own emulator: no key, no network, no cost.
+) -> AsyncIterator[EmulatedDoitong]:
+    """Yield a client on its own emulator, `doitong.emulator`: no key, no network, no cost.
 
     Args:
         plan: the plan of both client and emulator.
@@ -56,7 +62,8 @@ async def emulated(
             settings["webhook_secret"] = given["webhook_secret"] = "emulated"
             given["webhook_url"] = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         server = await stack.enter_async_context(Emulator(**{**settings, **emulator}))
-        doitong = AsyncDoitong(**{**given, "base_url": server.url, **arguments})
+        doitong = EmulatedDoitong(**{**given, "base_url": server.url, **arguments})
+        doitong.emulator = server
         if webhooks:
             await stack.enter_async_context(served(doitong.webhooks.aiohttp_app(), listener))
         yield await stack.enter_async_context(doitong)

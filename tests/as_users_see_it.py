@@ -21,7 +21,7 @@ from doitong_async import (
     Result,
 )
 from doitong_async.events import Event, JobFinished
-from doitong_async.testing import emulated
+from doitong_async.testing import EmulatedDoitong, emulated
 
 
 def on_event(event: Event) -> None:
@@ -68,8 +68,10 @@ async def many_jobs() -> None:
         assert_type(doitong.job("abc123xyz"), AsyncJob)
         results = await asyncio.gather(*(doitong.generate(prompt) for prompt in ("a", "b")))
         assert_type(results, list[Result])
-    async with emulated(plan=Plan.STARTER) as doitong:
-        assert_type(doitong, AsyncDoitong)
+    async with emulated(plan=Plan.STARTER) as emulated_doitong:
+        assert_type(emulated_doitong, EmulatedDoitong)
+        assert_type(emulated_doitong.with_options(timeout=5.0), EmulatedDoitong)
+        assert_type(emulated_doitong.emulator.charges, int)
 
 
 async def errors(job: AsyncJob) -> None:

@@ -358,6 +358,7 @@ def test_what_cannot_be_drawn_is_written_in_lines() -> None:
         (["emulator", "--speed", "0"], "--speed is 0.0; expected a number above zero"),
         (["emulator", "--speed", "nan"], "--speed is nan"),
         (["emulator", "--key", "two words"], "--key is not a key"),
+        (["emulator", "--webhook-secret", " "], "--webhook-secret is empty"),
         (["emulator", "--host", "999.0.0.1"], "cannot listen on 999.0.0.1"),
         (
             ["emulator", "--fault", "poll: 5oo"],

@@ -93,3 +93,20 @@ def test_a_client_on_an_emulator_of_its_own() -> None:
         return asyncio.get_running_loop().time()
 
     assert run_virtual(two()) >= 10.0
+
+
+def test_what_reached_the_emulator_can_be_asserted_on() -> None:
+    """Requests, jobs and charges; a view of the client has the same emulator."""
+
+    async def main() -> None:
+        async with emulated(emulator={"durations": 1.0}) as doitong:
+            job = await doitong.submit("a fox", idempotency_key="mine")
+            await job
+            emulator = doitong.with_options(timeout=5.0).emulator
+            assert [each.id for each in emulator.jobs] == [job.id]
+            assert emulator.charges == 1
+            submit, *polls = emulator.requests
+            assert (submit.kind, submit.headers["Idempotency-Key"]) == ("submit", "mine")
+            assert {poll.kind for poll in polls} == {"poll"}
+
+    run_virtual(main())

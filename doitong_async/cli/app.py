@@ -156,7 +156,10 @@ doitong emulator --fault "submit 3: cut-after" --fault "poll: 502 p=0.2 seed=7"
 doitong emulator --fault help
 
 Copy the export line that it prints into another terminal: every command and
-program there then talks to the emulator.
+program there then talks to the emulator. For webhooks, give both the same
+secret: doitong emulator --webhook-secret S here, and there
+DOITONG_WEBHOOK_SECRET=S with --webhook-url http://127.0.0.1:8001/ and
+--webhook-port 8001.
 
 [bold]Faults[/bold]
 submit 3: cut-after        the third submit succeeds, its answer is lost
@@ -298,10 +301,20 @@ def emulator(
     balance: Annotated[
         int, typer.Option("--credits", min=0, metavar="N", help="The credits of each key.")
     ] = 10_000,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same jobs.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed gives the same job ids; new ones by default.")
+    ] = None,
     speed: Speed = 1.0,
     key: Annotated[
         str | None, typer.Option(help="The only key to accept, never a real one; any key by default.")
+    ] = None,
+    webhook_secret: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Signs the webhooks that it sends for jobs with a webhookUrl on this machine; none are sent "
+            "without it.  [DOITONG_WEBHOOK_SECRET]",
+        ),
     ] = None,
     over_concurrency: Annotated[
         OverConcurrency, typer.Option(help="What to do with a job beyond the concurrency limit.")
@@ -329,6 +342,7 @@ def emulator(
         credits=balance,
         seed=seed,
         speed=speed,
+        webhook_secret=webhook_secret,
         over_concurrency=over_concurrency.value,
         faults=faults or [],
     )

@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from doitong_async.emulator import Emulator
 
 
-def serve(*, plan: Plan, key: str | None, faults: Sequence[str], **settings: Any) -> None:
+def serve(
+    *, plan: Plan, key: str | None, webhook_secret: str | None, faults: Sequence[str], **settings: Any
+) -> None:
     """Run an emulator until SIGINT or SIGTERM; or print the known faults if "help" is among them.
 
     Args:
         plan: the limits that it enforces.
         key: the only key to accept; any key by default.
+        webhook_secret: signs webhooks; by default DOITONG_WEBHOOK_SECRET.
         faults: the faults to inject, in the text form of `doitong_async.emulator.faults`.
         **settings: further arguments of `doitong_async.emulator.Emulator`.
 
@@ -50,8 +53,10 @@ def serve(*, plan: Plan, key: str | None, faults: Sequence[str], **settings: Any
     except ValueError as error:
         raise CommandError(f"--fault: {error}. `doitong emulator --fault help` lists all faults.") from None
     limits = PlanLimits(plan.requests_per_minute, plan.concurrent_jobs, plan.jobs_per_day)
+    if webhook_secret is not None and not webhook_secret.strip():
+        raise CommandError("--webhook-secret is empty; expected the secret that the receiver has.")
     # With the same secret as the commands, its webhooks reach them.
-    secret = secret_of_environment("DOITONG_WEBHOOK_SECRET")
+    secret = webhook_secret or secret_of_environment("DOITONG_WEBHOOK_SECRET")
     emulator = Emulator(limits, key=key, faults=parsed, webhook_secret=secret, **settings)
     asyncio.run(_serve(emulator, plan.name, key or EMULATED_KEY, settings))
 

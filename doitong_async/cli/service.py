@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,6 +21,8 @@ EMULATED_KEY: Final = "emulated"
 _EMULATED_SECRET: Final = "emulated"
 """Signs the webhooks of a command's own emulator, which never gets the user's secret."""
 _EMULATED_CREDITS: Final = 1_000_000_000
+_TRIAL_JOB: Final = 1.0
+"""Seconds that a job takes on a command's own emulator: a trial shows how things go, not how long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +115,11 @@ class Service:
             raise CommandError(f"{missing}.") from None
         plan = self.plan or os.environ.get("DOITONG_PLAN") or Plan.PRO
         plan = plan if isinstance(plan, Plan) else Plan.named(plan)
-        # Its own seed: a ledger may know the jobs of an earlier trial, whose ids must not come again.
-        seed = secrets.randbits(32)
-        emulator: dict[str, Any] = {"credits": _EMULATED_CREDITS, "speed": self.speed, "seed": seed}
+        emulator: dict[str, Any] = {
+            "credits": _EMULATED_CREDITS,
+            "speed": self.speed,
+            "durations": _TRIAL_JOB,
+        }
         if self.receiver is not None:
             emulator["webhook_secret"] = _EMULATED_SECRET
             arguments |= {"webhook_url": self.receiver.url, "webhook_secret": _EMULATED_SECRET}

@@ -1,6 +1,7 @@
 """The emulator as a server: the API on one port, the outputs on another, both on the loopback."""
 
 import json
+import secrets
 from collections import deque
 from collections.abc import Collection, Iterable
 from email.utils import formatdate
@@ -17,12 +18,13 @@ from doitong_async.emulator.control import FAULTS_PATH, control
 from doitong_async.emulator.edges import Waits, cut
 from doitong_async.emulator.faults import Fault
 from doitong_async.emulator.graphql import ErrorStatus, GraphQLFace
-from doitong_async.emulator.jobs import Durations
+from doitong_async.emulator.jobs import Durations, Job
 from doitong_async.emulator.limits import PlanLimits
 from doitong_async.emulator.outputs import OutputsHost
 from doitong_async.emulator.rest import RestFace
 from doitong_async.emulator.script import Faults
 from doitong_async.emulator.sender import Sender
+from doitong_async.emulator.traffic import Seen
 from doitong_async.emulator.webhooks import Posted
 from doitong_async.emulator.world import OverConcurrency, Rules, World
 
@@ -35,6 +37,7 @@ _BACKLOG = 4096
 class Emulator:
     """An emulator of the Doitong API; `async with` starts and stops it.
 
+    Job ids are new in each emulator, unless it gets a `seed`; durations and faults are the same each time.
     `speed` makes jobs end that many times faster without changing the rate limits; `durations` is the
     seconds of every job, or a function from the job's number to its seconds. `faults` are values, or texts
     in the form of `doitong_async.emulator.faults`. With `keys_honoured=False` a repeated submit under the
@@ -50,7 +53,7 @@ class Emulator:
         plan: str | PlanLimits = "free",
         *,
         credits: int = 10_000,  # noqa: A002 - the field's word; the site builtin is for interactive shells
-        seed: int = 0,
+        seed: int | None = None,
         speed: float = 1.0,
         key: str | None = None,
         host: str = "127.0.0.1",
@@ -71,7 +74,8 @@ class Emulator:
     ) -> None:
         rules = Rules(
             credits=credits,
-            seed=seed,
+            seed=seed or 0,
+            run=secrets.token_hex(8) if seed is None else "",
             speed=speed,
             key=key,
             over_concurrency=over_concurrency,
@@ -115,6 +119,21 @@ class Emulator:
     def faults(self) -> Faults:
         """The faults in force; a change applies from the next request on."""
         return self.world.faults
+
+    @property
+    def requests(self) -> list[Seen]:
+        """The latest requests that arrived, failed ones included, to assert on."""
+        return list(self.world.seen)
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Every job that was created, in order."""
+        return list(self.world.jobs.values())
+
+    @property
+    def charges(self) -> int:
+        """How many jobs were charged."""
+        return self.world.charges
 
     @property
     def posted(self) -> deque[Posted]:
@@ -162,8 +181,10 @@ class Emulator:
     def _origin(self, index: int) -> str:
         if len(self._runners) <= index:
             raise RuntimeError("the emulator has no address before it is started")
+        # Bound to all addresses, it is reached on this machine by the loopback one, which a client accepts.
+        listened = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)
         # Brackets separate an IPv6 address from the port (RFC 3986, 3.2.2).
-        host = f"[{self._host}]" if ":" in self._host else self._host
+        host = f"[{listened}]" if ":" in listened else listened
         return f"http://{host}:{self._runners[index].addresses[0][1]}"
 
     async def _answer(self, request: web.Request) -> web.Response:

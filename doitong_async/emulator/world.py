@@ -29,6 +29,8 @@ class Rules:
 
     credits: int = 10_000
     seed: int = 0
+    run: str = ""
+    """Makes the ids of this run differ from those of others; empty if they follow from the seed alone."""
     speed: float = 1.0
     key: str | None = None
     over_concurrency: OverConcurrency = "refuse"
@@ -162,6 +164,9 @@ class World:
         # One generator per job: a job's id and duration must not depend on earlier jobs.
         rng = random.Random(f"{rules.seed}:{number}")
         job_id = draw_id(rng)
+        if rules.run:
+            # A ledger may hold the ids of an earlier run: under them it would find other pictures now.
+            job_id = draw_id(random.Random(f"{rules.run}:{number}"))
         duration = draw_duration(rng, order.type, number, rules.durations) / rules.speed
         starts_at = self._accounts[sender.key].unfinished.slot_at(self.limits.concurrent_jobs, now)
         faults = {fault.what: fault for fault in self.faults.of_job(number + 1)}

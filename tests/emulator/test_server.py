@@ -14,6 +14,7 @@ from PIL import Image
 
 from doitong_async import AsyncDoitong
 from doitong_async.emulator import Emulator
+from doitong_async.testing import emulated
 from tests.emulator.box import A_FOX, GENERATE
 
 KEY = {"Authorization": "Bearer secret"}
@@ -132,6 +133,38 @@ async def test_an_ipv6_address_stands_in_brackets() -> None:
         result = await doitong.generate("a fox", width=64, height=64)
         assert result.url.startswith(emulator.outputs_url)
         assert await result.read()
+
+
+async def job_ids(**settings: Any) -> list[str]:
+    """Return the ids of two jobs on an emulator of their own."""
+    async with emulated(emulator={"durations": 0.0, **settings}) as doitong:
+        return [(await doitong.generate("a fox")).id for _ in range(2)]
+
+
+@pytest.mark.asyncio
+async def test_ids_are_new_at_each_start_unless_a_seed_is_given() -> None:
+    """A ledger of an earlier run would find other pictures under its ids."""
+    assert len({*await job_ids(), *await job_ids()}) == 4
+    assert await job_ids(seed=7) == await job_ids(seed=7)
+    assert await job_ids(seed=0) != await job_ids(seed=7)
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:"),
+        pytest.param(
+            *("::", "http://[::1]:"),
+            marks=pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback"),
+        ),
+    ],
+)
+@pytest.mark.asyncio
+async def test_bound_to_every_address_it_names_one_that_a_client_accepts(host: str, origin: str) -> None:
+    """Plain http is for this machine alone; the outputs are there as well."""
+    async with emulated(emulator={"host": host, "durations": 0.0}) as doitong:
+        assert doitong.emulator.url.startswith(origin)
+        assert await (await doitong.generate("a fox")).read()
 
 
 @pytest.mark.asyncio
