@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -361,15 +361,23 @@ def is_alive(intended_at: float, wall: float, key_lives: float) -> bool:
     return -_CLOCK_SLIP <= wall - intended_at < key_lives
 
 
+@dataclass(slots=True)
+class ItemCredits:
+    """What the budget knows of an item: the most that it may cost, and what counts as spent for it."""
+
+    reserved: float | None = None
+    booked: float | None = None
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class PendingItem:
     """One item in progress.
 
     `text` is the request's canonical JSON, `digest` its hash; `record` is the ledger's record of it.
-    `is_key_given` says whether the user named it. `attempt` is the last recorded attempt; `booked` the
-    credits that the budget counts as spent for it, `reserved` the most that it may cost. `is_sending` says
-    that a submit is in flight, `is_reported` that the item has ended. `stem` is the name of its file without
-    suffix. `body` is the body sent, and resent, under its idempotency key: None until it is recorded.
+    `is_key_given` says whether the user named it. `attempt` is the last recorded attempt.
+    `is_sending` says that a submit is in flight, `is_reported` that the item has ended. `stem` is the name of
+    its file without suffix. `body` is the body sent, and resent, under its idempotency key: None until it is
+    recorded.
     """
 
     number: int
@@ -388,8 +396,7 @@ class PendingItem:
     intended_at: float | None = None
     stem: str | None = None
     body: bytes | None = None
-    reserved: float | None = None
-    booked: float | None = None
+    credits: ItemCredits = field(default_factory=ItemCredits)
     job: Generation | None = None
     accepted_at: float | None = None
     ended_at: float | None = None

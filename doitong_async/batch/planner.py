@@ -195,10 +195,10 @@ def _pending(number: int, asked: Asked, action: Action, record: ItemRecord | Non
     pending.idempotency_key = record.idempotency_key or pending.idempotency_key
     pending.intended_at, pending.accepted_at = record.intended_at, record.accepted_at
     pending.body = None if record.body is None else record.body.encode()
-    pending.reserved, pending.stem = record.may_cost, record.file
+    pending.credits.reserved, pending.stem = record.may_cost, record.file
     if record.state is ItemState.DONE:
         # The total of earlier runs includes it; its file name has a suffix.
-        pending.booked = record.may_cost
+        pending.credits.booked = record.may_cost
         pending.stem = None if record.file is None else PurePath(record.file).stem
     return pending
 

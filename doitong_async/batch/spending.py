@@ -93,20 +93,20 @@ class Spending:
             Stopped: if the batch is stopped first.
         """
         price = price_of(pending.request, self._terms.price)
-        pending.reserved = None if price is None else price.high
+        pending.credits.reserved = None if price is None else price.high
         if self._terms.budget is None:
-            self.tracker.reserve(pending.key, pending.reserved or 0.0)
+            self.tracker.reserve(pending.key, pending.credits.reserved or 0.0)
             return
-        if pending.reserved is None:
+        if pending.credits.reserved is None:
             raise BadRequestError(
                 f"There is a budget, but no documented price for this {pending.request.type} of "
                 f"{pending.request.provider}. Give price=…, the most credits that such a job costs."
             )
         # First come, first served: a cheap item must not overtake one that waits for credits.
         async with self._queue:
-            while stop_reason.why is None and not self.tracker.reserve(pending.key, pending.reserved):
+            while stop_reason.why is None and not self.tracker.reserve(pending.key, pending.credits.reserved):
                 if not self._in_flight:
-                    raise _reached(pending.reserved, self.tracker.left)
+                    raise _reached(pending.credits.reserved, self.tracker.left)
                 self._changed.clear()
                 await self._changed.wait()
         if stop_reason.why is not None:
@@ -119,17 +119,17 @@ class Spending:
 
     def settle(self, pending: PendingItem, cost: float | None) -> None:
         """Count an item's cost; if the service does not say, its reservation."""
-        if pending.booked is None:
-            pending.booked = cost if cost is not None else pending.reserved or 0.0
-            self.tracker.settle(pending.key, pending.booked)
+        if pending.credits.booked is None:
+            pending.credits.booked = cost if cost is not None else pending.credits.reserved or 0.0
+            self.tracker.settle(pending.key, pending.credits.booked)
         elif cost is not None:
-            self.tracker.carry(cost - pending.booked)
-            pending.booked = cost
+            self.tracker.carry(cost - pending.credits.booked)
+            pending.credits.booked = cost
         self._end(pending)
 
     def release(self, pending: PendingItem) -> None:
         """Release a reservation: nothing was charged."""
-        if pending.booked is None:
+        if pending.credits.booked is None:
             self.tracker.release(pending.key)
         self._end(pending)
 

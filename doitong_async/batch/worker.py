@@ -198,7 +198,7 @@ class Sender:
             request=pending.text,
             idempotency_key=pending.idempotency_key,
             body=body.decode(),
-            reserved=pending.reserved,
+            reserved=pending.credits.reserved,
             file=pending.stem,
             at=pending.intended_at,
         )
