@@ -45,6 +45,14 @@ def test_pictures_of_about_one_size_are_of_one_kind() -> None:
     assert kind_of(picture(2048, 1024)) != kind_of(picture(1024, 1024)) != kind_of(picture(1023, 1024))
 
 
+@pytest.mark.parametrize(
+    ("side", "size"), [(1, 1), (64, 4_096), (1_023, 2**19), (1_024, 2**20), (1_448, 2**20), (1_449, 2**21)]
+)
+def test_a_size_is_the_power_of_two_below_the_pixels(side: int, size: int) -> None:
+    """That is what `Stats` shows of a kind."""
+    assert kind_of(picture(side, side)).size == size
+
+
 def test_a_side_that_is_left_open_counts_as_the_services_default() -> None:
     """1,024 pixels, for each side by itself."""
     assert kind_of(picture(None, None)) == kind_of(picture(1024, 1024))

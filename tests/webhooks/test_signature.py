@@ -261,6 +261,20 @@ class TestParse:
         with pytest.raises(WebhookPayloadError, match=r"no JSON object|no id that can be read"):
             webhooks.parse(body)
 
+    @pytest.mark.parametrize(
+        ("body", "message"),
+        [
+            (b'{"job": 1, "\xc3\xa9": 2}', "The webhook has no id that can be read; its fields: job, \\xe9."),
+            (b"{}", "The webhook has no id that can be read; its fields: none."),
+            (b"[" + b" " * 1_234 + b"]", "The webhook is no JSON object; length in bytes: 1,236."),
+        ],
+    )
+    def test_the_error_says_what_came_instead(self, body: bytes, message: str) -> None:
+        """In ASCII: it ends in a log."""
+        with pytest.raises(WebhookPayloadError) as caught:
+            webhooks.parse(body)
+        assert caught.value.message == message
+
     def test_the_error_shows_names_and_no_values(self) -> None:
         """In a value there could be a key, or somebody's prompt; names are cut, and on one line."""
         body = json.dumps({**DOCUMENTED, "id": "", "prompt": "my fox", "odd\nname": 1, "x" * 999: 2}).encode()
