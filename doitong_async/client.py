@@ -319,7 +319,7 @@ class AsyncDoitong:
         check_fields(fields, taker="AsyncDoitong.submit")
         runtime = self._running()
         request = self._filled(as_request(prompt, **fields))
-        return await runtime.submit(
+        return await runtime.submissions.submit(
             request, idempotency_key=checked_idempotency_key(idempotency_key), options=self._options
         )
 

@@ -50,7 +50,7 @@ class Result:
         renew: Callable[[], Awaitable[Generation]] | None = None,
         is_remembered: bool = False,
     ) -> None:
-        self.generation = generation
+        self.generation: Generation = generation
         self._downloads = downloads
         self._token = token
         self._renew = renew

@@ -20,6 +20,7 @@ from doitong_async.jobs.status_poll import StatusPoll
 from doitong_async.jobs.token import JobRef
 from doitong_async.jobs.tracked import TrackedJob
 from doitong_async.limits.admission import Admission, limiter_of
+from doitong_async.limits.limiter import RateLimiter
 from doitong_async.limits.users import KeyUser
 from doitong_async.resolver import GuardedResolver
 from doitong_async.result import Result
@@ -52,7 +53,7 @@ class Runtime:
     def __init__(
         self, settings: Settings, session: aiohttp.ClientSession | None, notify: Hook, webhooks: Webhooks
     ) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.settings = settings
         self.notify = notify
         self._webhooks = webhooks
@@ -63,20 +64,20 @@ class Runtime:
         )
         self._resolver = GuardedResolver(places)
         self._session = session or session_of(settings, self._resolver)
-        self.limiter = limiter_of(
+        self.limiter: RateLimiter = limiter_of(
             settings.api_key.reveal(), settings.base_url, settings.plan, day_starts_at=settings.day_starts_at
         )
         self._user = KeyUser(settings.plan, settings.plan_is_assumed, settings.polls_count)
         self._admissions: set[Admission] = set()
-        self.admission = self.new_admission()
-        self.transport = GraphQLTransport(
+        self.admission: Admission = self.new_admission()
+        self.transport: GraphQLTransport = GraphQLTransport(
             base_url=settings.base_url,
             api_key=settings.api_key.reveal(),
             session=self._session,
             ssl=settings.ssl,
             user_agent=settings.user_agent,
         )
-        self.downloads = Downloads(
+        self.downloads: Downloads = Downloads(
             self._session,
             places=places,
             resolver=self._resolver,
@@ -90,11 +91,11 @@ class Runtime:
         status_poll = StatusPoll(
             self.transport, self.admission, settings.status_operation, self.notify, settings.failure_words
         )
-        self.poller = Poller(
+        self.poller: Poller = Poller(
             self.admission, status_poll, self.notify, has_webhooks=settings.webhook_url is not None
         )
         self._in_doubt = SlotsInDoubt(notify)
-        self.submissions = Submissions(
+        self.submissions: Submissions = Submissions(
             self.new_submitter(self.admission),
             self.poller,
             webhooks,
@@ -103,8 +104,7 @@ class Runtime:
             settings=settings,
             downloads=self.downloads,
         )
-        self.submit = self.submissions.submit
-        self.is_closing = False
+        self.is_closing: bool = False
         self.batches: set[Closable] = set()
         """The running batches; they end before the runtime closes."""
 

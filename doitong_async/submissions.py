@@ -110,7 +110,7 @@ class Submissions:
         self._settings = settings
         self._downloads = downloads
         self.in_flight: set[asyncio.Task[AsyncJob]] = set()
-        self.callers = 0
+        self.callers: int = 0
         """How many callers wait for a slot, or for the outcome of their submit."""
         self._no_callers = asyncio.Event()
 

@@ -77,8 +77,8 @@ class ItemsInFlight:
         self._pass_error = pass_error
         self._pending: dict[asyncio.Task[None], PendingItem] = {}
         self._ended: asyncio.Queue[Item | BaseException | None] = asyncio.Queue()
-        self.changed = asyncio.Event()
-        self.known = 0
+        self.changed: asyncio.Event = asyncio.Event()
+        self.known: int = 0
         self.counts: Counter[Outcome] = Counter()
 
     @property

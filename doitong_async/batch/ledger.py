@@ -384,7 +384,7 @@ class _Writer:
         self._opened = ExitStack()
         self._connection: sqlite3.Connection
         self._identity: os.stat_result
-        self.is_new = False
+        self.is_new: bool = False
         self._changes = 0
         """How many changes are in the log and not yet in the ledger's file."""
         self._most_changes = promises.EVERY

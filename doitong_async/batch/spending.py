@@ -62,7 +62,7 @@ class Spending:
 
     def __init__(self, terms: Terms, throw: Throw | None = None) -> None:
         self._terms = terms
-        self.tracker = BudgetTracker(terms.budget, throw)
+        self.tracker: BudgetTracker = BudgetTracker(terms.budget, throw)
         self._queue = asyncio.Lock()
         self._changed = asyncio.Event()
         self._in_flight: set[str] = set()

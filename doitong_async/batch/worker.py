@@ -129,7 +129,7 @@ class Sender:
 
     async def _send(self, pending: PendingItem) -> AsyncJob:
         try:
-            return await self._runtime.submit(
+            return await self._runtime.submissions.submit(
                 pending.request,
                 idempotency_key=pending.idempotency_key,
                 options=self._terms.options,

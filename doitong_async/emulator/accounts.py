@@ -27,7 +27,7 @@ class Unfinished:
 
     def __init__(self) -> None:
         self._ends: list[float] = []
-        self.most = 0
+        self.most: int = 0
 
     def add(self, ends_at: float, now: float) -> None:
         """Add a job."""

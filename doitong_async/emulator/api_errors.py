@@ -33,7 +33,7 @@ class ApiError(Exception):
     def __init__(self, code: str, message: str, **more: int) -> None:
         super().__init__(message)
         self.code = code
-        self.status = STATUSES[code]
+        self.status: int = STATUSES[code]
         self.extensions: dict[str, Any] = {"code": code, **more}
 
     def body(self) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Emulator:
             durations=durations,
             keys_honoured=keys_honoured,
         )
-        self.world = World(plan, rules, faults=faults)
+        self.world: World = World(plan, rules, faults=faults)
         graphql = GraphQLFace(
             self.world,
             lambda: self.outputs_url,

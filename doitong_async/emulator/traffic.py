@@ -31,7 +31,7 @@ class Traffic:
     def __init__(self, kept: int) -> None:
         self.seen: deque[Seen] = deque(maxlen=kept)
         self.counts: Counter[Kind] = Counter()
-        self.most_in_window = 0
+        self.most_in_window: int = 0
         self._window = SlidingWindow(limit=None)
 
     def record(self, seen: Seen) -> None:

@@ -59,10 +59,10 @@ class World:
         *,
         faults: Iterable[Fault | str] = (),
     ) -> None:
-        self.limits = limits_of(plan)
-        self.faults = Faults(faults)
+        self.limits: PlanLimits = limits_of(plan)
+        self.faults: Faults = Faults(faults)
         self.jobs: dict[str, Job] = {}
-        self.charges = 0
+        self.charges: int = 0
         self._rules = rules or Rules()
         self._accounts: defaultdict[str, Account] = defaultdict(self._open)
         self._unfinished = Unfinished()

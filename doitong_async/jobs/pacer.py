@@ -27,7 +27,7 @@ class Pacer:
     def __init__(self, admission: Admission, *, has_webhooks: bool) -> None:
         self._admission = admission
         self._has_webhooks = has_webhooks
-        self.durations = Durations()
+        self.durations: Durations = Durations()
 
     def tick(self, tracked_jobs: Collection[TrackedJob], most: int) -> float:
         """Return the seconds between two polls, with at most `most` jobs in one request."""

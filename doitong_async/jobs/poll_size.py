@@ -28,7 +28,8 @@ class PollSize:
     __slots__ = ("_believed", "_ceiling", "_good", "_part", "_proofs", "_proved_at", "_trial_after", "most")
 
     def __init__(self, most: int) -> None:
-        self.most = self._ceiling = self._believed = most
+        self.most: int = most
+        self._ceiling = self._believed = most
         self._proofs = self._part = self._good = 0
         self._proved_at = -math.inf
         self._trial_after = FIRST_TRIAL

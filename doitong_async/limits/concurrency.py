@@ -18,11 +18,12 @@ class ConcurrencyBackoff:
     __slots__ = ("_careful_until", "_ended_jobs", "_rejections", "held_until", "submits_in_flight")
 
     def __init__(self, now: float) -> None:
-        self.held_until = self._careful_until = now
+        self.held_until: float = now
+        self._careful_until = now
         self._ended_jobs = 0
         """Jobs that ended during the hold: each admits one submit."""
         self._rejections = 0
-        self.submits_in_flight = 0
+        self.submits_in_flight: int = 0
 
     def rejected(self, now: float, wait: float | None, jitter: float) -> None:
         """Hold submits: for `wait` seconds if the service said so, else twice as long as the last time."""

@@ -29,7 +29,7 @@ class ForeignUsage:
         """Tokens that were last seen to count against the window."""
         self._first_count = 0
         self._first_seen = self._last_seen = 0.0
-        self.until = 0.0
+        self.until: float = 0.0
         """The moment from which their tokens are free, unless something shows more of them."""
 
     def __bool__(self) -> bool:
@@ -90,7 +90,7 @@ class Probing:
     __slots__ = ("_sent_at", "contested_until")
 
     def __init__(self, now: float) -> None:
-        self.contested_until = now
+        self.contested_until: float = now
         self._sent_at = now - _LONGEST_DELAY
 
     def contest(self, until: float) -> None:

@@ -40,9 +40,9 @@ class RateLimiter:
 
     def __init__(self, plan: Plan, *, day_starts_at: float = 0.0) -> None:
         self._loop = asyncio.get_running_loop()
-        self.users = KeyUsers(plan)
-        self.day = DailyQuota(plan.jobs_per_day, day_starts_at)
-        self.rate = RequestRate(plan.requests_per_minute, self._loop.time())
+        self.users: KeyUsers = KeyUsers(plan)
+        self.day: DailyQuota = DailyQuota(plan.jobs_per_day, day_starts_at)
+        self.rate: RequestRate = RequestRate(plan.requests_per_minute, self._loop.time())
         self._slots = SlotCount(plan.concurrent_jobs)
         self._rejections = Rejections()
         self._slot_queue: WaitQueue[Slot] = WaitQueue()

@@ -103,8 +103,8 @@ class RequestPermit:
         self._limiter = limiter
         self._is_submit = is_submit
         self._is_sent = False
-        self.number = number
-        self.sent_at = sent_at
+        self.number: int | None = number
+        self.sent_at: float = sent_at
 
     def __enter__(self) -> Self:
         return self

@@ -28,7 +28,7 @@ class DailyQuota:
     __slots__ = ("_ends", "_made", "_reserved", "_starts_at", "_written", "limit")
 
     def __init__(self, limit: int | None, starts_at: float = 0.0) -> None:
-        self.limit = limit
+        self.limit: int | None = limit
         self._starts_at = starts_at
         self._made: Counter[int] = Counter()
         self._reserved = 0

@@ -15,7 +15,7 @@ class SlotCount:
     __slots__ = ("_kept", "_taken", "limit")
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
+        self.limit: int = limit
         self._taken = 0
         self._kept: list[tuple[float, str]] = []
         """When the slots of jobs that nobody tracks any more expire, with the id of the job."""

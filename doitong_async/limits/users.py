@@ -32,8 +32,8 @@ class KeyUsers:
     __slots__ = ("_made_by", "_reported_limit", "_users", "plan", "polls_count")
 
     def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.polls_count = True
+        self.plan: Plan = plan
+        self.polls_count: bool = True
         """Whether polls count against the requests of a minute, for any of the clients."""
         self._users: list[KeyUser] = []
         self._reported_limit: int | None = None

@@ -43,7 +43,7 @@ class Window:
     )
 
     def __init__(self, limit: int, period: float = PERIOD) -> None:
-        self.limit = limit
+        self.limit: int = limit
         self._period = period
         self._sent = 0
         self._own: deque[float] = deque()

@@ -43,7 +43,7 @@ class RequestBody(aiohttp.BytesPayload):
         self._is_replaced = self._is_closed_unwritten = self._was_read = False
         self.reply: Reply | None = None
         """The answer, once it was read whole."""
-        self.is_answered = False
+        self.is_answered: bool = False
 
     @property
     def has_left(self) -> bool:
