@@ -254,7 +254,6 @@ def test_a_ledger_of_a_trial_is_not_taken_for_the_real_thing(
         ("prompts.json", '["a", "b"]'),
         ("prompts.txt", '[\n{"prompt": "a"}\n]'),
         ("prompts.txt", '{"prompt": "a"}'),
-        ("prompts.tsv", "prompt\tkey\na\tk"),
     ],
 )
 def test_what_is_no_list_of_prompts_is_not_paid_line_by_line(

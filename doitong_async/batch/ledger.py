@@ -46,11 +46,12 @@ class Ledger:
         Raises:
             LedgerError: if it is missing, damaged, of another version or not a ledger.
         """
-        ledger = cls(Path(path), sqlite.reader(Path(path)))
-        with ledger._reading() as connection:
+        with ExitStack() as opened:
+            ledger = cls(Path(path), opened.enter_context(closing(sqlite.reader(Path(path)))))
+            ledger._begin()
             # The first read fixes the snapshot.
-            connection.execute("BEGIN")
-            connection.execute("SELECT 1 FROM facts").fetchone()
+            _ = ledger.service
+            opened.pop_all()
         return ledger
 
     def __enter__(self) -> Self:
