@@ -42,7 +42,7 @@ SCALARS = {"ID": "str", "String": "str", "Int": "int", "Float": "float int", "JS
 
 
 @dataclass(frozen=True)
-class Ways:
+class Behaviour:
     """Where the reference leaves a thing open: the way this server goes."""
 
     answer_key: str = "generate"  # or "generateimage", "generateImage"; "generate": each under its own name
@@ -133,12 +133,12 @@ class Document:
             asked = [(key or name, name) for key, name in re.findall(self.NAME, below)]
             self.fields.append((alias or name, name, given, asked))
 
-    def fault(self, ways: Ways) -> str | None:
+    def fault(self, behaviour: Behaviour) -> str | None:
         """What a GraphQL server would find wrong with the document before running it."""
         if self.asks:
-            return None if ways.introspection else "GraphQL introspection is not allowed."
+            return None if behaviour.introspection else "GraphQL introspection is not allowed."
         root = "Mutation" if self.kind == "submit" else "Query"
-        known = ways.roots()[root]
+        known = behaviour.roots()[root]
         for _, name, arguments, below in self.fields:
             if name not in known:
                 return f'Cannot query field "{name}" on type "{root}".'
@@ -147,12 +147,12 @@ class Document:
             if unknown := {each for _, each in below} - {"__typename"} - TYPES["Generation"].keys():
                 return f'Cannot query field "{unknown.pop()}" on type "Generation".'
         keys = {key for key, *_ in self.fields}
-        if len(keys) < len(self.fields) or (len(keys) > 1 and not ways.aliases):
+        if len(keys) < len(self.fields) or (len(keys) > 1 and not behaviour.aliases):
             return "Bad Request: too many fields, or too many under one alias"
         return None if self.fields else "Syntax Error: the document cannot be read."
 
 
-def introspected(document: Document, variables: Json, ways: Ways) -> Json:
+def introspected(document: Document, variables: Json, behaviour: Behaviour) -> Json:
     """The answer to an introspection: all there is, whatever of it was asked."""
     nothing = dict.fromkeys(("description", "defaultValue", "deprecationReason", "fields", "inputFields"))
 
@@ -169,7 +169,7 @@ def introspected(document: Document, variables: Json, ways: Ways) -> Json:
     types = {name: ref(name) for name in (*SCALARS, *TYPES)}
     for name, parts in TYPES.items():
         types[name]["fields" if name == "Generation" else "inputFields"] = entries(parts)
-    for name, fields in ways.roots().items():
+    for name, fields in behaviour.roots().items():
         listed = entries(dict.fromkeys(fields, "Generation"))
         types[name] = ref(name) | {"fields": [e | {"args": entries(fields[e["name"]])} for e in listed]}
     whole: Json = {"queryType": types["Query"], "mutationType": types["Mutation"], "subscriptionType": None}
@@ -200,7 +200,7 @@ class PlainServer:
     `script(kind, nth)`: raw bytes or "cut" instead of handling a request, "cut-after" handling it, or None.
     """
 
-    ways: Ways = Ways()
+    behaviour: Behaviour = Behaviour()
     requests_per_minute: int = 600
     concurrent_jobs: int = 10
     jobs_per_day: int | None = None
@@ -295,8 +295,8 @@ class PlainServer:
         kind = kinds.get(path, "poll" if path.startswith("/v1/generations/") else "other")
         name, right = ("authorization", f"Bearer {self.key}") if graphql else ("x-api-key", self.key)
         known = headers.get(name) == right
-        units = 1 if self.ways.aliases_count_as_one else max(1, len(document.fields))
-        units = units if known and (kind != "poll" or self.ways.polls_count) else 0
+        units = 1 if self.behaviour.aliases_count_as_one else max(1, len(document.fields))
+        units = units if known and (kind != "poll" or self.behaviour.polls_count) else 0
         admitted = self._admit(units)
         seen, odd = self._saw(kind, headers, units, [])
         if odd is not None and odd != "cut-after":
@@ -315,25 +315,25 @@ class PlainServer:
                 seen.meant, told = 200, self._poll(path.rpartition("/")[2], seen.ids)
         except RefusedError as refused:
             seen.meant, told = refused.status, {"errors": [refused.error]}
-        status = 200 if graphql and (self.ways.errors_with_200 or seen.meant == 404) else seen.meant
+        status = 200 if graphql and (self.behaviour.errors_with_200 or seen.meant == 404) else seen.meant
         seen.status = 0 if odd else status
         limits = self._rate_headers() if known else {}
         return None if odd else http(status, json.dumps(told).encode(), "application/json", limits)
 
     def _run(self, document: Document, given: Any, key: str | None, ids: list[str]) -> tuple[int, Json]:
         variables: Json = given if isinstance(given, dict) else {}
-        if fault := document.fault(self.ways):
+        if fault := document.fault(self.behaviour):
             raise RefusedError(400, fault)
         if document.asks:
-            return 200, {"data": introspected(document, variables, self.ways)}
+            return 200, {"data": introspected(document, variables, self.behaviour)}
         data, errors, worst = Json(), list[Json](), 200
         for place, (key_asked, name, arguments, below) in enumerate(document.fields):
-            spelled = self.ways.answer_key != "generate" and key_asked in ("generate", "generateImage")
-            shown = self.ways.answer_key if spelled and key_asked == name else key_asked
+            spelled = self.behaviour.answer_key != "generate" and key_asked in ("generate", "generateImage")
+            shown = self.behaviour.answer_key if spelled and key_asked == name else key_asked
             data[shown], (value,) = None, (variables.get(variable) for variable in arguments.values())
             try:
                 makes = document.kind == "submit"
-                if not makes and self.ways.has_numbers != (type(value) is int):
+                if not makes and self.behaviour.has_numbers != (type(value) is int):
                     raise RefusedError(400, f'Variable "$i{place}" got invalid value {value!r}')
                 full = self._submit(name, value, key, place, ids) if makes else self._poll(str(value), ids)
                 data[shown] = {as_key: full[part] for as_key, part in below}
@@ -352,9 +352,9 @@ class PlainServer:
 
     def _submit(self, mutation: str, given: Any, key: str | None, place: int, ids: list[str]) -> Json:
         """Make a job or answer for a key seen before; `place` tells apart the jobs of one request."""
-        before = self._keys.get((key, place)) if key and self.ways.keys_honoured else None
-        if before and self.ways.conflict_on_replay:
-            named = {"id": before.id} if self.ways.conflict_names_job else {}
+        before = self._keys.get((key, place)) if key and self.behaviour.keys_honoured else None
+        if before and self.behaviour.conflict_on_replay:
+            named = {"id": before.id} if self.behaviour.conflict_names_job else {}
             raise RefusedError(409, "Conflict: this Idempotency-Key was used before", **named)
         job = self._keys[key, place] = before or self._made(self._checked(mutation, given), key)
         ids.append(job.id)
@@ -367,14 +367,14 @@ class PlainServer:
         ends = sorted((job.ends for job in self.jobs.values() if job.ends > now), reverse=True)
         # A queued job starts when, of those before it, the `concurrent_jobs`th from the last ends.
         starts = ends[self.concurrent_jobs - 1] if len(ends) >= self.concurrent_jobs else now
-        if starts > now and self.ways.over_concurrency == "refuse":
+        if starts > now and self.behaviour.over_concurrency == "refuse":
             raise RefusedError(429, "Too Many Requests: concurrent jobs exceeded")
         nth = len(self.jobs) + 1
         lasts = self.seconds(nth) if callable(self.seconds) else self.seconds
         cost = (10, 20, 30, 50)[sum(shown["width"] * shown["height"] > side**2 for side in (512, 1024, 2048))]
         created_at = strftime("%FT%TZ", gmtime(self._wall()))
         shown |= {
-            "id": str(nth) if self.ways.has_numbers else f"plain{nth:05d}",
+            "id": str(nth) if self.behaviour.has_numbers else f"plain{nth:05d}",
             "creditCost": cost,
             "createdAt": created_at,
         }
@@ -435,24 +435,28 @@ class PlainServer:
             self._window.append(self._foreign_next)
             self._foreign_next += self._foreign_step
         if (
-            self.ways.fixed_windows
+            self.behaviour.fixed_windows
             and self._window
-            and self._now() >= self._window[0] + self.ways.period - SLACK
+            and self._now() >= self._window[0] + self.behaviour.period - SLACK
         ):
             self._window = []
-        elif not self.ways.fixed_windows:
-            self._window = [at for at in self._window if at > self._now() - self.ways.period + SLACK]
+        elif not self.behaviour.fixed_windows:
+            self._window = [at for at in self._window if at > self._now() - self.behaviour.period + SLACK]
         admitted = not units or len(self._window) + units <= self.requests_per_minute
         self._window += [self._now()] * units * admitted
         return admitted
 
     def _rate_headers(self) -> Json:
-        ahead = (self._window[0] if self._window else self._now()) + self.ways.period - self._now() - SLACK
-        served = self._wall() + self.ways.clock_ahead
+        ahead = (
+            (self._window[0] if self._window else self._now()) + self.behaviour.period - self._now() - SLACK
+        )
+        served = self._wall() + self.behaviour.clock_ahead
         wall = served + ahead  # rounded up below: who waits until then must not come too early
         resets = {"epoch_s": math.ceil(wall), "epoch_ms": math.ceil(wall * 1000), "seconds": math.ceil(ahead)}
-        reset = resets.get(self.ways.reset_unit, strftime("%FT%TZ", gmtime(math.ceil(wall))))
+        reset = resets.get(self.behaviour.reset_unit, strftime("%FT%TZ", gmtime(math.ceil(wall))))
         left = max(0, self.requests_per_minute - len(self._window))
         told = {"Limit": self.requests_per_minute, "Remaining": left, "Reset": reset}
-        date = {"Date": strftime("%a, %d %b %Y %T GMT", gmtime(served))} if self.ways.date else {}
-        return date | {f"X-RateLimit-{name}": value for name, value in told.items() if self.ways.rate_headers}
+        date = {"Date": strftime("%a, %d %b %Y %T GMT", gmtime(served))} if self.behaviour.date else {}
+        return date | {
+            f"X-RateLimit-{name}": value for name, value in told.items() if self.behaviour.rate_headers
+        }

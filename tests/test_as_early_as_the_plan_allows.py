@@ -11,8 +11,8 @@ import pytest
 
 from doitong_async import AsyncDoitong, Plan, Result
 from doitong_async.emulator import Emulator
-from tests.plain_server import PlainServer, Ways
-from tests.virtual import boxed, now, plain, seen, virtual
+from tests.plain_server import Behaviour, PlainServer
+from tests.virtual import now, plain, seen, virtual, with_emulator
 
 JOBS = 100
 
@@ -78,14 +78,14 @@ async def test_the_same_with_somebody_else_on_the_key(seed: int) -> None:
 @virtual
 async def test_a_reset_that_the_service_tells_is_true(unit: str, ahead: float | None, is_fixed: bool) -> None:
     """Nine pictures at six requests in six seconds; its clock may be hours off, as its answers say."""
-    ways = Ways(
+    behaviour = Behaviour(
         reset_unit=unit,
         period=6.0,
         fixed_windows=is_fixed,
         clock_ahead=ahead or 0.0,
         date=ahead is not None,
     )
-    async with plain(ways=ways, requests_per_minute=6) as (doitong, server):
+    async with plain(behaviour=behaviour, requests_per_minute=6) as (doitong, server):
         results = await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(9)))
         assert {result.id for result in results} == server.jobs.keys()
         assert now() <= 20.0
@@ -95,8 +95,8 @@ async def test_a_reset_that_the_service_tells_is_true(unit: str, ahead: float | 
 @virtual
 async def test_polls_of_a_service_with_a_short_window_wait_for_no_minute() -> None:
     """Long after the last answer that left nothing: a job of 100 s is seen to end soon."""
-    ways = Ways(period=6.0)
-    async with plain(ways=ways, requests_per_minute=6, seconds=100.0) as (doitong, _):
+    behaviour = Behaviour(period=6.0)
+    async with plain(behaviour=behaviour, requests_per_minute=6, seconds=100.0) as (doitong, _):
         await doitong.generate("a fox")
         assert now() <= 112.0
 
@@ -106,7 +106,10 @@ async def test_ten_jobs_are_noticed_within_two_seconds_by_one_request_for_all() 
     """As early as a loop of 2 s for each job would notice them, at a fraction of its requests."""
     times = durations(4)[:10]
     plan = Plan.enterprise(requests_per_minute=600, concurrent_jobs=20)
-    async with boxed(plan, box={"durations": lambda number: times[number]}) as (doitong, emulator):
+    async with with_emulator(plan, emulator={"durations": lambda number: times[number]}) as (
+        doitong,
+        emulator,
+    ):
 
         async def notice(number: int) -> tuple[float, float]:
             result = await doitong.generate(f"fox {number}")
@@ -120,11 +123,11 @@ async def test_ten_jobs_are_noticed_within_two_seconds_by_one_request_for_all() 
 @virtual
 async def test_two_clients_on_one_key_share_its_plan() -> None:
     """Slots and requests are the key's, not the client's; a second client of it knows what the first sent."""
-    async with boxed(box={"durations": 3.0}) as (doitong, emulator):
-        async with AsyncDoitong(api_key="k-box", base_url=emulator.url, plan=Plan.PRO) as other:
+    async with with_emulator(emulator={"durations": 3.0}) as (doitong, emulator):
+        async with AsyncDoitong(api_key="k-test", base_url=emulator.url, plan=Plan.PRO) as other:
             work = [client.generate(f"fox {n}") for n in range(40) for client in (doitong, other)]
             await asyncio.gather(*work)
-        async with AsyncDoitong(api_key="k-box", base_url=emulator.url, plan=Plan.PRO) as third:
+        async with AsyncDoitong(api_key="k-test", base_url=emulator.url, plan=Plan.PRO) as third:
             assert third.stats().requests_left < 60
             await third.generate("one more")
         world = emulator.world
@@ -137,8 +140,8 @@ async def test_two_clients_on_one_key_share_its_plan() -> None:
 @virtual
 async def test_two_plans_for_one_key_are_kept_both() -> None:
     """The narrower limits hold while both are open: one is wrong, and nobody knows which."""
-    async with boxed(box={"durations": 3.0}) as (doitong, emulator):
-        async with AsyncDoitong(api_key="k-box", base_url=emulator.url, plan=Plan.STARTER):
+    async with with_emulator(emulator={"durations": 3.0}) as (doitong, emulator):
+        async with AsyncDoitong(api_key="k-test", base_url=emulator.url, plan=Plan.STARTER):
             await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(12)))
             assert emulator.world.most_at_once == 3
         await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(12)))
@@ -148,7 +151,7 @@ async def test_two_plans_for_one_key_are_kept_both() -> None:
 @virtual
 async def test_another_key_has_a_plan_of_its_own() -> None:
     """Tenants do not wait for each other."""
-    async with boxed(Plan.FREE, box={"durations": 30.0}) as (doitong, emulator):
+    async with with_emulator(Plan.FREE, emulator={"durations": 30.0}) as (doitong, emulator):
         await doitong.submit("mine")
         async with AsyncDoitong(api_key="k-other", base_url=emulator.url, plan=Plan.FREE) as other:
             await other.submit("theirs")
@@ -170,7 +173,7 @@ async def test_requests_that_others_spend_lower_the_window_at_once() -> None:
 @virtual
 async def test_stats_tell_what_is_going_on() -> None:
     """In flight, waiting and for what, requests left, mean durations, credits spent."""
-    async with boxed(Plan.STARTER, box={"durations": 5.0}) as (doitong, _):
+    async with with_emulator(Plan.STARTER, emulator={"durations": 5.0}) as (doitong, _):
         work = [asyncio.ensure_future(doitong.generate(f"fox {n}", width=512, height=512)) for n in range(5)]
         await asyncio.sleep(1)
         stats = doitong.stats()
@@ -201,7 +204,10 @@ async def test_looks_that_do_not_count_are_not_held_back() -> None:
 @virtual
 async def test_a_queue_on_a_narrow_plan_is_looked_at_at_the_even_tick() -> None:
     """Free: 12 s between looks are five jobs a minute; every 2 s they would be two."""
-    async with boxed(Plan.FREE, box={"durations": 6.0}, slot_timeout=None) as (doitong, emulator):
+    async with with_emulator(Plan.FREE, emulator={"durations": 6.0}, slot_timeout=None) as (
+        doitong,
+        emulator,
+    ):
         await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(20)))
         gaps = [
             later.at - earlier.at

@@ -43,7 +43,7 @@ from doitong_async.testing import run_virtual
 from doitong_async.webhooks.handler import Response, WebhookHandler
 from doitong_async.webhooks.serving import free_port, served
 from tests.strides import offset
-from tests.virtual import boxed, now, plain, until, virtual
+from tests.virtual import now, plain, until, virtual, with_emulator
 from tests.webhooks.bodies import SECRET, signed, webhook_body
 from tests.webhooks.test_handler import Endpoint, request
 
@@ -114,16 +114,21 @@ async def opened(
     place = free_port()
     secret = "s" if webhooks else None
     url = f"http://127.0.0.1:{place.getsockname()[1]}/" if webhooks else None
-    box = Emulator(limits, durations=4.5, faults=FAULTS, over_concurrency="queue", webhook_secret=secret)
-    async with box:
+    emulator = Emulator(limits, durations=4.5, faults=FAULTS, over_concurrency="queue", webhook_secret=secret)
+    async with emulator:
         doitong = AsyncDoitong(
-            api_key="k", base_url=box.url, plan=ONE, on_event=on_event, webhook_url=url, webhook_secret=secret
+            api_key="k",
+            base_url=emulator.url,
+            plan=ONE,
+            on_event=on_event,
+            webhook_url=url,
+            webhook_secret=secret,
         )
         with place:
             async with contextlib.AsyncExitStack() as stack:
                 if webhooks:
                     await stack.enter_async_context(served(doitong.webhooks.aiohttp_app(), place))
-                yield await stack.enter_async_context(doitong), box.world
+                yield await stack.enter_async_context(doitong), emulator.world
 
 
 async def three_jobs(doitong: AsyncDoitong, ids: list[str]) -> list[Any]:
@@ -248,7 +253,7 @@ async def test_a_job_is_watched_before_its_submit_is_told() -> None:
         if isinstance(event, SubmitAttempted):
             known.append(doitong.jobs())
 
-    async with boxed(MANY, on_event=look) as (doitong, _):
+    async with with_emulator(MANY, on_event=look) as (doitong, _):
         job = await doitong.submit("a fox")
         assert known == [[job]]
 
@@ -257,7 +262,7 @@ async def test_a_job_is_watched_before_its_submit_is_told() -> None:
 async def test_events_of_a_submit_are_told_in_their_order() -> None:
     """Though all of them are told when the job is watched."""
     events: list[Event] = []
-    async with boxed(MANY, box={"durations": 0.0}, on_event=events.append) as (doitong, _):
+    async with with_emulator(MANY, emulator={"durations": 0.0}, on_event=events.append) as (doitong, _):
         await doitong.generate("a fox")
     assert [type(event) for event in events] == [RequestSent, SubmitAttempted, StatusChanged, JobFinished]
 
@@ -268,11 +273,11 @@ async def test_what_is_raised_about_an_accepted_submit_comes_out_of_it(
     kind: type[Event], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The job is told by the log, and goes on: its slot is its own until it ends."""
-    async with boxed(MANY, on_event=Breaking(Mine(), at(kind))) as (doitong, box):
+    async with with_emulator(MANY, on_event=Breaking(Mine(), at(kind))) as (doitong, emulator):
         with pytest.raises(Mine):
             await doitong.submit("a fox")
         [job] = doitong.jobs()
-        assert [job.id] == list(box.world.jobs)
+        assert [job.id] == list(emulator.world.jobs)
         assert job.token in caplog.text
         assert doitong.stats().slots_in_use == 1
         assert (await job).url
@@ -282,10 +287,10 @@ async def test_what_is_raised_about_an_accepted_submit_comes_out_of_it(
 @virtual
 async def test_what_is_raised_before_a_submit_is_sent_leaves_nothing_taken() -> None:
     """Nothing was sent: slot and permit are back at once."""
-    async with boxed(MANY, on_event=Breaking(Mine(), at(RequestSent))) as (doitong, box):
+    async with with_emulator(MANY, on_event=Breaking(Mine(), at(RequestSent))) as (doitong, emulator):
         with pytest.raises(Mine):
             await doitong.submit("a fox")
-        assert box.world.count("submit") == 0
+        assert emulator.world.count("submit") == 0
         assert is_at_rest(doitong._running().limiter)
         assert doitong.stats().requests_left == MANY.requests_per_minute
 
@@ -317,7 +322,7 @@ async def test_what_is_raised_when_a_job_may_have_been_made_leaves_its_slot_in_d
 @virtual
 async def test_what_is_raised_about_a_wait_gives_the_slot_back(kind: type[Event]) -> None:
     """It comes out of the call that waited, and the next in line has the slot."""
-    async with boxed(ONE, on_event=Breaking(Mine(), at(kind, reason="slot"))) as (doitong, box):
+    async with with_emulator(ONE, on_event=Breaking(Mine(), at(kind, reason="slot"))) as (doitong, emulator):
         await doitong.submit("the first")
         ends = await asyncio.gather(
             doitong.generate("a fox"), doitong.generate("a hare"), return_exceptions=True
@@ -325,13 +330,13 @@ async def test_what_is_raised_about_a_wait_gives_the_slot_back(kind: type[Event]
         assert isinstance(ends[0], Mine)
         assert not isinstance(ends[1], BaseException)
         assert is_at_rest(doitong._running().limiter)
-        assert box.world.charges == 2
+        assert emulator.world.charges == 2
 
 
 @virtual
 async def test_what_is_raised_by_a_poll_comes_out_of_the_await_of_its_job() -> None:
     """Of one who awaits it, once; the other jobs of the same poll have their news."""
-    async with boxed(MANY, on_event=Breaking(Mine(), at(JobFinished))) as (doitong, _):
+    async with with_emulator(MANY, on_event=Breaking(Mine(), at(JobFinished))) as (doitong, _):
         jobs = [await doitong.submit(f"fox {n}") for n in range(3)]
         ends = await asyncio.gather(*(job.wait() for job in [*jobs, *jobs]), return_exceptions=True)
         assert [type(end) for end in ends].count(Mine) == 1
@@ -342,10 +347,13 @@ async def test_what_is_raised_by_a_poll_comes_out_of_the_await_of_its_job() -> N
 @virtual
 async def test_generate_tells_the_log_of_a_job_whose_news_raised(caplog: pytest.LogCaptureFixture) -> None:
     """Its caller has neither a result nor an error that names the job."""
-    async with boxed(MANY, on_event=Breaking(Mine(), at(JobFinished))) as (doitong, box):
+    async with with_emulator(MANY, on_event=Breaking(Mine(), at(JobFinished))) as (doitong, emulator):
         with pytest.raises(Mine):
             await doitong.generate("a fox")
-        assert f"job {next(iter(box.world.jobs))}, whose caller got Mine, is over: token dtj1." in caplog.text
+        assert (
+            f"job {next(iter(emulator.world.jobs))}, whose caller got Mine, is over: token dtj1."
+            in caplog.text
+        )
 
 
 @pytest.mark.parametrize(
@@ -358,7 +366,7 @@ def test_what_nobody_awaits_reaches_the_loop(meant: Callable[[Event], bool]) -> 
         errors = in_the_loop()
         told = Breaking(Mine(), meant)
         seconds = {"durations": lambda number: 90.0 if number else 30.0}
-        async with boxed(MANY, box=seconds, on_event=told, slot_expiry=60.0) as (doitong, _):
+        async with with_emulator(MANY, emulator=seconds, on_event=told, slot_expiry=60.0) as (doitong, _):
             jobs = [await doitong.submit("a fox"), await doitong.submit("a slow one")]
             await asyncio.sleep(100)
             assert errors == [told.error]
@@ -386,12 +394,12 @@ def test_a_poll_of_which_something_is_raised_is_sent_all_the_same(meant: Callabl
 
     async def polls_at(on_event: Callable[[Event], object] | None) -> list[float]:
         two = Plan.enterprise(requests_per_minute=2, concurrent_jobs=2)
-        async with boxed(two, on_event=on_event) as (doitong, box):
+        async with with_emulator(two, on_event=on_event) as (doitong, emulator):
             jobs = [await doitong.submit("a fox"), await doitong.submit("a hare")]
             await asyncio.sleep(200)
             assert [job.status for job in jobs] == ["completed"] * 2
             assert is_at_rest(doitong._running().limiter)
-            return [request.at for request in box.world.seen if request.kind == "poll"]
+            return [request.at for request in emulator.world.seen if request.kind == "poll"]
 
     async def main() -> None:
         errors, told = in_the_loop(), Breaking(Mine(), meant)
@@ -405,7 +413,9 @@ def test_a_poll_of_which_something_is_raised_is_sent_all_the_same(meant: Callabl
 @virtual
 async def test_what_a_refresh_brings_comes_out_of_it() -> None:
     """It is a call of the user's own."""
-    async with boxed(MANY, box={"durations": 1.0}, on_event=Breaking(Mine(), at(JobFinished))) as (
+    async with with_emulator(
+        MANY, emulator={"durations": 1.0}, on_event=Breaking(Mine(), at(JobFinished))
+    ) as (
         doitong,
         _,
     ):
@@ -420,7 +430,10 @@ async def test_what_a_refresh_brings_comes_out_of_it() -> None:
 async def test_what_a_webhook_brings_comes_out_of_the_await_of_its_job() -> None:
     """Not out of the request that brought it: it is acknowledged, as the news is in."""
     told = Breaking(Mine(), at(WebhookReceived))
-    async with boxed(MANY, box={"durations": 99.0}, on_event=told, webhook_secret=SECRET) as (doitong, _):
+    async with with_emulator(MANY, emulator={"durations": 99.0}, on_event=told, webhook_secret=SECRET) as (
+        doitong,
+        _,
+    ):
         job = await doitong.submit("a fox")
         waits = asyncio.ensure_future(job.wait())
         await asyncio.sleep(1)
@@ -434,11 +447,11 @@ async def test_what_a_webhook_brings_comes_out_of_the_await_of_its_job() -> None
 @virtual
 async def test_a_job_that_is_taken_up_is_watched_though_its_news_raise() -> None:
     """`doitong.job` raises what its callback does, when the job has its slot."""
-    async with boxed(MANY, box={"durations": 5.0}) as (doitong, box):
+    async with with_emulator(MANY, emulator={"durations": 5.0}) as (doitong, emulator):
         token = (await doitong.submit("a fox")).token
         told = Breaking(Mine(), at(WebhookReceived))
         async with AsyncDoitong(
-            api_key="another", base_url=box.url, on_event=told, webhook_secret="s"
+            api_key="another", base_url=emulator.url, on_event=told, webhook_secret="s"
         ) as other:
             other.webhooks._unmatched.keep((await doitong.job(token).refresh()), now())
             with pytest.raises(Mine):
@@ -452,13 +465,16 @@ def test_what_an_abandoned_submit_raises_reaches_the_loop(caplog: pytest.LogCapt
     async def main() -> None:
         errors = in_the_loop()
         told = Breaking(Mine(), at(SubmitAttempted))
-        async with boxed(MANY, box={"faults": ["submit: latency 5"]}, on_event=told) as (doitong, box):
+        async with with_emulator(MANY, emulator={"faults": ["submit: latency 5"]}, on_event=told) as (
+            doitong,
+            emulator,
+        ):
             submit = asyncio.ensure_future(doitong.submit("a fox"))
-            await until(lambda: box.world.count("submit"))
+            await until(lambda: emulator.world.count("submit"))
             submit.cancel()
             await asyncio.sleep(10)
             assert errors == [told.error]
-            assert next(iter(box.world.jobs)) in caplog.text
+            assert next(iter(emulator.world.jobs)) in caplog.text
 
     run_virtual(main())
 
@@ -468,7 +484,7 @@ def test_what_is_thrown_at_one_who_leaves_reaches_the_loop() -> None:
 
     async def main() -> None:
         errors = in_the_loop()
-        async with boxed(MANY) as (doitong, _):
+        async with with_emulator(MANY) as (doitong, _):
             job = await doitong.submit("a fox")
             waits = asyncio.ensure_future(job.wait())
             await asyncio.sleep(1)
@@ -489,7 +505,7 @@ def test_draining_does_not_swallow_what_is_the_users() -> None:
     async def main() -> None:
         errors = in_the_loop()
         told = Breaking(Mine(), at(JobFinished))
-        async with boxed(MANY, on_event=told) as (doitong, _):
+        async with with_emulator(MANY, on_event=told) as (doitong, _):
             await doitong.submit("a fox")
             await doitong.aclose(drain=60)
         assert errors == [told.error]
@@ -514,17 +530,17 @@ def test_what_a_hook_of_the_users_own_session_raises_is_no_end_of_anything(
         trace.on_request_end.append(answered)
         async with (
             aiohttp.ClientSession(trace_configs=[trace]) as session,
-            boxed(MANY, session=session) as (doitong, box),
+            with_emulator(MANY, session=session) as (doitong, emulator),
         ):
             breaks_at.append("submit")
             with pytest.raises(Mine):
                 await doitong.submit("a fox", idempotency_key="my-own-key")
             assert "my-own-key" in caplog.text
-            assert doitong.stats().slots_in_use == box.world.charges == 1
+            assert doitong.stats().slots_in_use == emulator.world.charges == 1
             breaks_at.append("poll")
             assert (await doitong.generate("a fox", idempotency_key="my-own-key")).url
             assert [type(error) for error in errors] == [Mine]
-            assert box.world.charges == 1
+            assert emulator.world.charges == 1
             assert is_at_rest(doitong._running().limiter)
 
     run_virtual(main())
@@ -545,11 +561,11 @@ async def test_a_batch_raises_what_is_the_users(
     meant: Callable[[Event], bool], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Out of the loop over its items; without a ledger the log tells of the job."""
-    async with boxed(MANY, on_event=Breaking(Mine(), meant)) as (doitong, box):
+    async with with_emulator(MANY, on_event=Breaking(Mine(), meant)) as (doitong, emulator):
         with pytest.raises(Mine):
             async for _ in doitong.generate_many(["a fox"]):
                 pass
-        assert untold(box.world, [], caplog.text) == set()
+        assert untold(emulator.world, [], caplog.text) == set()
         await asyncio.sleep(200)
         assert is_at_rest(doitong._running().limiter)
 
@@ -560,8 +576,8 @@ def test_what_a_batch_that_was_left_raises_reaches_the_loop() -> None:
     async def main() -> None:
         errors, is_left = in_the_loop(), asyncio.Event()
         told = Breaking(Mine(), lambda event: isinstance(event, SubmitAttempted) and is_left.is_set())
-        box = {"faults": ["submit 2: latency 3"], "durations": 0.0}
-        async with boxed(MANY, box=box, on_event=told) as (doitong, _):
+        rules = {"faults": ["submit 2: latency 3"], "durations": 0.0}
+        async with with_emulator(MANY, emulator=rules, on_event=told) as (doitong, _):
             batch = doitong.batch(["a fox", "a hare"])
             async with batch:
                 async for _item in batch:
@@ -581,8 +597,8 @@ def test_a_budget_that_is_low_raises_out_of_the_batch(kind: type[BaseException])
         raise kind(left)
 
     async def main() -> None:
-        async with boxed(MANY, box={"durations": 2.0}) as (doitong, box):
-            boxes.append(box)
+        async with with_emulator(MANY, emulator={"durations": 2.0}) as (doitong, emulator):
+            boxes.append(emulator)
             budget = Budget(30, low_at=0.9, on_low=on_low)
             items = doitong.generate_many([{"prompt": "a fox", "width": 512, "height": 512}], budget=budget)
             async for _ in items:
@@ -662,7 +678,7 @@ def test_a_callback_that_would_never_run_is_refused(callback: Any) -> None:
 async def test_the_queue_that_the_error_speaks_of_works() -> None:
     """`on_event=queue.put_nowait`, and a task of the user's own."""
     queue: asyncio.Queue[Event] = asyncio.Queue()
-    async with boxed(MANY, on_event=queue.put_nowait) as (doitong, _):
+    async with with_emulator(MANY, on_event=queue.put_nowait) as (doitong, _):
         await doitong.generate("a fox")
     assert queue.qsize() >= 5
 
@@ -694,7 +710,10 @@ async def test_a_log_that_cannot_be_written_harms_nothing() -> None:
     handler = Broken(logging.ERROR)
     logging.getLogger("doitong_async").addHandler(handler)
     try:
-        async with boxed(MANY, on_event=Breaking(RuntimeError("mine"), at(StatusChanged))) as (doitong, _):
+        async with with_emulator(MANY, on_event=Breaking(RuntimeError("mine"), at(StatusChanged))) as (
+            doitong,
+            _,
+        ):
             assert (await doitong.generate("a fox")).url
     finally:
         logging.getLogger("doitong_async").removeHandler(handler)

@@ -35,13 +35,13 @@ from doitong_async import (
 from doitong_async.emulator import Emulator
 from doitong_async.testing import run_virtual
 from tests.plain_server import HANG
-from tests.virtual import boxed, now, plain, seen, until, virtual
+from tests.virtual import now, plain, seen, until, virtual, with_emulator
 
 
 @virtual
 async def test_one_prompt_makes_one_picture() -> None:
     """The main job: prompt in, result out, one charge."""
-    async with boxed() as (doitong, emulator):
+    async with with_emulator() as (doitong, emulator):
         result = await doitong.generate("a red fox", width=640, height=320)
         assert (result.type, result.provider) == ("IMAGE", "flux-pro")
         assert result.credit_cost is not None
@@ -55,7 +55,7 @@ async def test_one_prompt_makes_one_picture() -> None:
 async def test_a_thousand_at_once_keep_to_the_plan() -> None:
     """`gather` of 1,000 ends, and the server never sees more than the plan's jobs or requests."""
     plan = Plan.enterprise(requests_per_minute=600, concurrent_jobs=40)
-    async with boxed(plan) as (doitong, emulator):
+    async with with_emulator(plan) as (doitong, emulator):
         results = await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(1_000)))
         world = emulator.world
     assert len({result.id for result in results}) == 1_000
@@ -68,7 +68,7 @@ async def test_a_thousand_at_once_keep_to_the_plan() -> None:
 @virtual
 async def test_everything_else_the_service_makes_is_asked_for_in_its_general_form() -> None:
     """Type, provider, input and options go out as they stand; a prompt is short for the text."""
-    async with boxed(box={"durations": 0.0}) as (doitong, emulator):
+    async with with_emulator(emulator={"durations": 0.0}) as (doitong, emulator):
         await doitong.generate("a sunrise", provider="kling", options={"duration": 5, "aspectRatio": "16:9"})
         await doitong.generate(type="AVATAR", provider="hedra", input={"text": "hello", "avatarId": "a-1"})
         await doitong.generate(GenerateRequest(prompt="hi", provider="elevenlabs", input={"voice": "v-1"}))
@@ -83,7 +83,7 @@ async def test_everything_else_the_service_makes_is_asked_for_in_its_general_for
 @virtual
 async def test_options_of_a_view_hold_for_its_calls_alone() -> None:
     """Defaults differ from view to view; connections, limits and watcher are one."""
-    async with boxed(Plan.FREE, box={"durations": 5.0}) as (doitong, emulator):
+    async with with_emulator(Plan.FREE, emulator={"durations": 5.0}) as (doitong, emulator):
         view = doitong.with_options(provider="flux-krea", width=512, height=256)
         job = await view.submit("a fox")
         assert [each.id for each in doitong.jobs()] == [job.id]
@@ -107,7 +107,7 @@ def test_a_view_cannot_change_what_is_shared(name: str) -> None:
 @virtual
 async def test_a_slower_cadence_is_kept() -> None:
     """`poll_interval` spaces the looks at a job further out."""
-    async with boxed(box={"durations": 30.0}, poll_interval=10.0) as (doitong, emulator):
+    async with with_emulator(emulator={"durations": 30.0}, poll_interval=10.0) as (doitong, emulator):
         await doitong.generate("a fox")
         assert [look.at for look in seen(emulator, "poll")] == [10.0, 20.0, 30.0]
 
@@ -115,7 +115,7 @@ async def test_a_slower_cadence_is_kept() -> None:
 @virtual
 async def test_the_wait_for_a_slot_can_be_bounded() -> None:
     """By default it is as long as it takes; with `slot_timeout` it ends in an error, and nothing was sent."""
-    async with boxed(Plan.FREE, box={"durations": 30.0}) as (doitong, emulator):
+    async with with_emulator(Plan.FREE, emulator={"durations": 30.0}) as (doitong, emulator):
         await doitong.submit("first")
         with pytest.raises(RateLimitError, match="1 jobs at once") as caught:
             await doitong.with_options(slot_timeout=3.0).submit("second")
@@ -127,7 +127,7 @@ async def test_the_wait_for_a_slot_can_be_bounded() -> None:
 @virtual
 async def test_too_few_credits_say_how_many() -> None:
     """402 comes at once, typed, and with the numbers."""
-    async with boxed(box={"credits": 5}) as (doitong, emulator):
+    async with with_emulator(emulator={"credits": 5}) as (doitong, emulator):
         with pytest.raises(InsufficientCreditsError) as caught:
             await doitong.generate("a fox")
         assert (caught.value.credits_required, caught.value.credits_available) == (20, 5)
@@ -137,7 +137,7 @@ async def test_too_few_credits_say_how_many() -> None:
 @virtual
 async def test_a_bad_request_costs_no_request() -> None:
     """What is wrong is said before a byte is sent."""
-    async with boxed() as (doitong, emulator):
+    async with with_emulator() as (doitong, emulator):
         with pytest.raises(BadRequestError, match="prompt"):
             await doitong.generate("  ")
         with pytest.raises(BadRequestError, match="put them inside"):
@@ -165,7 +165,7 @@ async def test_a_cancelled_submit_is_read_to_its_end(caplog: pytest.LogCaptureFi
 @virtual
 async def test_a_submit_that_waits_for_a_slot_is_cancelled_without_a_trace() -> None:
     """Nothing was sent, so nothing is to be read; the slot goes to the next in line."""
-    async with boxed(Plan.FREE, box={"durations": 5.0}) as (doitong, emulator):
+    async with with_emulator(Plan.FREE, emulator={"durations": 5.0}) as (doitong, emulator):
         await doitong.submit("first")
         waiting = asyncio.ensure_future(doitong.submit("second"))
         third = asyncio.ensure_future(doitong.generate("third"))
@@ -178,7 +178,7 @@ async def test_a_submit_that_waits_for_a_slot_is_cancelled_without_a_trace() -> 
 @virtual
 async def test_closing_sends_away_whoever_waits_for_a_slot() -> None:
     """Nothing of theirs was sent, and the error says so."""
-    async with boxed(Plan.FREE, box={"durations": 50.0}) as (doitong, emulator):
+    async with with_emulator(Plan.FREE, emulator={"durations": 50.0}) as (doitong, emulator):
         await doitong.submit("first")
         waiting = asyncio.ensure_future(doitong.submit("second"))
         await asyncio.sleep(1)
@@ -201,7 +201,10 @@ async def test_closing_waits_for_a_submit_under_way(caplog: pytest.LogCaptureFix
 @virtual
 async def test_draining_lets_the_jobs_end_first() -> None:
     """`aclose(drain=…)` waits for what is in flight, but no longer than that."""
-    async with boxed(box={"durations": lambda number: 5.0 if number == 0 else 1e6}) as (doitong, _):
+    async with with_emulator(emulator={"durations": lambda number: 5.0 if number == 0 else 1e6}) as (
+        doitong,
+        _,
+    ):
         quick, endless = await doitong.submit("quick"), await doitong.submit("endless")
         await doitong.aclose(drain=20.0)
         assert now() == 20.0
@@ -213,7 +216,7 @@ async def test_draining_lets_the_jobs_end_first() -> None:
 async def test_a_session_of_the_users_own_is_used_and_left_open() -> None:
     """Its settings stay its own: a `raise_for_status` there changes nothing here."""
     async with aiohttp.ClientSession(raise_for_status=True, headers={"X-Mine": "yes"}) as session:
-        async with boxed(box={"durations": 0.0}, session=session) as (doitong, emulator):
+        async with with_emulator(emulator={"durations": 0.0}, session=session) as (doitong, emulator):
             result = await doitong.generate("a fox", width=64, height=64)
             assert await result.read()
             assert all(request.headers["X-Mine"] == "yes" for request in emulator.world.seen)
@@ -226,7 +229,7 @@ async def test_a_session_that_cannot_send_is_named() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         session = aiohttp.ClientSession(auth=aiohttp.BasicAuth("me", "pass"))
-    async with session, boxed(session=session) as (doitong, emulator):
+    async with session, with_emulator(session=session) as (doitong, emulator):
         with pytest.raises(ConfigurationError, match="auth"):
             await doitong.generate("a fox")
         assert list(emulator.world.seen) == []
@@ -235,7 +238,7 @@ async def test_a_session_that_cannot_send_is_named() -> None:
 @virtual
 async def test_the_user_agent_can_be_set() -> None:
     """And says by default who asks."""
-    async with boxed(box={"durations": 0.0}, user_agent="atelier/2") as (doitong, emulator):
+    async with with_emulator(emulator={"durations": 0.0}, user_agent="atelier/2") as (doitong, emulator):
         await doitong.generate("a fox")
         assert seen(emulator, "submit")[0].headers["User-Agent"] == "atelier/2"
 
@@ -243,7 +246,7 @@ async def test_the_user_agent_can_be_set() -> None:
 @virtual
 async def test_a_ca_of_the_users_own_is_accepted() -> None:
     """It goes to every connection; over plain http it has nothing to check."""
-    async with boxed(box={"durations": 0.0}, ssl=ssl.create_default_context()) as (doitong, _):
+    async with with_emulator(emulator={"durations": 0.0}, ssl=ssl.create_default_context()) as (doitong, _):
         assert (await doitong.generate("a fox")).id
 
 
@@ -262,7 +265,7 @@ async def test_an_assumed_plan_that_is_too_narrow_is_told(caplog: pytest.LogCapt
 @virtual
 async def test_a_plan_that_was_given_is_never_doubted(caplog: pytest.LogCaptureFixture) -> None:
     """A share of a plan is narrower than what the headers say, on purpose."""
-    async with boxed(box={"durations": 0.0}, plan=Plan.PRO.share(6)) as (doitong, _):
+    async with with_emulator(emulator={"durations": 0.0}, plan=Plan.PRO.share(6)) as (doitong, _):
         await doitong.generate("one")
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
@@ -386,7 +389,7 @@ def test_two_runs_in_a_row_work() -> None:
     """Nothing of one event loop is left over for the next."""
 
     async def once() -> str:
-        async with boxed(box={"durations": 0.0, "seed": 7}) as (doitong, _):
+        async with with_emulator(emulator={"durations": 0.0, "seed": 7}) as (doitong, _):
             return (await doitong.generate("a fox")).id
 
     assert asyncio.run(once()) == asyncio.run(once())
@@ -479,7 +482,7 @@ async def test_a_close_that_is_cut_off_goes_on_and_can_be_awaited_again() -> Non
 @virtual
 async def test_draining_counts_what_has_only_just_begun() -> None:
     """Submits in the queue and under way are waited for as jobs are."""
-    async with boxed(Plan.FREE, box={"durations": 3.0}) as (doitong, emulator):
+    async with with_emulator(Plan.FREE, emulator={"durations": 3.0}) as (doitong, emulator):
         work = [asyncio.ensure_future(doitong.generate(f"fox {n}")) for n in range(3)]
         await asyncio.sleep(0)
         await doitong.aclose(drain=600.0)
@@ -492,7 +495,7 @@ async def test_a_generate_that_is_cancelled_leaves_its_token_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Nobody else could know of the job any more."""
-    async with boxed(box={"durations": 30.0}) as (doitong, _):
+    async with with_emulator(emulator={"durations": 30.0}) as (doitong, _):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(3):
                 await doitong.generate("a fox")
@@ -504,7 +507,7 @@ async def test_a_generate_that_is_cancelled_leaves_its_token_in_the_log(
 async def test_a_session_closed_by_its_owner_is_named() -> None:
     """Submits, looks and downloads say so, and no job is lost by it."""
     session = aiohttp.ClientSession()
-    async with boxed(box={"durations": 5.0}, session=session) as (doitong, emulator):
+    async with with_emulator(emulator={"durations": 5.0}, session=session) as (doitong, emulator):
         done = await doitong.generate("one")
         job = await doitong.submit("two")
         await session.close()

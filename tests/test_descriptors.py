@@ -39,9 +39,9 @@ def client():
 """
 
 
-async def in_a_process(body: str, **box: Any) -> tuple[Any, Emulator]:
+async def in_a_process(body: str, **rules: Any) -> tuple[Any, Emulator]:
     """Run `main` of a script against an emulator; return what it printed, and what the service saw."""
-    async with Emulator(WIDE, credits=1_000_000, **box) as emulator:
+    async with Emulator(WIDE, credits=1_000_000, **rules) as emulator:
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-W", "error", "-c", f"{PRELUDE}{body}\nasyncio.run(main())", emulator.url),
             cwd=ROOT,

@@ -21,7 +21,7 @@ from PIL import Image
 from doitong_async import AsyncDoitong, DownloadError, Generation, JobStatus, Result
 from doitong_async.batch.worker import stops_the_batch
 from tests.plain_server import JPEG
-from tests.virtual import boxed, now, plain, seen, virtual
+from tests.virtual import now, plain, seen, virtual, with_emulator
 
 
 def answer(body: bytes, *, status: str = "200 OK", length: int | None = None, **headers: str) -> bytes:
@@ -41,7 +41,7 @@ async def fetched(odd: Callable[[int], bytes | str | None]) -> bytes:
 @virtual
 async def test_a_picture_is_read_and_saved(tmp_path: Path) -> None:
     """A real picture of the asked size, the same bytes both ways, nothing else beside it."""
-    async with boxed(box={"durations": 0.0}) as (doitong, _):
+    async with with_emulator(emulator={"durations": 0.0}) as (doitong, _):
         result = await doitong.generate("a red fox", width=96, height=64)
         path = await result.save(tmp_path / "fox.jpg")
         assert path.read_bytes() == await result.read()
@@ -52,7 +52,7 @@ async def test_a_picture_is_read_and_saved(tmp_path: Path) -> None:
 @virtual
 async def test_a_directory_takes_a_name_made_of_the_id(tmp_path: Path) -> None:
     """With the ending that the first bytes tell; a missing directory is an error that names it."""
-    async with boxed(box={"durations": 0.0}) as (doitong, _):
+    async with with_emulator(emulator={"durations": 0.0}) as (doitong, _):
         result = await doitong.generate("a fox", width=8, height=8)
         assert await result.save(tmp_path) == tmp_path / f"{result.id}.jpg"
         assert await result.save(f"{tmp_path}/") == tmp_path / f"{result.id}.jpg"
@@ -63,17 +63,17 @@ async def test_a_directory_takes_a_name_made_of_the_id(tmp_path: Path) -> None:
 @virtual
 async def test_the_key_never_reaches_the_output_host(tmp_path: Path) -> None:
     """It is another origin: neither key nor idempotency key is sent there."""
-    async with boxed(box={"durations": 0.0}) as (doitong, emulator):
+    async with with_emulator(emulator={"durations": 0.0}) as (doitong, emulator):
         await (await doitong.generate("a fox", width=8, height=8)).save(tmp_path)
         (request,) = seen(emulator, "output")
-    assert "k-box" not in str(dict(request.headers))
+    assert "k-test" not in str(dict(request.headers))
     assert not {"authorization", "x-api-key", "idempotency-key"} & {name.lower() for name in request.headers}
 
 
 @virtual
 async def test_video_and_speech_have_their_own_endings(tmp_path: Path) -> None:
     """What the job makes is what the file must be."""
-    async with boxed(box={"durations": 0.0}) as (doitong, _):
+    async with with_emulator(emulator={"durations": 0.0}) as (doitong, _):
         video = await (await doitong.generate("waves", provider="kling")).save(tmp_path)
         speech = await (await doitong.generate("hello", provider="elevenlabs")).save(tmp_path)
     assert (video.suffix, speech.suffix) == (".gif", ".wav")
@@ -373,7 +373,7 @@ async def test_a_cancelled_save_leaves_nothing_behind(tmp_path: Path) -> None:
 @virtual
 async def test_many_downloads_run_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are outside the plan's limits, but not without limit of their own."""
-    async with boxed(box={"durations": 0.0}) as (doitong, _):
+    async with with_emulator(emulator={"durations": 0.0}) as (doitong, _):
         results = [await doitong.generate(f"fox {n}", width=8, height=8) for n in range(20)]
         running = most = 0
         session = doitong._running()._session
@@ -395,7 +395,7 @@ async def test_many_downloads_run_a_few_at_a_time(monkeypatch: pytest.MonkeyPatc
 @virtual
 async def test_a_closed_client_downloads_nothing() -> None:
     """The error is typed, and says which job it was."""
-    async with boxed(box={"durations": 0.0}) as (doitong, _):
+    async with with_emulator(emulator={"durations": 0.0}) as (doitong, _):
         result: Result = await doitong.generate("a fox")
     with pytest.raises(Exception, match="client is closed") as caught:
         await result.read()
@@ -416,7 +416,7 @@ async def test_a_part_that_ends_early_is_not_the_whole() -> None:
 @virtual
 async def test_a_name_that_no_file_can_have_is_an_error_of_ours(tmp_path: Path) -> None:
     """A null byte in it is not a ValueError from somewhere below."""
-    async with boxed(box={"durations": 0.0}) as (doitong, _):
+    async with with_emulator(emulator={"durations": 0.0}) as (doitong, _):
         result = await doitong.generate("a fox", width=8, height=8)
         with pytest.raises(DownloadError, match="cannot be written"):
             await result.save(tmp_path / "a\0b.jpg")

@@ -35,7 +35,7 @@ from doitong_async.emulator import Emulator, Fault
 from doitong_async.emulator.faults import What, Where
 from tests.exception_chain import chain
 from tests.plain_server import JPEG
-from tests.virtual import boxed, virtual
+from tests.virtual import virtual, with_emulator
 
 pytestmark = pytest.mark.slow
 
@@ -292,9 +292,9 @@ async def run_on_emulator(faults: list[Fault], net: Net, folder: Path, *, own_se
     async with contextlib.AsyncExitStack() as stack:
         session = await stack.enter_async_context(session_that_raises()) if own_session else None
         arguments = {"session": session, "on_event": listening(net), "max_download_bytes": 1 << 20}
-        box = {"faults": faults, "durations": 2.5}
+        rules: dict[str, Any] = {"faults": faults, "durations": 2.5}
         doitong, emulator = await stack.enter_async_context(
-            boxed(Plan.PRO, box=box, api_key=KEY, **arguments)
+            with_emulator(Plan.PRO, emulator=rules, api_key=KEY, **arguments)
         )
         await whole_run(doitong, net, folder)
         await close_under_way(doitong, net)

@@ -25,7 +25,7 @@ from doitong_async.batch.ledger import LedgerFile
 from doitong_async.emulator import Emulator
 from doitong_async.files import _Part, write_whole
 from doitong_async.testing import run_virtual
-from tests.virtual import boxed, now, until, virtual
+from tests.virtual import now, until, virtual, with_emulator
 
 WIDE = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4)
 PROMPTS = [f"fox {number}" for number in range(6)]
@@ -42,10 +42,10 @@ async def outcomes_of(batch: AsyncIterator[Item]) -> set[Outcome]:
 @virtual
 async def test_closing_ends_a_download_at_once(tmp_path: Path) -> None:
     """Nobody waits for bytes that nobody will read."""
-    async with boxed(WIDE, box={"faults": ["output: slow 30"]}) as (doitong, box):
+    async with with_emulator(WIDE, emulator={"faults": ["output: slow 30"]}) as (doitong, emulator):
         result = await doitong.generate("fox")
         saving = asyncio.create_task(result.save(tmp_path / "fox.jpg"))
-        await until(lambda: box.world.count("output"))
+        await until(lambda: emulator.world.count("output"))
         await asyncio.sleep(1)
         before = now()
         await doitong.aclose()
@@ -59,10 +59,13 @@ async def test_closing_ends_a_download_at_once(tmp_path: Path) -> None:
 async def test_a_session_that_its_owner_closes_leaves_no_download_waiting(tmp_path: Path) -> None:
     """aiohttp drops its own timer then, and wakes nobody."""
     slow = {"faults": ["output: slow 30"]}
-    async with aiohttp.ClientSession() as session, boxed(WIDE, box=slow, session=session) as (doitong, box):
+    async with (
+        aiohttp.ClientSession() as session,
+        with_emulator(WIDE, emulator=slow, session=session) as (doitong, emulator),
+    ):
         result = await doitong.generate("fox")
         saving = asyncio.create_task(result.save(tmp_path / "fox.jpg"))
-        await until(lambda: box.world.count("output"))
+        await until(lambda: emulator.world.count("output"))
         await asyncio.sleep(1)
         await session.close()
         with pytest.raises(DownloadError, match="session that was given is closed"):
@@ -104,22 +107,25 @@ def test_the_end_of_the_loop_waits_for_the_thread_that_writes(
 @virtual
 async def test_a_batch_of_a_closed_client_sends_nothing() -> None:
     """Even where the session, the user's own, is open still."""
-    async with aiohttp.ClientSession() as session, boxed(WIDE, session=session) as (doitong, box):
+    async with (
+        aiohttp.ClientSession() as session,
+        with_emulator(WIDE, session=session) as (doitong, emulator),
+    ):
         batch = doitong.batch(PROMPTS)
         await doitong.aclose()
         with pytest.raises(ClientClosedError):
             await outcomes_of(batch)
-        assert box.world.count("submit") == 0
+        assert emulator.world.count("submit") == 0
 
 
 @virtual
 async def test_a_batch_that_was_left_by_break_is_begun_again_at_once(tmp_path: Path) -> None:
     """The ledger is waited for as long as the first run reads a late answer."""
-    async with boxed(WIDE, box={"faults": ["submit 3: latency 3"]}) as (doitong, box):
+    async with with_emulator(WIDE, emulator={"faults": ["submit 3: latency 3"]}) as (doitong, emulator):
         async for _ in doitong.generate_many(PROMPTS, ledger=tmp_path / "l.db"):
             break
         assert await outcomes_of(doitong.generate_many(PROMPTS, ledger=tmp_path / "l.db")) == {Outcome.DONE}
-        assert box.world.charges == len(PROMPTS)
+        assert emulator.world.charges == len(PROMPTS)
 
 
 @pytest.mark.parametrize("how", ["break", "stop twice", "client closed"])
@@ -137,7 +143,7 @@ def test_a_source_may_put_itself_in_order(how: str) -> None:
 
     @virtual
     async def leaves() -> None:
-        async with boxed(WIDE) as (doitong, _):
+        async with with_emulator(WIDE) as (doitong, _):
             batch = doitong.batch(source())
             async with batch:
                 async for _ in batch:
@@ -161,7 +167,7 @@ async def test_a_source_that_is_cancelled_is_not_taken_for_read() -> None:
         yield "fox"
         raise asyncio.CancelledError
 
-    async with boxed(WIDE) as (doitong, _):
+    async with with_emulator(WIDE) as (doitong, _):
         with pytest.raises(asyncio.CancelledError):
             await outcomes_of(doitong.generate_many(source()))
 
@@ -169,7 +175,7 @@ async def test_a_source_that_is_cancelled_is_not_taken_for_read() -> None:
 @virtual
 async def test_a_batch_stays_on_the_loop_of_its_client() -> None:
     """Iterated elsewhere it is refused; `stop` may come from any thread."""
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         batch = doitong.batch(PROMPTS)
 
         def elsewhere() -> None:
@@ -177,9 +183,9 @@ async def test_a_batch_stays_on_the_loop_of_its_client() -> None:
                 asyncio.run(outcomes_of(batch))
 
         await asyncio.to_thread(elsewhere)
-        assert box.world.count("submit") == 0
+        assert emulator.world.count("submit") == 0
         taking = asyncio.create_task(outcomes_of(batch))
-        await until(lambda: box.world.count("submit"))
+        await until(lambda: emulator.world.count("submit"))
         await asyncio.to_thread(batch.stop)
         assert Outcome.SKIPPED in await taking
 
@@ -189,12 +195,12 @@ def test_an_interrupt_while_a_batch_lets_go_frees_its_ledger(tmp_path: Path) -> 
 
     async def main() -> None:
         async with (
-            Emulator("pro", faults=["submit: latency 60"]) as box,
-            AsyncDoitong(api_key="k", base_url=box.url, plan=WIDE) as doitong,
+            Emulator("pro", faults=["submit: latency 60"]) as emulator,
+            AsyncDoitong(api_key="k", base_url=emulator.url, plan=WIDE) as doitong,
         ):
             batch = doitong.batch(PROMPTS, ledger=tmp_path / "l.db")
             taking = asyncio.create_task(outcomes_of(batch))
-            await until(lambda: box.world.count("submit"))
+            await until(lambda: emulator.world.count("submit"))
             taking.cancel()
             await asyncio.sleep(1)
             asyncio.get_running_loop().call_soon(_interrupt)
@@ -219,10 +225,10 @@ def _interrupt() -> None:
 async def test_a_slot_that_a_closed_client_left_with_a_job_is_free_when_that_job_ends() -> None:
     """The next client of the same key takes the job up; it takes no second slot for it."""
     one = Plan.enterprise(requests_per_minute=600, concurrent_jobs=1)
-    async with boxed(one, box={"durations": 5.0}) as (doitong, box):
+    async with with_emulator(one, emulator={"durations": 5.0}) as (doitong, emulator):
         token = (await doitong.submit("fox")).token
         await doitong.aclose()
-        async with AsyncDoitong(api_key="k-box", base_url=box.url, plan=one) as again:
+        async with AsyncDoitong(api_key="k-test", base_url=emulator.url, plan=one) as again:
             await again.job(token)
             before = now()
             await again.generate("another fox")
@@ -232,7 +238,7 @@ async def test_a_slot_that_a_closed_client_left_with_a_job_is_free_when_that_job
 @virtual
 async def test_draining_and_closing_at_once_are_one_closing() -> None:
     """Whoever drains finds the client closed by somebody else, and that is all."""
-    async with boxed(WIDE) as (doitong, _):
+    async with with_emulator(WIDE) as (doitong, _):
         await doitong.submit("fox")
         draining = asyncio.create_task(doitong.aclose(drain=60))
         await asyncio.sleep(0.2)
@@ -244,7 +250,7 @@ async def test_draining_and_closing_at_once_are_one_closing() -> None:
 @virtual
 async def test_draining_that_is_cut_short_leaves_nothing_behind() -> None:
     """Neither a task nor an exception that nobody takes, which `virtual` would complain about."""
-    async with boxed(WIDE) as (doitong, _):
+    async with with_emulator(WIDE) as (doitong, _):
         await doitong.submit("fox")
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):

@@ -17,31 +17,33 @@ from doitong_async import (
     Plan,
     SubmitOutcomeUnknownError,
 )
-from tests.plain_server import JPEG, Ways
+from tests.plain_server import JPEG, Behaviour
 from tests.virtual import now, plain, virtual
 
 WAYS = [
-    Ways(),
-    Ways(answer_key="generateimage"),
-    Ways(answer_key="generateImage"),
-    Ways(errors_with_200=True),
-    Ways(status_field="checkJobStatus", status_argument="jobId"),
-    Ways(aliases=False),
-    Ways(aliases_count_as_one=False),
-    Ways(over_concurrency="refuse"),
-    Ways(reset_unit="epoch_ms"),
-    Ways(reset_unit="seconds"),
-    Ways(reset_unit="iso"),
-    Ways(rate_headers=False),
-    Ways(polls_count=False),
-    Ways(answer_key="generateimage", errors_with_200=True, status_field="job", rate_headers=False),
+    Behaviour(),
+    Behaviour(answer_key="generateimage"),
+    Behaviour(answer_key="generateImage"),
+    Behaviour(errors_with_200=True),
+    Behaviour(status_field="checkJobStatus", status_argument="jobId"),
+    Behaviour(aliases=False),
+    Behaviour(aliases_count_as_one=False),
+    Behaviour(over_concurrency="refuse"),
+    Behaviour(reset_unit="epoch_ms"),
+    Behaviour(reset_unit="seconds"),
+    Behaviour(reset_unit="iso"),
+    Behaviour(rate_headers=False),
+    Behaviour(polls_count=False),
+    Behaviour(answer_key="generateimage", errors_with_200=True, status_field="job", rate_headers=False),
 ]
 
 
-def differs(ways: Ways) -> str:
+def differs(behaviour: Behaviour) -> str:
     """Name a way by what it does otherwise."""
     return (
-        "-".join(f"{name}={value}" for name, value in vars(ways).items() if value != vars(Ways())[name])
+        "-".join(
+            f"{name}={value}" for name, value in vars(behaviour).items() if value != vars(Behaviour())[name]
+        )
         or "plain"
     )
 
@@ -49,10 +51,10 @@ def differs(ways: Ways) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("ways", WAYS, ids=differs)
 @virtual
-async def test_every_way_ends_with_the_picture_paid_once(ways: Ways, tmp_path: Path) -> None:
+async def test_every_way_ends_with_the_picture_paid_once(behaviour: Behaviour, tmp_path: Path) -> None:
     """Ten prompts, ten whole files, ten jobs at the server."""
     plan = Plan.enterprise(requests_per_minute=120, concurrent_jobs=10)
-    async with plain(plan, ways=ways) as (doitong, server):
+    async with plain(plan, behaviour=behaviour) as (doitong, server):
 
         async def picture(number: int) -> Path:
             result = await doitong.generate(f"fox {number}")
@@ -66,11 +68,11 @@ async def test_every_way_ends_with_the_picture_paid_once(ways: Ways, tmp_path: P
         assert all("k-plain" not in str(each.headers) for each in server.requests if each.kind == "output")
 
 
-@pytest.mark.parametrize("ways", [Ways(), Ways(errors_with_200=True)], ids=differs)
+@pytest.mark.parametrize("ways", [Behaviour(), Behaviour(errors_with_200=True)], ids=differs)
 @virtual
-async def test_errors_are_the_same_with_either_status(ways: Ways) -> None:
+async def test_errors_are_the_same_with_either_status(behaviour: Behaviour) -> None:
     """401 and an unknown job are understood with HTTP 200 as with the table's status."""
-    async with plain(ways=ways) as (doitong, server):
+    async with plain(behaviour=behaviour) as (doitong, server):
         with pytest.raises(JobNotFoundError):
             await doitong.job("stranger")
         async with AsyncDoitong(api_key="wrong", base_url=server.url) as stranger:
@@ -107,7 +109,7 @@ async def test_an_answer_that_is_lost_after_the_job_was_made_costs_one_job() -> 
 @virtual
 async def test_a_conflict_that_names_the_job_is_as_good_as_a_replay() -> None:
     """Both answers to a key that was used before are understood."""
-    async with plain(ways=Ways(conflict_on_replay=True)) as (doitong, server):
+    async with plain(behaviour=Behaviour(conflict_on_replay=True)) as (doitong, server):
         server.script = lambda kind, nth: "cut-after" if (kind, nth) == ("submit", 1) else None
         assert (await doitong.generate("a fox")).id in server.jobs
     assert len(server.jobs) == 1
@@ -116,7 +118,10 @@ async def test_a_conflict_that_names_the_job_is_as_good_as_a_replay() -> None:
 @virtual
 async def test_a_conflict_that_names_no_job_is_in_doubt() -> None:
     """It is said, with the key, and not sent once more."""
-    async with plain(ways=Ways(conflict_on_replay=True, conflict_names_job=False)) as (doitong, server):
+    async with plain(behaviour=Behaviour(conflict_on_replay=True, conflict_names_job=False)) as (
+        doitong,
+        server,
+    ):
         server.script = lambda kind, nth: "cut-after" if (kind, nth) == ("submit", 1) else None
         with pytest.raises(SubmitOutcomeUnknownError) as caught:
             await doitong.generate("a fox", idempotency_key="mine")
@@ -127,7 +132,7 @@ async def test_a_conflict_that_names_no_job_is_in_doubt() -> None:
 @virtual
 async def test_where_keys_are_ignored_nothing_is_sent_twice() -> None:
     """With `resend_unanswered=False` an unanswered submit is said to be in doubt at once."""
-    async with plain(ways=Ways(keys_honoured=False), resend_unanswered=False) as (doitong, server):
+    async with plain(behaviour=Behaviour(keys_honoured=False), resend_unanswered=False) as (doitong, server):
         server.script = lambda kind, nth: "cut-after" if kind == "submit" else None
         with pytest.raises(SubmitOutcomeUnknownError) as caught:
             await doitong.generate("a fox")
@@ -141,6 +146,6 @@ async def test_the_documented_bodies_are_understood_under_any_plan_of_theirs() -
     """A change of the server's ways between two requests is no more than another answer."""
     async with plain(seconds=5.0) as (doitong, server):
         first = doitong.generate("one")
-        server.ways = replace(server.ways, answer_key="generateimage")
+        server.behaviour = replace(server.behaviour, answer_key="generateimage")
         second: Any = doitong.generate("two")
         assert len({(await first).id, (await second).id}) == 2

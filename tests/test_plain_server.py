@@ -16,7 +16,7 @@ import pytest
 from graphql import build_client_schema, get_introspection_query, parse, validate
 from PIL import Image
 
-from tests.plain_server import JPEG, PlainServer, Ways
+from tests.plain_server import JPEG, Behaviour, PlainServer
 
 WIRE = Path(__file__).parents[2] / "shared" / "api" / "wire"
 INPUT = {"type": "IMAGE", "provider": "flux-pro", "input": {"text": "a city"}, "options": {"width": 512}}
@@ -108,7 +108,7 @@ async def test_a_job_from_mutation_to_output() -> None:
 async def test_spellings_of_the_answer(spelled: str, mutation: str, key: str) -> None:
     """Both mutations are taken, and answered under the key of the chosen way."""
     given = INPUT if mutation == CREATE else {"service": "flux-pro", "prompt": "a city"}
-    async with serving(PlainServer(ways=Ways(answer_key=spelled))) as client:
+    async with serving(PlainServer(behaviour=Behaviour(answer_key=spelled))) as client:
         _, body = await client.ask(mutation, input=given)
     assert list(body["data"]) == [key]
 
@@ -117,8 +117,8 @@ async def test_spellings_of_the_answer(spelled: str, mutation: str, key: str) ->
 @pytest.mark.parametrize("with_200", [False, True])
 async def test_errors_both_ways(with_200: bool) -> None:
     """A GraphQL error has the table's status or 200, and the same message; nothing is made."""
-    ways = Ways(errors_with_200=with_200, status_field="job")
-    async with serving(PlainServer(ways=ways, requests_per_minute=4)) as client:
+    behaviour = Behaviour(errors_with_200=with_200, status_field="job")
+    async with serving(PlainServer(behaviour=behaviour, requests_per_minute=4)) as client:
         said = [
             await client.ask(CREATE, key="wrong", input=INPUT),
             await client.ask(CREATE, input={**INPUT, "options": {"width": -1}}),
@@ -156,7 +156,9 @@ async def test_aliases(aliases: bool, as_one: bool, counted: int) -> None:
         a: generate(input: $a) { ...F }, b: generate(input: $b) { ...F }
     }
     fragment F on Generation { id, status }"""
-    async with serving(PlainServer(ways=Ways(aliases=aliases, aliases_count_as_one=as_one))) as client:
+    async with serving(
+        PlainServer(behaviour=Behaviour(aliases=aliases, aliases_count_as_one=as_one))
+    ) as client:
         status, body = await client.ask(query, a=INPUT, b=INPUT)
         assert (status, len(client.server.jobs)) == ((200, 2) if aliases else (400, 0))
         assert client.server.most_in_any_minute() == counted
@@ -171,14 +173,14 @@ async def test_a_key_sent_again() -> None:
         server = client.server
         first = await client.ask(CREATE, again="k1", input=INPUT)
         assert await client.ask(CREATE, again="k1", input=INPUT) == first
-        server.ways = Ways(conflict_on_replay=True)
+        server.behaviour = Behaviour(conflict_on_replay=True)
         status, body = await client.ask(CREATE, again="k1", input=INPUT)
         assert (status, body["errors"][0]["extensions"]) == (409, {"id": "plain00001"})
-        server.ways = Ways(conflict_on_replay=True, conflict_names_job=False)
+        server.behaviour = Behaviour(conflict_on_replay=True, conflict_names_job=False)
         status, body = await client.ask(CREATE, again="k1", input=INPUT)
         assert (status, "plain00001" in str(body)) == (409, False)
         assert len(server.jobs) == 1
-        server.ways = Ways(keys_honoured=False)
+        server.behaviour = Behaviour(keys_honoured=False)
         await client.ask(CREATE, again="k1", input=INPUT)
         assert [job.key for job in server.jobs.values()] == ["k1", "k1"]
 
@@ -222,7 +224,7 @@ async def test_odd_answers() -> None:
 async def test_the_window(unit: str) -> None:
     """Past the limit a request is refused, with headers; a stranger's requests take their room of it."""
     shape = {"epoch_s": r"\d{10}", "epoch_ms": r"\d{13}", "seconds": "60", "iso": r"[\d-]{10}T[\d:]{8}Z"}
-    async with serving(PlainServer(requests_per_minute=2, ways=Ways(reset_unit=unit))) as client:
+    async with serving(PlainServer(requests_per_minute=2, behaviour=Behaviour(reset_unit=unit))) as client:
         for left in ("1", "0"):
             assert (await client.ask(CREATE, input=INPUT))[0] == 200
             assert client.headers["X-RateLimit-Remaining"] == left
@@ -247,7 +249,7 @@ async def test_concurrency_and_the_day() -> None:
         assert client.server.most_at_once() == 4
         status, body = await client.ask(CREATE, input=INPUT)
         assert (status, failure(body)) == (429, "Too Many Requests: jobs per day exceeded")
-        client.server.ways, client.server.jobs_per_day = Ways(over_concurrency="refuse"), None
+        client.server.behaviour, client.server.jobs_per_day = Behaviour(over_concurrency="refuse"), None
         status, body = await client.ask(CREATE, input=INPUT)
         assert (status, failure(body)) == (429, "Too Many Requests: concurrent jobs exceeded")
 
@@ -262,14 +264,14 @@ async def test_introspection_is_a_true_schema() -> None:
         _, body = await client.ask('{ it: __type(name: "Query") { fields { name args { name } } } }')
         (field,) = body["data"]["it"]["fields"]
         assert (field["name"], [each["name"] for each in field["args"]]) == ("generation", ["id"])
-        client.server.ways = Ways(introspection=False)
+        client.server.behaviour = Behaviour(introspection=False)
         assert (await client.ask("{ __schema { queryType { name } } }"))[0] == 400
 
 
 @pytest.mark.asyncio
 async def test_rest() -> None:
     """The REST face takes the flat body and the other key header, and answers the bare job."""
-    async with serving(PlainServer(ways=Ways(polls_count=False))) as client:
+    async with serving(PlainServer(behaviour=Behaviour(polls_count=False))) as client:
         url, headers = client.server.url, {"X-API-Key": "k-plain"}
         body = {"service": "flux-pro", "prompt": "a city", "webhookUrl": "https://example.com/hook"}
         async with client.session.post(f"{url}/v1/text_to_image", json=body, headers=headers) as response:

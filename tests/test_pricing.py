@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from doitong_async import AsyncDoitong, BadRequestError, ConfigurationError, GenerateRequest, Plan
 from doitong_async.pricing import Price, estimate, price_of
-from tests.virtual import boxed, virtual
+from tests.virtual import virtual, with_emulator
 
 FOX = GenerateRequest(prompt="a fox")
 KLING = GenerateRequest(prompt="waves", provider="kling")
@@ -278,7 +278,7 @@ def test_a_client_estimates_before_it_is_open() -> None:
 @virtual
 async def test_an_open_client_counts_with_what_it_saw() -> None:
     """Once jobs were seen to end, the time they take is known; what was assumed of polls is kept."""
-    async with boxed(Plan.PRO, box={"durations": 20.0}) as (doitong, _):
+    async with with_emulator(Plan.PRO, emulator={"durations": 20.0}) as (doitong, _):
         assert doitong.estimate(["a fox"] * 10).seconds == 0
         await doitong.generate("a fox")
         (mean,) = doitong.stats().mean_seconds.values()

@@ -44,10 +44,10 @@ class Signing(PlainServer):
 
 
 @asynccontextmanager
-async def signing(plan: Plan = Plan.PRO, **ways: Any) -> AsyncIterator[tuple[AsyncDoitong, Signing]]:
+async def signing(plan: Plan = Plan.PRO, **behaviour: Any) -> AsyncIterator[tuple[AsyncDoitong, Signing]]:
     """Yield a client and a server whose URLs expire."""
     limits = {"requests_per_minute": plan.requests_per_minute, "concurrent_jobs": plan.concurrent_jobs}
-    server = Signing(**{"seconds": 0.0, **limits, **ways})
+    server = Signing(**{"seconds": 0.0, **limits, **behaviour})
     async with server, AsyncDoitong(api_key=server.key, base_url=server.url, plan=plan) as doitong:
         yield doitong, server
 

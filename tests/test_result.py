@@ -10,13 +10,13 @@ from contextlib import aclosing
 import pytest
 
 from doitong_async import DownloadError, Item, Outcome, Result
-from tests.virtual import boxed, virtual
+from tests.virtual import virtual, with_emulator
 
 
 @virtual
 async def test_an_output_comes_in_pieces() -> None:
     """The same bytes as at once, and by then the client knows what they are."""
-    async with boxed(box={"durations": 0.0}) as (doitong, _):
+    async with with_emulator(emulator={"durations": 0.0}) as (doitong, _):
         result = await doitong.generate("a fox")
         assert (result.suffix, result.content_type) == (None, None)
         chunks = [chunk async for chunk in result.chunks()]
@@ -27,7 +27,7 @@ async def test_an_output_comes_in_pieces() -> None:
 @virtual
 async def test_a_loop_over_pieces_may_be_left() -> None:
     """The connection is free again, and the next download is whole."""
-    async with boxed(box={"durations": 0.0}) as (doitong, _):
+    async with with_emulator(emulator={"durations": 0.0}) as (doitong, _):
         result = await doitong.generate("a fox")
         async with aclosing(result.chunks()) as chunks:
             async for _ in chunks:
@@ -38,14 +38,14 @@ async def test_a_loop_over_pieces_may_be_left() -> None:
 @virtual
 async def test_pieces_go_on_where_the_download_broke() -> None:
     """The host resumes it, so nothing is yielded twice."""
-    async with boxed(box={"durations": 0.0, "faults": ["output 1: truncated"]}) as (doitong, _):
+    async with with_emulator(emulator={"durations": 0.0, "faults": ["output 1: truncated"]}) as (doitong, _):
         result = await doitong.generate("a fox")
         assert b"".join([chunk async for chunk in result.chunks()]) == await result.read()
 
 
 async def live_result() -> tuple[Result, bytes]:
     """Return a result whose client is closed, and its output."""
-    async with boxed(box={"durations": 0.0}) as (doitong, _):
+    async with with_emulator(emulator={"durations": 0.0}) as (doitong, _):
         result = await doitong.generate("a fox")
         return result, await result.read()
 
@@ -53,7 +53,7 @@ async def live_result() -> tuple[Result, bytes]:
 @virtual
 async def test_a_copy_is_of_the_same_client() -> None:
     """So that `asdict`, and with it a data frame, takes items of a batch."""
-    async with boxed(box={"durations": 0.0}) as (doitong, _):
+    async with with_emulator(emulator={"durations": 0.0}) as (doitong, _):
         result = await doitong.generate("a fox")
         item = Item(number=1, key="a", request=None, outcome=Outcome.DONE, result=result)
         twins = [copy.copy(result), copy.deepcopy(result), dataclasses.asdict(item)["result"]]
@@ -91,7 +91,7 @@ async def test_a_notebook_shows_the_picture_and_its_cost() -> None:
 @virtual
 async def test_a_client_is_opened_without_a_block() -> None:
     """As in a notebook, where a block ends with its cell."""
-    async with boxed(box={"durations": 0.0}) as (doitong, _):
+    async with with_emulator(emulator={"durations": 0.0}) as (doitong, _):
         await doitong.aclose()
         assert await doitong.open() is doitong
         assert (await doitong.generate("a fox")).url

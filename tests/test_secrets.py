@@ -26,7 +26,7 @@ from doitong_async.transport.graphql import GraphQLTransport
 from doitong_async.webhooks import sign, verify
 from doitong_async.webhooks.endpoint import Webhooks
 from tests.exception_chain import chain
-from tests.virtual import boxed, until, virtual
+from tests.virtual import until, virtual, with_emulator
 from tests.webhooks.bodies import signed, webhook_body
 
 KEY = "sk-live-7QxVn4rT9b-kE2mLpZ8wDhJ5sYb0"
@@ -267,7 +267,7 @@ async def sweep(caplog: pytest.LogCaptureFixture, *, faults: list[str], **argume
     }
     caplog.set_level(logging.DEBUG)
     ends: list[BaseException | None] = []
-    async with boxed(box={"faults": faults, "durations": 2.0}, **given) as (doitong, emulator):
+    async with with_emulator(emulator={"faults": faults, "durations": 2.0}, **given) as (doitong, emulator):
         ends.append(await end_of(doitong.generate("a fox", width=8, height=8)))
         ends.append(await end_of(asyncio.wait_for(doitong.generate("a hare", width=8, height=8), 0.5)))
         ends.append(await end_of(follow(doitong)))
@@ -467,7 +467,7 @@ def test_a_part_of_a_secret_is_as_secret() -> None:
 @virtual
 async def test_a_secret_given_to_the_wrong_call_is_not_shown(call: str) -> None:
     """Nor one under a misspelt name: the nearest right one is said."""
-    async with boxed() as (doitong, _):
+    async with with_emulator() as (doitong, _):
         with pytest.raises(TypeError, match=f"AsyncDoitong.{call}") as caught:
             await getattr(doitong, call)("a fox", api_key=KEY)
         assert leaks_of(caught.value) == []

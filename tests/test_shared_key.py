@@ -11,11 +11,11 @@ from doitong_async import AsyncDoitong, DailyLimitError, Plan, SubmitOutcomeUnkn
 from doitong_async.emulator import Emulator, PlanLimits
 from doitong_async.limits import admission
 from doitong_async.testing import run_virtual
-from tests.plain_server import PlainServer, Ways
-from tests.virtual import boxed, now, plain, virtual
+from tests.plain_server import Behaviour, PlainServer
+from tests.virtual import now, plain, virtual, with_emulator
 
 
-def another(server: Emulator | PlainServer, plan: Plan, key: str = "k-box") -> AsyncDoitong:
+def another(server: Emulator | PlainServer, plan: Plan, key: str = "k-test") -> AsyncDoitong:
     """Return a further client on the same key."""
     return AsyncDoitong(api_key=key, base_url=server.url, plan=plan)
 
@@ -23,7 +23,7 @@ def another(server: Emulator | PlainServer, plan: Plan, key: str = "k-box") -> A
 @virtual
 async def test_a_closed_client_leaves_its_slots_to_its_jobs() -> None:
     """They run on at the server: whoever opens next on the key waits for their greatest age."""
-    async with boxed(box={"durations": 60.0}, slot_expiry=100.0) as (doitong, emulator):
+    async with with_emulator(emulator={"durations": 60.0}, slot_expiry=100.0) as (doitong, emulator):
         for number in range(10):
             await doitong.submit(f"fox {number}")
         await doitong.aclose()
@@ -62,8 +62,8 @@ async def test_the_day_is_remembered_when_nobody_is_left() -> None:
 @virtual
 async def test_a_plan_that_is_only_assumed_narrows_nobody() -> None:
     """A client without a plan goes by the one that another gave."""
-    async with boxed(box={"durations": 3.0}) as (doitong, emulator):
-        async with AsyncDoitong(api_key="k-box", base_url=emulator.url):
+    async with with_emulator(emulator={"durations": 3.0}) as (doitong, emulator):
+        async with AsyncDoitong(api_key="k-test", base_url=emulator.url):
             await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(10)))
         assert emulator.world.most_at_once == 10
 
@@ -73,8 +73,8 @@ async def test_a_plan_that_is_only_assumed_narrows_nobody() -> None:
 @virtual
 async def test_a_crowded_service_refuses_a_few_and_starves_nobody(allowed: int, most: int) -> None:
     """Somebody else's jobs take places: we feel for what is left, one submit at a time, and lose none."""
-    ways = Ways(over_concurrency="refuse")
-    async with plain(ways=ways, seconds=6.0) as (doitong, server):
+    behaviour = Behaviour(over_concurrency="refuse")
+    async with plain(behaviour=behaviour, seconds=6.0) as (doitong, server):
         server.concurrent_jobs = allowed
         await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(60)))
         refused = sum(request.status == 429 for request in server.requests)
@@ -85,7 +85,7 @@ async def test_a_crowded_service_refuses_a_few_and_starves_nobody(allowed: int, 
 @virtual
 async def test_a_hold_is_over_soon_after_the_others_are_done() -> None:
     """Ten refusals at once are one refusal, not ten doublings of the wait."""
-    async with plain(ways=Ways(over_concurrency="refuse"), seconds=6.0) as (doitong, server):
+    async with plain(behaviour=Behaviour(over_concurrency="refuse"), seconds=6.0) as (doitong, server):
         server.concurrent_jobs = 1
         work = [asyncio.ensure_future(doitong.generate(f"fox {n}")) for n in range(10)]
         await asyncio.sleep(4)
@@ -98,7 +98,7 @@ async def test_a_hold_is_over_soon_after_the_others_are_done() -> None:
 async def test_submits_are_not_starved_by_those_who_refresh() -> None:
     """However many look by themselves, every other request may be a submit."""
     plan = Plan.enterprise(requests_per_minute=10, concurrent_jobs=5)
-    async with boxed(plan, box={"durations": 1e6}) as (doitong, box):
+    async with with_emulator(plan, emulator={"durations": 1e6}) as (doitong, emulator):
         job = await doitong.submit("a fox")
 
         async def look_for_ever() -> None:
@@ -110,7 +110,7 @@ async def test_submits_are_not_starved_by_those_who_refresh() -> None:
         before = now()
         await doitong.submit("a hare")
         assert now() - before <= 130
-        assert box.world.count("poll") > 10
+        assert emulator.world.count("poll") > 10
         for look in looks:
             look.cancel()
         await asyncio.gather(*looks, return_exceptions=True)
@@ -121,7 +121,7 @@ async def test_submits_are_not_starved_by_those_who_refresh() -> None:
 async def test_a_burst_leaves_requests_to_look_at_what_it_began() -> None:
     """With as many slots as requests, the first minute would else be over before a look is possible."""
     plan = Plan.enterprise(requests_per_minute=60, concurrent_jobs=60)
-    async with boxed(plan, box={"durations": 6.0}, timeout=60.0) as (doitong, _):
+    async with with_emulator(plan, emulator={"durations": 6.0}, timeout=60.0) as (doitong, _):
         results = await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(120)))
         assert len(results) == 120
 
@@ -129,7 +129,7 @@ async def test_a_burst_leaves_requests_to_look_at_what_it_began() -> None:
 @virtual
 async def test_a_look_that_closing_cuts_off_before_its_first_step_costs_no_token() -> None:
     """Its turn goes back: the window of the key is whole again a minute later."""
-    async with boxed(box={"durations": 30.0}) as (doitong, emulator):
+    async with with_emulator(emulator={"durations": 30.0}) as (doitong, emulator):
         await doitong.submit("a fox")
         loop = asyncio.get_running_loop()
         closing: list[asyncio.Future[None]] = []
@@ -144,8 +144,8 @@ async def test_a_look_that_closing_cuts_off_before_its_first_step_costs_no_token
 @virtual
 async def test_draining_a_client_that_hears_no_news_ends_soon() -> None:
     """The service does not know the status operation: once that is believed, waiting would bring nothing."""
-    ways = Ways(introspection=False)
-    async with plain(ways=ways, status_operation="look(id: ID!)") as (doitong, _):
+    behaviour = Behaviour(introspection=False)
+    async with plain(behaviour=behaviour, status_operation="look(id: ID!)") as (doitong, _):
         await doitong.submit("a fox")
         await asyncio.sleep(5)
         await doitong.aclose(drain=600.0)
@@ -155,7 +155,7 @@ async def test_draining_a_client_that_hears_no_news_ends_soon() -> None:
 @virtual
 async def test_credits_count_each_job_once() -> None:
     """Whatever is taken up again, and after a slot expired."""
-    async with boxed(Plan.FREE, box={"durations": 50.0}, slot_expiry=20.0) as (doitong, _):
+    async with with_emulator(Plan.FREE, emulator={"durations": 50.0}, slot_expiry=20.0) as (doitong, _):
         job = await doitong.submit("a fox")
         await asyncio.sleep(30)
         assert doitong.stats().credits_spent == 20
@@ -168,7 +168,7 @@ def test_no_event_loop_is_kept_alive() -> None:
     """What was known of keys goes with the loop it was known on."""
 
     async def once() -> None:
-        async with boxed(box={"durations": 0.0}) as (doitong, _):
+        async with with_emulator(emulator={"durations": 0.0}) as (doitong, _):
             await doitong.generate("a fox")
 
     for _ in range(5):

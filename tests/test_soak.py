@@ -25,7 +25,7 @@ from doitong_async.emulator.faults import What
 from doitong_async.jobs.tracked import TrackedJob
 from doitong_async.limits.permits import RequestPermit, Slot
 from doitong_async.webhooks.serving import free_port, served
-from tests.virtual import boxed, now, virtual
+from tests.virtual import now, virtual, with_emulator
 
 pytestmark = pytest.mark.slow
 
@@ -282,16 +282,16 @@ async def soak(
     # Nobody waits so long while no slot is lost; if slots are, it fails instead of hanging.
     options["slot_timeout"] = 5 * SLOT_EXPIRY
     # The server queues what is too much instead of refusing it: so it can be counted there.
-    box: dict[str, Any] = {"credits": 10**9, "faults": [*FAULTS], "over_concurrency": "queue", "seed": seed}
+    rules: dict[str, Any] = {"credits": 10**9, "faults": [*FAULTS], "over_concurrency": "queue", "seed": seed}
     halves = []
     async with contextlib.AsyncExitStack() as stack:
         if webhooks:
             place = stack.enter_context(free_port())
-            box |= {"faults": [*FAULTS, *OF_WEBHOOKS], "webhook_secret": SECRET}
+            rules |= {"faults": [*FAULTS, *OF_WEBHOOKS], "webhook_secret": SECRET}
             url = f"http://127.0.0.1:{place.getsockname()[1]}/"
             options |= {"webhook_url": url, "webhook_secret": SECRET}
         doitong, emulator = await stack.enter_async_context(
-            boxed(Plan.PRO, box=box, max_download_bytes=1_000_000, **options)
+            with_emulator(Plan.PRO, emulator=rules, max_download_bytes=1_000_000, **options)
         )
         if webhooks:
             await stack.enter_async_context(served(doitong.webhooks.aiohttp_app(), place))

@@ -25,7 +25,7 @@ from doitong_async.emulator import PlanLimits
 from doitong_async.events import Event, RequestSent, SlotExpired, SubmitAttempted
 from doitong_async.transport.failure import FailureKind
 from tests.plain_server import HANG, PlainServer
-from tests.virtual import boxed, now, plain, until, virtual
+from tests.virtual import now, plain, until, virtual, with_emulator
 
 
 def http(status: str, body: str = "", **headers: str) -> bytes:
@@ -188,7 +188,7 @@ async def test_the_wait_on_429s_can_be_bounded(retry_after: str) -> None:
 async def test_the_day_is_over_by_our_own_count() -> None:
     """What would be refused is not sent, and the error says until when."""
     plan = Plan.enterprise(requests_per_minute=60, concurrent_jobs=9, jobs_per_day=2)
-    async with boxed(plan, box={"durations": 0.0}) as (doitong, emulator):
+    async with with_emulator(plan, emulator={"durations": 0.0}) as (doitong, emulator):
         await doitong.generate("one")
         await doitong.generate("two")
         with pytest.raises(DailyLimitError) as caught:
@@ -203,7 +203,7 @@ async def test_the_day_is_over_by_our_own_count() -> None:
 async def test_the_day_is_over_by_the_servers_count() -> None:
     """Somebody else used the key: the 429 is believed, jobs in flight are drained."""
     limits = {"plan": PlanLimits(60, 9, 1), "durations": 5.0}
-    async with boxed(Plan.PRO, box=limits) as (doitong, emulator):
+    async with with_emulator(Plan.PRO, emulator=limits) as (doitong, emulator):
         first = await doitong.submit("one")
         with pytest.raises(DailyLimitError):
             await doitong.generate("two")
@@ -308,7 +308,7 @@ async def test_a_job_in_doubt_keeps_its_slot_until_it_is_found_or_grows_old() ->
 @virtual
 async def test_a_conflict_over_a_key_of_the_callers_own_is_not_taken_for_its_job() -> None:
     """The job it names may have been made of another request: it is said, not returned."""
-    async with boxed(box={"durations": 0.0}) as (doitong, emulator):
+    async with with_emulator(emulator={"durations": 0.0}) as (doitong, emulator):
         cat = await doitong.generate("a cat", idempotency_key="mine")
         with pytest.raises(SubmitOutcomeUnknownError, match="another request"):
             await doitong.generate("a dog", idempotency_key="mine")
@@ -354,7 +354,10 @@ async def test_a_prompt_that_speaks_of_rate_limits_is_no_rate_limit() -> None:
 async def test_a_service_that_failed_may_have_made_a_job_that_still_takes_its_slot() -> None:
     """Three 5xx, one of them after the job was made: no second job runs on a plan of one meanwhile."""
     faults = ["submit 1: 500 handled=yes", "submit 2-3: 500"]
-    async with boxed(Plan.FREE, box={"durations": 60.0, "faults": faults}) as (doitong, emulator):
+    async with with_emulator(Plan.FREE, emulator={"durations": 60.0, "faults": faults}) as (
+        doitong,
+        emulator,
+    ):
         with pytest.raises(ServerError):
             await doitong.submit("a fox")
         await doitong.submit("a hare")

@@ -35,9 +35,9 @@ from doitong_async import (
     SubmitOutcomeUnknownError,
 )
 from doitong_async.testing import run_virtual
-from tests.plain_server import PlainServer, Ways
+from tests.plain_server import Behaviour, PlainServer
 from tests.strides import offset
-from tests.virtual import boxed, now, plain, until, virtual
+from tests.virtual import now, plain, until, virtual, with_emulator
 
 WIDE = Plan.enterprise(requests_per_minute=600_000, concurrent_jobs=4_000)
 
@@ -219,7 +219,10 @@ class TestCancellation:
         """Five times at each of 50 turns after a submit began: each charged id is told somewhere."""
 
         async def sweep() -> int:
-            async with boxed(WIDE, box={"credits": 10**9, "durations": 0.0}) as (doitong, emulator):
+            async with with_emulator(WIDE, emulator={"credits": 10**9, "durations": 0.0}) as (
+                doitong,
+                emulator,
+            ):
                 known = set[str]()
                 for number in range(250):
                     call: Callable[[str], Coroutine[Any, Any, AsyncJob | Result]] = (
@@ -251,7 +254,7 @@ class TestCancellation:
                 if type(event).__name__ == "SubmitAttempted":
                     _cancel_after(turns[0], callers[-1])
 
-            async with boxed(WIDE, on_event=on_event) as (doitong, emulator):
+            async with with_emulator(WIDE, on_event=on_event) as (doitong, emulator):
                 known = set[str]()
                 for number in range(60):
                     turns[0] = number % 6
@@ -319,7 +322,7 @@ async def _batch_left_at(turn: int, folder: Path, has_ledger: bool, caplog: pyte
             async for item in batch:
                 taken.append(item)  # noqa: PERF401 - what was taken before it is cancelled counts
 
-    async with boxed(Plan.PRO, box={"durations": 1.0}) as (doitong, emulator):
+    async with with_emulator(Plan.PRO, emulator={"durations": 1.0}) as (doitong, emulator):
         caller = asyncio.ensure_future(consume(doitong))
         for number in range(turn):
             await asyncio.sleep(1 if number % 20 == 19 else 0)
@@ -367,7 +370,7 @@ class TestOddPolls:
     @virtual
     async def test_one_odd_poll_tells_nobody_anything(self, answer: bytes | str, at: int) -> None:
         """A slip of a gateway: every job ends as ever, and polling goes on at its pace."""
-        async with plain(seconds=5.0, ways=Ways(introspection=False)) as (doitong, server):
+        async with plain(seconds=5.0, behaviour=Behaviour(introspection=False)) as (doitong, server):
             server.script = odd("poll", *[None] * (at - 1), answer)
             results = await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(4)))
             assert len({result.id for result in results}) == 4
@@ -543,7 +546,10 @@ async def test_every_error_about_an_accepted_job_has_its_id_and_token(
     walk: Walk, poll: bytes | str | None, output: bytes | str | None, expected: type[DoitongError] | None
 ) -> None:
     """All places that raise after acceptance: each error can take the job up again, and tells no lie."""
-    async with plain(seconds=5.0, timeout=60.0, ways=Ways(introspection=False)) as (doitong, server):
+    async with plain(seconds=5.0, timeout=60.0, behaviour=Behaviour(introspection=False)) as (
+        doitong,
+        server,
+    ):
         job = await doitong.submit("a fox")
         if poll == FAILED:
             failed = {"j0": {"id": job.id, "status": "failed", "url": None}}
@@ -581,7 +587,7 @@ class TestABatchWithoutALedger:
     async def test_left_early_it_logs_each_job(self, how: str, caplog: pytest.LogCaptureFixture) -> None:
         """Id and token of what runs, id and URL of what is done and was not taken."""
         taken: list[Item] = []
-        async with boxed(box={"durations": 4.0}) as (doitong, emulator):
+        async with with_emulator(emulator={"durations": 4.0}) as (doitong, emulator):
             batch = doitong.batch([f"fox {n}" for n in range(40)])
 
             async def consume() -> None:
@@ -610,7 +616,7 @@ class TestABatchWithoutALedger:
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         """The ledger knows each of them."""
-        async with boxed(box={"durations": 4.0}) as (doitong, _):
+        async with with_emulator(emulator={"durations": 4.0}) as (doitong, _):
             batch = doitong.batch([f"fox {n}" for n in range(40)], ledger=tmp_path / "l.db")
             async with batch:
                 async for _ in batch:
@@ -747,7 +753,7 @@ class TestInDoubtItemsOfABatch:
     @virtual
     async def test_stopped_while_in_doubt_an_item_holds_its_key(self, tmp_path: Path) -> None:
         """The reason of the batch's end is the cause; the key is in the error."""
-        async with boxed(box={"faults": ["submit: cut-after"]}) as (doitong, emulator):
+        async with with_emulator(emulator={"faults": ["submit: cut-after"]}) as (doitong, emulator):
             batch = doitong.batch(["a fox"], ledger=tmp_path / "l.db")
             running = asyncio.ensure_future(_all_of(batch))
             await asyncio.sleep(20)

@@ -12,7 +12,7 @@ from typing import Any, ParamSpec
 from doitong_async import AsyncDoitong, Plan
 from doitong_async.emulator import Emulator, PlanLimits, Seen
 from doitong_async.testing import run_virtual
-from tests.plain_server import PlainServer, Ways
+from tests.plain_server import Behaviour, PlainServer
 
 P = ParamSpec("P")
 
@@ -44,16 +44,16 @@ def now() -> float:
 
 
 @asynccontextmanager
-async def boxed(
-    plan: Plan = Plan.PRO, *, box: dict[str, Any] | None = None, **arguments: Any
+async def with_emulator(
+    plan: Plan = Plan.PRO, *, emulator: dict[str, Any] | None = None, **arguments: Any
 ) -> AsyncIterator[tuple[AsyncDoitong, Emulator]]:
     """Yield a client and the emulator it speaks to, to count at the server."""
     limits = PlanLimits(plan.requests_per_minute, plan.concurrent_jobs, plan.jobs_per_day)
     async with (
-        Emulator(**{"plan": limits, "credits": 1_000_000, **(box or {})}) as emulator,
-        AsyncDoitong(**{"api_key": "k-box", "base_url": emulator.url, "plan": plan, **arguments}) as doitong,
+        Emulator(**{"plan": limits, "credits": 1_000_000, **(emulator or {})}) as server,
+        AsyncDoitong(**{"api_key": "k-test", "base_url": server.url, "plan": plan, **arguments}) as doitong,
     ):
-        yield doitong, emulator
+        yield doitong, server
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -71,14 +71,14 @@ def seen(emulator: Emulator, kind: str) -> list[Seen]:
 async def plain(
     plan: Plan = Plan.PRO,
     *,
-    ways: Ways | None = None,
+    behaviour: Behaviour | None = None,
     seconds: Callable[[int], float] | float = 6.0,
     requests_per_minute: int | None = None,
     **arguments: Any,
 ) -> AsyncIterator[tuple[AsyncDoitong, PlainServer]]:
     """Yield a client and a server that is not the emulator, on the same plan."""
     server = PlainServer(
-        ways=ways or Ways(),
+        behaviour=behaviour or Behaviour(),
         requests_per_minute=requests_per_minute or plan.requests_per_minute,
         concurrent_jobs=plan.concurrent_jobs,
         jobs_per_day=plan.jobs_per_day,

@@ -56,30 +56,30 @@ async def rounds(count: int, seed: int) -> list[str]:
     # Three at once, a few of them orphaned by a kill: the service queues what is too much.
     async with Emulator(
         limits, credits=100_000, seed=seed, durations=1.0, over_concurrency="queue", faults=FAULTS
-    ) as box:
+    ) as emulator:
         room = asyncio.Semaphore(AT_ONCE)
 
         async def one(number: int) -> list[str]:
             async with room:
                 with tempfile.TemporaryDirectory() as folder:
                     return await _round(
-                        box, f"k-{seed}-{number}", Path(folder), random.Random(f"{seed} {number}")
+                        emulator, f"k-{seed}-{number}", Path(folder), random.Random(f"{seed} {number}")
                     )
 
         told = await asyncio.gather(*(one(number) for number in range(count)))
     return [complaint for complaints in told for complaint in complaints]
 
 
-async def _round(box: Emulator, key: str, folder: Path, chance: random.Random) -> list[str]:
+async def _round(emulator: Emulator, key: str, folder: Path, chance: random.Random) -> list[str]:
     for _ in range(KILLS):
-        if await _live(box.url, key, folder, dies_after=chance.uniform(0.0, 4.0)) is not None:
+        if await _live(emulator.url, key, folder, dies_after=chance.uniform(0.0, 4.0)) is not None:
             break
     for _ in range(RUNS):
         # One download in 600 is truncated four times in a row; the same command again is the way to have it.
-        code = await _live(box.url, key, folder, dies_after=None)
+        code = await _live(emulator.url, key, folder, dies_after=None)
         if code != UNFETCHED:
             break
-    charged = sum(box.world._accounts[key].jobs_by_day.values())
+    charged = sum(emulator.world._accounts[key].jobs_by_day.values())
     files = [path for path in (folder / "out").iterdir() if path.suffix == ".jpg"]
     whole = {hashlib.sha256(path.read_bytes()).hexdigest() for path in files if _is_whole(path)}
     wrong = {

@@ -32,7 +32,7 @@ from doitong_async.limits import admission
 from doitong_async.testing import VirtualTimeLoop
 from doitong_async.types import GenerateRequest
 from tests.strides import offset
-from tests.virtual import boxed, now, plain, until, virtual
+from tests.virtual import now, plain, until, virtual, with_emulator
 
 WIDE = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4)
 PROMPTS = [f"fox {number}" for number in range(8)]
@@ -57,18 +57,18 @@ async def test_what_is_in_doubt_outlives_a_day_without_jobs(tmp_path: Path) -> N
     """A job was made and its answer lost; on a day that is used up the item stays in doubt, under its key."""
     plan = Plan.enterprise(requests_per_minute=600, concurrent_jobs=1, jobs_per_day=1)
     ledger = tmp_path / "l.db"
-    async with Emulator(plan="pro", credits=10_000, faults=["submit 1-9: cut-after"]) as box:
+    async with Emulator(plan="pro", credits=10_000, faults=["submit 1-9: cut-after"]) as emulator:
         for number, prompts in enumerate((["a"], ["b"], ["a", "b"], ["a", "b"])):
             # Each run is a process of its own; the day is counted in the ledger.
             admission._LIMITERS.clear()
-            async with AsyncDoitong(api_key="k", base_url=box.url, plan=plan) as doitong:
+            async with AsyncDoitong(api_key="k", base_url=emulator.url, plan=plan) as doitong:
                 batch = doitong.batch(prompts, ledger=ledger)
                 if number == 0:
                     running = asyncio.ensure_future(all_of(batch))
                     await asyncio.sleep(8)
                     running.cancel()
                     await asyncio.wait([running])
-                    box.faults.clear()
+                    emulator.faults.clear()
                     assert states(ledger) == {ItemState.INTENT: 1}
                     continue
                 items = {item.request.prompt: item for item in await all_of(batch) if item.request}
@@ -76,31 +76,37 @@ async def test_what_is_in_doubt_outlives_a_day_without_jobs(tmp_path: Path) -> N
                 assert items["a"].outcome in (Outcome.IN_DOUBT, Outcome.DONE)
                 await asyncio.sleep(50_000)
         assert {item.outcome for item in items.values()} <= {Outcome.DONE, Outcome.IN_DOUBT}
-        assert box.world.charges == 2
+        assert emulator.world.charges == 2
 
 
 @virtual
 async def test_no_key_is_used_past_its_life_by_one_run_alone(tmp_path: Path) -> None:
     """The machine sleeps for three days in the middle of a submit: what may be made is not sent again."""
-    async with boxed(WIDE, box={"faults": ["submit 1: cut-after"], "keys_honoured": False}) as (doitong, box):
+    async with with_emulator(WIDE, emulator={"faults": ["submit 1: cut-after"], "keys_honoured": False}) as (
+        doitong,
+        emulator,
+    ):
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualTimeLoop)
         running = asyncio.ensure_future(all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db")))
-        await until(lambda: box.world.count("submit") == 1)
+        await until(lambda: emulator.world.count("submit") == 1)
         loop._epoch += 3 * 86_400
         items = await running
         assert outcomes(items) == {Outcome.IN_DOUBT: 1}
-        assert box.world.charges == 1
+        assert emulator.world.charges == 1
 
 
 @virtual
 async def test_a_key_that_grew_old_in_line_is_replaced(tmp_path: Path) -> None:
     """Nothing was sent under it that made a job: the item is begun anew, and made once."""
-    async with boxed(WIDE, wait_for_next_day=True, box={"faults": ["submit 1: 429-day"]}) as (doitong, box):
+    async with with_emulator(WIDE, wait_for_next_day=True, emulator={"faults": ["submit 1: 429-day"]}) as (
+        doitong,
+        emulator,
+    ):
         items = await all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db", key_lives=3_600))
         assert outcomes(items) == {Outcome.DONE: 1}
-        assert box.world.charges == 1
-        keys = {seen.headers["Idempotency-Key"] for seen in box.world.seen if seen.kind == "submit"}
+        assert emulator.world.charges == 1
+        keys = {seen.headers["Idempotency-Key"] for seen in emulator.world.seen if seen.kind == "submit"}
         assert len(keys) == 2
 
 
@@ -120,7 +126,7 @@ def _broken_off_at(turn: int, how: str, folder: Path) -> bool:
 
     @virtual
     async def test() -> None:
-        async with boxed(WIDE) as (doitong, box):
+        async with with_emulator(WIDE) as (doitong, emulator):
             batch = doitong.batch(PROMPTS, ledger=folder / "l.db", budget=1_000)
             running = asyncio.ensure_future(all_of(batch))
             for _ in range(turn):
@@ -132,7 +138,7 @@ def _broken_off_at(turn: int, how: str, folder: Path) -> bool:
             if how == "stop":
                 batch.stop()
                 items = await running
-                assert outcomes(items)[Outcome.DONE] == box.world.charges
+                assert outcomes(items)[Outcome.DONE] == emulator.world.charges
                 assert set(outcomes(items)) <= {Outcome.DONE, Outcome.SKIPPED}
             else:
                 running.cancel() if how == "cancel" else await batch.aclose()
@@ -141,10 +147,10 @@ def _broken_off_at(turn: int, how: str, folder: Path) -> bool:
             if (folder / "l.db").exists():
                 # What is written as sent is known to the service, or its answer is there.
                 assert states(folder / "l.db")[ItemState.INTENT] == 0
-            made = box.world.charges
+            made = emulator.world.charges
             items = await all_of(doitong.generate_many(PROMPTS, ledger=folder / "l.db", budget=1_000))
             assert outcomes(items) == {Outcome.DONE: 8}
-            assert made <= box.world.charges == 8
+            assert made <= emulator.world.charges == 8
 
     test()
     shutil.rmtree(folder)
@@ -155,7 +161,10 @@ def _broken_off_at(turn: int, how: str, folder: Path) -> bool:
 async def test_stop_sends_away_who_waits_for_tomorrow(tmp_path: Path) -> None:
     """No job is made after it, and the loop ends now and not in a day."""
     faults = ["submit: 429-day"]
-    async with boxed(WIDE, wait_for_next_day=True, box={"faults": faults}) as (doitong, box):
+    async with with_emulator(WIDE, wait_for_next_day=True, emulator={"faults": faults}) as (
+        doitong,
+        emulator,
+    ):
         batch = doitong.batch(PROMPTS, ledger=tmp_path / "l.db")
         running = asyncio.ensure_future(all_of(batch))
         await asyncio.sleep(60)
@@ -163,25 +172,25 @@ async def test_stop_sends_away_who_waits_for_tomorrow(tmp_path: Path) -> None:
         items = await running
         assert now() < 70
         assert set(outcomes(items)) == {Outcome.SKIPPED}
-        assert box.world.charges == 0
+        assert emulator.world.charges == 0
         assert states(tmp_path / "l.db")[ItemState.INTENT] == 0
 
 
 @virtual
 async def test_stop_before_it_begins_is_heard() -> None:
     """While the ledger opens, or earlier: nothing is submitted."""
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         batch = doitong.batch(PROMPTS)
         batch.stop()
         assert await all_of(batch) == []
-        assert box.world.count("submit") == 0
+        assert emulator.world.count("submit") == 0
 
 
 @pytest.mark.slow
 @virtual
 async def test_stop_leaves_what_is_done_as_it_is(tmp_path: Path) -> None:
     """Files that are being hashed are done all the same."""
-    async with boxed(WIDE) as (doitong, _):
+    async with with_emulator(WIDE) as (doitong, _):
         await all_of(doitong.generate_many(PROMPTS, ledger=tmp_path / "l.db", out=tmp_path))
         batch = doitong.batch(PROMPTS, ledger=tmp_path / "l.db", out=tmp_path, verify=True)
         running = asyncio.ensure_future(all_of(batch))
@@ -193,7 +202,7 @@ async def test_stop_leaves_what_is_done_as_it_is(tmp_path: Path) -> None:
 @virtual
 async def test_one_batch_is_one_loop() -> None:
     """Two loops over it at once would pay twice."""
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         batch = doitong.batch(PROMPTS)
         told = await asyncio.gather(all_of(batch), all_of(batch), return_exceptions=True)
         assert [type(each) for each in told] == [list, ConfigurationError]
@@ -201,7 +210,7 @@ async def test_one_batch_is_one_loop() -> None:
             items = await asyncio.gather(*(anext(shared) for _ in PROMPTS))
             assert len({item.number for item in items}) == 8
             assert [item async for item in shared] == [item async for item in shared] == []
-        assert box.world.charges == 16
+        assert emulator.world.charges == 16
 
 
 @pytest.mark.parametrize("turns", range(6))
@@ -210,7 +219,7 @@ def test_closing_while_it_opens_lets_go_of_the_ledger(turns: int, tmp_path: Path
 
     @virtual
     async def test() -> None:
-        async with boxed(WIDE) as (doitong, _):
+        async with with_emulator(WIDE) as (doitong, _):
             batch = doitong.batch(PROMPTS, ledger=tmp_path / "l.db")
             running = asyncio.ensure_future(all_of(batch))
             for _ in range(turns):
@@ -237,7 +246,7 @@ async def test_a_source_that_has_to_be_closed_is_closed() -> None:
         finally:
             closed.append(True)
 
-    async with boxed(WIDE) as (doitong, _):
+    async with with_emulator(WIDE) as (doitong, _):
         batch = doitong.batch(prompts())
         async with batch:
             async for _ in batch:
@@ -271,7 +280,7 @@ def test_costs_that_cannot_be_change_nothing(cost: str, tmp_path: Path) -> None:
 @virtual
 async def test_a_resumed_run_uses_its_budget_like_an_uninterrupted_one(tmp_path: Path) -> None:
     """A resumed item may cost less than its reservation: the next one waits for that."""
-    async with boxed(WIDE) as (doitong, _):
+    async with with_emulator(WIDE) as (doitong, _):
         cost = (await doitong.generate("a fox")).credit_cost or 0
         for number in range(2):
             ledger = tmp_path / f"{number}.db"
@@ -290,7 +299,7 @@ async def test_a_resumed_run_uses_its_budget_like_an_uninterrupted_one(tmp_path:
 @virtual
 async def test_a_mapping_is_no_list_of_requests() -> None:
     """Its keys would be made and paid for."""
-    async with boxed(WIDE) as (doitong, _):
+    async with with_emulator(WIDE) as (doitong, _):
         with pytest.raises(BadRequestError, match="dict"):
             doitong.generate_many({"prompt": "a fox", "width": 512})
 
@@ -299,7 +308,7 @@ async def test_a_mapping_is_no_list_of_requests() -> None:
 async def test_letters_that_cannot_be_written_are_rejected() -> None:
     """One bad item never ends the batch."""
     given = [{"prompt": "a", "provider": "\ud83d"}, {"prompt": "a", "quality": "\ud83d"}, "fox"]
-    async with boxed(WIDE) as (doitong, _):
+    async with with_emulator(WIDE) as (doitong, _):
         items = await all_of(doitong.generate_many(given))
         assert outcomes(items) == {Outcome.REJECTED: 2, Outcome.DONE: 1}
 
@@ -312,7 +321,7 @@ def test_a_key_that_looks_like_one_of_ours_is_no_other_items(is_first: bool) -> 
     async def test() -> None:
         request = GenerateRequest(prompt="fox").with_defaults(provider="flux-pro", width=None, height=None)
         own = {"prompt": "whale", "key": digest_of(spelled(request))[:16]}
-        async with boxed(WIDE) as (doitong, _):
+        async with with_emulator(WIDE) as (doitong, _):
             given: list[Any] = [own, "fox"] if is_first else ["fox", own]
             items = await all_of(doitong.generate_many(given))
             assert {item.number: item.outcome for item in items} == {1: Outcome.DONE, 2: Outcome.REJECTED}
@@ -325,7 +334,7 @@ async def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     """A run without a ledger, and another ledger in the same folder, take another name."""
     (tmp_path / "fox.png").write_bytes(b"a photograph")
     given = [{"prompt": "a fox", "key": "fox"}]
-    async with boxed(WIDE) as (doitong, _):
+    async with with_emulator(WIDE) as (doitong, _):
         files = []
         for ledger in (None, None, tmp_path / "one.db", tmp_path / "two.db", tmp_path / "two.db"):
             (item,) = await all_of(doitong.generate_many(given, ledger=ledger, out=tmp_path))
@@ -340,7 +349,7 @@ async def test_a_ledger_has_one_lock_by_whatever_name(tmp_path: Path) -> None:
     """A symbolic link to it is no way around."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "link.db").symlink_to(tmp_path / "l.db")
-    async with boxed(WIDE) as (doitong, _), doitong.batch(["a"], ledger=tmp_path / "l.db") as first:
+    async with with_emulator(WIDE) as (doitong, _), doitong.batch(["a"], ledger=tmp_path / "l.db") as first:
         await anext(first)
         with pytest.raises(LedgerError, match="in use"):
             await all_of(doitong.generate_many(["a"], ledger=tmp_path / "elsewhere" / "link.db"))
@@ -349,11 +358,11 @@ async def test_a_ledger_has_one_lock_by_whatever_name(tmp_path: Path) -> None:
 @virtual
 async def test_a_ledger_that_is_taken_away_stops_the_batch(tmp_path: Path) -> None:
     """Nothing more is submitted that the next run would not know of."""
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         items: list[Item] = []
         async for item in doitong.generate_many([f"fox {n}" for n in range(40)], ledger=tmp_path / "l.db"):
             if not items:
                 (tmp_path / "l.db").rename(tmp_path / "moved.db")
             items.append(item)
         assert any(isinstance(item.error, LedgerError) for item in items)
-        assert box.world.charges <= 3 * WIDE.concurrent_jobs
+        assert emulator.world.charges <= 3 * WIDE.concurrent_jobs

@@ -17,7 +17,7 @@ from doitong_async import BadRequestError, LedgerError, Outcome
 from doitong_async.batch import promises, sqlite
 from tests.batch.test_ledger import accept, begin, end, opened, read
 from tests.batch.test_runner import WIDE, all_of, outcomes
-from tests.virtual import boxed, virtual
+from tests.virtual import virtual, with_emulator
 
 LOST = "without its log"
 
@@ -332,19 +332,19 @@ def check_states(states: list[tuple[bytes, bytes]], folder: Path) -> int:
 async def test_a_copy_without_its_log_pays_nothing_again(tmp_path: Path) -> None:
     """Made while the batch ran: the copy is rejected, and with its log beside it continues."""
     prompts = [f"fox {number}" for number in range(8)]
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         async for item in doitong.generate_many(prompts, ledger=tmp_path / "run.db", out=tmp_path / "out"):
             if item.number == 4:
                 alone = copied(tmp_path / "run.db", tmp_path / "copy", log=False)
                 log = promises.log_of(tmp_path / "run.db").read_bytes()
-        made = box.world.charges
+        made = emulator.world.charges
         with pytest.raises(LedgerError, match=LOST):
             await all_of(doitong.generate_many(prompts, ledger=alone, out=tmp_path / "out"))
-        assert box.world.charges == made == 8
+        assert emulator.world.charges == made == 8
         promises.log_of(alone).write_bytes(log)
         items = await all_of(doitong.generate_many(prompts, ledger=alone, out=tmp_path / "other"))
         assert outcomes(items)[Outcome.DONE] >= 4
-        assert box.world.charges < 16
+        assert emulator.world.charges < 16
 
 
 @pytest.mark.slow
@@ -353,16 +353,16 @@ async def test_a_picture_that_an_older_ledger_does_not_know_is_not_paid_again(tm
     """Its output exists: the item is rejected, known items are done, and new ones are made."""
     prompts: list[Any] = ["a", {"prompt": "b", "key": "own"}, "c"]
     out, ledger = tmp_path / "out", tmp_path / "l.db"
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         await all_of(doitong.generate_many(prompts[:1], ledger=ledger, out=out))
         shutil.copy(ledger, tmp_path / "older.db")
         await all_of(doitong.generate_many(prompts, ledger=ledger, out=out))
-        assert box.world.charges == 3
+        assert emulator.world.charges == 3
         items = await all_of(doitong.generate_many([*prompts, "d"], ledger=tmp_path / "older.db", out=out))
         by_number = {item.number: item for item in items}
         told = [by_number[number].outcome for number in (1, 2, 3, 4)]
         assert told == [Outcome.DONE, Outcome.REJECTED, Outcome.REJECTED, Outcome.DONE]
-        assert box.world.charges == 4
+        assert emulator.world.charges == 4
         refused = by_number[2].error
         assert isinstance(refused, BadRequestError)
         for word in (str(out / "own.jpg"), "'own'", "another folder", "Nothing was sent for it."):
@@ -373,8 +373,8 @@ async def test_a_picture_that_an_older_ledger_does_not_know_is_not_paid_again(tm
 @virtual
 async def test_batches_with_ledgers_of_their_own_share_a_folder(tmp_path: Path) -> None:
     """A ledger that its run made, or none, takes another name for what lies there."""
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         for number, ledger in enumerate((tmp_path / "1.db", tmp_path / "2.db", None), 1):
             items = await all_of(doitong.generate_many(["a", "b"], ledger=ledger, out=tmp_path / "out"))
             assert outcomes(items) == {Outcome.DONE: 2}
-            assert box.world.charges == len(list((tmp_path / "out").iterdir())) == 2 * number
+            assert emulator.world.charges == len(list((tmp_path / "out").iterdir())) == 2 * number

@@ -32,23 +32,23 @@ SHARDS = 2
 """Tests that share the moments, so that they can run at the same time."""
 
 
-def emulator(**more: Any) -> Emulator:
+def new_emulator(**more: Any) -> Emulator:
     """An emulator that makes the same job of the same prompt, whenever it is asked."""
     return Emulator(plan=PlanLimits(1000, 2, None), credits=1_000_000, durations=3.0, **more)
 
 
-async def run(box: Emulator, disk: Path) -> dict[str, tuple[Outcome, str]]:
+async def run(emulator: Emulator, disk: Path) -> dict[str, tuple[Outcome, str]]:
     """Run the batch to its end, and return each item's outcome and the hash of its file."""
     items = {}
-    async with AsyncDoitong(api_key="k-mortal", base_url=box.url, plan=PLAN) as doitong:
+    async with AsyncDoitong(api_key="k-mortal", base_url=emulator.url, plan=PLAN) as doitong:
         async for item in doitong.generate_many(PROMPTS, ledger=disk / "ledger.db", out=disk, budget=1_000):
             digest = hashlib.sha256(item.file.read_bytes()).hexdigest() if item.file else ""
             items[item.key] = item.outcome, digest
     return items
 
 
-async def run_and_forget(box: Emulator, disk: Path) -> None:
-    await run(box, disk)
+async def run_and_forget(emulator: Emulator, disk: Path) -> None:
+    await run(emulator, disk)
 
 
 def files(disk: Path) -> list[str]:
@@ -56,17 +56,17 @@ def files(disk: Path) -> list[str]:
     return sorted(path.name for path in disk.iterdir() if not path.name.startswith("ledger.db"))
 
 
-async def lives_and_dies(box: Emulator, folder: Path, dies_at: int | None) -> bool:
+async def lives_and_dies(emulator: Emulator, folder: Path, dies_at: int | None) -> bool:
     """Run the batch until its k-th await; False if it has fewer. What was on the disk then is on "second"."""
-    return await lives_on(box, folder, lambda at_death: Life(dies_at, at_death))
+    return await lives_on(emulator, folder, lambda at_death: Life(dies_at, at_death))
 
 
-async def lives_on(box: Emulator, folder: Path, make: Callable[[Callable[[], object]], Life]) -> bool:
+async def lives_on(emulator: Emulator, folder: Path, make: Callable[[Callable[[], object]], Life]) -> bool:
     """Run the batch in a life, and if that ends early, run it again on the disk that it left."""
     first, second = folder / "first", folder / "second"
     first.mkdir()
     life = make(partial(copy_disk, first, second))
-    task = life.start(run_and_forget(box, first))
+    task = life.start(run_and_forget(emulator, first))
     dies = asyncio.ensure_future(life.died.wait())
     await asyncio.wait([task, dies], return_when=asyncio.FIRST_COMPLETED)
     if task.done():
@@ -76,10 +76,10 @@ async def lives_on(box: Emulator, folder: Path, make: Callable[[Callable[[], obj
     # The next process knows nothing of this one's gate.
     admission._LIMITERS.clear()
     try:
-        items = await run(box, second)
+        items = await run(emulator, second)
     finally:
         await life.bury()
-    check(box, items, second)
+    check(emulator, items, second)
     return True
 
 
@@ -101,10 +101,10 @@ def _copy_if_there(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def check(box: Emulator, items: dict[str, tuple[Outcome, str]], disk: Path) -> None:
+def check(emulator: Emulator, items: dict[str, tuple[Outcome, str]], disk: Path) -> None:
     """Every item is done, paid once, and its file is whole and alone."""
     assert Counter(outcome for outcome, _ in items.values()) == {Outcome.DONE: len(PROMPTS)}
-    assert box.world.charges == len(PROMPTS)
+    assert emulator.world.charges == len(PROMPTS)
     kept = [name for name in files(disk) if not name.endswith(".part")]
     assert len(kept) == len(PROMPTS)
     assert sorted(hashlib.sha256((disk / name).read_bytes()).hexdigest() for name in kept) == sorted(
@@ -115,11 +115,11 @@ def check(box: Emulator, items: dict[str, tuple[Outcome, str]], disk: Path) -> N
 @virtual
 async def test_an_uninterrupted_run(tmp_path: Path) -> None:
     """What the others are compared with."""
-    async with emulator() as box:
-        items = await run(box, tmp_path)
-        check(box, items, tmp_path)
-        assert await run(box, tmp_path) == items
-        assert box.world.charges == len(PROMPTS)
+    async with new_emulator() as emulator:
+        items = await run(emulator, tmp_path)
+        check(emulator, items, tmp_path)
+        assert await run(emulator, tmp_path) == items
+        assert emulator.world.charges == len(PROMPTS)
 
 
 # A process that dies closes nothing.
@@ -141,8 +141,8 @@ def dies_and_is_run_again(number: int, folder: Path) -> bool:
 
     @virtual
     async def both() -> None:
-        async with emulator() as box:
-            outcomes.append(await lives_and_dies(box, folder, number))
+        async with new_emulator() as emulator:
+            outcomes.append(await lives_and_dies(emulator, folder, number))
 
     both()
     shutil.rmtree(folder)
@@ -170,8 +170,8 @@ def test_any_prefix_of_the_ledger_resumes_to_the_same_end(
                 monkeypatch.setattr(_Writer, "commit", dying(usual, number, life))
                 return life
 
-            async with emulator() as box:
-                outcomes.append(await lives_on(box, folder, make))
+            async with new_emulator() as emulator:
+                outcomes.append(await lives_on(emulator, folder, make))
 
         both()
         shutil.rmtree(folder)

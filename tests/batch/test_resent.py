@@ -22,7 +22,7 @@ from doitong_async.emulator import Emulator, PlanLimits
 from tests.batch.test_ledger import accept, begin, end, opened, read
 from tests.batch.test_runner import WIDE, all_of, outcomes
 from tests.plain_server import PlainServer
-from tests.virtual import boxed, plain, virtual
+from tests.virtual import plain, virtual, with_emulator
 
 PLACE: dict[str, Any] = {"webhook_url": "https://one.example/hook", "webhook_secret": "a-secret-of-the-tests"}
 FOX = {"prompt": "a fox", "key": "fox"}
@@ -47,20 +47,20 @@ def body_in(ledger: Path) -> str | None:
     return None if body is None else str(body)
 
 
-async def left_in_doubt(box: Emulator, ledger: Path, **settings: Any) -> None:
+async def left_in_doubt(emulator: Emulator, ledger: Path, **settings: Any) -> None:
     """Run a batch of one item, whose job is made and whose answer is lost."""
-    async with client_at(box, resend_unanswered=False, **settings) as doitong:
+    async with client_at(emulator, resend_unanswered=False, **settings) as doitong:
         items = await all_of(doitong.generate_many([FOX], ledger=ledger))
     assert outcomes(items) == {Outcome.IN_DOUBT: 1}
-    assert box.world.charges == 1
-    box.faults.clear()
+    assert emulator.world.charges == 1
+    emulator.faults.clear()
 
 
-def client_at(box: Emulator, **settings: Any) -> AsyncDoitong:
-    return AsyncDoitong(**{"api_key": "k-box", "base_url": box.url, "plan": WIDE, **PLACE, **settings})
+def client_at(emulator: Emulator, **settings: Any) -> AsyncDoitong:
+    return AsyncDoitong(**{"api_key": "k-test", "base_url": emulator.url, "plan": WIDE, **PLACE, **settings})
 
 
-def emulator() -> Emulator:
+def new_emulator() -> Emulator:
     return Emulator(plan=PlanLimits(6_000, 4, None), credits=10_000, faults=["submit 1: cut-after"])
 
 
@@ -77,13 +77,13 @@ async def test_settings_that_changed_do_not_change_what_is_sent_again(
     changed: dict[str, Any], tmp_path: Path
 ) -> None:
     """The service, which knows the key with the earlier body, gives its job, and no conflict."""
-    async with emulator() as box:
-        await left_in_doubt(box, tmp_path / "l.db")
+    async with new_emulator() as emulator:
+        await left_in_doubt(emulator, tmp_path / "l.db")
         assert "one.example" in (body_in(tmp_path / "l.db") or "")
-        async with client_at(box, **changed) as doitong:
+        async with client_at(emulator, **changed) as doitong:
             items = await all_of(doitong.generate_many([FOX], ledger=tmp_path / "l.db"))
         assert outcomes(items) == {Outcome.DONE: 1}
-        assert box.world.charges == 1
+        assert emulator.world.charges == 1
     assert body_in(tmp_path / "l.db") is None
 
 
@@ -129,23 +129,23 @@ async def test_another_request_under_a_key_that_is_in_doubt_gets_the_earlier_one
     changed: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The earlier one may be paid: it is sent again byte for byte, and the new one is not sent."""
-    async with emulator() as box:
-        await left_in_doubt(box, tmp_path / "l.db")
+    async with new_emulator() as emulator:
+        await left_in_doubt(emulator, tmp_path / "l.db")
         (record,) = read(tmp_path / "l.db")
-        async with client_at(box) as doitong:
+        async with client_at(emulator) as doitong:
             (item,) = await all_of(
                 doitong.generate_many([{**FOX, **changed}], ledger=tmp_path / "l.db", budget=100)
             )
         assert item.outcome is Outcome.DONE
         assert item.request == GenerateRequest(**record.asked)
         assert "another request" in caplog.text
-        assert box.world.charges == 1
+        assert emulator.world.charges == 1
 
 
 @virtual
 async def test_another_request_under_a_key_whose_job_runs_names_the_job(tmp_path: Path) -> None:
     """It is made and charged, whatever becomes of the new one."""
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         ledger = tmp_path / "l.db"
         await all_of(doitong.generate_many([FOX], ledger=ledger))
         with closing(sqlite3.connect(ledger)) as tool, tool:
@@ -153,7 +153,7 @@ async def test_another_request_under_a_key_whose_job_runs_names_the_job(tmp_path
         item: Item
         (item,) = await all_of(doitong.generate_many([{**FOX, "width": 512}], ledger=ledger))
         assert item.error is not None
-        assert item.error.job_id == next(iter(box.world.jobs))
+        assert item.error.job_id == next(iter(emulator.world.jobs))
         assert "othing was charged" not in str(item.error)
 
 
@@ -163,8 +163,8 @@ async def test_a_request_that_no_body_can_hold_takes_no_slot() -> None:
     deep: Any = []
     for _ in range(400):
         deep = [deep]
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         with pytest.raises(BadRequestError, match="cannot be written as JSON"):
             await doitong.submit(GenerateRequest(prompt="a fox", options={"deep": deep}))
         assert doitong._running().limiter.slots_taken == 0
-        assert box.world.count("submit") == 0
+        assert emulator.world.count("submit") == 0

@@ -36,8 +36,8 @@ from doitong_async.batch.ledger import _Writer
 from doitong_async.budget import Budget
 from doitong_async.emulator import Emulator
 from doitong_async.events import Event, RequestSent
-from tests.plain_server import Ways
-from tests.virtual import boxed, now, plain, seen, until, virtual
+from tests.plain_server import Behaviour
+from tests.virtual import now, plain, seen, until, virtual, with_emulator
 
 WIDE = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4)
 
@@ -55,7 +55,7 @@ def outcomes(items: list[Item]) -> Counter[Outcome]:
 async def test_prompts_mappings_and_requests_become_files(tmp_path: Path) -> None:
     """Whatever is given, each item ends with its request, its result and its file."""
     given = ["a fox", {"prompt": "a whale", "key": "whale", "width": 512}, GenerateRequest(prompt="a frog")]
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         items = await all_of(doitong.generate_many(given, out=tmp_path / "new" / "pictures"))
     assert outcomes(items) == {Outcome.DONE: 3}
     assert sorted(item.number for item in items) == [1, 2, 3]
@@ -69,13 +69,16 @@ async def test_prompts_mappings_and_requests_become_files(tmp_path: Path) -> Non
     assert all(item.file is not None and item.file.stat().st_size > 1000 for item in items)
     assert all(item.result is not None and item.result.credit_cost for item in items)
     assert by_prompt["a fox"].file != by_prompt["a frog"].file
-    assert box.world.charges == 3
+    assert emulator.world.charges == 3
 
 
 @virtual
 async def test_items_come_as_they_end() -> None:
     """A long job holds nobody up."""
-    async with boxed(WIDE, box={"durations": lambda number: 60.0 if number == 1 else 3.0}) as (doitong, _):
+    async with with_emulator(WIDE, emulator={"durations": lambda number: 60.0 if number == 1 else 3.0}) as (
+        doitong,
+        _,
+    ):
         moments = [now() async for _ in doitong.generate_many(f"fox {number}" for number in range(6))]
         assert moments[4] < 20 < 60 <= moments[5]
 
@@ -92,24 +95,24 @@ async def test_requests_are_read_no_further_ahead_than_the_plan_can_use() -> Non
             read += 1
             yield f"fox {number}"
 
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         ended = 0
         async for _ in doitong.generate_many(prompts()):
             ended += 1
             assert read <= ended + 3 * WIDE.concurrent_jobs
-        assert ended == box.world.charges == 200
+        assert ended == emulator.world.charges == 200
 
 
 @virtual
 async def test_a_loop_that_takes_its_time_holds_the_batch_back() -> None:
     """What nobody takes is not made without end: the batch waits for its loop."""
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         batch = doitong.batch(f"fox {number}" for number in range(500))
         async with batch:
             async for _ in batch:
                 await asyncio.sleep(3600)
                 break
-        assert box.world.charges < 100
+        assert emulator.world.charges < 100
 
 
 @virtual
@@ -121,7 +124,7 @@ async def test_an_async_source_is_read_as_it_comes() -> None:
             yield {"prompt": f"fox {number}"}
             await asyncio.sleep(100)
 
-    async with boxed(WIDE) as (doitong, _):
+    async with with_emulator(WIDE) as (doitong, _):
         moments = [now() async for _ in doitong.generate_many(prompts())]
     assert moments[0] < 20 < 100 < moments[1] < 120 < 200 < moments[2]
 
@@ -130,7 +133,7 @@ async def test_an_async_source_is_read_as_it_comes() -> None:
 async def test_one_bad_item_never_ends_the_batch() -> None:
     """What cannot be is rejected, with what is wrong, and nothing is sent for it; the rest is done."""
     given: list[Any] = ["", "fox", {"prompt": "x", "widht": 5}, 7, {"prompt": "y", "width": -1, "key": "y"}]
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         items = {item.number: item for item in await all_of(doitong.generate_many(given))}
         assert {number: item.outcome for number, item in items.items()} == {
             **dict.fromkeys((1, 3, 4, 5), Outcome.REJECTED),
@@ -139,7 +142,7 @@ async def test_one_bad_item_never_ends_the_batch() -> None:
         assert "widht" in str(items[3].error)
         assert items[5].key == "y"
         assert isinstance(items[1].error, BadRequestError)
-        assert box.world.count("submit") == 1
+        assert emulator.world.count("submit") == 1
 
 
 @virtual
@@ -150,7 +153,7 @@ async def test_a_source_that_breaks_ends_the_loop_after_what_was_read() -> None:
         yield "fox"
         raise OSError("the disk is gone")
 
-    async with boxed(WIDE) as (doitong, _):
+    async with with_emulator(WIDE) as (doitong, _):
         items = aiter(doitong.generate_many(prompts()))
         assert (await anext(items)).outcome is Outcome.DONE
         with pytest.raises(OSError, match="the disk is gone"):
@@ -160,18 +163,18 @@ async def test_a_source_that_breaks_ends_the_loop_after_what_was_read() -> None:
 @virtual
 async def test_the_same_prompt_twice_is_two_items(tmp_path: Path) -> None:
     """A counter distinguishes repeats, also when the batch runs again."""
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         for _ in range(2):
             items = await all_of(doitong.generate_many(["fox", "fox"], ledger=tmp_path / "l", out=tmp_path))
             assert len({item.key for item in items}) == len({item.file for item in items}) == 2
-        assert box.world.charges == 2
+        assert emulator.world.charges == 2
 
 
 @virtual
 async def test_a_key_given_twice_is_rejected() -> None:
     """The first item of that key is made."""
     given = [{"prompt": "a", "key": "k"}, {"prompt": "b", "key": "k"}]
-    async with boxed(WIDE) as (doitong, _):
+    async with with_emulator(WIDE) as (doitong, _):
         items = {item.number: item for item in await all_of(doitong.generate_many(given))}
         assert [items[1].outcome, items[2].outcome] == [Outcome.DONE, Outcome.REJECTED]
         assert "1 and 2" in str(items[2].error)
@@ -180,23 +183,23 @@ async def test_a_key_given_twice_is_rejected() -> None:
 @virtual
 async def test_what_is_done_is_not_made_again(tmp_path: Path) -> None:
     """A second run asks the service nothing, and yields the same; new items are added."""
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         first = await all_of(doitong.generate_many(["a", "b"], ledger=tmp_path / "l.db", out=tmp_path))
-        requests = len(box.world.seen)
+        requests = len(emulator.world.seen)
         again = await all_of(doitong.generate_many(["a", "b"], ledger=tmp_path / "l.db", out=tmp_path))
-        assert len(box.world.seen) == requests
+        assert len(emulator.world.seen) == requests
         assert {item.key: item.file for item in again} == {item.key: item.file for item in first}
         assert not any(item.is_new for item in again)
         assert all(item.result and item.result.credit_cost and item.result.url for item in again)
         more = await all_of(doitong.generate_many(["a", "b", "c"], ledger=tmp_path / "l.db", out=tmp_path))
         assert [item.is_new for item in more].count(True) == 1
-        assert box.world.charges == 3
+        assert emulator.world.charges == 3
 
 
 @virtual
 async def test_a_file_that_is_gone_is_fetched_and_not_paid_again(tmp_path: Path) -> None:
     """The ledger remembers the job; one of another length is fetched too, one of other bytes by `verify`."""
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
 
         async def once(**more: Any) -> list[Item]:
             return await all_of(
@@ -208,12 +211,12 @@ async def test_a_file_that_is_gone_is_fetched_and_not_paid_again(tmp_path: Path)
         gone.unlink()
         cut.write_bytes(b"half")
         changed.write_bytes(bytes(changed.stat().st_size))
-        submits = box.world.count("submit")
+        submits = emulator.world.count("submit")
         batch = doitong.batch(list("abc"), ledger=tmp_path / "l.db", out=tmp_path, verify=True)
         items = await all_of(batch)
         assert {item.key: item.file.read_bytes() for item in items if item.file} == pictures
         assert all(item.is_new for item in items)
-        assert box.world.count("submit") == submits == box.world.charges
+        assert emulator.world.count("submit") == submits == emulator.world.charges
         with closing(sqlite.reader(tmp_path / "l.db")) as reading:
             assert batch.progress().spent == sqlite.totals(reading).spent
 
@@ -221,7 +224,7 @@ async def test_a_file_that_is_gone_is_fetched_and_not_paid_again(tmp_path: Path)
 @virtual
 async def test_a_file_whose_url_died_is_fetched_from_the_one_its_job_has_now(tmp_path: Path) -> None:
     """How long a URL lives is not known; the job is asked once, and a URL that stays dead is said to be."""
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         ledger = tmp_path / "l.db"
 
         async def after(change: str) -> Item:
@@ -241,8 +244,8 @@ async def test_a_file_whose_url_died_is_fetched_from_the_one_its_job_has_now(tmp
         item = await after("url = url || '.gone', job_id = 'forgotten'")
         assert item.outcome is Outcome.FAILED
         assert isinstance(item.error, DownloadError)
-        assert box.world.charges == box.world.count("submit") == 1
-        await box.stop()
+        assert emulator.world.charges == emulator.world.count("submit") == 1
+        await emulator.stop()
         before = now()
         item = await after("job_id = 'gone'")
         assert isinstance(item.error, DownloadError)
@@ -252,27 +255,27 @@ async def test_a_file_whose_url_died_is_fetched_from_the_one_its_job_has_now(tmp
 @virtual
 async def test_a_known_key_with_another_request_is_refused(tmp_path: Path) -> None:
     """The ledger has the picture of the first; the second gets an error, and costs nothing."""
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         await all_of(doitong.generate_many([{"prompt": "a", "key": "k"}], ledger=tmp_path / "l.db"))
         items = await all_of(doitong.generate_many([{"prompt": "b", "key": "k"}], ledger=tmp_path / "l.db"))
         assert outcomes(items) == {Outcome.REJECTED: 1}
         assert "another request" in str(items[0].error)
-        assert box.world.charges == 1
+        assert emulator.world.charges == 1
 
 
 @virtual
 async def test_failed_items_are_made_again_only_when_asked(tmp_path: Path) -> None:
     """Each attempt is another job, under another key, and is paid."""
-    async with boxed(WIDE, box={"faults": ["job 1: fail"]}) as (doitong, box):
+    async with with_emulator(WIDE, emulator={"faults": ["job 1: fail"]}) as (doitong, emulator):
         ledger = tmp_path / "l.db"
         first = await all_of(doitong.generate_many(["a"], ledger=ledger))
         again = await all_of(doitong.generate_many(["a"], ledger=ledger))
         assert outcomes(first) == outcomes(again) == {Outcome.FAILED: 1}
         assert type(first[0].error) is type(again[0].error)
-        assert box.world.charges == 1
+        assert emulator.world.charges == 1
         third = await all_of(doitong.generate_many(["a"], ledger=ledger, retry_failed=True))
         assert outcomes(third) == {Outcome.DONE: 1}
-        keys = [request.headers["Idempotency-Key"] for request in seen(box, "submit")]
+        keys = [request.headers["Idempotency-Key"] for request in seen(emulator, "submit")]
         assert len(keys) == len(set(keys)) == 2
         with closing(sqlite.reader(ledger)) as reading:
             (record,) = sqlite.records(reading)
@@ -285,25 +288,25 @@ async def test_failed_items_are_made_again_only_when_asked(tmp_path: Path) -> No
 async def test_leaving_the_loop_lets_go_of_what_runs(tmp_path: Path) -> None:
     """Submitted jobs are recorded, continue at the service, and are resumed by the next run."""
     prompts = [f"fox {number}" for number in range(12)]
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         async for _ in doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path):
             break
         await until(lambda: not [task for task in asyncio.all_tasks() if "item" in task.get_name()])
         await asyncio.sleep(30)
-        made = box.world.charges
+        made = emulator.world.charges
         assert 4 <= made < 12
         items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path))
         assert outcomes(items) == {Outcome.DONE: 12}
-        assert box.world.charges == 12
+        assert emulator.world.charges == 12
 
 
 @virtual
 async def test_leaving_waits_for_the_answers_of_submits(tmp_path: Path) -> None:
     """A job whose submit was under way is in the ledger when the loop is left."""
-    async with boxed(WIDE, box={"faults": ["submit: latency 5"]}) as (doitong, box):
+    async with with_emulator(WIDE, emulator={"faults": ["submit: latency 5"]}) as (doitong, emulator):
         batch = doitong.batch(["a", "b"], ledger=tmp_path / "l.db")
         running = asyncio.ensure_future(all_of(batch))
-        await until(lambda: box.world.count("submit") == 2)
+        await until(lambda: emulator.world.count("submit") == 2)
         running.cancel()
         await asyncio.wait([running])
         with closing(sqlite.reader(tmp_path / "l.db")) as reading:
@@ -313,29 +316,29 @@ async def test_leaving_waits_for_the_answers_of_submits(tmp_path: Path) -> None:
 @virtual
 async def test_closing_the_client_ends_the_loop(tmp_path: Path) -> None:
     """A caller that awaits the next item gets an error; the ledger is complete and unlocked."""
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         running = asyncio.ensure_future(all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db")))
-        await until(lambda: box.world.charges == 1)
+        await until(lambda: emulator.world.charges == 1)
         await doitong.aclose()
         with pytest.raises(ClientClosedError):
             await running
-        async with AsyncDoitong(api_key="k-box", base_url=box.url, plan=WIDE) as other:
+        async with AsyncDoitong(api_key="k-test", base_url=emulator.url, plan=WIDE) as other:
             items = await all_of(other.generate_many(["a"], ledger=tmp_path / "l.db"))
         assert outcomes(items) == {Outcome.DONE: 1}
-        assert box.world.charges == 1
+        assert emulator.world.charges == 1
 
 
 @virtual
 async def test_stop_drains(tmp_path: Path) -> None:
     """What runs comes to its end, what waited is skipped, and nothing more is read or submitted."""
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         batch = doitong.batch((f"fox {n}" for n in range(100)), ledger=tmp_path / "l.db")
         items = []
         async with batch:
             async for item in batch:
                 items.append(item)
                 batch.stop()
-        made = box.world.charges
+        made = emulator.world.charges
         assert outcomes(items) == {Outcome.DONE: made, Outcome.SKIPPED: len(items) - made}
         assert 4 <= made <= 8
         assert isinstance(batch.progress().stopped, ClientClosedError)
@@ -346,61 +349,64 @@ async def test_a_budget_is_never_passed_and_used_up(tmp_path: Path) -> None:
     """A job's highest cost is reserved; the rest is skipped, and a larger budget continues it."""
     prompts = [f"fox {number}" for number in range(20)]
     lows: list[float] = []
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         budget = Budget(100, low_at=0.5, on_low=lows.append)
         batch = doitong.batch(prompts, ledger=tmp_path / "l.db", budget=budget)
         items = await all_of(batch)
         progress = batch.progress()
         assert 80 < progress.spent <= 100
         assert progress.reserved == 0
-        assert outcomes(items)[Outcome.SKIPPED] == 20 - box.world.charges
+        assert outcomes(items)[Outcome.SKIPPED] == 20 - emulator.world.charges
         skipped = [item.error for item in items if item.outcome is Outcome.SKIPPED]
         assert all(isinstance(error, BudgetReachedError) for error in skipped)
         assert len(lows) == 1
         # The same again has nothing left; with more it goes on.
-        made = box.world.charges
+        made = emulator.world.charges
         await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db", budget=100))
-        assert box.world.charges == made
+        assert emulator.world.charges == made
         items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db", budget=1_000))
         assert outcomes(items) == {Outcome.DONE: 20}
-        assert box.world.charges == 20
+        assert emulator.world.charges == 20
 
 
 @virtual
 async def test_a_budget_needs_a_price() -> None:
     """What has no documented price is rejected under a budget, unless its price is given."""
     video = [{"prompt": "waves", "provider": "kling"}]
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         items = await all_of(doitong.generate_many(video, budget=500))
         assert outcomes(items) == {Outcome.REJECTED: 1}
         assert "price=" in str(items[0].error)
         assert outcomes(await all_of(doitong.generate_many(video, budget=500, price=200))) == {
             Outcome.DONE: 1
         }
-        assert box.world.charges == 1
+        assert emulator.world.charges == 1
 
 
 @virtual
 async def test_a_402_opens_the_circuit_for_all(tmp_path: Path) -> None:
     """No further submit is sent; each item has the service's message; with credits the batch continues."""
     prompts = [f"fox {number}" for number in range(30)]
-    async with boxed(WIDE, box={"credits": 100}) as (doitong, box):
+    async with with_emulator(WIDE, emulator={"credits": 100}) as (doitong, emulator):
         batch = doitong.batch(prompts, ledger=tmp_path / "l.db")
         items = await all_of(batch)
-        refused = [request for request in seen(box, "submit") if request.http_status == 402]
+        refused = [request for request in seen(emulator, "submit") if request.http_status == 402]
         assert 1 <= len(refused) <= WIDE.concurrent_jobs
-        assert outcomes(items) == {Outcome.DONE: box.world.charges, Outcome.SKIPPED: 30 - box.world.charges}
+        assert outcomes(items) == {
+            Outcome.DONE: emulator.world.charges,
+            Outcome.SKIPPED: 30 - emulator.world.charges,
+        }
         stopped = batch.progress().stopped
         assert isinstance(stopped, InsufficientCreditsError)
         assert stopped.credits_available is not None
         with closing(sqlite.reader(tmp_path / "l.db")) as reading:
             assert not list(sqlite.records(reading, unsettled=True))
             assert "InsufficientCreditsError" in [record.error for record in sqlite.records(reading)]
-        box.world._accounts["k-box"].balance = 10_000
+        emulator.world._accounts["k-test"].balance = 10_000
         assert outcomes(await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db"))) == {
             Outcome.DONE: 30
         }
-        assert box.world.charges == 30
+        assert emulator.world.charges == 30
 
 
 @virtual
@@ -408,14 +414,14 @@ async def test_the_day_is_counted_in_the_ledger_and_outlives_the_process(tmp_pat
     """A second process on the same day submits what is left of it, and not one more."""
     plan = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4, jobs_per_day=10)
     prompts = [f"fox {number}" for number in range(15)]
-    async with Emulator(plan="pro", credits=10_000) as box:
+    async with Emulator(plan="pro", credits=10_000) as emulator:
         for number, expected in enumerate((6, 10)):
             # Another key at the client is another gate, as another process has; the account is the same.
-            async with AsyncDoitong(api_key=f"k-{number}", base_url=box.url, plan=plan) as doitong:
+            async with AsyncDoitong(api_key=f"k-{number}", base_url=emulator.url, plan=plan) as doitong:
                 items = await all_of(
                     doitong.generate_many(prompts[: (number + 1) * 6], ledger=tmp_path / "l.db")
                 )
-            assert box.world.charges == expected
+            assert emulator.world.charges == expected
         assert isinstance(next(item.error for item in items if item.error), DailyLimitError)
 
 
@@ -423,7 +429,7 @@ async def test_the_day_is_counted_in_the_ledger_and_outlives_the_process(tmp_pat
 async def test_it_waits_for_the_next_day_if_it_may() -> None:
     """Ten a day are three days for 25."""
     plan = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4, jobs_per_day=10)
-    async with boxed(plan, wait_for_next_day=True) as (doitong, _):
+    async with with_emulator(plan, wait_for_next_day=True) as (doitong, _):
         items = await all_of(doitong.generate_many(f"fox {number}" for number in range(25)))
         assert outcomes(items) == {Outcome.DONE: 25}
         assert 2 * 86_400 < now() < 2 * 86_400 + 3_600
@@ -432,15 +438,15 @@ async def test_it_waits_for_the_next_day_if_it_may() -> None:
 @virtual
 async def test_an_outage_is_waited_out(tmp_path: Path) -> None:
     """Minutes of 502 end no batch: each item is sent again under its key, and paid once."""
-    async with boxed(WIDE, box={"faults": ["submit 1-40: 502"]}) as (doitong, box):
+    async with with_emulator(WIDE, emulator={"faults": ["submit 1-40: 502"]}) as (doitong, emulator):
         batch = doitong.batch(["a", "b", "c"], ledger=tmp_path / "l.db")
         items = asyncio.create_task(all_of(batch))
         # Between two tries nothing runs, and it is not said that anything does.
         while (batch.progress().running, batch.progress().waiting) != (0, 3) or now() < 20:  # noqa: ASYNC110 - progress sets no event
             await asyncio.sleep(0.1)
         assert outcomes(await items) == {Outcome.DONE: 3}
-        assert len({request.headers["Idempotency-Key"] for request in seen(box, "submit")}) == 3
-        assert box.world.charges == 3
+        assert len({request.headers["Idempotency-Key"] for request in seen(emulator, "submit")}) == 3
+        assert emulator.world.charges == 3
 
 
 @virtual
@@ -466,7 +472,7 @@ async def test_a_calendar_that_jumps_ahead_and_comes_back_costs_no_later_day(tmp
     def jump(days: int) -> None:
         loop.wall_time = lambda: usual() + days * 86_400  # type: ignore[attr-defined]  # of the virtual loop
 
-    async with Emulator(plan="pro", credits=10_000) as box:
+    async with Emulator(plan="pro", credits=10_000) as emulator:
         # (days ahead, items asked for, items done in the end): by one process, and then by another.
         for key, days, asked, done in (
             ("k-1", 0, 2, 2),
@@ -478,7 +484,7 @@ async def test_a_calendar_that_jumps_ahead_and_comes_back_costs_no_later_day(tmp
             ("k-2", 2, 14, 14),
         ):
             jump(days)
-            async with AsyncDoitong(api_key=key, base_url=box.url, plan=plan) as doitong:
+            async with AsyncDoitong(api_key=key, base_url=emulator.url, plan=plan) as doitong:
                 items = await all_of(doitong.generate_many(prompts[:asked], ledger=ledger))
             assert outcomes(items)[Outcome.DONE] == done
     jump(0)
@@ -489,16 +495,16 @@ async def test_a_calendar_that_jumps_ahead_and_comes_back_costs_no_later_day(tmp
 async def test_an_outage_without_end_stops_the_batch(tmp_path: Path) -> None:
     """After ten minutes no more is tried; what may have been sent is in doubt, the rest is skipped."""
     prompts = [f"fox {number}" for number in range(20)]
-    async with boxed(WIDE, box={"faults": ["submit: 502"]}) as (doitong, box):
+    async with with_emulator(WIDE, emulator={"faults": ["submit: 502"]}) as (doitong, emulator):
         items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db"))
         counts = outcomes(items)
         assert counts[Outcome.IN_DOUBT] + counts[Outcome.SKIPPED] == 20
         assert counts[Outcome.SKIPPED] > 0
         assert 600 < now() < 900
-        box.faults.clear()
+        emulator.faults.clear()
         again = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db"))
         assert outcomes(again) == {Outcome.DONE: 20}
-        assert box.world.charges == 20
+        assert emulator.world.charges == 20
 
 
 @pytest.mark.slow
@@ -506,18 +512,18 @@ async def test_an_outage_without_end_stops_the_batch(tmp_path: Path) -> None:
 async def test_lost_answers_are_paid_once(tmp_path: Path) -> None:
     """Half of the answers lost: each item is charged once, and has its file."""
     faults = ["submit: cut-after p=0.5 seed=3", "poll: 502 p=0.3 seed=5", "output: truncated every=3"]
-    async with boxed(WIDE, box={"faults": faults}) as (doitong, box):
+    async with with_emulator(WIDE, emulator={"faults": faults}) as (doitong, emulator):
         prompts = [f"fox {number}" for number in range(30)]
         items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path))
         assert outcomes(items) == {Outcome.DONE: 30}
-        assert box.world.charges == 30
+        assert emulator.world.charges == 30
 
 
 @virtual
 async def test_what_is_in_doubt_is_not_sent_again_where_keys_are_not_trusted(tmp_path: Path) -> None:
     """Neither in the run nor in the next one; it is said, with the key."""
-    box = {"faults": ["submit 1: cut-after"], "keys_honoured": False}
-    async with boxed(WIDE, box=box, resend_unanswered=False) as (doitong, emulator):
+    rules = {"faults": ["submit 1: cut-after"], "keys_honoured": False}
+    async with with_emulator(WIDE, emulator=rules, resend_unanswered=False) as (doitong, emulator):
         for _ in range(2):
             items = await all_of(doitong.generate_many(["a", "b"], ledger=tmp_path / "l.db"))
             assert outcomes(items) == {Outcome.IN_DOUBT: 1, Outcome.DONE: 1}
@@ -530,20 +536,20 @@ async def test_what_is_in_doubt_is_not_sent_again_where_keys_are_not_trusted(tmp
 @virtual
 async def test_past_the_life_of_its_key_an_intent_is_in_doubt(tmp_path: Path) -> None:
     """A day later the same submit under the same key might make a second job: it is not sent."""
-    async with boxed(WIDE, box={"faults": ["submit: 502 handled=yes"]}) as (doitong, box):
+    async with with_emulator(WIDE, emulator={"faults": ["submit: 502 handled=yes"]}) as (doitong, emulator):
         running = asyncio.ensure_future(all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db")))
         await asyncio.sleep(15)
         running.cancel()
         await asyncio.wait([running])
         await asyncio.sleep(90_000)
-        box.faults.clear()
-        submits = box.world.count("submit")
+        emulator.faults.clear()
+        submits = emulator.world.count("submit")
         items = await all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db"))
         assert outcomes(items) == {Outcome.IN_DOUBT: 1}
-        assert box.world.count("submit") == submits
+        assert emulator.world.count("submit") == submits
         items = await all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db", key_lives=100_000))
         assert outcomes(items) == {Outcome.DONE: 1}
-        assert box.world.charges == 1
+        assert emulator.world.charges == 1
 
 
 @pytest.mark.parametrize("names_job", [True, False])
@@ -552,8 +558,8 @@ def test_a_conflict_on_the_next_run_is_this_job(names_job: bool, tmp_path: Path)
 
     @virtual
     async def test() -> None:
-        ways = Ways(conflict_on_replay=True, conflict_names_job=names_job)
-        async with plain(WIDE, ways=ways) as (doitong, server):
+        behaviour = Behaviour(conflict_on_replay=True, conflict_names_job=names_job)
+        async with plain(WIDE, behaviour=behaviour) as (doitong, server):
             await all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db"))
             # As if the process had died before the answer.
             with closing(sqlite3.connect(tmp_path / "l.db")) as ledger, ledger:
@@ -575,7 +581,7 @@ async def test_nothing_is_sent_before_its_intent_is_on_the_disk(tmp_path: Path) 
             with closing(sqlite.reader(tmp_path / "l.db")) as reading:
                 intents.append(sum(sqlite.totals(reading).items.values()))
 
-    async with boxed(Plan("one at a time", 6_000, 1), on_event=look) as (doitong, _):
+    async with with_emulator(Plan("one at a time", 6_000, 1), on_event=look) as (doitong, _):
         await all_of(doitong.generate_many(["a", "b", "c"], ledger=tmp_path / "l.db"))
     assert intents == [1, 2, 3]
 
@@ -583,19 +589,19 @@ async def test_nothing_is_sent_before_its_intent_is_on_the_disk(tmp_path: Path) 
 @virtual
 async def test_a_ledger_in_use_is_refused(tmp_path: Path) -> None:
     """Two batches on one ledger would pay twice; nothing is sent for the second."""
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         async with doitong.batch(["a"], ledger=tmp_path / "l.db") as first:
             await anext(first)
             with pytest.raises(LedgerError, match="in use"):
                 await all_of(doitong.generate_many(["b"], ledger=tmp_path / "l.db"))
-            assert box.world.count("submit") == 1
+            assert emulator.world.count("submit") == 1
         await all_of(doitong.generate_many(["b"], ledger=tmp_path / "l.db"))
 
 
 @virtual
 async def test_a_ledger_of_another_service_is_refused(tmp_path: Path) -> None:
     """Its jobs are not known there."""
-    async with boxed(WIDE) as (doitong, _):
+    async with with_emulator(WIDE) as (doitong, _):
         await all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db"))
     async with AsyncDoitong(api_key="k", plan=WIDE) as real:
         with pytest.raises(LedgerError, match="an emulator"):
@@ -605,7 +611,7 @@ async def test_a_ledger_of_another_service_is_refused(tmp_path: Path) -> None:
 @virtual
 async def test_a_job_that_another_key_cannot_see_is_not_given_up(tmp_path: Path) -> None:
     """It is reported as failed and polled again; only `retry_failed` submits it again, and pays again."""
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         ledger, out = tmp_path / "l.db", tmp_path / "out"
 
         async def once(by: AsyncDoitong, **more: Any) -> list[Item]:
@@ -617,17 +623,17 @@ async def test_a_job_that_another_key_cannot_see_is_not_given_up(tmp_path: Path)
 
         await once(doitong)
         forget_the_end()
-        async with AsyncDoitong(api_key="of-another-account", base_url=box.url, plan=WIDE) as other:
+        async with AsyncDoitong(api_key="of-another-account", base_url=emulator.url, plan=WIDE) as other:
             items = await once(other)
             assert outcomes(items) == {Outcome.FAILED: 2}
             assert all(isinstance(item.error, JobNotFoundError) for item in items)
             assert outcomes(await once(doitong)) == {Outcome.DONE: 2}
-            assert box.world.charges == 2
+            assert emulator.world.charges == 2
             forget_the_end()
             await once(other)
             batch = other.batch(["a", "b"], ledger=ledger, out=out, retry_failed=True, budget=1_000)
             assert outcomes(await all_of(batch)) == {Outcome.DONE: 2}
-        assert box.world.charges == 4
+        assert emulator.world.charges == 4
         with closing(sqlite.reader(ledger)) as reading:
             assert batch.progress().spent == sqlite.totals(reading).spent
 
@@ -636,9 +642,9 @@ async def test_a_job_that_another_key_cannot_see_is_not_given_up(tmp_path: Path)
 async def test_a_job_that_is_found_again_is_not_missing_any_more(tmp_path: Path) -> None:
     """Left while it runs, it is resumed even with `retry_failed`, and not paid again."""
     ledger = tmp_path / "l.db"
-    async with boxed(WIDE, box={"durations": 60.0}) as (doitong, box):
+    async with with_emulator(WIDE, emulator={"durations": 60.0}) as (doitong, emulator):
         for number, left_after in enumerate((5, 20)):
-            async with AsyncDoitong(api_key="k-box", base_url=box.url, plan=WIDE) as process:
+            async with AsyncDoitong(api_key="k-test", base_url=emulator.url, plan=WIDE) as process:
                 running = asyncio.ensure_future(all_of(process.generate_many(["a"], ledger=ledger)))
                 await asyncio.sleep(left_after)
                 running.cancel()
@@ -649,17 +655,17 @@ async def test_a_job_that_is_found_again_is_not_missing_any_more(tmp_path: Path)
                     connection.execute("UPDATE items SET state = 'missing'")
         items = await all_of(doitong.generate_many(["a"], ledger=ledger, retry_failed=True))
         assert outcomes(items) == {Outcome.DONE: 1}
-        assert box.world.charges == 1
+        assert emulator.world.charges == 1
 
 
 @virtual
 async def test_a_folder_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
     """It is found before anything is sent."""
     (tmp_path / "file").write_text("not a folder")
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         with pytest.raises(ConfigurationError, match="Nothing was sent"):
             await all_of(doitong.generate_many(["a"], out=tmp_path / "file"))
-        assert box.world.count("submit") == 0
+        assert emulator.world.count("submit") == 0
 
 
 @pytest.mark.slow
@@ -669,17 +675,17 @@ async def test_a_full_disk_stops_the_batch_and_loses_nothing(
 ) -> None:
     """The picture that could not be written is paid: it is fetched by the next run, and not made again."""
     prompts = [f"fox {number}" for number in range(20)]
-    async with boxed(WIDE) as (doitong, box):
+    async with with_emulator(WIDE) as (doitong, emulator):
         with monkeypatch.context() as full:
             full.setattr("doitong_async.files._Part.write", _no_space)
             items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path))
-        made = box.world.charges
+        made = emulator.world.charges
         assert outcomes(items) == {Outcome.FAILED: made, Outcome.SKIPPED: 20 - made}
         assert made <= 2 * WIDE.concurrent_jobs
         assert isinstance(items[-1].error, DownloadError)
         items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path))
         assert outcomes(items) == {Outcome.DONE: 20}
-        assert box.world.charges == 20
+        assert emulator.world.charges == 20
 
 
 def _no_space(*_: object) -> None:
@@ -696,7 +702,7 @@ def test_a_ledger_on_a_full_disk_stops_the_batch_and_loses_nothing(
     @virtual
     async def test() -> None:
         prompts = [f"fox {each}" for each in range(6)]
-        async with boxed(WIDE) as (doitong, box):
+        async with with_emulator(WIDE) as (doitong, emulator):
             with monkeypatch.context() as full:
                 full.setattr(_Writer, "commit", full_after(number))
                 items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path))
@@ -704,7 +710,7 @@ def test_a_ledger_on_a_full_disk_stops_the_batch_and_loses_nothing(
             assert any(isinstance(item.error, LedgerError) for item in items)
             items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path))
             assert outcomes(items) == {Outcome.DONE: 6}
-            assert box.world.charges == 6
+            assert emulator.world.charges == 6
 
     test()
 
@@ -726,7 +732,7 @@ def full_after(groups: int) -> Callable[..., Any]:
 @virtual
 async def test_a_batch_runs_once() -> None:
     """A second loop over it is a mistake, and said."""
-    async with boxed(WIDE) as (doitong, _):
+    async with with_emulator(WIDE) as (doitong, _):
         batch = doitong.batch(["a"])
         await all_of(batch)
         with pytest.raises(ConfigurationError, match="ran before"):
@@ -736,7 +742,7 @@ async def test_a_batch_runs_once() -> None:
 @virtual
 async def test_a_batch_that_is_never_run_leaves_nothing() -> None:
     """No task, no file, no warning."""
-    async with boxed(WIDE) as (doitong, _):
+    async with with_emulator(WIDE) as (doitong, _):
         tasks = asyncio.all_tasks()
         doitong.batch(["a"])
         doitong.generate_many(["a"])
@@ -760,7 +766,7 @@ def test_a_bad_argument_is_named_at_once(arguments: dict[str, Any], named: str) 
 
     @virtual
     async def test() -> None:
-        async with boxed(WIDE) as (doitong, _):
+        async with with_emulator(WIDE) as (doitong, _):
             with pytest.raises((BadRequestError, ConfigurationError), match=named):
                 doitong.generate_many(**{"requests": ["a"], **arguments})
             with pytest.raises((BadRequestError, ConfigurationError), match=named):

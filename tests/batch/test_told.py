@@ -21,7 +21,7 @@ from doitong_async.jobs.token import read_ref
 from doitong_async.limits import admission
 from tests.batch.test_ledger import accept, begin, end, opened, read
 from tests.batch.test_runner import WIDE, all_of, outcomes
-from tests.virtual import boxed, plain, until, virtual
+from tests.virtual import plain, until, virtual, with_emulator
 
 FULL = sqlite3.OperationalError("database or disk is full")
 
@@ -120,14 +120,14 @@ def test_a_job_that_could_not_be_written_down_is_told(
 
     @virtual
     async def test() -> None:
-        async with boxed(WIDE) as (doitong, box):
+        async with with_emulator(WIDE) as (doitong, emulator):
             with monkeypatch.context() as full:
                 full.setattr(_Writer, "commit", failing("the job", error))
                 items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db"))
-            made = box.world.charges
+            made = emulator.world.charges
             assert made > 0
             told = [item for item in items if item.outcome is Outcome.IN_DOUBT]
-            assert sorted(job_ids(told)) == sorted(box.world.jobs)
+            assert sorted(job_ids(told)) == sorted(emulator.world.jobs)
             keys = {record.idempotency_key for record in read(tmp_path / "l.db")}
             for item in told:
                 assert isinstance(item.error, LedgerError)
@@ -141,7 +141,7 @@ def test_a_job_that_could_not_be_written_down_is_told(
             assert outcomes(items) == Counter({Outcome.IN_DOUBT: made, Outcome.SKIPPED: 4 - made})
             items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db"))
             assert outcomes(items) == {Outcome.DONE: 4}
-            assert box.world.charges == 4
+            assert emulator.world.charges == 4
 
     test()
 
@@ -159,13 +159,13 @@ def test_an_end_that_could_not_be_written_down_names_the_job(
 
     @virtual
     async def test() -> None:
-        async with boxed(WIDE) as (doitong, box):
+        async with with_emulator(WIDE) as (doitong, emulator):
             with monkeypatch.context() as full:
                 full.setattr(_Writer, "commit", failing("the end", FULL))
                 batch = doitong.batch(prompts, ledger=tmp_path / "l.db", out=tmp_path)
                 items = await all_of(batch)
             told = [item for item in items if item.outcome is Outcome.IN_DOUBT]
-            assert sorted(job_ids(told)) == sorted(box.world.jobs)
+            assert sorted(job_ids(told)) == sorted(emulator.world.jobs)
             for item in told:
                 assert item.error is not None
                 assert read_ref(item.error.token or "").id == item.error.job_id
@@ -176,7 +176,7 @@ def test_an_end_that_could_not_be_written_down_names_the_job(
                 assert error.job_id is error.token is error.idempotency_key is None
             items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path))
             assert outcomes(items) == {Outcome.DONE: 30}
-            assert box.world.charges == 30
+            assert emulator.world.charges == 30
 
     test()
 
@@ -230,13 +230,13 @@ async def test_whatever_breaks_while_writing_everybody_is_told(tmp_path: Path) -
 @virtual
 async def test_what_is_in_doubt_when_the_batch_stops_is_told_so(tmp_path: Path) -> None:
     """Under its idempotency key, and not that none was made."""
-    async with boxed(WIDE, resend_unanswered=False, box={"faults": ["submit 1: cut-after"]}) as (
+    async with with_emulator(WIDE, resend_unanswered=False, emulator={"faults": ["submit 1: cut-after"]}) as (
         doitong,
-        box,
+        emulator,
     ):
         await all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db"))
         (record,) = read(tmp_path / "l.db")
-        async with AsyncDoitong(api_key="k-box", base_url=box.url, plan=WIDE) as trusting:
+        async with AsyncDoitong(api_key="k-test", base_url=emulator.url, plan=WIDE) as trusting:
             batch = trusting.batch(["a"], ledger=tmp_path / "l.db")
             running = asyncio.ensure_future(all_of(batch))
             await until(lambda: batch._flight.tasks)
@@ -252,7 +252,7 @@ async def test_what_is_in_doubt_when_the_batch_stops_is_told_so(tmp_path: Path) 
 @virtual
 async def test_whoever_is_skipped_is_not_told_of_the_key_of_another(tmp_path: Path) -> None:
     """What stopped the batch came of one item; the others never had a key."""
-    async with boxed(WIDE, box={"credits": 60}) as (doitong, _):
+    async with with_emulator(WIDE, emulator={"credits": 60}) as (doitong, _):
         batch = doitong.batch([f"fox {number}" for number in range(20)], ledger=tmp_path / "l.db")
         items = await all_of(batch)
         errors = [item.error for item in items if item.error]

@@ -23,7 +23,7 @@ from doitong_async.emulator import Emulator
 from doitong_async.settings import DEFAULT_BASE_URL
 from doitong_async.urls import is_loopback
 from tests.contract.purse import PICTURE, BudgetTracker
-from tests.plain_server import PlainServer, Ways
+from tests.plain_server import Behaviour, PlainServer
 from tests.virtual import virtual
 
 SIDE = 512
@@ -134,12 +134,12 @@ async def emulator() -> AsyncIterator[Service]:
         )
 
 
-def plain(ways: Ways) -> Start:
+def plain(behaviour: Behaviour) -> Start:
     """Return how to start the server that is not ours, going this way where the reference is open."""
 
     @asynccontextmanager
     async def start() -> AsyncIterator[Service]:
-        async with PlainServer(ways=ways, requests_per_minute=60, jobs_per_day=10_000) as server:
+        async with PlainServer(behaviour=behaviour, requests_per_minute=60, jobs_per_day=10_000) as server:
             yield Service(
                 base_url=server.url,
                 key=server.key,
@@ -162,7 +162,7 @@ async def live() -> AsyncIterator[Service]:
     )
 
 
-CONTRARY = Ways(
+CONTRARY = Behaviour(
     answer_key="generateimage",
     errors_with_200=True,
     status_field="checkJobStatus",
@@ -184,7 +184,7 @@ def places(environment: Mapping[str, str]) -> list[Place]:
     """Return the services that take part."""
     local = [
         Place("emulator", emulator),
-        Place("plain", plain(Ways())),
+        Place("plain", plain(Behaviour())),
         Place("contrary", plain(CONTRARY)),
     ]
     return [*local, Place("live", live, BudgetTracker())] if is_asked_for_live(environment) else local

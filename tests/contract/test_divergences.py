@@ -15,7 +15,7 @@ from aiohttp import ClientSession
 from doitong_async.emulator import Emulator, PlanLimits
 from doitong_async.emulator.api_errors import STATUSES
 from doitong_async.emulator.calls import Reply
-from tests.emulator.box import A_FOX, GENERATE, Box, a_call, codes
+from tests.emulator.direct import A_FOX, GENERATE, EmulatorApi, a_call, codes
 from tests.virtual import virtual
 
 POLL = "query($id: ID!) { generation(id: $id) { id status url creditCost metadata } }"
@@ -25,10 +25,10 @@ WHOLE = (
 QUARTER = 90 * 86_400
 
 
-def submit(box: Box, *, now: float = 0.0, key: str | None = None, **fields: object) -> Reply:
+def submit(api: EmulatorApi, *, now: float = 0.0, key: str | None = None, **fields: object) -> Reply:
     """One submit of the documented form, with these fields of its input changed."""
     headers = {"Idempotency_Key": key} if key else {}
-    return box.graphql(WHOLE, {"input": {**A_FOX, **fields}}, now=now, **headers)
+    return api.graphql(WHOLE, {"input": {**A_FOX, **fields}}, now=now, **headers)
 
 
 def job_of(reply: Reply) -> dict[str, Any]:
@@ -37,8 +37,8 @@ def job_of(reply: Reply) -> dict[str, Any]:
     return job
 
 
-def look(box: Box, job_id: str, *, now: float) -> dict[str, Any]:
-    return job_of(box.graphql(POLL, {"id": job_id}, now=now))
+def look(api: EmulatorApi, job_id: str, *, now: float) -> dict[str, Any]:
+    return job_of(api.graphql(POLL, {"id": job_id}, now=now))
 
 
 # What is documented, and is not so here
@@ -46,8 +46,8 @@ def look(box: Box, job_id: str, *, now: float) -> dict[str, Any]:
 
 def test_the_answer_stands_under_graphqls_own_name() -> None:
     """On "the documented bodies answer under the key `generateimage`": here only with `answer_key` set."""
-    assert list(submit(Box()).body["data"]) == ["generate"]
-    assert list(submit(Box(answer_key="generateimage")).body["data"]) == ["generateimage"]
+    assert list(submit(EmulatorApi()).body["data"]) == ["generate"]
+    assert list(submit(EmulatorApi(answer_key="generateimage")).body["data"]) == ["generateimage"]
 
 
 @virtual
@@ -82,7 +82,7 @@ async def test_without_a_secret_no_webhook_is_sent() -> None:
 )
 def test_some_options_have_no_effect(field: dict[str, Any]) -> None:
     """On "`version`, `quality`" and their like: they are taken, and the order is the same without."""
-    changed, usual = Box(), Box()
+    changed, usual = EmulatorApi(), EmulatorApi()
     assert job_of(submit(changed, **field)) == job_of(submit(usual))
     (one,), (other,) = changed.world.jobs.values(), usual.world.jobs.values()
     assert one.order == other.order
@@ -91,21 +91,21 @@ def test_some_options_have_no_effect(field: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("kind", "ending"), [("VIDEO", ".gif"), ("AVATAR", ".gif"), ("AUDIO", ".wav")])
 def test_other_outputs_are_of_the_simplest_formats(kind: str, ending: str) -> None:
     """On "VIDEO", "AVATAR", "AUDIO": no format is documented; here short GIFs and plain WAV."""
-    box = Box(durations=0.0)
-    assert job_of(submit(box, type=kind))["url"].endswith(ending)
+    api = EmulatorApi(durations=0.0)
+    assert job_of(submit(api, type=kind))["url"].endswith(ending)
 
 
 def test_prices_between_the_documented_ones_are_straight_lines() -> None:
     """On "10–20 credits from 512×512 to 1024×1024": between the corners the price grows with the pixels."""
     sizes = [(512, 512), (1024, 640), (1024, 1024), (2048, 2048), (1, 1)]
-    costs = [job_of(submit(Box(), options={"width": w, "height": h}))["creditCost"] for w, h in sizes]
+    costs = [job_of(submit(EmulatorApi(), options={"width": w, "height": h}))["creditCost"] for w, h in sizes]
     assert costs == [10, 15, 20, 30, 10]
 
 
 @pytest.mark.parametrize(("kind", "cost"), [("VIDEO", 100), ("AVATAR", 60), ("AUDIO", 5)])
 def test_prices_outside_pictures_are_its_own(kind: str, cost: int) -> None:
     """On "Credits", which prices pictures only: all other prices are invented here."""
-    assert job_of(submit(Box(), type=kind))["creditCost"] == cost
+    assert job_of(submit(EmulatorApi(), type=kind))["creditCost"] == cost
 
 
 # What is said of errors and limits
@@ -113,81 +113,81 @@ def test_prices_outside_pictures_are_its_own(kind: str, cost: int) -> None:
 
 def test_codes_but_one_are_its_own() -> None:
     """On "INSUFFICIENT_CREDITS […] is the only code shown": the others are invented here."""
-    assert codes(submit(Box(credits=5))) == ["INSUFFICIENT_CREDITS"]
-    assert codes(submit(Box(key="right"))) == ["UNAUTHENTICATED"]
+    assert codes(submit(EmulatorApi(credits=5))) == ["INSUFFICIENT_CREDITS"]
+    assert codes(submit(EmulatorApi(key="right"))) == ["UNAUTHENTICATED"]
     invented = STATUSES.keys() - {"INSUFFICIENT_CREDITS"}
     assert {"BAD_USER_INPUT", "UNAUTHENTICATED", "RATE_LIMITED", "IDEMPOTENCY_CONFLICT"} <= invented
 
 
 def test_errors_come_with_the_tables_status() -> None:
     """On "whether a GraphQL error comes with HTTP 200 or with the table's status": the table's."""
-    assert submit(Box(credits=5)).status == 402
-    assert submit(Box(credits=5, error_status="200")).status == 200
+    assert submit(EmulatorApi(credits=5)).status == 402
+    assert submit(EmulatorApi(credits=5, error_status="200")).status == 200
 
 
 def test_each_limit_has_its_own_code() -> None:
     """On "which limit a 429 means […] and its `extensions.code`": here the code tells the three apart."""
-    minute, jobs, day = (Box(PlanLimits(*limits)) for limits in [(1, 9, 9), (9, 1, 9), (9, 9, 1)])
-    for box, code in (
+    minute, jobs, day = (EmulatorApi(PlanLimits(*limits)) for limits in [(1, 9, 9), (9, 1, 9), (9, 9, 1)])
+    for api, code in (
         (minute, "RATE_LIMITED"),
         (jobs, "CONCURRENCY_LIMITED"),
         (day, "DAILY_LIMIT_EXCEEDED"),
     ):
-        assert submit(box).status == 200
-        assert (submit(box).status, codes(submit(box))) == (429, [code])
+        assert submit(api).status == 200
+        assert (submit(api).status, codes(submit(api))) == (429, [code])
 
 
 def test_retry_after_is_not_sent_unless_scripted() -> None:
     """On "`Retry-After`: never mentioned": a 429 has it only where a fault says so."""
 
-    def headers(box: Box) -> dict[str, str]:
+    def headers(api: EmulatorApi) -> dict[str, str]:
         call = a_call("POST", "/graphql", {"query": GENERATE, "variables": {"input": A_FOX}})
-        replies = [box.api.answer(call) for _ in range(2)]
+        replies = [api.api.answer(call) for _ in range(2)]
         assert replies[1].status == 429
-        return box.api.headers(call, replies[1])
+        return api.api.headers(call, replies[1])
 
-    assert "Retry-After" not in headers(Box(PlanLimits(1, 9, 9)))
-    assert headers(Box(faults=["submit 2: 429-minute retry-after=7"]))["Retry-After"] == "7"
+    assert "Retry-After" not in headers(EmulatorApi(PlanLimits(1, 9, 9)))
+    assert headers(EmulatorApi(faults=["submit 2: 429-minute retry-after=7"]))["Retry-After"] == "7"
 
 
 def test_the_reset_is_when_the_next_place_comes_back() -> None:
     """On "when the window resets": the window slides; it is when the next place comes back."""
-    box = Box()
+    api = EmulatorApi()
     for moment in (0.0, 45.0):
-        submit(box, now=moment)
+        submit(api, now=moment)
     call = a_call("POST", "/graphql", now=50.0)
-    assert box.api.headers(call)["X-RateLimit-Reset"] == "1060"
-    assert box.api.headers(a_call("POST", "/graphql", now=61.0))["X-RateLimit-Remaining"] == "59"
-    assert Box(reset_unit="seconds").api.headers(call)["X-RateLimit-Reset"] == "0"
+    assert api.api.headers(call)["X-RateLimit-Reset"] == "1060"
+    assert api.api.headers(a_call("POST", "/graphql", now=61.0))["X-RateLimit-Remaining"] == "59"
+    assert EmulatorApi(reset_unit="seconds").api.headers(call)["X-RateLimit-Reset"] == "0"
 
 
 def test_status_requests_count_and_aliases_count_as_one() -> None:
     """On "whether a status request counts against requests per minute": yes; one with two aliases as one."""
-    box = Box()
-    made = job_of(submit(box))["id"]
-    box.graphql("query($i: ID!) { a: generation(id: $i) { id } b: generation(id: $i) { id } }", {"i": made})
-    assert box.api.headers(a_call("POST", "/graphql"))["X-RateLimit-Remaining"] == "58"
+    api = EmulatorApi()
+    made = job_of(submit(api))["id"]
+    api.graphql("query($i: ID!) { a: generation(id: $i) { id } b: generation(id: $i) { id } }", {"i": made})
+    assert api.api.headers(a_call("POST", "/graphql"))["X-RateLimit-Remaining"] == "58"
 
 
 def test_a_request_that_is_refused_takes_no_place() -> None:
     """On "429": what is refused for the minute does not lengthen the wait."""
-    box = Box(PlanLimits(1, 9, 9))
-    statuses = [submit(box, now=moment).status for moment in (0.0, 30.0, 59.0, 60.0)]
+    api = EmulatorApi(PlanLimits(1, 9, 9))
+    statuses = [submit(api, now=moment).status for moment in (0.0, 30.0, 59.0, 60.0)]
     assert statuses == [200, 429, 429, 200]
 
 
 def test_jobs_over_the_limit_are_refused_not_queued() -> None:
     """On "whether a job past the plan's concurrency is refused or queued": refused, unless set otherwise."""
-    assert [submit(box).status for box in [Box("free")] * 2] == [200, 429]
-    queue = Box("free", over_concurrency="queue")
+    assert [submit(api).status for api in [EmulatorApi("free")] * 2] == [200, 429]
+    queue = EmulatorApi("free", over_concurrency="queue")
     assert [job_of(submit(queue))["status"] for _ in range(2)] == ["processing", "queued"]
 
 
 def test_the_day_ends_at_midnight_utc() -> None:
     """On "when the daily limit resets": 00:00 UTC, whatever the moment of the first job."""
-    box = Box(PlanLimits(9, 9, 1))
+    api = EmulatorApi(PlanLimits(9, 9, 1))
     midnight = 86_400 - 1000.0  # a call's wall clock is at 1000 when its own is at 0
-    statuses = [submit(box, now=moment).status for moment in (0.0, midnight - 1, midnight)]
+    statuses = [submit(api, now=moment).status for moment in (0.0, midnight - 1, midnight)]
     assert statuses == [200, 429, 200]
 
 
@@ -196,51 +196,51 @@ def test_the_day_ends_at_midnight_utc() -> None:
 
 def test_a_replay_tells_the_first_status() -> None:
     """On "what a re-sent idempotency key answers": the first answer, as it was."""
-    box = Box(durations=10.0)
-    first = job_of(submit(box, key="1"))
-    assert job_of(submit(box, now=60.0, key="1")) == first
+    api = EmulatorApi(durations=10.0)
+    first = job_of(submit(api, key="1"))
+    assert job_of(submit(api, now=60.0, key="1")) == first
     assert first["status"] == "processing"
-    assert look(box, first["id"], now=60.0)["status"] == "completed"
+    assert look(api, first["id"], now=60.0)["status"] == "completed"
 
 
 def test_a_key_with_another_request_is_a_conflict() -> None:
     """On "what a re-sent idempotency key answers": 409 for another request, which names no job."""
-    box = Box()
-    submit(box, key="1")
-    other = submit(box, key="1", input={"text": "a hare"})
+    api = EmulatorApi()
+    submit(api, key="1")
+    other = submit(api, key="1", input={"text": "a hare"})
     assert (other.status, codes(other)) == (409, ["IDEMPOTENCY_CONFLICT"])
     assert set(other.body["errors"][0]["extensions"]) == {"code"}
 
 
 def test_keys_are_honoured_on_every_request_that_makes_a_job() -> None:
     """On "on every VIDEO page […] and on no other": here REST honours the header too."""
-    box = Box()
+    api = EmulatorApi()
     body = {"service": "flux-pro", "prompt": "a fox"}
     for _ in range(2):
-        box.call("POST", "/v1/text_to_image", body, headers={"Idempotency-Key": "1"})
-    assert box.world.charges == 1
+        api.call("POST", "/v1/text_to_image", body, headers={"Idempotency-Key": "1"})
+    assert api.world.charges == 1
 
 
 def test_a_failed_job_is_charged_and_says_why_in_its_metadata() -> None:
     """On "whether a failed job is charged": yes, unless a fault says otherwise."""
-    box = Box(durations=1.0, faults=["job 1: fail", "job 2: fail charged=no"])
-    ids = [job_of(submit(box))["id"] for _ in range(2)]
-    seen = [look(box, job_id, now=5.0) for job_id in ids]
+    api = EmulatorApi(durations=1.0, faults=["job 1: fail", "job 2: fail charged=no"])
+    ids = [job_of(submit(api))["id"] for _ in range(2)]
+    seen = [look(api, job_id, now=5.0) for job_id in ids]
     assert [(job["status"], job["creditCost"]) for job in seen] == [("failed", 20), ("failed", 0)]
     assert seen[0]["metadata"] == {"reason": "The model gave no output"}
-    assert box.world.balance("k") == 10_000 - 20
+    assert api.world.balance("k") == 10_000 - 20
 
 
 def test_an_unknown_id_is_a_null_with_http_200() -> None:
     """On "nothing is documented but a stub": the look at no job is null, with an error at its path."""
-    reply = Box().graphql(POLL, {"id": "nobody"})
+    reply = EmulatorApi().graphql(POLL, {"id": "nobody"})
     assert (reply.status, reply.body["data"], codes(reply)) == (200, {"generation": None}, ["NOT_FOUND"])
 
 
 def test_there_is_no_cancel_list_balance_nor_subscription() -> None:
     """On "none assumed": the schema has the one query, `generate` and its flat siblings, and no more."""
     document = "{ __schema { queryType { fields { name } } mutationType { fields { name } } %s } }"
-    reply = Box().graphql(document % "subscriptionType { name }")
+    reply = EmulatorApi().graphql(document % "subscriptionType { name }")
     schema = reply.body["data"]["__schema"]
     names = {
         kind: [each["name"] for each in schema[kind]["fields"]] for kind in ("queryType", "mutationType")
@@ -254,26 +254,28 @@ def test_there_is_no_cancel_list_balance_nor_subscription() -> None:
 
 def test_rest_answers_the_bare_generation() -> None:
     """On "REST bodies are not shown at all": one object with every field, at the submit as at the status."""
-    box = Box()
-    made = box.call("POST", "/v1/text_to_image", {"service": "flux-pro", "prompt": "a fox"})
-    seen = box.call("GET", f"/v1/generations/{made.body['id']}")
+    api = EmulatorApi()
+    made = api.call("POST", "/v1/text_to_image", {"service": "flux-pro", "prompt": "a fox"})
+    seen = api.call("GET", f"/v1/generations/{made.body['id']}")
     assert made.body == seen.body
     assert {"id", "status", "url", "provider", "creditCost", "createdAt"} <= made.body.keys()
 
 
 def test_any_provider_type_and_size_is_made() -> None:
     """On "more providers exist": unknown words pass, and every size from 1 to 16,384 pixels does."""
-    made = job_of(submit(Box(), provider="nobody", type="SMELL", options={"width": 1, "height": 16_384}))
+    made = job_of(
+        submit(EmulatorApi(), provider="nobody", type="SMELL", options={"width": 1, "height": 16_384})
+    )
     assert made["type"] == "SMELL"
-    assert submit(Box(), options={"width": 16_385}).status == 400
+    assert submit(EmulatorApi(), options={"width": 16_385}).status == 400
 
 
 def test_any_key_opens_an_account_of_its_own() -> None:
     """On "missing or invalid API key": without `key` every key is valid, with 10,000 credits of its own."""
-    box = Box()
-    submit(box)
-    assert [box.world.balance(key) for key in ("k", "another")] == [10_000 - 20, 10_000]
-    assert submit(Box(key="right")).status == 401
+    api = EmulatorApi()
+    submit(api)
+    assert [api.world.balance(key) for key in ("k", "another")] == [10_000 - 20, 10_000]
+    assert submit(EmulatorApi(key="right")).status == 401
 
 
 @virtual

@@ -5,18 +5,18 @@ import pytest
 from doitong_async.emulator.api import ResetUnit, reset_text
 from doitong_async.emulator.calls import Call
 from doitong_async.emulator.limits import PlanLimits
-from tests.emulator.box import A_FOX, GENERATE, Box, a_call, codes
+from tests.emulator.direct import A_FOX, GENERATE, EmulatorApi, a_call, codes
 
 
 @pytest.mark.parametrize("path", ["/graphql", "/v1/text_to_image", "/nothing"])
 def test_unknown_key_is_401_before_anything_else(path: str) -> None:
     """On every path, without rate-limit headers, and without taking a permit."""
-    box = Box(key="right")
+    api = EmulatorApi(key="right")
     call = a_call("POST", path, b"not json", headers={"Authorization": "Bearer wrong"})
-    reply = box.api.answer(call)
+    reply = api.api.answer(call)
     assert (reply.status, codes(reply)) == (401, ["UNAUTHENTICATED"])
-    assert box.api.headers(call) == {}
-    assert box.world.most_in_window == 0
+    assert api.api.headers(call) == {}
+    assert api.world.most_in_window == 0
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_unknown_key_is_401_before_anything_else(path: str) -> None:
 )
 def test_key_comes_in_either_header(headers: dict[str, str], status: int) -> None:
     """On either face."""
-    api = Box(key="k").api
+    api = EmulatorApi(key="k").api
     sent = {"Content-Type": "application/json", **headers}
     query, order = b'{"query": "{ __typename }"}', b'{"service": "s", "prompt": "p"}'
     assert api.answer(Call("POST", "/graphql", 0.0, 0.0, sent, body=query)).status == status
@@ -41,17 +41,17 @@ def test_key_comes_in_either_header(headers: dict[str, str], status: int) -> Non
 
 def test_minute_is_full() -> None:
     """429 says which limit it was, and the headers say until when."""
-    box = Box(PlanLimits(1, 1, None))
-    box.graphql(GENERATE, {"input": A_FOX}, now=0.5)
-    reply = box.graphql("{ __typename }", now=60.0)
+    api = EmulatorApi(PlanLimits(1, 1, None))
+    api.graphql(GENERATE, {"input": A_FOX}, now=0.5)
+    reply = api.graphql("{ __typename }", now=60.0)
     assert (reply.status, codes(reply)) == (429, ["RATE_LIMITED"])
-    headers = box.api.headers(a_call("POST", "/graphql", now=60.0))
+    headers = api.api.headers(a_call("POST", "/graphql", now=60.0))
     assert headers == {
         "X-RateLimit-Limit": "1",
         "X-RateLimit-Remaining": "0",
         "X-RateLimit-Reset": "1061",
     }
-    assert box.graphql("{ __typename }", now=61.0).status == 200
+    assert api.graphql("{ __typename }", now=61.0).status == 200
 
 
 @pytest.mark.parametrize(
@@ -65,10 +65,10 @@ def test_reset_is_rounded_up(unit: ResetUnit, text: str) -> None:
 
 def test_record_holds_what_was_seen() -> None:
     """Refused requests too, with the headers as they were sent."""
-    box = Box("free")
-    box.graphql(GENERATE, {"input": A_FOX}, now=1.0, Idempotency_Key="once")
-    box.graphql(GENERATE, {"input": A_FOX}, now=2.0)
-    made, refused = box.world.seen
-    assert (made.at, made.kind, made.http_status, made.ids) == (1.0, "submit", 200, tuple(box.world.jobs))
+    api = EmulatorApi("free")
+    api.graphql(GENERATE, {"input": A_FOX}, now=1.0, Idempotency_Key="once")
+    api.graphql(GENERATE, {"input": A_FOX}, now=2.0)
+    made, refused = api.world.seen
+    assert (made.at, made.kind, made.http_status, made.ids) == (1.0, "submit", 200, tuple(api.world.jobs))
     assert made.headers["Idempotency-Key"] == "once"
     assert (refused.at, refused.kind, refused.http_status, refused.ids) == (2.0, "submit", 429, ())

@@ -8,7 +8,7 @@ import pytest
 from doitong_async.emulator.breakage import GATEWAY_PAGE
 from doitong_async.emulator.calls import Reply
 from doitong_async.emulator.limits import PlanLimits
-from tests.emulator.box import A_FOX, GENERATE, Box, a_call, codes
+from tests.emulator.direct import A_FOX, GENERATE, EmulatorApi, a_call, codes
 
 REST = "/v1/text_to_image"
 BODY = {"service": "flux-pro", "prompt": "a fox"}
@@ -16,26 +16,26 @@ FULL = "mutation($i: GenerateInput!) { generate(input: $i) { id status url metad
 TWO = "mutation($i: GenerateInput!) { a: generate(input: $i) { id url } b: generate(input: $i) { id url } }"
 
 
-def submit(box: Box, now: float = 0.0) -> Reply:
-    return box.graphql(GENERATE, {"input": A_FOX}, now=now)
+def submit(api: EmulatorApi, now: float = 0.0) -> Reply:
+    return api.graphql(GENERATE, {"input": A_FOX}, now=now)
 
 
-def headers(box: Box, reply: Reply, now: float = 0.0) -> dict[str, str]:
-    return box.api.headers(a_call("POST", "/graphql", now=now), reply)
+def headers(api: EmulatorApi, reply: Reply, now: float = 0.0) -> dict[str, str]:
+    return api.api.headers(a_call("POST", "/graphql", now=now), reply)
 
 
 def test_hit_is_recorded() -> None:
     """With the text of the fault; where nothing hit, with None."""
-    box = Box(faults=["submit 2: 500"])
+    api = EmulatorApi(faults=["submit 2: 500"])
     for _ in range(3):
-        submit(box)
-    assert [seen.fault for seen in box.world.seen] == [None, "submit 2: 500", None]
+        submit(api)
+    assert [seen.fault for seen in api.world.seen] == [None, "submit 2: 500", None]
 
 
 def test_refused_requests_are_counted_too() -> None:
     """The third submit is the third that arrived."""
-    box = Box("free", faults=["submit 3: 502"])
-    assert [submit(box).status for _ in range(3)] == [200, 429, 502]
+    api = EmulatorApi("free", faults=["submit 3: 502"])
+    assert [submit(api).status for _ in range(3)] == [200, 429, 502]
 
 
 @pytest.mark.parametrize(
@@ -43,11 +43,11 @@ def test_refused_requests_are_counted_too() -> None:
 )
 def test_request_is_left_undone(text: str) -> None:
     """No job is made and nothing charged; the next is done."""
-    box = Box(faults=[f"submit 1: {text}"])
-    submit(box)
-    assert (box.world.charges, box.world.jobs) == (0, {})
-    assert submit(box).status == 200
-    assert box.world.charges == 1
+    api = EmulatorApi(faults=[f"submit 1: {text}"])
+    submit(api)
+    assert (api.world.charges, api.world.jobs) == (0, {})
+    assert submit(api).status == 200
+    assert api.world.charges == 1
 
 
 @pytest.mark.parametrize(
@@ -64,10 +64,10 @@ def test_request_is_left_undone(text: str) -> None:
 )
 def test_request_is_done_and_its_answer_broken(text: str) -> None:
     """The job is made and charged, and the record knows its id."""
-    box = Box(faults=[f"submit 1: {text}"])
-    submit(box)
-    assert box.world.charges == 1
-    assert box.world.seen[0].ids == tuple(box.world.jobs)
+    api = EmulatorApi(faults=[f"submit 1: {text}"])
+    submit(api)
+    assert api.world.charges == 1
+    assert api.world.seen[0].ids == tuple(api.world.jobs)
 
 
 @pytest.mark.parametrize(
@@ -85,57 +85,57 @@ def test_request_is_done_and_its_answer_broken(text: str) -> None:
 )
 def test_place_of_the_minute_is_taken(text: str, places: int) -> None:
     """As by any request that arrives; the rate limiter's own errors take none."""
-    box = Box(faults=[f"submit: {text}"])
-    submit(box)
-    assert box.world.most_in_window == places
+    api = EmulatorApi(faults=[f"submit: {text}"])
+    submit(api)
+    assert api.world.most_in_window == places
 
 
 def test_500_says_so_in_json() -> None:
     """With HTTP 500, even where errors come with 200."""
-    box = Box(error_status="200", faults=["submit: 500"])
-    reply = submit(box)
+    api = EmulatorApi(error_status="200", faults=["submit: 500"])
+    reply = submit(api)
     assert (reply.status, codes(reply), set(reply.body)) == (500, ["INTERNAL_SERVER_ERROR"], {"errors"})
 
 
 def test_502_is_a_gateways_page() -> None:
     """In HTML, and the gateway knows no rate limits."""
-    box = Box(faults=["submit: 502"])
-    reply = submit(box)
+    api = EmulatorApi(faults=["submit: 502"])
+    reply = submit(api)
     assert (reply.status, reply.content_type, reply.text) == (502, "text/html", GATEWAY_PAGE)
-    assert headers(box, reply) == {}
+    assert headers(api, reply) == {}
 
 
 @pytest.mark.parametrize("text", ["cut-before", "cut-after"])
 def test_cut_is_recorded_without_a_status(text: str) -> None:
     """Nobody was answered."""
-    box = Box(faults=[f"submit: {text}"])
-    assert submit(box).cut
-    assert box.world.seen[0].http_status == 0
+    api = EmulatorApi(faults=[f"submit: {text}"])
+    assert submit(api).cut
+    assert api.world.seen[0].http_status == 0
 
 
 def test_scripted_401_is_the_services_own() -> None:
     """To the letter."""
-    box = Box(key="k", faults=["submit 1: 401"])
-    scripted = submit(box)
-    box.world.faults.clear()
-    real = box.graphql(GENERATE, {"input": A_FOX}, Authorization="Bearer wrong")
+    api = EmulatorApi(key="k", faults=["submit 1: 401"])
+    scripted = submit(api)
+    api.world.faults.clear()
+    real = api.graphql(GENERATE, {"input": A_FOX}, Authorization="Bearer wrong")
     assert (scripted.status, scripted.body) == (real.status, real.body)
 
 
 def test_scripted_429_of_the_minute_is_the_services_own() -> None:
     """To the letter, with nothing left until the reset."""
-    box = Box(PlanLimits(1, 9, None), faults=["poll 1: 429-minute"])
-    submit(box)
+    api = EmulatorApi(PlanLimits(1, 9, None), faults=["poll 1: 429-minute"])
+    submit(api)
     poll = "{ generation(id: 1) { id } }"
-    scripted, real = box.graphql(poll, now=30.0), box.graphql(poll, now=30.0)
+    scripted, real = api.graphql(poll, now=30.0), api.graphql(poll, now=30.0)
     assert (scripted.status, scripted.body) == (real.status, real.body)
-    assert headers(box, scripted, 30.0) == headers(box, real, 30.0)
+    assert headers(api, scripted, 30.0) == headers(api, real, 30.0)
 
 
 def test_429_of_an_empty_minute_waits_for_a_whole_one() -> None:
     """No other request holds a permit that could come back."""
-    box = Box(faults=["submit: 429-minute"])
-    assert headers(box, submit(box)) == {
+    api = EmulatorApi(faults=["submit: 429-minute"])
+    assert headers(api, submit(api)) == {
         "X-RateLimit-Limit": "60",
         "X-RateLimit-Remaining": "0",
         "X-RateLimit-Reset": "1060",
@@ -144,8 +144,8 @@ def test_429_of_an_empty_minute_waits_for_a_whole_one() -> None:
 
 def test_429_tells_when_to_come_again() -> None:
     """Retry-After and the reset say the same."""
-    box = Box(faults=["submit: 429-minute retry-after=5"])
-    told = headers(box, submit(box))
+    api = EmulatorApi(faults=["submit: 429-minute retry-after=5"])
+    told = headers(api, submit(api))
     assert (told["Retry-After"], told["X-RateLimit-Reset"]) == ("5", "1005")
 
 
@@ -158,47 +158,47 @@ def test_429_tells_when_to_come_again() -> None:
 )
 def test_other_429s_are_worded_as_the_services_own(plan: PlanLimits, text: str, code: str) -> None:
     """With places left in the minute, and a Retry-After only where one is scripted."""
-    box = Box(plan, faults=[f"submit 2: {text} retry-after=7"])
-    submit(box)
-    scripted = submit(box)
-    real = submit(box)
+    api = EmulatorApi(plan, faults=[f"submit 2: {text} retry-after=7"])
+    submit(api)
+    scripted = submit(api)
+    real = submit(api)
     assert scripted.status == real.status == 429
     assert codes(scripted) == codes(real) == [code]
     assert scripted.body["errors"][0]["message"] == real.body["errors"][0]["message"]
-    assert (headers(box, scripted)["Retry-After"], headers(box, scripted)["X-RateLimit-Remaining"]) == (
+    assert (headers(api, scripted)["Retry-After"], headers(api, scripted)["X-RateLimit-Remaining"]) == (
         "7",
         "57",
     )
-    assert "Retry-After" not in headers(box, real)
+    assert "Retry-After" not in headers(api, real)
 
 
 def test_scripted_refusal_can_come_with_200() -> None:
     """As the service's own does then; not on the REST face."""
-    box = Box(error_status="200", faults=["submit: 429-day"])
-    assert submit(box).status == 200
-    assert box.call("POST", REST, BODY).status == 429
+    api = EmulatorApi(error_status="200", faults=["submit: 429-day"])
+    assert submit(api).status == 200
+    assert api.call("POST", REST, BODY).status == 429
 
 
 def test_unknown_key_is_told_no_limits() -> None:
     """Not even by a scripted 429."""
-    box = Box(key="right", faults=["submit: 429-minute"])
+    api = EmulatorApi(key="right", faults=["submit: 429-minute"])
     call = a_call("POST", REST, BODY)
-    assert box.api.headers(call, box.api.answer(call)) == {}
+    assert api.api.headers(call, api.api.answer(call)) == {}
     nobody = a_call("POST", REST, BODY, headers={"Authorization": ""})
-    assert box.api.headers(nobody, box.api.answer(nobody)) == {}
+    assert api.api.headers(nobody, api.api.answer(nobody)) == {}
 
 
 def test_data_can_be_null() -> None:
     """With an error, and HTTP 200."""
-    reply = Box(faults=["submit: null"]).graphql(GENERATE, {"input": A_FOX})
+    reply = EmulatorApi(faults=["submit: null"]).graphql(GENERATE, {"input": A_FOX})
     assert (reply.status, reply.body["data"], codes(reply)) == (200, None, ["INTERNAL_SERVER_ERROR"])
 
 
 def test_partial_answer_lacks_what_may_be_null() -> None:
     """Each with an error at its path; the id and the status are there."""
-    box = Box(faults=["submit: partial"])
-    reply = box.graphql(FULL, {"i": A_FOX})
-    (job_id,) = box.world.jobs
+    api = EmulatorApi(faults=["submit: partial"])
+    reply = api.graphql(FULL, {"i": A_FOX})
+    (job_id,) = api.world.jobs
     assert reply.status == 200
     assert reply.body["data"]["generate"] == {
         "id": job_id,
@@ -214,13 +214,13 @@ def test_partial_answer_lacks_what_may_be_null() -> None:
 
 def test_partial_answer_about_many_lacks_parts_of_the_first() -> None:
     """The others are whole, and the errors there were are kept."""
-    box = Box(faults=["poll: partial"])
-    made = box.graphql(TWO, {"i": A_FOX}).body["data"]
+    api = EmulatorApi(faults=["poll: partial"])
+    made = api.graphql(TWO, {"i": A_FOX}).body["data"]
     a, b = made["a"]["id"], made["b"]["id"]
     parts = [
         f'{alias}: generation(id: "{job}") {{ url }}' for alias, job in (("x", "no"), ("a", a), ("b", b))
     ]
-    reply = box.graphql(f"{{ {' '.join(parts)} }}", now=10.0)
+    reply = api.graphql(f"{{ {' '.join(parts)} }}", now=10.0)
     assert reply.body["data"]["x"] is None
     assert reply.body["data"]["a"] == {"url": None}
     assert reply.body["data"]["b"]["url"]
@@ -229,47 +229,47 @@ def test_partial_answer_about_many_lacks_parts_of_the_first() -> None:
 
 def test_one_job_of_an_answer_can_be_null() -> None:
     """With an error at its alias that does not say it is unknown."""
-    box = Box(faults=["submit: null-alias"])
-    reply = box.graphql(TWO, {"i": A_FOX})
+    api = EmulatorApi(faults=["submit: null-alias"])
+    reply = api.graphql(TWO, {"i": A_FOX})
     assert reply.body["data"]["a"] is None
     assert reply.body["data"]["b"]["id"]
     assert [error["path"] for error in reply.body["errors"]] == [["a"]]
     assert codes(reply) == ["INTERNAL_SERVER_ERROR"]
-    assert len(box.world.jobs) == 2
+    assert len(api.world.jobs) == 2
 
 
 @pytest.mark.parametrize("text", ["partial", "null-alias"])
 def test_refusal_has_no_parts_to_lack(text: str) -> None:
     """It is answered as ever."""
-    plain, odd = (Box(credits=0, faults=faults) for faults in ([], [f"submit: {text}"]))
+    plain, odd = (EmulatorApi(credits=0, faults=faults) for faults in ([], [f"submit: {text}"]))
     assert submit(odd) == submit(plain)
 
 
 def test_rest_answers_lack_the_same() -> None:
     """Without errors, which REST cannot carry; the whole answer is a bare null."""
-    box = Box(faults=["submit 1: partial", "submit 2: null", "submit 3: null-alias"])
-    reply = box.call("POST", REST, BODY)
-    assert (reply.body["id"], reply.body["url"], reply.body["metadata"]) == (*box.world.jobs, None, None)
+    api = EmulatorApi(faults=["submit 1: partial", "submit 2: null", "submit 3: null-alias"])
+    reply = api.call("POST", REST, BODY)
+    assert (reply.body["id"], reply.body["url"], reply.body["metadata"]) == (*api.world.jobs, None, None)
     assert "errors" not in reply.body
     for made in (1, 2):
-        reply = box.call("POST", REST, BODY)
-        assert (reply.status, reply.text, len(box.world.jobs)) == (200, "null", made)
+        reply = api.call("POST", REST, BODY)
+        assert (reply.status, reply.text, len(api.world.jobs)) == (200, "null", made)
 
 
 def test_latency_goes_with_another_fault() -> None:
     """The late answer is the broken one."""
-    box = Box(faults=["submit: latency 2", "submit: 500", "any: latency 1"])
-    reply = submit(box)
+    api = EmulatorApi(faults=["submit: latency 2", "submit: 500", "any: latency 1"])
+    reply = submit(api)
     assert (reply.delay, reply.status) == (3.0, 500)
-    assert box.world.seen[0].fault == "submit: latency 2; submit: 500; any: latency 1"
+    assert api.world.seen[0].fault == "submit: latency 2; submit: 500; any: latency 1"
 
 
 def test_faults_of_a_job_are_recorded_with_the_request_that_made_it() -> None:
     """Of each of its jobs, in order; not with a second sending, which makes none."""
-    box = Box(faults=["submit: latency 1", "job 1: stuck", "job 2: late"])
+    api = EmulatorApi(faults=["submit: latency 1", "job 1: stuck", "job 2: late"])
     for _ in range(2):
-        box.graphql(TWO, {"i": A_FOX}, Idempotency_Key="once")
-    assert [seen.fault for seen in box.world.seen] == [
+        api.graphql(TWO, {"i": A_FOX}, Idempotency_Key="once")
+    assert [seen.fault for seen in api.world.seen] == [
         "submit: latency 1; job 1: stuck; job 2: late",
         "submit: latency 1",
     ]
@@ -277,21 +277,21 @@ def test_faults_of_a_job_are_recorded_with_the_request_that_made_it() -> None:
 
 def test_late_job_is_not_found_by_either_face() -> None:
     """As one that does not exist."""
-    box = Box(faults=["job: late 3"])
-    made = submit(box).body["data"]["generate"]["id"]
+    api = EmulatorApi(faults=["job: late 3"])
+    made = submit(api).body["data"]["generate"]["id"]
     poll = f'{{ generation(id: "{made}") {{ id }} }}'
     for now, there in ((2.9, False), (3.0, True)):
-        assert bool(box.graphql(poll, now=now).body["data"]["generation"]) is there
-        assert box.call("GET", f"/v1/generations/{made}", now=now).status == (200 if there else 404)
+        assert bool(api.graphql(poll, now=now).body["data"]["generation"]) is there
+        assert api.call("GET", f"/v1/generations/{made}", now=now).status == (200 if there else 404)
 
 
 @pytest.mark.parametrize("fault", ["500", "502", "401", "429-minute", "null", "partial", "null-alias"])
 def test_key_is_never_echoed(fault: Any) -> None:
     """Whatever goes wrong."""
     secret = "sk-very-secret"
-    box = Box(faults=[f"submit: {fault}", f"poll: {fault}"])
+    api = EmulatorApi(faults=[f"submit: {fault}", f"poll: {fault}"])
     for path, body in (("/graphql", {"query": GENERATE, "variables": {"input": A_FOX}}), (REST, BODY)):
         call = a_call("POST", path, body, headers={"Authorization": f"Bearer {secret}", "X-API-Key": secret})
-        reply = box.api.answer(call)
-        sent = json.dumps(reply.body) + str(reply.text) + str(box.api.headers(call, reply))
+        reply = api.api.answer(call)
+        sent = json.dumps(reply.body) + str(reply.text) + str(api.api.headers(call, reply))
         assert secret not in sent

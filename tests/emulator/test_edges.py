@@ -14,7 +14,7 @@ from aiohttp import (
 )
 
 from doitong_async.emulator import Emulator
-from tests.emulator.box import A_FOX, GENERATE
+from tests.emulator.direct import A_FOX, GENERATE
 from tests.virtual import now, until, virtual
 
 SECRET = "sk-very-secret"

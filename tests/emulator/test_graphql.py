@@ -7,7 +7,7 @@ from graphql import build_client_schema, get_introspection_query
 
 from doitong_async.emulator.limits import PlanLimits
 from doitong_async.emulator.world import World
-from tests.emulator.box import A_FOX, GENERATE, OUTPUTS, Box, codes
+from tests.emulator.direct import A_FOX, GENERATE, OUTPUTS, EmulatorApi, codes
 
 LOOK = "query($id: ID!) { generation(id: $id) { id status url } }"
 TWO = "mutation($i: GenerateInput!) { a: generate(input: $i) { id } b: generate(input: $i) { id } }"
@@ -15,10 +15,10 @@ TWO = "mutation($i: GenerateInput!) { a: generate(input: $i) { id } b: generate(
 
 def test_job_is_created_and_seen_to_its_end() -> None:
     """Processing without a URL, then completed with one."""
-    box = Box()
-    made = box.graphql(GENERATE, {"input": A_FOX}).body["data"]["generate"]
+    api = EmulatorApi()
+    made = api.graphql(GENERATE, {"input": A_FOX}).body["data"]["generate"]
     assert (made["status"], made["url"], made["creditCost"]) == ("processing", None, 20)
-    seen = box.graphql(LOOK, {"id": made["id"]}, now=10.0).body["data"]["generation"]
+    seen = api.graphql(LOOK, {"id": made["id"]}, now=10.0).body["data"]["generation"]
     url = f"{OUTPUTS}/{made['id']}.jpg"
     assert seen == {"id": made["id"], "status": "completed", "url": url}
 
@@ -34,34 +34,34 @@ def test_job_is_created_and_seen_to_its_end() -> None:
 )
 def test_flat_forms(field: str, input_type: str, given: dict[str, Any], made: str) -> None:
     """Each of the older mutations makes a job of its type."""
-    box = Box()
+    api = EmulatorApi()
     query = f"mutation($input: {input_type}!) {{ {field}(input: $input) {{ id type provider }} }}"
-    answer = box.graphql(query, {"input": given}).body["data"][field]
+    answer = api.graphql(query, {"input": given}).body["data"][field]
     assert (answer["type"], answer["provider"]) == (made, "s")
-    assert list(box.world.jobs) == [answer["id"]]
+    assert list(api.world.jobs) == [answer["id"]]
 
 
 def test_request_of_many_aliases_counts_as_one() -> None:
     """That is what makes a coalesced poll worth its while."""
-    box = Box()
-    box.graphql(TWO, {"i": A_FOX})
-    ids = list(box.world.jobs)
-    box.graphql(
+    api = EmulatorApi()
+    api.graphql(TWO, {"i": A_FOX})
+    ids = list(api.world.jobs)
+    api.graphql(
         "query($a: ID!, $b: ID!) { a: generation(id: $a) { id } b: generation(id: $b) { id } }",
         {"a": ids[0], "b": ids[1]},
     )
-    assert [(seen.kind, seen.ids) for seen in box.world.seen] == [
+    assert [(seen.kind, seen.ids) for seen in api.world.seen] == [
         ("submit", tuple(ids)),
         ("poll", tuple(ids)),
     ]
-    assert box.world.allowance("k", 0.0).remaining == 58
+    assert api.world.allowance("k", 0.0).remaining == 58
 
 
 def test_unknown_id_is_null_at_its_alias() -> None:
     """The error's path tells which one; the others are answered, with HTTP 200."""
-    box = Box()
-    made = box.graphql(GENERATE, {"input": A_FOX}).body["data"]["generate"]["id"]
-    reply = box.graphql(f'{{ a: generation(id: "{made}") {{ id }} b: generation(id: "nothing") {{ id }} }}')
+    api = EmulatorApi()
+    made = api.graphql(GENERATE, {"input": A_FOX}).body["data"]["generate"]["id"]
+    reply = api.graphql(f'{{ a: generation(id: "{made}") {{ id }} b: generation(id: "nothing") {{ id }} }}')
     assert reply.status == 200
     assert reply.body["data"] == {"a": {"id": made}, "b": None}
     assert [error["path"] for error in reply.body["errors"]] == [["b"]]
@@ -71,14 +71,14 @@ def test_unknown_id_is_null_at_its_alias() -> None:
 
 def test_only_unknown_ids_are_still_200() -> None:
     """The error table has no 404."""
-    reply = Box().graphql(LOOK, {"id": "nothing"})
+    reply = EmulatorApi().graphql(LOOK, {"id": "nothing"})
     assert (reply.status, reply.body["data"], codes(reply)) == (200, {"generation": None}, ["NOT_FOUND"])
 
 
 def test_some_of_the_jobs_refused_is_a_partial_answer() -> None:
     """On Free the first of two is made and the second is not."""
-    box = Box("free")
-    reply = box.graphql(TWO, {"i": A_FOX})
+    api = EmulatorApi("free")
+    reply = api.graphql(TWO, {"i": A_FOX})
     assert reply.status == 200
     assert reply.body["data"]["a"]
     assert reply.body["data"]["b"] is None
@@ -87,7 +87,7 @@ def test_some_of_the_jobs_refused_is_a_partial_answer() -> None:
 
 def test_refused_job_answers_with_the_tables_status() -> None:
     """402 and the documented body, without data."""
-    reply = Box(credits=5).graphql(GENERATE, {"input": A_FOX})
+    reply = EmulatorApi(credits=5).graphql(GENERATE, {"input": A_FOX})
     assert reply.status == 402
     assert set(reply.body) == {"errors"}
     (error,) = reply.body["errors"]
@@ -102,14 +102,14 @@ def test_refused_job_answers_with_the_tables_status() -> None:
 
 def test_errors_can_come_with_200() -> None:
     """error_status="200" gives what GraphQL servers mostly give."""
-    box = Box(PlanLimits(1, 1, None), error_status="200", credits=5)
-    refused = box.graphql(GENERATE, {"input": A_FOX})
+    api = EmulatorApi(PlanLimits(1, 1, None), error_status="200", credits=5)
+    refused = api.graphql(GENERATE, {"input": A_FOX})
     assert (refused.status, refused.body["data"], codes(refused)) == (
         200,
         {"generate": None},
         ["INSUFFICIENT_CREDITS"],
     )
-    limited = box.graphql(GENERATE, {"input": A_FOX})
+    limited = api.graphql(GENERATE, {"input": A_FOX})
     assert (limited.status, codes(limited)) == (200, ["RATE_LIMITED"])
 
 
@@ -123,56 +123,56 @@ def test_errors_can_come_with_200() -> None:
 )
 def test_incomplete_input_is_400(given: dict[str, Any]) -> None:
     """Whether GraphQL's own types or the service finds it."""
-    reply = Box().graphql(GENERATE, {"input": given})
+    reply = EmulatorApi().graphql(GENERATE, {"input": given})
     assert (reply.status, codes(reply)) == (400, ["BAD_USER_INPUT"])
 
 
 def test_same_request_under_the_same_key_is_a_replay() -> None:
     """The first answer again, in its first form, even when the job is long over; and one charge."""
-    box = Box()
-    first = box.graphql(GENERATE, {"input": A_FOX}, Idempotency_Key="once")
-    again = box.graphql(GENERATE, {"input": A_FOX}, now=50.0, Idempotency_Key="once")
+    api = EmulatorApi()
+    first = api.graphql(GENERATE, {"input": A_FOX}, Idempotency_Key="once")
+    again = api.graphql(GENERATE, {"input": A_FOX}, now=50.0, Idempotency_Key="once")
     assert again == first
-    assert (box.world.charges, box.world.allowance("k", 50.0).remaining) == (1, 58)
+    assert (api.world.charges, api.world.allowance("k", 50.0).remaining) == (1, 58)
 
 
 def test_other_request_under_the_same_key_is_a_conflict() -> None:
     """409."""
-    box = Box()
-    box.graphql(GENERATE, {"input": A_FOX}, Idempotency_Key="once")
+    api = EmulatorApi()
+    api.graphql(GENERATE, {"input": A_FOX}, Idempotency_Key="once")
     other = {"input": {**A_FOX, "provider": "flux-krea"}}
-    reply = box.graphql(GENERATE, other, Idempotency_Key="once")
-    assert (reply.status, codes(reply), box.world.charges) == (409, ["IDEMPOTENCY_CONFLICT"], 1)
+    reply = api.graphql(GENERATE, other, Idempotency_Key="once")
+    assert (reply.status, codes(reply), api.world.charges) == (409, ["IDEMPOTENCY_CONFLICT"], 1)
 
 
 def test_status_field_can_have_another_name() -> None:
     """The real one is not known."""
-    box = Box(status_field="checkJobStatus")
-    made = box.graphql(GENERATE, {"input": A_FOX}).body["data"]["generate"]["id"]
-    answer = box.graphql(f'{{ checkJobStatus(id: "{made}") {{ id }} }}').body["data"]
+    api = EmulatorApi(status_field="checkJobStatus")
+    made = api.graphql(GENERATE, {"input": A_FOX}).body["data"]["generate"]["id"]
+    answer = api.graphql(f'{{ checkJobStatus(id: "{made}") {{ id }} }}').body["data"]
     assert answer == {"checkJobStatus": {"id": made}}
-    assert box.world.count("poll") == 1
-    assert codes(box.graphql(LOOK, {"id": made})) == ["BAD_USER_INPUT"]
+    assert api.world.count("poll") == 1
+    assert codes(api.graphql(LOOK, {"id": made})) == ["BAD_USER_INPUT"]
 
 
 def test_answer_can_come_under_the_documented_key() -> None:
     """The documented bodies say `generateimage`, whatever was asked; a poll is left as it is."""
-    box = Box(answer_key="generateimage")
-    made = box.graphql(GENERATE, {"input": A_FOX}).body["data"]
+    api = EmulatorApi(answer_key="generateimage")
+    made = api.graphql(GENERATE, {"input": A_FOX}).body["data"]
     assert list(made) == ["generateimage"]
-    assert list(box.graphql(LOOK, {"id": made["generateimage"]["id"]}).body["data"]) == ["generation"]
-    assert list(box.graphql(TWO, {"i": A_FOX}).body["data"]) == ["a", "b"]
+    assert list(api.graphql(LOOK, {"id": made["generateimage"]["id"]}).body["data"]) == ["generation"]
+    assert list(api.graphql(TWO, {"i": A_FOX}).body["data"]) == ["a", "b"]
 
 
 def test_introspection_shows_one_type_for_creating_and_looking() -> None:
     """A client can check its status operation against it."""
-    box = Box()
-    schema = build_client_schema(box.graphql(get_introspection_query()).body["data"])
+    api = EmulatorApi()
+    schema = build_client_schema(api.graphql(get_introspection_query()).body["data"])
     assert schema.query_type
     assert schema.mutation_type
     created, looked = schema.mutation_type.fields["generate"], schema.query_type.fields["generation"]
     assert str(created.type) == str(looked.type) == "Generation"
-    assert box.world.count("introspection") == 1
+    assert api.world.count("introspection") == 1
 
 
 @pytest.mark.parametrize(
@@ -188,9 +188,9 @@ def test_introspection_shows_one_type_for_creating_and_looking() -> None:
 )
 def test_kind_is_told_from_the_document(query: str, kind: str) -> None:
     """It decides whether a request counts, however it is written."""
-    box = Box()
-    box.graphql(query)
-    assert box.world.seen[-1].kind == kind
+    api = EmulatorApi()
+    api.graphql(query)
+    assert api.world.seen[-1].kind == kind
 
 
 @pytest.mark.parametrize(
@@ -208,15 +208,15 @@ def test_kind_is_told_from_the_document(query: str, kind: str) -> None:
 def test_bad_document_answers_as_graphql_over_http_says(accept: str, status: int, content_type: str) -> None:
     """200 in plain JSON, 400 in the media type of its own; never with data."""
     for query in ("{", "{ nothing }", "query($id: ID!) { generation(id: $id) { id } }"):
-        reply = Box().graphql(query, Accept=accept)
+        reply = EmulatorApi().graphql(query, Accept=accept)
         assert (reply.status, reply.content_type, set(reply.body)) == (status, content_type, {"errors"})
 
 
 def test_only_json_is_spoken() -> None:
     """406 for another answer, 415 for another question."""
-    box = Box()
-    assert box.graphql("{ __typename }", Accept="text/html").status == 406
-    assert box.graphql("{ __typename }", Content_Type="text/plain").status == 415
+    api = EmulatorApi()
+    assert api.graphql("{ __typename }", Accept="text/html").status == 406
+    assert api.graphql("{ __typename }", Content_Type="text/plain").status == 415
 
 
 @pytest.mark.parametrize(
@@ -233,32 +233,32 @@ def test_only_json_is_spoken() -> None:
 )
 def test_malformed_request_is_400(body: object) -> None:
     """Before anything is executed."""
-    reply = Box().call("POST", "/graphql", body)
+    reply = EmulatorApi().call("POST", "/graphql", body)
     assert (reply.status, codes(reply)) == (400, ["BAD_USER_INPUT"])
 
 
 def test_query_by_get() -> None:
     """Parameters stand in the query string, variables as JSON."""
     given = {"query": "query($n: String!) { __type(name: $n) { name } }", "variables": '{"n": "JSON"}'}
-    assert Box().call("GET", "/graphql", query=given).body["data"] == {"__type": {"name": "JSON"}}
-    assert Box().call("GET", "/graphql", query={**given, "variables": "{"}).status == 400
+    assert EmulatorApi().call("GET", "/graphql", query=given).body["data"] == {"__type": {"name": "JSON"}}
+    assert EmulatorApi().call("GET", "/graphql", query={**given, "variables": "{"}).status == 400
 
 
 def test_mutation_by_get_is_refused() -> None:
     """405, and no job."""
-    box = Box()
+    api = EmulatorApi()
     given = {"query": 'mutation { generateImage(input: {service: "s", prompt: "p"}) { id } }'}
-    assert box.call("GET", "/graphql", query=given).status == 405
-    assert box.call("PUT", "/graphql").status == 405
-    assert not box.world.jobs
+    assert api.call("GET", "/graphql", query=given).status == 405
+    assert api.call("PUT", "/graphql").status == 405
+    assert not api.world.jobs
 
 
 def test_bad_document_is_known_by_its_text_too() -> None:
     """A document is read once, whether it is good or bad; each sending is answered and counted."""
-    box = Box()
-    first, again = box.graphql("{ nothing }"), box.graphql("{ nothing }")
+    api = EmulatorApi()
+    first, again = api.graphql("{ nothing }"), api.graphql("{ nothing }")
     assert first == again
-    assert box.world.most_in_window == 2
+    assert api.world.most_in_window == 2
 
 
 def test_fault_of_the_emulator_is_a_500(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,5 +268,5 @@ def test_fault_of_the_emulator_is_a_500(monkeypatch: pytest.MonkeyPatch) -> None
         raise ZeroDivisionError
 
     monkeypatch.setattr(World, "submit", broken)
-    reply = Box().graphql(GENERATE, {"input": A_FOX})
+    reply = EmulatorApi().graphql(GENERATE, {"input": A_FOX})
     assert (reply.status, codes(reply)) == (500, ["INTERNAL_SERVER_ERROR"])

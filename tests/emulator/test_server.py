@@ -15,7 +15,7 @@ from PIL import Image
 from doitong_async import AsyncDoitong
 from doitong_async.emulator import Emulator
 from doitong_async.testing import emulated
-from tests.emulator.box import A_FOX, GENERATE
+from tests.emulator.direct import A_FOX, GENERATE
 
 KEY = {"Authorization": "Bearer secret"}
 

@@ -31,7 +31,7 @@ DOCUMENTED = {
 """wire/webhook-completed.json of the API's reference."""
 
 
-class Ear:
+class Receiver:
     """A receiver with scripted answers, which records what it received."""
 
     def __init__(self, *statuses: int) -> None:
@@ -54,14 +54,14 @@ class Ear:
 
 
 @asynccontextmanager
-async def listening(ear: Ear, *faults: Fault | str, **settings: Any) -> AsyncIterator[Emulator]:
+async def listening(receiver: Receiver, *faults: Fault | str, **settings: Any) -> AsyncIterator[Emulator]:
     """An emulator with these faults, and somebody who listens to it."""
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", ear.hear)
+    app.router.add_route("*", "/{path:.*}", receiver.hear)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    ear.url = f"http://127.0.0.1:{runner.addresses[0][1]}/done"
+    receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}/done"
     try:
         more = {"plan": PlanLimits(600, 100, None), "durations": 5.0, "webhook_secret": SECRET, **settings}
         async with Emulator(faults=faults, **more) as emulator:
@@ -89,12 +89,12 @@ def outcomes(emulator: Emulator) -> list[tuple[str, int, str, int]]:
 @virtual
 async def test_it_is_sent_when_the_job_ends() -> None:
     """Once, at that moment, in the documented form and signed, and written down."""
-    ear = Ear()
-    async with listening(ear) as emulator:
-        job_id = await submit(emulator, ear.url)
+    receiver = Receiver()
+    async with listening(receiver) as emulator:
+        job_id = await submit(emulator, receiver.url)
         await asyncio.sleep(60)
-    ((at, payload),) = ear.heard
-    ((body, headers),) = ear.requests
+    ((at, payload),) = receiver.heard
+    ((body, headers),) = receiver.requests
     expected = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
     assert headers["X-Doitong-Signature"] == f"sha256={expected}"
     assert headers["Content-Type"] == "application/json"
@@ -104,80 +104,80 @@ async def test_it_is_sent_when_the_job_ends() -> None:
     assert payload["metadata"] == {"duration": None, "width": 64, "height": 64}
     assert (payload["createdAt"], payload["completedAt"]) == ("2026-01-01T00:00:00Z", "2026-01-01T00:00:05Z")
     (posted,) = emulator.posted
-    assert (posted.at, posted.job_id, posted.url, posted.fault) == (5.0, job_id, ear.url, None)
+    assert (posted.at, posted.job_id, posted.url, posted.fault) == (5.0, job_id, receiver.url, None)
     assert outcomes(emulator) == [("completed", 1, "taken", 200)]
 
 
 @virtual
 async def test_its_url_can_be_fetched_at_once() -> None:
     """A poll, too, shows that the job has ended."""
-    ear = Ear()
-    async with listening(ear, durations=0.1 + 0.2) as emulator:
-        await submit(emulator, ear.url)
+    receiver = Receiver()
+    async with listening(receiver, durations=0.1 + 0.2) as emulator:
+        await submit(emulator, receiver.url)
         await asyncio.sleep(1)
-        async with ClientSession() as session, session.get(ear.heard[0][1]["url"]) as answer:
+        async with ClientSession() as session, session.get(receiver.heard[0][1]["url"]) as answer:
             assert answer.status == 200
 
 
 @virtual
 async def test_failed_job_tells_it_too() -> None:
     """Without a URL; its form is not documented."""
-    ear = Ear()
-    async with listening(ear, "job: fail") as emulator:
-        await submit(emulator, ear.url)
+    receiver = Receiver()
+    async with listening(receiver, "job: fail") as emulator:
+        await submit(emulator, receiver.url)
         await asyncio.sleep(6)
-    payload = ear.heard[0][1]
+    payload = receiver.heard[0][1]
     assert (payload["status"], payload["url"], payload["service"]) == ("failed", None, "flux-pro")
 
 
 @virtual
 async def test_graphql_orders_have_webhooks_too() -> None:
     """An alias each."""
-    ear = Ear()
-    async with listening(ear) as emulator, ClientSession() as session:
+    receiver = Receiver()
+    async with listening(receiver) as emulator, ClientSession() as session:
         query = "mutation($i: GenerateInput!) { a: generate(input: $i) { id } b: generate(input: $i) { id } }"
-        order = {"type": "IMAGE", "provider": "p", "input": {"text": "a fox"}, "webhookUrl": ear.url}
+        order = {"type": "IMAGE", "provider": "p", "input": {"text": "a fox"}, "webhookUrl": receiver.url}
         body, key = {"query": query, "variables": {"i": order}}, {"Authorization": "Bearer k"}
         async with session.post(f"{emulator.url}/graphql", json=body, headers=key) as answer:
             made = [each["id"] for each in (await answer.json())["data"].values()]
         await asyncio.sleep(6)
-    assert sorted(ear.words) == sorted((job_id, "completed") for job_id in made)
+    assert sorted(receiver.words) == sorted((job_id, "completed") for job_id in made)
 
 
 @virtual
 async def test_second_sending_of_a_submit_owes_no_second_webhook() -> None:
     """It is the same job."""
-    ear = Ear()
-    async with listening(ear) as emulator, ClientSession() as session:
-        body, headers = {**SMALL, "webhookUrl": ear.url}, {"X-API-Key": "k", "Idempotency-Key": "one"}
+    receiver = Receiver()
+    async with listening(receiver) as emulator, ClientSession() as session:
+        body, headers = {**SMALL, "webhookUrl": receiver.url}, {"X-API-Key": "k", "Idempotency-Key": "one"}
         for _ in range(2):
             await (await session.post(f"{emulator.url}/v1/text_to_image", json=body, headers=headers)).read()
         await asyncio.sleep(60)
-    assert len(ear.heard) == 1
+    assert len(receiver.heard) == 1
 
 
 @virtual
 async def test_job_without_an_address_or_an_end_sends_nothing() -> None:
     """Nor does it count as a webhook."""
-    ear = Ear()
-    async with listening(ear, "job 2: stuck", "webhook 2: lost") as emulator:
+    receiver = Receiver()
+    async with listening(receiver, "job 2: stuck", "webhook 2: lost") as emulator:
         await submit(emulator, None)
-        await submit(emulator, ear.url)
-        await submit(emulator, ear.url)
+        await submit(emulator, receiver.url)
+        await submit(emulator, receiver.url)
         await asyncio.sleep(3600)
-    assert ear.heard == []
+    assert receiver.heard == []
     assert outcomes(emulator) == [("completed", 0, "lost", 0)]
 
 
 @virtual
 async def test_it_is_tried_again_until_it_is_taken() -> None:
     """After 1 s, 2 s, 4 s; any 2xx takes it, and a redirect is followed by nobody."""
-    ear = Ear(500, 302, 401, 204)
-    async with listening(ear) as emulator:
-        await submit(emulator, ear.url)
+    receiver = Receiver(500, 302, 401, 204)
+    async with listening(receiver) as emulator:
+        await submit(emulator, receiver.url)
         await asyncio.sleep(3600)
-    assert [at for at, _ in ear.heard] == [5.0, 6.0, 8.0, 12.0]
-    assert len({body for body, _ in ear.requests}) == 1
+    assert [at for at, _ in receiver.heard] == [5.0, 6.0, 8.0, 12.0]
+    assert len({body for body, _ in receiver.requests}) == 1
     assert outcomes(emulator) == [
         ("completed", 1, "refused", 500),
         ("completed", 2, "refused", 302),
@@ -189,27 +189,27 @@ async def test_it_is_tried_again_until_it_is_taken() -> None:
 @virtual
 async def test_it_is_given_up_in_the_end() -> None:
     """After the last attempt."""
-    ear = Ear(*[500] * 9)
-    async with listening(ear, webhook_attempts=3) as emulator:
-        await submit(emulator, ear.url)
+    receiver = Receiver(*[500] * 9)
+    async with listening(receiver, webhook_attempts=3) as emulator:
+        await submit(emulator, receiver.url)
         await asyncio.sleep(3600)
-    assert [at for at, _ in ear.heard] == [5.0, 6.0, 8.0]
+    assert [at for at, _ in receiver.heard] == [5.0, 6.0, 8.0]
 
 
 @virtual
 async def test_speed_shortens_the_pauses() -> None:
     """As it does the jobs."""
-    ear = Ear(500, 500)
-    async with listening(ear, speed=10.0, durations=10.0) as emulator:
-        await submit(emulator, ear.url)
+    receiver = Receiver(500, 500)
+    async with listening(receiver, speed=10.0, durations=10.0) as emulator:
+        await submit(emulator, receiver.url)
         await asyncio.sleep(60)
-    assert [at for at, _ in ear.heard] == pytest.approx([1.0, 1.1, 1.3])
+    assert [at for at, _ in receiver.heard] == pytest.approx([1.0, 1.1, 1.3])
 
 
 @virtual
 async def test_nobody_listens() -> None:
     """A port that is closed is tried as often, and written down."""
-    async with listening(Ear(), webhook_attempts=2) as emulator:
+    async with listening(Receiver(), webhook_attempts=2) as emulator:
         await submit(emulator, "http://127.0.0.1:9/")
         await asyncio.sleep(60)
         assert outcomes(emulator) == [("completed", 1, "unreachable", 0), ("completed", 2, "unreachable", 0)]
@@ -221,7 +221,7 @@ def test_no_other_machine_is_reached(url: object) -> None:
 
     @virtual
     async def run() -> None:
-        async with listening(Ear()) as emulator:
+        async with listening(Receiver()) as emulator:
             await submit(emulator, url)
             await asyncio.sleep(60)
         assert outcomes(emulator) == ([("completed", 0, "forbidden", 0)] if url else [])
@@ -263,7 +263,7 @@ async def test_stopping_ends_every_webhook() -> None:
 
     silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     there = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/"
-    async with listening(Ear(), durations=lambda number: [0.0, 0.0, 100.0][number]) as emulator:
+    async with listening(Receiver(), durations=lambda number: [0.0, 0.0, 100.0][number]) as emulator:
         for url in ("http://127.0.0.1:9/", there, there):
             await submit(emulator, url)
         await until(lambda: writers)
@@ -287,11 +287,11 @@ def test_settings_that_cannot_be(settings: dict[str, Any]) -> None:
 @virtual
 async def test_lost() -> None:
     """Every second one is never sent; the others are."""
-    ear = Ear()
-    async with listening(ear, "webhook 2-: lost every=2") as emulator:
-        made = [await submit(emulator, ear.url) for _ in range(4)]
+    receiver = Receiver()
+    async with listening(receiver, "webhook 2-: lost every=2") as emulator:
+        made = [await submit(emulator, receiver.url) for _ in range(4)]
         await asyncio.sleep(60)
-    assert sorted(ear.words) == sorted([(made[0], "completed"), (made[2], "completed")])
+    assert sorted(receiver.words) == sorted([(made[0], "completed"), (made[2], "completed")])
     lost = [each for each in emulator.posted if each.outcome == "lost"]
     assert [each.fault for each in lost] == ["webhook 2-: lost every=2"] * 2
 
@@ -299,48 +299,52 @@ async def test_lost() -> None:
 @virtual
 async def test_late() -> None:
     """So many seconds after the end; infinitely late is never."""
-    ear = Ear()
-    async with listening(ear, "webhook 1: late 20", "webhook 2: late inf") as emulator:
-        made = [await submit(emulator, ear.url) for _ in range(2)]
+    receiver = Receiver()
+    async with listening(receiver, "webhook 1: late 20", "webhook 2: late inf") as emulator:
+        made = [await submit(emulator, receiver.url) for _ in range(2)]
         await asyncio.sleep(3600)
-    assert [(at, payload["id"]) for at, payload in ear.heard] == [(25.0, made[0])]
+    assert [(at, payload["id"]) for at, payload in receiver.heard] == [(25.0, made[0])]
 
 
 @virtual
 async def test_doubled() -> None:
     """The same twice, though the first was taken."""
-    ear = Ear()
-    async with listening(ear, "webhook 1: doubled") as emulator:
-        job_id = await submit(emulator, ear.url)
+    receiver = Receiver()
+    async with listening(receiver, "webhook 1: doubled") as emulator:
+        job_id = await submit(emulator, receiver.url)
         await asyncio.sleep(60)
-    assert ear.words == [(job_id, "completed")] * 2
-    assert ear.requests[0] == ear.requests[1]
+    assert receiver.words == [(job_id, "completed")] * 2
+    assert receiver.requests[0] == receiver.requests[1]
 
 
 @virtual
 async def test_overtaken() -> None:
     """The next job's comes first; where there is no next one, its own comes late."""
-    ear = Ear()
-    async with listening(ear, "webhook 1: overtaken 30", "webhook 3: overtaken 10") as emulator:
-        first = await submit(emulator, ear.url)
+    receiver = Receiver()
+    async with listening(receiver, "webhook 1: overtaken 30", "webhook 3: overtaken 10") as emulator:
+        first = await submit(emulator, receiver.url)
         await asyncio.sleep(2)
-        second = await submit(emulator, ear.url)
+        second = await submit(emulator, receiver.url)
         await asyncio.sleep(20)
-        third = await submit(emulator, ear.url)
+        third = await submit(emulator, receiver.url)
         await asyncio.sleep(60)
-    assert [(at, payload["id"]) for at, payload in ear.heard] == [(7.0, second), (7.0, first), (37.0, third)]
+    assert [(at, payload["id"]) for at, payload in receiver.heard] == [
+        (7.0, second),
+        (7.0, first),
+        (37.0, third),
+    ]
 
 
 @virtual
 async def test_outdated() -> None:
     """After the end comes word that it still runs, signed as well."""
-    ear = Ear()
-    async with listening(ear, "webhook: outdated") as emulator:
-        job_id = await submit(emulator, ear.url)
+    receiver = Receiver()
+    async with listening(receiver, "webhook: outdated") as emulator:
+        job_id = await submit(emulator, receiver.url)
         await asyncio.sleep(60)
-    assert ear.words == [(job_id, "completed"), (job_id, "processing")]
-    assert (ear.heard[1][1]["url"], ear.heard[1][1]["completedAt"]) == (None, None)
-    body, headers = ear.requests[1]
+    assert receiver.words == [(job_id, "completed"), (job_id, "processing")]
+    assert (receiver.heard[1][1]["url"], receiver.heard[1][1]["completedAt"]) == (None, None)
+    body, headers = receiver.requests[1]
     right = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
     assert headers["X-Doitong-Signature"] == f"sha256={right}"
 
@@ -348,11 +352,11 @@ async def test_outdated() -> None:
 @virtual
 async def test_forged() -> None:
     """Well-formed, and under another secret, at each try."""
-    ear = Ear(401, 401)
-    async with listening(ear, "webhook: forged", webhook_attempts=2) as emulator:
-        await submit(emulator, ear.url)
+    receiver = Receiver(401, 401)
+    async with listening(receiver, "webhook: forged", webhook_attempts=2) as emulator:
+        await submit(emulator, receiver.url)
         await asyncio.sleep(60)
-    for body, headers in ear.requests:
+    for body, headers in receiver.requests:
         scheme, _, digits = headers["X-Doitong-Signature"].partition("=")
         assert (scheme, len(digits)) == ("sha256", 64)
         assert digits != hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
@@ -362,44 +366,44 @@ async def test_forged() -> None:
 @virtual
 async def test_early() -> None:
     """The answer to the submit comes when its webhook was sent."""
-    ear = Ear()
-    async with listening(ear, "webhook 1: early 60") as emulator:
-        job_id = await submit(emulator, ear.url)
+    receiver = Receiver()
+    async with listening(receiver, "webhook 1: early 60") as emulator:
+        job_id = await submit(emulator, receiver.url)
         assert now() == 5.0
-        assert ear.words == [(job_id, "completed")]
+        assert receiver.words == [(job_id, "completed")]
 
 
 @virtual
 async def test_early_has_an_end() -> None:
     """A job that takes longer is answered before; one that never ends is not waited for."""
-    ear = Ear()
-    async with listening(ear, "webhook: early 3", "job 2: stuck") as emulator:
-        await submit(emulator, ear.url)
-        assert (now(), ear.heard) == (3.0, [])
-        await submit(emulator, ear.url)
+    receiver = Receiver()
+    async with listening(receiver, "webhook: early 3", "job 2: stuck") as emulator:
+        await submit(emulator, receiver.url)
+        assert (now(), receiver.heard) == (3.0, [])
+        await submit(emulator, receiver.url)
         assert now() == 3.0
 
 
 @virtual
 async def test_stopping_frees_a_held_answer() -> None:
     """Whoever waits for it is not left hanging, and nothing complains."""
-    ear = Ear()
-    async with listening(ear, "webhook: early inf", durations=1e5) as emulator:
-        asked = asyncio.create_task(submit(emulator, ear.url))
+    receiver = Receiver()
+    async with listening(receiver, "webhook: early inf", durations=1e5) as emulator:
+        asked = asyncio.create_task(submit(emulator, receiver.url))
         await until(lambda: emulator.world.jobs)
     await asyncio.gather(asked, return_exceptions=True)
     assert asked.done()
-    assert ear.heard == []
+    assert receiver.heard == []
 
 
 @virtual
 async def test_down() -> None:
     """The first attempts find no listener, the next one is accepted."""
-    ear = Ear()
-    async with listening(ear, "webhook: down 2") as emulator:
-        await submit(emulator, ear.url)
+    receiver = Receiver()
+    async with listening(receiver, "webhook: down 2") as emulator:
+        await submit(emulator, receiver.url)
         await asyncio.sleep(60)
-    assert [at for at, _ in ear.heard] == [8.0]
+    assert [at for at, _ in receiver.heard] == [8.0]
     assert [(each.at, each.outcome) for each in emulator.posted] == [
         (5.0, "unreachable"),
         (6.0, "unreachable"),

@@ -23,7 +23,7 @@ from doitong_async import (
 )
 from doitong_async.emulator import Emulator
 from doitong_async.testing import VirtualTimeLoop, run_virtual
-from tests.virtual import boxed, now, plain, virtual
+from tests.virtual import now, plain, virtual, with_emulator
 from tests.webhooks.bodies import SECRET, signed, webhook_body
 
 FAILED = (
@@ -41,7 +41,7 @@ def raw(body: bytes, status: str = "200 OK") -> bytes:
 @virtual
 async def test_many_can_await_one_job() -> None:
     """Each awaiter gets a result, and a job that is over can be awaited again."""
-    async with boxed(box={"durations": 3.0}) as (doitong, emulator):
+    async with with_emulator(emulator={"durations": 3.0}) as (doitong, emulator):
         job = await doitong.submit("a fox")
         results = await asyncio.gather(*(job.wait() for _ in range(20)))
         assert {result.id for result in [*results, await job]} == {job.id}
@@ -112,7 +112,7 @@ async def test_a_failed_job_that_nobody_awaits_prints_nothing() -> None:
 @virtual
 async def test_a_timeout_leaves_the_job_alive_and_carries_it() -> None:
     """The error is a TimeoutError, and the job in it can be awaited on; nothing is paid again."""
-    async with boxed(box={"durations": 30.0}) as (doitong, emulator):
+    async with with_emulator(emulator={"durations": 30.0}) as (doitong, emulator):
         job = await doitong.submit("a fox")
         with pytest.raises(TimeoutError) as caught:
             await job.wait(timeout=5)
@@ -129,7 +129,7 @@ async def test_a_timeout_leaves_the_job_alive_and_carries_it() -> None:
 async def test_the_wait_is_counted_from_the_accepted_submit() -> None:
     """The time in the queue for a slot is no part of it."""
     plan = Plan.enterprise(requests_per_minute=60, concurrent_jobs=1)
-    async with boxed(plan, box={"durations": 50.0}, timeout=60.0) as (doitong, _):
+    async with with_emulator(plan, emulator={"durations": 50.0}, timeout=60.0) as (doitong, _):
         first, second = await asyncio.gather(doitong.generate("one"), doitong.generate("two"))
         assert first.id != second.id
         assert now() == 100.0
@@ -139,7 +139,7 @@ async def test_the_wait_is_counted_from_the_accepted_submit() -> None:
 @virtual
 async def test_the_default_wait_has_an_end() -> None:
     """Ten minutes after the submit, whenever the await begins; a later one has as long again."""
-    async with boxed(box={"durations": 1e6}) as (doitong, _):
+    async with with_emulator(emulator={"durations": 1e6}) as (doitong, _):
         job = await doitong.submit("never")
         await asyncio.sleep(100)
         with pytest.raises(JobTimeoutError):
@@ -153,7 +153,7 @@ async def test_the_default_wait_has_an_end() -> None:
 @virtual
 async def test_a_cancelled_await_leaves_job_and_slot_alone() -> None:
     """Cancelling frees nothing at the server, so it frees nothing here."""
-    async with boxed(Plan.FREE, box={"durations": 30.0}) as (doitong, emulator):
+    async with with_emulator(Plan.FREE, emulator={"durations": 30.0}) as (doitong, emulator):
         job = await doitong.submit("a fox")
         wait = asyncio.ensure_future(job.wait())
         await asyncio.sleep(1)
@@ -170,7 +170,7 @@ async def test_a_cancelled_await_leaves_job_and_slot_alone() -> None:
 @virtual
 async def test_updates_yield_each_status_and_end_with_the_job() -> None:
     """The first snapshot comes at once, the last one is the end."""
-    async with boxed(box={"durations": 5.0}) as (doitong, _):
+    async with with_emulator(emulator={"durations": 5.0}) as (doitong, _):
         job = await doitong.submit("a fox")
         statuses = [update.status async for update in job.updates()]
         assert statuses == ["processing", "completed"]
@@ -189,7 +189,7 @@ async def test_updates_of_a_failed_job_end_like_any_other() -> None:
 @virtual
 async def test_updates_end_in_time() -> None:
     """A job that never ends does not hold its follower for ever."""
-    async with boxed(box={"durations": 1e6}, timeout=20.0) as (doitong, _):
+    async with with_emulator(emulator={"durations": 1e6}, timeout=20.0) as (doitong, _):
         job = await doitong.submit("never")
         with pytest.raises(JobTimeoutError):
             _ = [update async for update in job.updates()]
@@ -199,7 +199,7 @@ async def test_updates_end_in_time() -> None:
 @virtual
 async def test_refresh_looks_now() -> None:
     """One look, without waiting for the tick."""
-    async with boxed(box={"durations": 0.5}) as (doitong, emulator):
+    async with with_emulator(emulator={"durations": 0.5}) as (doitong, emulator):
         job = await doitong.submit("a fox")
         assert (await job.refresh()).status == "processing"
         await asyncio.sleep(1)
@@ -211,11 +211,11 @@ async def test_refresh_looks_now() -> None:
 @virtual
 async def test_a_token_takes_the_job_up_in_another_process() -> None:
     """After a restart the job is finished by somebody, and paid once; it is looked at immediately."""
-    async with boxed(box={"durations": 30.0}) as (doitong, emulator):
+    async with with_emulator(emulator={"durations": 30.0}) as (doitong, emulator):
         token = (await doitong.submit("a fox")).token
         await doitong.aclose()
         await asyncio.sleep(40)
-        async with AsyncDoitong(api_key="k-box", base_url=emulator.url, plan=Plan.PRO) as other:
+        async with AsyncDoitong(api_key="k-test", base_url=emulator.url, plan=Plan.PRO) as other:
             result = await other.job(token)
             assert isinstance(result, Result)
             assert (result.type, result.provider) == ("IMAGE", "flux-pro")
@@ -226,9 +226,12 @@ async def test_a_token_takes_the_job_up_in_another_process() -> None:
 @virtual
 async def test_a_job_taken_up_takes_a_slot_without_queueing() -> None:
     """It runs already; but no new one starts while the plan is full."""
-    async with boxed(Plan.FREE, box={"durations": 30.0, "over_concurrency": "queue"}) as (doitong, emulator):
+    async with with_emulator(Plan.FREE, emulator={"durations": 30.0, "over_concurrency": "queue"}) as (
+        doitong,
+        emulator,
+    ):
         tokens = [(await doitong.submit("a fox")).token]
-        async with AsyncDoitong(api_key="k-box", base_url=emulator.url, plan=Plan.FREE) as other:
+        async with AsyncDoitong(api_key="k-test", base_url=emulator.url, plan=Plan.FREE) as other:
             jobs = [other.job(tokens[0]), other.job(tokens[0])]
             assert other.stats().slots_in_use == 2
             assert {job.id for job in other.jobs()} == {jobs[0].id}
@@ -239,7 +242,7 @@ async def test_a_job_taken_up_takes_a_slot_without_queueing() -> None:
 @virtual
 async def test_closing_wakes_whoever_waits_with_the_token() -> None:
     """Nobody hangs on a closed client, and the job can be taken up again."""
-    async with boxed(box={"durations": 30.0}) as (doitong, _):
+    async with with_emulator(emulator={"durations": 30.0}) as (doitong, _):
         job = await doitong.submit("a fox")
         waits = [asyncio.ensure_future(job.wait()) for _ in range(2)]
         await asyncio.sleep(1)
@@ -255,7 +258,7 @@ async def test_closing_wakes_whoever_waits_with_the_token() -> None:
 @virtual
 async def test_what_is_no_id_and_no_token_is_refused_at_once() -> None:
     """A damaged token must not be polled for as if it were an id."""
-    async with boxed() as (doitong, emulator):
+    async with with_emulator() as (doitong, emulator):
         for wrong in ("", " ", "dtj1.???", "dtj9.abc", "two\nlines"):
             with pytest.raises(BadRequestError):
                 doitong.job(wrong)
@@ -279,7 +282,7 @@ def test_a_job_says_what_it_is() -> None:
     """The repr names id and status, and nothing that is secret."""
 
     async def poll() -> None:
-        async with boxed(box={"durations": 3.0}) as (doitong, _):
+        async with with_emulator(emulator={"durations": 3.0}) as (doitong, _):
             job = await doitong.submit("a fox")
             assert repr(job) == f"<AsyncJob {job.id!r} processing>"
             assert repr(await job).startswith(f"<Result {job.id!r} http://127.0.0.1:")
@@ -291,7 +294,7 @@ def test_a_job_says_what_it_is() -> None:
 @virtual
 async def test_a_timeout_is_seconds(timeout: Any) -> None:
     """Anything else would wait for ever, or say nonsense afterwards."""
-    async with boxed() as (doitong, _):
+    async with with_emulator() as (doitong, _):
         job = await doitong.submit("a fox")
         with pytest.raises(BadRequestError, match="timeout is"):
             await job.wait(timeout=timeout)
@@ -300,7 +303,7 @@ async def test_a_timeout_is_seconds(timeout: Any) -> None:
 @virtual
 async def test_a_timeout_of_nothing_asks_what_is_known_now() -> None:
     """Done or not, without waiting."""
-    async with boxed(box={"durations": 3.0}) as (doitong, _):
+    async with with_emulator(emulator={"durations": 3.0}) as (doitong, _):
         job = await doitong.submit("a fox")
         with pytest.raises(JobTimeoutError):
             await job.wait(timeout=0)
@@ -334,7 +337,7 @@ def test_a_job_is_awaited_on_its_own_loop_alone() -> None:
 @virtual
 async def test_a_view_waits_by_its_own_timeout() -> None:
     """Also for a job that another view submitted."""
-    async with boxed(box={"durations": 60.0}) as (doitong, _):
+    async with with_emulator(emulator={"durations": 60.0}) as (doitong, _):
         job = await doitong.submit("a fox")
         with pytest.raises(JobTimeoutError):
             await doitong.with_options(timeout=5.0).job(job.id)

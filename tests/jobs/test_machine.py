@@ -8,7 +8,7 @@ import pytest
 
 from doitong_async import JobTimeoutError
 from doitong_async.testing import VirtualTimeLoop
-from tests.virtual import boxed, now, seen, virtual
+from tests.virtual import now, seen, virtual, with_emulator
 
 
 def block(seconds: float) -> None:
@@ -21,7 +21,7 @@ def block(seconds: float) -> None:
 @virtual
 async def test_after_a_block_the_next_look_comes_at_once_and_alone() -> None:
     """Fifteen ticks were missed; one look makes up for all of them."""
-    async with boxed(box={"durations": 6.0}) as (doitong, emulator):
+    async with with_emulator(emulator={"durations": 6.0}) as (doitong, emulator):
         job = await doitong.submit("a fox")
         await asyncio.sleep(1)
         block(30)
@@ -33,7 +33,7 @@ async def test_after_a_block_the_next_look_comes_at_once_and_alone() -> None:
 @virtual
 async def test_the_ticks_go_on_as_before_after_a_block() -> None:
     """Two seconds apart, from the look that came late."""
-    async with boxed(box={"durations": 40.0}) as (doitong, emulator):
+    async with with_emulator(emulator={"durations": 40.0}) as (doitong, emulator):
         job = await doitong.submit("a fox")
         await asyncio.sleep(3)
         block(30)
@@ -44,7 +44,7 @@ async def test_the_ticks_go_on_as_before_after_a_block() -> None:
 @virtual
 async def test_a_deadline_that_passes_in_a_block_is_seen() -> None:
     """The wait ends, late by no more than the block; the job can be awaited on."""
-    async with boxed(box={"durations": 100.0}, timeout=20.0) as (doitong, _):
+    async with with_emulator(emulator={"durations": 100.0}, timeout=20.0) as (doitong, _):
         job = await doitong.submit("a fox")
         waiting = asyncio.ensure_future(job.wait())
         await asyncio.sleep(5)
@@ -58,7 +58,7 @@ async def test_a_deadline_that_passes_in_a_block_is_seen() -> None:
 @virtual
 async def test_turns_that_came_back_in_a_block_are_no_burst_at_the_server() -> None:
     """However long nothing ran, the server's window never holds more than the plan."""
-    async with boxed(box={"durations": 3.0}) as (doitong, emulator):
+    async with with_emulator(emulator={"durations": 3.0}) as (doitong, emulator):
         work = [asyncio.ensure_future(doitong.generate(f"fox {n}")) for n in range(120)]
         for _ in range(6):
             await asyncio.sleep(5)

@@ -7,6 +7,7 @@ import dataclasses
 import random
 import statistics
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -21,14 +22,14 @@ from doitong_async import (
 )
 from doitong_async.events import Event, JobFinished, PollFailed, SlotExpired, StatusChanged
 from doitong_async.transport.failure import FailureKind
-from tests.plain_server import HANG, Ways
-from tests.virtual import boxed, now, plain, seen, virtual
+from tests.plain_server import HANG, Behaviour
+from tests.virtual import now, plain, seen, virtual, with_emulator
 
 
 @virtual
 async def test_ten_jobs_cost_one_status_request_every_two_seconds() -> None:
     """Polls eat the plan: the requests do not grow with the jobs, and none comes sooner than 2 s."""
-    async with boxed(box={"durations": 20.0}) as (doitong, emulator):
+    async with with_emulator(emulator={"durations": 20.0}) as (doitong, emulator):
         await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(10)))
         statuses = seen(emulator, "poll")
     assert [len(poll.ids) for poll in statuses] == [10] * 10
@@ -38,7 +39,7 @@ async def test_ten_jobs_cost_one_status_request_every_two_seconds() -> None:
 @virtual
 async def test_a_job_joins_the_first_tick_that_is_two_seconds_after_its_submit() -> None:
     """A job between two ticks is not polled sooner than 2 s after its own submit."""
-    async with boxed(box={"durations": 9.0}) as (doitong, emulator):
+    async with with_emulator(emulator={"durations": 9.0}) as (doitong, emulator):
         first = await doitong.submit("first")
         await asyncio.sleep(1)
         second = await doitong.submit("second")
@@ -50,7 +51,7 @@ async def test_a_job_joins_the_first_tick_that_is_two_seconds_after_its_submit()
 @virtual
 async def test_a_job_that_is_completed_at_once_is_never_polled() -> None:
     """The answer to the submit may already be the end."""
-    async with boxed(box={"durations": 0.0}) as (doitong, emulator):
+    async with with_emulator(emulator={"durations": 0.0}) as (doitong, emulator):
         result = await doitong.generate("a fox")
         assert emulator.world.count("poll") == 0
     assert result.id
@@ -61,7 +62,7 @@ async def test_a_job_that_is_completed_at_once_is_never_polled() -> None:
 async def test_more_jobs_than_fit_into_one_look_take_several() -> None:
     """At most 100 jobs stand in one status request."""
     plan = Plan.enterprise(requests_per_minute=10_000, concurrent_jobs=250)
-    async with boxed(plan, box={"durations": 2.5}) as (doitong, emulator):
+    async with with_emulator(plan, emulator={"durations": 2.5}) as (doitong, emulator):
         await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(250)))
         sizes = [len(poll.ids) for poll in seen(emulator, "poll")]
     assert max(sizes) == 100
@@ -80,7 +81,7 @@ async def test_a_slow_answer_delays_no_other_tick() -> None:
 @virtual
 async def test_one_lost_job_harms_no_other() -> None:
     """An id that the service does not know ends with its own error, at the first poll."""
-    async with boxed(box={"durations": 5.0}) as (doitong, emulator):
+    async with with_emulator(emulator={"durations": 5.0}) as (doitong, emulator):
         jobs = [await doitong.submit(f"fox {n}") for n in range(3)]
         with pytest.raises(JobNotFoundError) as caught:
             await doitong.job("no-such-job")
@@ -92,7 +93,7 @@ async def test_one_lost_job_harms_no_other() -> None:
 @virtual
 async def test_a_service_without_aliases_is_asked_for_each_job() -> None:
     """If several jobs in one request fail, halves find the number that works, and later polls keep to it."""
-    async with plain(seconds=6.0, ways=Ways(aliases=False)) as (doitong, server):
+    async with plain(seconds=6.0, behaviour=Behaviour(aliases=False)) as (doitong, server):
         results = await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(4)))
         sizes = [
             len(request.ids)
@@ -123,7 +124,7 @@ async def test_a_wrong_key_wakes_every_waiter_and_loses_no_job() -> None:
 @virtual
 async def test_another_name_of_the_status_field_is_found_once(caplog: pytest.LogCaptureFixture) -> None:
     """The status query is not documented: the schema is asked once, and the setting is named."""
-    async with boxed(box={"status_field": "jobStatus", "durations": 7.0}) as (doitong, emulator):
+    async with with_emulator(emulator={"status_field": "jobStatus", "durations": 7.0}) as (doitong, emulator):
         await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(3)))
         assert emulator.world.count("introspection") == 1
     assert 'status_operation="jobStatus(id: ID!)"' in caplog.text
@@ -132,8 +133,8 @@ async def test_another_name_of_the_status_field_is_found_once(caplog: pytest.Log
 @virtual
 async def test_no_status_field_that_fits_names_the_setting_and_keeps_the_jobs() -> None:
     """The error says what to set, with id and token; the job is in flight, and polled, all the while."""
-    ways = Ways(introspection=False)
-    async with plain(seconds=6.0, ways=ways, status_operation="look(id: ID!)") as (doitong, server):
+    behaviour = Behaviour(introspection=False)
+    async with plain(seconds=6.0, behaviour=behaviour, status_operation="look(id: ID!)") as (doitong, server):
         job = await doitong.submit("a fox")
         for _ in range(2):
             with pytest.raises(ConfigurationError, match="status_operation") as caught:
@@ -149,7 +150,7 @@ async def test_no_status_field_that_fits_names_the_setting_and_keeps_the_jobs() 
 @virtual
 async def test_an_unknown_status_is_waited_on_and_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
     """An unknown status loses no paid job."""
-    async with boxed(box={"durations": 5.0}) as (doitong, _):
+    async with with_emulator(emulator={"durations": 5.0}) as (doitong, _):
         job = await doitong.submit("a fox")
         for word in ("dreaming", "processing", "dreaming"):
             update = dataclasses.replace(job.last, status=JobStatus(word))
@@ -163,9 +164,12 @@ async def test_an_unknown_status_is_waited_on_and_warned_about_once(caplog: pyte
 async def test_a_slot_expires_at_its_greatest_age() -> None:
     """A job that never ends must not block a Free plan for good; it is reported."""
     events: list[Event] = []
-    box = {"durations": lambda number: 1e6 if number == 0 else 3.0, "over_concurrency": "queue"}
+    rules: dict[str, Any] = {
+        "durations": lambda number: 1e6 if number == 0 else 3.0,
+        "over_concurrency": "queue",
+    }
     options = {"timeout": 30.0, "slot_expiry": 60.0}
-    async with boxed(Plan.FREE, box=box, on_event=events.append, **options) as (doitong, _):
+    async with with_emulator(Plan.FREE, emulator=rules, on_event=events.append, **options) as (doitong, _):
         stuck = await doitong.submit("never")
         with pytest.raises(JobTimeoutError):
             await stuck
@@ -178,7 +182,7 @@ async def test_a_slot_expires_at_its_greatest_age() -> None:
 @virtual
 async def test_whoever_waits_longer_than_the_greatest_age_is_served_on() -> None:
     """The slot is free then, but polls go on as long as somebody waits."""
-    async with boxed(Plan.FREE, box={"durations": 100.0}, slot_expiry=60.0) as (doitong, _):
+    async with with_emulator(Plan.FREE, emulator={"durations": 100.0}, slot_expiry=60.0) as (doitong, _):
         job = await doitong.submit("slow")
         assert (await job).id == job.id
 
@@ -186,7 +190,10 @@ async def test_whoever_waits_longer_than_the_greatest_age_is_served_on() -> None
 @virtual
 async def test_a_job_given_up_at_its_greatest_age_can_be_awaited_again() -> None:
     """Awaiting it resumes it, with a slot, without queueing."""
-    async with boxed(Plan.FREE, box={"durations": 100.0}, slot_expiry=60.0) as (doitong, emulator):
+    async with with_emulator(Plan.FREE, emulator={"durations": 100.0}, slot_expiry=60.0) as (
+        doitong,
+        emulator,
+    ):
         job = await doitong.submit("slow")
         await asyncio.sleep(90)
         assert doitong.jobs() == []
@@ -198,7 +205,7 @@ async def test_a_job_given_up_at_its_greatest_age_can_be_awaited_again() -> None
 async def test_events_tell_the_story_of_a_job() -> None:
     """Each status once, then the end with its seconds and its cost."""
     events: list[Event] = []
-    async with boxed(box={"durations": 5.0}, on_event=events.append) as (doitong, _):
+    async with with_emulator(emulator={"durations": 5.0}, on_event=events.append) as (doitong, _):
         job = await doitong.submit("a fox", width=512, height=512)
         await job
     assert [event for event in events if isinstance(event, StatusChanged | JobFinished)] == [
@@ -214,8 +221,8 @@ async def test_events_tell_the_story_of_a_job() -> None:
 async def test_a_failed_poll_is_an_event() -> None:
     """In fields that need no parsing; the job is polled again and ends as ever."""
     events: list[Event] = []
-    box = {"durations": 5.0, "faults": ["poll 1: 500"]}
-    async with boxed(box=box, on_event=events.append) as (doitong, _):
+    rules = {"durations": 5.0, "faults": ["poll 1: 500"]}
+    async with with_emulator(emulator=rules, on_event=events.append) as (doitong, _):
         await doitong.generate("a fox")
     (failed,) = (event for event in events if isinstance(event, PollFailed))
     assert (failed.jobs, failed.failure, failed.http_status) == (1, FailureKind.SERVER, 500)
@@ -228,7 +235,7 @@ async def test_a_broken_callback_harms_nothing(caplog: pytest.LogCaptureFixture)
     def broken(event: Event) -> None:
         raise RuntimeError("mine")
 
-    async with boxed(box={"durations": 3.0}, on_event=broken) as (doitong, _):
+    async with with_emulator(emulator={"durations": 3.0}, on_event=broken) as (doitong, _):
         assert (await doitong.generate("a fox")).url
     assert "on_event failed" in caplog.text
 
@@ -301,7 +308,7 @@ def answer_json(body: bytes) -> bytes:
 @virtual
 async def test_one_job_has_one_watch_whoever_holds_it() -> None:
     """After slot expiry, resumed by its token, it wakes the old handle and the new one."""
-    async with boxed(Plan.FREE, box={"durations": 100.0}, slot_expiry=60.0) as (doitong, _):
+    async with with_emulator(Plan.FREE, emulator={"durations": 100.0}, slot_expiry=60.0) as (doitong, _):
         old = await doitong.submit("slow")
         await asyncio.sleep(70)
         new = doitong.job(old.token)

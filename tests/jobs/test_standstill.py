@@ -12,7 +12,7 @@ from doitong_async import JobTimeoutError, Plan
 from doitong_async.batch.item import Outcome
 from doitong_async.testing import VirtualTimeLoop
 from tests.plain_server import HANG, PlainServer
-from tests.virtual import boxed, now, plain, seen, virtual
+from tests.virtual import now, plain, seen, virtual, with_emulator
 
 HTML_502 = b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<html></html>"
 
@@ -119,7 +119,10 @@ async def test_a_loop_that_stands_still_again_and_again_gets_its_poll_all_the_sa
 @virtual
 async def test_an_ordinary_timeout_is_as_early_as_ever() -> None:
     """To the second, and without a poll of its own, however long ago the last one was."""
-    async with boxed(Plan.FREE, box={"durations": 100.0}, slot_timeout=None) as (doitong, emulator):
+    async with with_emulator(Plan.FREE, emulator={"durations": 100.0}, slot_timeout=None) as (
+        doitong,
+        emulator,
+    ):
         job = await doitong.submit("a fox")
         following = [asyncio.ensure_future(doitong.submit(f"fox {n}")) for n in range(20)]
         for number in range(8):

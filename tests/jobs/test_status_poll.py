@@ -19,8 +19,8 @@ from doitong_async import (
     ProtocolError,
     ServerError,
 )
-from tests.plain_server import PlainServer, Ways
-from tests.virtual import boxed, now, plain, virtual
+from tests.plain_server import Behaviour, PlainServer
+from tests.virtual import now, plain, virtual, with_emulator
 
 Json = dict[str, Any]
 BAD = "plain00003"
@@ -188,9 +188,9 @@ async def test_a_query_that_a_gateway_finds_too_large_is_halved() -> None:
 @virtual
 async def test_an_operation_that_takes_a_number_gets_numbers(argument_type: str) -> None:
     """An id that is none has an error of its own, at once; it harms no other, and nothing is sent for it."""
-    ways = Ways(status_type=argument_type)
+    behaviour = Behaviour(status_type=argument_type)
     operation = f"generation(id: {argument_type})"
-    async with plain(seconds=5.0, ways=ways, status_operation=operation) as (doitong, server):
+    async with plain(seconds=5.0, behaviour=behaviour, status_operation=operation) as (doitong, server):
         work = [asyncio.ensure_future(doitong.generate(f"fox {n}")) for n in range(3)]
         for job_id in ("not-a-number", "007", "99999999999", "1.0", "١"):
             odd = doitong.job(job_id)
@@ -207,7 +207,10 @@ async def test_an_operation_that_takes_a_number_gets_numbers(argument_type: str)
 @virtual
 async def test_an_operation_that_takes_a_number_is_found_in_the_schema() -> None:
     """As one is that takes an ID."""
-    async with plain(seconds=5.0, ways=Ways(status_type="Int!", status_field="job")) as (doitong, server):
+    async with plain(seconds=5.0, behaviour=Behaviour(status_type="Int!", status_field="job")) as (
+        doitong,
+        server,
+    ):
         assert (await doitong.generate("a fox")).id == "1"
         assert sum(request.kind == "introspection" for request in server.requests) == 1
 
@@ -268,7 +271,7 @@ async def test_a_wait_ends_in_time_whatever_the_service_asks() -> None:
 @virtual
 async def test_a_look_at_a_job_that_is_not_known_says_so() -> None:
     """At once: whoever asks now wants to know now."""
-    async with boxed() as (doitong, _):
+    async with with_emulator() as (doitong, _):
         with pytest.raises(JobNotFoundError):
             await doitong.job("stranger").refresh()
 
@@ -277,7 +280,10 @@ async def test_a_look_at_a_job_that_is_not_known_says_so() -> None:
 @virtual
 async def test_a_wrong_setting_is_told_with_what_would_do(introspection: bool) -> None:
     """Where two fields fit, nobody guesses; the error names the setting and them."""
-    async with plain(ways=Ways(introspection=introspection), status_operation="wrong") as (doitong, server):
+    async with plain(behaviour=Behaviour(introspection=introspection), status_operation="wrong") as (
+        doitong,
+        server,
+    ):
 
         def two(request: bytes, honest: bytes | None) -> bytes | None:
             body = body_of(honest)
@@ -313,7 +319,7 @@ async def test_a_bad_request_about_one_job_is_not_taken_for_a_wrong_setting() ->
 @virtual
 async def test_a_schema_that_cannot_be_had_now_is_asked_for_again() -> None:
     """A 500 on introspection decides nothing."""
-    async with plain(seconds=3.0, ways=Ways(status_field="other")) as (doitong, server):
+    async with plain(seconds=3.0, behaviour=Behaviour(status_field="other")) as (doitong, server):
         busy = answer("busy", "500 Oops")
         server.script = lambda kind, nth: busy if (kind, nth) == ("introspection", 1) else None
         assert (await doitong.generate("a fox")).id
@@ -340,7 +346,7 @@ async def test_a_job_that_spoils_every_look_starves_no_other(bad: str) -> None:
 async def test_one_odd_id_stops_nobody() -> None:
     """A 400 for an id that is no id is about that id, once the operation has worked for others."""
     malformed = {"errors": [{"message": "Variable $i0 got invalid value"}]}
-    async with plain(seconds=9.0, ways=Ways(introspection=False)) as (doitong, server):
+    async with plain(seconds=9.0, behaviour=Behaviour(introspection=False)) as (doitong, server):
         strict(server, lambda ids: malformed if "not-a-uuid" in ids else None)
         good = await doitong.submit("a fox")
         await asyncio.sleep(3)

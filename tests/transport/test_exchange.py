@@ -30,7 +30,7 @@ from doitong_async.transport.graphql import GraphQLTransport
 from doitong_async.transport.wire import Answer
 from tests.plain_server import JPEG
 from tests.test_key_sweep import EchoServer, http, job_with
-from tests.virtual import boxed, seen, until, virtual
+from tests.virtual import seen, until, virtual, with_emulator
 
 KEY = "sk-very/secret-0123456789"
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{"data": {}}'
@@ -414,7 +414,7 @@ async def test_a_long_header_costs_no_job() -> None:
 async def test_a_submit_that_a_hook_broke_is_in_doubt_with_its_key(name: str) -> None:
     """The job was made; what the hook raised is the cause of what the caller gets."""
     session = aiohttp.ClientSession(trace_configs=[hooked(name)])
-    async with session, boxed(session=session) as (doitong, emulator):
+    async with session, with_emulator(session=session) as (doitong, emulator):
         with pytest.raises(SubmitOutcomeUnknownError) as caught:
             await doitong.submit("a fox", idempotency_key="i-fox")
         assert emulator.world.charges == 1
@@ -427,7 +427,7 @@ async def test_a_submit_that_a_hook_broke_is_in_doubt_with_its_key(name: str) ->
 async def test_a_submit_that_a_hook_stopped_was_not_sent() -> None:
     """And the caller is told what stopped it."""
     session = aiohttp.ClientSession(trace_configs=[hooked("on_request_start")])
-    async with session, boxed(session=session) as (doitong, emulator):
+    async with session, with_emulator(session=session) as (doitong, emulator):
         with pytest.raises(ConnectionFailedError, match="nothing was charged") as caught:
             await doitong.submit("a fox")
         assert emulator.world.charges == 0
@@ -452,7 +452,7 @@ async def test_a_hook_that_breaks_polls_harms_no_job() -> None:
     config.on_request_chunk_sent.append(remember)
     config.on_request_end.append(hook)
     session = aiohttp.ClientSession(trace_configs=[config])
-    async with session, boxed(box={"durations": 3.0}, session=session) as (doitong, emulator):
+    async with session, with_emulator(emulator={"durations": 3.0}, session=session) as (doitong, emulator):
         result = await doitong.generate("a fox", width=8, height=8)
         assert result.url
         assert emulator.world.charges == 1
@@ -464,7 +464,7 @@ async def test_a_hook_that_breaks_polls_harms_no_job() -> None:
 async def test_an_exit_out_of_a_hook_leaves_the_key_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     """And the slot is held, as the job may run."""
     session = aiohttp.ClientSession(trace_configs=[hooked("on_request_end", Exit)])
-    async with session, boxed(session=session) as (doitong, emulator):
+    async with session, with_emulator(session=session) as (doitong, emulator):
         with pytest.raises(Exit):
             await doitong.submit("a fox", idempotency_key="i-fox")
         assert emulator.world.charges == 1
@@ -482,7 +482,7 @@ async def test_a_hook_that_breaks_a_download_is_its_cause(monkeypatch: pytest.Mo
 
     config.on_request_end.append(hook)
     session = aiohttp.ClientSession(trace_configs=[config])
-    async with session, boxed(box={"durations": 0.0}, session=session) as (doitong, _):
+    async with session, with_emulator(emulator={"durations": 0.0}, session=session) as (doitong, _):
         result = await doitong.generate("a fox", width=8, height=8)
         with pytest.raises(DownloadError, match="HookError") as caught:
             await result.read()

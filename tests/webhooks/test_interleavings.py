@@ -105,8 +105,8 @@ async def check(scene: Scene) -> None:
 
     with free_port() as place:
         url = f"http://127.0.0.1:{place.getsockname()[1]}/"
-        box: dict[str, Any] = {"durations": 6.0, "faults": scene.faults, "webhook_secret": SECRET}
-        async with Emulator("starter", **box) as emulator:
+        rules: dict[str, Any] = {"durations": 6.0, "faults": scene.faults, "webhook_secret": SECRET}
+        async with Emulator("starter", **rules) as emulator:
             given: dict[str, Any] = {"api_key": "k", "base_url": emulator.url, "plan": Plan.STARTER}
             doitong = AsyncDoitong(
                 webhook_url=url, webhook_secret=SECRET, on_event=tell, timeout=scene.timeout, **given

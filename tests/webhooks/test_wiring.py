@@ -24,8 +24,8 @@ from doitong_async import (
 from doitong_async.emulator import Emulator
 from doitong_async.events import Event, JobFinished, WebhookDropped, WebhookReceived
 from doitong_async.testing import emulated
-from tests.plain_server import Ways
-from tests.virtual import boxed, now, plain, seen, virtual
+from tests.plain_server import Behaviour
+from tests.virtual import now, plain, seen, virtual, with_emulator
 from tests.webhooks.bodies import SECRET, signed, webhook_body
 
 HOOKED: dict[str, Any] = {"webhook_url": "http://127.0.0.1:9/", "webhook_secret": SECRET}
@@ -75,7 +75,7 @@ async def test_the_url_goes_out_where_the_setting_says(place: str | None, where:
     """Beside `type` by default, with each submit."""
     settings: dict[str, Any] = {} if place is None else {"webhook_field": place}
     seen_inputs: list[Any] = []
-    async with boxed(**HOOKED, **settings) as (doitong, _):
+    async with with_emulator(**HOOKED, **settings) as (doitong, _):
         runtime = doitong._running()
         send = runtime.transport.send
 
@@ -114,7 +114,7 @@ async def test_views_and_whoever_opens_it_again_share_one_door() -> None:
 @virtual
 async def test_no_webhook_is_taken_that_nobody_hears_of() -> None:
     """While the client closes, the service is asked to try again; who waits has the token."""
-    async with boxed(**HOOKED, box={"durations": 50.0}) as (doitong, _):
+    async with with_emulator(**HOOKED, emulator={"durations": 50.0}) as (doitong, _):
         job = await doitong.submit("a fox")
         waiting = asyncio.ensure_future(job.wait())
         await asyncio.sleep(1)
@@ -130,8 +130,8 @@ async def test_no_webhook_is_taken_that_nobody_hears_of() -> None:
 async def test_news_that_comes_before_the_answer_is_not_lost() -> None:
     """The webhook is faster than the answer to the submit, which is held back until it was sent."""
     events: list[Event] = []
-    box = {"durations": 2.0, "faults": ["webhook: early 10"]}
-    async with emulated(webhooks=True, emulator=box, on_event=events.append) as doitong:
+    rules = {"durations": 2.0, "faults": ["webhook: early 10"]}
+    async with emulated(webhooks=True, emulator=rules, on_event=events.append) as doitong:
         result = await doitong.generate("a fox")
         assert (now(), result.credit_cost) == (2.0, 20)
         assert doitong.stats().mean_seconds == {}
@@ -143,7 +143,7 @@ async def test_news_that_comes_before_the_answer_is_not_lost() -> None:
 @virtual
 async def test_a_url_elsewhere_is_decided_by_one_look_at_once() -> None:
     """A signed webhook may name any host: its URL is not used."""
-    async with boxed(**HOOKED, box={"durations": 5.0}) as (doitong, emulator):
+    async with with_emulator(**HOOKED, emulator={"durations": 5.0}) as (doitong, emulator):
         job = await doitong.submit("a fox")
         await asyncio.sleep(7)
         await tell(doitong, job.id, url="https://evil.example/fox.jpg")
@@ -158,7 +158,7 @@ async def test_a_url_elsewhere_is_decided_by_one_look_at_once() -> None:
 @virtual
 async def test_such_a_look_comes_no_sooner_than_two_seconds_after_the_submit() -> None:
     """And a service that has no URL yet is asked every 2 s, not as seldom as the net."""
-    async with boxed(**HOOKED, box={"durations": 1.0, "faults": ["poll 1-2: partial"]}) as (
+    async with with_emulator(**HOOKED, emulator={"durations": 1.0, "faults": ["poll 1-2: partial"]}) as (
         doitong,
         emulator,
     ):
@@ -172,7 +172,7 @@ async def test_such_a_look_comes_no_sooner_than_two_seconds_after_the_submit() -
 @virtual
 async def test_a_forged_webhook_changes_nothing() -> None:
     """401, and the job goes on."""
-    async with boxed(**HOOKED, box={"durations": 5.0}) as (doitong, _):
+    async with with_emulator(**HOOKED, emulator={"durations": 5.0}) as (doitong, _):
         job = await doitong.submit("a fox")
         body = webhook_body(job.id, "failed")
         with pytest.raises(WebhookSignatureError):
@@ -185,7 +185,7 @@ async def test_a_forged_webhook_changes_nothing() -> None:
 @virtual
 async def test_without_a_word_the_net_looks_at_thirty_seconds_then_twice_as_late() -> None:
     """While it is not known how long such jobs take."""
-    async with boxed(**HOOKED, box={"durations": 200.0}) as (doitong, emulator):
+    async with with_emulator(**HOOKED, emulator={"durations": 200.0}) as (doitong, emulator):
         await doitong.generate("a fox")
         assert [look.at for look in seen(emulator, "poll")] == [30.0, 60.0, 120.0, 180.0, 240.0]
 
@@ -193,8 +193,8 @@ async def test_without_a_word_the_net_looks_at_thirty_seconds_then_twice_as_late
 @virtual
 async def test_once_the_mean_is_known_the_net_hangs_at_four_times_that() -> None:
     """Of a lost webhook of a job of 3 s one hears after 12 s."""
-    box = {"durations": 3.0, "faults": ["webhook 6: lost"]}
-    async with emulated(plan=Plan.PRO, webhooks=True, emulator=box) as doitong:
+    rules = {"durations": 3.0, "faults": ["webhook 6: lost"]}
+    async with emulated(plan=Plan.PRO, webhooks=True, emulator=rules) as doitong:
         await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(5)))
         assert now() == 3.0
         await doitong.generate("lost")
@@ -205,10 +205,10 @@ async def test_once_the_mean_is_known_the_net_hangs_at_four_times_that() -> None
 @virtual
 async def test_a_lost_webhook_lets_nobody_time_out_nor_a_slot_grow_old() -> None:
     """The first look comes before both."""
-    async with boxed(**HOOKED, box={"durations": 5.0}, timeout=20.0) as (doitong, _):
+    async with with_emulator(**HOOKED, emulator={"durations": 5.0}, timeout=20.0) as (doitong, _):
         await doitong.generate("a fox")
         assert now() == 16.0
-    async with boxed(**HOOKED, box={"durations": 5.0}, slot_expiry=12.0) as (doitong, _):
+    async with with_emulator(**HOOKED, emulator={"durations": 5.0}, slot_expiry=12.0) as (doitong, _):
         begun = now()
         await doitong.generate("a fox")
         assert now() - begun == 8.0
@@ -217,7 +217,7 @@ async def test_a_lost_webhook_lets_nobody_time_out_nor_a_slot_grow_old() -> None
 @virtual
 async def test_a_job_taken_up_is_looked_at_at_once() -> None:
     """Its webhook may have come before, to a process that is gone."""
-    async with boxed(**HOOKED, box={"durations": 5.0}) as (doitong, emulator):
+    async with with_emulator(**HOOKED, emulator={"durations": 5.0}) as (doitong, emulator):
         job = await doitong.submit("a fox")
         token, job_id = job.token, job.id
         await doitong.aclose()
@@ -233,7 +233,7 @@ async def test_a_job_taken_up_is_looked_at_at_once() -> None:
 @virtual
 async def test_a_job_taken_up_hears_what_came_before() -> None:
     """News of a job that nobody watched yet is kept for a while."""
-    async with boxed(**HOOKED, output_hosts=["cdn.doitong.com"]) as (doitong, emulator):
+    async with with_emulator(**HOOKED, output_hosts=["cdn.doitong.com"]) as (doitong, emulator):
         await tell(doitong, "from-elsewhere")
         result = await doitong.job("from-elsewhere")
         assert result.url == "https://cdn.doitong.com/outputs/from-elsewhere.jpg"
@@ -244,7 +244,10 @@ async def test_a_job_taken_up_hears_what_came_before() -> None:
 @virtual
 async def test_late_news_reaches_who_still_holds_a_job_that_was_let_go() -> None:
     """Its slot was free again at its greatest age; the result is there without a look."""
-    async with boxed(**HOOKED, box={"durations": 500.0}, slot_expiry=60.0) as (doitong, emulator):
+    async with with_emulator(**HOOKED, emulator={"durations": 500.0}, slot_expiry=60.0) as (
+        doitong,
+        emulator,
+    ):
         job = await doitong.submit("a fox")
         await asyncio.sleep(100)
         assert doitong.stats().in_flight == 0
@@ -258,7 +261,7 @@ async def test_late_news_reaches_who_still_holds_a_job_that_was_let_go() -> None
 @virtual
 async def test_a_job_believed_lost_is_there_again_when_there_is_word_of_it() -> None:
     """A status query that does not know it may be wrong; a signed webhook is not."""
-    async with boxed(**HOOKED) as (doitong, _):
+    async with with_emulator(**HOOKED) as (doitong, _):
         job = doitong.job("unknown-to-the-query")
         with pytest.raises(JobNotFoundError):
             await job
@@ -273,7 +276,7 @@ async def test_a_job_believed_lost_is_there_again_when_there_is_word_of_it() -> 
 @virtual
 async def test_a_completed_job_that_is_waited_for_again_holds_no_slot() -> None:
     """The look that decides frees it."""
-    async with boxed(**HOOKED, box={"durations": 5.0}, slot_expiry=3.0) as (doitong, emulator):
+    async with with_emulator(**HOOKED, emulator={"durations": 5.0}, slot_expiry=3.0) as (doitong, emulator):
         job = await doitong.submit("a fox")
         await asyncio.sleep(8)
         await tell(doitong, job.id, url="https://evil.example/fox.jpg")
@@ -287,7 +290,7 @@ async def test_a_completed_job_that_is_waited_for_again_holds_no_slot() -> None:
 async def test_webhooks_go_on_where_the_status_query_is_not_known() -> None:
     """It is not documented: who has webhooks must not depend on it."""
     async with plain(
-        seconds=100.0, ways=Ways(status_field="task", introspection=False), timeout=70.0, **HOOKED
+        seconds=100.0, behaviour=Behaviour(status_field="task", introspection=False), timeout=70.0, **HOOKED
     ) as (doitong, _):
         first, second = await doitong.submit("one"), await doitong.submit("two")
         waiting = asyncio.ensure_future(first.wait())
@@ -320,8 +323,8 @@ async def test_a_thousand_webhooks_at_once_lose_none() -> None:
 async def test_with_every_second_webhook_lost_nothing_is_lost_nor_waits_longer_than_the_net() -> None:
     """Thirty seconds, or four times the mean; a look brings all that are overdue."""
     events: list[Event] = []
-    box = {"durations": 6.0, "faults": ["webhook: lost every=2"], "credits": 10**6}
-    async with emulated(webhooks=True, emulator=box, on_event=events.append) as doitong:
+    rules = {"durations": 6.0, "faults": ["webhook: lost every=2"], "credits": 10**6}
+    async with emulated(webhooks=True, emulator=rules, on_event=events.append) as doitong:
         results = await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(100)))
     assert len({result.id for result in results}) == 100
     waits = [event.seconds for event in events if isinstance(event, JobFinished)]
@@ -335,8 +338,8 @@ async def test_with_every_second_webhook_lost_nothing_is_lost_nor_waits_longer_t
 async def test_with_all_webhooks_lost_the_net_does_not_grow() -> None:
     """What is seen late teaches nothing of how long jobs take."""
     events: list[Event] = []
-    box = {"durations": 6.0, "faults": ["webhook: forged"], "credits": 10**6}
-    async with emulated(webhooks=True, emulator=box, on_event=events.append) as doitong:
+    rules = {"durations": 6.0, "faults": ["webhook: forged"], "credits": 10**6}
+    async with emulated(webhooks=True, emulator=rules, on_event=events.append) as doitong:
         await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(60)))
         assert doitong.stats().mean_seconds == {}
     assert max(event.seconds for event in events if isinstance(event, JobFinished)) <= 32.0
@@ -393,7 +396,7 @@ def test_the_secret_comes_from_the_environment_and_is_shown_nowhere(monkeypatch:
 @virtual
 async def test_a_job_taken_up_is_looked_at_at_once_although_others_wait_for_slots() -> None:
     """The net of the others hangs far off; its news may be gone by."""
-    async with boxed(Plan.FREE, **HOOKED, box={"durations": 20.0}) as (doitong, emulator):
+    async with with_emulator(Plan.FREE, **HOOKED, emulator={"durations": 20.0}) as (doitong, emulator):
         first = await doitong.submit("runs")
         waiting = asyncio.ensure_future(doitong.submit("waits for its slot"))
         await asyncio.sleep(5)
@@ -407,7 +410,7 @@ async def test_a_job_taken_up_is_looked_at_at_once_although_others_wait_for_slot
 @virtual
 async def test_a_look_in_the_net_asks_only_for_as_many_as_fit_beside() -> None:
     """Of 250 jobs one is overdue: one request, and not three."""
-    async with boxed(CROWD, **HOOKED, box={"durations": 100.0}) as (doitong, emulator):
+    async with with_emulator(CROWD, **HOOKED, emulator={"durations": 100.0}) as (doitong, emulator):
         old = await doitong.submit("overdue")
         await asyncio.sleep(20)
         young = [await doitong.submit(f"fox {n}") for n in range(250)]
@@ -422,7 +425,7 @@ async def test_a_look_in_the_net_asks_only_for_as_many_as_fit_beside() -> None:
 @virtual
 async def test_a_look_in_the_net_that_brings_nothing_is_made_again_soon(fault: str) -> None:
     """As without webhooks, and not as late as the net would have it."""
-    async with boxed(**HOOKED, box={"durations": 5.0, "faults": [fault]}) as (doitong, emulator):
+    async with with_emulator(**HOOKED, emulator={"durations": 5.0, "faults": [fault]}) as (doitong, emulator):
         assert (await doitong.generate("a fox")).url
         assert [look.at for look in seen(emulator, "poll")] == [30.0, 32.0]
 
@@ -430,7 +433,9 @@ async def test_a_look_in_the_net_that_brings_nothing_is_made_again_soon(fault: s
 @virtual
 async def test_a_hint_does_not_outlive_the_look_that_denies_it() -> None:
     """A signed `completed` with a foreign URL, of a job that failed: it failed, nothing is learned."""
-    async with boxed(**HOOKED, box={"durations": 5.0, "faults": ["webhook: lost", "job 1: fail"]}) as (
+    async with with_emulator(
+        **HOOKED, emulator={"durations": 5.0, "faults": ["webhook: lost", "job 1: fail"]}
+    ) as (
         doitong,
         emulator,
     ):
@@ -445,7 +450,10 @@ async def test_a_hint_does_not_outlive_the_look_that_denies_it() -> None:
 @virtual
 async def test_whoever_waits_for_less_long_than_the_net_is_served() -> None:
     """The webhook is lost: a look comes before the deadline that `wait` was given."""
-    async with boxed(**HOOKED, box={"durations": 5.0, "faults": ["webhook: lost"]}) as (doitong, _):
+    async with with_emulator(**HOOKED, emulator={"durations": 5.0, "faults": ["webhook: lost"]}) as (
+        doitong,
+        _,
+    ):
         job = await doitong.submit("a fox")
         assert (await job.wait(timeout=20)).url
         assert now() <= 18
@@ -454,7 +462,9 @@ async def test_whoever_waits_for_less_long_than_the_net_is_served() -> None:
 @virtual
 async def test_a_refresh_that_leaves_the_output_open_is_followed_up() -> None:
     """The watcher does not sleep on until the net's next look."""
-    async with boxed(**HOOKED, box={"durations": 5.0, "faults": ["webhook: lost", "poll 1: partial"]}) as (
+    async with with_emulator(
+        **HOOKED, emulator={"durations": 5.0, "faults": ["webhook: lost", "poll 1: partial"]}
+    ) as (
         doitong,
         _,
     ):
@@ -475,7 +485,7 @@ async def test_a_hook_that_is_cancelled_is_asked_again() -> None:
         if len(calls) == 1:
             raise asyncio.CancelledError
 
-    async with boxed(**HOOKED) as (doitong, _):
+    async with with_emulator(**HOOKED) as (doitong, _):
         job = await doitong.submit("a fox")
         handler = doitong.webhooks._handler(hook, 1.0)
         update = await job.refresh()

@@ -16,7 +16,7 @@ GENERATE = "mutation($input: GenerateInput!) { generate(input: $input) { id stat
 A_FOX = {"type": "IMAGE", "provider": "flux-pro", "input": {"text": "a fox"}}
 
 
-class Box:
+class EmulatorApi:
     """An API of its own world, and short ways to call it."""
 
     def __init__(
