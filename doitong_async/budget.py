@@ -49,7 +49,7 @@ class BudgetTracker:
 
     Args:
         budget: what may be spent; None sets no bound, but everything is counted.
-        whose: raises an error of `on_low` that is meant for the program out of the batch's own wait.
+        whose: gets an exit such as KeyboardInterrupt out of `on_low`, and raises it in the batch's loop.
     """
 
     def __init__(self, budget: Budget | None, whose: Throw | None = None) -> None:

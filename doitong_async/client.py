@@ -93,7 +93,7 @@ class AsyncDoitong:
             ones (an assumption). Case, "-", "_" and white space make no difference.
         polls_count: whether status polls count against the requests per minute (assumption: they do).
         day_starts_at: seconds after 00:00 UTC at which the plan's day begins (assumption: 0).
-        max_attempts: how often a submit is sent at most, 429s not counted (reference, "Retries": 3).
+        max_attempts: the most times that a submit is sent, 429s not counted (reference, "Retries": 3).
         resend_unanswered: whether to resend a submit that may have arrived, under the same idempotency key.
             That the service honours the key outside the video pages is an assumption.
         max_download_bytes: the largest output to read.
@@ -102,7 +102,10 @@ class AsyncDoitong:
         min_download_rate: bytes a second, averaged over a minute, below which a download attempt fails; after
             four attempts the download fails. 1,000 by default, our choice; 0 sets no bound.
         session: your own aiohttp session to send with; the client does not close it.
-        trust_env: whether to use the environment's proxy settings (not with a session of your own).
+        trust_env: whether to use the environment's proxies, HTTPS_PROXY and NO_PROXY (not with a session of
+            your own).
+        proxy: the URL of a proxy for every request, such as "http://user:password@proxy.example:3128" (not
+            with a session of your own).
         ssl: a context with your own CA, or True for the system's.
         user_agent: the `User-Agent` header.
         allow_insecure_http: allows plain http for a `base_url` outside this machine, where the key can be
@@ -145,6 +148,7 @@ class AsyncDoitong:
         min_download_rate: float = MIN_DOWNLOAD_RATE,
         session: aiohttp.ClientSession | None = None,
         trust_env: bool = False,
+        proxy: str | None = None,
         ssl: tls.SSLContext | Literal[True] = True,
         user_agent: str = USER_AGENT,
         allow_insecure_http: bool = False,
@@ -155,7 +159,11 @@ class AsyncDoitong:
         output_hosts: Iterable[str] | None = None,
         **options: Unpack[OptionArguments],
     ) -> None:
-        api_key, webhook_secret = hidden(api_key), hidden(webhook_secret)
+        api_key, webhook_secret, proxy = hidden(api_key), hidden(webhook_secret), hidden(proxy)
+        if session is not None and proxy is not None:
+            raise ConfigurationError(
+                "proxy is for a session of the client's own; give yours to its constructor."
+            )
         check_options(options, taker="AsyncDoitong", fixed=_ARGUMENTS)
         settings = settle(
             api_key=api_key,
@@ -172,6 +180,7 @@ class AsyncDoitong:
             download_timeout=download_timeout,
             min_download_rate=min_download_rate,
             trust_env=trust_env,
+            proxy=proxy,
             ssl=ssl,
             user_agent=user_agent,
             webhook_url=webhook_url,

@@ -42,6 +42,7 @@ def session_of(settings: Settings, resolver: GuardedResolver) -> aiohttp.ClientS
         connector=aiohttp.TCPConnector(limit=most_connections(), resolver=resolver),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=settings.trust_env,
+        proxy=None if settings.proxy is None else settings.proxy.reveal(),
         max_line_size=LONGEST_HEADER,
         max_field_size=LONGEST_HEADER,
     )

@@ -19,7 +19,13 @@ from doitong_async.files import Start
 from doitong_async.limits.headers import read_headers
 from doitong_async.received import Announced, AttemptFailed, Received
 from doitong_async.resolver import GuardedResolver
-from doitong_async.transport.exchange import cause_of, is_cancelled, reason_here, too_long_header
+from doitong_async.transport.exchange import (
+    cause_of,
+    is_cancelled,
+    proxy_answer,
+    reason_here,
+    too_long_header,
+)
 from doitong_async.types import Generation
 from doitong_async.urls import Places, joined
 
@@ -303,6 +309,9 @@ def _failure(error: BaseException) -> str:
     if isinstance(error, asyncio.CancelledError) and is_cancelled():
         raise error
     text = str(error) if type(error) is TimeoutError else ""
+    refused = proxy_answer(error)
+    if refused is not None:
+        return f"the proxy refused the connection: {refused}"
     return reason_here(error) or text or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""What a client tells: the events that `on_event` gets, its counters, and how callbacks are called.
+"""The events that `on_event` gets, the counters of a client, and safe calls of user callbacks.
 
 No callback of the user's can lose a job, a slot or a permit, or end the polling:
 

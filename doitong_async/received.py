@@ -1,4 +1,4 @@
-"""The received part of one output, and whether an answer is certain to continue it."""
+"""The state of one download, and whether an answer can continue it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resolves the hosts of outputs and rejects loopback, private and other non-public addresses."""
+"""Refuses downloads from addresses that are not public, unless the user trusts the host."""
 
 from __future__ import annotations
 

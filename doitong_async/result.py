@@ -166,8 +166,8 @@ class Result:
         If its URL has expired, one poll asks for a new one.
 
         Args:
-            check: whether to reject a page or JSON in target of a picture, video or audio file, as that is an
-                error; False accepts any bytes.
+            check: whether to reject a page or JSON received instead of a picture, video or audio file; False
+                accepts any bytes.
 
         Raises:
             DownloadError: if the output cannot be fetched whole, or is empty, too large, too slow or an error

@@ -1,4 +1,4 @@
-"""What lives while a client is open: connections, rate limiter and poller, opened and closed together."""
+"""Builds, opens and closes the parts of an open client."""
 
 from __future__ import annotations
 

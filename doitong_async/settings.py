@@ -119,6 +119,7 @@ class Settings:
     status_operation: StatusOperation
     ssl: ssl.SSLContext | Literal[True]
     trust_env: bool
+    proxy: Sealed[Secret] | None
     user_agent: str
     max_attempts: int
     resend_unanswered: bool
@@ -146,6 +147,7 @@ def settle(
     webhook_url: str | None = None,
     webhook_secret: Secrets | None = None,
     webhook_field: str = "webhookUrl",
+    proxy: str | None = None,
     **others: Any,
 ) -> Settings:
     """Return the settings: arguments first, then the environment, then the defaults.
@@ -153,7 +155,7 @@ def settle(
     Raises:
         ConfigurationError: if a setting is invalid; the message names the first one.
     """
-    api_key, webhook_secret = hidden(api_key), hidden(webhook_secret)
+    api_key, webhook_secret, proxy = hidden(api_key), hidden(webhook_secret), hidden(proxy)
     key = api_key if api_key is not None else secret_of_environment("DOITONG_API_KEY")
     named = plan if plan is not None else os.environ.get("DOITONG_PLAN") or None
     secret = webhook_secret if webhook_secret is not None else secret_of_environment("DOITONG_WEBHOOK_SECRET")
@@ -173,7 +175,7 @@ def settle(
             f"min_download_rate is {min_download_rate!r}; expected bytes a second, finite, zero or more."
         )
     return Settings(
-        api_key=Sealed(_checked_key(key)),
+        api_key=Sealed(checked_api_key(key)),
         base_url=root_of(base_url, allow_insecure_http=allow_insecure_http),
         plan=_checked_plan(named),
         plan_is_assumed=named is None,
@@ -186,6 +188,7 @@ def settle(
         # An empty argument is a mistake, which the code that reads the secret reports.
         webhook_secret=None if secret is None else Sealed(secret),
         webhook_field=_checked_webhook_field(webhook_field),
+        proxy=None if proxy is None else Sealed(_checked_proxy(proxy)),
         **others,
     )
 
@@ -221,7 +224,12 @@ def _check_session_settings(context: object, user_agent: object) -> None:
         raise ConfigurationError(f"user_agent is {user_agent!r}; expected printable ASCII.")
 
 
-def _checked_key(key: object) -> Secret:
+def checked_api_key(key: object) -> Secret:
+    """Return an API key that can be sent.
+
+    Raises:
+        ConfigurationError: if it is missing, or no key.
+    """
     key = hidden(key)
     if key is None or key == "":
         raise ConfigurationError("There is no API key; give api_key=… or set DOITONG_API_KEY.")
@@ -295,6 +303,16 @@ def _checked_webhook_field(path: object) -> str:
     return path
 
 
+def _checked_proxy(proxy: object) -> Secret:
+    """Return a proxy's URL; it may hold a user and a password, so no message shows it."""
+    text = hidden(proxy)
+    if not isinstance(text, Secret) or not text.isprintable() or " " in text or split_http(text) is None:
+        raise ConfigurationError(
+            "proxy is no URL of a proxy; expected one such as 'http://proxy.example:3128'."
+        )
+    return text
+
+
 def _checked_plan(plan: object) -> Plan:
     if plan is None:
         return Plan.FREE
@@ -358,6 +376,11 @@ def check_fields(fields: Any, *, taker: str) -> None:
         raise TypeError(f"{taker}() got an unexpected keyword argument {unknown[0]!r}.{hint}")
 
 
+def new_idempotency_key() -> str:
+    """Return a random key that no other job has."""
+    return secrets.token_urlsafe(24)
+
+
 def checked_idempotency_key(key: str | None) -> str:
     """Return the idempotency key of one job, a random one if none is given.
 
@@ -365,7 +388,7 @@ def checked_idempotency_key(key: str | None) -> str:
         BadRequestError: if it cannot be sent.
     """
     if key is None:
-        return secrets.token_urlsafe(24)
+        return new_idempotency_key()
     if not isinstance(key, str) or not key.strip() or not key.isascii() or not key.isprintable():
         raise BadRequestError(f"idempotency_key is {key!r}; expected printable ASCII characters.")
     return key

@@ -1,4 +1,4 @@
-"""The submits in flight: each holds its slot until that belongs to the job it made, or is in doubt."""
+"""Takes a submit from its slot to a tracked job, even if its caller is cancelled."""
 
 from __future__ import annotations
 

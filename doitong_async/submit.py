@@ -1,4 +1,4 @@
-"""One submit: wait for a permit, send, classify the answer, then retry under the same key or give up."""
+"""Sends one submit, and sends it again under its idempotency key or gives up."""
 
 from __future__ import annotations
 

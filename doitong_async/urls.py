@@ -1,4 +1,4 @@
-"""URLs: which hosts and addresses they lead to, and the exact form of an output's URL on the wire."""
+"""Parses URLs, knows which addresses are not public, and which hosts the user trusts."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from PIL import Image
 
 import doitong_async
 from doitong_async import DoitongWarning, errors
-from doitong_async.cli import main, work
+from doitong_async.cli import main, run_job
 from doitong_async.cli.exits import MEANINGS, OF_ERRORS, Exit, exit_of
 from doitong_async.cli.outputs import Destination
 from doitong_async.cli.render import Lines, Screen, renderer_for, write_line
@@ -43,7 +43,7 @@ from tests.emulator.test_server import has_ipv6
 from tests.plain_server import HANG, PlainServer, http
 
 KEY = "sk-never-to-be-seen"
-COMMAND = [sys.executable, "-m", "doitong_async.cli"]
+COMMAND = [sys.executable, "-m", "doitong_async"]
 Beside = Callable[[Emulator | PlainServer], None]
 Work = Coroutine[Any, Any, Any]
 
@@ -232,7 +232,7 @@ def test_a_job_is_taken_up_without_a_key(
     """`doitong job --emulator` finds the job of another command on the emulator that runs."""
     monkeypatch.delenv("DOITONG_API_KEY")
     with running(Emulator(durations=0.0)) as emulator:
-        monkeypatch.setattr("doitong_async.cli.app.EMULATOR_PORT", int(emulator.url.rpartition(":")[2]))
+        monkeypatch.setattr("doitong_async.cli.job.EMULATOR_PORT", int(emulator.url.rpartition(":")[2]))
         monkeypatch.setenv("DOITONG_API_KEY", "emulated")
         assert main(["generate", "waves", "--base-url", emulator.url]) == 0
         monkeypatch.delenv("DOITONG_API_KEY")
@@ -448,10 +448,12 @@ def test_a_missing_extra_is_told(
 
 def test_another_module_that_is_missing_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the extra's own absence is told in words."""
-    monkeypatch.delitem(sys.modules, "doitong_async.cli.app")
-    monkeypatch.setitem(sys.modules, "doitong_async.cli.work", None)
-    monkeypatch.delattr("doitong_async.cli.work")
-    with pytest.raises(ImportError, match="work"):
+    for module in ("app", "generate", "job"):
+        monkeypatch.delitem(sys.modules, f"doitong_async.cli.{module}")
+        monkeypatch.delattr(f"doitong_async.cli.{module}")
+    monkeypatch.setitem(sys.modules, "doitong_async.cli.run_job", None)
+    monkeypatch.delattr("doitong_async.cli.run_job")
+    with pytest.raises(ImportError, match="run_job"):
         main(["--help"])
 
 
@@ -644,7 +646,7 @@ def test_other_peoples_warnings_stay_theirs(monkeypatch: pytest.MonkeyPatch) -> 
     seen: list[str] = []
     monkeypatch.setattr(warnings, "showwarning", lambda message, *_, **__: seen.append(str(message)))
     report = Lines(io.StringIO())
-    with work.heard(report, is_verbose=False), pytest.MonkeyPatch.context() as patch:
+    with run_job.heard(report, is_verbose=False), pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "note", lambda text: seen.append(f"note {text}"))
         warnings.simplefilter("always")
         warnings.warn("theirs", UserWarning, stacklevel=1)
@@ -777,7 +779,7 @@ def test_ctrl_c_while_options_are_read(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """There is no story yet, and nothing was sent."""
-    monkeypatch.setattr("doitong_async.cli.app.Service", lambda **_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("doitong_async.cli.generate.Service", lambda **_: signal.raise_signal(signal.SIGINT))
     assert main(["generate", "a fox"]) == Exit.INTERRUPTED
     assert "Interrupted. Nothing was sent." in capsys.readouterr().err
 

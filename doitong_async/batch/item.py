@@ -1,4 +1,4 @@
-"""One item of a batch: its life as a table, its record in the ledger, and what a run does with it.
+"""The life of a batch item: its states and events in one table, also for a submit in doubt.
 
 `LIFE` says what may follow what. The planner, the worker, the ledger and `doitong batch status` all use it.
 """
@@ -73,7 +73,7 @@ class ItemEvent(Enum):
     NOT_FETCHED = auto()
     """The output could not be fetched or written; it is still at its URL."""
     ERROR = auto()
-    """Any other error; and each of the above from `STOPPED` on, where the state has no row of its own."""
+    """Any other error. It stands in for the events from `STOPPED` on where a state has no row for them."""
 
 
 class Outcome(StrEnum):

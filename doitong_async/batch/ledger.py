@@ -1,4 +1,4 @@
-"""The ledger of a batch: read by anybody, written by one thread in groups and read by the event loop."""
+"""The ledger of a batch: anybody may read it, and one thread writes it in groups."""
 
 from __future__ import annotations
 

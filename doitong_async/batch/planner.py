@@ -1,9 +1,8 @@
-"""Plans each request of a batch: either its item is known at once, or it is pending."""
+"""Decides what to do with each request of a batch: report it as done, or carry it out."""
 
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Final
@@ -34,6 +33,7 @@ from doitong_async.errors import (
 from doitong_async.jobs.job import JobFailedError
 from doitong_async.log import log
 from doitong_async.result import Result
+from doitong_async.settings import new_idempotency_key
 from doitong_async.types import GenerateRequest, Generation, JobStatus
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _pending(number: int, asked: Asked, action: Action, record: ItemRecord | Non
         **asked._asdict(),
         action=action,
         record=record,
-        idempotency_key=secrets.token_urlsafe(24),
+        idempotency_key=new_idempotency_key(),
     )
     if record is None:
         return pending

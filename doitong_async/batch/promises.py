@@ -1,4 +1,4 @@
-"""Detects a ledger's file that was copied or left without its log, and so knows too little.
+"""Detects a ledger that was copied or restored without its SQLite log.
 
 SQLite keeps the latest changes in a log beside the file (`run.db-wal`). A copy of the file alone is a sound
 database without those changes: its items would be submitted again and paid again. Two facts reveal this.
@@ -9,9 +9,8 @@ by SQLite, and a ledger whose log was moved into the file, have both.
 Only `renew`, and the last connection to close, move the log into the file (a checkpoint):
 
 - Before each checkpoint a new mark is promised. Of a page written several times, a checkpoint moves only the
-  last version (tests/test_foreign.py). So the page with the two facts reaches the file as "promised, not
-  kept" or not at all, however a checkpoint is cut short: by a kill, an error, or a reader whose view it must
-  not overtake. The file then has the old promise, not kept, or the new one.
+  last version (tests/test_foreign.py). However a checkpoint is interrupted, by a kill, an error or a reader,
+  the file then has either the old marks, or the new mark as promised but not kept.
 - `kept` is written once all of the log is in the file. It is then the first page of a new log.
 - If a reader blocked the checkpoint, the new promise is withdrawn: it is last in the log, so it is not in the
   file. If the checkpoint broke off, the promise stays, and the next `renew` continues with it.

@@ -1,4 +1,4 @@
-"""Reads what the user gives to a batch: its requests, one by one, and its terms."""
+"""Reads the requests and arguments of a batch, and names its items and their files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds a batch back: its budget, reserved before each submit, and the reason why it stops."""
+"""Lets items wait for the budget, and says why a batch submits no more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger's file: a SQLite database for one process at a time, rejected if it is damaged."""
+"""The ledger as a SQLite file: its schema, its statements, its lock and its checks."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""Takes one item from its intent to its file, and handles every way in which it can end."""
+"""Carries one item out: from its recorded intent to its saved file, also when in doubt."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -44,6 +43,7 @@ from doitong_async.jobs.job import AsyncJob
 from doitong_async.jobs.token import JobRef
 from doitong_async.log import log
 from doitong_async.result import Result
+from doitong_async.settings import new_idempotency_key
 from doitong_async.types import Generation
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Sender:
                 break
             except _OldKeyError:
                 await self.withdraw(pending, ItemEvent.EXPIRED)
-                pending.idempotency_key, pending.body = secrets.token_urlsafe(24), None
+                pending.idempotency_key, pending.body = new_idempotency_key(), None
             except (errors.ConnectionFailedError, errors.ServerError, SubmitOutcomeUnknownError) as e:
                 if not isinstance(e, errors.ConnectionFailedError):
                     pending.happen(ItemEvent.UNANSWERED)

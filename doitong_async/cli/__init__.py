@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if getattr(sys, name) is None:
             # The parent process closed it: carry on without output.
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
+        elif isinstance(stream := getattr(sys, name), io.TextIOWrapper) and stream.errors == "strict":
+            # What the stream cannot encode is escaped, in the help as in every line.
+            stream.reconfigure(errors="backslashreplace")
     try:
         # Imported late, so that a missing extra gives a message and not a traceback.
         from doitong_async.cli.app import run

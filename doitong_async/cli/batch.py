@@ -1,4 +1,4 @@
-"""`doitong batch`: makes the outputs for a file of prompts, with a ledger, a budget and a gallery."""
+"""`doitong batch`: its options, checks and dry run, and the report at its end."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from doitong_async.cli.options import (
     PriceOption,
     PromptFile,
     ProviderOption,
+    Proxy,
     RequestsPerMinute,
     Speed,
     Verbose,
@@ -42,10 +43,10 @@ from doitong_async.cli.preflight import Preflight, preflight_of
 from doitong_async.cli.progress import BatchProgress
 from doitong_async.cli.prompts import Checked, Prompts, open_prompts
 from doitong_async.cli.render import say_failure
+from doitong_async.cli.run_job import heard
 from doitong_async.cli.service import Receiver, Service
 from doitong_async.cli.status import LEDGER
 from doitong_async.cli.summary import End
-from doitong_async.cli.work import heard
 from doitong_async.limits.plan import Plan
 from doitong_async.pricing import PriceArgument
 from doitong_async.settings import root_of, secret_of_environment
@@ -96,7 +97,7 @@ EmulatorOption = Annotated[
 
 WebhookUrl = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="The public URL for the service's webhooks.  [DOITONG_WEBHOOK_SECRET]"),
+    typer.Option(metavar="URL", help="The public URL for the service's webhooks."),
 ]
 WebhookPort = Annotated[
     int | None,
@@ -143,6 +144,7 @@ def batch_file(
     emulator: EmulatorOption = False,
     speed: Speed = 1.0,
     base_url: BaseUrl = None,
+    proxy: Proxy = None,
     webhook_url: WebhookUrl = None,
     webhook_port: WebhookPort = None,
     as_json: AsJson = False,
@@ -166,6 +168,7 @@ def batch_file(
             plan=limits,
             has_own_emulator=emulator,
             speed=speed,
+            proxy=proxy,
             receiver=_receiver(webhook_url, webhook_port, has_emulator=emulator),
         ),
     )

@@ -1,4 +1,4 @@
-"""Writes the gallery of a batch: one self-contained HTML page beside the pictures.
+"""Writes the page of a batch's outputs, from `gallery.html` and `gallery.js`.
 
 `gallery.html` is the page around the cards and `gallery.js` its script; both are embedded, so the folder
 can be moved anywhere. The cards are plain HTML, streamed one by one: the page works without its script, and

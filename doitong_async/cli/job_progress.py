@@ -91,7 +91,7 @@ class JobProgress:
         follow = self._next(error)
         return CommandFailure(
             type=type(error).__name__,
-            message=f"{error.message} {error.outcome}",
+            message=" ".join((error.message, error.outcome, *before_again(error))),
             end=exit_of(error),
             facts=facts,
             advice=None if follow else self._advice(error),
@@ -167,3 +167,9 @@ class JobProgress:
         if any(word.partition("=")[0] == "--idempotency-key" for word in rest):
             return command_line(self.arguments)
         return command_line([command, "--idempotency-key", self.idempotency_key or "", *rest])
+
+
+def before_again(error: BaseException | None) -> list[str]:
+    """Return what must be done before the same command can succeed, if anything is known."""
+    is_of_key = isinstance(error, errors.AuthenticationError)
+    return ["Set DOITONG_API_KEY to a valid key, then go on."] if is_of_key else []

@@ -40,21 +40,22 @@ class AnyPlanName(StrEnum):
 
 PlanOption = Annotated[
     PlanName | None,
-    typer.Option(case_sensitive=False, help="Keep the limits of this plan.  [DOITONG_PLAN]"),
+    typer.Option(
+        metavar="NAME", case_sensitive=False, help="Keep the limits of free, starter or pro.  [DOITONG_PLAN]"
+    ),
 ]
 AnyPlanOption = Annotated[
     AnyPlanName | None,
     typer.Option(
-        "--plan", case_sensitive=False, help="Keep the limits of this plan; free by default.  [DOITONG_PLAN]"
+        "--plan",
+        metavar="NAME",
+        case_sensitive=False,
+        help="Keep the limits of free (the default), starter, pro or enterprise.  [DOITONG_PLAN]",
     ),
 ]
-RequestsPerMinute = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Overrides the plan's own number.")
-]
-ConcurrentJobs = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Overrides the plan's own number.")
-]
-JobsPerDay = Annotated[int | None, typer.Option(min=1, metavar="N", help="Overrides the plan's own number.")]
+RequestsPerMinute = Annotated[int | None, typer.Option(metavar="N", help="Overrides the plan's own number.")]
+ConcurrentJobs = Annotated[int | None, typer.Option(metavar="N", help="Overrides the plan's own number.")]
+JobsPerDay = Annotated[int | None, typer.Option(metavar="N", help="Overrides the plan's own number.")]
 PromptFile = Annotated[
     str,
     typer.Argument(
@@ -65,7 +66,7 @@ PromptFile = Annotated[
 ]
 CommentsOption = Annotated[bool, typer.Option("--comments", help='Skip lines of FILE that begin with "#".')]
 FormatOption = Annotated[
-    Format | None, typer.Option("--format", help="The format of FILE, if its name does not say.")
+    Format | None, typer.Option("--format", metavar="NAME", help="The format of FILE: lines, csv or jsonl.")
 ]
 ProviderOption = Annotated[
     str | None, typer.Option(help="The provider of items that name none; flux-pro by default.")
@@ -100,6 +101,24 @@ Speed = Annotated[
     float,
     typer.Option(metavar="N", callback=_check_speed, help="How many times faster an emulator's jobs finish."),
 ]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE|DIR|-",
+        help="Save the output there; in a directory the file is named after the job; - writes to stdout. "
+        "Without -o the command prints only the URL.",
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", help="How long to wait for the job; 600 by default."),
+]
+Proxy = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="A proxy for every request.  [HTTPS_PROXY, NO_PROXY]"),
+]
 BaseUrl = Annotated[
     str | None, typer.Option(metavar="URL", help="The base URL of another API.  [DOITONG_BASE_URL]")
 ]
@@ -118,8 +137,16 @@ def plan_of(
     The plan `enterprise` needs the first two limits; it has no daily limit unless one is given.
 
     Raises:
-        CommandError: if there is no such plan, or a limit is missing.
+        CommandError: if there is no such plan, or a limit is missing or below one.
     """
+    limits = {
+        "--requests-per-minute": requests_per_minute,
+        "--concurrent-jobs": concurrent_jobs,
+        "--jobs-per-day": jobs_per_day,
+    }
+    for option, limit in limits.items():
+        if limit is not None and limit < 1:
+            raise CommandError(f"{option} is {limit}; expected a whole number above zero.")
     named = (name or os.environ.get("DOITONG_PLAN") or Plan.FREE.name).strip().lower()
     if named == _ENTERPRISE:
         if requests_per_minute is None or concurrent_jobs is None:

@@ -1,4 +1,4 @@
-"""Compares a file of prompts with its ledger, before anything is sent: what is done, and what is left."""
+"""Counts what a ledger already has of a file of prompts, before anything is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The progress of a batch in numbers and plain words, counted as items end."""
+"""Counts the items of a batch as they end: rate, reason to wait, time left."""
 
 from __future__ import annotations
 

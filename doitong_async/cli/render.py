@@ -1,4 +1,4 @@
-"""Shows what a command does: to a person on a screen, to a pipe in lines, to a machine in JSON."""
+"""Shows the progress of one job, and the failure of any command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which service a command uses: the real one, a private emulator, or a running one."""
+"""Checks the API key, and opens the client of a command."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any, Final
 
 from doitong_async.cli.exits import CommandError, Exit
 from doitong_async.client import AsyncDoitong
+from doitong_async.errors import ConfigurationError
 from doitong_async.events import Event
 from doitong_async.limits.plan import Plan
-from doitong_async.settings import secret_of_environment
+from doitong_async.settings import checked_api_key, secret_of_environment
 
 EMULATOR_PORT: Final = 8000
 """The default port of `doitong emulator`."""
@@ -60,7 +61,7 @@ class Service:
     """The options about the service, and how long to wait for it (`timeout`, seconds).
 
     With `has_own_emulator` a command runs an emulator inside its own process, whose jobs end `speed` times
-    faster, and uses no other server.
+    faster, and uses no other server. `proxy` is the URL of a proxy; by default those of the environment.
     """
 
     base_url: str | None = None
@@ -70,6 +71,7 @@ class Service:
     speed: float = 1.0
     is_keyless: bool = False
     receiver: Receiver | None = None
+    proxy: str | None = None
 
     def __post_init__(self) -> None:
         if self.has_own_emulator and self.base_url is not None:
@@ -90,15 +92,13 @@ class Service:
             async with self._emulated(arguments) as doitong:
                 yield doitong
             return
-        arguments |= {"base_url": self.base_url, "plan": self.plan}
+        # A proxy of the environment cannot reach an emulator on this machine.
+        proxies = {"proxy": self.proxy, "trust_env": not self.is_keyless}
+        arguments |= {"base_url": self.base_url, "plan": self.plan, **proxies}
         if self.is_keyless:
             arguments["api_key"] = EMULATED_KEY
-        elif secret_of_environment("DOITONG_API_KEY") is None:
-            raise CommandError(
-                "DOITONG_API_KEY is not set. Nothing was sent. Set it to your API key; to try without one, "
-                "use --emulator.",
-                Exit.CREDENTIALS,
-            )
+        else:
+            _check_key()
         if self.receiver is not None:
             arguments["webhook_url"] = self.receiver.url
         doitong = AsyncDoitong(**arguments)
@@ -128,3 +128,20 @@ class Service:
             if self.receiver is not None:
                 await stack.enter_async_context(self.receiver.serving(doitong))
             yield doitong
+
+
+def _check_key() -> None:
+    key = secret_of_environment("DOITONG_API_KEY")
+    if key is None:
+        raise CommandError(
+            "DOITONG_API_KEY is not set. Nothing was sent. Set it to your API key; to try without one, "
+            "use --emulator.",
+            Exit.CREDENTIALS,
+        )
+    try:
+        checked_api_key(key)
+    except ConfigurationError:
+        raise CommandError(
+            "DOITONG_API_KEY is no key: expected printable ASCII without spaces. Nothing was sent.",
+            Exit.CREDENTIALS,
+        ) from None

@@ -1,4 +1,4 @@
-"""How a batch ended: its exit code, why it stopped, and how to continue."""
+"""How a batch ended: its exit code, its message, and the command that continues it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from doitong_async import errors
 from doitong_async.batch.item import Outcome
 from doitong_async.cli.exits import CommandError, Exit, exit_of
+from doitong_async.cli.job_progress import before_again
 from doitong_async.cli.progress import BatchProgress
 from doitong_async.cli.render import CommandFailure
 from doitong_async.cli.text import command_line
@@ -110,7 +111,7 @@ class End:
                 rest = "The running jobs have ended."
             return "Interrupted", f"Interrupted: {how_far} {rest} The ledger has it all."
         if self.stopped is not None:
-            message = self.stopped.message
+            message = " ".join((self.stopped.message, *before_again(self.stopped)))
             return type(self.stopped).__name__, f"{message} Stopped: {how_far} The ledger has it all."
         if progress.bad or progress.left:
             counts = {outcome.replace("_", " "): progress.outcomes[outcome] for outcome in _BAD}

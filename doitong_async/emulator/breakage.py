@@ -1,4 +1,4 @@
-"""Applies a fault to a reply: the pages and bodies of a service that is out of order."""
+"""Changes a reply as a fault says, before it is sent."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Applies faults to a connection: delays that end with the server, cuts, and odd bodies."""
+"""Applies a fault while an answer is sent: a delay, a cut, a truncated or slow body."""
 
 import asyncio
 import math

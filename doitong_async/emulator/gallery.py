@@ -1,4 +1,4 @@
-"""The outputs of finished jobs: drawn in a thread on first request, the latest few cached."""
+"""Draws the output of a finished job in a thread, and keeps it."""
 
 import asyncio
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""The fault script: the faults in force, and the count of arrivals."""
+"""The faults in force, and which of them hit a request."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""A record of all requests that reached the emulated service, and how many came within one window."""
+"""A log of the requests that arrived, and how many came within one minute."""
 
 from collections import Counter, deque
 from collections.abc import Mapping

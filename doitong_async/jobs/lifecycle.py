@@ -1,4 +1,4 @@
-"""Merge what arrives about a job into what is known of it: in any order, late, or twice.
+"""Merges two snapshots of a job; a final status stays, whatever comes after it.
 
 waiting ──▶ completed     terminal: nothing changes it any more, except that a poll may renew its URL
    │  ╲

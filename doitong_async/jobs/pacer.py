@@ -1,4 +1,4 @@
-"""Decide when each job is polled next: the rules of `schedule`, fed with limits and durations."""
+"""Sets when each job is polled next, by the rules of `schedule`, and learns how long jobs take."""
 
 from __future__ import annotations
 

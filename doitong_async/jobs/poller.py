@@ -1,4 +1,4 @@
-"""Poll all jobs in flight from one task: when to poll, and what to do with what a poll brings."""
+"""The task that sends the polls that are due, and handles what they bring."""
 
 from __future__ import annotations
 

@@ -4,9 +4,8 @@ Each poll costs a request that a submit could have had, and each second between 
 that have ended unseen. With R requests and C jobs at once, jobs of T seconds and k requests a poll, a tick of
 τ starts min(C / (T + τ/2), R − k/τ) jobs a second, which is best where both are equal. While more requests
 are available than the plan gives in the long run, as in the first minute or when few jobs are left, 2 s is
-better; every tick decides again which of the two ends the queue earlier. While T is unknown, C/R stands in,
-where slots and requests run short alike: if jobs are shorter, polls are expensive and the right tick is
-longer; if they are longer, polls cost nothing, and the value is soon corrected.
+better; every tick decides again which of the two ends the queue earlier. While T is unknown we assume C/R, at
+which slots and requests run out together. A wrong guess is soon corrected.
 
 Where webhooks report the ends, polls only catch lost webhooks, and cost next to nothing.
 """

@@ -1,4 +1,4 @@
-"""Ask for the status of many jobs in one poll: in halves if that fails, by another name if it is unknown."""
+"""Polls many jobs in one request; splits one that fails, and finds the query's name if it is unknown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One remote job in this process: its last snapshot, its slot, its polls and the callers that await it."""
+"""The state of one job in this process: its last snapshot, slot, polls and waiters."""
 
 from __future__ import annotations
 

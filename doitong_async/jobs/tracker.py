@@ -1,4 +1,4 @@
-"""The jobs that a client follows: every update, polled or pushed, is applied here."""
+"""Applies every update, polled or pushed by a webhook, to the jobs that a client follows."""
 
 from __future__ import annotations
 

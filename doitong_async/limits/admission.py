@@ -1,4 +1,4 @@
-"""One client's access to the rate limiter that all on its key share: waits that end when it closes."""
+"""One client's waits for slots and request permits; they end when it closes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a 429 about concurrent jobs means for the next submits: a pure backoff that job ends shorten."""
+"""Holds submits back after a 429 about concurrent jobs, until jobs of ours end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody else uses the key: what they take of its window, and how carefully we send meanwhile."""
+"""Estimates what others send under the same API key, and spaces our requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read what the service says about its limits, in headers, codes and messages; little of it is documented."""
+"""Reads answers about limits: which limit a 429 means, how long to wait, what is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the rate limiter grants: a slot for a job, a permit for a request; each is returned by its block."""
+"""Slots for jobs and permits for requests; each is returned when its `with` block ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which limit each 429 is about, where the service does not say it and one of its clocks may be wrong."""
+"""Settles what a 429 means where headers leave it open: the minute's limit, or the day's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Rejections:
 
     def __init__(self) -> None:
         self._doubted_until: float | None = None
-        """From when we believe a 429 that looks like the daily limit and was taken for the minute's."""
+        """A submit that was sent after this moment and gets the same 429 proves the daily limit."""
 
     def accepted(self) -> None:
         """Forget the doubt, as a submit was accepted."""

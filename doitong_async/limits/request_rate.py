@@ -1,4 +1,4 @@
-"""When the next request may be sent, and whose it is: the window, the pauses, and others on the key."""
+"""Decides whether a submit or a poll may be sent now, and when the next one may."""
 
 from __future__ import annotations
 

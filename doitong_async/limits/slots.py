@@ -1,4 +1,4 @@
-"""Count the slots that remote jobs hold, also those of jobs that nobody here tracks any more."""
+"""Counts the slots that are taken, also by jobs that nobody here tracks any more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who uses an API key here: the narrowest of their plans applies, and each job is one user's."""
+"""The clients in this process that share an API key, and the narrowest of their limits."""
 
 from __future__ import annotations
 

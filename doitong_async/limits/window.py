@@ -20,9 +20,8 @@ class Window:
     The server counts a request at some moment between its sending and its answer. A token that comes back
     one period after the answer therefore never comes back before the server has forgotten the request.
 
-    The service may report that its own window is shorter, or ends earlier. At a reset that it reports, one
-    token comes back, unless one came back by itself meanwhile; the `Remaining` of a request sent since then
-    says how many more do.
+    The service may report that its own window is shorter, or ends earlier. At a reset that it reports we free
+    one token, unless one was freed meanwhile. The `Remaining` of the next answer tells how many more to free.
 
     Moments are seconds of one monotonic clock. The window stores the moment a token comes back, never the
     time that remains: a remainder that rounding leaves just short of its end would be waited for forever.

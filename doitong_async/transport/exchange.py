@@ -1,4 +1,4 @@
-"""One HTTP exchange: whether its request left this machine, and what an exception of the session means.
+"""Tells whether a request had left this machine when its exchange failed.
 
 The one rule: an exception before the first byte of the request left is NOT_SENT; one after it, before the
 answer is read whole, is UNANSWERED. The request's body knows which, as aiohttp asks it to write itself; the
@@ -151,6 +151,8 @@ def failure_of(error: BaseException, body: RequestBody) -> Failure:
         reason = f"a hook or middleware of the session raised {name}"
     if reason is not None:
         return Failure(FailureKind.NOT_SENT, f"{_LOCAL} {reason}.", cause=cause, is_local=True)
+    if (refused := proxy_answer(error)) is not None:
+        return Failure(FailureKind.NOT_SENT, f"The proxy refused the connection: {refused}.")
     if isinstance(error, aiohttp.ClientError | OSError):
         return Failure(
             FailureKind.NOT_SENT,
@@ -166,6 +168,14 @@ def failure_of(error: BaseException, body: RequestBody) -> Failure:
     return Failure(
         FailureKind.NOT_SENT, f"{_LOCAL} {name} was raised on the way to the network.", is_local=True
     )
+
+
+def proxy_answer(error: BaseException) -> str | None:
+    """Return what a proxy answered in place of a connection, such as "HTTP 407"; None if it did not."""
+    for each in _chain(error):
+        if isinstance(each, aiohttp.ClientHttpProxyError):
+            return f"HTTP {each.status}"
+    return None
 
 
 def too_long_header(error: BaseException) -> str | None:

@@ -1,4 +1,4 @@
-"""Classify failed answers by their status, code and message alike."""
+"""Classifies a failed answer, and makes the public error of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decide whether to send a submit again: a rule over what went wrong, never over who asks."""
+"""Decides whether a failed submit is sent again, from its failure alone."""
 
 from __future__ import annotations
 

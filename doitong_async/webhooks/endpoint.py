@@ -1,4 +1,4 @@
-"""The webhook endpoint: verify signed events and pass each update to whoever tracks the job."""
+"""The object `doitong.webhooks`: verifies webhooks, and passes their updates to the tracker."""
 
 from __future__ import annotations
 

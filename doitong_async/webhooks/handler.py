@@ -1,4 +1,4 @@
-"""Answer a webhook request: one handler for every server, independent of all of them.
+"""Answers a webhook request with a status, whatever the web server.
 
     405   method other than POST                        413   body of more than 1 MiB
     415   compressed                                    408   body too slow

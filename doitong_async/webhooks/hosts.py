@@ -1,4 +1,4 @@
-"""The hosts that outputs may come from: a webhook's URL on any other host is ignored."""
+"""Decides which output URLs in a webhook are believed; downloads are not limited by it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Serve webhooks from a small server of our own, where there is no web application to mount them in."""
+"""A small aiohttp server for webhooks, for the command line and for tests."""
 
 from __future__ import annotations
 

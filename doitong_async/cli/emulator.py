@@ -8,19 +8,116 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
 
 from doitong_async.cli.exits import CommandError
 from doitong_async.cli.interrupts import handling_signals
-from doitong_async.cli.options import AnyPlanName
+from doitong_async.cli.options import (
+    AnyPlanName,
+    ConcurrentJobs,
+    JobsPerDay,
+    RequestsPerMinute,
+    Speed,
+    plan_of,
+)
 from doitong_async.cli.render import write_line
-from doitong_async.cli.service import EMULATED_KEY
+from doitong_async.cli.service import EMULATED_KEY, EMULATOR_PORT
 from doitong_async.cli.text import clean
 from doitong_async.limits.plan import Plan
 from doitong_async.settings import secret_of_environment
 
 if TYPE_CHECKING:
     from doitong_async.emulator import Emulator
+
+
+EXAMPLES: Final = """[bold]Examples[/bold]
+doitong emulator --plan pro --speed 10
+doitong emulator --port 0 --credits 5 --over-concurrency queue
+doitong emulator --fault "submit 3: cut-after" --fault "poll: 502 p=0.2 seed=7"
+doitong emulator --fault help
+
+Copy the export line that it prints into another terminal: every command and
+program there then talks to the emulator. For webhooks, give both the same
+secret: doitong emulator --webhook-secret S here, and there
+DOITONG_WEBHOOK_SECRET=S with --webhook-url http://127.0.0.1:8001/ and
+--webhook-port 8001.
+
+[bold]Faults[/bold]
+submit 3: cut-after        the third submit succeeds, its answer is lost
+poll: 502 p=0.2 seed=7     one poll in five gets a gateway's HTML page
+any 5-: 429-minute times=2 retry-after=5
+job 1: fail charged=no     the first job fails, its credits come back
+output: truncated every=3  every third download breaks off
+
+While it runs, /_emulator/faults has its faults: GET lists them, PUT replaces
+them by a JSON list of such texts, DELETE removes them."""
+
+
+class OverConcurrency(StrEnum):
+    """What the emulator does with a job beyond the plan's concurrency limit."""
+
+    REFUSE = "refuse"
+    QUEUE = "queue"
+
+
+def emulate(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free port.")] = EMULATOR_PORT,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    plan: Annotated[AnyPlanName, typer.Option(case_sensitive=False, help="Its limits.")] = AnyPlanName.FREE,
+    requests_per_minute: RequestsPerMinute = None,
+    concurrent_jobs: ConcurrentJobs = None,
+    jobs_per_day: JobsPerDay = None,
+    balance: Annotated[
+        int, typer.Option("--credits", min=0, metavar="N", help="The credits of each key.")
+    ] = 10_000,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed gives the same job ids; new ones by default.")
+    ] = None,
+    speed: Speed = 1.0,
+    key: Annotated[
+        str | None, typer.Option(help="The only key to accept, never a real one; any key by default.")
+    ] = None,
+    webhook_secret: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Signs the webhooks that it sends for jobs with a webhookUrl on this machine; none are sent "
+            "without it.",
+        ),
+    ] = None,
+    over_concurrency: Annotated[
+        OverConcurrency, typer.Option(help="What to do with a job beyond the concurrency limit.")
+    ] = OverConcurrency.REFUSE,
+    faults: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fault",
+            metavar="TEXT",
+            help='A fault to inject, such as "poll 2-4: latency 12"; repeatable. "help" lists all faults.',
+        ),
+    ] = None,
+) -> None:
+    """Emulate the Doitong API on this machine, to try things without a key, until Ctrl-C."""
+    serve(
+        plan=plan_of(
+            plan,
+            requests_per_minute=requests_per_minute,
+            concurrent_jobs=concurrent_jobs,
+            jobs_per_day=jobs_per_day,
+        ),
+        key=key,
+        host=host,
+        port=port,
+        credits=balance,
+        seed=seed,
+        speed=speed,
+        webhook_secret=webhook_secret,
+        over_concurrency=over_concurrency.value,
+        faults=faults or [],
+    )
 
 
 def serve(

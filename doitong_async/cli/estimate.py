@@ -28,8 +28,8 @@ from doitong_async.cli.options import (
 )
 from doitong_async.cli.prompts import open_prompts
 from doitong_async.cli.render import renderer_for, write_json, write_line
+from doitong_async.cli.run_job import heard
 from doitong_async.cli.text import clean
-from doitong_async.cli.work import heard
 from doitong_async.errors import ConfigurationError
 from doitong_async.pricing import Estimate, estimate
 

@@ -1,4 +1,4 @@
-"""Makes `python -m doitong_async.cli` run `doitong`."""
+"""Makes `python -m doitong_async` run `doitong`."""
 
 from __future__ import annotations
 

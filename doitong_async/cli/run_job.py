@@ -1,4 +1,4 @@
-"""Runs one job to its file: submit or resume, wait, fetch."""
+"""Runs `generate` and `job`: submit or resume, wait, save."""
 
 from __future__ import annotations
 
