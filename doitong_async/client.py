@@ -452,11 +452,9 @@ class AsyncDoitong:
         if self._shared.was_closed:
             raise ClientClosedError("The client is closed.")
         if runtime is None:
-            raise ClientClosedError("The client is not open yet.")
+            raise _not_open("The client is not open yet.")
         if runtime.is_dead:
-            raise ClientClosedError(
-                "The event loop that the client was open on is closed; open it on this one."
-            )
+            raise _not_open("The event loop that the client was open on is closed.")
         runtime.check_loop()
         return runtime
 
@@ -468,3 +466,10 @@ async def _items_of(batch: Batch) -> AsyncGenerator[Item, None]:
     async with batch:
         async for item in batch:
             yield item
+
+
+def _not_open(message: str) -> ClientClosedError:
+    """Return the error for a call that began before there was a client to make it."""
+    error = ClientClosedError(message)
+    error.outcome, error.advice = "", "Open it with `async with`, or `await client.open()`."
+    return error

@@ -91,10 +91,9 @@ class DoitongError(Exception):
 
 
 class ConfigurationError(DoitongError, ValueError):
-    """A setting is missing or wrong."""
+    """A setting is missing or wrong; the message says which, and what is expected."""
 
-    outcome = "No job was made by this; jobs that were already running stay alive."
-    advice = "Correct the setting named above."
+    outcome = "Nothing was sent."
 
 
 class BadRequestError(DoitongError, ValueError):

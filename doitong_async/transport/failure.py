@@ -67,6 +67,10 @@ class Failure:
     def error(self, *, idempotency_key: str | None = None, job_id: str | None = None) -> errors.DoitongError:
         """Return the public error for this failure."""
         error = self._error(idempotency_key, job_id)
+        if isinstance(error, errors.ConfigurationError):
+            # Found out by a request, and not before one.
+            error.outcome = "No job was made by this; jobs that were already running stay alive."
+            error.advice = "Correct the setting named above."
         if self.cause is not None:
             error.__cause__ = self.cause
         if self.is_local:
