@@ -1,4 +1,4 @@
-"""What a user can do with a job: await it, time it out, cancel the wait, follow it, take it up again."""
+"""What a user can do with a job: await it, time out, cancel the wait, follow its updates, resume it."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ FAILED = (
 
 
 def raw(body: bytes, status: str = "200 OK") -> bytes:
-    """Return an HTTP answer as bytes."""
+    """Return a whole HTTP response as bytes."""
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
 @virtual
-async def test_many_can_await_one_job() -> None:
-    """Each awaiter gets a result, and a job that is over can be awaited again."""
+async def test_several_tasks_can_await_one_job() -> None:
+    """Each gets the result, and a finished job can be awaited again."""
     async with with_emulator(emulator={"durations": 3.0}) as (doitong, emulator):
         job = await doitong.submit("a fox")
         results = await asyncio.gather(*(job.wait() for _ in range(20)))
@@ -49,8 +49,8 @@ async def test_many_can_await_one_job() -> None:
 
 
 @virtual
-async def test_each_awaiter_of_a_failed_job_has_an_error_of_its_own() -> None:
-    """What the server said is in it; one error raised twice would collect the tracebacks of both."""
+async def test_each_awaiter_of_a_failed_job_gets_its_own_error() -> None:
+    """It carries what the server said; one error raised twice would collect both tracebacks."""
     async with plain() as (doitong, server):
         server.script = lambda kind, nth: raw(FAILED) if kind == "poll" else None
         job = await doitong.submit("a square circle")
@@ -64,18 +64,18 @@ async def test_each_awaiter_of_a_failed_job_has_an_error_of_its_own() -> None:
         assert job.last.credit_cost == 0
 
 
-@pytest.mark.parametrize("word", ["aborted", "Timed-Out", "BLOCKED", "with drawn"])
+@pytest.mark.parametrize("status", ["aborted", "Timed-Out", "BLOCKED", "with drawn"])
 @pytest.mark.parametrize("way", ["poll", "refresh", "submit", "webhook"])
 @virtual
-async def test_a_word_of_failure_ends_the_wait_whatever_brings_it(word: str, way: str) -> None:
-    """Known to us, or by the setting: at once, as a failure, with the slot free again."""
-    hooked: dict[str, Any] = {"webhook_url": "http://127.0.0.1:9/", "webhook_secret": SECRET}
-    hooked = hooked if way == "webhook" else {}
-    async with plain(Plan.FREE, failure_statuses=["WITH-DRAWN"], **hooked) as (doitong, server):
-        ended = f'"status": "{word}"'.encode()
+async def test_a_failure_status_ends_the_wait_however_it_arrives(status: str, way: str) -> None:
+    """A known or configured failure status fails the job at once and frees its slot."""
+    webhook_options: dict[str, Any] = {"webhook_url": "http://127.0.0.1:9/", "webhook_secret": SECRET}
+    webhook_options = webhook_options if way == "webhook" else {}
+    async with plain(Plan.FREE, failure_statuses=["WITH-DRAWN"], **webhook_options) as (doitong, server):
+        failed = f'"status": "{status}"'.encode()
 
         def fail(request: bytes, honest: bytes | None) -> bytes | None:
-            whole = (honest or b"").replace(b'"status": "processing"', ended)
+            whole = (honest or b"").replace(b'"status": "processing"', failed)
             head, _, body = whole.partition(b"\r\n\r\n")
             return (
                 re.sub(rb"Content-Length: \d+", b"Content-Length: %d" % len(body), head) + b"\r\n\r\n" + body
@@ -87,11 +87,11 @@ async def test_a_word_of_failure_ends_the_wait_whatever_brings_it(word: str, way
             )
         job = await doitong.submit("a square circle")
         if way == "refresh":
-            assert (await job.refresh()).status == word
+            assert (await job.refresh()).status == status
         if way == "webhook":
-            body = webhook_body(job.id, word)
+            body = webhook_body(job.id, status)
             await doitong.webhooks.deliver(body, signed(body))
-        with pytest.raises(JobFailedError, match=word):
+        with pytest.raises(JobFailedError, match=status):
             await job
         assert now() == (2.0 if way == "poll" else 0.0)
         assert doitong.stats().slots_in_use == 0
@@ -99,7 +99,7 @@ async def test_a_word_of_failure_ends_the_wait_whatever_brings_it(word: str, way
 
 @virtual
 async def test_a_failed_job_that_nobody_awaits_prints_nothing() -> None:
-    """The outcome is stored, not left in a future that complains when it is collected."""
+    """The outcome is stored; a future with an unread exception would print it when collected."""
     async with plain() as (doitong, server):
         server.script = lambda kind, nth: raw(FAILED) if kind == "poll" else None
         job = await doitong.submit("a square circle")
@@ -110,8 +110,8 @@ async def test_a_failed_job_that_nobody_awaits_prints_nothing() -> None:
 
 
 @virtual
-async def test_a_timeout_leaves_the_job_alive_and_carries_it() -> None:
-    """The error is a TimeoutError, and the job in it can be awaited on; nothing is paid again."""
+async def test_a_timeout_carries_the_running_job() -> None:
+    """The error is a TimeoutError; awaiting its job again finishes it at no extra charge."""
     async with with_emulator(emulator={"durations": 30.0}) as (doitong, emulator):
         job = await doitong.submit("a fox")
         with pytest.raises(TimeoutError) as caught:
@@ -126,8 +126,8 @@ async def test_a_timeout_leaves_the_job_alive_and_carries_it() -> None:
 
 
 @virtual
-async def test_the_wait_is_counted_from_the_accepted_submit() -> None:
-    """The time in the queue for a slot is no part of it."""
+async def test_the_timeout_counts_from_the_accepted_submit() -> None:
+    """Time in the queue for a slot does not count."""
     plan = Plan.enterprise(requests_per_minute=60, concurrent_jobs=1)
     async with with_emulator(plan, emulator={"durations": 50.0}, timeout=60.0) as (doitong, _):
         first, second = await asyncio.gather(doitong.generate("one"), doitong.generate("two"))
@@ -137,8 +137,8 @@ async def test_the_wait_is_counted_from_the_accepted_submit() -> None:
 
 @pytest.mark.slow
 @virtual
-async def test_the_default_wait_has_an_end() -> None:
-    """Ten minutes after the submit, whenever the await begins; a later one has as long again."""
+async def test_the_default_timeout_is_ten_minutes() -> None:
+    """It counts from the submit, whenever the await begins; a second await gets another ten."""
     async with with_emulator(emulator={"durations": 1e6}) as (doitong, _):
         job = await doitong.submit("never")
         await asyncio.sleep(100)
@@ -151,7 +151,7 @@ async def test_the_default_wait_has_an_end() -> None:
 
 
 @virtual
-async def test_a_cancelled_await_leaves_job_and_slot_alone() -> None:
+async def test_a_cancelled_await_keeps_the_job_and_its_slot() -> None:
     """Cancelling frees nothing at the server, so it frees nothing here."""
     async with with_emulator(Plan.FREE, emulator={"durations": 30.0}) as (doitong, emulator):
         job = await doitong.submit("a fox")
@@ -169,7 +169,7 @@ async def test_a_cancelled_await_leaves_job_and_slot_alone() -> None:
 
 @virtual
 async def test_updates_yield_each_status_and_end_with_the_job() -> None:
-    """The first snapshot comes at once, the last one is the end."""
+    """The first snapshot comes at once; the last one shows the end."""
     async with with_emulator(emulator={"durations": 5.0}) as (doitong, _):
         job = await doitong.submit("a fox")
         statuses = [update.status async for update in job.updates()]
@@ -178,8 +178,8 @@ async def test_updates_yield_each_status_and_end_with_the_job() -> None:
 
 
 @virtual
-async def test_updates_of_a_failed_job_end_like_any_other() -> None:
-    """Following is not awaiting: the failure is the last snapshot, not an exception."""
+async def test_updates_of_a_failed_job_end_with_its_failure() -> None:
+    """The failure is the last snapshot, not an exception."""
     async with plain() as (doitong, server):
         server.script = lambda kind, nth: raw(FAILED) if kind == "poll" else None
         job = await doitong.submit("a square circle")
@@ -187,7 +187,7 @@ async def test_updates_of_a_failed_job_end_like_any_other() -> None:
 
 
 @virtual
-async def test_updates_end_in_time() -> None:
+async def test_updates_time_out() -> None:
     """A job that never ends does not hold its follower for ever."""
     async with with_emulator(emulator={"durations": 1e6}, timeout=20.0) as (doitong, _):
         job = await doitong.submit("never")
@@ -197,8 +197,8 @@ async def test_updates_end_in_time() -> None:
 
 
 @virtual
-async def test_refresh_looks_now() -> None:
-    """One look, without waiting for the tick."""
+async def test_refresh_polls_now() -> None:
+    """It sends one poll without waiting for the tick."""
     async with with_emulator(emulator={"durations": 0.5}) as (doitong, emulator):
         job = await doitong.submit("a fox")
         assert (await job.refresh()).status == "processing"
@@ -209,8 +209,8 @@ async def test_refresh_looks_now() -> None:
 
 
 @virtual
-async def test_a_token_takes_the_job_up_in_another_process() -> None:
-    """After a restart the job is finished by somebody, and paid once; it is looked at immediately."""
+async def test_a_token_resumes_the_job_in_another_process() -> None:
+    """The resumed job is polled at once, finishes there and is charged once."""
     async with with_emulator(emulator={"durations": 30.0}) as (doitong, emulator):
         token = (await doitong.submit("a fox")).token
         await doitong.aclose()
@@ -224,8 +224,8 @@ async def test_a_token_takes_the_job_up_in_another_process() -> None:
 
 
 @virtual
-async def test_a_job_taken_up_takes_a_slot_without_queueing() -> None:
-    """It runs already; but no new one starts while the plan is full."""
+async def test_a_resumed_job_takes_a_slot_without_queueing() -> None:
+    """It already runs at the service; no new job starts until the plan has a free slot."""
     async with with_emulator(Plan.FREE, emulator={"durations": 30.0, "over_concurrency": "queue"}) as (
         doitong,
         emulator,
@@ -240,8 +240,8 @@ async def test_a_job_taken_up_takes_a_slot_without_queueing() -> None:
 
 
 @virtual
-async def test_closing_wakes_whoever_waits_with_the_token() -> None:
-    """Nobody hangs on a closed client, and the job can be taken up again."""
+async def test_closing_wakes_every_awaiter_with_the_token() -> None:
+    """Nobody hangs on a closed client, and the token in the error can resume the job."""
     async with with_emulator(emulator={"durations": 30.0}) as (doitong, _):
         job = await doitong.submit("a fox")
         waits = [asyncio.ensure_future(job.wait()) for _ in range(2)]
@@ -256,8 +256,8 @@ async def test_closing_wakes_whoever_waits_with_the_token() -> None:
 
 
 @virtual
-async def test_what_is_no_id_and_no_token_is_refused_at_once() -> None:
-    """A damaged token must not be polled for as if it were an id."""
+async def test_text_that_is_neither_an_id_nor_a_token_is_rejected_at_once() -> None:
+    """A damaged token must not be polled as if it were an id."""
     async with with_emulator() as (doitong, emulator):
         for wrong in ("", " ", "dtj1.???", "dtj9.abc", "two\nlines"):
             with pytest.raises(BadRequestError):
@@ -266,8 +266,8 @@ async def test_what_is_no_id_and_no_token_is_refused_at_once() -> None:
 
 
 @virtual
-async def test_a_completed_job_without_a_url_is_looked_at_until_it_has_one() -> None:
-    """An output that nobody can fetch was paid for in vain; the slot is free all the same."""
+async def test_a_completed_job_without_a_url_is_polled_until_it_has_one() -> None:
+    """Its output is paid for but cannot be fetched yet; its slot is already free."""
     bare = raw(b'{"data":{"j0":{"id":"plain00001","status":"completed","url":null}}}')
     async with plain(Plan.FREE, seconds=3.0) as (doitong, server):
         server.script = lambda kind, nth: bare if kind == "poll" and nth <= 2 else None
@@ -278,8 +278,8 @@ async def test_a_completed_job_without_a_url_is_looked_at_until_it_has_one() -> 
         assert (await job).url
 
 
-def test_a_job_says_what_it_is() -> None:
-    """The repr names id and status, and nothing that is secret."""
+def test_the_repr_of_a_job_names_its_id_and_status() -> None:
+    """It shows no secret."""
 
     async def poll() -> None:
         async with with_emulator(emulator={"durations": 3.0}) as (doitong, _):
@@ -292,8 +292,8 @@ def test_a_job_says_what_it_is() -> None:
 
 @pytest.mark.parametrize("timeout", [-1, float("nan"), "5", True])
 @virtual
-async def test_a_timeout_is_seconds(timeout: Any) -> None:
-    """Anything else would wait for ever, or say nonsense afterwards."""
+async def test_a_timeout_must_be_a_number_of_seconds(timeout: Any) -> None:
+    """Anything else would wait for ever or fail later with a confusing error."""
     async with with_emulator() as (doitong, _):
         job = await doitong.submit("a fox")
         with pytest.raises(BadRequestError, match="timeout is"):
@@ -301,8 +301,8 @@ async def test_a_timeout_is_seconds(timeout: Any) -> None:
 
 
 @virtual
-async def test_a_timeout_of_nothing_asks_what_is_known_now() -> None:
-    """Done or not, without waiting."""
+async def test_a_timeout_of_zero_returns_what_is_known_now() -> None:
+    """A finished job returns its result; any other times out at once."""
     async with with_emulator(emulator={"durations": 3.0}) as (doitong, _):
         job = await doitong.submit("a fox")
         with pytest.raises(JobTimeoutError):
@@ -311,8 +311,8 @@ async def test_a_timeout_of_nothing_asks_what_is_known_now() -> None:
         assert (await job.wait(timeout=0)).id == job.id
 
 
-def test_a_job_is_awaited_on_its_own_loop_alone() -> None:
-    """Anywhere else it would hang; the error says where it can be taken up."""
+def test_a_job_can_be_awaited_only_on_its_own_loop() -> None:
+    """On another loop it would hang; the error says so."""
     runner = asyncio.Runner(loop_factory=VirtualTimeLoop)
 
     async def begin() -> tuple[AsyncJob, AsyncDoitong, Emulator]:
@@ -335,8 +335,8 @@ def test_a_job_is_awaited_on_its_own_loop_alone() -> None:
 
 
 @virtual
-async def test_a_view_waits_by_its_own_timeout() -> None:
-    """Also for a job that another view submitted."""
+async def test_a_view_applies_its_own_timeout() -> None:
+    """It applies to a job that another view submitted, too."""
     async with with_emulator(emulator={"durations": 60.0}) as (doitong, _):
         job = await doitong.submit("a fox")
         with pytest.raises(JobTimeoutError):

@@ -1,4 +1,4 @@
-"""The lifecycle of a job: the same end for every order of its updates."""
+"""The lifecycle of a job: it ends the same whatever the order of its updates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TERMINAL = [status for status in JobStatus if status.is_terminal]
 WAITING = [*(status for status in JobStatus if not status.is_terminal), JobStatus("upscaling")]
 
 urls = st.none() | st.sampled_from(["https://cdn.example/a", "https://cdn.example/b"])
-scraps = st.none() | st.sampled_from(["x", "y"])
+texts = st.none() | st.sampled_from(["x", "y"])
 
 
 def snapshots_of(*statuses: JobStatus) -> st.SearchStrategy[Generation]:
@@ -28,9 +28,9 @@ def snapshots_of(*statuses: JobStatus) -> st.SearchStrategy[Generation]:
         id=st.just("abc"),
         status=st.sampled_from(statuses),
         url=urls,
-        type=scraps,
-        provider=scraps,
-        metadata=scraps,
+        type=texts,
+        provider=texts,
+        metadata=texts,
         credit_cost=st.none() | st.integers(0, 50),
         created_at=st.none() | st.just(datetime(2024, 1, 1, tzinfo=UTC)),
     )
@@ -38,24 +38,24 @@ def snapshots_of(*statuses: JobStatus) -> st.SearchStrategy[Generation]:
 
 waiting = snapshots_of(*WAITING)
 terminal = snapshots_of(*TERMINAL)
-anything = waiting | terminal
+snapshots = waiting | terminal
 
 
-def told(update: list[Generation]) -> Generation:
-    """Merge the updates in order, beginning with a job just submitted."""
-    return reduce(merge, update, Generation(id="abc", status=JobStatus.PROCESSING))
+def merged(updates: list[Generation]) -> Generation:
+    """Merge the updates in order, starting from a job just submitted."""
+    return reduce(merge, updates, Generation(id="abc", status=JobStatus.PROCESSING))
 
 
-def seen(status: str, url: str | None = None, credit_cost: int | None = None) -> Generation:
+def snapshot(status: str, url: str | None = None, credit_cost: int | None = None) -> Generation:
     """Return one snapshot."""
     return Generation(id="abc", status=JobStatus(status), url=url, credit_cost=credit_cost)
 
 
 @settings(deadline=None, max_examples=100)
-@given(terminal, st.lists(anything, max_size=8))
-def test_a_terminal_status_stays(end: Generation, update: list[Generation]) -> None:
+@given(terminal, st.lists(snapshots, max_size=8))
+def test_a_terminal_status_is_sticky(end: Generation, updates: list[Generation]) -> None:
     """No late, repeated or contradicting update changes it or its URL."""
-    after = reduce(merge, update, end)
+    after = reduce(merge, updates, end)
     assert after.status is end.status
     assert end.url is None or after.url == end.url
 
@@ -64,28 +64,28 @@ def test_a_terminal_status_stays(end: Generation, update: list[Generation]) -> N
 @settings(deadline=None, max_examples=200)
 @given(st.lists(waiting, max_size=5), terminal.filter(lambda end: end.url is not None), st.data())
 def test_the_end_is_the_same_in_any_order(
-    update: list[Generation], end: Generation, data: st.DataObject
+    updates: list[Generation], end: Generation, data: st.DataObject
 ) -> None:
-    """One terminal snapshot with a URL among others: status and URL end as it says, in any number."""
-    again = data.draw(st.lists(st.sampled_from([*update, end]), max_size=5))
-    order = data.draw(st.permutations([*update, end, *again]))
-    assert (told(order).status, told(order).url) == (end.status, end.url)
+    """One terminal snapshot decides status and URL, in any order and however often each update arrives."""
+    again = data.draw(st.lists(st.sampled_from([*updates, end]), max_size=5))
+    order = data.draw(st.permutations([*updates, end, *again]))
+    assert (merged(order).status, merged(order).url) == (end.status, end.url)
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(waiting.map(lambda update: dataclasses.replace(update, url=None)), max_size=4), st.data())
-def test_an_end_may_come_before_its_url(update: list[Generation], data: st.DataObject) -> None:
-    """`completed` without a URL and with one, in any order: the URL is known in the end."""
-    both = [seen("completed"), seen("completed", "https://cdn.example/a")]
-    last = told(data.draw(st.permutations([*update, *both])))
+def test_the_url_may_come_before_or_after_completed(updates: list[Generation], data: st.DataObject) -> None:
+    """`completed` arrives with and without a URL, in any order: the URL is kept."""
+    both = [snapshot("completed"), snapshot("completed", "https://cdn.example/a")]
+    last = merged(data.draw(st.permutations([*updates, *both])))
     assert (last.status, last.url) == (JobStatus.COMPLETED, "https://cdn.example/a")
     assert is_settled(last)
 
 
 @settings(deadline=None, max_examples=100)
-@given(anything, anything)
-def test_the_same_news_twice_change_nothing(last: Generation, update: Generation) -> None:
-    """It is the very same object, so that it wakes nobody."""
+@given(snapshots, snapshots)
+def test_a_repeated_update_changes_nothing(last: Generation, update: Generation) -> None:
+    """Merging returns the very same object, so nobody is woken."""
     assert merge(last, last) is last
     after = merge(last, update)
     assert merge(after, after) is after
@@ -94,48 +94,50 @@ def test_the_same_news_twice_change_nothing(last: Generation, update: Generation
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=100)
-@given(st.lists(anything, min_size=1, max_size=8))
-def test_what_was_known_is_not_forgotten(update: list[Generation]) -> None:
-    """Above all the cost: a later answer that leaves it out, or sends null, does not undo it."""
-    after = told(update)
+@given(st.lists(snapshots, min_size=1, max_size=8))
+def test_a_later_update_erases_nothing(updates: list[Generation]) -> None:
+    """An answer that omits a value or sends null does not undo it; above all not the cost."""
+    after = merged(updates)
     for name in ("credit_cost", "metadata", "created_at", "type", "provider", "url"):
-        ever = [value for snapshot in update if (value := getattr(snapshot, name)) is not None]
+        ever = [value for each in updates if (value := getattr(each, name)) is not None]
         assert getattr(after, name) in ever or (not ever and getattr(after, name) is None)
 
 
 def test_the_latest_cost_counts() -> None:
-    """It is estimated first and settled at the end; zero is a cost."""
-    assert told([seen("processing", credit_cost=20), seen("failed", credit_cost=0)]).credit_cost == 0
-    assert told([seen("completed", "u", credit_cost=20), seen("processing")]).credit_cost == 20
+    """The cost is estimated first and settled at the end; zero is a valid cost."""
+    assert (
+        merged([snapshot("processing", credit_cost=20), snapshot("failed", credit_cost=0)]).credit_cost == 0
+    )
+    assert merged([snapshot("completed", "u", credit_cost=20), snapshot("processing")]).credit_cost == 20
 
 
-def test_an_update_that_brings_nothing_new_builds_no_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As most polls do: a snapshot for each would double what a poll costs. One with something new does."""
-    last = whole(status=JobStatus.RUNNING)
-    news = [
+def test_an_update_without_changes_builds_no_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most polls change nothing; a snapshot for each would double what a poll costs."""
+    last = complete(status=JobStatus.RUNNING)
+    unchanged = [
         Generation(id="abc", status=JobStatus.RUNNING),
         Generation(id="abc", status=JobStatus.RUNNING, url="u", metadata={"seed": 7}, credit_cost=20),
         Generation(id="abc", status=JobStatus.RUNNING, type="VIDEO", provider="kling"),
     ]
     monkeypatch.setattr(dataclasses, "replace", None)
-    assert all(merge(last, update) is last for update in [*news, last])
+    assert all(merge(last, update) is last for update in [*unchanged, last])
     with pytest.raises(TypeError):
-        merge(last, seen("completed"))
+        merge(last, snapshot("completed"))
 
 
 @pytest.mark.parametrize("name", ["url", "type", "provider", "metadata", "credit_cost", "created_at"])
-def test_one_fact_that_is_new_is_taken(name: str) -> None:
-    """Whatever else the update leaves out or repeats."""
-    fact = getattr(whole(), name)
-    only: Any = {name: fact}
+def test_a_single_new_value_is_taken(name: str) -> None:
+    """Whatever else the update omits or repeats."""
+    value = getattr(complete(), name)
+    only: Any = {name: value}
     all_others: Any = {name: None}
     bare = Generation(id="abc", status=JobStatus.RUNNING)
-    assert getattr(merge(bare, dataclasses.replace(bare, **only)), name) == fact
-    assert merge(dataclasses.replace(whole(), **all_others), whole()) == whole()
+    assert getattr(merge(bare, dataclasses.replace(bare, **only)), name) == value
+    assert merge(dataclasses.replace(complete(), **all_others), complete()) == complete()
 
 
-def whole(status: JobStatus = JobStatus.RUNNING) -> Generation:
-    """Return a snapshot of which every field is known."""
+def complete(status: JobStatus = JobStatus.RUNNING) -> Generation:
+    """Return a snapshot with every field set."""
     return Generation(
         id="abc",
         status=status,
@@ -152,28 +154,31 @@ def whole(status: JobStatus = JobStatus.RUNNING) -> Generation:
     ("status", "url", "expected"),
     [("completed", None, True), ("completed", "u", False), ("running", None, False), ("failed", None, False)],
 )
-def test_a_completed_job_whose_output_is_not_named_is_left_open(
+def test_only_a_completed_job_without_a_url_is_left_open(
     status: str, url: str | None, expected: bool
 ) -> None:
-    """The next poll decides; an end with a URL and a failure are decided."""
-    assert leaves_open(seen(status, url)) is expected
+    """The next poll decides; an end with a URL and a failure need none."""
+    assert leaves_open(snapshot(status, url)) is expected
 
 
-def test_words_follow_each_other_while_it_waits() -> None:
-    """Also one that is not known here, and back again."""
-    for word in ("queued", "upscaling", "running"):
-        assert told([seen("pending"), seen(word)]).status == word
+def test_the_status_of_an_unfinished_job_may_change_to_any_other() -> None:
+    """An unknown status is taken as well, and may change back."""
+    for status in ("queued", "upscaling", "running"):
+        assert merged([snapshot("pending"), snapshot(status)]).status == status
 
 
-def test_the_url_of_a_job_that_waits_may_change() -> None:
-    """A preview is no output yet; null does not take it away."""
-    assert told([seen("running", "preview"), seen("running", "better"), seen("running")]).url == "better"
-    assert told([seen("running", "preview"), seen("completed", "whole")]).url == "whole"
+def test_the_url_of_an_unfinished_job_may_change() -> None:
+    """A preview is not the output; null does not remove it."""
+    assert (
+        merged([snapshot("running", "preview"), snapshot("running", "better"), snapshot("running")]).url
+        == "better"
+    )
+    assert merged([snapshot("running", "preview"), snapshot("completed", "whole")]).url == "whole"
 
 
 @pytest.mark.parametrize("url", [None, "https://cdn.example/a"])
 @pytest.mark.parametrize("status", [*JobStatus, JobStatus("upscaling")])
-def test_when_there_is_nothing_left_to_wait_for(status: JobStatus, url: str | None) -> None:
-    """A failure, or an output that can be fetched; not a completed job without a URL."""
+def test_a_job_is_settled_by_a_failure_or_a_url(status: JobStatus, url: str | None) -> None:
+    """A completed job without a URL is not settled."""
     settled = status in TERMINAL and (status is not JobStatus.COMPLETED or url is not None)
-    assert is_settled(seen(status.value, url)) is settled
+    assert is_settled(snapshot(status.value, url)) is settled

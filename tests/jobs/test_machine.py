@@ -1,4 +1,4 @@
-"""The machine sleeps, the clock jumps, the loop is blocked: no look is missed for long, no burst follows."""
+"""The machine sleeps, the clock jumps or the loop is blocked: polls resume soon and without a burst."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tests.virtual import now, seen, virtual, with_emulator
 
 
 def block(seconds: float) -> None:
-    """Let time pass without the loop having a chance to run, as a blocking call or a sleeping laptop does."""
+    """Let time pass while the loop cannot run, as a blocking call or a sleeping laptop does."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop)
     loop.skip(seconds)
 
 
 @virtual
-async def test_after_a_block_the_next_look_comes_at_once_and_alone() -> None:
-    """Fifteen ticks were missed; one look makes up for all of them."""
+async def test_a_block_is_followed_by_a_single_poll_at_once() -> None:
+    """It missed fifteen ticks; one poll makes up for all of them."""
     async with with_emulator(emulator={"durations": 6.0}) as (doitong, emulator):
         job = await doitong.submit("a fox")
         await asyncio.sleep(1)
@@ -31,8 +31,8 @@ async def test_after_a_block_the_next_look_comes_at_once_and_alone() -> None:
 
 
 @virtual
-async def test_the_ticks_go_on_as_before_after_a_block() -> None:
-    """Two seconds apart, from the look that came late."""
+async def test_the_ticks_continue_after_a_block() -> None:
+    """They come two seconds apart, counted from the late poll."""
     async with with_emulator(emulator={"durations": 40.0}) as (doitong, emulator):
         job = await doitong.submit("a fox")
         await asyncio.sleep(3)
@@ -42,8 +42,8 @@ async def test_the_ticks_go_on_as_before_after_a_block() -> None:
 
 
 @virtual
-async def test_a_deadline_that_passes_in_a_block_is_seen() -> None:
-    """The wait ends, late by no more than the block; the job can be awaited on."""
+async def test_a_deadline_that_passes_during_a_block_ends_the_wait() -> None:
+    """The timeout is late by no more than the block; the job can be awaited again."""
     async with with_emulator(emulator={"durations": 100.0}, timeout=20.0) as (doitong, _):
         job = await doitong.submit("a fox")
         waiting = asyncio.ensure_future(job.wait())
@@ -56,8 +56,8 @@ async def test_a_deadline_that_passes_in_a_block_is_seen() -> None:
 
 
 @virtual
-async def test_turns_that_came_back_in_a_block_are_no_burst_at_the_server() -> None:
-    """However long nothing ran, the server's window never holds more than the plan."""
+async def test_permits_returned_during_a_block_cause_no_burst() -> None:
+    """However long nothing ran, the server's window never holds more requests than the plan allows."""
     async with with_emulator(emulator={"durations": 3.0}) as (doitong, emulator):
         work = [asyncio.ensure_future(doitong.generate(f"fox {n}")) for n in range(120)]
         for _ in range(6):

@@ -28,7 +28,7 @@ from tests.virtual import now, plain, seen, virtual, with_emulator
 
 @virtual
 async def test_ten_jobs_cost_one_status_request_every_two_seconds() -> None:
-    """Polls eat the plan: the requests do not grow with the jobs, and none comes sooner than 2 s."""
+    """Polls use up the plan: more jobs make no more requests, and none comes sooner than 2 s."""
     async with with_emulator(emulator={"durations": 20.0}) as (doitong, emulator):
         await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(10)))
         statuses = seen(emulator, "poll")
@@ -37,8 +37,8 @@ async def test_ten_jobs_cost_one_status_request_every_two_seconds() -> None:
 
 
 @virtual
-async def test_a_job_joins_the_first_tick_that_is_two_seconds_after_its_submit() -> None:
-    """A job between two ticks is not polled sooner than 2 s after its own submit."""
+async def test_a_job_joins_the_first_tick_two_seconds_after_its_submit() -> None:
+    """A job submitted between two ticks skips the next one."""
     async with with_emulator(emulator={"durations": 9.0}) as (doitong, emulator):
         first = await doitong.submit("first")
         await asyncio.sleep(1)
@@ -49,7 +49,7 @@ async def test_a_job_joins_the_first_tick_that_is_two_seconds_after_its_submit()
 
 
 @virtual
-async def test_a_job_that_is_completed_at_once_is_never_polled() -> None:
+async def test_a_job_that_completes_at_once_is_never_polled() -> None:
     """The answer to the submit may already be the end."""
     async with with_emulator(emulator={"durations": 0.0}) as (doitong, emulator):
         result = await doitong.generate("a fox")
@@ -59,8 +59,8 @@ async def test_a_job_that_is_completed_at_once_is_never_polled() -> None:
 
 @pytest.mark.slow
 @virtual
-async def test_more_jobs_than_fit_into_one_look_take_several() -> None:
-    """At most 100 jobs stand in one status request."""
+async def test_more_than_a_hundred_jobs_take_several_polls() -> None:
+    """One status request holds at most 100 jobs."""
     plan = Plan.enterprise(requests_per_minute=10_000, concurrent_jobs=250)
     async with with_emulator(plan, emulator={"durations": 2.5}) as (doitong, emulator):
         await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(250)))
@@ -70,7 +70,7 @@ async def test_more_jobs_than_fit_into_one_look_take_several() -> None:
 
 
 @virtual
-async def test_a_slow_answer_delays_no_other_tick() -> None:
+async def test_a_slow_answer_delays_no_other_poll() -> None:
     """While one poll hangs, the next ones are sent anyway."""
     async with plain(seconds=7.0) as (doitong, server):
         server.script = lambda kind, nth: HANG if (kind, nth) == ("poll", 1) else None
@@ -79,8 +79,8 @@ async def test_a_slow_answer_delays_no_other_tick() -> None:
 
 
 @virtual
-async def test_one_lost_job_harms_no_other() -> None:
-    """An id that the service does not know ends with its own error, at the first poll."""
+async def test_an_unknown_job_harms_no_other() -> None:
+    """It ends with its own error at the first poll; the other jobs finish."""
     async with with_emulator(emulator={"durations": 5.0}) as (doitong, emulator):
         jobs = [await doitong.submit(f"fox {n}") for n in range(3)]
         with pytest.raises(JobNotFoundError) as caught:
@@ -91,8 +91,8 @@ async def test_one_lost_job_harms_no_other() -> None:
 
 
 @virtual
-async def test_a_service_without_aliases_is_asked_for_each_job() -> None:
-    """If several jobs in one request fail, halves find the number that works, and later polls keep to it."""
+async def test_a_service_without_aliases_is_polled_for_one_job_at_a_time() -> None:
+    """Halving finds the size that works, and later polls keep to it."""
     async with plain(seconds=6.0, behaviour=Behaviour(aliases=False)) as (doitong, server):
         results = await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(4)))
         sizes = [
@@ -105,16 +105,16 @@ async def test_a_service_without_aliases_is_asked_for_each_job() -> None:
 
 
 @virtual
-async def test_a_wrong_key_wakes_every_waiter_and_loses_no_job() -> None:
-    """401 on a poll: each awaiter gets an error of its own, and the jobs can be awaited again."""
+async def test_a_wrong_key_wakes_every_awaiter_and_loses_no_job() -> None:
+    """On a 401 each awaiter gets its own error, and the jobs can be awaited again."""
     async with plain(seconds=6.0) as (doitong, server):
         jobs = [await doitong.submit(f"fox {n}") for n in range(3)]
         right, server.key = server.key, "another"
         errors = await asyncio.gather(*jobs, return_exceptions=True)
         assert [type(error) for error in errors] == [AuthenticationError] * 3
         assert len({id(error) for error in errors}) == 3
-        told = [(error.job_id, error.token) for error in errors if isinstance(error, AuthenticationError)]
-        assert told == [(job.id, job.token) for job in jobs]
+        reported = [(error.job_id, error.token) for error in errors if isinstance(error, AuthenticationError)]
+        assert reported == [(job.id, job.token) for job in jobs]
         assert sum(request.kind == "poll" for request in server.requests) == 3
         server.key = right
         assert [(await job).id for job in jobs] == [job.id for job in jobs]
@@ -122,8 +122,8 @@ async def test_a_wrong_key_wakes_every_waiter_and_loses_no_job() -> None:
 
 
 @virtual
-async def test_another_name_of_the_status_field_is_found_once(caplog: pytest.LogCaptureFixture) -> None:
-    """The status query is not documented: the schema is asked once, and the setting is named."""
+async def test_a_renamed_status_field_is_found_by_one_introspection(caplog: pytest.LogCaptureFixture) -> None:
+    """The status query is undocumented: the client reads the schema once and logs the setting to use."""
     async with with_emulator(emulator={"status_field": "jobStatus", "durations": 7.0}) as (doitong, emulator):
         await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(3)))
         assert emulator.world.count("introspection") == 1
@@ -131,10 +131,13 @@ async def test_another_name_of_the_status_field_is_found_once(caplog: pytest.Log
 
 
 @virtual
-async def test_no_status_field_that_fits_names_the_setting_and_keeps_the_jobs() -> None:
-    """The error says what to set, with id and token; the job is in flight, and polled, all the while."""
+async def test_without_a_fitting_status_field_the_error_names_the_setting() -> None:
+    """It carries id and token, and polling goes on, so the job is not lost."""
     behaviour = Behaviour(introspection=False)
-    async with plain(seconds=6.0, behaviour=behaviour, status_operation="look(id: ID!)") as (doitong, server):
+    async with plain(seconds=6.0, behaviour=behaviour, status_operation="wrong(id: ID!)") as (
+        doitong,
+        server,
+    ):
         job = await doitong.submit("a fox")
         for _ in range(2):
             with pytest.raises(ConfigurationError, match="status_operation") as caught:
@@ -148,12 +151,12 @@ async def test_no_status_field_that_fits_names_the_setting_and_keeps_the_jobs() 
 
 
 @virtual
-async def test_an_unknown_status_is_waited_on_and_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
-    """An unknown status loses no paid job."""
+async def test_an_unknown_status_keeps_the_wait_and_warns_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A paid job is not lost over a new status."""
     async with with_emulator(emulator={"durations": 5.0}) as (doitong, _):
         job = await doitong.submit("a fox")
-        for word in ("dreaming", "processing", "dreaming"):
-            update = dataclasses.replace(job.last, status=JobStatus(word))
+        for status in ("dreaming", "processing", "dreaming"):
+            update = dataclasses.replace(job.last, status=JobStatus(status))
             assert doitong._running().poller.tracker.observe(update)
         assert job.status == "dreaming"
         assert (await job).id == job.id
@@ -161,8 +164,8 @@ async def test_an_unknown_status_is_waited_on_and_warned_about_once(caplog: pyte
 
 
 @virtual
-async def test_a_slot_expires_at_its_greatest_age() -> None:
-    """A job that never ends must not block a Free plan for good; it is reported."""
+async def test_a_slot_expires_at_its_maximum_age() -> None:
+    """A job that never ends must not block a Free plan for good; an event reports it."""
     events: list[Event] = []
     rules: dict[str, Any] = {
         "durations": lambda number: 1e6 if number == 0 else 3.0,
@@ -180,16 +183,16 @@ async def test_a_slot_expires_at_its_greatest_age() -> None:
 
 
 @virtual
-async def test_whoever_waits_longer_than_the_greatest_age_is_served_on() -> None:
-    """The slot is free then, but polls go on as long as somebody waits."""
+async def test_an_awaited_job_is_polled_past_slot_expiry() -> None:
+    """Its slot is free by then, but somebody still waits."""
     async with with_emulator(Plan.FREE, emulator={"durations": 100.0}, slot_expiry=60.0) as (doitong, _):
         job = await doitong.submit("slow")
         assert (await job).id == job.id
 
 
 @virtual
-async def test_a_job_given_up_at_its_greatest_age_can_be_awaited_again() -> None:
-    """Awaiting it resumes it, with a slot, without queueing."""
+async def test_a_job_dropped_at_slot_expiry_can_be_awaited_again() -> None:
+    """Awaiting it resumes it with a slot, without queueing."""
     async with with_emulator(Plan.FREE, emulator={"durations": 100.0}, slot_expiry=60.0) as (
         doitong,
         emulator,
@@ -202,8 +205,8 @@ async def test_a_job_given_up_at_its_greatest_age_can_be_awaited_again() -> None
 
 
 @virtual
-async def test_events_tell_the_story_of_a_job() -> None:
-    """Each status once, then the end with its seconds and its cost."""
+async def test_events_follow_a_job_to_its_end() -> None:
+    """Each status comes once, then the end with its seconds and its cost."""
     events: list[Event] = []
     async with with_emulator(emulator={"durations": 5.0}, on_event=events.append) as (doitong, _):
         job = await doitong.submit("a fox", width=512, height=512)
@@ -219,7 +222,7 @@ async def test_events_tell_the_story_of_a_job() -> None:
 
 @virtual
 async def test_a_failed_poll_is_an_event() -> None:
-    """In fields that need no parsing; the job is polled again and ends as ever."""
+    """Its fields need no parsing; the job is polled again and ends as usual."""
     events: list[Event] = []
     rules = {"durations": 5.0, "faults": ["poll 1: 500"]}
     async with with_emulator(emulator=rules, on_event=events.append) as (doitong, _):
@@ -241,7 +244,7 @@ async def test_a_broken_callback_harms_nothing(caplog: pytest.LogCaptureFixture)
 
 
 @virtual
-async def test_a_failing_service_is_looked_at_less_and_less_often() -> None:
+async def test_a_failing_service_is_polled_less_and_less_often() -> None:
     """A failed poll never ends the wait; the polls spread out, and the job ends as usual."""
     async with plain(seconds=6.0) as (doitong, server):
         server.script = lambda kind, nth: HTML_502 if kind == "poll" and nth <= 18 else None
@@ -254,8 +257,8 @@ async def test_a_failing_service_is_looked_at_less_and_less_often() -> None:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("pattern", ["by chance", "six in a row"])
 @virtual
-async def test_a_service_that_fails_six_polls_of_ten_delays_nobody_for_long(seed: int, pattern: str) -> None:
-    """500s and pages mixed, ten jobs on Pro: in the median an end is seen within 10 s."""
+async def test_six_failed_polls_out_of_ten_delay_no_job_for_long(seed: int, pattern: str) -> None:
+    """Ten jobs on Pro meet 500s and HTML pages: the median delay stays below 10 s."""
     rng = random.Random(seed)
 
     def flaky(kind: str, nth: int) -> bytes | None:
@@ -282,8 +285,8 @@ HTML_502 = b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nContent-Leng
 
 
 @virtual
-async def test_a_job_that_is_not_known_once_is_not_lost() -> None:
-    """One null may be a replica's slip: it takes two in a row, and `refresh` finds it again even then."""
+async def test_a_job_reported_missing_once_is_not_lost() -> None:
+    """One null may come from a stale replica: it takes two in a row, and `refresh` still finds the job."""
     null = answer_json(b'{"data": {"j0": null}}')
     async with plain(seconds=60.0) as (doitong, server):
         job = await doitong.submit("a fox")
@@ -300,14 +303,14 @@ async def test_a_job_that_is_not_known_once_is_not_lost() -> None:
 
 
 def answer_json(body: bytes) -> bytes:
-    """Return an HTTP answer as bytes."""
+    """Return a whole HTTP response as bytes."""
     head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
 @virtual
-async def test_one_job_has_one_watch_whoever_holds_it() -> None:
-    """After slot expiry, resumed by its token, it wakes the old handle and the new one."""
+async def test_two_handles_share_one_tracked_job() -> None:
+    """Resumed by token after slot expiry, the job wakes the old handle and the new one."""
     async with with_emulator(Plan.FREE, emulator={"durations": 100.0}, slot_expiry=60.0) as (doitong, _):
         old = await doitong.submit("slow")
         await asyncio.sleep(70)

@@ -42,7 +42,7 @@ def load(**changes: Any) -> Load:
 
 
 def test_without_jobs_there_is_no_tick() -> None:
-    """Without jobs there is no poll."""
+    """Nobody polls for nothing."""
     assert next_tick([], last=0.0, spacing=TICK) is None
 
 
@@ -50,10 +50,10 @@ def test_without_jobs_there_is_no_tick() -> None:
     ("due", "last", "expected"),
     [([12.0], 0.0, 12.0), ([15.0, 11.0, 13.0], 0.0, 11.0), ([10.5], 10.0, 12.0), ([12.0], 10.0, 12.0)],
 )
-def test_the_earliest_wish_is_granted_but_not_too_soon(
+def test_the_next_tick_is_when_the_first_job_is_due_but_not_too_soon(
     due: list[float], last: float, expected: float
 ) -> None:
-    """One tick for all of them, two seconds apart."""
+    """All jobs share one tick, at least two seconds after the last."""
     assert next_tick(due, last=last, spacing=TICK) == expected
 
 
@@ -61,8 +61,8 @@ def test_the_earliest_wish_is_granted_but_not_too_soon(
     ("failed_polls", "seconds"),
     [(0, 2), (1, 2), (2, 4), (3, 8), (4, 16), (5, 30), (8, 30), (9, 30), (10**9, 30)],
 )
-def test_a_job_that_is_refused_alone_is_asked_for_less_and_less(failed_polls: int, seconds: float) -> None:
-    """Twice as long after each failure but the first, up to half a minute, however long it lasts."""
+def test_a_job_that_fails_alone_is_polled_less_and_less_often(failed_polls: int, seconds: float) -> None:
+    """The spacing doubles after each failure but the first, up to 30 s."""
     assert spacing_after(failed_polls) == seconds
 
 
@@ -70,45 +70,43 @@ def test_a_job_that_is_refused_alone_is_asked_for_less_and_less(failed_polls: in
     ("failures", "seconds"),
     [(0, 2), (1, 2), (3, 2), (4, 4), (7, 4), (8, 8), (12, 16), (16, 30), (100, 30), (10**9, 30)],
 )
-def test_a_failing_service_is_asked_less_and_less(failures: int, seconds: float) -> None:
-    """Not for a few failures; then twice as long after every four, up to half a minute."""
+def test_a_failing_service_is_polled_less_and_less_often(failures: int, seconds: float) -> None:
+    """The first few failures change nothing; then the spacing doubles every four, up to 30 s."""
     assert spacing(TICK, failures) == seconds
 
 
 @pytest.mark.parametrize(
     ("failures", "seconds"), [(0, 12), (1, 2), (2, 4), (5, 10), (6, 12), (8, 12), (12, 16), (16, 30)]
 )
-def test_what_a_look_did_not_bring_is_asked_for_sooner_than_the_next_tick(
-    failures: int, seconds: float
-) -> None:
-    """On Free a tick is 12 s, in which a slot would stand empty."""
+def test_a_failed_poll_is_repeated_before_the_next_long_tick(failures: int, seconds: float) -> None:
+    """On Free a tick is 12 s, long enough to leave a slot empty."""
     assert spacing(12.0, failures) == seconds
 
 
 @pytest.mark.parametrize(
     ("last", "expected"), [(-100.0, 13.0), (3.0, 13.0), (5.0, 13.0), (11.0, 13.0), (11.5, 23.0), (13.0, 23.0)]
 )
-def test_ticks_are_counted_from_the_first_job(last: float, expected: float) -> None:
-    """One that came late, or out of step, is followed by the next one of the row, 2 s away at least."""
+def test_ticks_stay_in_step_with_the_first_job(last: float, expected: float) -> None:
+    """After a late or extra poll the next tick returns to the series, at least 2 s away."""
     assert next_tick([5.0], last=last, spacing=10.0, begun=3.0) == expected
 
 
-def test_ticks_of_two_seconds_are_counted_from_nowhere() -> None:
-    """Each follows the one before it: there is no request to wait for."""
+def test_ticks_of_two_seconds_follow_the_last_poll() -> None:
+    """They have no series to keep: no request comes back on it."""
     assert next_tick([5.0], last=11.5, spacing=TICK, begun=3.0) == 13.5
 
 
-def test_a_row_of_ticks_waits_for_no_job_that_is_due_later() -> None:
-    """As where webhooks report the ends: a poll that is due alone keeps its moment."""
+def test_a_poll_due_after_the_next_tick_keeps_its_time() -> None:
+    """With webhooks a job may be due alone, off the series of ticks."""
     assert next_tick([27.5], last=5.0, spacing=10.0, begun=3.0) == 27.5
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(moments, min_size=1), moments, st.integers(2, 60))
-def test_a_tick_is_never_too_soon_and_never_later_than_it_must(
+def test_a_tick_is_never_too_soon_nor_later_than_necessary(
     due: list[float], last: float, spacing: int
 ) -> None:
-    """It depends on no order of the jobs."""
+    """The order of the jobs does not matter."""
     moment = next_tick(due, last=last, spacing=spacing)
     assert moment == max(min(due), last + spacing)
     assert moment == next_tick(reversed(due), last=last, spacing=spacing)
@@ -118,10 +116,10 @@ def test_a_tick_is_never_too_soon_and_never_later_than_it_must(
     ("rate", "slots", "seconds", "expected"),
     [(10, 1, 6.0, 12.0), (30, 3, 6.0, 6.0), (60, 10, 6.0, 10.0), (600, 100, 6.0, 2.0), (60, 10, 90.0, 2.0)],
 )
-def test_the_even_tick_uses_up_slots_and_requests_alike(
+def test_the_even_tick_balances_slots_and_requests(
     rate: int, slots: int, seconds: float, expected: float
 ) -> None:
-    """As the design derives it, in parts of a minute; not under 2 s, nor longer than it saves anything."""
+    """It follows the formula of the design, divides a minute evenly and is never below 2 s."""
     every = even_tick(rate, slots, seconds)
     assert every == pytest.approx(expected, abs=0.01)
     if every > TICK:
@@ -129,8 +127,8 @@ def test_the_even_tick_uses_up_slots_and_requests_alike(
         assert 60 / every == pytest.approx(round(60 / every))
 
 
-def test_two_seconds_while_nothing_is_known_or_nobody_waits() -> None:
-    """Polls cost nobody anything then, as long as the minute has plenty of requests left."""
+def test_the_tick_is_two_seconds_while_requests_are_plentiful() -> None:
+    """Without a queue polls delay nobody; the tick grows only when few requests remain."""
     assert tick(load(seconds=None, free=60)) == TICK
     assert tick(load(waiting=0, free=30)) == TICK
     assert tick(load(waiting=0, free=29)) == TICK
@@ -139,25 +137,25 @@ def test_two_seconds_while_nothing_is_known_or_nobody_waits() -> None:
     assert tick(load(rate=10, slots=1, waiting=0, free=4, requests=3)) == 18.0
 
 
-def test_a_mean_that_is_not_known_is_where_slots_and_requests_run_short_alike() -> None:
-    """On Pro 10 s: a long queue begins with the tick that suits it, a short one with the quick."""
+def test_an_unknown_mean_counts_as_the_balance_of_slots_and_requests() -> None:
+    """On Pro that is 10 s: a long queue starts with a longer tick, a short one with 2 s."""
     many = load(seconds=None, waiting=290, free=50, coming=[0] * 23 + [10])
     assert tick(many) == tick(load(seconds=10.0, waiting=290, free=50, coming=[0] * 23 + [10])) == 5.0
     assert tick(load(seconds=None, waiting=5, free=50)) == TICK
 
 
-def test_looks_that_cost_nothing_are_never_spared() -> None:
-    """Where status requests do not count against the minute."""
+def test_polls_that_cost_nothing_come_every_two_seconds() -> None:
+    """Where status requests do not count against the minute, spacing them out saves nothing."""
     assert tick(load(polls_count=False)) == TICK
 
 
-def test_a_long_queue_is_served_by_the_even_tick_a_short_one_by_the_quick() -> None:
-    """Requests spared are jobs begun, if there are so many to begin."""
+def test_a_long_queue_gets_the_even_tick_and_a_short_one_the_quick() -> None:
+    """A spared request starts a job, if enough jobs wait to use it."""
     assert tick(load(waiting=1000)) == 10.0
     assert tick(load(waiting=5, free=40)) == TICK
 
 
-def test_jobs_that_take_many_requests_a_look_are_looked_at_less() -> None:
+def test_polls_that_take_many_requests_come_less_often() -> None:
     """A thousand jobs in flight take ten requests each time."""
     few, many = (even_tick(600, 1000, 120.0, requests) for requests in (1, 10))
     assert many > few
@@ -165,22 +163,22 @@ def test_jobs_that_take_many_requests_a_look_are_looked_at_less() -> None:
 
 
 def test_the_longest_even_tick_is_a_minute() -> None:
-    """What was spent comes back then."""
+    """After a minute every spent request is back."""
     assert even_tick(1, 1, 6.0) == 60.0
 
 
 # When the queue ends
 
 
-def test_a_queue_ends_when_the_slots_have_begun_its_jobs() -> None:
-    """With requests enough: a job holds its slot for 6 s and half a tick; half a tick ends the last one."""
+def test_slots_limit_how_fast_a_queue_ends() -> None:
+    """With plenty of requests, each job holds its slot for 6 s plus half a tick."""
     plenty = load(waiting=100, free=1_000, coming=[0] * PARTS)
     assert _ends_in(plenty, 6.0, 2.0) == pytest.approx(100 / (10 / 7) + 1)
     assert _ends_in(plenty, 6.0, 4.0) == pytest.approx(100 / (10 / 8) + 2)
 
 
-def test_a_queue_ends_when_requests_have_begun_its_jobs() -> None:
-    """With slots enough: of one request a second each poll takes its share, beyond the horizon as before."""
+def test_requests_limit_how_fast_a_queue_ends() -> None:
+    """With plenty of slots, polls take their share of one request a second, also beyond the horizon."""
     narrow = load(slots=1_000, coming=[60 / PARTS] * PARTS)
     share = 1_000 / (1_000 + (5.0 + 10.0 / 2) / 10.0)
     for waiting in (10, 10_000):
@@ -188,8 +186,8 @@ def test_a_queue_ends_when_requests_have_begun_its_jobs() -> None:
         assert ends == pytest.approx(waiting / share + 5.0)
 
 
-def test_what_is_spent_comes_back_a_minute_later() -> None:
-    """Sixty requests at once begin sixty jobs; the next ones have to wait for the next minute."""
+def test_spent_requests_come_back_a_minute_later() -> None:
+    """Sixty requests start sixty jobs at once; the others wait for the next minute."""
     burst = {"slots": 1_000, "free": 60, "coming": [0] * PARTS}
     assert _ends_in(load(**burst, waiting=50), 5.0, 10.0) < 10.0
     assert 60.0 < _ends_in(load(**burst, waiting=70), 5.0, 10.0) < 70.0
@@ -197,7 +195,7 @@ def test_what_is_spent_comes_back_a_minute_later() -> None:
 
 
 def test_a_queue_without_requests_never_ends() -> None:
-    """And the tick is chosen all the same."""
+    """No request comes back, so no further job can start."""
     assert _ends_in(load(coming=[0] * PARTS), 6.0, 2.0) == math.inf
 
 
@@ -218,7 +216,7 @@ def vars_of(any_load: Load) -> dict[str, Any]:
         polls_count=st.booleans(),
     )
 )
-def test_a_tick_is_two_seconds_or_longer_and_finite(any_load: Load) -> None:
+def test_a_tick_is_finite_and_at_least_two_seconds(any_load: Load) -> None:
     """Whatever the plan, the queue and the jobs."""
     assert TICK <= tick(any_load) < 10_000_000
 
@@ -247,16 +245,16 @@ def test_a_young_job_does_not_join(now: float, joins: bool) -> None:
         (0.0, None, 3.0, 2.0),
     ],
 )
-def test_the_net_hangs_low_and_its_looks_grow_rare(
+def test_safety_net_polls_become_rare(
     age: float, mean: float | None, patience: float, expected: float
 ) -> None:
-    """Four times the mean, twice as late each time, a minute apart at most, and while anybody waits."""
+    """The first comes after four times the mean, then each twice as late, at most a minute apart."""
     assert safety_net_poll(age, mean, patience) == expected
 
 
 @settings(deadline=None, max_examples=200)
 @given(moments, st.none() | st.integers(1, 4000).map(lambda n: n / 8), st.integers(1, 5000))
-def test_the_net_is_never_too_soon_nor_more_than_a_minute_late(
+def test_a_safety_net_poll_is_never_too_soon_nor_over_a_minute_late(
     age: float, mean: float | None, patience: float
 ) -> None:
     """However old the job is, there is a next poll, and polls are 2 s apart."""
@@ -267,8 +265,8 @@ def test_the_net_is_never_too_soon_nor_more_than_a_minute_late(
     assert safety_net_poll(after, mean, patience) - after >= TICK
 
 
-def test_who_is_not_overdue_costs_no_request() -> None:
-    """Beside those that are due only those go along that fit into the same requests, the next ones first."""
+def test_a_job_that_is_not_due_costs_no_request() -> None:
+    """It joins a poll only if it fits into the same requests, the soonest due first."""
     due = [50.0, 10.0, 40.0, 9.0, 30.0]
     assert chosen(due, 8.0, 3) == []
     assert chosen(due, 10.0, 3) == [3, 1, 4]

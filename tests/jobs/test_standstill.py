@@ -1,4 +1,4 @@
-"""The event loop stood still: a stopped or suspended process, a debugger, a blocking call of the user's."""
+"""The event loop stood still: a suspended process, a debugger, a blocking call of the user's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HTML_502 = b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nContent-Leng
 
 
 def stand_still(seconds: float) -> None:
-    """Let time pass as `time.sleep` does: nothing of the loop runs meanwhile."""
+    """Let time pass as `time.sleep` does: the loop runs nothing meanwhile."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop)
     loop.skip(seconds)
@@ -32,8 +32,8 @@ def polls(server: PlainServer) -> list[float]:
 @pytest.mark.parametrize("timeout", [0.5, 1.0, 3.9, 4.0, 5.95, 6.0])
 @pytest.mark.parametrize("begins_at", [0.0, 1.0])
 @virtual
-async def test_a_deadline_that_passed_meanwhile_is_no_timeout_yet(timeout: float, begins_at: float) -> None:
-    """The job ended while nobody could ask: one poll tells."""
+async def test_a_deadline_that_passed_meanwhile_waits_for_one_poll(timeout: float, begins_at: float) -> None:
+    """The job ended while nobody could ask: one poll brings its result."""
     async with plain(seconds=begins_at + 0.3) as (doitong, server):
         job = await doitong.submit("a fox")
         wait = asyncio.ensure_future(job.wait(timeout=timeout + begins_at))
@@ -44,8 +44,8 @@ async def test_a_deadline_that_passed_meanwhile_is_no_timeout_yet(timeout: float
 
 
 @virtual
-async def test_a_deadline_soon_after_it_is_no_timeout_before_the_first_answer() -> None:
-    """Nobody could ask before the loop stood still, and the answer is on its way at the deadline."""
+async def test_a_deadline_soon_after_a_standstill_waits_for_the_first_answer() -> None:
+    """The first poll is in flight at the deadline, since none could be sent earlier."""
     async with plain(seconds=3.0) as (doitong, server):
         job = await doitong.submit("a fox")
         wait = asyncio.ensure_future(job.wait(timeout=6.05))
@@ -58,7 +58,7 @@ async def test_a_deadline_soon_after_it_is_no_timeout_before_the_first_answer() 
 
 @virtual
 async def test_many_deadlines_cost_one_poll() -> None:
-    """Where all ended meanwhile, and where none did."""
+    """Whether all jobs ended meanwhile or none did."""
     for seconds in (3.0, 100.0):
         async with plain(seconds=seconds) as (doitong, server):
             jobs = [await doitong.submit(f"fox {n}") for n in range(10)]
@@ -74,8 +74,8 @@ async def test_many_deadlines_cost_one_poll() -> None:
 
 
 @virtual
-async def test_a_poll_that_fails_is_enough() -> None:
-    """The timeout says why it knows no more."""
+async def test_a_failed_poll_ends_the_extra_wait() -> None:
+    """The timeout names the failure of that poll."""
     async with plain(seconds=3.0) as (doitong, server):
         job = await doitong.submit("a fox")
         server.script = lambda kind, nth: HTML_502 if kind == "poll" else None
@@ -88,8 +88,8 @@ async def test_a_poll_that_fails_is_enough() -> None:
 
 
 @virtual
-async def test_a_poll_that_cannot_be_sent_or_hangs_holds_nobody_for_long() -> None:
-    """At most `poll_timeout`, and the 2 s between two polls."""
+async def test_a_poll_that_cannot_be_sent_ends_the_extra_wait() -> None:
+    """The wait grows by at most `poll_timeout` and the 2 s between two polls."""
     plan = Plan.enterprise(requests_per_minute=1, concurrent_jobs=1)
     async with plain(plan, seconds=3.0, poll_timeout=5.0) as (doitong, server):
         job = await doitong.submit("a fox")
@@ -104,8 +104,8 @@ async def test_a_poll_that_cannot_be_sent_or_hangs_holds_nobody_for_long() -> No
 
 
 @virtual
-async def test_a_loop_that_stands_still_again_and_again_gets_its_poll_all_the_same() -> None:
-    """Several blocking calls, one after the other, each longer than a poll may take."""
+async def test_repeated_standstills_do_not_prevent_the_poll() -> None:
+    """Several blocking calls in a row, each longer than a poll may take."""
     async with plain(seconds=3.0, poll_timeout=5.0) as (doitong, server):
         job = await doitong.submit("a fox")
         wait = asyncio.ensure_future(job.wait(timeout=4))
@@ -117,8 +117,8 @@ async def test_a_loop_that_stands_still_again_and_again_gets_its_poll_all_the_sa
 
 
 @virtual
-async def test_an_ordinary_timeout_is_as_early_as_ever() -> None:
-    """To the second, and without a poll of its own, however long ago the last one was."""
+async def test_an_ordinary_timeout_is_not_extended() -> None:
+    """It comes on the second and sends no poll, however old the last one is."""
     async with with_emulator(Plan.FREE, emulator={"durations": 100.0}, slot_timeout=None) as (
         doitong,
         emulator,
@@ -136,8 +136,8 @@ async def test_an_ordinary_timeout_is_as_early_as_ever() -> None:
 
 
 @virtual
-async def test_who_asks_what_is_known_now_is_told_that() -> None:
-    """A timeout of nothing waits for no poll."""
+async def test_a_timeout_of_zero_waits_for_no_poll() -> None:
+    """It asks only for what is known already."""
     async with plain(seconds=3.0) as (doitong, server):
         job = await doitong.submit("a fox")
         stand_still(6.0)
@@ -148,7 +148,7 @@ async def test_who_asks_what_is_known_now_is_told_that() -> None:
 
 
 @virtual
-async def test_in_a_batch_it_is_no_doubt(tmp_path: Path) -> None:
+async def test_a_standstill_leaves_no_batch_item_in_doubt(tmp_path: Path) -> None:
     """An item whose job ended meanwhile is done."""
     async with plain(seconds=3.0, timeout=4.0) as (doitong, server):
         batch = doitong.generate_many([f"fox {n}" for n in range(3)], ledger=tmp_path / "ledger.db")
@@ -164,7 +164,7 @@ async def test_in_a_batch_it_is_no_doubt(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_updates_follow_a_job_across_it() -> None:
+async def test_updates_follow_a_job_across_a_standstill() -> None:
     """The last snapshot is its end, not a timeout."""
     async with plain(seconds=3.0, timeout=4.0) as (doitong, _):
         job = await doitong.submit("a fox")
@@ -178,8 +178,10 @@ async def test_updates_follow_a_job_across_it() -> None:
 
 
 @virtual
-async def test_a_slot_that_expired_meanwhile_is_kept_until_one_poll(caplog: pytest.LogCaptureFixture) -> None:
-    """A job that nobody awaits is seen to end, and not let go of as if it never did."""
+async def test_a_slot_that_expired_meanwhile_is_kept_until_the_next_poll(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The client sees the job end, although nobody awaits it, instead of dropping it."""
     caplog.set_level(logging.WARNING)
     async with plain(seconds=30.0, slot_expiry=60.0) as (doitong, _):
         job = await doitong.submit("a fox")

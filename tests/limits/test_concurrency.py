@@ -1,12 +1,12 @@
-"""The backoff after a 429 about concurrent jobs, moment by moment."""
+"""The backoff after a 429 about concurrent jobs, step by step."""
 
 from __future__ import annotations
 
 from doitong_async.limits.concurrency import ConcurrencyBackoff
 
 
-def test_each_rejection_holds_twice_as_long_up_to_a_minute() -> None:
-    """Without a retry-after; a second 429 of the same hold is the same rejection."""
+def test_the_hold_doubles_with_each_rejection_up_to_a_minute() -> None:
+    """Without Retry-After; a second 429 during a hold belongs to the same rejection."""
     backoff = ConcurrencyBackoff(0.0)
     now = 0.0
     for seconds in (5.0, 10.0, 20.0, 40.0, 60.0, 60.0):
@@ -18,16 +18,16 @@ def test_each_rejection_holds_twice_as_long_up_to_a_minute() -> None:
         now += seconds
 
 
-def test_a_wait_that_the_service_names_is_kept_with_its_jitter() -> None:
-    """It never shortens a longer one."""
+def test_retry_after_sets_the_hold_plus_jitter() -> None:
+    """A shorter one never shortens a longer hold."""
     backoff = ConcurrencyBackoff(0.0)
     backoff.rejected(0.0, 30.0, 0.5)
     backoff.rejected(0.0, 2.0, 0.0)
     assert backoff.held_until == 30.5
 
 
-def test_a_job_that_ends_lets_one_submit_go_during_the_hold() -> None:
-    """What ended before the 429 does not count."""
+def test_each_job_that_ends_lets_one_submit_through_the_hold() -> None:
+    """A job that ended before the 429 does not count."""
     backoff = ConcurrencyBackoff(0.0)
     backoff.job_ended()
     backoff.rejected(0.0, 30.0, 0.0)
@@ -45,7 +45,7 @@ def test_a_job_that_ends_lets_one_submit_go_during_the_hold() -> None:
 
 
 def test_submits_in_flight_are_counted() -> None:
-    """From the sending to the answer."""
+    """A submit counts from its sending to its answer."""
     backoff = ConcurrencyBackoff(0.0)
     for _ in range(3):
         backoff.submit_sent(0.0)
@@ -54,7 +54,7 @@ def test_submits_in_flight_are_counted() -> None:
 
 
 def test_after_a_hold_submits_go_one_by_one_for_a_minute() -> None:
-    """A crowded service then rejects one of them, not all."""
+    """A busy service then rejects one of them, not all."""
     backoff = ConcurrencyBackoff(0.0)
     backoff.rejected(0.0, 10.0, 0.0)
     backoff.submit_sent(10.0)
@@ -65,8 +65,8 @@ def test_after_a_hold_submits_go_one_by_one_for_a_minute() -> None:
     assert not backoff.blocks(11.0)
 
 
-def test_an_accepted_submit_starts_the_series_anew() -> None:
-    """Only one that was accepted after the hold."""
+def test_an_accepted_submit_resets_the_backoff() -> None:
+    """Only one that the service accepted after the hold."""
     backoff = ConcurrencyBackoff(0.0)
     backoff.rejected(0.0, None, 0.0)
     backoff.accepted(4.9)

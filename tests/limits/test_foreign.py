@@ -1,12 +1,12 @@
-"""Somebody else on the key: how many tokens they hold, and how we send beside them."""
+"""Other users of the key: how many tokens they hold, and how we send beside them."""
 
 from __future__ import annotations
 
 from doitong_async.limits.foreign import ForeignUsage, Probing
 
 
-def test_what_was_seen_grows_at_the_rate_at_which_it_was_seen() -> None:
-    """From three to nine in ten seconds: six more in the next ten, and at most a period's worth."""
+def test_foreign_usage_is_extrapolated_at_its_observed_rate() -> None:
+    """From three to nine in ten seconds means six more in the next ten, for at most one period."""
     theirs = ForeignUsage(60.0)
     theirs.saw(3, 100.0, of_ours=0)
     assert theirs.tokens(105.0) == 3
@@ -14,7 +14,7 @@ def test_what_was_seen_grows_at_the_rate_at_which_it_was_seen() -> None:
     assert [theirs.tokens(now) for now in (110.0, 120.0, 140.0, 160.0)] == [9, 15, 27, 36]
 
 
-def test_two_signs_that_come_together_make_no_rate_of_their_own() -> None:
+def test_two_close_observations_do_not_make_a_steep_rate() -> None:
     """Six more within a second count as six in five: two answers may just have arrived together."""
     theirs = ForeignUsage(60.0)
     theirs.saw(3, 0.0, of_ours=0)
@@ -22,8 +22,8 @@ def test_two_signs_that_come_together_make_no_rate_of_their_own() -> None:
     assert theirs.tokens(11.0) == 9 + 12
 
 
-def test_a_rate_is_of_one_period_at_most() -> None:
-    """What they held a period ago is theirs no more."""
+def test_a_rate_spans_at_most_one_period() -> None:
+    """Tokens taken a period ago are back by now."""
     theirs = ForeignUsage(60.0)
     theirs.saw(10, 0.0, of_ours=0)
     theirs.confirm(50.0)
@@ -34,16 +34,16 @@ def test_a_rate_is_of_one_period_at_most() -> None:
     assert theirs.tokens(100.0) == 100
 
 
-def test_those_who_hold_less_than_before_have_no_rate() -> None:
-    """Their tokens came back faster than they sent."""
+def test_falling_usage_has_no_rate() -> None:
+    """The tokens of the others came back faster than they sent requests."""
     theirs = ForeignUsage(60.0)
     theirs.saw(9, 0.0, of_ours=0)
     theirs.saw(5, 10.0, of_ours=0)
     assert theirs.tokens(50.0) == 5
 
 
-def test_one_token_of_theirs_is_somebody() -> None:
-    """And the last one that is given back is nobody."""
+def test_one_foreign_token_counts_as_a_user() -> None:
+    """Once it is back, nobody else uses the key."""
     theirs = ForeignUsage(60.0)
     theirs.saw(1, 0.0, of_ours=0)
     assert theirs
@@ -52,8 +52,8 @@ def test_one_token_of_theirs_is_somebody() -> None:
     assert theirs.tokens(20.0) == 0
 
 
-def test_after_they_were_forgotten_the_count_starts_anew() -> None:
-    """Nothing says how fast the first of them come."""
+def test_a_new_count_after_a_lapse_has_no_rate() -> None:
+    """One observation does not show how fast the others send."""
     theirs = ForeignUsage(60.0)
     theirs.saw(3, 0.0, of_ours=0)
     assert theirs.lapse(60.0)
@@ -62,16 +62,16 @@ def test_after_they_were_forgotten_the_count_starts_anew() -> None:
     assert theirs.until == 130.0
 
 
-def test_our_own_requests_in_flight_are_not_growth() -> None:
-    """The service had not counted them at the first sight, and has at the second."""
+def test_our_own_requests_in_flight_do_not_count_as_growth() -> None:
+    """The service counts them only in the second observation."""
     theirs = ForeignUsage(60.0)
     theirs.saw(3, 0.0, of_ours=6)
     theirs.saw(9, 10.0, of_ours=0)
     assert theirs.tokens(20.0) == 9
 
 
-def test_they_are_forgotten_a_period_after_the_last_sign() -> None:
-    """A confirmation is a sign, too."""
+def test_foreign_usage_lapses_a_period_after_the_last_observation() -> None:
+    """A confirmation is an observation, too."""
     theirs = ForeignUsage(60.0)
     assert not theirs
     theirs.saw(3, 0.0, of_ours=0)
@@ -82,8 +82,8 @@ def test_they_are_forgotten_a_period_after_the_last_sign() -> None:
     assert not theirs
 
 
-def test_a_token_taken_back_early_changes_no_rate() -> None:
-    """They go on from one less."""
+def test_a_token_returned_early_keeps_the_rate() -> None:
+    """The estimate continues from one less."""
     theirs = ForeignUsage(60.0)
     theirs.saw(3, 0.0, of_ours=0)
     theirs.saw(9, 10.0, of_ours=0)
@@ -91,15 +91,15 @@ def test_a_token_taken_back_early_changes_no_rate() -> None:
     assert (theirs.tokens(20.0), theirs.tokens(30.0)) == (14, 20)
 
 
-def test_the_first_request_waits_for_none() -> None:
+def test_the_first_request_does_not_wait() -> None:
     """Even if the key was contested before it."""
     probing = Probing(10.0)
     probing.contest(60.0)
     assert probing.next_moment(10.0, in_flight=1) == 10.0
 
 
-def test_while_the_key_is_contested_a_request_waits_for_the_one_before_it() -> None:
-    """For its answer, or a second."""
+def test_on_a_contested_key_a_request_waits_for_the_previous_one() -> None:
+    """It waits for the previous answer, or for a second."""
     probing = Probing(0.0)
     probing.sent(0.0)
     assert probing.next_moment(0.5, in_flight=1) == 0.5

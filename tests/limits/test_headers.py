@@ -1,4 +1,4 @@
-"""What the service says of its limits, read from anything it may say."""
+"""Rate-limit headers: whatever the service sends, the reader understands or ignores it."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ NOW = 1_767_225_600.0  # 2026-01-01 00:00:00 UTC
         *("Thu, 01 Jan 2026 00:00:30 -0000", "Thu, 01 Jan 2026 00:00:30", "Thu, 01 Jan 2026 00:00:30 XYZ"),
     ],
 )
-def test_a_reset_is_told_apart_by_its_size(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds from now, epoch in any unit, ISO 8601, an HTTP date: none is documented; no zone is UTC."""
+def test_a_reset_may_come_in_any_unit_or_format(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds, an epoch in any unit, ISO 8601, an HTTP date: none is documented. No zone means UTC."""
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     assert read_headers({"x-ratelimit-reset": text}, NOW).reset_in == 30.0
@@ -41,25 +41,25 @@ def test_a_reset_is_told_apart_by_its_size(text: str, monkeypatch: pytest.Monkey
     time.tzset()
 
 
-def test_a_moment_without_a_zone_is_utc() -> None:
-    """As the documented moments are."""
+def test_a_time_without_a_zone_is_utc() -> None:
+    """The documented times are UTC as well."""
     assert read_headers({"x-ratelimit-reset": "2026-01-01T00:01:00"}, NOW).reset_in == 60.0
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-5", "nan", "inf", "1e999", "2026-13-01T00:00:00Z"])
-def test_what_is_no_moment_says_nothing(text: str) -> None:
-    """It is not guessed at."""
+def test_an_invalid_time_is_ignored(text: str) -> None:
+    """The reader does not guess."""
     assert read_headers({"x-ratelimit-reset": text}, NOW).reset_in is None
 
 
-def test_a_moment_is_read_against_the_answers_own_date() -> None:
-    """The clock here may be wrong by minutes; the two moments of one answer are of one clock."""
+def test_a_time_is_read_against_the_answers_own_date() -> None:
+    """The local clock may be wrong by minutes; both times of one answer share a clock."""
     headers = {"x-ratelimit-reset": "1767225630", "date": "Thu, 01 Jan 2026 00:00:20 GMT"}
     assert read_headers(headers, NOW - 300).reset_in == 10.0
 
 
-def test_of_two_clocks_the_one_is_believed_that_makes_the_reset_near() -> None:
-    """A gateway may put a `Date` of its own, hours off, on an answer whose reset is right."""
+def test_the_clock_that_puts_the_reset_near_is_trusted() -> None:
+    """A gateway may add its own `Date`, hours off, to an answer whose reset is right."""
     headers = {"x-ratelimit-reset": "1767225630", "date": "Thu, 01 Jan 2026 02:00:00 GMT"}
     assert read_headers(headers, NOW).renews_in == 30.0
     assert read_headers(headers, NOW - 86_400).renews_in is None
@@ -75,17 +75,15 @@ def test_of_two_clocks_the_one_is_believed_that_makes_the_reset_near() -> None:
         ("1767225594", NOW - 36, 30.0),
     ],
 )
-def test_the_clock_of_the_answer_is_believed_as_long_as_it_can_be(
-    reset: str, wall: float, reset_in: float
-) -> None:
-    """From five seconds ago to a minute and a half ahead; only beyond does the clock here decide."""
+def test_the_answers_clock_is_trusted_within_bounds(reset: str, wall: float, reset_in: float) -> None:
+    """From 5 s in the past to 90 s ahead; only beyond that does the local clock decide."""
     headers = {"x-ratelimit-reset": reset, "date": "Thu, 01 Jan 2026 00:00:00 GMT"}
     assert read_headers(headers, wall).reset_in == reset_in
 
 
 @pytest.mark.parametrize("text", ["1767232800", "2026-01-01T02:00:30", "1767218400", "7200", "9" * 25])
-def test_a_reset_that_is_hours_off_is_no_reset_of_a_minute(text: str) -> None:
-    """Far ahead or long over: a clock, a zone or a unit is wrong."""
+def test_a_reset_hours_away_is_not_a_reset_of_the_minute(text: str) -> None:
+    """Far ahead or long past, it shows that a clock, a zone or a unit is wrong."""
     assert read_headers({"x-ratelimit-reset": text}, NOW).renews_in is None
     assert (
         requested_wait(read_headers({"x-ratelimit-reset": text}, NOW), limit=Limit.MINUTE) == UNBELIEVED_WAIT
@@ -93,8 +91,8 @@ def test_a_reset_that_is_hours_off_is_no_reset_of_a_minute(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["1767225600", "1767225597", "1767225595", "0"])
-def test_a_reset_that_is_just_over_is_believed(text: str) -> None:
-    """It is in whole seconds, and an answer takes a while to arrive."""
+def test_a_reset_just_past_is_trusted(text: str) -> None:
+    """It comes in whole seconds, and the answer takes a while to arrive."""
     assert read_headers({"x-ratelimit-reset": text}, NOW).renews_in == 0.0
 
 
@@ -102,21 +100,21 @@ def test_a_reset_that_is_just_over_is_believed(text: str) -> None:
     ("text", "seconds"),
     [("30", 30.0), ("600", 600.0), ("86400", RETRY_WAIT), ("9" * 30, RETRY_WAIT), ("-5", None), ("x", None)],
 )
-def test_a_retry_after_is_obeyed_within_reason(text: str, seconds: float | None) -> None:
-    """Whatever it comes with; a date that is over means now."""
+def test_retry_after_is_obeyed_up_to_a_bound(text: str, seconds: float | None) -> None:
+    """A date in the past means now."""
     assert read_headers({"retry-after": text}, NOW).retry_in == seconds
     assert read_headers({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}, NOW).retry_in == 0.0
 
 
-def test_what_is_credible_has_bounds() -> None:
-    """Five seconds into the past, a minute and a half into the future."""
+def test_a_credible_reset_has_bounds() -> None:
+    """At most 5 s in the past and 90 s in the future."""
     assert read_headers({"x-ratelimit-reset": "1767225594"}, NOW).renews_in is None
     assert read_headers({"x-ratelimit-reset": "90"}, NOW).renews_in == 90.0
     assert read_headers({"x-ratelimit-reset": "91"}, NOW).renews_in is None
 
 
-def test_a_moment_that_is_over_means_now() -> None:
-    """Never a wait of less than nothing."""
+def test_a_reset_in_the_past_means_now() -> None:
+    """A wait is never negative."""
     assert read_headers({"x-ratelimit-reset": "1767225000"}, NOW).reset_in == 0.0
 
 
@@ -124,7 +122,7 @@ def test_a_moment_that_is_over_means_now() -> None:
     ("text", "count"), [("60", 60), (" 7 ", 7), ("0", 0), ("-1", None), ("x", None), ("٣", None)]
 )
 def test_counts_are_whole_numbers(text: str, count: int | None) -> None:
-    """Anything else says nothing."""
+    """The reader ignores anything else."""
     rate_limit = read_headers({"x-ratelimit-limit": text, "x-ratelimit-remaining": text}, NOW)
     assert (rate_limit.limit, rate_limit.remaining) == (count, count)
 
@@ -140,13 +138,13 @@ def test_counts_are_whole_numbers(text: str, count: int | None) -> None:
         (None, "Too Many Requests", Limit.MINUTE),
     ],
 )
-def test_the_words_tell_the_limits_apart(code: str | None, message: str, limit: Limit) -> None:
-    """The narrower phrase decides."""
+def test_the_message_identifies_the_limit(code: str | None, message: str, limit: Limit) -> None:
+    """The most specific phrase decides."""
     assert which_limit(code, message, RateLimitHeaders(), jobs_in_flight=False) is limit
 
 
-def test_headers_tell_the_limits_apart_where_words_do_not() -> None:
-    """A wait of hours is the day's; requests left while jobs run is the jobs'; else it is the minute's."""
+def test_the_headers_identify_the_limit_where_the_message_does_not() -> None:
+    """Hours to wait: the day. Requests left while jobs run: the slots. Otherwise: the minute."""
     assert which_limit(None, "no", RateLimitHeaders(retry_after=7200), jobs_in_flight=True) is Limit.DAY
     far = RateLimitHeaders(retry_after=7200)
     assert which_limit(None, "no", far, jobs_in_flight=True, may_be_day=False) is Limit.MINUTE
@@ -156,8 +154,8 @@ def test_headers_tell_the_limits_apart_where_words_do_not() -> None:
     assert which_limit(None, "no", RateLimitHeaders(remaining=0), jobs_in_flight=True) is Limit.MINUTE
 
 
-def test_a_wait_of_more_than_an_hour_is_for_the_day() -> None:
-    """A retry-after counts before the reset, which may be of another window."""
+def test_a_wait_of_over_an_hour_is_about_the_day() -> None:
+    """Retry-After takes precedence over the reset, which may be another window's."""
     for wait, limit in ((3_600.0, Limit.MINUTE), (3_601.0, Limit.DAY)):
         assert which_limit(None, "no", RateLimitHeaders(retry_after=wait), jobs_in_flight=False) is limit
         assert which_limit(None, "no", RateLimitHeaders(reset_in=wait), jobs_in_flight=False) is limit
@@ -165,8 +163,8 @@ def test_a_wait_of_more_than_an_hour_is_for_the_day() -> None:
     assert which_limit(None, "no", both, jobs_in_flight=False) is Limit.MINUTE
 
 
-def test_one_request_left_is_enough_not_to_blame_the_minute() -> None:
-    """While other jobs run: without them it is no slot either."""
+def test_one_request_left_rules_out_the_minute_while_jobs_run() -> None:
+    """Without running jobs it cannot be the slots either."""
     assert which_limit(None, "no", RateLimitHeaders(remaining=1), jobs_in_flight=True) is Limit.SLOT
     assert which_limit(None, "no", RateLimitHeaders(remaining=1), jobs_in_flight=False) is Limit.MINUTE
 
@@ -181,23 +179,23 @@ def test_one_request_left_is_enough_not_to_blame_the_minute() -> None:
         (RateLimitHeaders(), Limit.SLOT),
     ],
 )
-def test_a_message_that_lists_all_limits_leaves_it_to_the_headers(
+def test_the_headers_decide_if_the_message_lists_all_limits(
     rate_limit: RateLimitHeaders, limit: Limit
 ) -> None:
-    """A minute without a request left is the reason; otherwise the narrowest limit is."""
+    """With no request left in the minute it is the minute; otherwise it is the slots."""
     listing = "Your plan allows 10 concurrent jobs, 60 requests per minute and 1,000 jobs per day."
     for message in (listing, "10 concurrent jobs, 60 requests per minute"):
         assert which_limit(None, message, rate_limit, jobs_in_flight=True) is limit
 
 
-def test_a_message_that_names_one_limit_is_believed_against_the_headers() -> None:
+def test_a_message_that_names_one_limit_outweighs_the_headers() -> None:
     """The minute may be used up as well."""
     used_up = RateLimitHeaders(remaining=0, reset_in=30.0)
     assert which_limit(None, "too many concurrent jobs", used_up, jobs_in_flight=True) is Limit.SLOT
 
 
-def test_the_longest_waits_are_still_kept() -> None:
-    """Each bound belongs to what is credible."""
+def test_the_longest_credible_waits_are_obeyed() -> None:
+    """Each limit has its own bound."""
     assert requested_wait(RateLimitHeaders(retry_after=600.0), limit=Limit.MINUTE) == 600.0
     assert requested_wait(RateLimitHeaders(retry_after=601.0), limit=Limit.MINUTE) == UNBELIEVED_WAIT
     assert requested_wait(RateLimitHeaders(reset_in=90.0), limit=Limit.DAY) is None
@@ -207,7 +205,7 @@ def test_the_longest_waits_are_still_kept() -> None:
         assert requested_wait(RateLimitHeaders(retry_after=wait), limit=Limit.DAY) == min(wait, 86_400.0)
 
 
-def test_retry_after_wins_and_everything_is_bounded() -> None:
+def test_retry_after_wins_and_every_wait_is_bounded() -> None:
     """No header makes anybody wait for a year."""
     assert requested_wait(RateLimitHeaders(retry_after=3, reset_in=50), limit=Limit.MINUTE) == 3
     assert requested_wait(RateLimitHeaders(reset_in=50), limit=Limit.MINUTE) == 50
@@ -219,8 +217,8 @@ def test_retry_after_wins_and_everything_is_bounded() -> None:
     assert requested_wait(RateLimitHeaders(), limit=Limit.MINUTE) is None
 
 
-def test_the_reset_of_the_window_is_not_taken_for_that_of_another_limit() -> None:
-    """It comes with every answer, a 429 of the day or of the jobs at once among them."""
+def test_the_reset_of_the_window_does_not_apply_to_other_limits() -> None:
+    """Every answer carries it, also a 429 about the day or the slots."""
     assert requested_wait(RateLimitHeaders(reset_in=50), limit=Limit.DAY) is None
     assert requested_wait(RateLimitHeaders(reset_in=50), limit=Limit.SLOT) is None
     assert requested_wait(RateLimitHeaders(reset_in=7200), limit=Limit.DAY) == 7200
@@ -238,27 +236,27 @@ def test_the_reset_of_the_window_is_not_taken_for_that_of_another_limit() -> Non
     )
 )
 def test_no_header_breaks_the_reader(headers: dict[str, str]) -> None:
-    """Any headers can be read, and the waits are None or finite."""
+    """It reads any headers, and each wait is None or finite."""
     rate_limit = read_headers(headers, NOW)
     for limit in Limit:
-        told = requested_wait(rate_limit, limit=limit)
-        assert told is None or 0 <= told <= DAY_WAIT
+        wait = requested_wait(rate_limit, limit=limit)
+        assert wait is None or 0 <= wait <= DAY_WAIT
 
 
 @pytest.mark.parametrize("text", ["60", " 60 ", "60.0", "60;w=60", "60, 60;w=60"])
-def test_a_count_is_read_in_the_spellings_of_gateways(text: str) -> None:
+def test_a_count_may_carry_a_gateways_suffix(text: str) -> None:
     """The drafts of the rate-limit headers append the window."""
     read = read_headers({"x-ratelimit-limit": text, "x-ratelimit-remaining": text}, NOW)
     assert (read.limit, read.remaining) == (60, 60)
 
 
 @pytest.mark.parametrize("text", ["", "many", "-1", "6x", "60.5", "1" * 12])
-def test_what_is_no_count_says_nothing(text: str) -> None:
-    """It is not guessed at."""
+def test_an_invalid_count_is_ignored(text: str) -> None:
+    """The reader does not guess."""
     assert read_headers({"x-ratelimit-limit": text}, NOW).limit is None
 
 
-def test_a_retry_after_is_read_by_the_clock_that_makes_it_possible() -> None:
-    """A gateway's Date two hours ahead does not end a wait of minutes."""
+def test_the_clock_that_makes_retry_after_possible_is_trusted() -> None:
+    """A gateway's `Date` two hours ahead does not end a wait of minutes."""
     headers = {"retry-after": "Thu, 01 Jan 2026 00:02:30 GMT", "date": "Thu, 01 Jan 2026 02:00:00 GMT"}
     assert read_headers(headers, NOW).retry_after == 150.0

@@ -1,4 +1,4 @@
-"""The rate limiter: slots and permits, first come, first served; cancelled callers lose nothing."""
+"""The rate limiter grants slots and permits first come, first served; cancelled callers lose nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NARROW = Plan.enterprise(requests_per_minute=2, concurrent_jobs=1)
 
 
 def new_admission(plan: Plan, *, polls_count: bool = True) -> Admission:
-    """Return a client's way through a limiter of its own."""
+    """Return a client's admission to a new rate limiter."""
     return Admission(RateLimiter(plan), KeyUser(plan, polls_count=polls_count), Hook(None))
 
 
@@ -39,13 +39,13 @@ async def settle() -> None:
 
 
 def start(coroutine: Any) -> asyncio.Task[Any]:
-    """Begin to wait in the background."""
+    """Start waiting in the background."""
     return asyncio.ensure_future(coroutine)
 
 
 @virtual
-async def test_slots_go_to_who_came_first() -> None:
-    """However many wait, a slot that comes back goes to the first waiter."""
+async def test_slots_go_to_waiters_in_order() -> None:
+    """However many wait, a returned slot goes to the first."""
     admission = new_admission(NARROW)
     slot = await admission.slot()
     order: list[int] = []
@@ -65,8 +65,8 @@ async def test_slots_go_to_who_came_first() -> None:
 
 
 @virtual
-async def test_a_lease_is_given_back_once() -> None:
-    """A second release must not make a slot out of nothing."""
+async def test_a_slot_is_returned_once() -> None:
+    """A second release must not create a slot."""
     admission = new_admission(NARROW)
     slot = await admission.slot()
     slot.release()
@@ -75,21 +75,21 @@ async def test_a_lease_is_given_back_once() -> None:
 
 
 @virtual
-async def test_a_slot_granted_to_a_caller_who_is_gone_goes_on_to_the_next() -> None:
-    """The cancel may come in the very moment in which the slot is granted."""
+async def test_a_slot_granted_to_a_cancelled_caller_goes_to_the_next() -> None:
+    """The cancel may come in the very moment of the grant."""
     admission = new_admission(NARROW)
     slot = await admission.slot()
-    gone, following = start(admission.slot()), start(admission.slot())
+    cancelled, following = start(admission.slot()), start(admission.slot())
     await settle()
     slot.release()
-    gone.cancel()
+    cancelled.cancel()
     (await following).release()
     assert admission.limiter.slots_taken == 0
 
 
 @virtual
-async def test_a_bounded_wait_for_a_slot_ends() -> None:
-    """With an error that names the limit; it leaves the queue."""
+async def test_a_wait_for_a_slot_times_out() -> None:
+    """The error names the limit, and the caller leaves the queue."""
     admission = new_admission(NARROW)
     slot = await admission.slot()
     with pytest.raises(RateLimitError):
@@ -100,8 +100,8 @@ async def test_a_bounded_wait_for_a_slot_ends() -> None:
 
 
 @virtual
-async def test_turns_come_back_a_minute_after_the_answer() -> None:
-    """Not after it was sent: the server may count the request as late as its answer."""
+async def test_permits_come_back_a_minute_after_the_answer() -> None:
+    """Not after the sending: the server may count the request as late as it answers."""
     admission = new_admission(NARROW)
     first, second = await admission.permit(Priority.SUBMIT), await admission.permit(Priority.SUBMIT)
     first.answered()
@@ -114,7 +114,7 @@ async def test_turns_come_back_a_minute_after_the_answer() -> None:
 
 
 @virtual
-async def test_a_request_that_was_never_sent_costs_nothing() -> None:
+async def test_an_unsent_request_costs_nothing() -> None:
     """Its permit is back at once."""
     admission = new_admission(NARROW)
     for _ in range(5):
@@ -123,8 +123,8 @@ async def test_a_request_that_was_never_sent_costs_nothing() -> None:
 
 
 @virtual
-async def test_submits_go_before_looks_but_an_overdue_look_goes_first() -> None:
-    """A poll may wait behind submits, but not forever."""
+async def test_submits_go_before_polls_but_an_overdue_poll_goes_first() -> None:
+    """A poll may wait behind submits, but not for ever."""
     admission = new_admission(Plan.enterprise(requests_per_minute=1, concurrent_jobs=9))
     (await admission.permit(Priority.SUBMIT)).answered()
     order: list[str] = []
@@ -142,21 +142,21 @@ async def test_submits_go_before_looks_but_an_overdue_look_goes_first() -> None:
 
 
 @virtual
-async def test_a_turn_granted_to_a_caller_who_is_gone_is_not_spent() -> None:
-    """Nothing was sent, so the next waiter gets it at once."""
+async def test_a_permit_granted_to_a_cancelled_caller_is_not_spent() -> None:
+    """It sent nothing, so the next waiter gets the permit at once."""
     admission = new_admission(Plan.enterprise(requests_per_minute=1, concurrent_jobs=9))
     held = await admission.permit(Priority.SUBMIT)
-    gone, following = start(admission.permit(Priority.SUBMIT)), start(admission.permit(Priority.SUBMIT))
+    cancelled, following = start(admission.permit(Priority.SUBMIT)), start(admission.permit(Priority.SUBMIT))
     await settle()
     held.unsent()
-    gone.cancel()
+    cancelled.cancel()
     (await following).unsent()
     assert now() == 0.0
 
 
 @virtual
-async def test_looks_that_do_not_count_pass_by_the_submits_that_wait() -> None:
-    """At once, and without a spin of the loop; only a pause holds them."""
+async def test_uncounted_polls_overtake_waiting_submits() -> None:
+    """They go at once and without a busy loop; only a pause holds them."""
     admission = Admission(RateLimiter(NARROW), KeyUser(NARROW, polls_count=False), Hook(None))
     for _ in range(2):
         (await admission.permit(Priority.SUBMIT)).answered()
@@ -172,8 +172,8 @@ async def test_looks_that_do_not_count_pass_by_the_submits_that_wait() -> None:
 
 
 @virtual
-async def test_a_429_of_the_minute_pauses_everything() -> None:
-    """Until the stated moment and a little longer, so that not all come back at once."""
+async def test_a_429_about_the_minute_pauses_everything() -> None:
+    """Until the stated time plus some jitter, so that not all come back at once."""
     admission = new_admission(NARROW)
     assert (
         admission.limiter.rate_limited(too_many("requests per minute", **{"retry-after": "12"})) == "minute"
@@ -183,8 +183,8 @@ async def test_a_429_of_the_minute_pauses_everything() -> None:
 
 
 @virtual
-async def test_a_429_that_tells_nothing_pauses_for_a_moment() -> None:
-    """Not for long: the next answer may say more."""
+async def test_a_429_without_details_pauses_briefly() -> None:
+    """The next answer may say more."""
     admission = new_admission(NARROW)
     admission.limiter.rate_limited(too_many("slow down"))
     (await admission.permit(Priority.SUBMIT)).answered()
@@ -192,7 +192,7 @@ async def test_a_429_that_tells_nothing_pauses_for_a_moment() -> None:
 
 
 @virtual
-async def test_a_429_of_the_jobs_at_once_holds_submits_until_a_job_ends() -> None:
+async def test_a_429_about_concurrent_jobs_holds_submits_until_a_job_ends() -> None:
     """Polls go on meanwhile: they see jobs end."""
     admission = new_admission(Plan.PRO)
     running, mine = await admission.slot(), await admission.slot()
@@ -210,8 +210,8 @@ async def test_a_429_of_the_jobs_at_once_holds_submits_until_a_job_ends() -> Non
 
 
 @virtual
-async def test_submits_held_for_jobs_of_somebody_else_try_again_in_time() -> None:
-    """The running jobs may be another process's: then nobody here sees them end."""
+async def test_submits_held_by_another_processs_jobs_are_retried() -> None:
+    """This process never sees those jobs end, so each hold ends by itself."""
     admission = new_admission(Plan.PRO)
     await admission.slot()
     waits = []
@@ -225,8 +225,8 @@ async def test_submits_held_for_jobs_of_somebody_else_try_again_in_time() -> Non
 
 
 @virtual
-async def test_the_jobs_of_a_day_are_counted_and_end_in_an_error_that_says_until_when() -> None:
-    """A job too many is not even sent."""
+async def test_a_full_day_is_an_error_that_says_when_the_next_begins() -> None:
+    """The job beyond the limit is not even sent."""
     admission = new_admission(Plan.enterprise(requests_per_minute=60, concurrent_jobs=9, jobs_per_day=2))
     for _ in range(2):
         slot = await admission.slot()
@@ -239,8 +239,8 @@ async def test_the_jobs_of_a_day_are_counted_and_end_in_an_error_that_says_until
 
 
 @virtual
-async def test_who_waits_for_the_next_day_goes_first_then() -> None:
-    """The wait ends with the day, to the moment."""
+async def test_a_waiter_for_the_next_day_starts_at_midnight() -> None:
+    """The wait ends exactly with the day."""
     admission = new_admission(Plan.enterprise(requests_per_minute=60, concurrent_jobs=9, jobs_per_day=1))
     (await admission.slot()).job_is_made()
     await admission.slot(waits_for_day=True)
@@ -248,16 +248,16 @@ async def test_who_waits_for_the_next_day_goes_first_then() -> None:
 
 
 @virtual
-async def test_a_submit_that_made_no_job_gives_its_job_of_the_day_back() -> None:
-    """Only jobs that were accepted count."""
+async def test_a_submit_that_made_no_job_returns_its_share_of_the_day() -> None:
+    """Only accepted jobs count."""
     admission = new_admission(Plan.enterprise(requests_per_minute=60, concurrent_jobs=9, jobs_per_day=1))
     (await admission.slot()).release()
     assert (await admission.slot()).is_held
 
 
 @virtual
-async def test_a_429_of_the_day_ends_it_until_the_moment_that_was_told() -> None:
-    """Waiters get an error with that moment, or keep waiting."""
+async def test_a_429_about_the_day_ends_it_until_the_reported_time() -> None:
+    """A waiter gets an error with that time."""
     admission = new_admission(Plan.enterprise(requests_per_minute=60, concurrent_jobs=1))
     slot = await admission.slot()
     waiting = start(admission.slot())
@@ -272,8 +272,8 @@ async def test_a_429_of_the_day_ends_it_until_the_moment_that_was_told() -> None
 
 
 @virtual
-async def test_waits_can_be_asked_about_and_are_events() -> None:
-    """What a caller waits for, from when to when."""
+async def test_waits_are_counted_and_reported_as_events() -> None:
+    """Each event says what a caller waits for, and how long."""
     events: list[Event] = []
     admission = Admission(RateLimiter(NARROW), KeyUser(NARROW), Hook(events.append))
     slot = await admission.slot()
@@ -295,8 +295,8 @@ async def test_waits_can_be_asked_about_and_are_events() -> None:
 
 
 @virtual
-async def test_closing_sends_everybody_away() -> None:
-    """Waiters for a slot or a permit get an error."""
+async def test_closing_wakes_every_waiter_with_an_error() -> None:
+    """Whether it waits for a slot or for a permit."""
     admission = new_admission(Plan.enterprise(requests_per_minute=1, concurrent_jobs=1))
     await admission.slot()
     (await admission.permit(Priority.SUBMIT)).answered()
@@ -321,22 +321,22 @@ async def send(admission: Admission, **headers: str) -> None:
 
 
 @virtual
-async def test_after_a_reset_that_was_told_nothing_waits_for_a_minute() -> None:
-    """One request goes then, two seconds later as resets are rounded, and what its answer says is left."""
+async def test_after_a_reported_reset_nothing_waits_for_a_minute() -> None:
+    """One request goes two seconds later, as resets are rounded; its answer says how many more may."""
     admission = new_admission(Plan.PRO)
     await send(admission, x_ratelimit_remaining="0", x_ratelimit_reset="6")
-    moments = []
+    sent_at = []
     for left in ("3", "2", "1", "0"):
         await send(admission, x_ratelimit_remaining=left, x_ratelimit_reset="6")
-        moments.append(now())
-    assert moments == [8.0] * 4
+        sent_at.append(now())
+    assert sent_at == [8.0] * 4
     await send(admission)
     assert now() == 16.0
 
 
 @virtual
-async def test_the_first_after_a_reset_may_be_a_submit() -> None:
-    """Submits leave some permits to polls; without any poll, nobody would ask otherwise."""
+async def test_the_first_request_after_a_reset_may_be_a_submit() -> None:
+    """Submits usually leave permits to polls, but with no poll waiting nothing else would go."""
     admission = new_admission(Plan.PRO)
     for _ in range(2):
         (await admission.slot()).job_is_made()
@@ -346,8 +346,8 @@ async def test_the_first_after_a_reset_may_be_a_submit() -> None:
 
 
 @virtual
-async def test_a_share_of_a_plan_believes_its_share_of_what_is_left() -> None:
-    """The others on the key have theirs."""
+async def test_a_share_of_a_plan_takes_its_share_of_the_remaining_requests() -> None:
+    """The rest belongs to the other workers on the key."""
     admission = new_admission(Plan.PRO.share(6))
     headers = {"x_ratelimit_limit": "60", "x_ratelimit_reset": "6"}
     await send(admission, **headers, x_ratelimit_remaining="0")
@@ -356,8 +356,8 @@ async def test_a_share_of_a_plan_believes_its_share_of_what_is_left() -> None:
 
 
 @virtual
-async def test_a_limit_below_the_plan_is_obeyed_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Once per client, whichever clients come or go, by a warning and an event."""
+async def test_a_limit_below_the_plan_is_obeyed_and_reported_once(caplog: pytest.LogCaptureFixture) -> None:
+    """One warning and one event per client, whichever clients come and go."""
     events: list[Event] = []
     user, limiter = KeyUser(Plan.PRO), RateLimiter(Plan.PRO)
     admission = Admission(limiter, user, Hook(events.append))
@@ -376,8 +376,8 @@ async def test_a_limit_below_the_plan_is_obeyed_and_said_once(caplog: pytest.Log
 
 
 @virtual
-async def test_a_look_is_put_off_as_long_as_the_service_asks() -> None:
-    """Submits are not; a waiting poll reports the reason."""
+async def test_retry_after_on_a_poll_delays_polls() -> None:
+    """It does not delay submits; a waiting poll reports the reason."""
     admission = new_admission(Plan.PRO)
     admission.limiter.delay_polls(
         Failure(FailureKind.SERVER, "busy", http_status=503, headers={"retry-after": "20"})
@@ -396,8 +396,8 @@ async def test_a_look_is_put_off_as_long_as_the_service_asks() -> None:
 
 
 @virtual
-async def test_looks_that_do_not_count_are_put_off_too() -> None:
-    """They cost nothing of the plan, but the service asked for it."""
+async def test_retry_after_delays_uncounted_polls_too() -> None:
+    """They cost nothing of the plan, but the service asked for the delay."""
     admission = Admission(RateLimiter(NARROW), KeyUser(NARROW, polls_count=False), Hook(None))
     admission.limiter.delay_polls(Failure(FailureKind.SERVER, "busy", headers={"retry-after": "20"}))
     (await admission.permit(Priority.POLL)).answered()
@@ -417,10 +417,10 @@ FAR = [
 
 @pytest.mark.parametrize("far", FAR)
 @virtual
-async def test_a_429_that_only_looks_far_is_the_minutes_first_and_the_days_at_the_second(
+async def test_a_429_with_hours_to_wait_is_about_the_day_only_the_second_time(
     far: dict[str, str],
 ) -> None:
-    """A clock, a zone or a unit may be wrong: a minute's pause shows it, and costs no day."""
+    """A clock, a zone or a unit may be wrong: pausing a minute first costs no day."""
     admission = new_admission(Plan.PRO)
     failure = too_many("Too Many Requests", **{"x-ratelimit-limit": "60", **far})
     # A burst counts as one 429, and a poll's 429 says nothing about jobs.
@@ -438,8 +438,8 @@ async def test_a_429_that_only_looks_far_is_the_minutes_first_and_the_days_at_th
 
 
 @virtual
-async def test_a_second_refusal_of_the_same_burst_is_no_second_refusal() -> None:
-    """It was sent before the pause, however late its answer comes."""
+async def test_late_429s_of_one_burst_count_as_one() -> None:
+    """The request left before the pause, however late its answer comes."""
     admission = new_admission(Plan.PRO)
     failure = too_many("Too Many Requests", **{"x-ratelimit-limit": "60", **FAR[0]})
     early, late = [await admission.permit(Priority.SUBMIT) for _ in range(2)]
@@ -453,8 +453,8 @@ async def test_a_second_refusal_of_the_same_burst_is_no_second_refusal() -> None
 
 
 @virtual
-async def test_a_poll_that_does_not_count_says_nothing_of_a_reset() -> None:
-    """It may be answered after the place that it speaks of came back."""
+async def test_an_uncounted_poll_says_nothing_about_a_reset() -> None:
+    """Its answer may come after the permit that it speaks of is back."""
     admission = new_admission(Plan.enterprise(requests_per_minute=2, concurrent_jobs=9), polls_count=False)
     await send(admission)
     await asyncio.sleep(30)
@@ -478,10 +478,10 @@ async def test_a_poll_that_does_not_count_says_nothing_of_a_reset() -> None:
     ],
 )
 @virtual
-async def test_a_429_of_the_day_is_believed_at_once_where_more_speaks_for_it(
+async def test_a_429_about_the_day_is_trusted_at_once_with_more_evidence(
     plan: Plan, made: int, message: str, headers: dict[str, str]
 ) -> None:
-    """Its message, the limit in its headers, no limit at all, or a day that is nearly used up."""
+    """Its message, its limit header, no limit at all, or a day that is nearly used up."""
     admission = new_admission(plan)
     for _ in range(made):
         slot = await admission.slot()
@@ -491,8 +491,8 @@ async def test_a_429_of_the_day_is_believed_at_once_where_more_speaks_for_it(
 
 
 @virtual
-async def test_a_gate_is_kept_for_a_day_after_its_last_job() -> None:
-    """By the loop's clock: a wall clock that jumps a day ahead and back loses no count."""
+async def test_a_limiter_stays_in_use_for_a_day_after_its_last_job() -> None:
+    """It reads the loop's clock: a wall clock that jumps a day ahead and back loses no count."""
     admission = new_admission(Plan.PRO)
     slot = await admission.slot()
     slot.job_is_made()
@@ -507,32 +507,32 @@ async def test_a_gate_is_kept_for_a_day_after_its_last_job() -> None:
 
 @dataclass(frozen=True)
 class Request:
-    """One request of a scene: when its caller comes, how long the answer takes, and what it says."""
+    """One request of a scenario: when its caller comes, how long the answer takes, and what it says."""
 
-    comes: float
+    arrives_at: float
     takes: float
     counted: float
     remaining: int | None
-    is_refused: bool
+    is_rejected: bool
     is_poll: bool
     is_sent: bool
 
 
 requests = st.builds(
     Request,
-    comes=st.integers(0, 400).map(lambda half: half / 2),
+    arrives_at=st.integers(0, 400).map(lambda half: half / 2),
     takes=st.sampled_from([0.0, 0.25, 3.0, 30.0]),
     counted=st.sampled_from([0.0, 0.5, 1.0]),
     remaining=st.none() | st.integers(0, 12),
-    is_refused=st.sampled_from([False] * 6 + [True]),
+    is_rejected=st.sampled_from([False] * 6 + [True]),
     is_poll=st.booleans(),
     is_sent=st.sampled_from([True] * 5 + [False]),
 )
 
 
-async def ask(admission: Admission, request: Request, counted: list[float]) -> None:
-    """Send one request: the server counts it somewhere between its sending and its answer."""
-    await asyncio.sleep(request.comes)
+async def send_request(admission: Admission, request: Request, counted: list[float]) -> None:
+    """Send one request; the server counts it somewhere between its sending and its answer."""
+    await asyncio.sleep(request.arrives_at)
     permit = await admission.permit(Priority.POLL if request.is_poll else Priority.SUBMIT)
     if not request.is_sent:
         permit.unsent()
@@ -541,7 +541,7 @@ async def ask(admission: Admission, request: Request, counted: list[float]) -> N
     await asyncio.sleep(request.takes)
     if request.remaining is not None:
         admission.observe_headers({"x-ratelimit-remaining": str(request.remaining)}, permit)
-    if request.is_refused:
+    if request.is_rejected:
         admission.limiter.rate_limited(too_many("per minute", **{"x-ratelimit-reset": "7"}))
     permit.answered()
 
@@ -549,18 +549,16 @@ async def ask(admission: Admission, request: Request, counted: list[float]) -> N
 @pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(st.integers(1, 8), st.lists(requests, max_size=40))
-def test_the_servers_window_never_holds_more_and_nobody_waits_for_ever(
-    rate: int, scene: list[Request]
-) -> None:
+def test_the_servers_window_never_overflows_and_every_wait_ends(rate: int, scenario: list[Request]) -> None:
     """For any requests, answers, headers and failures, wherever the server counts them."""
 
-    async def play() -> None:
+    async def run() -> None:
         admission = new_admission(Plan.enterprise(requests_per_minute=rate, concurrent_jobs=1))
         counted: list[float] = []
-        async with asyncio.timeout(60.0 * 4 * (len(scene) + 10)):
-            await asyncio.gather(*(ask(admission, request, counted) for request in scene))
+        async with asyncio.timeout(60.0 * 4 * (len(scenario) + 10)):
+            await asyncio.gather(*(send_request(admission, request, counted) for request in scenario))
         counted.sort()
         # Compute it as the rate limiter does: the difference would be rounded once more.
         assert all(later >= earlier + 60.0 for earlier, later in zip(counted, counted[rate:], strict=False))
 
-    virtual(play)()
+    virtual(run)()

@@ -1,4 +1,4 @@
-"""Slots and permits: whatever ends a block, it returns what it holds, and nothing that it handed over."""
+"""Slots and permits: whatever ends a block, it returns what it holds and nothing that it handed over."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from doitong_async.limits.permits import RequestPermit, Slot
 
 
-class Mine(BaseException):
-    """What a user's callback may raise."""
+class CallbackError(BaseException):
+    """An exception that a user's callback may raise."""
 
 
 class Grants:
@@ -31,17 +31,17 @@ class Grants:
 
 
 def test_a_block_releases_its_slot_whatever_ends_it() -> None:
-    """Once, also if it released the slot itself."""
+    """It releases the slot once, even if the block released it already."""
     grants = Grants()
-    with pytest.raises(Mine), Slot(grants, is_counted=True):
-        raise Mine
+    with pytest.raises(CallbackError), Slot(grants, is_counted=True):
+        raise CallbackError
     with Slot(grants, is_counted=True) as slot:
         slot.release()
     assert grants.returned == ["no job made", "slot"] * 2
 
 
-def test_a_slot_that_was_handed_over_is_its_next_holders() -> None:
-    """The block returns nothing, and a second hand-over brings an empty slot."""
+def test_a_slot_handed_over_belongs_to_its_new_holder() -> None:
+    """The block returns nothing, and a second hand-over yields an empty slot."""
     grants = Grants()
     with Slot(grants, is_counted=True) as slot:
         slot.job_is_made()
@@ -54,7 +54,7 @@ def test_a_slot_that_was_handed_over_is_its_next_holders() -> None:
 
 
 def test_a_slot_handed_over_before_its_job_was_made_is_counted_once() -> None:
-    """The reservation of the day goes along with it."""
+    """The reservation of the day goes with it."""
     grants = Grants()
     with Slot(grants, is_counted=True) as slot:
         of_doubt = slot.hand_over()
@@ -62,23 +62,23 @@ def test_a_slot_handed_over_before_its_job_was_made_is_counted_once() -> None:
     assert grants.returned == ["job made", "slot kept until 5.0 with j"]
 
 
-def test_a_block_ends_its_permit_as_unsent_until_it_sends() -> None:
-    """From then on the service may have counted the request, unless the transport knows better."""
+def test_a_permit_counts_as_unsent_until_it_sends() -> None:
+    """Then the service may have counted the request, unless the transport knows better."""
     grants = Grants()
-    with pytest.raises(Mine), RequestPermit(grants, is_submit=True):
-        raise Mine
+    with pytest.raises(CallbackError), RequestPermit(grants, is_submit=True):
+        raise CallbackError
     permit = RequestPermit(grants, is_submit=True)
     permit.sends()
-    with pytest.raises(Mine), permit:
-        raise Mine
+    with pytest.raises(CallbackError), permit:
+        raise CallbackError
     with RequestPermit(grants, is_submit=True) as permit:
         permit.sends()
         permit.unsent()
     assert grants.returned == ["unsent", "sent", "unsent"]
 
 
-def test_a_permit_that_was_handed_over_is_its_next_holders() -> None:
-    """With its number; the block ends nothing."""
+def test_a_permit_handed_over_belongs_to_its_new_holder() -> None:
+    """It keeps its number, and the block returns nothing."""
     grants = Grants()
     with RequestPermit(grants, is_submit=False, number=7, sent_at=3.0) as permit:
         of_task = permit.hand_over()

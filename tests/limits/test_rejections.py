@@ -10,7 +10,7 @@ from doitong_async.transport.failure import Failure, FailureKind
 HOURS = RateLimitHeaders(limit=60, retry_after=7200.0)
 
 
-def rejected(
+def limit_of_429(
     rejections: Rejections,
     now: float,
     *,
@@ -20,7 +20,7 @@ def rejected(
     is_submit: bool = True,
     day_may_be_full: bool = False,
 ) -> Limit:
-    """Return the limit that a 429 on Pro is taken to be about."""
+    """Return the limit that a 429 on Pro counts against."""
     return rejections.limit_of(
         Failure(FailureKind.RATE_LIMIT, message, http_status=429),
         headers,
@@ -33,31 +33,31 @@ def rejected(
     )
 
 
-def test_hours_to_wait_are_believed_at_the_second_429() -> None:
-    """Of a submit that was sent after the first pause; then the doubt begins anew."""
+def test_a_wait_of_hours_is_trusted_at_the_second_429() -> None:
+    """Its submit must have left after the first pause; then the doubt starts over."""
     rejections = Rejections()
-    assert rejected(rejections, 0.0) is Limit.MINUTE
-    assert rejected(rejections, 70.0, sent_at=1.0) is Limit.MINUTE
-    assert rejected(rejections, UNBELIEVED_WAIT, is_submit=False) is Limit.MINUTE
-    assert rejected(rejections, UNBELIEVED_WAIT) is Limit.DAY
-    assert rejected(rejections, 99.0) is Limit.MINUTE
+    assert limit_of_429(rejections, 0.0) is Limit.MINUTE
+    assert limit_of_429(rejections, 70.0, sent_at=1.0) is Limit.MINUTE
+    assert limit_of_429(rejections, UNBELIEVED_WAIT, is_submit=False) is Limit.MINUTE
+    assert limit_of_429(rejections, UNBELIEVED_WAIT) is Limit.DAY
+    assert limit_of_429(rejections, 99.0) is Limit.MINUTE
 
 
-def test_a_submit_that_is_accepted_ends_the_doubt() -> None:
-    """The wait was nonsense."""
+def test_an_accepted_submit_ends_the_doubt() -> None:
+    """It proves that the wait was wrong."""
     rejections = Rejections()
-    rejected(rejections, 0.0)
+    limit_of_429(rejections, 0.0)
     rejections.accepted()
-    assert rejected(rejections, 99.0) is Limit.MINUTE
+    assert limit_of_429(rejections, 99.0) is Limit.MINUTE
 
 
-def test_what_else_speaks_of_the_day_is_believed_at_once() -> None:
+def test_other_evidence_for_the_day_is_trusted_at_once() -> None:
     """The message, the limit in the headers, or our own count."""
     no_limit, of_day = (
         RateLimitHeaders(retry_after=7200.0),
         RateLimitHeaders(limit=10_000, retry_after=7200.0),
     )
-    assert rejected(Rejections(), 0.0, message="Too many jobs today") is Limit.DAY
-    assert rejected(Rejections(), 0.0, headers=no_limit) is Limit.DAY
-    assert rejected(Rejections(), 0.0, headers=of_day) is Limit.DAY
-    assert rejected(Rejections(), 0.0, day_may_be_full=True) is Limit.DAY
+    assert limit_of_429(Rejections(), 0.0, message="Too many jobs today") is Limit.DAY
+    assert limit_of_429(Rejections(), 0.0, headers=no_limit) is Limit.DAY
+    assert limit_of_429(Rejections(), 0.0, headers=of_day) is Limit.DAY
+    assert limit_of_429(Rejections(), 0.0, day_may_be_full=True) is Limit.DAY

@@ -1,4 +1,4 @@
-"""When the next request may be sent, and whose it is, moment by moment."""
+"""When the next request may be sent, and which one it is, step by step."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from doitong_async.limits.request_rate import OVERDUE_AFTER, RequestRate
 NOTHING = RateLimitHeaders()
 
 
-def answered(rate: RequestRate, now: float, priority: Priority = Priority.SUBMIT) -> None:
+def send_and_answer(rate: RequestRate, now: float, priority: Priority = Priority.SUBMIT) -> None:
     """Send a request and have it answered at once."""
     rate.send(now, priority)
     rate.over(now, was_sent=True, is_submit=priority is Priority.SUBMIT)
 
 
-def test_submits_go_first_and_an_overdue_poll_every_other_time() -> None:
+def test_submits_go_first_and_overdue_polls_alternate_with_them() -> None:
     """Neither starves the other."""
     rate, late = RequestRate(60, 0.0), OVERDUE_AFTER
 
@@ -34,26 +34,26 @@ def test_submits_go_first_and_an_overdue_poll_every_other_time() -> None:
     ("limit", "jobs", "taken", "kept"),
     [(60, 10, 10, 0), (60, 60, 1, 0), (60, 60, 2, 6), (6, 6, 2, 1), (1, 6, 2, 0), (900, 900, 2, 30)],
 )
-def test_submits_leave_some_requests_to_polls_where_slots_are_many(
+def test_submits_leave_some_requests_to_polls_where_slots_are_plentiful(
     limit: int, jobs: int, taken: int, kept: int
 ) -> None:
     """As soon as there is something to poll."""
     assert RequestRate(limit, 0.0).kept_for_polls(concurrent_jobs=jobs, slots_taken=taken) == kept
 
 
-def test_what_is_kept_for_polls_delays_submits_alone() -> None:
-    """Until as much is free beside it."""
+def test_requests_kept_for_polls_delay_only_submits() -> None:
+    """A submit waits until another request is free."""
     rate = RequestRate(2, 0.0)
-    answered(rate, 0.0)
+    send_and_answer(rate, 0.0)
     assert rate.may_send(5.0, Priority.POLL, kept=1)
     assert not rate.may_send(5.0, Priority.SUBMIT, kept=1)
     assert rate.next_moment(5.0, Priority.SUBMIT, kept=1) == 60.0
-    # It may be sent now, so it is no reason for a timer.
+    # It may be sent now, so it needs no timer.
     assert rate.next_moment(5.0, Priority.POLL, kept=1) is None
 
 
-def test_a_429_of_the_minute_pauses_both_and_one_of_the_jobs_submits_alone() -> None:
-    """With the jitter on top; and who waits then waits for the service."""
+def test_a_429_about_the_minute_pauses_all_and_one_about_jobs_only_submits() -> None:
+    """The pause includes the jitter; a caller that waits then waits for the service."""
     rate = RequestRate(60, 0.0)
     rate.rejected(Limit.MINUTE, NOTHING, 10.0, 0.0, 0.5)
     for priority in Priority:
@@ -67,18 +67,18 @@ def test_a_429_of_the_minute_pauses_both_and_one_of_the_jobs_submits_alone() -> 
     assert rate.next_moment(10.5, Priority.SUBMIT, kept=0) == 31.0
 
 
-def test_a_429_with_no_wait_pauses_for_a_moment_and_a_retry_after_states_the_reset() -> None:
-    """Where nothing else does, and nothing is left."""
+def test_a_429_without_a_wait_pauses_briefly_and_retry_after_sets_the_reset() -> None:
+    """Retry-After sets it where no reset is given and no request remains."""
     rate = RequestRate(1, 0.0)
     rate.rejected(Limit.MINUTE, NOTHING, None, 0.0, 0.0)
     assert not rate.may_send(1.9, Priority.SUBMIT, kept=0)
-    answered(rate, 2.0)
+    send_and_answer(rate, 2.0)
     rate.rejected(Limit.MINUTE, RateLimitHeaders(remaining=0), 6.0, 2.0, 0.0)
     assert rate.may_send(8.0, Priority.SUBMIT, kept=0)
 
 
-def test_while_others_use_the_key_requests_go_one_by_one() -> None:
-    """An answer that leaves less than we count shows them."""
+def test_beside_other_users_requests_go_one_by_one() -> None:
+    """An answer with fewer remaining requests than we count reveals them."""
     rate = RequestRate(60, 0.0)
     number = rate.send(0.0, Priority.SUBMIT)
     assert rate.may_send(0.0, Priority.SUBMIT, kept=0)
@@ -90,7 +90,7 @@ def test_while_others_use_the_key_requests_go_one_by_one() -> None:
     assert not rate.is_fresh(59.9)
 
 
-def test_polls_alone_are_put_off_by_their_own_retry_after() -> None:
+def test_retry_after_on_polls_delays_only_polls() -> None:
     """The longest one holds."""
     rate = RequestRate(60, 0.0)
     rate.delay_polls(20.0)

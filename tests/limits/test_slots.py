@@ -6,7 +6,7 @@ from doitong_async.limits.slots import SlotCount
 
 
 def test_a_kept_slot_is_free_once_it_expires() -> None:
-    """Not a moment before; the earliest comes first."""
+    """Not a moment before; the earliest expires first."""
     slots = SlotCount(2)
     slots.take()
     slots.take()
@@ -21,7 +21,7 @@ def test_a_kept_slot_is_free_once_it_expires() -> None:
     )
 
 
-def test_a_job_that_is_resumed_takes_the_slot_that_was_kept_for_it() -> None:
+def test_a_resumed_job_takes_the_slot_kept_for_it() -> None:
     """Another job, or one without an id, takes one more."""
     slots = SlotCount(1)
     slots.take()

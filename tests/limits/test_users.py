@@ -1,4 +1,4 @@
-"""The clients on one key: the narrowest of their plans, and whose job is whose."""
+"""The clients on one key: the narrowest of their plans, and which key a job belongs to."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from doitong_async import Plan
 from doitong_async.limits.users import MOST_KNOWN, KeyUser, KeyUsers
 
 
-def test_of_several_plans_the_narrower_limits_apply() -> None:
-    """Until their client leaves; after the last one, they stay."""
+def test_the_narrowest_of_several_plans_applies() -> None:
+    """Until its client leaves; the plan of the last client remains."""
     users = KeyUsers(Plan.FREE)
     wide, narrow = KeyUser(Plan.PRO), KeyUser(Plan.enterprise(requests_per_minute=90, concurrent_jobs=2))
     users.join(wide)
@@ -20,7 +20,7 @@ def test_of_several_plans_the_narrower_limits_apply() -> None:
 
 
 def test_an_assumed_plan_narrows_no_other() -> None:
-    """It is the free one, for want of a better."""
+    """The client assumes Free only because nothing names the real plan."""
     users = KeyUsers(Plan.FREE)
     users.join(KeyUser(Plan.FREE, plan_is_assumed=True, polls_count=False))
     assert not users.polls_count
@@ -28,16 +28,16 @@ def test_an_assumed_plan_narrows_no_other() -> None:
     assert (users.plan, users.polls_count) == (Plan.PRO, True)
 
 
-def test_the_service_may_lower_the_requests_a_minute_and_not_raise_them() -> None:
-    """And to none at all it does not lower them."""
+def test_the_service_may_lower_the_request_rate_but_not_raise_it() -> None:
+    """Nor can it lower the rate to zero."""
     users = KeyUsers(Plan.PRO)
     for reported, allowed in ((6, 6), (90, 60), (0, 1)):
         users.reported(reported)
         assert users.requests_per_minute == allowed
 
 
-def test_a_job_is_of_the_key_that_it_was_first_returned_for() -> None:
-    """Of many jobs that ended, the most recent are remembered, and all that are still known."""
+def test_a_job_belongs_to_the_key_it_was_first_returned_for() -> None:
+    """The client remembers the most recent finished jobs, and all that are still known."""
     users = KeyUsers(Plan.PRO)
     user = KeyUser(Plan.PRO)
     users.join(user)

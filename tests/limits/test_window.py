@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from doitong_async.limits.window import PERIOD, Window
 
-# Eighths of a second: sums of them are exact, so that what is tested is the rule and not the rounding.
+# Sums of eighths of a second are exact, so the tests check the rule and not the rounding.
 eighths = st.integers(0, 8 * 90).map(lambda n: n / 8)
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request: how long after it was possible it is sent, when it is counted and answered after that."""
+    """One request: its delay before sending, and when the server counts and answers it after that."""
 
     idle: float
     counted: float
@@ -26,7 +26,7 @@ class Request:
 
 @st.composite
 def requests(draw: st.DrawFn) -> Request:
-    """Draw a request that the server counts at some moment between its sending and its answer."""
+    """Draw a request that the server counts at some time between its sending and its answer."""
     answered = draw(eighths)
     share = draw(st.sampled_from([0.0, 0.5, 1.0]))
     idle = draw(st.just(0.0) | eighths)
@@ -34,7 +34,7 @@ def requests(draw: st.DrawFn) -> Request:
 
 
 def run(limit: int, plans: list[Request], start: float = 0.0) -> list[float]:
-    """Send each request as soon as the window lets it, and return the moments that the server counted."""
+    """Send each request as soon as the window allows it, and return the times at which the server counted."""
     window = Window(limit)
     now = start
     in_flight: list[tuple[float, bool]] = []
@@ -51,12 +51,12 @@ def run(limit: int, plans: list[Request], start: float = 0.0) -> list[float]:
         while not window.free(now):
             moment = window.next_free(now)
             first_answer = min((end for end, _ in in_flight), default=math.inf)
-            # Nobody waits for ever: there is a moment, or an answer to come that will make one.
+            # Nobody waits for ever: there is a time, or an answer to come that will bring one.
             assert moment is not None or first_answer < math.inf
             waited_for = min(first_answer, math.inf if moment is None else moment)
             assert waited_for > now
             if moment is not None and moment < first_answer:
-                # It is honest: not free just before it, free at it.
+                # It is exact: nothing is free just before it, something is at it.
                 assert not window.free(math.nextafter(moment, -math.inf))
                 assert window.free(moment)
             answer_until(now := waited_for)
@@ -71,7 +71,7 @@ def run(limit: int, plans: list[Request], start: float = 0.0) -> list[float]:
 @settings(deadline=None, max_examples=300)
 @given(st.integers(1, 5), st.lists(requests(), max_size=30))
 def test_no_window_at_the_server_holds_too_many(limit: int, plans: list[Request]) -> None:
-    """In every half-open 60 s at most R, wherever between sending and answer the server counts."""
+    """Any half-open 60 s hold at most R requests, wherever between sending and answer the server counts."""
     counted = run(limit, plans)
     for first, last in zip(counted, counted[limit:], strict=False):
         assert last >= first + PERIOD
@@ -85,29 +85,29 @@ def test_no_window_at_the_server_holds_too_many(limit: int, plans: list[Request]
     ),
     st.floats(0, 1e9),
 )
-def test_no_rounding_makes_anybody_wait_for_ever(limit: int, plans: list[Request], start: float) -> None:
-    """At the moment that was named a request may be sent, whatever floats make of it."""
+def test_rounding_makes_nobody_wait_for_ever(limit: int, plans: list[Request], start: float) -> None:
+    """At the time that the window named a request may be sent, whatever floats make of it."""
     counted = run(limit, plans, start)
     for first, last in zip(counted, counted[limit:], strict=False):
         assert last - first >= PERIOD - 1e-6
 
 
-def test_a_full_plan_is_used() -> None:
-    """At 10:00:00 all R go at once; with immediate answers the next R at 10:01:00, not later."""
+def test_the_plan_is_used_in_full() -> None:
+    """R requests go at 10:00:00; with immediate answers the next R go at 10:01:00, not later."""
     at_once = Request(0.0, 0.0, 0.0, True)
     assert run(10, [at_once] * 25) == [0.0] * 10 + [60.0] * 10 + [120.0] * 5
 
 
-def test_a_place_comes_back_a_period_after_the_answer() -> None:
-    """Not after the sending: the server may have counted as late as it answered."""
+def test_a_token_comes_back_a_period_after_the_answer() -> None:
+    """Not after the sending: the server may count the request as late as it answers."""
     window = Window(1)
     window.spend()
     window.answered(7.0)
     assert (window.free(66.9), window.next_free(66.9), window.free(67.0)) == (0, 67.0, 1)
 
 
-def test_what_hangs_on_an_answer_has_no_moment() -> None:
-    """One waits for the answer, and then for its moment."""
+def test_without_an_answer_the_next_free_time_is_unknown() -> None:
+    """A caller waits for the answer first, and then for the time."""
     window = Window(1)
     window.spend()
     assert window.next_free(1_000.0) is None
@@ -115,8 +115,8 @@ def test_what_hangs_on_an_answer_has_no_moment() -> None:
     assert window.next_free(1_000.0) == 1_060.0
 
 
-def test_an_overspent_window_names_the_moment_that_is_enough() -> None:
-    """With one too many sent, the first to come back frees nothing yet, even if a clock ran back."""
+def test_an_overspent_window_names_the_time_that_frees_a_token() -> None:
+    """With one too many sent, the first to come back frees nothing, even if a clock ran backwards."""
     window = Window(1)
     window.spend()
     window.spend()
@@ -126,7 +126,7 @@ def test_an_overspent_window_names_the_moment_that_is_enough() -> None:
     assert (window.next_free(60.0), window.free(69.5), window.free(70.0)) == (70.0, 0, 1)
 
 
-def test_a_request_that_never_left_gives_its_place_back_at_once() -> None:
+def test_an_unsent_request_returns_its_token_at_once() -> None:
     """The server cannot have counted it."""
     window = Window(1)
     window.spend()
@@ -135,7 +135,7 @@ def test_a_request_that_never_left_gives_its_place_back_at_once() -> None:
     assert (window.free(0.0), window.next_free(0.0)) == (1, 0.0)
 
 
-def test_another_period() -> None:
+def test_the_period_may_differ_from_a_minute() -> None:
     """A minute is only the usual one."""
     window = Window(1, period=2.0)
     window.spend()
@@ -143,8 +143,8 @@ def test_another_period() -> None:
     assert window.next_free(0.0) == 2.0
 
 
-def test_two_answers_at_once_tell_nothing_of_a_rate() -> None:
-    """A process that begins beside another hears of it in two answers, and is not shut out."""
+def test_two_simultaneous_answers_reveal_no_rate() -> None:
+    """A process that starts beside another sees it in two answers, and must not be shut out."""
     window = Window(6_000)
     assert window.lower(5_990, 0.0)
     assert window.lower(5_989, 0.001)
@@ -152,14 +152,14 @@ def test_two_answers_at_once_tell_nothing_of_a_rate() -> None:
 
 
 def spend(window: Window, count: int, now: float) -> None:
-    """Send so many requests, and have them answered at once."""
+    """Send this many requests and have them answered at once."""
     for _ in range(count):
         window.spend()
         window.answered(now)
 
 
-def test_what_comes_back_is_known_by_parts_of_the_next_minute() -> None:
-    """The schedule plans with it; a request in flight comes back at its end, at the earliest."""
+def test_returning_tokens_are_known_for_each_part_of_the_next_minute() -> None:
+    """The schedule plans with them; a request in flight comes back at the end, at the earliest."""
     window = Window(10)
     spend(window, 2, 0.0)
     spend(window, 1, 30.0)
@@ -172,16 +172,16 @@ def test_what_comes_back_is_known_by_parts_of_the_next_minute() -> None:
     assert window.coming(85.0, 4) == [3, 0, 0, 1]
 
 
-def test_what_others_hold_comes_back_a_minute_after_the_last_sign_of_them() -> None:
-    """All of it, if they stop."""
+def test_foreign_tokens_come_back_a_minute_after_their_last_observation() -> None:
+    """All of them do, if the others stop."""
     window = Window(10)
     spend(window, 1, 0.0)
     assert window.lower(3, 15.0)
     assert window.coming(30.0, 4) == [0, 0, 1, 6]
 
 
-def test_several_requests_at_once_have_a_moment_too() -> None:
-    """As a poll in several parts needs: so many tokens beside its own."""
+def test_the_window_names_the_time_for_several_requests_at_once() -> None:
+    """A poll in several parts needs tokens beside its own."""
     window = Window(4)
     spend(window, 1, 0.0)
     assert [window.next_free(10.0, beside=others) for others in range(4)] == [10.0, 10.0, 10.0, 60.0]
@@ -192,8 +192,8 @@ def test_several_requests_at_once_have_a_moment_too() -> None:
     assert [window.next_free(20.0, beside=others) for others in range(4)] == [60.0, 80.0, 80.0, None]
 
 
-def test_a_reset_is_waited_for_if_it_comes_before_any_token() -> None:
-    """Not while every token is in flight: nothing is left then that a reset could release."""
+def test_the_window_waits_for_a_reset_that_comes_before_any_token() -> None:
+    """Not while every token is in flight: a reset could release none."""
     window = Window(2)
     spend(window, 2, 0.0)
     window.renews(30.0, 0.0)
@@ -213,7 +213,7 @@ def test_a_reset_is_waited_for_if_it_comes_before_any_token() -> None:
     assert window.next_free(0.0) == 30.0
 
 
-def test_where_nobody_else_uses_the_key_each_reset_releases_one() -> None:
+def test_on_our_own_key_each_reset_releases_one_token() -> None:
     """However short the service's own window is."""
     window = Window(2)
     spend(window, 2, 0.0)
@@ -224,8 +224,8 @@ def test_where_nobody_else_uses_the_key_each_reset_releases_one() -> None:
         assert window.free(reset) == 0
 
 
-def test_a_reset_while_a_token_is_free_is_no_try() -> None:
-    """The one that comes when others have used up the window still is."""
+def test_a_reset_while_a_token_is_free_does_not_count_as_an_attempt() -> None:
+    """The next one, when others have used up the window, still does."""
     window = Window(6)
     assert window.lower(1, 0.0)
     window.renews(6.0, 0.0)
@@ -235,7 +235,7 @@ def test_a_reset_while_a_token_is_free_is_no_try() -> None:
     assert window.free(12.0) == 1
 
 
-def test_requests_that_were_sent_since_the_reset_are_not_left() -> None:
+def test_requests_sent_since_the_reset_reduce_the_remaining() -> None:
     """The answer to the first of them counts that one alone."""
     window = Window(6)
     spend(window, 2, 0.0)
@@ -249,8 +249,8 @@ def test_requests_that_were_sent_since_the_reset_are_not_left() -> None:
     assert window.free(60.5) == 3
 
 
-def test_a_number_like_ours_says_nothing_of_others() -> None:
-    """Only a lower one does; and most of what they held is confirmed by half of it."""
+def test_only_a_lower_count_than_ours_reveals_other_users() -> None:
+    """Half of what they held is enough to confirm them."""
     window = Window(10)
     assert window.lower(10, 0.0) is False
     for remaining, free in ((7, 4), (8, 10)):
@@ -260,8 +260,8 @@ def test_a_number_like_ours_says_nothing_of_others() -> None:
         assert window.free(60.0) == free
 
 
-def test_beside_others_a_reset_is_tried_again_after_a_period() -> None:
-    """Or before, if the last try brought something."""
+def test_beside_other_users_a_reset_is_tried_again_after_a_period() -> None:
+    """Or earlier, if the last attempt brought something."""
     for left, at, free in ((0, 12.0, 0), (0, 65.0, 0), (0, 66.0, 1), (1, 12.0, 1)):
         window = Window(6)
         assert window.lower(0, 0.0)
@@ -274,8 +274,8 @@ def test_beside_others_a_reset_is_tried_again_after_a_period() -> None:
         assert window.free(at) == free
 
 
-def test_a_reset_releases_one_and_the_next_answer_says_how_many_more() -> None:
-    """Sixty seconds are only what holds where the service says nothing."""
+def test_a_reset_releases_one_token_and_the_next_answer_says_how_many_more() -> None:
+    """Sixty seconds apply only where the service reports nothing."""
     window = Window(6)
     spend(window, 6, 0.0)
     window.renews(6.0, 0.0)
@@ -285,14 +285,14 @@ def test_a_reset_releases_one_and_the_next_answer_says_how_many_more() -> None:
     window.left(5, 6.1, number)
     window.answered(6.1)
     assert window.free(6.1) == 5
-    # More is believed once for each reset.
+    # A higher count is trusted once for each reset.
     spend(window, 3, 6.2)
     window.left(6, 6.2)
     assert window.free(6.2) == 2
 
 
-def test_a_reset_releases_nothing_more_where_a_token_came_back_by_itself() -> None:
-    """It was that very request's token: the reset is in whole seconds, and comes after it."""
+def test_a_reset_releases_nothing_if_its_token_is_already_back() -> None:
+    """The reset is about that very token, but in whole seconds, so it comes later."""
     window = Window(2)
     spend(window, 1, 0.0)
     spend(window, 1, 30.0)
@@ -302,8 +302,8 @@ def test_a_reset_releases_nothing_more_where_a_token_came_back_by_itself() -> No
     assert window.free(61.0) == 0
 
 
-def test_what_is_left_is_believed_of_requests_that_were_sent_after_the_reset() -> None:
-    """And those that the service had not counted by then are taken off."""
+def test_the_remaining_count_is_trusted_for_requests_sent_after_the_reset() -> None:
+    """Requests that the service had not counted by then are subtracted."""
     window = Window(10)
     early = window.spend()
     spend(window, 9, 0.0)
@@ -314,12 +314,12 @@ def test_what_is_left_is_believed_of_requests_that_were_sent_after_the_reset() -
         window.left(5, 7.0, before)
         assert window.free(7.0) == 0
     window.left(5, 7.0, late)
-    # The early one is still out, and may come to the service after all.
+    # The early one is still in flight, and may reach the service after all.
     assert window.free(7.0) == 4
 
 
-def test_a_slow_answer_tells_of_no_reset_that_has_come_since() -> None:
-    """The token that it is about came back by itself before it arrived."""
+def test_a_slow_answer_reports_no_new_reset() -> None:
+    """The token that it is about came back before it arrived."""
     window = Window(2)
     spend(window, 1, 0.0)
     early = window.spend()
@@ -330,8 +330,8 @@ def test_a_slow_answer_tells_of_no_reset_that_has_come_since() -> None:
     assert window.free(62.0) == 0
 
 
-def test_a_request_that_never_left_takes_no_reset_along() -> None:
-    """The next request asks instead."""
+def test_an_unsent_request_uses_up_no_reset() -> None:
+    """The next request takes it instead."""
     window = Window(6)
     spend(window, 6, 0.0)
     window.renews(6.0, 0.0)
@@ -345,8 +345,8 @@ def test_a_request_that_never_left_takes_no_reset_along() -> None:
     assert window.free(6.5) == 5
 
 
-def test_where_others_use_the_key_a_reset_is_tried_once_a_period_if_it_brings_nothing() -> None:
-    """The place is as likely theirs."""
+def test_beside_other_users_a_useless_reset_is_tried_once_a_period() -> None:
+    """The released token may just as well be theirs."""
     window = Window(6)
     spend(window, 2, 0.0)
     assert window.lower(0, 0.0)
@@ -358,8 +358,8 @@ def test_where_others_use_the_key_a_reset_is_tried_once_a_period_if_it_brings_no
     assert window.free(12.0) == 0
 
 
-def test_a_limit_that_no_header_names_is_no_growing_use_by_others() -> None:
-    """Six requests at once, and answers that count down to none: the gap to the plan is there at once."""
+def test_an_unreported_limit_is_not_mistaken_for_growing_foreign_usage() -> None:
+    """Six requests at once count down to none: the gap to the plan is there from the start."""
     window = Window(60)
     for _ in range(6):
         window.spend()
@@ -374,8 +374,8 @@ def test_a_limit_that_no_header_names_is_no_growing_use_by_others() -> None:
     assert window.free(8.0) == 5
 
 
-def test_after_a_reset_an_accepted_request_that_says_nothing_lets_one_more_go() -> None:
-    """And so on, until an answer says what is left; before a reset it says nothing."""
+def test_after_a_reset_each_accepted_request_without_headers_allows_one_more() -> None:
+    """Until an answer says how many remain; before a reset it allows none."""
     window = Window(6)
     window.unsaid(0.0, window.spend())
     spend(window, 5, 0.0)
@@ -390,8 +390,8 @@ def test_after_a_reset_an_accepted_request_that_says_nothing_lets_one_more_go() 
     assert window.free(6.0) == 0
 
 
-def test_what_others_take_is_taken_as_long_as_answers_confirm_it() -> None:
-    """Sixty seconds after their first request they have not all stopped."""
+def test_foreign_usage_holds_as_long_as_answers_confirm_it() -> None:
+    """Sixty seconds after their first request the others have not all stopped."""
     window = Window(10)
     assert window.lower(4, 0.0)
     assert not window.lower(5, 40.0)
@@ -401,8 +401,8 @@ def test_what_others_take_is_taken_as_long_as_answers_confirm_it() -> None:
 
 
 @dataclass(frozen=True)
-class Try:
-    """One request of a scene: how long after it was possible, when counted and answered after that."""
+class Attempt:
+    """One request of a scenario: its delay before sending, and when it is counted and answered after that."""
 
     idle: float
     counted: float
@@ -410,7 +410,7 @@ class Try:
 
 
 attempts = st.builds(
-    lambda idle, answered, share: Try(idle, answered * share, answered),
+    lambda idle, answered, share: Attempt(idle, answered * share, answered),
     st.just(0.0) | eighths,
     eighths,
     st.sampled_from([0.0, 0.5, 1.0]),
@@ -419,14 +419,14 @@ attempts = st.builds(
 
 @settings(deadline=None, max_examples=300)
 @given(st.integers(1, 5), st.sampled_from([6.0, 30.0, 60.0]), st.booleans(), st.lists(attempts, max_size=30))
-def test_a_window_that_follows_what_it_is_told_is_never_refused(
-    limit: int, period: float, is_fixed: bool, plans: list[Try]
+def test_a_window_that_follows_the_headers_is_never_rejected(
+    limit: int, period: float, is_fixed: bool, plans: list[Attempt]
 ) -> None:
     """One user of a service with correct headers, and a window of any length and kind."""
     window, now = Window(limit), 0.0
     counted: list[float] = []
     events: list[tuple[float, int, str, int]] = []
-    told: dict[int, tuple[int, float]] = {}
+    reported: dict[int, tuple[int, float]] = {}
 
     def used(at: float) -> list[float]:
         if not is_fixed:
@@ -440,15 +440,15 @@ def test_a_window_that_follows_what_it_is_told_is_never_refused(
 
     def until(moment: float) -> None:
         while events and min(events)[0] <= moment:
-            at, _, what, number = min(events)
+            at, _, kind, number = min(events)
             events.remove(min(events))
-            if what == "counted":
-                assert len(used(at)) < limit, "refused"
+            if kind == "counted":
+                assert len(used(at)) < limit, "rejected"
                 counted.append(at)
                 taken = used(at)
-                told[number] = limit - len(taken), taken[0] + period
+                reported[number] = limit - len(taken), taken[0] + period
                 continue
-            left, reset = told[number]
+            left, reset = reported[number]
             window.lower(left, at)
             window.left(left, at, number)
             if reset >= at - 5:

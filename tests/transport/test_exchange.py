@@ -1,4 +1,4 @@
-"""Whether a request left: told by what was written, in every place where a session's own code can raise."""
+"""What was written decides whether a request was sent, wherever a session's own code may raise."""
 
 from __future__ import annotations
 
@@ -41,31 +41,31 @@ BEFORE = [
     "on_request_chunk_sent",
 ]
 AFTER = ["on_request_end", "on_response_chunk_received"]
-"""aiohttp writes headers and body at once, and calls all hooks of the sending before it."""
+"""aiohttp writes headers and body together, after it has called every hook of the sending."""
 
 
 class HookError(Exception):
-    """What code of the user's raises."""
+    """An exception from the user's code."""
 
 
 @asynccontextmanager
 async def listening(answer: bytes | None = ANSWER) -> AsyncIterator[tuple[str, bytearray]]:
-    """Serve one raw answer on loopback; yield the root and all bytes that came. None: never answer."""
-    got = bytearray()
+    """Serve one raw answer on loopback; yield its URL and all bytes received. None: never answer."""
+    received = bytearray()
     writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)
         while piece := await reader.read(1 << 16):
-            got.extend(piece)
-            if answer is not None and got.endswith(b"}"):
+            received.extend(piece)
+            if answer is not None and received.endswith(b"}"):
                 writer.write(answer)
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     async with server:
-        yield f"http://{host}:{port}", got
+        yield f"http://{host}:{port}", received
         for writer in writers:
             writer.close()
     for _ in range(5):
@@ -84,8 +84,8 @@ async def send(transport: GraphQLTransport, **more: Any) -> Answer | Failure:
     return await transport.send(b'{"query": "query { x }"}', timeout=5, idempotency_key="i-1", **more)
 
 
-def hooked(name: str, error: BaseException | type[BaseException] = HookError) -> aiohttp.TraceConfig:
-    """Return a trace configuration one hook of which raises."""
+def raising_trace(name: str, error: BaseException | type[BaseException] = HookError) -> aiohttp.TraceConfig:
+    """Return a trace configuration with one hook that raises."""
     config = aiohttp.TraceConfig()
 
     async def hook(session: aiohttp.ClientSession, context: Any, params: Any) -> None:
@@ -108,21 +108,24 @@ def frames_of(error: BaseException) -> list[str]:
     "raised", [HookError, KeyError, aiohttp.ClientError, OSError, asyncio.CancelledError]
 )
 @pytest.mark.parametrize("name", [*BEFORE, *AFTER])
-async def test_a_hook_that_raises_says_nothing_of_what_was_sent(
+async def test_whether_bytes_left_decides_and_not_what_a_hook_raised(
     name: str, raised: type[BaseException]
 ) -> None:
-    """Whatever it raises: only whether bytes left does. A cancellation of its own is like any error."""
-    async with listening() as (url, got), aiohttp.ClientSession(trace_configs=[hooked(name, raised)]) as user:
+    """A cancellation that the hook raises itself counts like any error."""
+    async with (
+        listening() as (url, received),
+        aiohttp.ClientSession(trace_configs=[raising_trace(name, raised)]) as user,
+    ):
         async with opened(url, user) as transport:
             failure = await send(transport)
         is_sent = name in AFTER
         if is_sent:
-            await until(lambda: got)
-        assert bool(got) is is_sent
+            await until(lambda: received)
+        assert bool(received) is is_sent
     assert isinstance(failure, Failure)
     assert failure.kind is (FailureKind.UNANSWERED if is_sent else FailureKind.NOT_SENT)
     if (raised, name) == (asyncio.CancelledError, "on_request_chunk_sent"):
-        # It ends aiohttp's own writing task, of which no word comes back.
+        # It ends aiohttp's own writing task, which reports nothing back.
         return
     assert failure.is_local is not is_sent
     assert raised.__name__ in failure.message
@@ -133,8 +136,8 @@ async def test_a_hook_that_raises_says_nothing_of_what_was_sent(
 
 
 @virtual
-async def test_a_hook_without_a_frame_of_its_own_is_found_too() -> None:
-    """Such as a mock."""
+async def test_the_error_of_a_mocked_hook_is_the_cause_too() -> None:
+    """A mock has no frame of its own in the traceback."""
     config = aiohttp.TraceConfig()
     config.on_request_end.append(AsyncMock(side_effect=HookError("mocked")))
     session = aiohttp.ClientSession(trace_configs=[config])
@@ -162,7 +165,7 @@ async def replaces_and_raises(request: Any, handler: Handler) -> Any:
     raise HookError("after")
 
 
-async def replaces_without_a_word(request: Any, handler: Handler) -> Any:
+async def replaces_silently(request: Any, handler: Handler) -> Any:
     await request.update_body(b'{"query": "query { y }"}')
     return await handler(request)
 
@@ -183,7 +186,7 @@ async def replaces_while_it_handles_an_error(request: Any, handler: Handler) -> 
     raise HookError("after")
 
 
-async def sends_by_a_session_of_its_own(request: Any, handler: Handler) -> Any:
+async def sends_by_its_own_session(request: Any, handler: Handler) -> Any:
     async with aiohttp.ClientSession() as other:
         await other.post(request.url, data=await request.body.as_bytes())
     raise HookError("after")
@@ -191,11 +194,11 @@ async def sends_by_a_session_of_its_own(request: Any, handler: Handler) -> Any:
 
 MIDDLEWARES = [
     (replaces_while_it_handles_an_error, True),
-    (sends_by_a_session_of_its_own, True),
+    (sends_by_its_own_session, True),
     (raises_before, False),
     (raises_after, True),
     (replaces_and_raises, True),
-    (replaces_without_a_word, True),
+    (replaces_silently, True),
     (wraps_the_error, True),
 ]
 
@@ -204,37 +207,39 @@ MIDDLEWARES = [
 @pytest.mark.parametrize(
     ("middleware", "is_sent"), MIDDLEWARES, ids=lambda each: getattr(each, "__name__", "")
 )
-async def test_a_middleware_that_raises_says_nothing_of_what_was_sent(middleware: Any, is_sent: bool) -> None:
-    """Not even if it sends another body than ours: of that one nobody here knows, so it may have left."""
-    is_broken = middleware in (replaces_without_a_word, wraps_the_error)
+async def test_whether_bytes_left_decides_and_not_what_a_middleware_raised(
+    middleware: Any, is_sent: bool
+) -> None:
+    """If it sends a body other than ours, nobody here can see it leave, so it may have been sent."""
+    is_broken = middleware in (replaces_silently, wraps_the_error)
     answer = b"no HTTP\r\n\r\n" if is_broken else ANSWER
-    async with listening(answer) as (url, got), aiohttp.ClientSession(middlewares=(middleware,)) as user:
+    async with listening(answer) as (url, received), aiohttp.ClientSession(middlewares=(middleware,)) as user:
         async with opened(url, user) as transport:
             failure = await send(transport)
-        assert bool(got) is is_sent
+        assert bool(received) is is_sent
     assert isinstance(failure, Failure)
     assert failure.kind is (FailureKind.UNANSWERED if is_sent else FailureKind.NOT_SENT)
     cause = failure.error().__cause__
-    if middleware is replaces_without_a_word:
+    if middleware is replaces_silently:
         assert cause is None
         return
     assert isinstance(cause, HookError)
     assert frames_of(cause) == [middleware.__name__]
     assert cause.__context__ is None
-    # Its own cause stays; one of aiohttp's shows the headers of the request.
+    # Its own cause stays; a cause from aiohttp would show the request's headers.
     assert isinstance(cause.__cause__, KeyError) or cause.__cause__ is None
 
 
 @virtual
-async def test_an_answer_that_was_read_is_not_lost_by_what_comes_after_it() -> None:
-    """Such as a connection that cannot be given back."""
+async def test_an_error_after_the_answer_was_read_does_not_lose_it() -> None:
+    """For example an error while the connection is released."""
     async with listening() as (url, _), aiohttp.ClientSession() as user:
 
-        class Odd(aiohttp.ClientResponse):
+        class RaisesOnRelease(aiohttp.ClientResponse):
             def release(self) -> Any:
                 raise HookError
 
-        user._response_class = Odd
+        user._response_class = RaisesOnRelease
         async with opened(url, user) as transport:
             answer = await send(transport)
     assert isinstance(answer, Answer)
@@ -242,8 +247,8 @@ async def test_an_answer_that_was_read_is_not_lost_by_what_comes_after_it() -> N
 
 
 @virtual
-async def test_an_answer_that_cannot_be_read_here_is_in_doubt() -> None:
-    """Nothing that reading it raises is lost in the middle of a submit."""
+async def test_an_answer_that_we_fail_to_read_is_a_protocol_failure() -> None:
+    """An exception while reading it must not lose a submit."""
     async with listening() as (url, _), aiohttp.ClientSession() as user, opened(url, user) as transport:
         transport._redactor = None  # type: ignore[assignment]
         failure = await send(transport)
@@ -251,22 +256,26 @@ async def test_an_answer_that_cannot_be_read_here_is_in_doubt() -> None:
     assert (failure.kind, failure.http_status) == (FailureKind.PROTOCOL, 200)
 
 
-# Ends from outside.
+# Cancellation and exit.
 
 
 @virtual
-async def test_a_cancellation_goes_on_and_tells_of_doubt() -> None:
-    """Only if the request left."""
+async def test_a_cancellation_propagates_and_reports_doubt() -> None:
+    """It reports doubt only if the request was sent."""
     doubts: list[str] = []
-    async with listening(None) as (url, got), aiohttp.ClientSession() as user, opened(url, user) as transport:
+    async with (
+        listening(None) as (url, received),
+        aiohttp.ClientSession() as user,
+        opened(url, user) as transport,
+    ):
         sent = asyncio.ensure_future(send(transport, on_doubt=lambda: doubts.append("sent")))
-        await until(lambda: got)
+        await until(lambda: received)
         sent.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sent
         assert doubts == ["sent"]
-    async with listening(None) as (url, got):
-        blocked = aiohttp.ClientSession(trace_configs=[hooked_to_wait("on_request_headers_sent")])
+    async with listening(None) as (url, received):
+        blocked = aiohttp.ClientSession(trace_configs=[waiting_trace("on_request_headers_sent")])
         async with blocked as user, opened(url, user) as transport:
             waiting = asyncio.ensure_future(send(transport, on_doubt=lambda: doubts.append("not sent")))
             for _ in range(50):
@@ -277,7 +286,7 @@ async def test_a_cancellation_goes_on_and_tells_of_doubt() -> None:
     assert doubts == ["sent"]
 
 
-def hooked_to_wait(name: str) -> aiohttp.TraceConfig:
+def waiting_trace(name: str) -> aiohttp.TraceConfig:
     config = aiohttp.TraceConfig()
 
     async def hook(session: aiohttp.ClientSession, context: Any, params: Any) -> None:
@@ -288,28 +297,28 @@ def hooked_to_wait(name: str) -> aiohttp.TraceConfig:
 
 
 class Exit(BaseException):
-    """As `pytest.fail` and others raise."""
+    """A BaseException such as `pytest.fail` raises."""
 
 
 @virtual
-async def test_an_exit_goes_on_and_tells_of_doubt() -> None:
-    """It is nobody's error."""
+async def test_an_exit_propagates_and_reports_doubt() -> None:
+    """It must not turn into an error of ours."""
     doubts: list[str] = []
     for name in ("on_request_start", "on_request_end"):
-        session = aiohttp.ClientSession(trace_configs=[hooked(name, Exit)])
+        session = aiohttp.ClientSession(trace_configs=[raising_trace(name, Exit)])
         async with listening() as (url, _), session as user, opened(url, user) as transport:
             with pytest.raises(Exit):
                 await send(transport, on_doubt=lambda name=name: doubts.append(name))
     assert doubts == ["on_request_end"]
 
 
-# What this machine lacks.
+# Local resources.
 
 
 @virtual
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
-async def test_what_this_machine_lacks_is_said(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The service was not asked, so it is neither it nor the network."""
+async def test_a_missing_local_resource_is_named(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error blames neither the service nor the network, since neither was reached."""
 
     def no_socket(*_: object, **__: object) -> socket.socket:
         raise OSError(number, os.strerror(number))
@@ -320,8 +329,8 @@ async def test_what_this_machine_lacks_is_said(number: int, monkeypatch: pytest.
             failure = await send(transport)
     assert isinstance(failure, Failure)
     assert failure.kind is FailureKind.NOT_SENT
-    words = os.strerror(number)
-    assert failure.message == f"The request did not leave this machine: {words[0].lower()}{words[1:]}."
+    reason = os.strerror(number)
+    assert failure.message == f"The request did not leave this machine: {reason[0].lower()}{reason[1:]}."
     error = failure.error()
     assert isinstance(error, ConnectionFailedError)
     assert not error.sent
@@ -329,9 +338,9 @@ async def test_what_this_machine_lacks_is_said(number: int, monkeypatch: pytest.
 
 
 @virtual
-async def test_a_session_that_cannot_be_used_is_named() -> None:
-    """A closed one, and one with credentials of its own; that does not heal."""
-    async with listening() as (url, got):
+async def test_an_unusable_session_is_a_configuration_error() -> None:
+    """A closed session does not recover by retrying."""
+    async with listening() as (url, received):
         closed = aiohttp.ClientSession()
         await closed.close()
         async with opened(url, closed) as transport:
@@ -339,7 +348,7 @@ async def test_a_session_that_cannot_be_used_is_named() -> None:
         assert isinstance(failure, Failure)
         assert isinstance(failure.error(), ConfigurationError)
         assert "closed" in failure.message
-        assert not got
+        assert not received
 
 
 # Long headers.
@@ -350,8 +359,8 @@ def long_answer(length: int) -> bytes:
 
 
 @virtual
-async def test_a_header_longer_than_the_session_allows_is_named() -> None:
-    """It was sent; the error says how the session must be opened."""
+async def test_an_overlong_header_names_the_session_setting() -> None:
+    """The request was sent; the error says how to open the session."""
     async with listening(long_answer(9000)) as (url, _):
         async with aiohttp.ClientSession() as user, opened(url, user) as transport:
             failure = await send(transport)
@@ -374,13 +383,13 @@ async def test_a_header_longer_than_the_session_allows_is_named() -> None:
 
 
 @virtual
-async def test_a_long_header_costs_no_job() -> None:
-    """With our own session it is read; with a user's, submit, poll and download name what to set."""
+async def test_a_long_header_loses_no_job() -> None:
+    """Our own session reads it; with a user's session, submit, poll and download name the setting."""
     long = {"X_Long": "x" * 9000}
-    places = {"submit": True, "poll": True, "get": True}
+    is_long = {"submit": True, "poll": True, "get": True}
 
     def answer(kind: str, key: str) -> bytes:
-        more = long if places[kind] else {}
+        more = long if is_long[kind] else {}
         if kind == "get":
             return http("", Content_Type="image/jpeg", Content_Length=str(len(JPEG)), **more) + JPEG
         url = json.dumps(f"{server.url}/fox.jpg")
@@ -389,31 +398,31 @@ async def test_a_long_header_costs_no_job() -> None:
     def client(session: aiohttp.ClientSession | None) -> AsyncDoitong:
         return AsyncDoitong(api_key=KEY, base_url=server.url, plan=Plan.PRO, session=session, timeout=10)
 
-    named = "open it with max_field_size=65536"
+    setting = "open it with max_field_size=65536"
     async with EchoServer(answer) as server:
         async with client(None) as doitong:
             assert await (await doitong.generate("a fox")).read() == JPEG
         async with aiohttp.ClientSession() as session, client(session) as doitong:
-            with pytest.raises(SubmitOutcomeUnknownError, match=named) as caught:
+            with pytest.raises(SubmitOutcomeUnknownError, match=setting) as caught:
                 await doitong.submit("a fox", idempotency_key="i-fox")
             assert caught.value.idempotency_key == "i-fox"
-            places["submit"] = False
+            is_long["submit"] = False
             job = await doitong.submit("a fox", idempotency_key="i-fox")
-            with pytest.raises(ConnectionFailedError, match=named):
+            with pytest.raises(ConnectionFailedError, match=setting):
                 await job.refresh()
-            places["poll"] = False
-            with pytest.raises(DownloadError, match=named):
+            is_long["poll"] = False
+            with pytest.raises(DownloadError, match=setting):
                 await (await job).read()
 
 
-# The whole way to the caller.
+# Up to the caller.
 
 
 @virtual
 @pytest.mark.parametrize("name", AFTER)
-async def test_a_submit_that_a_hook_broke_is_in_doubt_with_its_key(name: str) -> None:
-    """The job was made; what the hook raised is the cause of what the caller gets."""
-    session = aiohttp.ClientSession(trace_configs=[hooked(name)])
+async def test_a_hook_that_breaks_a_sent_submit_leaves_it_in_doubt(name: str) -> None:
+    """The job was made; the error carries its key and, as its cause, the hook's exception."""
+    session = aiohttp.ClientSession(trace_configs=[raising_trace(name)])
     async with session, with_emulator(session=session) as (doitong, emulator):
         with pytest.raises(SubmitOutcomeUnknownError) as caught:
             await doitong.submit("a fox", idempotency_key="i-fox")
@@ -424,9 +433,9 @@ async def test_a_submit_that_a_hook_broke_is_in_doubt_with_its_key(name: str) ->
 
 
 @virtual
-async def test_a_submit_that_a_hook_stopped_was_not_sent() -> None:
-    """And the caller is told what stopped it."""
-    session = aiohttp.ClientSession(trace_configs=[hooked("on_request_start")])
+async def test_a_hook_that_stops_a_submit_costs_nothing() -> None:
+    """The error names the hook's exception as its cause."""
+    session = aiohttp.ClientSession(trace_configs=[raising_trace("on_request_start")])
     async with session, with_emulator(session=session) as (doitong, emulator):
         with pytest.raises(ConnectionFailedError, match="nothing was charged") as caught:
             await doitong.submit("a fox")
@@ -435,8 +444,8 @@ async def test_a_submit_that_a_hook_stopped_was_not_sent() -> None:
 
 
 @virtual
-async def test_a_hook_that_breaks_polls_harms_no_job() -> None:
-    """Nor who polls: as soon as it is well again the job is seen to end."""
+async def test_a_hook_that_breaks_polls_loses_no_job() -> None:
+    """The poller survives, and sees the job end as soon as the hook recovers."""
     broken = 3
     config = aiohttp.TraceConfig()
 
@@ -446,10 +455,10 @@ async def test_a_hook_that_breaks_polls_harms_no_job() -> None:
             broken -= 1
             raise (KeyError, asyncio.CancelledError, HookError)[broken]
 
-    async def remember(session: aiohttp.ClientSession, context: Any, params: Any) -> None:
+    async def remember_body(session: aiohttp.ClientSession, context: Any, params: Any) -> None:
         context.trace_request_ctx = params.chunk
 
-    config.on_request_chunk_sent.append(remember)
+    config.on_request_chunk_sent.append(remember_body)
     config.on_request_end.append(hook)
     session = aiohttp.ClientSession(trace_configs=[config])
     async with session, with_emulator(emulator={"durations": 3.0}, session=session) as (doitong, emulator):
@@ -461,9 +470,9 @@ async def test_a_hook_that_breaks_polls_harms_no_job() -> None:
 
 
 @virtual
-async def test_an_exit_out_of_a_hook_leaves_the_key_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """And the slot is held, as the job may run."""
-    session = aiohttp.ClientSession(trace_configs=[hooked("on_request_end", Exit)])
+async def test_an_exit_from_a_hook_leaves_the_key_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """The job may run, and only its key can find it."""
+    session = aiohttp.ClientSession(trace_configs=[raising_trace("on_request_end", Exit)])
     async with session, with_emulator(session=session) as (doitong, emulator):
         with pytest.raises(Exit):
             await doitong.submit("a fox", idempotency_key="i-fox")
@@ -472,8 +481,10 @@ async def test_an_exit_out_of_a_hook_leaves_the_key_in_the_log(caplog: pytest.Lo
 
 
 @virtual
-async def test_a_hook_that_breaks_a_download_is_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The job is done; its output is fetched again by another call."""
+async def test_the_exception_of_a_hook_is_the_cause_of_a_failed_download(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The job is done; another call fetches its output again."""
     config = aiohttp.TraceConfig()
 
     async def hook(session: aiohttp.ClientSession, context: Any, params: Any) -> None:
@@ -490,7 +501,7 @@ async def test_a_hook_that_breaks_a_download_is_its_cause(monkeypatch: pytest.Mo
     assert frames_of(caught.value.__cause__) == ["hook"]
 
 
-def test_a_body_is_read_as_before() -> None:
+def test_a_request_body_can_still_be_read() -> None:
     """A middleware that signs it finds the bytes."""
     assert RequestBody(b"{}").decode() == "{}"
     assert RequestBody(b"{}").size == 2

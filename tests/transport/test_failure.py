@@ -20,7 +20,7 @@ INSUFFICIENT_CREDITS = {
         }
     ]
 }
-# The error table of the reference: status, name, what it is.
+# The error table of the reference: status, name, failure kind.
 TABLE = [
     (400, "Bad Request", FailureKind.BAD_REQUEST),
     (401, "Unauthorized", FailureKind.AUTHENTICATION),
@@ -34,27 +34,27 @@ by_row = pytest.mark.parametrize(("status", "name", "kind"), TABLE)
 def failure(
     status: int = 200, body: object = None, headers: Mapping[str, str] | None = None, excerpt: str = ""
 ) -> Failure:
-    """Read a refusal, and insist that it is one."""
+    """Read a failure, and insist that there is one."""
     read = failure_of(status, headers or {}, body, excerpt)
     assert read is not None
     return read
 
 
 def coded(code: object, message: str = "No.") -> dict[str, object]:
-    """Write an error of GraphQL with a code."""
+    """Write a GraphQL error with this code."""
     return {"errors": [{"message": message, "extensions": {"code": code}}]}
 
 
-class TestTable:
+class TestErrorTable:
     @by_row
-    def test_by_the_status_alone(self, status: int, name: str, kind: FailureKind) -> None:
-        """A gateway answers with a page, or with nothing."""
+    def test_the_status_alone_is_enough(self, status: int, name: str, kind: FailureKind) -> None:
+        """A gateway answers with an HTML page or with nothing."""
         assert failure(status).kind is kind
         assert failure(status, {"errors": [{"message": "?"}]}).kind is kind
 
     @by_row
-    def test_by_the_code_under_200(self, status: int, name: str, kind: FailureKind) -> None:
-        """GraphQL servers answer 200 with the name of the row as a code, however it is spelled."""
+    def test_the_code_is_enough_under_200(self, status: int, name: str, kind: FailureKind) -> None:
+        """GraphQL servers answer 200 with the row's name as a code, in any spelling."""
         spellings = (
             name.upper().replace(" ", "_"),
             name,
@@ -65,13 +65,13 @@ class TestTable:
         assert {failure(200, coded(code)).kind for code in spellings} == {kind}
 
     @by_row
-    def test_by_the_message_under_200(self, status: int, name: str, kind: FailureKind) -> None:
-        """With no code at all the name in a sentence is enough."""
+    def test_the_message_is_enough_under_200(self, status: int, name: str, kind: FailureKind) -> None:
+        """Without a code, the name within a sentence is enough."""
         assert failure(200, {"errors": [{"message": f"{name}: please check"}]}).kind is kind
 
     @by_row
-    def test_the_code_says_more_than_the_status(self, status: int, name: str, kind: FailureKind) -> None:
-        """And the status more than the message."""
+    def test_the_code_outweighs_the_status(self, status: int, name: str, kind: FailureKind) -> None:
+        """The status in turn outweighs the message."""
         assert failure(status, coded("RATE_LIMITED")).kind is FailureKind.RATE_LIMIT
         assert failure(status, {"errors": [{"message": "rate limit"}]}).kind is kind
 
@@ -102,11 +102,11 @@ class TestKinds:
         ],
     )
     def test_other_statuses(self, status: int, kind: FailureKind) -> None:
-        """What HTTP itself says of them; where it says nothing, the answer is not understood."""
+        """HTTP itself gives their meaning; where it gives none, the answer is a protocol failure."""
         assert failure(status).kind is kind
 
-    def test_a_403_that_names_an_error_is_of_the_service(self) -> None:
-        """A firewall answers with a page, or with nothing."""
+    def test_a_403_that_names_an_error_comes_from_the_service(self) -> None:
+        """A firewall answers with an HTML page or with nothing."""
         assert failure(403, {"errors": [{"message": "?"}]}).kind is FailureKind.AUTHENTICATION
         assert failure(403, {}).kind is FailureKind.AUTHENTICATION
 
@@ -118,17 +118,17 @@ class TestKinds:
             *((500, FailureKind.SERVER), (502, FailureKind.SERVER)),
         ],
     )
-    def test_a_page_is_of_a_gateway_where_only_the_service_would_know(
+    def test_a_page_comes_from_a_gateway_where_only_the_service_could_know(
         self, status: int, kind: FailureKind
     ) -> None:
-        """That the key or the request is wrong is not a proxy's to say; that it is slow or broken is."""
+        """A proxy cannot know that the key or the request is wrong; it can know of a timeout."""
         assert failure(status, None, {"content-type": "text/html"}).kind is kind
         assert failure(status, None, {}, "Blocked.").kind is kind
         assert failure(status, "Blocked.", {}, '"Blocked."').kind is kind
 
     @pytest.mark.parametrize("status", [400, 413, 415, 422])
-    def test_a_request_that_is_wrong_may_quote_a_prompt_about_credits(self, status: int) -> None:
-        """Behind a colon, a bracket or such words; a plain sentence is the service's own."""
+    def test_a_bad_request_may_quote_a_prompt_about_credits(self, status: int) -> None:
+        """Quotes follow a colon, a bracket or similar; a plain sentence is the service's own."""
         for message in ("Invalid prompt: not enough credits", "Bad text (not enough credits)"):
             assert failure(status, {"errors": [{"message": message}]}).kind is FailureKind.BAD_REQUEST
         for message in ("Not enough credits", "Payment required"):
@@ -142,10 +142,10 @@ class TestKinds:
             *((50, 50, FailureKind.SERVER), (100, None, FailureKind.SERVER), (None, 0, FailureKind.SERVER)),
         ],
     )
-    def test_credits_that_do_not_suffice_say_what_it_is(
+    def test_more_credits_required_than_available_is_a_credit_failure(
         self, required: object, available: object, kind: FailureKind
     ) -> None:
-        """Whatever code and message there are."""
+        """Whatever the code and the message say."""
         numbers = {"creditsRequired": required, "creditsAvailable": available}
         assert failure(200, {"errors": [{"message": "No.", "extensions": numbers}]}).kind is kind
 
@@ -158,10 +158,10 @@ class TestKinds:
             ("The key was used for another request", {"retry-after": "3"}, FailureKind.CONFLICT),
         ],
     )
-    def test_a_conflict_that_passes_is_told_from_one_that_stays(
+    def test_a_temporary_conflict_differs_from_a_permanent_one(
         self, message: str, headers: dict[str, str], kind: FailureKind
     ) -> None:
-        """The service works on an earlier attempt; or the key belongs to another request for good."""
+        """Either an earlier attempt is still running, or another request owns the key for good."""
         assert failure(409, {"errors": [{"message": message}]}, headers).kind is kind
 
     @pytest.mark.parametrize(
@@ -184,20 +184,20 @@ class TestKinds:
             (503, FailureKind.SERVER),
         ],
     )
-    def test_codes_that_servers_use(self, code: object, kind: FailureKind) -> None:
-        """None of them is documented; each says plainly what it is, whatever the status."""
+    def test_common_codes_decide_whatever_the_status(self, code: object, kind: FailureKind) -> None:
+        """None of them is documented, but each one is clear."""
         assert {failure(status, coded(code)).kind for status in (200, 400, 500)} == {kind}
 
     @pytest.mark.parametrize(
         "code", ["E_PURPLE", "1001", "50001", "299", "5" * 5000, "٤٢٩٠", "", True, None, 1.5, []]
     )
-    def test_a_code_that_says_nothing_decides_nothing(self, code: object) -> None:
-        """The status does, or the message."""
+    def test_an_unknown_code_decides_nothing(self, code: object) -> None:
+        """The status or the message decides instead."""
         assert failure(401, coded(code)).kind is FailureKind.AUTHENTICATION
         assert failure(200, coded(code, "Rate limit exceeded")).kind is FailureKind.RATE_LIMIT
 
-    def test_an_error_that_nothing_is_known_of_is_the_servers(self) -> None:
-        """Whether a job was made is not known either, so it must not count as a clean refusal."""
+    def test_an_unknown_error_is_a_server_failure(self) -> None:
+        """It may have made a job, so it must not count as a clean rejection."""
         assert failure(200, {"errors": [{"message": "boom"}]}).kind is FailureKind.SERVER
         assert failure(200, {"errors": [{}]}).kind is FailureKind.SERVER
 
@@ -209,10 +209,10 @@ class TestKinds:
             ('Cannot query field "generation" on type "Query".', FailureKind.BAD_REQUEST),
             ('Unknown argument "id" on field "Query.generation".', FailureKind.BAD_REQUEST),
             ("Idempotency key was used before", FailureKind.CONFLICT),
-            # The first known words count.
+            # The first known phrase counts.
             ("Idempotency key not found", FailureKind.CONFLICT),
             ("Not found: the idempotency key", FailureKind.NOT_FOUND),
-            # What is quoted may be a prompt, unless all of it is.
+            # Quoted text may be a prompt, unless the whole message is quoted.
             ('"Generation not found"', FailureKind.NOT_FOUND),
             ('The words "not found" are odd', FailureKind.SERVER),
             ('"not found" is not "good"', FailureKind.SERVER),
@@ -220,20 +220,20 @@ class TestKinds:
             ('"', FailureKind.SERVER),
         ],
     )
-    def test_messages_that_servers_use(self, message: str, kind: FailureKind) -> None:
-        """The last resort."""
+    def test_common_messages_decide_last(self, message: str, kind: FailureKind) -> None:
+        """Only where neither status nor code does."""
         assert failure(200, {"errors": [{"message": message}]}).kind is kind
 
     @pytest.mark.parametrize(
         "body", [None, {}, [], "ok", {"data": {}}, {"errors": []}, {"errors": None, "error": ""}]
     )
-    def test_a_success_that_names_no_error_is_none(self, body: object) -> None:
-        """Whether it holds a job is for others to read."""
+    def test_a_success_without_an_error_is_no_failure(self, body: object) -> None:
+        """Another function reads whether it holds a job."""
         assert failure_of(200, {}, body, "") is None
 
     @pytest.mark.parametrize("status", [200, 201, 299])
     def test_a_success_may_come_with_a_message(self, status: int) -> None:
-        """That alone is no error; one that is known for an error is."""
+        """A message alone is no error, unless it is a known one."""
         assert failure_of(status, {}, {"message": "Accepted"}, "") is None
         assert failure(status, {"message": "Unauthorized"}).kind is FailureKind.AUTHENTICATION
         assert failure(500, {"message": "Accepted"}).kind is FailureKind.SERVER
@@ -251,8 +251,8 @@ class TestKinds:
             {"errors": [{"code": "UNAUTHORIZED"}]},
         ],
     )
-    def test_errors_as_other_services_spell_them(self, body: object) -> None:
-        """REST errors are not shown, so any usual spelling is understood."""
+    def test_errors_are_found_in_any_common_shape(self, body: object) -> None:
+        """The reference shows no REST error, so any usual shape is accepted."""
         assert failure(200, body).kind is FailureKind.AUTHENTICATION
         assert len(errors_in(body)) == 1
 
@@ -260,7 +260,7 @@ class TestKinds:
 JOB = {"id": "abc", "status": "processing"}
 
 
-class TestExecuted:
+class TestWasExecuted:
     @pytest.mark.parametrize(
         "body",
         [
@@ -273,8 +273,8 @@ class TestExecuted:
             [{"data": None}, {"data": {"generate": JOB}}],
         ],
     )
-    def test_what_was_returned_was_made(self, body: object) -> None:
-        """Beside any error: the root field has run."""
+    def test_returned_data_proves_that_the_mutation_ran(self, body: object) -> None:
+        """Even beside an error."""
         assert was_executed(body) is True
 
     @pytest.mark.parametrize(
@@ -287,8 +287,8 @@ class TestExecuted:
             "generate[url]",
         ],
     )
-    def test_an_error_below_the_root_field_comes_after_it(self, path: object) -> None:
-        """However the path is written, and however deep in the error it stands, up to a depth."""
+    def test_an_error_below_the_root_field_proves_that_it_ran(self, path: object) -> None:
+        """However the path is written, and however deep it is nested, up to a bound."""
         error: dict[str, object] = {"message": "x", "path": path}
         assert was_executed({"errors": [error]}) is True
         assert was_executed({"data": None, "errors": [{"message": "y"}, {"errors": [error]}]}) is True
@@ -302,7 +302,7 @@ class TestExecuted:
             *(["$input", "prompt"], ["Input", "prompt"], {"a": 1}),
         ],
     )
-    def test_an_error_of_the_root_field_or_of_what_was_sent_comes_before(self, path: object) -> None:
+    def test_an_error_of_the_root_field_or_the_input_proves_nothing(self, path: object) -> None:
         """Then nothing was made."""
         assert was_executed({"data": None, "errors": [{"message": "x", "path": path}]}) is False
 
@@ -314,8 +314,8 @@ class TestExecuted:
             [{"data": None}, {"errors": [{"message": "x"}]}],
         ],
     )
-    def test_nothing_that_was_returned_proves_nothing(self, body: object) -> None:
-        """An id alone may be that of the request."""
+    def test_an_answer_without_a_job_proves_nothing(self, body: object) -> None:
+        """An id alone may be the request's."""
         assert was_executed(body) is False
 
 
@@ -328,25 +328,25 @@ class TestFacts:
             ({"errors": [{"message": "x", "path": ["generate"]}]}, False),
         ],
     )
-    def test_a_document_that_is_rejected_has_neither_data_nor_a_path(
+    def test_a_rejected_document_has_neither_data_nor_a_path(
         self, body: object, is_of_document: bool
     ) -> None:
-        """As GraphQL has it: both come with the execution."""
+        """In GraphQL both come with the execution."""
         assert failure(400, body).is_of_document is is_of_document
 
-    def test_an_error_about_a_field_is_known_by_that_word(self) -> None:
-        """As where the service has no such query."""
+    def test_an_error_about_a_field_is_recognised(self) -> None:
+        """For example where the service has no such query."""
         assert failure(400, {"error": "Cannot query Field x"}).is_of_field
         assert not failure(400, {"error": "No."}).is_of_field
         assert not failure(400).is_of_field
 
-    def test_an_answer_that_names_an_error_is_told_from_a_page(self) -> None:
+    def test_an_answer_that_names_an_error_differs_from_a_page(self) -> None:
         """Only the service itself names one."""
         assert failure(400, {"error": "No."}).names_error
         assert not failure(400, None, {}, "<html>").names_error
 
-    def test_the_documented_body(self) -> None:
-        """With the credits that it names, as a status or under 200."""
+    def test_the_documented_credit_error_is_read_in_full(self) -> None:
+        """Its credits are read under 402 and under 200."""
         for status in (200, 402):
             read = failure(status, INSUFFICIENT_CREDITS)
             assert (read.kind, read.http_status, read.code) == (
@@ -358,8 +358,8 @@ class TestFacts:
             assert read.message == "The service said: 'Insufficient credits for this operation'."
 
     @pytest.mark.parametrize("value", ["100", True, None, [100]])
-    def test_credits_are_numbers(self, value: object) -> None:
-        """Or they are not known."""
+    def test_credits_must_be_numbers(self, value: object) -> None:
+        """Any other value counts as unknown."""
         body = {"errors": [{"extensions": {"code": "INSUFFICIENT_CREDITS", "creditsRequired": value}}]}
         assert failure(402, body).credits_required is None
 
@@ -373,38 +373,38 @@ class TestFacts:
         ],
     )
     def test_a_conflict_names_the_job(self, body: object) -> None:
-        """That job is ours: the key was used for it."""
+        """The job is ours: it was made with this key."""
         assert (failure(409, body).kind, failure(409, body).job_id) == (FailureKind.CONFLICT, "abc")
 
     @pytest.mark.parametrize("value", [None, True, "", [], {}])
-    def test_what_is_no_id_names_no_job(self, value: object) -> None:
-        """A truth value is not the job `True`."""
+    def test_an_invalid_id_names_no_job(self, value: object) -> None:
+        """A boolean is not the job `True`."""
         assert failure(409, {"errors": [{"extensions": {"id": value}}]}).job_id is None
 
-    def test_headers_ride_along(self) -> None:
-        """Among them the id of the request, and those that say until when."""
+    def test_a_failure_keeps_the_headers(self) -> None:
+        """They hold the request's id and Retry-After."""
         headers = {"x-request-id": "req-1", "retry-after": "3"}
         assert (failure(429, None, headers).request_id, failure(429, None, headers).headers) == (
             "req-1",
             headers,
         )
 
-    def test_a_redirect_is_said_not_to_be_followed(self) -> None:
-        """The key goes nowhere else."""
+    def test_the_message_says_that_a_redirect_is_not_followed(self) -> None:
+        """Following it could send the key elsewhere."""
         for status in (300, 307, 399):
             assert failure(status).message == (
                 f"The service answered with a redirect (HTTP {status}), which is never followed with the key."
             )
         assert "redirect" not in failure(400).message
 
-    def test_a_page_is_shown_in_part(self) -> None:
-        """With its type, so that one sees that a proxy spoke."""
+    def test_the_message_shows_the_start_of_a_page(self) -> None:
+        """The content type shows that a proxy answered."""
         headers = {"content-type": "text/html; charset=utf-8"}
         read = failure(502, None, headers, "<html>Bad Gateway")
         assert read.message == "The service answered HTTP 502 (text/html): <html>Bad Gateway"
         assert failure(502).message == "The service answered HTTP 502 (no content type): an empty body"
 
-    def test_a_long_message_is_cut(self) -> None:
+    def test_a_long_message_is_truncated(self) -> None:
         """Some servers answer with a stack trace."""
         assert len(failure(500, {"error": "x" * 5000}).message) < 400
 
@@ -427,7 +427,7 @@ class TestError:
         ],
     )
     def test_every_kind_has_its_error(self, kind: FailureKind, expected: type[errors.DoitongError]) -> None:
-        """With all that is known of it."""
+        """It carries everything known about the failure."""
         error = Failure(kind, "No.", http_status=418, code="C", request_id="r", job_id="j").error(
             idempotency_key="i"
         )
@@ -436,12 +436,12 @@ class TestError:
         assert (error.job_id, error.idempotency_key) == ("j", "i")
 
     @pytest.mark.parametrize("kind", FailureKind)
-    def test_no_kind_is_forgotten(self, kind: FailureKind) -> None:
+    def test_no_kind_is_left_out(self, kind: FailureKind) -> None:
         """A new kind needs an error of its own."""
         assert isinstance(Failure(kind, "No.").error(), errors.DoitongError)
 
-    def test_the_credits_are_in_the_error(self) -> None:
-        """So that a caller can decide by numbers."""
+    def test_the_error_carries_the_credits(self) -> None:
+        """A caller can decide by the numbers."""
         error = failure(402, INSUFFICIENT_CREDITS).error()
         assert isinstance(error, errors.InsufficientCreditsError)
         assert (error.credits_required, error.credits_available) == (100, 50)
@@ -449,15 +449,15 @@ class TestError:
     @pytest.mark.parametrize(
         ("kind", "sent"), [(FailureKind.NOT_SENT, False), (FailureKind.UNANSWERED, True)]
     )
-    def test_a_broken_connection_says_whether_anything_was_sent(self, kind: FailureKind, sent: bool) -> None:
-        """It is what decides about the money."""
+    def test_a_connection_error_says_whether_anything_was_sent(self, kind: FailureKind, sent: bool) -> None:
+        """Only a sent request can have cost anything."""
         error = Failure(kind, "No.").error()
         assert isinstance(error, errors.ConnectionFailedError)
         assert error.sent is sent
 
-    def test_whoever_asks_knows_the_job_better(self) -> None:
-        """Its id goes before one that an answer named."""
-        assert Failure(FailureKind.SERVER, "No.", job_id="told").error(job_id="asked").job_id == "asked"
+    def test_the_callers_job_id_wins(self) -> None:
+        """The caller knows the job better than an answer does."""
+        assert Failure(FailureKind.SERVER, "No.", job_id="reported").error(job_id="asked").job_id == "asked"
 
 
 jsons = st.recursive(
@@ -481,8 +481,10 @@ jsons = st.recursive(
     st.integers(100, 599),
     st.dictionaries(st.sampled_from(["content-type", "x-request-id"]), st.text()),
 )
-def test_any_answer_can_be_refused(body: object, status: int, headers: dict[str, str]) -> None:
-    """Whatever comes: a refusal that says something and becomes an error, or none under a success."""
+def test_any_answer_is_a_success_or_a_failure_with_a_message(
+    body: object, status: int, headers: dict[str, str]
+) -> None:
+    """No answer is too odd; a failure always becomes an error."""
     read = failure_of(status, headers, body, "")
     assert read is not None or 200 <= status < 300
     if read is not None:

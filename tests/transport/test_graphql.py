@@ -1,4 +1,4 @@
-"""The transport: each answer whole, each failure a value, the key nowhere else."""
+"""The transport: each answer is whole, each failure is a value, and the key goes nowhere else."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ REQUEST = aiohttp.RequestInfo(
     CIMultiDictProxy(CIMultiDict({"Authorization": f"Bearer {KEY}"})),
     URL("https://api.doitong.com/graphql"),
 )
-PLACE = ConnectionKey("api.doitong.com", 443, True, True, None, None, None)
+ENDPOINT = ConnectionKey("api.doitong.com", 443, True, True, None, None, None)
 
 
 @asynccontextmanager
 async def opened() -> AsyncIterator[tuple[GraphQLTransport, OddAnswers]]:
-    """Yield a transport whose answers are made up."""
+    """Yield a transport whose answers the test makes up."""
     async with aiohttp.ClientSession() as session:
         transport = GraphQLTransport(
             base_url="https://api.doitong.com", api_key=KEY, session=session, ssl=True, user_agent="test"
@@ -51,13 +51,13 @@ async def opened() -> AsyncIterator[tuple[GraphQLTransport, OddAnswers]]:
 
 
 async def send(transport: GraphQLTransport) -> Answer | Failure:
-    """Send something."""
+    """Send a small query."""
     return await transport.send(encoded("query { x }", {"n": 1}), timeout=5, idempotency_key="i-1")
 
 
 @virtual
-async def test_an_answer_keeps_its_status_and_headers_whatever_it_says() -> None:
-    """gql would drop both of an answer with a JSON body, a 429's reset among them."""
+async def test_an_answer_keeps_its_status_and_headers() -> None:
+    """gql drops both for a JSON answer, including the reset of a 429."""
     async with opened() as (transport, odd):
         odd.answer('{"errors": [{"message": "slow down"}]}', status=429, X_RateLimit_Reset="7", X_Other="no")
         answer = await send(transport)
@@ -70,7 +70,7 @@ async def test_an_answer_keeps_its_status_and_headers_whatever_it_says() -> None
 
 @virtual
 async def test_each_caller_reads_its_own_headers() -> None:
-    """gql keeps the headers of the last answer for everybody."""
+    """gql shares the headers of the last answer among all callers."""
     async with opened() as (transport, odd):
         for number in range(20):
             odd.answer("{}", X_Request_Id=str(number))
@@ -81,8 +81,8 @@ async def test_each_caller_reads_its_own_headers() -> None:
 
 @virtual
 @pytest.mark.parametrize("body", ["<html>Bad Gateway</html>", "", "null", "[1", "\x00\xff"])
-async def test_what_is_no_json_comes_as_an_excerpt(body: str) -> None:
-    """The body is None then, and the excerpt short."""
+async def test_an_answer_that_is_not_json_becomes_an_excerpt(body: str) -> None:
+    """The body is then None, and the excerpt short."""
     async with opened() as (transport, odd):
         odd.answer(body * 50, status=502)
         answer = await send(transport)
@@ -92,8 +92,8 @@ async def test_what_is_no_json_comes_as_an_excerpt(body: str) -> None:
 
 
 @virtual
-async def test_a_request_is_what_the_documentation_shows() -> None:
-    """The document as it was written, variables beside it, key and idempotency key in the headers."""
+async def test_a_request_matches_the_documentation() -> None:
+    """It holds the unchanged document with its variables, and both keys in the headers."""
     async with opened() as (transport, odd):
         odd.answer("{}")
         await send(transport)
@@ -108,8 +108,8 @@ async def test_a_request_is_what_the_documentation_shows() -> None:
 
 @virtual
 @pytest.mark.parametrize("slash", ["/", "\\/", "\\u002f", "&#x2F;", "&#47;", "%2F", "%2f", "\\u00252F"])
-async def test_a_service_that_echoes_the_key_does_not_get_it_into_an_error(slash: str) -> None:
-    """Neither into the body nor the excerpt nor a header that is kept, escaped as an error page may be."""
+async def test_an_echoed_key_gets_into_no_answer(slash: str) -> None:
+    """Not into body, excerpt or headers, however an error page escapes it."""
     spelling = KEY.replace("/", slash)
     async with opened() as (transport, odd):
         odd.answer(f'{{"errors": [{{"message": "bad {spelling}"}}]}}', status=400, X_Request_Id=spelling)
@@ -118,18 +118,18 @@ async def test_a_service_that_echoes_the_key_does_not_get_it_into_an_error(slash
     assert "secret" not in json.dumps([answer.body, answer.excerpt, dict(answer.headers)])
 
 
-def errors_of_aiohttp() -> list[BaseException]:
-    """Everything that can be raised on the way."""
+def possible_errors() -> list[BaseException]:
+    """Return every error that sending may raise."""
     refused = ConnectionRefusedError(111, "Connection refused")
     certificate = ssl.SSLCertVerificationError(1, "certificate verify failed")
-    told: dict[str, Any] = {"request_info": REQUEST, "history": ()}
+    response: dict[str, Any] = {"request_info": REQUEST, "history": ()}
     return [
-        aiohttp.ClientConnectorError(PLACE, refused),
-        aiohttp.ClientConnectorDNSError(PLACE, OSError(-2, "Name or service not known")),
-        aiohttp.ClientConnectorCertificateError(PLACE, certificate),
-        aiohttp.ClientConnectorSSLError(PLACE, ssl.SSLError(1, "wrong version")),
-        aiohttp.ClientProxyConnectionError(PLACE, refused),
-        aiohttp.ClientHttpProxyError(status=407, message="proxy says no", **told),
+        aiohttp.ClientConnectorError(ENDPOINT, refused),
+        aiohttp.ClientConnectorDNSError(ENDPOINT, OSError(-2, "Name or service not known")),
+        aiohttp.ClientConnectorCertificateError(ENDPOINT, certificate),
+        aiohttp.ClientConnectorSSLError(ENDPOINT, ssl.SSLError(1, "wrong version")),
+        aiohttp.ClientProxyConnectionError(ENDPOINT, refused),
+        aiohttp.ClientHttpProxyError(status=407, message="proxy says no", **response),
         aiohttp.ConnectionTimeoutError(),
         aiohttp.InvalidURL("x"),
         aiohttp.NonHttpUrlClientError("x"),
@@ -140,8 +140,8 @@ def errors_of_aiohttp() -> list[BaseException]:
         aiohttp.ClientOSError(104, "reset"),
         aiohttp.ClientConnectionResetError("closing"),
         aiohttp.ClientPayloadError("cut"),
-        aiohttp.ClientResponseError(status=400, message="bad http", **told),
-        aiohttp.ContentTypeError(status=200, message="odd", **told),
+        aiohttp.ClientResponseError(status=400, message="bad http", **response),
+        aiohttp.ContentTypeError(status=200, message="odd", **response),
         ConnectionResetError(104, "reset"),
         ssl.SSLError(1, "decryption failed"),
         TimeoutError(),
@@ -156,11 +156,11 @@ def errors_of_aiohttp() -> list[BaseException]:
 @pytest.mark.slow
 @virtual
 @pytest.mark.parametrize("is_sent", [False, True])
-@pytest.mark.parametrize("error", errors_of_aiohttp(), ids=lambda error: type(error).__name__)
-async def test_every_exception_becomes_a_value_that_says_whether_it_was_sent(
+@pytest.mark.parametrize("error", possible_errors(), ids=lambda error: type(error).__name__)
+async def test_every_exception_becomes_a_failure_that_says_whether_it_was_sent(
     error: BaseException, is_sent: bool
 ) -> None:
-    """What was surely not sent may go again; the rest may have made a job. The class decides nothing."""
+    """What was surely unsent may be sent again; the rest may have made a job. Its class does not matter."""
     async with opened() as (transport, odd):
         odd.fail(error, is_sent=is_sent)
         failure = await send(transport)
@@ -168,8 +168,8 @@ async def test_every_exception_becomes_a_value_that_says_whether_it_was_sent(
     assert failure.kind is (FailureKind.UNANSWERED if is_sent else FailureKind.NOT_SENT)
     assert ("was sent" in failure.message) is is_sent
     raised = failure.error(idempotency_key="i-1")
-    everything = "".join(traceback.format_exception(raised)) + repr(pickle.dumps(raised)) + repr(failure)
-    assert "secret" not in everything
+    shown = "".join(traceback.format_exception(raised)) + repr(pickle.dumps(raised)) + repr(failure)
+    assert "secret" not in shown
     assert raised.__cause__ is raised.__context__ is None
 
 
@@ -178,7 +178,7 @@ async def test_every_exception_becomes_a_value_that_says_whether_it_was_sent(
     "error", [ValueError("Cannot combine AUTHORIZATION header with AUTH"), RuntimeError("Session is closed")]
 )
 async def test_a_session_that_cannot_send_is_a_configuration_error(error: BaseException) -> None:
-    """It will not heal by trying again, and nothing was sent."""
+    """A retry does not help, and nothing was sent."""
     async with opened() as (transport, odd):
         odd.fail(error, is_sent=False)
         failure = await send(transport)
@@ -189,8 +189,8 @@ async def test_a_session_that_cannot_send_is_a_configuration_error(error: BaseEx
 
 
 @virtual
-async def test_an_escaped_key_is_found_too() -> None:
-    """.NET and Go escape letters that a key may have; a lone surrogate beside it changes nothing."""
+async def test_an_escaped_key_is_redacted_too() -> None:
+    """.NET and Go escape some letters of a key; a lone surrogate beside it changes nothing."""
     async with opened() as (transport, odd):
         odd.answer('{"errors": [{"message": "bad sk-very\\u002Fsecret", "x": "\\ud800"}]}', status=401)
         answer = await send(transport)
@@ -200,8 +200,8 @@ async def test_an_escaped_key_is_found_too() -> None:
 
 
 @virtual
-async def test_a_key_shorter_than_any_real_one_spoils_no_answer() -> None:
-    """The emulator takes any key; one letter of it is in every word."""
+async def test_a_very_short_key_corrupts_no_answer() -> None:
+    """The emulator accepts any key, even a single letter that many words contain."""
     async with aiohttp.ClientSession() as session:
         transport = GraphQLTransport(
             base_url="https://api.doitong.com", api_key="e", session=session, ssl=True, user_agent="test"
@@ -217,8 +217,8 @@ async def test_a_key_shorter_than_any_real_one_spoils_no_answer() -> None:
 
 
 @virtual
-async def test_an_answer_without_end_is_cut_off() -> None:
-    """Nothing that a server sends fills the memory."""
+async def test_an_endless_answer_is_cut_off() -> None:
+    """No server can fill the memory."""
 
     async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1 << 16)

@@ -1,4 +1,4 @@
-"""Finding the status query in a service's schema, by its shape and not by its name."""
+"""Introspection finds the status query by its shape, not by its name."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ type Query {{ {fields} }}
 """
 
 
-def found(fields: str, made: str = "Generation") -> list[str]:
-    """Ask a real GraphQL server with such a schema, and return the candidates as one would write them."""
+def candidates_in(fields: str, made: str = "Generation") -> list[str]:
+    """Return the candidates that a real GraphQL server with this schema yields, as text."""
     schema = build_schema(SCHEMA.format(fields=fields, made=made))
     answer = graphql_sync(schema, introspection.DOCUMENT)
     assert answer.errors is None
     return [str(candidate) for candidate in status_candidates({"data": answer.data})]
 
 
-def test_the_document_is_graphql() -> None:
-    """And small enough for the depth limits that services set."""
+def test_the_document_is_valid_graphql() -> None:
+    """It stays below the depth limits that services set."""
     parse(introspection.DOCUMENT)
     assert introspection.DOCUMENT.count("ofType") == 9
 
@@ -56,9 +56,11 @@ def test_the_document_is_graphql() -> None:
         ('generation(id: ID!, size: String! = "s"): Generation', ["generation(id: ID!)"]),
     ],
 )
-def test_a_field_that_takes_one_id_and_returns_the_same_type(fields: str, candidates: list[str]) -> None:
-    """Whatever it is called; other arguments may be left out if the schema lets one."""
-    assert found(fields) == candidates
+def test_a_field_that_takes_one_id_and_returns_a_generation_is_a_candidate(
+    fields: str, candidates: list[str]
+) -> None:
+    """Whatever its name, and with other arguments if the schema lets us omit them."""
+    assert candidates_in(fields) == candidates
 
 
 @pytest.mark.parametrize(
@@ -75,15 +77,15 @@ def test_a_field_that_takes_one_id_and_returns_the_same_type(fields: str, candid
         "generation(number: Int!): Generation",
     ],
 )
-def test_other_fields_are_no_candidates(fields: str) -> None:
-    """Another type, a list, no id, two of them, or something required that nobody here knows."""
-    assert found(fields) == []
+def test_other_fields_are_not_candidates(fields: str) -> None:
+    """Another type, a list, no id, two ids, or an unknown required argument."""
+    assert candidates_in(fields) == []
 
 
 @pytest.mark.parametrize("made", ["Generation!", "[Generation!]!"])
-def test_the_type_is_seen_through_its_wrappings(made: str) -> None:
-    """As deep as GraphQL schemas wrap."""
-    assert found("generation(id: ID!): Generation!", made) == ["generation(id: ID!)"]
+def test_the_type_may_be_wrapped(made: str) -> None:
+    """In lists and non-nulls, as deep as GraphQL schemas go."""
+    assert candidates_in("generation(id: ID!): Generation!", made) == ["generation(id: ID!)"]
 
 
 ID = {"name": "id", "defaultValue": None, "type": {"kind": "SCALAR", "name": "ID", "ofType": None}}
@@ -91,7 +93,7 @@ OBJECT = {"kind": "OBJECT", "name": "Generation", "ofType": None}
 
 
 def by_hand(**changes: object) -> dict[str, Any]:
-    """Write the answer to `DOCUMENT` by hand, with changes to the schema in it."""
+    """Write the answer to `DOCUMENT` by hand, with changes to its schema."""
     schema = {
         "queryType": {"fields": [{"name": "generation", "args": [ID], "type": OBJECT}]},
         "mutationType": {"fields": [{"name": "generate", "type": OBJECT}]},
@@ -99,8 +101,8 @@ def by_hand(**changes: object) -> dict[str, Any]:
     return {"data": {"__schema": {**schema, **changes}}}
 
 
-def test_an_answer_written_by_hand() -> None:
-    """Only what is read here is needed."""
+def test_a_minimal_answer_is_enough() -> None:
+    """It holds only the fields that the client reads."""
     assert status_candidates(by_hand()) == [StatusOperation("generation", "id", "ID")]
 
 
@@ -121,8 +123,8 @@ def test_an_answer_written_by_hand() -> None:
         by_hand(queryType={"fields": [{"name": "generation", "args": [ID], "type": {}}]}),
     ],
 )
-def test_a_schema_that_tells_nothing_has_no_candidates(body: object) -> None:
-    """Introspection may be switched off, or answered by something that is no GraphQL."""
+def test_an_unusable_schema_has_no_candidates(body: object) -> None:
+    """Introspection may be switched off, or the server may not speak GraphQL."""
     assert status_candidates(body) == []
 
 
@@ -137,13 +139,13 @@ values = st.recursive(
 @settings(deadline=None, max_examples=100)
 @given(values, values, values)
 def test_any_answer_can_be_read(body: object, query: object, mutation: object) -> None:
-    """Whatever comes, there are candidates or none."""
+    """Whatever comes, the result is a list."""
     assert isinstance(status_candidates(body), list)
     assert isinstance(status_candidates(by_hand(queryType=query, mutationType=mutation)), list)
 
 
-def test_a_query_is_known_by_its_name_alone() -> None:
-    """Whatever it takes and returns: the setting then names a query that exists."""
+def test_a_query_exists_by_its_name_alone() -> None:
+    """Its arguments and type do not matter: the setting names an existing query."""
     schema = {"queryType": {"fields": [{"name": "generation"}, {"name": "me"}]}}
     for name, is_there in (("generation", True), ("me", True), ("job", False)):
         assert introspection.has_query({"data": {"__schema": schema}}, name) is is_there

@@ -1,4 +1,4 @@
-"""Whether a submit is sent again: the table, and what holds for every run of failures."""
+"""Whether a submit is sent again: the table, and what holds for every sequence of failures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RETRY, WAIT, FAIL, IN_DOUBT = (
     RetryDecision.IN_DOUBT,
 )
 
-# What went wrong → the verdict with tries left, then with none left; nothing was in doubt before.
+# Failure kind → the decision with attempts left, then with none left; nothing was in doubt before.
 TRUSTED = {
     FailureKind.BAD_REQUEST: (FAIL, FAIL),
     FailureKind.AUTHENTICATION: (FAIL, FAIL),
@@ -45,10 +45,10 @@ NOT_TRUSTED = {**TRUSTED, FailureKind.SERVER: (FAIL, FAIL), FailureKind.GATEWAY:
 }
 
 
-def verdict_of(
+def decision_for(
     kind: FailureKind, attempts: int, *, in_doubt: bool = False, trusted: bool = True
 ) -> RetryDecision:
-    """Judge as a submit does, with three tries: what is doubtful itself is in doubt."""
+    """Decide as a submit does, with three attempts: a doubtful failure puts it in doubt."""
     return decide_retry(
         kind,
         attempts=attempts,
@@ -59,9 +59,9 @@ def verdict_of(
 
 
 @pytest.mark.parametrize("kind", FailureKind)
-def test_the_table(kind: FailureKind) -> None:
-    """One row a kind: while there are tries left, and when they are spent."""
-    assert (verdict_of(kind, 1), verdict_of(kind, 2), verdict_of(kind, 3)) == (
+def test_the_table_where_keys_are_trusted(kind: FailureKind) -> None:
+    """One row for each kind: with attempts left, and with none."""
+    assert (decision_for(kind, 1), decision_for(kind, 2), decision_for(kind, 3)) == (
         TRUSTED[kind][0],
         *TRUSTED[kind],
     )
@@ -69,8 +69,8 @@ def test_the_table(kind: FailureKind) -> None:
 
 @pytest.mark.parametrize("kind", FailureKind)
 def test_the_table_where_keys_are_not_trusted(kind: FailureKind) -> None:
-    """Only what surely was not sent is sent again."""
-    assert (verdict_of(kind, 1, trusted=False), verdict_of(kind, 3, trusted=False)) == NOT_TRUSTED[kind]
+    """Only an attempt that was surely not sent is repeated."""
+    assert (decision_for(kind, 1, trusted=False), decision_for(kind, 3, trusted=False)) == NOT_TRUSTED[kind]
 
 
 @pytest.mark.parametrize(
@@ -89,35 +89,35 @@ def test_the_table_where_keys_are_not_trusted(kind: FailureKind) -> None:
     ],
 )
 def test_an_earlier_doubt_stays(kind: FailureKind, expected: RetryDecision) -> None:
-    """A clear refusal of the last try says nothing of the first; a 5xx says the doubt in its own error."""
-    assert verdict_of(kind, 3, in_doubt=True) is expected
+    """A clear rejection of the last attempt does not cover the first; the error of a 5xx names the doubt."""
+    assert decision_for(kind, 3, in_doubt=True) is expected
 
 
-everything = list(itertools.product(FailureKind, range(6), range(1, 5), [True, False], [True, False]))
+COMBINATIONS = list(itertools.product(FailureKind, range(6), range(1, 5), [True, False], [True, False]))
 
 
-def test_never_again_past_the_greatest_number_of_tries() -> None:
+def test_no_retry_after_the_last_attempt() -> None:
     """Whatever went wrong."""
-    for kind, attempts, most, doubt, trusted in everything:
+    for kind, attempts, max_attempts, doubt, trusted in COMBINATIONS:
         decision = decide_retry(
-            kind, attempts=attempts, max_attempts=most, in_doubt=doubt, resend_unanswered=trusted
+            kind, attempts=attempts, max_attempts=max_attempts, in_doubt=doubt, resend_unanswered=trusted
         )
-        assert decision is not RETRY or attempts < most
+        assert decision is not RETRY or attempts < max_attempts
 
 
-def test_a_rate_limit_is_always_waited_for() -> None:
-    """A 429 fails no job; beside it only an attempt in progress under a trusted key is waited for."""
-    for kind, attempts, most, doubt, trusted in everything:
+def test_a_rate_limit_always_waits() -> None:
+    """A 429 fails no job; only an attempt in progress under a trusted key waits as well."""
+    for kind, attempts, max_attempts, doubt, trusted in COMBINATIONS:
         decision = decide_retry(
-            kind, attempts=attempts, max_attempts=most, in_doubt=doubt, resend_unanswered=trusted
+            kind, attempts=attempts, max_attempts=max_attempts, in_doubt=doubt, resend_unanswered=trusted
         )
         assert (decision is WAIT) is (
             kind is FailureKind.RATE_LIMIT or (kind is FailureKind.IN_PROGRESS and trusted)
         )
 
 
-def test_an_attempt_in_progress_is_not_waited_for_without_end() -> None:
-    """Once its time is over, what it made is in doubt."""
+def test_the_wait_for_an_attempt_in_progress_ends() -> None:
+    """Once its time is over, its outcome is in doubt."""
     decision = decide_retry(
         FailureKind.IN_PROGRESS,
         attempts=1,
@@ -131,8 +131,10 @@ def test_an_attempt_in_progress_is_not_waited_for_without_end() -> None:
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.sampled_from(FailureKind), min_size=1), st.integers(1, 5), st.booleans())
-def test_a_run_of_failures(kinds: list[FailureKind], max_attempts: int, trusted: bool) -> None:
-    """A submit ends within its tries; after a doubtful failure it is sent again only under a trusted key."""
+def test_a_sequence_of_failures_ends_within_its_attempts(
+    kinds: list[FailureKind], max_attempts: int, trusted: bool
+) -> None:
+    """After a doubtful failure a submit is sent again only under a trusted key."""
     attempts, in_doubt, sent = 0, False, []
     for kind in kinds:
         sent.append(kind)
@@ -142,7 +144,7 @@ def test_a_run_of_failures(kinds: list[FailureKind], max_attempts: int, trusted:
             kind, attempts=attempts, max_attempts=max_attempts, in_doubt=in_doubt, resend_unanswered=trusted
         )
         if decision in (FAIL, IN_DOUBT):
-            # What is in doubt and was not explained by the service ends as that, never as "no job was made".
+            # A doubt that the service did not resolve stays a doubt, never "no job was made".
             assert decision is IN_DOUBT or not in_doubt or kind in (FailureKind.SERVER, FailureKind.GATEWAY)
             break
     assert len([kind for kind in sent if kind not in WAITED_FOR]) <= max_attempts

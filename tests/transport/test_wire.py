@@ -1,4 +1,4 @@
-"""How requests are spelled and answers are read, against the documented bodies and against nonsense."""
+"""How requests are written and answers read, checked with the documented bodies and with nonsense."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from doitong_async.transport.failure import Failure, FailureKind
 from doitong_async.transport.wire import Answer, PollAnswer, StatusOperation
 from doitong_async.types import GenerateRequest, Generation, JobStatus
 
-# The bodies of the reference (`wire/`), as data.
+# The bodies of the reference (`wire/`) as data.
 DOCUMENTED_VARIABLES = {
     "input": {
         "type": "IMAGE",
@@ -45,31 +45,31 @@ OPERATION = StatusOperation("generation", "id", "ID!")
 
 
 def answer_of(body: object, status: int = 200, text: str = "…", **headers: str) -> Answer:
-    """Build an answer of the service."""
+    """Build an answer from the service."""
     return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, body, text)
 
 
 def poll_answer(body: object, ids: list[str], status: int = 200) -> PollAnswer:
-    """Read a status answer that is no refusal."""
+    """Read a status answer that is not a failure."""
     statuses = wire.read_poll(answer_of(body, status), ids)
     assert isinstance(statuses, PollAnswer)
     return statuses
 
 
-def refused(read: object) -> Failure:
-    """Insist on a refusal."""
+def failure_in(read: object) -> Failure:
+    """Insist on a failure."""
     assert isinstance(read, Failure)
     return read
 
 
 def job(job_id: str, status: str = "processing", **fields: object) -> dict[str, object]:
-    """Spell a job as the service does."""
+    """Write a job as the service does."""
     return {"id": job_id, "status": status, **fields}
 
 
 class TestSubmitVariables:
-    def test_they_are_the_documented_ones(self) -> None:
-        """Name by name, as in wire/generate-request.json."""
+    def test_they_match_the_documentation(self) -> None:
+        """They equal wire/generate-request.json, name by name."""
         request = GenerateRequest(
             prompt="A futuristic city with flying cars and neon lights",
             provider="flux-kontext",
@@ -79,15 +79,15 @@ class TestSubmitVariables:
         )
         assert wire.submit_variables(request) == DOCUMENTED_VARIABLES
 
-    def test_what_is_left_open_is_not_sent(self) -> None:
-        """The service has defaults of its own; there are no empty options."""
+    def test_omitted_values_are_not_sent(self) -> None:
+        """The service has its own defaults; there are no empty options."""
         request = GenerateRequest(prompt="a fox", provider="flux-pro", type="IMAGE")
         assert wire.submit_variables(request) == {
             "input": {"type": "IMAGE", "provider": "flux-pro", "input": {"text": "a fox"}}
         }
 
-    def test_more_input_and_options_are_passed_through(self) -> None:
-        """Beside the prompt and the short names."""
+    def test_further_input_and_options_are_passed_through(self) -> None:
+        """They go beside the prompt and the short names."""
         request = GenerateRequest(
             prompt="hello",
             provider="hedra",
@@ -107,7 +107,7 @@ class TestSubmitVariables:
         }
 
     def test_an_input_without_a_prompt_has_no_text(self) -> None:
-        """As runway-i2v takes an image alone."""
+        """runway-i2v takes an image alone."""
         request = GenerateRequest(provider="runway-i2v", type="VIDEO", input={"image": "https://e.example/a"})
         assert wire.submit_variables(request)["input"] == {
             "type": "VIDEO",
@@ -115,8 +115,8 @@ class TestSubmitVariables:
             "input": {"image": "https://e.example/a"},
         }
 
-    def test_a_webhook_url_goes_where_it_is_told_to(self) -> None:
-        """Beside `type` (an assumption), or below; one that the request names stays, as all else does."""
+    def test_the_webhook_field_sets_where_the_webhook_url_goes(self) -> None:
+        """By default it goes beside `type` (an assumption); a URL that the request sets itself stays."""
         request = GenerateRequest(
             prompt="fox", options={"seed": 7, "mine": {"webhookUrl": "https://b.example"}}
         )
@@ -132,8 +132,8 @@ class TestSubmitVariables:
         assert fields(webhook_field="options.hooks.done")["options"]["seed"] == 7
         assert request.options == {"seed": 7, "mine": {"webhookUrl": "https://b.example"}}
 
-    def test_the_mutation_is_graphql(self) -> None:
-        """With the documented fields, and no other."""
+    def test_the_mutation_is_valid_graphql(self) -> None:
+        """It asks for the documented fields and no others."""
         (operation,) = parse(wire.GENERATE).definitions
         assert isinstance(operation, OperationDefinitionNode)
         (field,) = operation.selection_set.selections
@@ -146,8 +146,8 @@ class TestSubmitVariables:
 
 class TestStatusDocument:
     @pytest.mark.parametrize("count", [1, 2, 7, wire.MOST_IN_ONE_POLL])
-    def test_it_has_an_alias_a_job(self, count: int) -> None:
-        """It is GraphQL; each alias asks one field with a variable of its own."""
+    def test_it_has_one_alias_per_job(self, count: int) -> None:
+        """It is valid GraphQL; each alias asks for one field with its own variable."""
         (operation,) = parse(
             wire.status_document(StatusOperation("job", "jobId", "String"), count)
         ).definitions
@@ -158,14 +158,14 @@ class TestStatusDocument:
         assert {argument.name.value for field in asked for argument in field.arguments or ()} == {"jobId"}
         assert len(operation.variable_definitions or ()) == count
 
-    def test_a_single_one_in_full(self) -> None:
-        """As it goes over the wire."""
+    def test_the_document_for_one_job_in_full(self) -> None:
+        """This is the text that goes over the wire."""
         assert wire.status_document(OPERATION, 1) == (
             "query Status($i0: ID!) { j0: generation(id: $i0) { id status url metadata creditCost } }"
         )
 
     def test_the_ids_are_variables(self) -> None:
-        """So that no id is ever part of the text."""
+        """No id ever becomes part of the text."""
         assert wire.status_variables(OPERATION, ["a", '") { x }']) == {"i0": "a", "i1": '") { x }'}
 
 
@@ -180,14 +180,14 @@ class TestStatusOperation:
         ],
     )
     def test_a_query_field_may_name_its_argument(self, text: str, whole: str) -> None:
-        """Otherwise it is the documented kind of id."""
+        """Without one it takes the documented id."""
         assert str(StatusOperation.parse(text)) == whole
 
     @pytest.mark.parametrize(
         "text", ["", "two words", "job(id)", "job(id: ID!) { x }", "job(id: [ID!])", "2job", "狐", None, 5]
     )
-    def test_anything_else_is_a_mistake(self, text: Any) -> None:
-        """It is found when the client is made, not at the first poll."""
+    def test_anything_else_is_a_configuration_error(self, text: Any) -> None:
+        """The client raises it when it is created, not at the first poll."""
         with pytest.raises(ConfigurationError, match="expected a query field with its id argument"):
             StatusOperation.parse(text)
         with pytest.raises(ConfigurationError, match="no Boolean does"):
@@ -214,12 +214,12 @@ class TestStatusOperation:
 
 class TestEncoded:
     def test_a_request_is_a_document_and_its_variables(self) -> None:
-        """As GraphQL over HTTP has it."""
+        """As GraphQL over HTTP specifies."""
         body = wire.encoded("query { x }", {"狐": [1, None]})
         assert json.loads(body) == {"query": "query { x }", "variables": {"狐": [1, None]}}
 
-    def test_what_json_cannot_hold_is_refused(self) -> None:
-        """Before anything is sent."""
+    def test_a_value_that_json_cannot_hold_is_rejected(self) -> None:
+        """Nothing is sent."""
         with pytest.raises(BadRequestError, match="cannot be written as JSON"):
             wire.encoded("query { x }", {"n": "\ud800"})
 
@@ -235,12 +235,12 @@ class TestReadJson:
             (b'\xef\xbb\xbf{"id": "abc", "n": ' + b"9" * 5_000 + b"}", {"id": "abc", "n": None}),
         ],
     )
-    def test_an_odd_value_does_not_cost_the_id_beside_it(self, raw: bytes, value: object) -> None:
-        """What the quick reader refuses, the forgiving one reads."""
+    def test_an_odd_value_does_not_lose_the_id_beside_it(self, raw: bytes, value: object) -> None:
+        """The lenient reader accepts what the fast one rejects."""
         assert wire.read_json(raw) == value
 
     @pytest.mark.parametrize("raw", [b"", b"{", b"<html>", b"\xff", b"[" * 100_000])
-    def test_what_is_no_json_is_none(self, raw: bytes) -> None:
+    def test_invalid_json_is_none(self, raw: bytes) -> None:
         """Whatever is wrong with it."""
         assert wire.read_json(raw) is None
 
@@ -249,16 +249,16 @@ CONFLICT = {"message": "Conflict", "extensions": {"code": "CONFLICT"}}
 UNAUTHORIZED = {"message": "Unauthorized"}
 
 
-class TestWhatAnErrorProves:
+class TestErrorsInAnswers:
     def test_a_job_beside_errors_is_a_job_whatever_the_status(self) -> None:
-        """Partial data: the errors are about its fields. A conflict's job may be another's."""
+        """The errors of partial data are about its fields. Only a conflict's job may be another's."""
         body = {"data": {"generate": job("a")}, "errors": [{"message": "no cost"}]}
         for status in (200, 400, 500):
             read = wire.read_submit(answer_of(body, status))
             assert isinstance(read, Generation)
             assert read.id == "a"
         conflict = {"data": {"generate": job("a")}, "errors": [CONFLICT]}
-        assert refused(wire.read_submit(answer_of(conflict, 409))).kind is FailureKind.CONFLICT
+        assert failure_in(wire.read_submit(answer_of(conflict, 409))).kind is FailureKind.CONFLICT
 
     @pytest.mark.parametrize(
         "body",
@@ -268,9 +268,9 @@ class TestWhatAnErrorProves:
             {"errors": [{**UNAUTHORIZED, "extensions": {"jobId": "a"}}]},
         ],
     )
-    def test_an_error_after_the_mutation_is_no_clean_no(self, body: object) -> None:
-        """A job may have been charged, so the outcome is unknown."""
-        failure = refused(wire.read_submit(answer_of(body)))
+    def test_an_error_after_the_mutation_leaves_the_outcome_unknown(self, body: object) -> None:
+        """The service may have charged for a job."""
+        failure = failure_in(wire.read_submit(answer_of(body)))
         assert failure.kind is FailureKind.PROTOCOL
         assert failure.message == "The mutation ran, and its answer failed. The service said: 'Unauthorized'."
 
@@ -283,18 +283,18 @@ class TestWhatAnErrorProves:
             ({"data": {"generate": None}, "errors": [UNAUTHORIZED]}, 200, FailureKind.AUTHENTICATION),
         ],
     )
-    def test_other_errors_mean_what_they_say(self, body: object, status: int, kind: FailureKind) -> None:
+    def test_other_errors_keep_their_kind(self, body: object, status: int, kind: FailureKind) -> None:
         """Nothing ran, or the kind is in doubt already."""
-        assert refused(wire.read_submit(answer_of(body, status))).kind is kind
+        assert failure_in(wire.read_submit(answer_of(body, status))).kind is kind
 
     @pytest.mark.parametrize(
         ("status", "kind"),
         [(499, FailureKind.BAD_REQUEST), (500, FailureKind.SERVER), (503, FailureKind.SERVER)],
     )
-    def test_a_server_that_failed_proves_nothing(self, status: int, kind: FailureKind) -> None:
-        """Not that the request was wrong, either."""
+    def test_a_failed_server_does_not_prove_a_bad_request(self, status: int, kind: FailureKind) -> None:
+        """Under a 5xx even a BAD_REQUEST code proves nothing."""
         body = {"errors": [{"message": "no", "extensions": {"code": "BAD_REQUEST"}}]}
-        assert refused(wire.read_submit(answer_of(body, status))).kind is kind
+        assert failure_in(wire.read_submit(answer_of(body, status))).kind is kind
 
     @pytest.mark.parametrize(("status", "is_success"), [(200, True), (299, True), (300, False), (199, False)])
     def test_a_success_is_a_status_from_200_to_299(self, status: int, is_success: bool) -> None:
@@ -306,8 +306,8 @@ class TestWhatAnErrorProves:
 
 class TestReadSubmit:
     @pytest.mark.parametrize("key", ["generateimage", "generate", "generateImage", "anything"])
-    def test_the_documented_bodies_under_whatever_key(self, key: str) -> None:
-        """The reference answers under a key that is not the name of the mutation."""
+    def test_the_documented_bodies_are_read_under_any_key(self, key: str) -> None:
+        """The reference answers under a key that is not the mutation's name."""
         assert wire.read_submit(answer_of({"data": {key: DOCUMENTED_PROCESSING}})) == Generation(
             id="abc123xyz", status=JobStatus.PROCESSING, created_at=DOCUMENTED_DAY
         )
@@ -320,26 +320,26 @@ class TestReadSubmit:
 
     @pytest.mark.parametrize("body", [DOCUMENTED_PROCESSING, {"data": DOCUMENTED_PROCESSING}])
     @pytest.mark.parametrize("status", [200, 201, 202])
-    def test_a_bare_body(self, body: object, status: int) -> None:
-        """REST bodies are not shown; a job is known by its shape."""
+    def test_a_bare_body_is_read(self, body: object, status: int) -> None:
+        """The reference shows no REST body; the reader knows a job by its shape."""
         read = wire.read_submit(answer_of(body, status))
         assert isinstance(read, Generation)
         assert read.id == "abc123xyz"
 
     def test_a_job_beside_errors_is_a_job(self) -> None:
-        """They are about its fields; it was made and is paid for."""
+        """The errors are about its fields; the job exists and is paid for."""
         body = {"data": {"generate": job("a")}, "errors": [{"message": "creditCost is not known"}]}
         assert wire.read_submit(answer_of(body)) == Generation(id="a", status=JobStatus.PROCESSING)
 
     @pytest.mark.parametrize("status", [5, None, {"word": "completed"}, " "])
-    def test_a_status_of_an_odd_type_costs_no_job(self, status: object) -> None:
-        """The id is what was paid for; the next look may tell more."""
+    def test_a_status_of_an_odd_type_loses_no_job(self, status: object) -> None:
+        """The id identifies the paid job; the next poll may bring the status."""
         read = wire.read_submit(answer_of({"data": {"generate": {"id": "a", "status": status}}}))
         assert read == Generation(id="a", status=JobStatus.PROCESSING)
 
-    def test_several_jobs_are_not_understood(self) -> None:
-        """One was asked for; which of them it is nobody knows."""
-        failure = refused(wire.read_submit(answer_of({"data": {"a": job("1"), "b": job("2")}})))
+    def test_several_jobs_are_a_protocol_failure(self) -> None:
+        """The request asked for one, and nothing shows which it is."""
+        failure = failure_in(wire.read_submit(answer_of({"data": {"a": job("1"), "b": job("2")}})))
         assert (failure.kind, "several jobs" in failure.message) == (FailureKind.PROTOCOL, True)
 
     @pytest.mark.parametrize(
@@ -358,30 +358,30 @@ class TestReadSubmit:
             {"message": "hello"},
         ],
     )
-    def test_an_answer_without_a_job_is_not_understood(self, body: object) -> None:
-        """It is a refusal that shows the excerpt and carries the request's id."""
+    def test_an_answer_without_a_job_is_a_protocol_failure(self, body: object) -> None:
+        """The failure shows the excerpt and carries the request's id."""
         read = wire.read_submit(answer_of(body, text="<html>", x_request_id="req-1"))
-        assert refused(read).kind is FailureKind.PROTOCOL
+        assert failure_in(read).kind is FailureKind.PROTOCOL
         excerpt = "<html>" if body is None else json.dumps(body)
         assert (
-            refused(read).message
+            failure_in(read).message
             == f"The service answered HTTP 200 with no job with an id and a status: {excerpt}"
         )
-        assert (refused(read).http_status, refused(read).request_id) == (200, "req-1")
+        assert (failure_in(read).http_status, failure_in(read).request_id) == (200, "req-1")
 
-    def test_an_empty_answer_is_said_to_be_empty(self) -> None:
+    def test_the_message_says_that_an_answer_is_empty(self) -> None:
         """A message never ends in nothing."""
-        assert refused(wire.read_submit(answer_of(None, text=""))).message.endswith(": an empty body")
+        assert failure_in(wire.read_submit(answer_of(None, text=""))).message.endswith(": an empty body")
 
-    def test_a_job_under_an_error_status_is_none(self) -> None:
-        """HTTP 500 with a job in it is a failure first; the job it names is kept."""
-        failure = refused(wire.read_submit(answer_of({"data": {"generate": job("a")}}, 500)))
+    def test_a_job_under_an_error_status_is_a_failure(self) -> None:
+        """HTTP 500 is a failure first; it keeps the id of the job in the body."""
+        failure = failure_in(wire.read_submit(answer_of({"data": {"generate": job("a")}}, 500)))
         assert (failure.kind, failure.job_id) == (FailureKind.SERVER, "a")
 
 
-class TestReadLooks:
+class TestReadPoll:
     def test_every_job_is_found_missing_unreadable_or_unanswered(self) -> None:
-        """And for what cannot be read the reason is kept."""
+        """An unreadable job keeps the reason."""
         body = {
             "data": {"j0": job("a"), "j1": None, "j2": None, "j3": {"url": "u"}},
             "errors": [
@@ -398,7 +398,7 @@ class TestReadLooks:
         }
 
     def test_jobs_are_matched_by_their_ids(self) -> None:
-        """Out of order, and under whatever alias."""
+        """In any order and under any alias."""
         statuses = poll_answer(
             {"data": {"j1": job("a"), "x": job("c", "completed"), "j0": job("b")}}, ["a", "b", "c"]
         )
@@ -409,8 +409,8 @@ class TestReadLooks:
         }
         assert (statuses.missing, statuses.unanswered) == ([], [])
 
-    def test_a_single_job_may_stand_under_any_name(self) -> None:
-        """A service without aliases answers under the name of the field, or bare."""
+    def test_a_single_job_may_come_under_any_name(self) -> None:
+        """A service without aliases answers under the field's name, or without one."""
         for body in ({"data": {"generation": job("a")}}, {"data": job("a")}, job("a")):
             assert [found.id for found in poll_answer(body, ["a"]).found] == ["a"]
 
@@ -425,8 +425,8 @@ class TestReadLooks:
             [{"message": "boom", "path": ["j0", "creditCost"]}],
         ],
     )
-    def test_a_null_that_means_unknown_is_missing(self, errors: object) -> None:
-        """Without an error of its own, or with one that says so."""
+    def test_a_null_that_means_unknown_is_a_missing_job(self, errors: object) -> None:
+        """It has no error of its own, or one that says "not found"."""
         statuses = poll_answer({"data": {"j0": job("a"), "j1": None}, "errors": errors}, ["a", "b"])
         assert ([found.id for found in statuses.found], statuses.missing, statuses.unanswered) == (
             ["a"],
@@ -446,8 +446,8 @@ class TestReadLooks:
             "boom",
         ],
     )
-    def test_a_null_for_another_reason_is_nothing(self, errors: object) -> None:
-        """Its fields could not be had: the job is neither found, nor missing, nor passed over."""
+    def test_a_null_for_another_reason_is_unreadable(self, errors: object) -> None:
+        """The job is neither found, nor missing, nor unanswered."""
         statuses = poll_answer({"data": {"j0": job("a"), "j1": None}, "errors": errors}, ["a", "b"])
         assert ([found.id for found in statuses.found], statuses.missing, statuses.unanswered) == (
             ["a"],
@@ -464,13 +464,13 @@ class TestReadLooks:
             ([{"message": "boom"}], []),
         ],
     )
-    def test_a_single_null_under_a_name_of_its_own(self, errors: object, missing: list[str]) -> None:
-        """Every error is about the one job that was asked for, whatever its path begins with."""
+    def test_errors_beside_a_single_null_are_about_its_job(self, errors: object, missing: list[str]) -> None:
+        """Whatever the error's path, the poll asked for one job only."""
         statuses = poll_answer({"data": {"generation": None}, "errors": errors}, ["a"])
         assert (statuses.found, statuses.missing, statuses.unanswered) == ([], missing, [])
 
-    def test_an_alias_that_is_not_there_is_unanswered(self) -> None:
-        """As where a service without aliases answers only one of them."""
+    def test_an_absent_alias_is_unanswered(self) -> None:
+        """A service without aliases answers only one of several."""
         statuses = poll_answer({"data": {"generation": job("b")}}, ["a", "b", "c"])
         assert ([found.id for found in statuses.found], statuses.missing, statuses.unanswered) == (
             ["b"],
@@ -478,7 +478,7 @@ class TestReadLooks:
             ["a", "c"],
         )
 
-    def test_a_job_that_was_not_asked_for_is_left_alone(self) -> None:
+    def test_a_job_that_was_not_polled_is_ignored(self) -> None:
         """It is somebody else's."""
         statuses = poll_answer({"data": {"j0": job("other"), "j1": job("b")}}, ["a", "b"])
         assert ([found.id for found in statuses.found], statuses.missing, statuses.unanswered) == (
@@ -488,8 +488,8 @@ class TestReadLooks:
         )
 
     @pytest.mark.parametrize("value", [5, "text", [], {}, {"id": "", "status": "completed"}, [job("a")]])
-    def test_a_value_of_another_shape_is_nothing(self, value: object) -> None:
-        """An answer is there, so the job is not missing."""
+    def test_a_value_of_another_shape_is_unreadable(self, value: object) -> None:
+        """The service did answer, so the job is not missing."""
         statuses = poll_answer({"data": {"j0": value, "j1": job("b")}}, ["a", "b"])
         assert ([found.id for found in statuses.found], statuses.missing, statuses.unanswered) == (
             ["b"],
@@ -499,29 +499,31 @@ class TestReadLooks:
 
     @pytest.mark.parametrize("ids", [["a"], ["a", "b"]])
     @pytest.mark.parametrize("body", [None, {}, [], "x", {"data": None}, {"data": {}}, {"data": [job("a")]}])
-    def test_an_answer_about_none_of_them_is_not_understood(self, body: object, ids: list[str]) -> None:
-        """HTML, or JSON of another make: a refusal, never a job that is called missing."""
-        failure = refused(wire.read_poll(answer_of(body), ids))
+    def test_an_answer_about_none_of_the_jobs_is_a_protocol_failure(
+        self, body: object, ids: list[str]
+    ) -> None:
+        """HTML or foreign JSON must not make a job count as missing."""
+        failure = failure_in(wire.read_poll(answer_of(body), ids))
         assert failure.kind is FailureKind.PROTOCOL
         assert "none of the jobs that were asked for" in failure.message
 
     def test_no_data_with_an_error_is_that_error(self) -> None:
-        """The whole request was refused."""
+        """The service rejected the whole request."""
         body = {"data": None, "errors": [{"message": 'Cannot query field "generation" on type "Query".'}]}
-        assert refused(wire.read_poll(answer_of(body), ["a"])).kind is FailureKind.BAD_REQUEST
+        assert failure_in(wire.read_poll(answer_of(body), ["a"])).kind is FailureKind.BAD_REQUEST
 
     @pytest.mark.parametrize(
         ("status", "kind"),
         [(500, FailureKind.SERVER), (302, FailureKind.GATEWAY), (100, FailureKind.PROTOCOL)],
     )
-    def test_a_status_that_is_no_success_is_a_refusal(self, status: int, kind: FailureKind) -> None:
-        """Even with jobs in the body: whose mistake it is nobody knows."""
-        assert refused(wire.read_poll(answer_of({"data": {"j0": job("a")}}, status), ["a"])).kind is kind
+    def test_an_unsuccessful_status_is_a_failure(self, status: int, kind: FailureKind) -> None:
+        """Even with jobs in the body, since nothing shows what went wrong."""
+        assert failure_in(wire.read_poll(answer_of({"data": {"j0": job("a")}}, status), ["a"])).kind is kind
 
 
 class TestReadGeneration:
     @pytest.mark.parametrize("name", ["url", "videoUrl", "audioUrl"])
-    def test_a_body_without_a_status_tells_it_by_its_url(self, name: str) -> None:
+    def test_without_a_status_the_url_decides(self, name: str) -> None:
         """The flat forms of the reference have one or the other."""
         done = wire.read_generation({"id": "a", name: "https://cdn.example/a"})
         assert done == Generation(id="a", status=JobStatus.COMPLETED, url="https://cdn.example/a")
@@ -529,8 +531,8 @@ class TestReadGeneration:
             id="a", status=JobStatus.PROCESSING
         )
 
-    def test_the_words_of_a_webhook(self) -> None:
-        """They say `service` where others say `provider`."""
+    def test_a_webhook_names_the_provider_service(self) -> None:
+        """It says `service` where other bodies say `provider`."""
         read = wire.read_generation({**DOCUMENTED_COMPLETED, "service": "flux-kontext"})
         assert read is not None
         assert read.provider == "flux-kontext"
@@ -538,15 +540,15 @@ class TestReadGeneration:
     @pytest.mark.parametrize(
         "value", [None, 5, "a", [], {}, {"status": "completed"}, {"id": [], "status": "x"}]
     )
-    def test_what_is_no_job_is_none(self, value: object) -> None:
-        """An id is what makes a job."""
+    def test_anything_without_an_id_is_no_job(self, value: object) -> None:
+        """Only an id makes a job."""
         assert wire.read_generation(value) is None
 
 
-words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 jsons = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | words,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=8,
 )
 shapes: st.SearchStrategy[object] = st.dictionaries(
@@ -562,33 +564,33 @@ shapes: st.SearchStrategy[object] = st.dictionaries(
 @settings(deadline=None, max_examples=150)
 @given(jsons | shapes, st.sampled_from([100, 200, 204, 301, 400, 401, 402, 404, 418, 429, 500, 599]))
 def test_any_answer_can_be_read(body: object, status: int) -> None:
-    """Whatever JSON comes under whatever status: a job or looks, else a refusal, and never an exception."""
+    """Any JSON under any status is a job, a poll answer or a failure, and never an exception."""
     answer = answer_of(body, status)
     assert isinstance(wire.read_submit(answer), Generation | Failure)
     for ids in (["a"], ["a", "b"]):
         statuses = wire.read_poll(answer, ids)
         assert isinstance(statuses, PollAnswer | Failure)
         if isinstance(statuses, PollAnswer):
-            told = [*(found.id for found in statuses.found), *statuses.missing, *statuses.unanswered]
-            assert len(told) == len(set(told))
-            assert set(told) <= set(ids)
+            reported = [*(found.id for found in statuses.found), *statuses.missing, *statuses.unanswered]
+            assert len(reported) == len(set(reported))
+            assert set(reported) <= set(ids)
 
 
 snapshots = st.builds(
     Generation,
-    id=words,
+    id=texts,
     status=st.sampled_from([*JobStatus, JobStatus("upscaling")]),
-    url=st.none() | words,
-    type=st.none() | words,
-    provider=st.none() | words,
+    url=st.none() | texts,
+    type=st.none() | texts,
+    provider=st.none() | texts,
     metadata=jsons,
     credit_cost=st.none() | st.integers(0, 10_000),
     created_at=st.none() | st.datetimes(timezones=st.just(UTC)),
 )
 
 
-def spelled(snapshot: Generation) -> dict[str, Any]:
-    """Write a snapshot as the service would."""
+def as_service_json(snapshot: Generation) -> dict[str, Any]:
+    """Write a snapshot as the service does."""
     return {
         "id": snapshot.id,
         "status": snapshot.status.value,
@@ -603,18 +605,18 @@ def spelled(snapshot: Generation) -> dict[str, Any]:
 
 @settings(deadline=None, max_examples=200)
 @given(snapshots)
-def test_nothing_is_lost_on_the_way(snapshot: Generation) -> None:
-    """What a service writes is read as it was meant."""
-    assert wire.read_generation(spelled(snapshot)) == snapshot
-    assert wire.read_submit(answer_of({"data": {"generate": spelled(snapshot)}})) == snapshot
+def test_a_snapshot_round_trips(snapshot: Generation) -> None:
+    """The reader loses nothing that the service writes."""
+    assert wire.read_generation(as_service_json(snapshot)) == snapshot
+    assert wire.read_submit(answer_of({"data": {"generate": as_service_json(snapshot)}})) == snapshot
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(snapshots, min_size=1, max_size=5, unique_by=lambda snapshot: snapshot.id), st.randoms())
-def test_a_look_brings_every_job_once(jobs: list[Generation], chance: Any) -> None:
-    """In whatever order the service writes them."""
+def test_a_poll_brings_every_job_once(jobs: list[Generation], chance: Any) -> None:
+    """In any order of the aliases."""
     ids = [snapshot.id for snapshot in jobs]
-    aliases = [(f"j{n}", spelled(snapshot)) for n, snapshot in enumerate(jobs)]
+    aliases = [(f"j{n}", as_service_json(snapshot)) for n, snapshot in enumerate(jobs)]
     chance.shuffle(aliases)
     statuses = poll_answer({"data": dict(aliases)}, ids)
     assert sorted(found.id for found in statuses.found) == sorted(ids)

@@ -21,12 +21,12 @@ DOCUMENTED: dict[str, Any] = {
 
 
 def webhook_body(job_id: str = "abc123xyz", status: str = "completed", **fields: Any) -> bytes:
-    """Return a body in the documented form, with a URL only if completed."""
+    """Return a body in the documented form, with a URL only if it is completed."""
     url = f"https://cdn.doitong.com/outputs/{job_id}.jpg" if status == "completed" else None
     return json.dumps({**DOCUMENTED, "id": job_id, "status": status, "url": url, **fields}).encode()
 
 
 def signed(body: bytes, secret: str | bytes = SECRET) -> str:
-    """Return the header for a body."""
+    """Return the signature header for a body."""
     key = secret.encode() if isinstance(secret, str) else secret
     return "sha256=" + hmac.new(key, body, hashlib.sha256).hexdigest()

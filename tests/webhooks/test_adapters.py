@@ -1,4 +1,4 @@
-"""Both faces over real sockets: the same table of answers from aiohttp and from FastAPI under uvicorn."""
+"""The adapters over real sockets: aiohttp and FastAPI under uvicorn give the same table of answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PATH = "/hooks/doitong/"
 
 
 class Service:
-    """A service with an endpoint that is mounted before it is open, and what came in."""
+    """A service whose endpoint is mounted before it is open, and what the endpoint received."""
 
     def __init__(self) -> None:
         self.taken: list[Generation] = []
@@ -61,7 +61,7 @@ class Service:
         headers: tuple[str, ...] = (),
         length: int | None = None,
     ) -> tuple[int, dict[str, str], bytes]:
-        """Send one request by hand; return status, headers and body of the answer."""
+        """Send one hand-written request; return status, headers and body of the answer."""
         lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *headers]
         lines += [f"X-Doitong-Signature: {each}" for each in signatures]
         if content_type is not None:
@@ -102,7 +102,7 @@ async def under_aiohttp(service: Service, read_timeout: float) -> AsyncIterator[
 
 @asynccontextmanager
 async def served(app: Any, service: Service, **settings: Any) -> AsyncIterator[None]:
-    """Run an ASGI application under uvicorn, in this loop, on a port that is free."""
+    """Run an ASGI application under uvicorn, in this loop, on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         service.port = listening.getsockname()[1]
         config = uvicorn.Config(app, log_config=None, lifespan="on", access_log=False, **settings)
@@ -124,27 +124,29 @@ async def under_fastapi(service: Service, read_timeout: float) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def alone(service: Service, read_timeout: float) -> AsyncIterator[None]:
-    """Without a framework; uvicorn's own `root_path` stands for the mount."""
+async def without_framework(service: Service, read_timeout: float) -> AsyncIterator[None]:
+    """Serve the endpoint without a framework; uvicorn's own `root_path` stands for the mount."""
     inner = service.endpoint.asgi_app(on_event=service.keep, read_timeout=read_timeout)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        is_there = scope["type"] == "http" and scope["path"].startswith("/hooks/doitong")
-        await inner({**scope, "root_path": "/hooks/doitong"} if is_there else scope, receive, send)
+        is_mounted = scope["type"] == "http" and scope["path"].startswith("/hooks/doitong")
+        await inner({**scope, "root_path": "/hooks/doitong"} if is_mounted else scope, receive, send)
 
     async with served(app, service):
         yield
 
 
 adapters = pytest.mark.parametrize(
-    "face", [under_aiohttp, under_fastapi, alone], ids=lambda face: face.__name__
+    "adapter", [under_aiohttp, under_fastapi, without_framework], ids=lambda adapter: adapter.__name__
 )
 
 
 @asynccontextmanager
-async def serving(face: Any, *, is_open: bool = True, read_timeout: float = 10.0) -> AsyncIterator[Service]:
+async def serving(
+    adapter: Any, *, is_open: bool = True, read_timeout: float = 10.0
+) -> AsyncIterator[Service]:
     service = Service()
-    async with face(service, read_timeout):
+    async with adapter(service, read_timeout):
         if is_open:
             service.open()
         yield service
@@ -152,16 +154,16 @@ async def serving(face: Any, *, is_open: bool = True, read_timeout: float = 10.0
 
 
 def large(more: int) -> bytes:
-    """A signed body of so many bytes more than the cap."""
+    """Return a signed body this many bytes above the limit."""
     body = webhook_body(pad="")
     return body.replace(b'"pad": ""', b'"pad": "' + b"x" * (LARGEST_BODY - len(body) + more) + b'"')
 
 
 @adapters
 @pytest.mark.asyncio
-async def test_the_table_of_answers(face: Any) -> None:
-    """From either, what the receiver's docstring says, with no body and no detail."""
-    async with serving(face) as service:
+async def test_the_table_of_answers(adapter: Any) -> None:
+    """Each adapter gives the documented statuses, with no body and no detail."""
+    async with serving(adapter) as service:
         right, post = signed(BODY), service.post
         answers = {
             "taken": await post(BODY, right),
@@ -178,7 +180,7 @@ async def test_the_table_of_answers(face: Any) -> None:
             "twice": await post(BODY, right, right),
             "in one": await post(BODY, f"{right}, {right}"),
             "no JSON": await post(b"\xff", signed(b"\xff")),
-            "no news": await post(b"{}", signed(b"{}")),
+            "no id": await post(b"{}", signed(b"{}")),
             "odd": await post(ODD, signed(ODD)),
             "largest": await post(large(0), signed(large(0))),
         }
@@ -187,7 +189,7 @@ async def test_the_table_of_answers(face: Any) -> None:
             **dict.fromkeys(["method", "read"], 405),
             **dict.fromkeys(["compressed"], 415),
             **dict.fromkeys(["unsigned", "wrong", "malformed", "twice", "in one"], 401),
-            **dict.fromkeys(["no JSON", "no news"], 400),
+            **dict.fromkeys(["no JSON", "no id"], 400),
         }
         assert answers["method"][1]["allow"] == "POST"
         assert {content for _, _, content in answers.values()} == {b""}
@@ -198,9 +200,9 @@ async def test_the_table_of_answers(face: Any) -> None:
 @adapters
 @pytest.mark.parametrize("is_announced", [True, False])
 @pytest.mark.asyncio
-async def test_too_large(face: Any, is_announced: bool) -> None:
-    """By what is announced, before a byte of it came; and by what comes, where nothing is announced."""
-    async with serving(face) as service:
+async def test_a_body_that_is_too_large_is_rejected(adapter: Any, is_announced: bool) -> None:
+    """By its announced length before any byte arrives, or by the bytes if it announces none."""
+    async with serving(adapter) as service:
         if is_announced:
             answer = await service.post(b"", signed(b""), length=LARGEST_BODY + 1)
         else:
@@ -214,9 +216,9 @@ async def test_too_large(face: Any, is_announced: bool) -> None:
 
 @adapters
 @pytest.mark.asyncio
-async def test_chunks_are_one_body(face: Any) -> None:
-    """A sender need not announce its length."""
-    async with serving(face) as service:
+async def test_a_chunked_body_is_accepted(adapter: Any) -> None:
+    """A sender need not announce the length."""
+    async with serving(adapter) as service:
         chunked = b"".join(b"1\r\n%c\r\n" % byte for byte in BODY) + b"0\r\n\r\n"
         answer = await service.post(chunked, signed(BODY), headers=("Transfer-Encoding: chunked",))
         assert (answer[0], len(service.taken)) == (204, 1)
@@ -224,18 +226,18 @@ async def test_chunks_are_one_body(face: Any) -> None:
 
 @adapters
 @pytest.mark.asyncio
-async def test_too_slow(face: Any) -> None:
-    """Who sends half of it and then nothing is sent away."""
-    async with serving(face, read_timeout=0.05) as service:
+async def test_a_sender_that_is_too_slow_gets_408(adapter: Any) -> None:
+    """It sends half of the body and then nothing."""
+    async with serving(adapter, read_timeout=0.05) as service:
         answer = await service.post(BODY[:9], signed(BODY), length=len(BODY))
         assert (answer[0], service.taken) == (408, [])
 
 
 @adapters
 @pytest.mark.asyncio
-async def test_cut_off(face: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Who hangs up in the middle harms nothing, and nobody complains."""
-    async with serving(face) as service:
+async def test_a_sender_that_hangs_up_does_no_harm(adapter: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is logged as an error, and the next request succeeds."""
+    async with serving(adapter) as service:
         _, writer = await asyncio.open_connection("127.0.0.1", service.port)
         head = f"POST {PATH} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
         writer.write(f"{head}X-Doitong-Signature: {signed(BODY)}\r\nContent-Length: 99\r\n\r\nhalf".encode())
@@ -249,9 +251,9 @@ async def test_cut_off(face: Any, caplog: pytest.LogCaptureFixture) -> None:
 
 @adapters
 @pytest.mark.asyncio
-async def test_before_it_is_open_and_after(face: Any) -> None:
-    """Mounted all the while; what is signed is asked for again, what is not is refused as ever."""
-    async with serving(face, is_open=False) as service:
+async def test_a_closed_endpoint_asks_for_signed_events_again(adapter: Any) -> None:
+    """It is mounted all the while; unsigned requests are still rejected."""
+    async with serving(adapter, is_open=False) as service:
         statuses = [(await service.post(BODY, signed(BODY)))[0], (await service.post(BODY))[0]]
         service.open()
         statuses.append((await service.post(BODY, signed(BODY)))[0])
@@ -266,9 +268,9 @@ ODD_PATHS = [f"{PATH}more", f"{PATH}/", f"{PATH}?a=%ff&b", "/hooks/d%6Fitong/", 
 @adapters
 @pytest.mark.parametrize("path", ODD_PATHS)
 @pytest.mark.asyncio
-async def test_any_path_that_reaches_it_is_served(face: Any, path: str) -> None:
-    """However the proxy in front writes it: the signature decides."""
-    async with serving(face) as service:
+async def test_any_path_that_reaches_the_endpoint_is_served(adapter: Any, path: str) -> None:
+    """The signature decides, however a proxy writes the path."""
+    async with serving(adapter) as service:
         answers = [await service.post(BODY, signed(BODY), path=path), await service.post(BODY, path=path)]
         assert [status for status, _, _ in answers] == [204, 401]
 
@@ -290,28 +292,28 @@ async def at_the_root_of_uvicorn(service: Service, read_timeout: float) -> Async
 
 @asynccontextmanager
 async def behind_a_root_path(service: Service, read_timeout: float) -> AsyncIterator[None]:
-    """A server that is told what its proxy strips, and leaves each path as it comes."""
+    """A server that knows which prefix its proxy strips, and leaves each path unchanged."""
     app = FastAPI()
     app.mount("/hooks", service.endpoint.asgi_app(on_event=service.keep, read_timeout=read_timeout))
 
-    async def told(scope: Any, receive: Any, send: Any) -> None:
+    async def with_root_path(scope: Any, receive: Any, send: Any) -> None:
         await app({**scope, "root_path": "/api"}, receive, send)
 
-    async with served(told, service):
+    async with served(with_root_path, service):
         yield
 
 
 @asynccontextmanager
 async def behind_a_root_path_of_uvicorn(service: Service, read_timeout: float) -> AsyncIterator[None]:
-    """uvicorn is told, as by `--root-path`, and puts it before each path."""
+    """uvicorn knows the prefix, as from `--root-path`, and puts it before each path."""
     app = Starlette(routes=[Mount("/hooks", app=service.endpoint.asgi_app(read_timeout=read_timeout))])
     async with served(app, service, root_path="/api"):
         yield
 
 
 @asynccontextmanager
-async def in_an_aiohttp_app_of_another(service: Service, read_timeout: float) -> AsyncIterator[None]:
-    """Below two prefixes."""
+async def in_a_nested_aiohttp_app(service: Service, read_timeout: float) -> AsyncIterator[None]:
+    """Mount the endpoint below two prefixes."""
     outer, inner = web.Application(), web.Application()
     inner.add_subapp("/hooks", service.endpoint.aiohttp_app(read_timeout=read_timeout))
     outer.add_subapp("/api", inner)
@@ -327,36 +329,36 @@ ODD_MOUNTS = {
     at_the_root_of_uvicorn: ROOTS,
     behind_a_root_path: ["/hooks/", "/api/hooks/", "/hooks//", "/api/hooks/more"],
     behind_a_root_path_of_uvicorn: ["/hooks/", "/hooks//"],
-    in_an_aiohttp_app_of_another: ["/api/hooks", "/%61pi/h%6Foks/", "/api/hooks//", "/api/hooks/more"],
+    in_a_nested_aiohttp_app: ["/api/hooks", "/%61pi/h%6Foks/", "/api/hooks//", "/api/hooks/more"],
 }
 
 
 @pytest.mark.parametrize(
-    ("face", "path"),
-    [(face, path) for face, paths in ODD_MOUNTS.items() for path in paths],
+    ("adapter", "path"),
+    [(adapter, path) for adapter, paths in ODD_MOUNTS.items() for path in paths],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
 @pytest.mark.asyncio
-async def test_it_is_reached_wherever_it_is_mounted(face: Any, path: str) -> None:
-    """Alone, in an application of another, behind a proxy that strips its prefix or one that does not."""
-    async with serving(face) as service:
+async def test_the_endpoint_is_reached_wherever_it_is_mounted(adapter: Any, path: str) -> None:
+    """Alone, within another application, or behind a proxy that strips its prefix or keeps it."""
+    async with serving(adapter) as service:
         assert (await service.post(BODY, signed(BODY), path=path))[0] == 204
         assert len(service.taken) == 1
 
 
-@pytest.mark.parametrize("face", [under_aiohttp, alone])
+@pytest.mark.parametrize("adapter", [under_aiohttp, without_framework])
 @pytest.mark.asyncio
-async def test_the_slash_may_be_left_out(face: Any) -> None:
-    """Where the framework does not redirect, as Starlette does."""
-    async with serving(face) as service:
+async def test_the_trailing_slash_is_optional(adapter: Any) -> None:
+    """Starlette redirects instead."""
+    async with serving(adapter) as service:
         assert (await service.post(BODY, signed(BODY), path=PATH.rstrip("/")))[0] == 204
 
 
 @adapters
 @pytest.mark.asyncio
-async def test_garbage_on_the_wire(face: Any) -> None:
-    """What is no request is answered by the server, or not at all, and never with a 2xx."""
-    async with serving(face) as service:
+async def test_garbage_on_the_wire_gets_no_success(adapter: Any) -> None:
+    """The server answers it with an error or not at all."""
+    async with serving(adapter) as service:
         status, _, _ = await service.send(b"POST garbage\r\n\r\n")
         assert status == 400
         assert service.taken == []
@@ -364,7 +366,7 @@ async def test_garbage_on_the_wire(face: Any) -> None:
 
 HEAD = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\n".encode()
 WRONG = f"X-Doitong-Signature: {signed(BODY, 'another')}\r\n".encode()
-OF_STRANGERS = {
+FROM_STRANGERS = {
     "no signature": HEAD + b"Content-Length: 2\r\n\r\n{}",
     "a wrong one": HEAD + WRONG + b"Content-Length: 2\r\n\r\n{}",
     "no ASCII": HEAD + b"X-Doitong-Signature: sha256=\xff\xc3\xa9\r\nContent-Length: 2\r\n\r\n{}",
@@ -384,8 +386,8 @@ OF_STRANGERS = {
 NO_HTTP = [b"\x16\x03\x01\x02\x00", b"POST garbage\r\n\r\n", HEAD + b"X: " + b"a" * 99_999 + b"\r\n\r\n"]
 
 
-async def throw(port: int, sent: bytes, *, pieces: int = 1) -> None:
-    """Send bytes, read what is answered, if anything, and hang up."""
+async def send_and_hang_up(port: int, sent: bytes, *, pieces: int = 1) -> None:
+    """Send bytes, read the answer, if any, and hang up."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     size = -(-len(sent) // pieces)
     with contextlib.suppress(ConnectionError):
@@ -398,8 +400,8 @@ async def throw(port: int, sent: bytes, *, pieces: int = 1) -> None:
     writer.close()
 
 
-def loud(caplog: pytest.LogCaptureFixture) -> list[Any]:
-    """What was logged above a debug line, but for what servers say themselves of what is no HTTP."""
+def logged_above_debug(caplog: pytest.LogCaptureFixture) -> list[Any]:
+    """Return what was logged above debug, except what a server logs itself about invalid HTTP."""
     return [
         (record.name, record.levelname, record.getMessage(), record.exc_info)
         for record in caplog.records
@@ -412,33 +414,35 @@ def loud(caplog: pytest.LogCaptureFixture) -> list[Any]:
 @adapters
 @pytest.mark.parametrize("pieces", [1, 2])
 @pytest.mark.asyncio
-async def test_strangers_make_no_noise(face: Any, pieces: int, caplog: pytest.LogCaptureFixture) -> None:
-    """Odd bytes, odd headers and cut-off bodies: no line above debug of ours, none of a server's for us."""
+async def test_unsigned_requests_log_nothing_above_debug(
+    adapter: Any, pieces: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither our own code nor a server on our behalf logs odd bytes, odd headers or cut-off bodies."""
     caplog.set_level(logging.DEBUG)
-    async with serving(face) as service:
-        for name, sent in OF_STRANGERS.items():
-            await throw(service.port, sent, pieces=pieces)
-            assert (name, loud(caplog)) == (name, [])
+    async with serving(adapter) as service:
+        for name, sent in FROM_STRANGERS.items():
+            await send_and_hang_up(service.port, sent, pieces=pieces)
+            assert (name, logged_above_debug(caplog)) == (name, [])
         assert service.taken == []
         assert (await service.post(BODY, signed(BODY)))[0] == 204
 
 
 @pytest.mark.asyncio
-async def test_a_server_of_ours_says_nothing_above_debug(caplog: pytest.LogCaptureFixture) -> None:
-    """Not of what is no HTTP either, of which aiohttp logs errors with tracebacks."""
+async def test_our_own_server_logs_nothing_above_debug(caplog: pytest.LogCaptureFixture) -> None:
+    """Not even for invalid HTTP, which aiohttp logs as errors with tracebacks."""
     caplog.set_level(logging.DEBUG)
     async with serving(at_the_root_of_aiohttp) as service:
-        for sent in (*OF_STRANGERS.values(), *NO_HTTP):
-            await throw(service.port, sent)
+        for sent in (*FROM_STRANGERS.values(), *NO_HTTP):
+            await send_and_hang_up(service.port, sent)
     records = [record for record in caplog.records if record.name != "asyncio"]
     assert any(record.getMessage().startswith("Error handling request") for record in records)
     assert {(record.levelno, record.exc_info) for record in records} == {(logging.DEBUG, None)}
 
 
-# ASGI by hand
+# Hand-written ASGI
 
 
-async def ask(app: Any, scope: dict[str, Any], *messages: dict[str, Any]) -> list[dict[str, Any]]:
+async def run_asgi(app: Any, scope: dict[str, Any], *messages: dict[str, Any]) -> list[dict[str, Any]]:
     """Run an ASGI application on these messages; return what it sent."""
     left, sent = list(messages), []
 
@@ -453,7 +457,7 @@ async def ask(app: Any, scope: dict[str, Any], *messages: dict[str, Any]) -> lis
 
 
 def http(path: str = "/", root_path: str | None = None, **headers: str) -> dict[str, Any]:
-    """A POST that is signed, with further headers."""
+    """Return the scope of a signed POST, with further headers."""
     named = {"content_type": "application/json", "x_doitong_signature": signed(BODY), **headers}
     scope: dict[str, Any] = {
         "type": "http",
@@ -467,11 +471,11 @@ def http(path: str = "/", root_path: str | None = None, **headers: str) -> dict[
 @pytest.mark.parametrize("root_path", [None, "", "/hooks", "/hooks/", "/api/hooks", "hooks", "/h\u00f6"])
 @pytest.mark.parametrize("path", ["", "/", "/hooks", "/hooks/", "/hooks//more", "/api/api/hooks/", "/hooksm"])
 @pytest.mark.asyncio
-async def test_path_and_root_path_decide_nothing(path: str, root_path: str | None) -> None:
-    """Servers, frameworks and proxies differ in what of the mount they leave in either."""
+async def test_path_and_root_path_do_not_matter(path: str, root_path: str | None) -> None:
+    """Servers, frameworks and proxies differ in which part of the mount they leave in each."""
     service = Service()
     service.open()
-    sent = await ask(
+    sent = await run_asgi(
         service.endpoint.asgi_app(), http(path, root_path), {"type": "http.request", "body": BODY}
     )
     assert sent[0]["status"] == 204
@@ -480,15 +484,15 @@ async def test_path_and_root_path_decide_nothing(path: str, root_path: str | Non
 
 @pytest.mark.parametrize("error", [OSError("gone"), RuntimeError("the server's own")])
 @pytest.mark.asyncio
-async def test_whom_nobody_can_answer_any_more(error: Exception) -> None:
-    """A server may raise when its sender is gone: it would log what we let through. Nothing is sent after."""
-    tried: list[str] = []
+async def test_a_sender_that_is_gone_raises_nothing(error: Exception) -> None:
+    """A server may raise when we answer it, and would log what we let through; we send nothing more."""
+    attempted: list[str] = []
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:
-        tried.append(message["type"])
+        attempted.append(message["type"])
         raise error
 
     service = Service()
@@ -496,12 +500,12 @@ async def test_whom_nobody_can_answer_any_more(error: Exception) -> None:
     for scope in (http(), {**http(), "headers": []}):
         await service.endpoint.asgi_app()(scope, receive, send)
     service.endpoint.close()
-    assert tried == ["http.response.start"] * 2
+    assert attempted == ["http.response.start"] * 2
     assert service.taken == []
 
 
 @pytest.mark.asyncio
-async def test_middlewares_that_are_added_to_the_application_run() -> None:
+async def test_middlewares_added_to_the_application_run() -> None:
     """It is an application like any other."""
     ran: list[str] = []
 
@@ -523,9 +527,9 @@ async def test_middlewares_that_are_added_to_the_application_run() -> None:
 
 
 @pytest.mark.asyncio
-async def test_lifespan_is_said_yes_to() -> None:
-    """A server that runs it alone starts and stops it."""
-    sent = await ask(
+async def test_the_lifespan_protocol_is_answered() -> None:
+    """A server that runs the application alone starts and stops it."""
+    sent = await run_asgi(
         Webhooks(SECRET).asgi_app(),
         {"type": "lifespan"},
         {"type": "lifespan.startup"},
@@ -538,9 +542,9 @@ async def test_lifespan_is_said_yes_to() -> None:
 
 
 @pytest.mark.asyncio
-async def test_websockets_are_sent_away() -> None:
-    """They are closed, as the specification has it for what is not wanted."""
-    sent = await ask(
+async def test_websockets_are_closed() -> None:
+    """The ASGI specification asks for it."""
+    sent = await run_asgi(
         Webhooks(SECRET).asgi_app(), {"type": "websocket", "path": "/"}, {"type": "websocket.connect"}
     )
     assert [message["type"] for message in sent] == ["websocket.close"]
@@ -548,11 +552,11 @@ async def test_websockets_are_sent_away() -> None:
 
 @pytest.mark.parametrize("length", ["9" * 9999, str(LARGEST_BODY + 1), "-1", "\u00b2", "x"])
 @pytest.mark.asyncio
-async def test_odd_lengths(length: str) -> None:
-    """A server may pass them on; only what says too much is refused by them."""
+async def test_an_invalid_content_length_is_ignored(length: str) -> None:
+    """Servers may pass on any; only one that is too large causes a 413."""
     service = Service()
     service.open()
-    sent = await ask(
+    sent = await run_asgi(
         service.endpoint.asgi_app(), http(content_length=length), {"type": "http.request", "body": BODY}
     )
     assert sent[0]["status"] == (413 if length.isascii() and length.isdigit() else 204)
@@ -560,12 +564,12 @@ async def test_odd_lengths(length: str) -> None:
 
 
 @pytest.mark.asyncio
-async def test_starlette_mounts_it_as_well() -> None:
-    """As a route of its own."""
+async def test_starlette_can_mount_the_endpoint() -> None:
+    """In nested routes."""
     service = Service()
     service.open()
     app = Starlette(routes=[Mount("/a", routes=[Mount("/b", app=service.endpoint.asgi_app())])])
-    sent = await ask(app, http("/a/b/"), {"type": "http.request", "body": BODY})
+    sent = await run_asgi(app, http("/a/b/"), {"type": "http.request", "body": BODY})
     assert sent[0]["status"] == 204
     service.endpoint.close()
 
@@ -580,16 +584,16 @@ MESSAGES = st.builds(
 
 
 @given(st.sampled_from(["POST", "GET"]), st.lists(st.tuples(NAMES, VALUES), max_size=5), st.lists(MESSAGES))
-def test_no_headers_break_it(
+def test_no_headers_break_the_adapter(
     method: str, headers: list[tuple[bytes, bytes]], messages: list[dict[str, Any]]
 ) -> None:
-    """Whatever bytes a server hands on, there is one answer, and a 2xx only for what is signed."""
+    """Whatever bytes a server passes on, there is one answer, and a 2xx only for a signed body."""
 
     async def run() -> None:
         service = Service()
         service.open()
         scope = {"type": "http", "method": method, "path": "/", "headers": headers}
-        start, end = await ask(service.endpoint.asgi_app(), scope, *messages)
+        start, end = await run_asgi(service.endpoint.asgi_app(), scope, *messages)
         assert start["status"] in (204, 400, 401, 405, 413, 415)
         assert end["type"] == "http.response.body"
         is_signed = (b"x-doitong-signature", signed(BODY).encode()) in headers

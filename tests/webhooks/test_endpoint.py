@@ -1,4 +1,4 @@
-"""The endpoint: who gets an event, which events are kept, and which are not trusted."""
+"""The endpoint: who gets an event, which events it keeps, and which it does not trust."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Receiver:
         return lambda error: False
 
     async def deliver(self, *bodies: bytes) -> None:
-        """Deliver these, signed."""
+        """Deliver these bodies, signed."""
         for body in bodies:
             await self.endpoint.deliver(body, signed(body))
 
@@ -59,8 +59,8 @@ class Receiver:
 
 
 @virtual
-async def test_news_goes_to_the_watched_job() -> None:
-    """At once, with an event."""
+async def test_an_update_reaches_its_tracked_job() -> None:
+    """At once, with an event; other jobs do not change."""
     receiver = Receiver("a", "b")
     await receiver.deliver(webhook_body("a"))
     assert (receiver.jobs["a"].status, receiver.jobs["a"].url) == (
@@ -72,8 +72,8 @@ async def test_news_goes_to_the_watched_job() -> None:
 
 
 @virtual
-async def test_a_failure_is_taken_as_such() -> None:
-    """It is signed."""
+async def test_a_signed_failure_is_trusted() -> None:
+    """No poll confirms it."""
     receiver = Receiver("a")
     await receiver.deliver(webhook_body("a", "failed"))
     assert receiver.jobs["a"].status == "failed"
@@ -81,7 +81,7 @@ async def test_a_failure_is_taken_as_such() -> None:
 
 @virtual
 async def test_replays_are_harmless() -> None:
-    """A repeated or older event changes nothing, is not kept, and is not reported as lost."""
+    """A repeated or older event changes nothing, is not kept, and is not reported as dropped."""
     receiver = Receiver("a")
     await receiver.deliver(webhook_body("a"))
     before = receiver.jobs["a"]
@@ -97,7 +97,7 @@ async def test_replays_are_harmless() -> None:
 
 
 @virtual
-async def test_a_url_elsewhere_is_not_used() -> None:
+async def test_a_url_on_another_host_is_not_used() -> None:
     """The job has ended but is not settled: one poll decides."""
     receiver = Receiver("a")
     await receiver.deliver(webhook_body("a", url="https://evil.example/a.jpg"))
@@ -110,7 +110,7 @@ async def test_a_url_elsewhere_is_not_used() -> None:
 
 
 @virtual
-async def test_loopback_is_believed_where_the_service_is() -> None:
+async def test_loopback_urls_are_trusted_from_a_service_on_loopback() -> None:
     """An emulator's outputs are on this machine."""
     receiver = Receiver("a", outputs=OutputHosts(loopback=True))
     await receiver.deliver(webhook_body("a", url="http://127.0.0.1:1/a"))
@@ -118,8 +118,8 @@ async def test_loopback_is_believed_where_the_service_is() -> None:
 
 
 @virtual
-async def test_early_news_is_kept_for_whoever_learns_of_the_job() -> None:
-    """In any order; the end stays the end."""
+async def test_an_unmatched_event_is_kept_until_its_job_is_known() -> None:
+    """Events may come in any order; the end stays the end."""
     receiver = Receiver()
     await receiver.deliver(webhook_body("a"), webhook_body("a", "processing"))
     assert receiver.events == []
@@ -132,8 +132,8 @@ async def test_early_news_is_kept_for_whoever_learns_of_the_job() -> None:
 
 
 @virtual
-async def test_news_of_nobody_is_dropped_in_time() -> None:
-    """Each after a minute, with an event."""
+async def test_unmatched_events_are_dropped_after_a_minute() -> None:
+    """Each drop is an event."""
     receiver = Receiver()
     await receiver.deliver(webhook_body("a"))
     await asyncio.sleep(20)
@@ -145,8 +145,8 @@ async def test_news_of_nobody_is_dropped_in_time() -> None:
 
 
 @virtual
-async def test_news_of_a_job_that_is_over_is_old() -> None:
-    """A poll saw its end, and its webhook comes late: nothing was lost, and nothing is reported."""
+async def test_a_late_event_of_a_finished_job_is_ignored() -> None:
+    """A poll saw its end already, so nothing was lost and nothing is reported."""
     receiver = Receiver("a")
     del receiver.jobs["a"]
     await receiver.deliver(webhook_body("a"))
@@ -156,8 +156,8 @@ async def test_news_of_a_job_that_is_over_is_old() -> None:
 
 
 @virtual
-async def test_what_is_kept_is_bounded() -> None:
-    """The oldest is evicted, with an event."""
+async def test_the_number_of_unmatched_events_is_bounded() -> None:
+    """The endpoint evicts the oldest, with an event."""
     receiver = Receiver()
     await receiver.deliver(*(webhook_body(f"j{n}") for n in range(MOST + 1)))
     assert receiver.dropped == [(0.0, "j0")]
@@ -165,8 +165,8 @@ async def test_what_is_kept_is_bounded() -> None:
 
 
 @virtual
-async def test_what_is_remembered_is_bounded() -> None:
-    """A late event of the job that was known longest ago is unmatched."""
+async def test_the_number_of_remembered_jobs_is_bounded() -> None:
+    """A late event of a forgotten job is unmatched."""
     receiver = Receiver(*(f"w{n}" for n in range(REMEMBERED + 1)))
     receiver.jobs.clear()
     await receiver.deliver(webhook_body("w0"), webhook_body("w1"))
@@ -175,8 +175,8 @@ async def test_what_is_remembered_is_bounded() -> None:
 
 
 @virtual
-async def test_until_it_is_open_nothing_is_taken() -> None:
-    """Signed or not; and the same after it was closed, when what was kept is dropped."""
+async def test_a_closed_endpoint_accepts_nothing() -> None:
+    """Neither before it opens nor after it closes; closing drops the events it kept."""
     receiver = Receiver("a", is_open=False)
     with pytest.raises(ClientClosedError) as caught:
         await receiver.deliver(webhook_body("a"))
@@ -200,8 +200,8 @@ async def test_until_it_is_open_nothing_is_taken() -> None:
     receiver.endpoint.close()
 
 
-def test_on_another_loop_nothing_is_taken() -> None:
-    """The poller belongs to one loop, and no other touches it."""
+def test_on_another_loop_the_endpoint_accepts_nothing() -> None:
+    """The poller belongs to one loop, and no other may touch it."""
 
     async def make() -> Receiver:
         return Receiver("a")
@@ -213,8 +213,8 @@ def test_on_another_loop_nothing_is_taken() -> None:
 
 
 @virtual
-async def test_what_is_wrong_is_raised() -> None:
-    """To a queue of one's own, which has no statuses."""
+async def test_deliver_raises_what_is_wrong() -> None:
+    """A caller with its own queue has no HTTP statuses."""
     receiver = Receiver("a")
     for header in (None, "", signed(b"")):
         with pytest.raises(WebhookSignatureError):
@@ -225,8 +225,8 @@ async def test_what_is_wrong_is_raised() -> None:
 
 
 @virtual
-async def test_secrets_may_be_changed() -> None:
-    """Each of several secrets is valid."""
+async def test_several_secrets_are_valid_at_once() -> None:
+    """So a secret can be rotated."""
     receiver = Receiver("a", "b", secrets=["new", b"old"])
     for job_id, secret in (("a", "old"), ("b", "new")):
         await receiver.endpoint.deliver(webhook_body(job_id), signed(webhook_body(job_id), secret))
@@ -234,8 +234,8 @@ async def test_secrets_may_be_changed() -> None:
 
 
 @virtual
-async def test_without_a_secret_there_is_no_door() -> None:
-    """At once, with the setting and the variable; nothing is accepted."""
+async def test_without_a_secret_there_is_no_endpoint() -> None:
+    """The error names the setting and the variable; nothing is accepted."""
     receiver = Receiver("a", secrets=None)
     body = webhook_body("a")
     for call in (
@@ -251,15 +251,15 @@ async def test_without_a_secret_there_is_no_door() -> None:
         Webhooks("")
 
 
-def test_nothing_shows_the_secret() -> None:
-    """Neither the endpoint nor its handler."""
+def test_no_repr_shows_the_secret() -> None:
+    """Neither the endpoint's nor its applications'."""
     endpoint = Webhooks(SECRET)
     assert SECRET not in repr(endpoint) + repr(endpoint.asgi_app()) + repr(endpoint.aiohttp_app())
 
 
 @given(st.binary(), st.none() | st.text())
 def test_garbage_raises_only_our_errors(body: bytes, header: str | None) -> None:
-    """And touches no job; signed garbage too."""
+    """Signed or not, it changes no job."""
 
     async def run() -> None:
         receiver = Receiver("a")

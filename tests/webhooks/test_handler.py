@@ -1,4 +1,4 @@
-"""What a request is answered, whatever server brings it: the table, and garbage."""
+"""How the handler answers a request from any server: the table of statuses, and garbage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BODY = webhook_body()
 
 
 class Endpoint:
-    """Accepts and keeps signed events; or raises the given error."""
+    """Accepts and keeps signed events, or raises the given error."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
@@ -38,7 +38,7 @@ class Endpoint:
 
 
 def reader(*pieces: bytes, error: Exception | None = None) -> Callable[[], Awaitable[bytes | None]]:
-    """Hand over a body piece by piece."""
+    """Return a reader that yields a body piece by piece."""
     left = list(pieces)
 
     async def read() -> bytes | None:
@@ -58,7 +58,7 @@ def request(
     signatures: Sequence[str] | None = None,
     read: Callable[[], Awaitable[bytes | None]] | None = None,
 ) -> Request:
-    """A request that is taken, but for what is changed."""
+    """Return a valid request, with these changes."""
     return Request(
         method=method,
         content_encoding=content_encoding,
@@ -68,73 +68,73 @@ def request(
     )
 
 
-def answered(sent: Request, endpoint: Endpoint | None = None, on_event: Any = None) -> Response:
-    """The answer to one request."""
+def answer_to(sent: Request, endpoint: Endpoint | None = None, on_event: Any = None) -> Response:
+    """Return the answer to one request."""
     return asyncio.run(WebhookHandler((endpoint or Endpoint()).accept, on_event).answer(sent))
 
 
-def test_what_is_signed_is_taken() -> None:
-    """Once, and answered with a 2xx and nothing else."""
+def test_a_signed_event_is_accepted() -> None:
+    """Once, with an empty 204."""
     endpoint = Endpoint()
-    assert answered(request(read=reader(BODY[:10], b"", BODY[10:])), endpoint) == Response(204)
+    assert answer_to(request(read=reader(BODY[:10], b"", BODY[10:])), endpoint) == Response(204)
     assert endpoint.taken == [parse(BODY)]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "OPTIONS", "post"])
-def test_405(method: str) -> None:
-    """Only POST, and the answer says so."""
-    assert answered(request(method=method)) == Response(405, {"Allow": "POST"})
+def test_any_method_but_post_is_405(method: str) -> None:
+    """The answer names POST."""
+    assert answer_to(request(method=method)) == Response(405, {"Allow": "POST"})
 
 
 @pytest.mark.parametrize(("encoding", "status"), [("gzip", 415), ("identity", 204), ("Identity", 204)])
-def test_what_is_compressed_is_not_undone(encoding: str, status: int) -> None:
+def test_a_compressed_body_is_not_decompressed(encoding: str, status: int) -> None:
     """The signature covers the raw body, and a small body could become a large one."""
-    assert answered(request(content_encoding=encoding)).status == status
+    assert answer_to(request(content_encoding=encoding)).status == status
 
 
 @pytest.mark.parametrize("signatures", [[], [signed(BODY)] * 2, ["sha256=" + "0" * 64], ["nonsense"], [""]])
-def test_401(signatures: list[str]) -> None:
+def test_an_invalid_signature_is_401(signatures: list[str]) -> None:
     """Missing, doubled, wrong or malformed: the same answer, which does not say which."""
     endpoint = Endpoint()
-    assert answered(request(signatures=signatures), endpoint) == Response(401)
+    assert answer_to(request(signatures=signatures), endpoint) == Response(401)
     assert endpoint.taken == []
 
 
-def test_who_has_no_signature_is_not_read() -> None:
+def test_a_body_without_a_signature_is_not_read() -> None:
     """Strangers get no memory."""
     sent = request(signatures=[], read=reader(error=AssertionError("it was read")))
-    assert answered(sent).status == 401
+    assert answer_to(sent).status == 401
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"\xff", b'{"status": "completed"}'])
-def test_400(body: bytes) -> None:
-    """Signed, and of no job."""
-    assert answered(request(body)) == Response(400)
+def test_a_signed_body_without_a_job_is_400(body: bytes) -> None:
+    """Its signature is valid, but it names no job."""
+    assert answer_to(request(body)) == Response(400)
 
 
 @pytest.mark.parametrize(
-    ("more", "announced", "status"),
+    ("more", "is_announced", "status"),
     [(0, True, 204), (1, True, 413), (1, False, 413), (1 << 20, False, 413)],
 )
-def test_413(more: int, announced: bool, status: int) -> None:
-    """1 MiB is the most, by what is announced and by what comes; no more than that is read."""
+def test_a_body_above_1_mib_is_413(more: int, is_announced: bool, status: int) -> None:
+    """By its announced or its real size; the handler reads no more than the limit and one piece."""
     body = webhook_body(pad="")
     body = body.replace(b'"pad": ""', b'"pad": "' + b"x" * (LARGEST_BODY - len(body) + more) + b'"')
     pieces = [body[start : start + 65_536] for start in range(0, len(body), 65_536)]
-    got = []
+    sizes = []
 
     async def read() -> bytes | None:
-        got.append(len(pieces[0]) if pieces else 0)
+        sizes.append(len(pieces[0]) if pieces else 0)
         return pieces.pop(0) if pieces else None
 
-    sent = request(body, content_length=len(body) if announced else 0, read=read)
-    assert answered(sent).status == status
-    assert sum(got) <= (0 if announced and more else LARGEST_BODY + 65_536)
+    sent = request(body, content_length=len(body) if is_announced else 0, read=read)
+    assert answer_to(sent).status == status
+    assert sum(sizes) <= (0 if is_announced and more else LARGEST_BODY + 65_536)
 
 
 @virtual
-async def test_408() -> None:
-    """The whole body has ten seconds, however often a little of it comes."""
+async def test_a_body_that_takes_too_long_is_408() -> None:
+    """The whole body has ten seconds, even if a little of it keeps coming."""
 
     async def drip() -> bytes:
         await asyncio.sleep(3)
@@ -147,17 +147,17 @@ async def test_408() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "10"])
-def test_a_timeout_that_cannot_be(seconds: Any) -> None:
-    """When the application is made."""
+def test_an_invalid_read_timeout_is_rejected(seconds: Any) -> None:
+    """The error comes when the application is created."""
     with pytest.raises(ConfigurationError, match="read_timeout is"):
         WebhookHandler(Endpoint().accept, read_timeout=seconds)
 
 
 @pytest.mark.parametrize("error", [CutOffError(), ConnectionError("gone"), ValueError("an odd encoding")])
-def test_cut_off(error: Exception) -> None:
-    """Half a body is no event, whatever its server raises for it."""
+def test_a_cut_off_body_is_400(error: Exception) -> None:
+    """Half a body is no event, whatever the server raises for it."""
     endpoint = Endpoint()
-    assert answered(request(read=reader(BODY[:9], error=error)), endpoint).status == 400
+    assert answer_to(request(read=reader(BODY[:9], error=error)), endpoint).status == 400
     assert endpoint.taken == []
 
 
@@ -175,10 +175,10 @@ STRANGERS = {
 
 
 @pytest.mark.parametrize("sent", STRANGERS.values(), ids=STRANGERS.keys())
-def test_a_stranger_makes_one_debug_line_at_most(sent: Request, caplog: pytest.LogCaptureFixture) -> None:
-    """Anybody can fill a log that shows more of who has no signature."""
+def test_a_stranger_causes_at_most_one_debug_line(sent: Request, caplog: pytest.LogCaptureFixture) -> None:
+    """Otherwise anybody could fill the log without a signature."""
     caplog.set_level(logging.DEBUG, "doitong_async")
-    assert answered(sent).status in (400, 401, 405, 413, 415)
+    assert answer_to(sent).status in (400, 401, 405, 413, 415)
     lines = [record for record in caplog.records if record.name == "doitong_async"]
     assert len(lines) <= 1
     assert {(record.levelno, record.exc_info) for record in lines} <= {(logging.DEBUG, None)}
@@ -188,34 +188,36 @@ def test_a_stranger_makes_one_debug_line_at_most(sent: Request, caplog: pytest.L
 @pytest.mark.parametrize(
     "error", [ClientClosedError("closed"), ConfigurationError("another loop"), RuntimeError("broken")]
 )
-def test_503(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
-    """What cannot be taken now is asked for again; a mistake of ours is logged."""
-    assert answered(request(), Endpoint(error)) == Response(503)
+def test_an_event_that_cannot_be_accepted_now_is_503(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The service sends it again; only an error of ours is logged."""
+    assert answer_to(request(), Endpoint(error)) == Response(503)
     errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert bool(errors) is isinstance(error, RuntimeError)
 
 
 class TestHook:
-    def test_it_runs_before_the_answer(self) -> None:
-        """Sync or async, with the update, and after it was accepted."""
-        endpoint, told = Endpoint(), []
+    def test_the_hook_runs_before_the_answer(self) -> None:
+        """Sync or async, with the accepted update."""
+        endpoint, calls = Endpoint(), []
 
-        async def remember(update: Generation) -> None:
+        async def record(update: Generation) -> None:
             await asyncio.sleep(0)
-            told.append((update, list(endpoint.taken)))
+            calls.append((update, list(endpoint.taken)))
 
-        assert answered(request(), endpoint, remember).status == 204
+        assert answer_to(request(), endpoint, record).status == 204
         assert (
-            answered(request(), endpoint, lambda update: told.append((update, list(endpoint.taken)))).status
+            answer_to(request(), endpoint, lambda update: calls.append((update, list(endpoint.taken)))).status
             == 204
         )
-        assert told == [(parse(BODY), [parse(BODY)]), (parse(BODY), [parse(BODY)] * 2)]
+        assert calls == [(parse(BODY), [parse(BODY)]), (parse(BODY), [parse(BODY)] * 2)]
 
     @pytest.mark.parametrize("is_async", [True, False])
-    def test_if_it_fails_the_service_tries_again(
+    def test_a_failing_hook_makes_the_service_send_again(
         self, is_async: bool, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """The update was accepted anyway, and the failure is logged."""
+        """The update is accepted all the same, and the failure is logged."""
         endpoint = Endpoint()
 
         def fail(_: Generation) -> None:
@@ -224,17 +226,17 @@ class TestHook:
         async def fail_later(update: Generation) -> None:
             fail(update)
 
-        assert answered(request(), endpoint, fail_later if is_async else fail) == Response(503)
+        assert answer_to(request(), endpoint, fail_later if is_async else fail) == Response(503)
         assert len(endpoint.taken) == 1
         assert "the disk is full" in caplog.text
 
-    def test_it_is_not_run_for_what_is_refused(self) -> None:
-        """Nobody calls a user's code without a signature."""
-        told: list[Generation] = []
+    def test_the_hook_does_not_run_for_rejected_requests(self) -> None:
+        """User code must not run without a valid signature."""
+        calls: list[Generation] = []
         for sent in (request(signatures=["nonsense"]), request(b"{}"), request(method="GET")):
-            answered(sent, on_event=told.append)
-        answered(request(), Endpoint(ClientClosedError("closed")), told.append)
-        assert told == []
+            answer_to(sent, on_event=calls.append)
+        answer_to(request(), Endpoint(ClientClosedError("closed")), calls.append)
+        assert calls == []
 
 
 BODIES = st.binary(max_size=64) | st.sampled_from([BODY, b"{}", webhook_body("b", "dreaming")])
@@ -250,7 +252,7 @@ HEADERS = st.text(max_size=80) | st.sampled_from([signed(BODY), signed(b"{}"), "
     is_cut=st.booleans(),
 )
 @example("POST", None, None, [signed(BODY)], [BODY], False)
-def test_nothing_unsigned_is_taken(
+def test_nothing_unsigned_is_accepted(
     method: str,
     content_encoding: str | None,
     content_length: int | None,
@@ -267,7 +269,7 @@ def test_nothing_unsigned_is_taken(
         read=reader(*pieces, error=CutOffError() if is_cut else None),
     )
     endpoint = Endpoint()
-    answer = answered(sent, endpoint)
+    answer = answer_to(sent, endpoint)
     assert answer.status in (204, 400, 401, 405, 413, 415)
     is_taken = 200 <= answer.status < 300
     assert is_taken is bool(endpoint.taken)

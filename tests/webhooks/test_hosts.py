@@ -1,4 +1,4 @@
-"""Which URLs are believed when a webhook names them."""
+"""Which output URLs of a webhook are trusted."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ import pytest
 from doitong_async import ConfigurationError, Generation, JobStatus
 from doitong_async.webhooks.hosts import OutputHosts
 
-THERE = "https://cdn.doitong.com/outputs/a.jpg"
-NEWS = Generation(id="a", status=JobStatus.COMPLETED, url=THERE, credit_cost=20)
+OUTPUT_URL = "https://cdn.doitong.com/outputs/a.jpg"
+UPDATE = Generation(id="a", status=JobStatus.COMPLETED, url=OUTPUT_URL, credit_cost=20)
 
 
 @pytest.mark.parametrize(
     "url",
-    [THERE, "https://CDN.doitong.com/a", "https://cdn.doitong.com:443/a?b=c#d", "https://cdn.doitong.com"],
+    [
+        OUTPUT_URL,
+        "https://CDN.doitong.com/a",
+        "https://cdn.doitong.com:443/a?b=c#d",
+        "https://cdn.doitong.com",
+    ],
 )
-def test_the_documented_host_is_believed(url: str) -> None:
-    """By https, in any case of letters, on any port."""
+def test_the_documented_host_is_trusted(url: str) -> None:
+    """Over https, in any letter case, on any port."""
     assert OutputHosts().allows(url)
 
 
@@ -52,8 +57,8 @@ def test_the_documented_host_is_believed(url: str) -> None:
         "",
     ],
 )
-def test_nothing_else_is(url: str) -> None:
-    """Nor what other readers of URLs might take for another host."""
+def test_no_other_url_is_trusted(url: str) -> None:
+    """Nor one that another URL parser might read as a different host."""
     assert not OutputHosts().allows(url)
 
 
@@ -63,44 +68,44 @@ def test_nothing_else_is(url: str) -> None:
         ("http://127.0.0.1:8000/outputs/a.jpg", True),
         ("https://localhost/a", True),
         ("http://[::1]:8000/a", True),
-        (THERE, True),
+        (OUTPUT_URL, True),
         ("http://10.0.0.1/a", False),
         ("http://127.0.0.1@evil.example/a", False),
         ("file://localhost/a", False),
     ],
 )
-def test_loopback_is_for_a_service_on_loopback(url: str, is_allowed: bool) -> None:
-    """Over plain http too, as an emulator has it, and only where it is asked for."""
+def test_loopback_is_trusted_only_if_asked_for(url: str, is_allowed: bool) -> None:
+    """Over plain http too, as an emulator serves it."""
     assert OutputHosts(loopback=True).allows(url) is is_allowed
-    assert OutputHosts().allows(url) is (url == THERE)
+    assert OutputHosts().allows(url) is (url == OUTPUT_URL)
 
 
-def test_hosts_of_your_own() -> None:
-    """They stand in place of the documented one; one name may come alone."""
+def test_configured_hosts_replace_the_documented_one() -> None:
+    """A single name may come as a string."""
     assert OutputHosts(["Media.example", "[2001:db8::1]"]).allows("https://media.example/a")
     assert OutputHosts(["[2001:db8::1]"]).allows("https://[2001:DB8::1]:8443/a")
-    assert not OutputHosts(["media.example"]).allows(THERE)
+    assert not OutputHosts(["media.example"]).allows(OUTPUT_URL)
     assert OutputHosts("media.example").allows("https://media.example/a")
 
 
 @pytest.mark.parametrize("names", [["https://a"], ["a:443"], ["a/b"], [""], ["*.a"], ["a b"], [5]])
-def test_what_is_no_host_is_told(names: Any) -> None:
-    """By the name of the setting."""
+def test_an_invalid_host_is_a_configuration_error(names: Any) -> None:
+    """The error names the setting."""
     with pytest.raises(ConfigurationError, match="output_hosts has"):
         OutputHosts(names)
 
 
-def test_only_the_url_is_not_believed() -> None:
-    """The rest is signed; without its URL a completed job is not settled, and is looked at."""
-    evil = dataclasses.replace(NEWS, url="https://evil.example/a.jpg")
-    assert OutputHosts().believed(evil) == dataclasses.replace(NEWS, url=None)
-    assert OutputHosts().believed(NEWS) is NEWS
+def test_only_the_untrusted_url_is_removed() -> None:
+    """The rest is signed. Without its URL a completed job is not settled, so it is polled."""
+    evil = dataclasses.replace(UPDATE, url="https://evil.example/a.jpg")
+    assert OutputHosts().believed(evil) == dataclasses.replace(UPDATE, url=None)
+    assert OutputHosts().believed(UPDATE) is UPDATE
     failed = Generation(id="a", status=JobStatus.FAILED)
     assert OutputHosts().believed(failed) is failed
 
 
 @pytest.mark.parametrize(
-    ("names", "base_url", "allowed", "refused"),
+    ("names", "base_url", "allowed", "rejected"),
     [
         (None, "https://api.doitong.com", "https://cdn.doitong.com/a", "http://127.0.0.1:1/a"),
         (None, "http://127.0.0.1:8000", "http://127.0.0.1:1/a", "http://cdn.doitong.com/a"),
@@ -108,10 +113,10 @@ def test_only_the_url_is_not_believed() -> None:
         (["cdn.example"], "http://[::1]:8000", "http://localhost:1/a", "https://cdn.doitong.com/a"),
     ],
 )
-def test_a_service_on_this_machine_has_its_outputs_here(
-    names: list[str] | None, base_url: str, allowed: str, refused: str
+def test_a_service_on_loopback_has_its_outputs_on_loopback(
+    names: list[str] | None, base_url: str, allowed: str, rejected: str
 ) -> None:
-    """Else only the documented host is one, or those that were named."""
+    """Otherwise only the documented or configured hosts are trusted."""
     hosts = OutputHosts.of_service(names, base_url)
     assert hosts.allows(allowed)
-    assert not hosts.allows(refused)
+    assert not hosts.allows(rejected)

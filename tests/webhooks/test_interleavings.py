@@ -1,4 +1,4 @@
-"""Whatever order answers, looks and webhooks come in, a job ends as with polling alone."""
+"""Whatever order answers, polls and webhooks come in, a job ends as with polling alone."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ JOB_FAULTS = ["fail", "late 5", "odd-status dreaming seconds=4"]
 
 
 @dataclass(frozen=True)
-class Scene:
-    """All that goes wrong in one run: faults, hooks that fail so often, and callers with little patience."""
+class Scenario:
+    """Everything that goes wrong in one run: faults, failing hooks, and impatient callers."""
 
     faults: list[str]
     hook_fails: int
@@ -38,13 +38,13 @@ class Scene:
 
 
 def numbered(where: str, faults: list[str], most: int) -> st.SearchStrategy[list[str]]:
-    """Draw which of the first of a kind meet which fault."""
+    """Draw which of the first events of a kind meet which fault."""
     pairs = st.dictionaries(st.integers(1, most), st.sampled_from(faults), max_size=most)
     return pairs.map(lambda drawn: [f"{where} {number}: {fault}" for number, fault in drawn.items()])
 
 
-scenes = st.builds(
-    Scene,
+scenarios = st.builds(
+    Scenario,
     faults=st.tuples(
         numbered("webhook", WEBHOOK_FAULTS, 4),
         numbered("webhook", WEBHOOK_FAULTS, 4),
@@ -59,77 +59,83 @@ scenes = st.builds(
 )
 
 
-async def play(scene: Scene, emulator: Emulator, doitong: AsyncDoitong) -> None:
-    """Let callers come, leave early, time out; what they are told is either a result or one of our errors."""
+async def run_callers(scenario: Scenario, emulator: Emulator, doitong: AsyncDoitong) -> None:
+    """Run callers that may leave early or time out; each gets a result or one of our errors."""
 
     async def call(number: int, patience: float | None) -> object:
         async with asyncio.timeout(patience):
             return await doitong.generate(f"fox {number}", idempotency_key=f"key-{number}")
 
-    told = await asyncio.gather(
-        *(call(number, patience) for number, patience in enumerate(scene.patience)), return_exceptions=True
+    outcomes = await asyncio.gather(
+        *(call(number, patience) for number, patience in enumerate(scenario.patience)), return_exceptions=True
     )
-    for error in told:
+    for error in outcomes:
         assert not isinstance(error, BaseException) or isinstance(error, DoitongError | TimeoutError), error
 
 
-async def ends(doitong: AsyncDoitong, emulator: Emulator) -> dict[str, tuple[str, str | None]]:
-    """Return how each job that was made ended, as this client knows it."""
-    told = {}
+async def endings(doitong: AsyncDoitong, emulator: Emulator) -> dict[str, tuple[str, str | None]]:
+    """Return how each job ended, as this client knows it."""
+    found = {}
     patient = doitong.with_options(timeout=900)
     for job_id, job in list(emulator.world.jobs.items()):
-        # Only here a job is known before the service itself would find it.
+        # Only this test knows a job before the service itself would find it.
         await asyncio.sleep(job.hidden_until - asyncio.get_running_loop().time())
         updates: list[Generation] = []
         while not updates or not updates[-1].status.is_terminal:
             updates = [update async for update in patient.job(job_id).updates()]
-        told[job_id] = (str(updates[-1].status), updates[-1].url)
-    return told
+        found[job_id] = (str(updates[-1].status), updates[-1].url)
+    return found
 
 
-async def check(scene: Scene) -> None:
-    """Play it, and compare what is known at its end with what a client that only polls is told."""
-    failures = scene.hook_fails
-    hooked: list[Generation] = []
+async def check(scenario: Scenario) -> None:
+    """Run the scenario, and compare what the client knows at its end with a client that only polls."""
+    failures = scenario.hook_fails
+    kept: list[Generation] = []
 
     def keep(update: Generation) -> None:
         nonlocal failures
         failures -= 1
         if failures >= 0:
             raise OSError("the disk is full")
-        hooked.append(update)
+        kept.append(update)
 
-    def tell(_: Event) -> None:
-        if scene.is_callback_broken:
+    def raise_if_broken(_: Event) -> None:
+        if scenario.is_callback_broken:
             raise RuntimeError("broken")
 
-    with free_port() as place:
-        url = f"http://127.0.0.1:{place.getsockname()[1]}/"
-        rules: dict[str, Any] = {"durations": 6.0, "faults": scene.faults, "webhook_secret": SECRET}
+    with free_port() as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        rules: dict[str, Any] = {"durations": 6.0, "faults": scenario.faults, "webhook_secret": SECRET}
         async with Emulator("starter", **rules) as emulator:
-            given: dict[str, Any] = {"api_key": "k", "base_url": emulator.url, "plan": Plan.STARTER}
+            client_options: dict[str, Any] = {"api_key": "k", "base_url": emulator.url, "plan": Plan.STARTER}
             doitong = AsyncDoitong(
-                webhook_url=url, webhook_secret=SECRET, on_event=tell, timeout=scene.timeout, **given
+                webhook_url=url,
+                webhook_secret=SECRET,
+                on_event=raise_if_broken,
+                timeout=scenario.timeout,
+                **client_options,
             )
-            async with served(doitong.webhooks.aiohttp_app(on_event=keep), place), doitong:
-                await play(scene, emulator, doitong)
-                known = await ends(doitong, emulator)
-                # The last webhooks are 90 s late, or were sent again and again.
+            async with served(doitong.webhooks.aiohttp_app(on_event=keep), listening), doitong:
+                await run_callers(scenario, emulator, doitong)
+                known = await endings(doitong, emulator)
+                # The last webhooks are 90 s late, or the service sent them again and again.
                 await asyncio.sleep(200)
-                late = await ends(doitong, emulator)
-                # Of a caller that left at once the job was made only afterwards.
+                late = await endings(doitong, emulator)
+                # If a caller left at once, the service made its job only afterwards.
                 assert known.items() <= late.items()
                 assert doitong._running().limiter.slots_taken == 0
             emulator.faults.clear()
-            async with AsyncDoitong(**given) as polling:
-                assert await ends(polling, emulator) == late
+            async with AsyncDoitong(**client_options) as polling:
+                assert await endings(polling, emulator) == late
             taken = {posted.job_id for posted in emulator.posted if posted.outcome == "taken"}
-            assert taken <= {update.id for update in hooked}, "it was acknowledged, and the hook has not run"
+            assert taken <= {update.id for update in kept}, (
+                "a webhook was acknowledged, but the hook has not run"
+            )
 
 
 @pytest.mark.slow
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(scenes)
-def test_a_job_ends_as_with_polling_alone(scene: Scene) -> None:
-    """For any faults of webhooks, submits, looks and hooks, any patience, any timeout."""
-    virtual(check)(scene)
+@given(scenarios)
+def test_a_job_ends_as_with_polling_alone(scenario: Scenario) -> None:
+    """For any faults of webhooks, submits, polls and hooks, any patience, any timeout."""
+    virtual(check)(scenario)

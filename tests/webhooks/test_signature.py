@@ -1,4 +1,4 @@
-"""Who is believed, against known vectors and openssl, and what a webhook says."""
+"""Whose webhooks are trusted, by known vectors and openssl, and what a webhook says."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ KEYS = st.text(min_size=1).filter(lambda text: text.strip()) | st.binary(min_siz
 
 
 def is_signed(body: bytes, header: str | None, secrets: Any) -> bool:
-    """Whether `verify` returns."""
+    """Return whether `verify` accepts the header."""
     try:
         webhooks.verify(body, header, secrets)
     except WebhookSignatureError:
@@ -83,28 +83,28 @@ def is_signed(body: bytes, header: str | None, secrets: Any) -> bool:
 class TestVerify:
     @pytest.mark.parametrize(("key", "body", "digits"), RFC_4231)
     def test_known_vectors(self, key: bytes, body: bytes, digits: str) -> None:
-        """Those of RFC 4231, signed and verified."""
+        """The vectors of RFC 4231, signed and verified."""
         assert webhooks.sign(body, key) == f"sha256={digits}"
         assert is_signed(body, f"sha256={digits}", key)
 
-    @pytest.mark.skipif(not shutil.which("openssl"), reason="it is compared with openssl, and there is none")
+    @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
     @pytest.mark.parametrize("body", [BODY, b"", b"\x00\xff\r\n" * 999])
     def test_openssl_signs_the_same(self, body: bytes) -> None:
-        """`openssl dgst -sha256 -hmac` gives what is verified."""
+        """`openssl dgst -sha256 -hmac` gives the signature that `verify` accepts."""
         command = ["openssl", "dgst", "-sha256", "-hmac", SECRET]
         out = subprocess.run(command, input=body, capture_output=True, check=True).stdout.decode()
         assert is_signed(body, f"sha256={out.split()[-1]}", SECRET)
 
     @given(st.binary(), KEYS)
-    def test_what_is_signed_is_verified(self, body: bytes, secret: str | bytes) -> None:
-        """Whatever the bytes and the secret; and no other bytes are."""
+    def test_a_signed_body_is_verified(self, body: bytes, secret: str | bytes) -> None:
+        """Whatever the bytes and the secret; other bytes are not."""
         header = webhooks.sign(body, secret)
         assert is_signed(body, header, secret)
         assert not is_signed(body + b" ", header, secret)
 
     @given(st.binary(), st.none() | st.text() | st.from_regex(r"\Asha256=[0-9a-f]{64}\Z"))
-    def test_nothing_else_is(self, body: bytes, header: str | None) -> None:
-        """No header but the right one holds, and none breaks it."""
+    def test_any_other_header_is_rejected(self, body: bytes, header: str | None) -> None:
+        """Only the right header is valid, and no header causes another error."""
         with pytest.raises(WebhookSignatureError):
             webhooks.verify(body, header, SECRET)
 
@@ -129,20 +129,20 @@ class TestVerify:
             signed(BODY, "another"),
         ],
     )
-    def test_the_form_is_strict(self, header: str | None) -> None:
-        """One header, one scheme, 64 digits, nothing around them, and of this very body."""
+    def test_the_header_format_is_strict(self, header: str | None) -> None:
+        """One header, one scheme, 64 digits, nothing around them, and for exactly this body."""
         with pytest.raises(WebhookSignatureError):
             webhooks.verify(BODY, header, SECRET)
 
-    def test_digits_of_either_case_are_the_same_number(self) -> None:
+    def test_hex_digits_may_be_of_either_case(self) -> None:
         """Which of them the service writes is not documented."""
         assert is_signed(BODY, "sha256=" + RIGHT.removeprefix("sha256=").upper(), SECRET)
 
-    @pytest.mark.parametrize("place", [0, 1, 2])
-    def test_secrets_may_be_changed(self, place: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Any of several holds, texts and bytes alike, and all are tried wherever the right one stands."""
+    @pytest.mark.parametrize("position", [0, 1, 2])
+    def test_several_secrets_are_valid_at_once(self, position: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Text and bytes alike; all are compared wherever the right one stands."""
         secrets: list[str | bytes] = ["old", b"older", "oldest"]
-        secrets[place] = SECRET
+        secrets[position] = SECRET
         compared = []
         compare = hmac.compare_digest
 
@@ -157,26 +157,26 @@ class TestVerify:
     @pytest.mark.parametrize(
         "secrets", [None, "", b"", "  ", [], (), ["a", ""], [b"a", b""], 5, [None], "\ud800"]
     )
-    def test_no_secret_is_a_mistake(self, secrets: Any) -> None:
-        """An empty one, which everybody knows, verifies nothing; and none is shown."""
+    def test_an_empty_secret_is_a_configuration_error(self, secrets: Any) -> None:
+        """Everybody knows the empty secret, so it verifies nothing; the error shows none."""
         for call in (lambda: webhooks.verify(BODY, RIGHT, secrets), lambda: checked_secrets(secrets)):
             with pytest.raises(ConfigurationError, match="webhook_secret is no secret") as caught:
                 call()
             assert caught.value.__context__ is None
 
-    def test_secret_from_an_odd_environment(self) -> None:
-        """Bytes that are no UTF-8 are read from the environment as lone surrogates, and mean those bytes."""
+    def test_a_secret_from_the_environment_may_be_any_bytes(self) -> None:
+        """Bytes that are not UTF-8 arrive as lone surrogates, and are turned back."""
         assert checked_secrets(b"key-\xff".decode("utf-8", "surrogateescape")) == (b"key-\xff",)
 
-    def test_a_parsed_body_is_a_mistake(self) -> None:
-        """A text could have been any bytes."""
+    def test_a_decoded_body_is_a_type_error(self) -> None:
+        """A text could come from different bytes."""
         body: Any = BODY.decode()
         with pytest.raises(TypeError, match="body is a str; expected the raw bytes"):
             webhooks.verify(body, RIGHT, SECRET)
 
     @pytest.mark.parametrize("secrets", [SECRET, [SECRET], [SECRET, ""]])
-    def test_errors_tell_nothing(self, secrets: Any) -> None:
-        """Neither the secret nor what was expected, not even to who shows a traceback's locals."""
+    def test_errors_reveal_nothing(self, secrets: Any) -> None:
+        """Neither the secret nor the expected signature, not even in the locals of a traceback."""
 
         with pytest.raises((WebhookSignatureError, ConfigurationError)) as caught:
             webhooks.verify(BODY, signed(BODY, "another"), secrets)
@@ -186,9 +186,9 @@ class TestVerify:
         # The frame of this test knows the secret, of course.
         ours = [frame.locals for frame in whole.stack if frame.filename != __file__]
         assert ours
-        told = f"{error!r} {error} {vars(error)!r} {ours!r}"
+        shown = f"{error!r} {error} {vars(error)!r} {ours!r}"
         for hidden in (SECRET, repr(SECRET.encode()), RIGHT.removeprefix("sha256=")):
-            assert hidden not in told
+            assert hidden not in shown
 
 
 class TestParse:
@@ -203,35 +203,35 @@ class TestParse:
             created_at=datetime(2024, 1, 1, tzinfo=UTC),
         )
 
-    def test_a_poll_brings_the_same(self) -> None:
-        """The same fields under a GraphQL alias give the same snapshot."""
+    def test_a_poll_brings_the_same_snapshot(self) -> None:
+        """The same fields under a GraphQL alias read the same."""
         answer = Answer(200, {}, {"data": {"j0": DOCUMENTED}}, "")
-        looks: Any = read_poll(answer, ["abc123xyz"])
-        assert looks.found == [webhooks.parse(BODY)]
+        polled: Any = read_poll(answer, ["abc123xyz"])
+        assert polled.found == [webhooks.parse(BODY)]
 
     @pytest.mark.parametrize("odd", ODD_JSON)
-    def test_the_same_bytes_are_read_as_in_an_answer(self, odd: bytes) -> None:
-        """However odd a value is: a job that is named is never lost for it."""
+    def test_odd_json_is_read_as_in_an_answer(self, odd: bytes) -> None:
+        """However odd a value is, it must not lose the job that the webhook names."""
         body = b'{"id": "a", "status": "completed", %s}' % odd
         answer = Answer(200, {}, read_json(b'{"data": {"j0": %s}}' % body), "")
-        looks: Any = read_poll(answer, ["a"])
+        polled: Any = read_poll(answer, ["a"])
         update = webhooks.parse(body)
         assert (update.id, update.status) == ("a", "completed")
         # As text: NaN is not equal to itself.
-        assert repr([update]) == repr(looks.found)
+        assert repr([update]) == repr(polled.found)
 
-    def test_a_byte_order_mark_is_dropped(self) -> None:
-        """It stands before the body, and so is no part of an answer's field."""
+    def test_a_byte_order_mark_is_ignored(self) -> None:
+        """It precedes the body and belongs to no field."""
         assert webhooks.parse(b"\xef\xbb\xbf" + BODY) == webhooks.parse(BODY)
 
-    @pytest.mark.parametrize("word", ["processing", "failed", "FAILED", "cancelled", "dreaming"])
-    def test_any_word_is_a_status(self, word: str) -> None:
+    @pytest.mark.parametrize("text", ["processing", "failed", "FAILED", "cancelled", "dreaming"])
+    def test_any_text_is_a_status(self, text: str) -> None:
         """Known or not."""
-        assert webhooks.parse(webhook_body(status=word)).status == JobStatus(word)
+        assert webhooks.parse(webhook_body(status=text)).status == JobStatus(text)
 
     @pytest.mark.parametrize("status", ['" "', "null", "5", "NaN", "{}", '"\\ud83d"'])
-    def test_what_is_no_word_is_no_status(self, status: str) -> None:
-        """Then the URL decides, as in an answer."""
+    def test_without_a_valid_status_the_url_decides(self, status: str) -> None:
+        """As in an answer."""
         url = '"url": "https://cdn.doitong.com/outputs/a.jpg"'
         assert webhooks.parse(f'{{"id": "a", "status": {status}, {url}}}'.encode()).status == "completed"
         assert webhooks.parse(f'{{"id": "a", "status": {status}}}'.encode()).status == "processing"
@@ -256,8 +256,8 @@ class TestParse:
             b'{"id": ' + b"9" * 5000 + b', "status": "completed"}',
         ],
     )
-    def test_no_news(self, body: bytes) -> None:
-        """Without an id that can be read it says nothing, and the error says so."""
+    def test_a_body_without_a_readable_id_is_rejected(self, body: bytes) -> None:
+        """The error says what is missing."""
         with pytest.raises(WebhookPayloadError, match=r"no JSON object|no id that can be read"):
             webhooks.parse(body)
 
@@ -269,28 +269,28 @@ class TestParse:
             (b"[" + b" " * 1_234 + b"]", "The webhook is no JSON object; length in bytes: 1,236."),
         ],
     )
-    def test_the_error_says_what_came_instead(self, body: bytes, message: str) -> None:
-        """In ASCII: it ends in a log."""
+    def test_the_error_says_what_arrived_instead(self, body: bytes, message: str) -> None:
+        """In ASCII, since it ends up in a log."""
         with pytest.raises(WebhookPayloadError) as caught:
             webhooks.parse(body)
         assert caught.value.message == message
 
-    def test_the_error_shows_names_and_no_values(self) -> None:
-        """In a value there could be a key, or somebody's prompt; names are cut, and on one line."""
+    def test_the_error_shows_field_names_but_no_values(self) -> None:
+        """A value may hold a key or a prompt; names are truncated and kept on one line."""
         body = json.dumps({**DOCUMENTED, "id": "", "prompt": "my fox", "odd\nname": 1, "x" * 999: 2}).encode()
         with pytest.raises(WebhookPayloadError) as caught:
             webhooks.parse(body)
-        told = str(caught.value)
-        assert "id, status, url" in told
-        assert "fox" not in told
-        assert "\n" not in told
-        assert len(told) < 500
+        shown = str(caught.value)
+        assert "id, status, url" in shown
+        assert "fox" not in shown
+        assert "\n" not in shown
+        assert len(shown) < 500
         assert caught.value.__context__ is None
 
     @given(
         st.binary() | st.recursive(st.none() | st.text(), st.lists).map(lambda value: repr(value).encode())
     )
-    def test_no_bytes_break_it(self, body: bytes) -> None:
-        """Nothing but its own error comes of garbage."""
+    def test_no_bytes_break_the_parser(self, body: bytes) -> None:
+        """Garbage raises nothing but the parser's own error."""
         with pytest.raises(WebhookPayloadError):
             webhooks.parse(body)

@@ -1,4 +1,4 @@
-"""Webhooks in an open client: they wake who waits, and looks are only the net below them."""
+"""Webhooks in an open client: they wake the awaiter, and safety-net polls catch what they miss."""
 
 from __future__ import annotations
 
@@ -28,25 +28,29 @@ from tests.plain_server import Behaviour
 from tests.virtual import now, plain, seen, virtual, with_emulator
 from tests.webhooks.bodies import SECRET, signed, webhook_body
 
-HOOKED: dict[str, Any] = {"webhook_url": "http://127.0.0.1:9/", "webhook_secret": SECRET}
-"""A client whose webhooks the tests deliver themselves."""
-CROWD = Plan.enterprise(requests_per_minute=3000, concurrent_jobs=1000)
+WITH_WEBHOOKS: dict[str, Any] = {"webhook_url": "http://127.0.0.1:9/", "webhook_secret": SECRET}
+"""The settings of a client whose webhooks the tests deliver themselves."""
+LARGE_PLAN = Plan.enterprise(requests_per_minute=3000, concurrent_jobs=1000)
 
 
-async def tell(doitong: AsyncDoitong, job_id: str, status: str = "completed", **fields: Any) -> None:
+async def deliver(doitong: AsyncDoitong, job_id: str, status: str = "completed", **fields: Any) -> None:
     """Deliver a signed webhook."""
     body = webhook_body(job_id, status, **fields)
     await doitong.webhooks.deliver(body, signed(body))
 
 
 def crowded(**emulator: Any) -> dict[str, Any]:
-    """Return the arguments of a client and an emulator on which a thousand jobs run at once."""
-    return {"plan": CROWD, "webhooks": True, "emulator": {"durations": 6.0, "credits": 10**6, **emulator}}
+    """Return the arguments of a client and an emulator that run a thousand jobs at once."""
+    return {
+        "plan": LARGE_PLAN,
+        "webhooks": True,
+        "emulator": {"durations": 6.0, "credits": 10**6, **emulator},
+    }
 
 
 @virtual
-async def test_a_job_wakes_when_its_webhook_comes_and_is_never_looked_at() -> None:
-    """At the moment of its end, with what a look would have brought, for one request."""
+async def test_a_webhook_wakes_the_awaiter_without_any_poll() -> None:
+    """At the moment the job ends, with everything a poll would bring, for one request."""
     events: list[Event] = []
     async with emulated(webhooks=True, emulator={"durations": 5.5}, on_event=events.append) as doitong:
         result = await doitong.generate("a fox")
@@ -59,8 +63,8 @@ async def test_a_job_wakes_when_its_webhook_comes_and_is_never_looked_at() -> No
 
 
 @virtual
-async def test_the_slot_is_free_at_the_webhook() -> None:
-    """One at a time on Free: ten jobs take ten times as long as one, to the moment."""
+async def test_the_webhook_frees_the_slot() -> None:
+    """Free runs one job at a time: eight jobs take exactly eight times as long as one."""
     async with emulated(plan=Plan.FREE, webhooks=True, emulator={"durations": 7.25}) as doitong:
         await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(8)))
         assert now() == 8 * 7.25
@@ -71,21 +75,21 @@ async def test_the_slot_is_free_at_the_webhook() -> None:
     [(None, ()), ("options.webhookUrl", ("options",)), ("input.hooks.done", ("input", "hooks"))],
 )
 @virtual
-async def test_the_url_goes_out_where_the_setting_says(place: str | None, where: tuple[str, ...]) -> None:
+async def test_webhook_field_sets_where_the_url_is_sent(place: str | None, where: tuple[str, ...]) -> None:
     """Beside `type` by default, with each submit."""
     settings: dict[str, Any] = {} if place is None else {"webhook_field": place}
-    seen_inputs: list[Any] = []
-    async with with_emulator(**HOOKED, **settings) as (doitong, _):
+    sent_inputs: list[Any] = []
+    async with with_emulator(**WITH_WEBHOOKS, **settings) as (doitong, _):
         runtime = doitong._running()
         send = runtime.transport.send
 
-        async def spied(body: bytes, **more: Any) -> Any:
-            seen_inputs.append(json.loads(body)["variables"]["input"])
+        async def record_and_send(body: bytes, **more: Any) -> Any:
+            sent_inputs.append(json.loads(body)["variables"]["input"])
             return await send(body, **more)
 
-        runtime.transport.send = spied  # type: ignore[method-assign]
+        runtime.transport.send = record_and_send  # type: ignore[method-assign]
         await doitong.submit("a fox", width=512)
-    (fields,) = seen_inputs
+    (fields,) = sent_inputs
     assert fields["options"]["width"] == 512
     for name in where:
         fields = fields[name]
@@ -93,28 +97,28 @@ async def test_the_url_goes_out_where_the_setting_says(place: str | None, where:
 
 
 @virtual
-async def test_views_and_whoever_opens_it_again_share_one_door() -> None:
-    """It is there before the client is open, and after."""
+async def test_views_and_reopened_clients_share_one_endpoint() -> None:
+    """The endpoint exists before the client opens and after it closes."""
     async with Emulator(durations=50.0) as emulator:
-        doitong = AsyncDoitong(api_key="k", base_url=emulator.url, **HOOKED)
+        doitong = AsyncDoitong(api_key="k", base_url=emulator.url, **WITH_WEBHOOKS)
         endpoint = doitong.webhooks
         assert endpoint is doitong.with_options(width=512).webhooks
         with pytest.raises(ClientClosedError):
-            await tell(doitong, "a")
+            await deliver(doitong, "a")
         for _ in range(2):
             async with doitong:
                 job = await doitong.submit("a fox")
-                await tell(doitong, job.id, url=f"{emulator.outputs_url}/{job.id}.jpg")
+                await deliver(doitong, job.id, url=f"{emulator.outputs_url}/{job.id}.jpg")
                 assert (await job).id == job.id
             with pytest.raises(ClientClosedError):
-                await tell(doitong, "a")
+                await deliver(doitong, "a")
         assert doitong.webhooks is endpoint
 
 
 @virtual
-async def test_no_webhook_is_taken_that_nobody_hears_of() -> None:
-    """While the client closes, the service is asked to try again; who waits has the token."""
-    async with with_emulator(**HOOKED, emulator={"durations": 50.0}) as (doitong, _):
+async def test_a_closing_client_accepts_no_webhook() -> None:
+    """The service must send it again; the awaiter gets the token."""
+    async with with_emulator(**WITH_WEBHOOKS, emulator={"durations": 50.0}) as (doitong, _):
         job = await doitong.submit("a fox")
         waiting = asyncio.ensure_future(job.wait())
         await asyncio.sleep(1)
@@ -122,13 +126,13 @@ async def test_no_webhook_is_taken_that_nobody_hears_of() -> None:
         with pytest.raises(ClientClosedError):
             await waiting
         with pytest.raises(ClientClosedError):
-            await tell(doitong, job.id)
+            await deliver(doitong, job.id)
         await closing
 
 
 @virtual
-async def test_news_that_comes_before_the_answer_is_not_lost() -> None:
-    """The webhook is faster than the answer to the submit, which is held back until it was sent."""
+async def test_a_webhook_before_the_answer_to_the_submit_is_not_lost() -> None:
+    """The service holds the answer back until it has sent the webhook."""
     events: list[Event] = []
     rules = {"durations": 2.0, "faults": ["webhook: early 10"]}
     async with emulated(webhooks=True, emulator=rules, on_event=events.append) as doitong:
@@ -141,13 +145,13 @@ async def test_news_that_comes_before_the_answer_is_not_lost() -> None:
 
 
 @virtual
-async def test_a_url_elsewhere_is_decided_by_one_look_at_once() -> None:
-    """A signed webhook may name any host: its URL is not used."""
-    async with with_emulator(**HOOKED, emulator={"durations": 5.0}) as (doitong, emulator):
+async def test_a_url_on_another_host_causes_one_poll_at_once() -> None:
+    """A signed webhook may name any host, so the client does not use its URL."""
+    async with with_emulator(**WITH_WEBHOOKS, emulator={"durations": 5.0}) as (doitong, emulator):
         job = await doitong.submit("a fox")
         await asyncio.sleep(7)
-        await tell(doitong, job.id, url="https://evil.example/fox.jpg")
-        # Neither its URL nor its word is taken: a look decides both.
+        await deliver(doitong, job.id, url="https://evil.example/fox.jpg")
+        # The client takes neither URL nor status: a poll decides both.
         assert (job.status, job.last.url) == ("processing", None)
         result = await job
         assert now() == 7.0
@@ -156,23 +160,25 @@ async def test_a_url_elsewhere_is_decided_by_one_look_at_once() -> None:
 
 
 @virtual
-async def test_such_a_look_comes_no_sooner_than_two_seconds_after_the_submit() -> None:
-    """And a service that has no URL yet is asked every 2 s, not as seldom as the net."""
-    async with with_emulator(**HOOKED, emulator={"durations": 1.0, "faults": ["poll 1-2: partial"]}) as (
+async def test_the_poll_about_a_foreign_url_waits_until_two_seconds_after_the_submit() -> None:
+    """While the service has no URL yet, polls come every 2 s, not as rarely as safety-net polls."""
+    async with with_emulator(
+        **WITH_WEBHOOKS, emulator={"durations": 1.0, "faults": ["poll 1-2: partial"]}
+    ) as (
         doitong,
         emulator,
     ):
         job = await doitong.submit("a fox")
         await asyncio.sleep(0.5)
-        await tell(doitong, job.id, url="https://evil.example/fox.jpg")
+        await deliver(doitong, job.id, url="https://evil.example/fox.jpg")
         await job
-        assert [look.at for look in seen(emulator, "poll")] == [2.0, 4.0, 6.0]
+        assert [poll.at for poll in seen(emulator, "poll")] == [2.0, 4.0, 6.0]
 
 
 @virtual
 async def test_a_forged_webhook_changes_nothing() -> None:
-    """401, and the job goes on."""
-    async with with_emulator(**HOOKED, emulator={"durations": 5.0}) as (doitong, _):
+    """It is rejected, and the job goes on."""
+    async with with_emulator(**WITH_WEBHOOKS, emulator={"durations": 5.0}) as (doitong, _):
         job = await doitong.submit("a fox")
         body = webhook_body(job.id, "failed")
         with pytest.raises(WebhookSignatureError):
@@ -183,16 +189,16 @@ async def test_a_forged_webhook_changes_nothing() -> None:
 
 
 @virtual
-async def test_without_a_word_the_net_looks_at_thirty_seconds_then_twice_as_late() -> None:
-    """While it is not known how long such jobs take."""
-    async with with_emulator(**HOOKED, emulator={"durations": 200.0}) as (doitong, emulator):
+async def test_without_a_webhook_safety_net_polls_start_at_thirty_seconds() -> None:
+    """Each then comes twice as late, while the duration of such jobs is unknown."""
+    async with with_emulator(**WITH_WEBHOOKS, emulator={"durations": 200.0}) as (doitong, emulator):
         await doitong.generate("a fox")
-        assert [look.at for look in seen(emulator, "poll")] == [30.0, 60.0, 120.0, 180.0, 240.0]
+        assert [poll.at for poll in seen(emulator, "poll")] == [30.0, 60.0, 120.0, 180.0, 240.0]
 
 
 @virtual
-async def test_once_the_mean_is_known_the_net_hangs_at_four_times_that() -> None:
-    """Of a lost webhook of a job of 3 s one hears after 12 s."""
+async def test_a_known_mean_sets_the_first_safety_net_poll_to_four_times_it() -> None:
+    """For a job of 3 s with a lost webhook it comes after 12 s."""
     rules = {"durations": 3.0, "faults": ["webhook 6: lost"]}
     async with emulated(plan=Plan.PRO, webhooks=True, emulator=rules) as doitong:
         await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(5)))
@@ -203,21 +209,21 @@ async def test_once_the_mean_is_known_the_net_hangs_at_four_times_that() -> None
 
 
 @virtual
-async def test_a_lost_webhook_lets_nobody_time_out_nor_a_slot_grow_old() -> None:
-    """The first look comes before both."""
-    async with with_emulator(**HOOKED, emulator={"durations": 5.0}, timeout=20.0) as (doitong, _):
+async def test_a_lost_webhook_causes_no_timeout_and_no_slot_expiry() -> None:
+    """The first safety-net poll comes before both."""
+    async with with_emulator(**WITH_WEBHOOKS, emulator={"durations": 5.0}, timeout=20.0) as (doitong, _):
         await doitong.generate("a fox")
         assert now() == 16.0
-    async with with_emulator(**HOOKED, emulator={"durations": 5.0}, slot_expiry=12.0) as (doitong, _):
+    async with with_emulator(**WITH_WEBHOOKS, emulator={"durations": 5.0}, slot_expiry=12.0) as (doitong, _):
         begun = now()
         await doitong.generate("a fox")
         assert now() - begun == 8.0
 
 
 @virtual
-async def test_a_job_taken_up_is_looked_at_at_once() -> None:
-    """Its webhook may have come before, to a process that is gone."""
-    async with with_emulator(**HOOKED, emulator={"durations": 5.0}) as (doitong, emulator):
+async def test_a_resumed_job_is_polled_at_once() -> None:
+    """An earlier process may have received its webhook."""
+    async with with_emulator(**WITH_WEBHOOKS, emulator={"durations": 5.0}) as (doitong, emulator):
         job = await doitong.submit("a fox")
         token, job_id = job.token, job.id
         await doitong.aclose()
@@ -231,10 +237,10 @@ async def test_a_job_taken_up_is_looked_at_at_once() -> None:
 
 
 @virtual
-async def test_a_job_taken_up_hears_what_came_before() -> None:
-    """News of a job that nobody watched yet is kept for a while."""
-    async with with_emulator(**HOOKED, output_hosts=["cdn.doitong.com"]) as (doitong, emulator):
-        await tell(doitong, "from-elsewhere")
+async def test_a_resumed_job_gets_its_unmatched_event() -> None:
+    """The endpoint keeps it for a while, so no poll is needed."""
+    async with with_emulator(**WITH_WEBHOOKS, output_hosts=["cdn.doitong.com"]) as (doitong, emulator):
+        await deliver(doitong, "from-elsewhere")
         result = await doitong.job("from-elsewhere")
         assert result.url == "https://cdn.doitong.com/outputs/from-elsewhere.jpg"
         assert doitong.stats().in_flight == 0
@@ -242,44 +248,47 @@ async def test_a_job_taken_up_hears_what_came_before() -> None:
 
 
 @virtual
-async def test_late_news_reaches_who_still_holds_a_job_that_was_let_go() -> None:
-    """Its slot was free again at its greatest age; the result is there without a look."""
-    async with with_emulator(**HOOKED, emulator={"durations": 500.0}, slot_expiry=60.0) as (
+async def test_a_late_webhook_reaches_a_job_dropped_at_slot_expiry() -> None:
+    """Its handle gets the result without a poll or a slot."""
+    async with with_emulator(**WITH_WEBHOOKS, emulator={"durations": 500.0}, slot_expiry=60.0) as (
         doitong,
         emulator,
     ):
         job = await doitong.submit("a fox")
         await asyncio.sleep(100)
         assert doitong.stats().in_flight == 0
-        looks = len(seen(emulator, "poll"))
-        await tell(doitong, job.id)
+        polls_before = len(seen(emulator, "poll"))
+        await deliver(doitong, job.id)
         assert job.status == "completed"
         assert (await job).id == job.id
-        assert (len(seen(emulator, "poll")), doitong._running().limiter.slots_taken) == (looks, 0)
+        assert (len(seen(emulator, "poll")), doitong._running().limiter.slots_taken) == (polls_before, 0)
 
 
 @virtual
-async def test_a_job_believed_lost_is_there_again_when_there_is_word_of_it() -> None:
-    """A status query that does not know it may be wrong; a signed webhook is not."""
-    async with with_emulator(**HOOKED) as (doitong, _):
+async def test_a_webhook_revives_a_job_that_a_poll_did_not_find() -> None:
+    """The status query may be wrong; a signed webhook is not."""
+    async with with_emulator(**WITH_WEBHOOKS) as (doitong, _):
         job = doitong.job("unknown-to-the-query")
         with pytest.raises(JobNotFoundError):
             await job
-        await tell(doitong, job.id, "processing")
+        await deliver(doitong, job.id, "processing")
         waiting = asyncio.ensure_future(job.wait())
         await asyncio.sleep(0)
-        await tell(doitong, job.id)
+        await deliver(doitong, job.id)
         assert (await waiting).url
         assert job.status == "completed"
 
 
 @virtual
-async def test_a_completed_job_that_is_waited_for_again_holds_no_slot() -> None:
-    """The look that decides frees it."""
-    async with with_emulator(**HOOKED, emulator={"durations": 5.0}, slot_expiry=3.0) as (doitong, emulator):
+async def test_a_completed_job_awaited_again_holds_no_slot() -> None:
+    """The poll that decides frees it."""
+    async with with_emulator(**WITH_WEBHOOKS, emulator={"durations": 5.0}, slot_expiry=3.0) as (
+        doitong,
+        emulator,
+    ):
         job = await doitong.submit("a fox")
         await asyncio.sleep(8)
-        await tell(doitong, job.id, url="https://evil.example/fox.jpg")
+        await deliver(doitong, job.id, url="https://evil.example/fox.jpg")
         waiting = asyncio.ensure_future(job.wait())
         await asyncio.sleep(0)
         assert str((await waiting).url).startswith(emulator.outputs_url)
@@ -287,27 +296,30 @@ async def test_a_completed_job_that_is_waited_for_again_holds_no_slot() -> None:
 
 
 @virtual
-async def test_webhooks_go_on_where_the_status_query_is_not_known() -> None:
-    """It is not documented: who has webhooks must not depend on it."""
+async def test_webhooks_work_without_a_status_query() -> None:
+    """The query is undocumented, so webhooks must not depend on it."""
     async with plain(
-        seconds=100.0, behaviour=Behaviour(status_field="task", introspection=False), timeout=70.0, **HOOKED
+        seconds=100.0,
+        behaviour=Behaviour(status_field="task", introspection=False),
+        timeout=70.0,
+        **WITH_WEBHOOKS,
     ) as (doitong, _):
         first, second = await doitong.submit("one"), await doitong.submit("two")
         waiting = asyncio.ensure_future(first.wait())
         await asyncio.sleep(40)
-        await tell(doitong, first.id, url="http://127.0.0.1:1/one.jpg")
+        await deliver(doitong, first.id, url="http://127.0.0.1:1/one.jpg")
         assert (await waiting).url
         with pytest.raises(JobTimeoutError, match="status"):
             await second
         third = await doitong.submit("three")
-        await tell(doitong, third.id, "failed")
+        await deliver(doitong, third.id, "failed")
         assert third.status is JobStatus.FAILED
 
 
 @pytest.mark.slow
 @virtual
-async def test_a_thousand_webhooks_at_once_lose_none() -> None:
-    """A thousand are awaited, a thousand come; each is one request and no more."""
+async def test_a_thousand_webhooks_at_once_all_arrive() -> None:
+    """Each of a thousand jobs costs one request and gets one webhook."""
     events: list[Event] = []
     async with emulated(**crowded(), on_event=events.append) as doitong:
         results = await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(1000)))
@@ -320,8 +332,8 @@ async def test_a_thousand_webhooks_at_once_lose_none() -> None:
 
 
 @virtual
-async def test_with_every_second_webhook_lost_nothing_is_lost_nor_waits_longer_than_the_net() -> None:
-    """Thirty seconds, or four times the mean; a look brings all that are overdue."""
+async def test_with_every_second_webhook_lost_safety_net_polls_bound_the_wait() -> None:
+    """The wait is 30 s or four times the mean; one poll brings all overdue jobs."""
     events: list[Event] = []
     rules = {"durations": 6.0, "faults": ["webhook: lost every=2"], "credits": 10**6}
     async with emulated(webhooks=True, emulator=rules, on_event=events.append) as doitong:
@@ -335,8 +347,8 @@ async def test_with_every_second_webhook_lost_nothing_is_lost_nor_waits_longer_t
 
 
 @virtual
-async def test_with_all_webhooks_lost_the_net_does_not_grow() -> None:
-    """What is seen late teaches nothing of how long jobs take."""
+async def test_with_all_webhooks_lost_safety_net_polls_do_not_get_later() -> None:
+    """A late poll does not show how long jobs take."""
     events: list[Event] = []
     rules = {"durations": 6.0, "faults": ["webhook: forged"], "credits": 10**6}
     async with emulated(webhooks=True, emulator=rules, on_event=events.append) as doitong:
@@ -347,7 +359,7 @@ async def test_with_all_webhooks_lost_the_net_does_not_grow() -> None:
 
 @virtual
 async def test_a_failing_callback_harms_nothing() -> None:
-    """The client's own hook is told, and cannot stop the news."""
+    """An exception in the user's callback cannot stop an update."""
 
     def broken(_: Event) -> None:
         raise RuntimeError("broken")
@@ -373,16 +385,16 @@ async def test_a_failing_callback_harms_nothing() -> None:
         ({"output_hosts": ["https://cdn.example"]}, "output_hosts"),
     ],
 )
-def test_what_cannot_be_is_said_at_once(wrong: dict[str, Any], says: str) -> None:
-    """Naming the setting, and showing no secret."""
+def test_an_invalid_webhook_setting_is_rejected_at_once(wrong: dict[str, Any], says: str) -> None:
+    """The error names the setting and shows no secret."""
     with pytest.raises(ConfigurationError, match=says) as caught:
         AsyncDoitong(**{"api_key": "k", "webhook_secret": SECRET, **wrong})
     assert SECRET not in str(caught.value)
     assert "pass" not in str(caught.value)
 
 
-def test_the_secret_comes_from_the_environment_and_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In no repr; an empty variable is none."""
+def test_a_secret_from_the_environment_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No repr contains it; an empty variable counts as none."""
     monkeypatch.setenv("DOITONG_WEBHOOK_SECRET", SECRET)
     doitong = AsyncDoitong(api_key="k", webhook_url="https://example.com/doitong/")
     assert doitong.webhooks.aiohttp_app()
@@ -394,53 +406,59 @@ def test_the_secret_comes_from_the_environment_and_is_shown_nowhere(monkeypatch:
 
 
 @virtual
-async def test_a_job_taken_up_is_looked_at_at_once_although_others_wait_for_slots() -> None:
-    """The net of the others hangs far off; its news may be gone by."""
-    async with with_emulator(Plan.FREE, **HOOKED, emulator={"durations": 20.0}) as (doitong, emulator):
+async def test_a_resumed_job_is_polled_at_once_while_others_wait_for_slots() -> None:
+    """The next safety-net poll is far off, and its webhook may have come already."""
+    async with with_emulator(Plan.FREE, **WITH_WEBHOOKS, emulator={"durations": 20.0}) as (doitong, emulator):
         first = await doitong.submit("runs")
         waiting = asyncio.ensure_future(doitong.submit("waits for its slot"))
         await asyncio.sleep(5)
         with pytest.raises(JobNotFoundError):
             await doitong.job("unknown").wait(timeout=12)
         assert seen(emulator, "poll")[0].at == 5.0
-        await tell(doitong, first.id)
-        await tell(doitong, (await waiting).id)
+        await deliver(doitong, first.id)
+        await deliver(doitong, (await waiting).id)
 
 
 @virtual
-async def test_a_look_in_the_net_asks_only_for_as_many_as_fit_beside() -> None:
-    """Of 250 jobs one is overdue: one request, and not three."""
-    async with with_emulator(CROWD, **HOOKED, emulator={"durations": 100.0}) as (doitong, emulator):
+async def test_a_safety_net_poll_takes_along_only_jobs_that_fit() -> None:
+    """One of 250 jobs is overdue: one request, not three."""
+    async with with_emulator(LARGE_PLAN, **WITH_WEBHOOKS, emulator={"durations": 100.0}) as (
+        doitong,
+        emulator,
+    ):
         old = await doitong.submit("overdue")
         await asyncio.sleep(20)
         young = [await doitong.submit(f"fox {n}") for n in range(250)]
         await asyncio.sleep(15)
-        assert [len(look.ids) for look in seen(emulator, "poll")] == [100]
+        assert [len(poll.ids) for poll in seen(emulator, "poll")] == [100]
         assert old.id in seen(emulator, "poll")[0].ids
         for job in (old, *young):
-            await tell(doitong, job.id)
+            await deliver(doitong, job.id)
 
 
 @pytest.mark.parametrize("fault", ["poll 1: 502", "poll 1: partial", "job: late 31"])
 @virtual
-async def test_a_look_in_the_net_that_brings_nothing_is_made_again_soon(fault: str) -> None:
-    """As without webhooks, and not as late as the net would have it."""
-    async with with_emulator(**HOOKED, emulator={"durations": 5.0, "faults": [fault]}) as (doitong, emulator):
+async def test_a_safety_net_poll_that_brings_nothing_is_repeated_soon(fault: str) -> None:
+    """As soon as without webhooks, not at the next safety-net poll."""
+    async with with_emulator(**WITH_WEBHOOKS, emulator={"durations": 5.0, "faults": [fault]}) as (
+        doitong,
+        emulator,
+    ):
         assert (await doitong.generate("a fox")).url
-        assert [look.at for look in seen(emulator, "poll")] == [30.0, 32.0]
+        assert [poll.at for poll in seen(emulator, "poll")] == [30.0, 32.0]
 
 
 @virtual
-async def test_a_hint_does_not_outlive_the_look_that_denies_it() -> None:
-    """A signed `completed` with a foreign URL, of a job that failed: it failed, nothing is learned."""
+async def test_a_poll_overrides_an_untrusted_completed() -> None:
+    """The webhook said `completed` with a foreign URL; the job failed, and its duration is not learned."""
     async with with_emulator(
-        **HOOKED, emulator={"durations": 5.0, "faults": ["webhook: lost", "job 1: fail"]}
+        **WITH_WEBHOOKS, emulator={"durations": 5.0, "faults": ["webhook: lost", "job 1: fail"]}
     ) as (
         doitong,
         emulator,
     ):
         job = await doitong.submit("a fox")
-        await tell(doitong, job.id, url="https://evil.example/fox.jpg")
+        await deliver(doitong, job.id, url="https://evil.example/fox.jpg")
         with pytest.raises(JobFailedError):
             await job
         assert doitong.stats().mean_seconds == {}
@@ -448,9 +466,9 @@ async def test_a_hint_does_not_outlive_the_look_that_denies_it() -> None:
 
 
 @virtual
-async def test_whoever_waits_for_less_long_than_the_net_is_served() -> None:
-    """The webhook is lost: a look comes before the deadline that `wait` was given."""
-    async with with_emulator(**HOOKED, emulator={"durations": 5.0, "faults": ["webhook: lost"]}) as (
+async def test_a_poll_comes_before_a_short_timeout() -> None:
+    """The webhook is lost, but a poll precedes the deadline of `wait`."""
+    async with with_emulator(**WITH_WEBHOOKS, emulator={"durations": 5.0, "faults": ["webhook: lost"]}) as (
         doitong,
         _,
     ):
@@ -460,10 +478,10 @@ async def test_whoever_waits_for_less_long_than_the_net_is_served() -> None:
 
 
 @virtual
-async def test_a_refresh_that_leaves_the_output_open_is_followed_up() -> None:
-    """The watcher does not sleep on until the net's next look."""
+async def test_a_refresh_without_a_url_is_followed_by_a_poll_soon() -> None:
+    """The poller does not sleep until the next safety-net poll."""
     async with with_emulator(
-        **HOOKED, emulator={"durations": 5.0, "faults": ["webhook: lost", "poll 1: partial"]}
+        **WITH_WEBHOOKS, emulator={"durations": 5.0, "faults": ["webhook: lost", "poll 1: partial"]}
     ) as (
         doitong,
         _,
@@ -476,25 +494,25 @@ async def test_a_refresh_that_leaves_the_output_open_is_followed_up() -> None:
 
 
 @virtual
-async def test_a_hook_that_is_cancelled_is_asked_again() -> None:
-    """Something of the hook's own was cancelled, and not the request: 503, as for any failure."""
+async def test_a_cancelled_hook_counts_as_failed() -> None:
+    """The hook cancelled something of its own, not the request; the service sends again."""
     calls: list[int] = []
 
-    async def hook(_: Generation) -> None:
+    async def cancelled_once(_: Generation) -> None:
         calls.append(1)
         if len(calls) == 1:
             raise asyncio.CancelledError
 
-    async with with_emulator(**HOOKED) as (doitong, _):
+    async with with_emulator(**WITH_WEBHOOKS) as (doitong, _):
         job = await doitong.submit("a fox")
-        handler = doitong.webhooks._handler(hook, 1.0)
+        handler = doitong.webhooks._handler(cancelled_once, 1.0)
         update = await job.refresh()
         assert not await handler._is_kept(update)
         assert await handler._is_kept(update)
 
 
 def test_no_error_shows_a_password() -> None:
-    """Whatever else is wrong with the address."""
+    """Whatever else is wrong with the URL."""
     for url in ("ftp://user:hunter2@host/", "https://user:hunter2@ho st/"):
         with pytest.raises(ConfigurationError) as caught:
             AsyncDoitong(api_key="k", webhook_url=url, webhook_secret="s")
