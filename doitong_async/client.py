@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import os
 import ssl as tls
-import statistics
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -427,7 +426,7 @@ class AsyncDoitong:
             (self._filled(read_item(each)[1]) for each in requests),
             settings.plan,
             price=price,
-            seconds=statistics.fmean(seen) if seen else None,
+            seconds=sum(seen) / len(seen) if seen else None,
             polls_count=settings.polls_count,
         )
 
