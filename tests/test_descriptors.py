@@ -180,7 +180,7 @@ async def main():
 def test_connections_leave_descriptors_for_the_rest(
     soft: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They take half and a few more, but never so few that downloads delay submits."""
+    """The rest gets half and a few more, but connections are never so few that downloads delay submits."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
     assert most_connections() == most
     monkeypatch.setattr("doitong_async.connections._HAS_LIMITS", False)

@@ -313,7 +313,7 @@ class TestExistingTargets:
         assert names_in(tmp_path / "far") == ["fox.jpg", "second"]
 
     @pytest.mark.asyncio
-    async def test_a_file_is_not_replaced_if_not_allowed(self, tmp_path: Path) -> None:
+    async def test_replaces_false_leaves_an_existing_file_alone(self, tmp_path: Path) -> None:
         """The same bytes are the same file; another file, or a link, belongs to somebody else."""
         (tmp_path / "fox.jpg").write_bytes(b"old")
         (tmp_path / "fox-2.jpg").symlink_to("fox-3.jpg")

@@ -223,18 +223,18 @@ async def test_every_attempt_is_an_event() -> None:
     async with plain(seconds=0.0, on_event=events.append) as (doitong, server):
         server.script = odd(HTML_502, "cut-after")
         job = await doitong.submit("a fox", provider="flux-pro", version="2", idempotency_key="mine")
-    tried = [event for event in events if isinstance(event, SubmitAttempted)]
-    assert [(event.attempt, event.idempotency_key, event.job_id) for event in tried] == [
+    attempts = [event for event in events if isinstance(event, SubmitAttempted)]
+    assert [(event.attempt, event.idempotency_key, event.job_id) for event in attempts] == [
         (1, "mine", None),
         (2, "mine", None),
         (3, "mine", job.id),
     ]
-    assert [event.is_in_doubt for event in tried] == [True, True, False]
-    assert {(event.provider, event.version) for event in tried} == {("flux-pro", "2")}
+    assert [event.is_in_doubt for event in attempts] == [True, True, False]
+    assert {(event.provider, event.version) for event in attempts} == {("flux-pro", "2")}
     failures = [FailureKind.SERVER, FailureKind.UNANSWERED, None]
-    assert [event.failure for event in tried] == failures
-    assert [event.http_status for event in tried] == [502, None, None]
-    assert [event.retry_in is not None for event in tried] == [True, True, False]
+    assert [event.failure for event in attempts] == failures
+    assert [event.http_status for event in attempts] == [502, None, None]
+    assert [event.retry_in is not None for event in attempts] == [True, True, False]
     sent = [event for event in events if isinstance(event, RequestSent) and event.kind == "submit"]
     assert [(event.attempt, event.idempotency_key) for event in sent] == [
         (1, "mine"),
@@ -267,8 +267,8 @@ async def test_an_event_says_when_the_next_attempt_comes_if_any() -> None:
         server.script = odd(busy, busy, busy)
         with pytest.raises(ServerError):
             await doitong.submit("a fox")
-    tried = [event for event in events if isinstance(event, SubmitAttempted)]
-    assert [event.retry_in for event in tried] == [90.0, 90.0, None]
+    attempts = [event for event in events if isinstance(event, SubmitAttempted)]
+    assert [event.retry_in for event in attempts] == [90.0, 90.0, None]
 
 
 @virtual
