@@ -1,7 +1,7 @@
-"""Checks everything, one tool after the other: `python -m tests`; arguments go to pytest.
+"""Runs every check, one tool after another: `python -m tests`; arguments go to pytest.
 
-`python -m tests --quick` leaves out the slow tests, and the coverage. `python -m tests --lowest` prints the
-lowest allowed version of each direct dependency, as constraints for pip.
+`python -m tests --quick` leaves out slow tests and coverage. `python -m tests --lowest` prints the lowest
+allowed version of each direct dependency, as constraints for pip.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CHECKS = [
     ["pytest", "-n", "auto", "-m", "not slow", "--cov", "--cov-report=term"],
     ["pytest", "-n", "auto", "-m", "slow"],
 ]
-"""The slow tests run without coverage, which makes them take twice as long and finds nothing more."""
+"""The slow tests run without coverage, which would double their time and find nothing more."""
 QUICK = [*CHECKS[:3], ["pytest", "-q", "-n", "auto", "-m", "not slow"]]
 
 
@@ -44,23 +44,23 @@ def lowest() -> Iterator[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment in which compiled modules are kept: each worker, and each command, needs all."""
+    """Return an environment that keeps compiled modules: each worker and each command needs them."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def main() -> int:
-    """Run every check even if one fails, so that one run shows all there is to mend."""
+    """Run every check even if one fails, so that one run shows every mistake."""
     if sys.argv[1:] == ["--lowest"]:
-        print(*lowest(), sep="\n")  # noqa: T201 - a command's own output
+        print(*lowest(), sep="\n")  # noqa: T201 - the command's own output
         return 0
     failed = set()
     is_quick = sys.argv[1:2] == ["--quick"]
     for check in QUICK if is_quick else CHECKS:
         arguments = sys.argv[1 + is_quick :] if check[0] == "pytest" else []
-        print("$", *check, *arguments, flush=True)  # noqa: T201 - a command's own output
+        print("$", *check, *arguments, flush=True)  # noqa: T201 - the command's own output
         command = [sys.executable, "-m", *check, *arguments]
         code = subprocess.run(command, cwd=ROOT, env=_environment(), check=False).returncode
-        # 5: the arguments leave no test of this part.
+        # Exit code 5: the arguments select no test of this part.
         if code and not (arguments and code == 5):
             failed.add(check[0])
     if failed:

@@ -1,4 +1,4 @@
-"""Only type-checked, never run: what a user's editor says of the public face, without one `Any`."""
+"""The public API with its exact types, free of `Any`; only type-checked, never run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def on_event(event: Event) -> None:
 
 
 async def one_job(doitong: AsyncDoitong) -> None:
-    """Submit, follow, await, save."""
+    """Submit, follow, await and save one job."""
     job = await doitong.submit("a red fox", provider="flux-kontext", version="flux-kontext-max")
     assert_type(job, AsyncJob)
     assert_type(job.id, str)
@@ -60,7 +60,7 @@ def a_plan(doitong: AsyncDoitong) -> None:
 
 
 async def many_jobs() -> None:
-    """Gather, view, take up."""
+    """Gather results, make a view, resume a job."""
     async with AsyncDoitong(api_key="k", plan=Plan.PRO, timeout=60.0, on_event=on_event) as doitong:
         assert_type(doitong, AsyncDoitong)
         assert_type(doitong.with_options(provider="flux-krea", width=512), AsyncDoitong)
@@ -75,7 +75,7 @@ async def many_jobs() -> None:
 
 
 async def errors(job: AsyncJob) -> None:
-    """What an error knows."""
+    """Read what an error knows."""
     try:
         await job
     except JobTimeoutError as error:
@@ -86,7 +86,7 @@ async def errors(job: AsyncJob) -> None:
 
 
 async def mistakes(doitong: AsyncDoitong) -> None:
-    """What a type checker finds before anything is sent; an error that is not found fails the check."""
+    """A type checker finds these mistakes before anything is sent; one that it misses fails the check."""
     await doitong.generate("a fox", wdith=512)  # type: ignore[call-arg]  # a slip of the pen
     await doitong.generate("a fox", width="512")  # type: ignore[arg-type]  # pixels are numbers
     doitong.with_options(api_key="k")  # type: ignore[call-arg]  # shared by all views

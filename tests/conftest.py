@@ -1,4 +1,4 @@
-"""What holds for every test: no property fails because the machine was slow, or by the luck of a draw."""
+"""Settings for every test: no property test fails because the machine is slow, or by a random draw."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import gc
 
 import hypothesis
 
-# A client imports it when it opens, and with it gql and aiohttp: before everything is frozen below, or each
+# An opening client imports it, and with it gql and aiohttp. Import it before `freeze` below, or each
 # collection would go through all of their objects again.
 import doitong_async.runtime  # noqa: F401
 
-# Building its tables takes seconds on a fresh clone of a busy machine; speed is for `python -m benchmarks`.
-# And a check is of the change at hand, so it draws the same examples every time; new ones are looked for by
+# Hypothesis needs seconds to build its tables on a busy machine; `python -m benchmarks` measures speed.
+# A check must judge the change at hand, so it draws the same examples every time. To draw new ones, run
 # `python -m pytest --hypothesis-profile=exploring`.
 for name, is_repeatable in (("exploring", False), ("any machine", True)):
     hypothesis.settings.register_profile(
@@ -24,6 +24,6 @@ hypothesis.settings.load_profile("any machine")
 
 
 def pytest_collection_finish() -> None:
-    """Leave what is loaded by now out of every collection: many tests collect, to see what they left."""
+    """Exempt everything loaded so far from collection: many tests collect, to see what they leave behind."""
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""The walk over all that an exception carries: a secret in any of it is shown by some tool."""
+"""Walks everything an exception carries: some tool will show any secret in it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and all that is its cause, its context (hidden or not) or a part of it."""
+    """Yield an error, its causes, its contexts (hidden ones too) and its parts."""
     left, seen = [error], set[int]()
     while left:
         each = left.pop()

@@ -1,4 +1,4 @@
-"""aioresponses on any aiohttp: single odd answers and exceptions that no server can be made to give."""
+"""aioresponses for any aiohttp version: odd answers and exceptions that no server can produce."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ URL = "https://api.doitong.com/graphql"
 
 
 class _Response(aiohttp.ClientResponse):
-    """aiohttp 3.14 asks for a stream writer, which aioresponses 0.7.9 does not know of."""
+    """aiohttp 3.14 requires a stream writer, which aioresponses 0.7.9 does not know."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if "stream_writer" in inspect.signature(aiohttp.ClientResponse).parameters:
@@ -22,7 +22,7 @@ class _Response(aiohttp.ClientResponse):
 
 
 class OddAnswers(aioresponses):
-    """`with OddAnswers() as odd: odd.answer(…)`: what the next POST to the API brings."""
+    """`with OddAnswers() as odd: odd.answer(…)` sets the answer to the next POST to the API."""
 
     def answer(self, body: str | bytes = "", *, status: int = 200, **headers: str) -> None:
         """Answer once with this body."""
@@ -30,12 +30,12 @@ class OddAnswers(aioresponses):
         self.post(URL, body=body, status=status, headers=named, response_class=_Response)
 
     def fail(self, error: BaseException, *, is_sent: bool = True) -> None:
-        """Raise this once instead of answering, as aiohttp does, after the request left or before it."""
+        """Raise this once instead of answering, as aiohttp does, before or after the request leaves."""
 
         async def callback(url: Any, **given: Any) -> None:
             if is_sent:
                 body, writer = given["data"], _Writer()
-                # As aiohttp has it written up to 3.11, and from 3.12 on.
+                # aiohttp calls the first up to 3.11, the second from 3.12 on.
                 is_old = not hasattr(aiohttp.BytesPayload, "write_with_length")
                 await (body.write(writer) if is_old else body.write_with_length(writer, None))
             _RAISERS["raiser"](error)
@@ -44,7 +44,7 @@ class OddAnswers(aioresponses):
 
 
 class _Writer:
-    """Takes what is sent, and counts it as aiohttp's own does."""
+    """Takes the bytes sent, and counts them as aiohttp's own writer does."""
 
     output_size = 0
 
@@ -52,6 +52,6 @@ class _Writer:
         self.output_size += len(chunk)
 
 
-# Whose exception it is, is told by the module that raises it.
+# The client reads from the raising module whose exception it is.
 _RAISERS: dict[str, Any] = {"__name__": "aiohttp.client"}
 exec("def raiser(error): raise error", _RAISERS)

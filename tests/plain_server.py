@@ -1,4 +1,4 @@
-"""A second Doitong server, written from the reference alone, that counts for itself what it sees."""
+"""A second Doitong server, written from the reference alone, that keeps its own counts."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ JPEG = base64.b64decode(
     "Z2hnPk1xeXBkeFxlZ2P/wAALCAABAAEBAREA/8QAFAABAAAAAAAAAAAAAAAAAAAAAP/EABQQAQAAAAAAAAAAAAAAAAAAAAD/2gAI"
     "AQEAAD8AP//Z"
 )
-HANG = b"hang"  # as raw bytes of a script: the request is read and never answered
-SLACK = 1e-6  # float sums such as (t + 60) - 60 must not decide a refusal
+HANG = b"hang"  # a script's raw bytes for: read the request and never answer
+SLACK = 1e-6  # rounding errors such as (t + 60) - 60 must not cause a rejection
 _SCHEMA = {
     "GenerateInput": "type:String! provider:String! input:JSON! options:JSON webhookUrl:String",
     "ImageGenerationInput": "service:String! prompt:String! width:Int height:Int version:String "
@@ -43,13 +43,13 @@ SCALARS = {"ID": "str", "String": "str", "Int": "int", "Float": "float int", "JS
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Where the reference leaves a thing open: the way this server goes."""
+    """The choices of this server where the reference leaves a thing open."""
 
     answer_key: str = "generate"  # or "generateimage", "generateImage"; "generate": each under its own name
-    errors_with_200: bool = False  # every GraphQL error, 401 and 429 too; REST keeps the table's status
+    errors_with_200: bool = False  # every GraphQL error, 401 and 429 too; REST keeps the documented status
     status_field: str = "generation"
     status_argument: str = "id"
-    status_type: str = "ID!"  # with "Int!" or "Int" ids are numbers, and so is what asks for them
+    status_type: str = "ID!"  # with "Int!" or "Int" ids are numbers, as is the argument of a poll
     introspection: bool = True
     aliases: bool = True
     aliases_count_as_one: bool = True
@@ -59,10 +59,10 @@ class Behaviour:
     over_concurrency: str = "queue"  # or "refuse"
     reset_unit: str = "epoch_s"  # or "epoch_ms", "seconds", "iso"
     rate_headers: bool = True
-    period: float = 60.0  # of the window of requests, in seconds
-    fixed_windows: bool = False  # all of a window's requests come back at its end
-    clock_ahead: float = 0.0  # seconds that the clock of the headers is wrong
-    date: bool = False  # whether an answer has a `Date`, by that clock
+    period: float = 60.0  # length of the request window, in seconds
+    fixed_windows: bool = False  # all requests of a window come back at its end
+    clock_ahead: float = 0.0  # error of the clock behind the headers, in seconds
+    date: bool = False  # whether an answer has a `Date`, by the same clock
     polls_count: bool = True
 
     @property
@@ -78,7 +78,7 @@ class Behaviour:
 
 @dataclass(frozen=True)
 class Job:
-    """One job, unfinished in [created, ends): its status is a function of the time alone."""
+    """One job, unfinished in [created, ends): its status depends on the time alone."""
 
     id: str
     created: float
@@ -90,7 +90,7 @@ class Job:
 
 @dataclass
 class Seen:
-    """One request: `status` as sent (0: cut, or raw bytes), `meant` by the table, `counts` in the window."""
+    """One request: `status` as sent (0: cut, or raw bytes), `meant` as documented, `counts` in the window."""
 
     at: float
     kind: str
@@ -102,7 +102,7 @@ class Seen:
 
 
 class RefusedError(Exception):
-    """An error to answer with: a status of the table and the GraphQL error."""
+    """An error to answer with: a documented status and the GraphQL error."""
 
     def __init__(self, status: int, message: str, **extensions: str) -> None:
         super().__init__(message)
@@ -110,7 +110,7 @@ class RefusedError(Exception):
 
 
 class Document:
-    """A GraphQL document read by regular expressions; one that cannot be read has no fields."""
+    """A GraphQL document, read by regular expressions; one that they cannot read has no fields."""
 
     NAME = r"(?:(\w++)\s*+:\s*+)?(\w++)\s*+"
     FIELD = NAME + r"(?:\(([^()]*)\))?\s*+(?:\{([^{}]*)\})?\s*+"
@@ -134,7 +134,7 @@ class Document:
             self.fields.append((alias or name, name, given, asked))
 
     def fault(self, behaviour: Behaviour) -> str | None:
-        """What a GraphQL server would find wrong with the document before running it."""
+        """What a GraphQL server would reject in the document before running it."""
         if self.asks:
             return None if behaviour.introspection else "GraphQL introspection is not allowed."
         root = "Mutation" if self.kind == "submit" else "Query"
@@ -153,7 +153,7 @@ class Document:
 
 
 def introspected(document: Document, variables: Json, behaviour: Behaviour) -> Json:
-    """The answer to an introspection: all there is, whatever of it was asked."""
+    """The answer to an introspection: the whole schema, whatever part was asked for."""
     nothing = dict.fromkeys(("description", "defaultValue", "deprecationReason", "fields", "inputFields"))
 
     def ref(name: str) -> Json:
@@ -181,12 +181,12 @@ def introspected(document: Document, variables: Json, behaviour: Behaviour) -> J
 def http(status: int, body: bytes, content: str, headers: Json) -> bytes:
     """The bytes of an HTTP answer."""
     head = f"HTTP/1.1 {status} \r\nContent-Type: {content}\r\nContent-Length: {len(body)}\r\n"
-    told = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"{head}{told}\r\n".encode() + body
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"{head}{lines}\r\n".encode() + body
 
 
 async def read_request(reader: StreamReader) -> tuple[str, Heads, bytes]:
-    """Path, headers (names in lower case) and body of a connection's next request; EOFError when none."""
+    """Path, headers (names in lower case) and body of a connection's next request; EOFError at its end."""
     first, *rest = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}
     return first.split(" ")[1], headers, await reader.readexactly(int(headers.get("content-length", 0)))
@@ -194,10 +194,11 @@ async def read_request(reader: StreamReader) -> tuple[str, Heads, bytes]:
 
 @dataclass(kw_only=True, eq=False)
 class PlainServer:
-    """The server, open inside `async with`; `seconds` is a job's length, or that of the nth job from 1.
+    """The server, open inside `async with`; each job takes `seconds`, or `seconds(number)`, counted from 1.
 
-    `rewrite(request, honest)`: what is sent in the place of an API request's honest answer.
-    `script(kind, nth)`: raw bytes or "cut" instead of handling a request, "cut-after" handling it, or None.
+    `rewrite(request, honest)` returns what to send instead of the honest answer to an API request.
+    `script(kind, nth)` returns raw bytes or "cut" instead of handling a request, "cut-after" to cut after
+    handling it, or None.
     """
 
     behaviour: Behaviour = Behaviour()
@@ -212,7 +213,7 @@ class PlainServer:
 
     def __post_init__(self) -> None:
         self.jobs: dict[str, Job] = {}
-        self.webhooks: list[int] = []  # what was answered to each
+        self.webhooks: list[int] = []  # the status answered to each
         self.requests: list[Seen] = []
         self._counts: Counter[str | float] = Counter()  # requests of a kind, jobs of a day
         self._keys: dict[tuple[str | None, int], Job] = {}
@@ -232,26 +233,26 @@ class PlainServer:
     async def __aexit__(self, *_: object) -> None:
         for server in self._listening:
             server.close()
-        for _turn in range(4):  # a connection just accepted takes three turns of the loop to begin
+        for _step in range(4):  # a connection just accepted takes three loop steps to begin
             await asyncio.sleep(0)
         for task in self._connections:
             task.cancel()
-        await asyncio.gather(*self._connections)  # an exception here is this server's own fault: be it heard
-        await asyncio.sleep(0)  # the turn in which closed connections let go of their sockets
+        await asyncio.gather(*self._connections)  # an exception here is this server's own mistake: raise it
+        await asyncio.sleep(0)  # the loop step in which closed connections release their sockets
 
     def most_in_any_minute(self) -> int:
-        """Greatest number of counted requests in any 60 seconds, by arrival, refused ones included."""
+        """Greatest number of counted requests in any 60 seconds, by arrival, rejected ones included."""
         seen = [each.at for each in self.requests for _ in range(each.counts)]
         return max((nth + 1 - bisect_right(seen, at - 60 + SLACK) for nth, at in enumerate(seen)), default=0)
 
     def most_at_once(self) -> int:
-        """Greatest number of jobs unfinished at one moment; it is reached when one of them is created."""
+        """Greatest number of unfinished jobs at one moment, always one at which a job is created."""
         created = sorted(job.created for job in self.jobs.values())
         ends = sorted(job.ends for job in self.jobs.values())
         return max((bisect_right(created, at) - bisect_right(ends, at) for at in created), default=0)
 
     def foreign_load(self, per_minute: float) -> None:
-        """From now on another user of the key spends `per_minute` requests, evenly, never refused."""
+        """From now on another user of the key sends `per_minute` requests, evenly, never rejected."""
         self._admit(0)
         self._foreign_step = 60 / per_minute if per_minute else math.inf
         self._foreign_next = self._now() + self._foreign_step
@@ -266,7 +267,7 @@ class PlainServer:
                 await writer.drain()
                 head, _, body = raw.partition(b"\r\n\r\n")
                 if f"content-length: {len(body)}" not in head.decode("latin-1").lower().split("\r\n"):
-                    break  # odd bytes, whose end only the connection's end can tell
+                    break  # odd bytes: only the end of the connection ends them
         writer.close()
 
     def _saw(self, kind: str, headers: Heads, counts: int, ids: list[str]) -> tuple[Seen, bytes | str | None]:
@@ -308,17 +309,17 @@ class PlainServer:
             if not admitted:
                 raise RefusedError(429, "Too Many Requests: rate limit exceeded (requests per minute)")
             if graphql:
-                seen.meant, told = self._run(document, body.get("variables"), key, seen.ids)
+                seen.meant, answer = self._run(document, body.get("variables"), key, seen.ids)
             elif kind == "submit":
-                seen.meant, told = 200, self._submit("generateImage", body, key, 0, seen.ids)
+                seen.meant, answer = 200, self._submit("generateImage", body, key, 0, seen.ids)
             else:
-                seen.meant, told = 200, self._poll(path.rpartition("/")[2], seen.ids)
+                seen.meant, answer = 200, self._poll(path.rpartition("/")[2], seen.ids)
         except RefusedError as refused:
-            seen.meant, told = refused.status, {"errors": [refused.error]}
+            seen.meant, answer = refused.status, {"errors": [refused.error]}
         status = 200 if graphql and (self.behaviour.errors_with_200 or seen.meant == 404) else seen.meant
         seen.status = 0 if odd else status
         limits = self._rate_headers() if known else {}
-        return None if odd else http(status, json.dumps(told).encode(), "application/json", limits)
+        return None if odd else http(status, json.dumps(answer).encode(), "application/json", limits)
 
     def _run(self, document: Document, given: Any, key: str | None, ids: list[str]) -> tuple[int, Json]:
         variables: Json = given if isinstance(given, dict) else {}
@@ -327,15 +328,15 @@ class PlainServer:
         if document.asks:
             return 200, {"data": introspected(document, variables, self.behaviour)}
         data, errors, worst = Json(), list[Json](), 200
-        for place, (key_asked, name, arguments, below) in enumerate(document.fields):
+        for position, (key_asked, name, arguments, below) in enumerate(document.fields):
             spelled = self.behaviour.answer_key != "generate" and key_asked in ("generate", "generateImage")
             shown = self.behaviour.answer_key if spelled and key_asked == name else key_asked
             data[shown], (value,) = None, (variables.get(variable) for variable in arguments.values())
             try:
                 makes = document.kind == "submit"
                 if not makes and self.behaviour.has_numbers != (type(value) is int):
-                    raise RefusedError(400, f'Variable "$i{place}" got invalid value {value!r}')
-                full = self._submit(name, value, key, place, ids) if makes else self._poll(str(value), ids)
+                    raise RefusedError(400, f'Variable "$i{position}" got invalid value {value!r}')
+                full = self._submit(name, value, key, position, ids) if makes else self._poll(str(value), ids)
                 data[shown] = {as_key: full[part] for as_key, part in below}
             except RefusedError as refused:
                 if len(document.fields) == 1 and refused.status != 404:
@@ -350,13 +351,13 @@ class PlainServer:
             raise RefusedError(404, f"Not Found: no generation {asked}")
         return self._rendered(self.jobs[asked], self._now())
 
-    def _submit(self, mutation: str, given: Any, key: str | None, place: int, ids: list[str]) -> Json:
-        """Make a job or answer for a key seen before; `place` tells apart the jobs of one request."""
-        before = self._keys.get((key, place)) if key and self.behaviour.keys_honoured else None
+    def _submit(self, mutation: str, given: Any, key: str | None, position: int, ids: list[str]) -> Json:
+        """Make a job, or answer for a repeated key; `position` separates the jobs of one request."""
+        before = self._keys.get((key, position)) if key and self.behaviour.keys_honoured else None
         if before and self.behaviour.conflict_on_replay:
             named = {"id": before.id} if self.behaviour.conflict_names_job else {}
             raise RefusedError(409, "Conflict: this Idempotency-Key was used before", **named)
-        job = self._keys[key, place] = before or self._made(self._checked(mutation, given), key)
+        job = self._keys[key, position] = before or self._made(self._checked(mutation, given), key)
         ids.append(job.id)
         return self._rendered(job, job.created if before else self._now())
 
@@ -365,7 +366,7 @@ class PlainServer:
         if self.jobs_per_day is not None and self._counts[day] >= self.jobs_per_day:
             raise RefusedError(429, "Too Many Requests: jobs per day exceeded")
         ends = sorted((job.ends for job in self.jobs.values() if job.ends > now), reverse=True)
-        # A queued job starts when, of those before it, the `concurrent_jobs`th from the last ends.
+        # A queued job starts when the `concurrent_jobs`th from the last of those before it ends.
         starts = ends[self.concurrent_jobs - 1] if len(ends) >= self.concurrent_jobs else now
         if starts > now and self.behaviour.over_concurrency == "refuse":
             raise RefusedError(429, "Too Many Requests: concurrent jobs exceeded")
@@ -381,11 +382,11 @@ class PlainServer:
         job = self.jobs[shown["id"]] = Job(shown["id"], now, starts + lasts, key, cost, shown)
         self._counts[day] += 1
         if self.webhook_secret and shown["webhookUrl"]:
-            self._connections.append(asyncio.ensure_future(self._tell(job, self.webhook_secret)))
+            self._connections.append(asyncio.ensure_future(self._send_webhook(job, self.webhook_secret)))
         return job
 
-    async def _tell(self, job: Job, secret: str) -> None:
-        """Send the documented webhook when the job ends, signed over its raw body, once."""
+    async def _send_webhook(self, job: Job, secret: str) -> None:
+        """Send the documented webhook once when the job ends, signed over its raw body."""
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(job.ends - self._now())
             ended_at = strftime("%FT%TZ", gmtime(self._wall()))
@@ -393,8 +394,8 @@ class PlainServer:
                 "service": job.shown["provider"],
                 "completedAt": ended_at,
             }
-            told = ("id", "status", "url", "service", "createdAt", "completedAt", "metadata")
-            body = json.dumps({name: shown[name] for name in told}).encode()
+            documented = ("id", "status", "url", "service", "createdAt", "completedAt", "metadata")
+            body = json.dumps({name: shown[name] for name in documented}).encode()
             there = urlsplit(shown["webhookUrl"])
             head = f"POST {there.path or '/'} HTTP/1.1\r\nHost: {there.netloc}\r\nConnection: close\r\n"
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
@@ -430,7 +431,7 @@ class PlainServer:
         return {**job.shown, **urls, "status": "completed" if done else "processing", "metadata": metadata}
 
     def _admit(self, units: int) -> bool:
-        """Whether the last 60 seconds have room for `units` more; a refused request takes none of it."""
+        """Whether the window has room for `units` more; a rejected request takes none."""
         while self._foreign_next <= self._now():
             self._window.append(self._foreign_next)
             self._foreign_next += self._foreign_step
@@ -451,12 +452,12 @@ class PlainServer:
             (self._window[0] if self._window else self._now()) + self.behaviour.period - self._now() - SLACK
         )
         served = self._wall() + self.behaviour.clock_ahead
-        wall = served + ahead  # rounded up below: who waits until then must not come too early
+        wall = served + ahead  # rounded up below: a client that waits until then must not come too early
         resets = {"epoch_s": math.ceil(wall), "epoch_ms": math.ceil(wall * 1000), "seconds": math.ceil(ahead)}
         reset = resets.get(self.behaviour.reset_unit, strftime("%FT%TZ", gmtime(math.ceil(wall))))
         left = max(0, self.requests_per_minute - len(self._window))
-        told = {"Limit": self.requests_per_minute, "Remaining": left, "Reset": reset}
+        headers = {"Limit": self.requests_per_minute, "Remaining": left, "Reset": reset}
         date = {"Date": strftime("%a, %d %b %Y %T GMT", gmtime(served))} if self.behaviour.date else {}
         return date | {
-            f"X-RateLimit-{name}": value for name, value in told.items() if self.behaviour.rate_headers
+            f"X-RateLimit-{name}": value for name, value in headers.items() if self.behaviour.rate_headers
         }

@@ -1,4 +1,4 @@
-"""Where a sweep over many moments begins, if it tries only some of them."""
+"""Where a sweep begins that tries only some of many moments."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import doitong_async
 
 
 def offset(stride: int) -> int:
-    """Return from which moment on, counted from 0, a sweep tries every `stride`-th.
+    """Return the first moment, counted from 0, of a sweep that tries every `stride`-th.
 
-    It follows from the package's code: each change of it is tried at other moments, and one change always at
-    the same, so that a failure comes again.
+    It depends on the package's code: each change of the code tries other moments, but the same code always
+    tries the same, so that a failure can be repeated.
     """
     return _code() % stride
 

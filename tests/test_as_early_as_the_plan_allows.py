@@ -1,4 +1,4 @@
-"""A hundred pictures on Pro, against a server that is not ours and counts for itself."""
+"""A hundred pictures on Pro, against a second server that counts for itself."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ JOBS = 100
 
 
 def durations(seed: int) -> list[float]:
-    """Draw how long pictures take: a lognormal with median 6 s, as the design has it."""
+    """Draw how long pictures take: a lognormal with median 6 s, as the design assumes."""
     rng = random.Random(seed)
     return [rng.lognormvariate(math.log(6.0), 0.35) for _ in range(JOBS)]
 
 
 def lower_bound(seconds: list[float], plan: Plan) -> float:
-    """Return when nobody at all could be through earlier, by slots and by requests."""
+    """Return the earliest end that any client could reach, by slots and by requests."""
     slots, rate = plan.concurrent_jobs, plan.requests_per_minute
     full = (len(seconds) - 1) // rate
-    # What is begun in the last window has to run in its slots; the shortest jobs are the kindest guess.
+    # Jobs that begin in the last window have to run in its slots; assume the shortest ones.
     last = sorted(seconds)[: len(seconds) - full * rate]
     rest = max(sum(last) / slots, max(last))
     return max(sum(seconds) / slots, max(seconds), 60.0 * full + rest)
 
 
 async def make_all(doitong: AsyncDoitong) -> list[Result]:
-    """Ask for all of them at once."""
+    """Request all of them at once."""
     return await asyncio.gather(*(doitong.generate(f"fox {number}") for number in range(JOBS)))
 
 
 def check_counts(server: PlainServer, results: list[Result]) -> None:
-    """Count at the server: none lost, none twice, the plan kept."""
+    """Count at the server: no job lost, none made twice, the plan kept."""
     assert {result.id for result in results} == server.jobs.keys()
     assert len(server.jobs) == JOBS
     assert server.most_at_once() <= 10
@@ -48,7 +48,7 @@ def check_counts(server: PlainServer, results: list[Result]) -> None:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @virtual
 async def test_a_hundred_pictures_on_pro(seed: int) -> None:
-    """No 429, at most 60 requests in any 60 s, never more than 10 at once, within 1.75 of the lower bound."""
+    """No 429, at most 60 requests in any 60 s, at most 10 jobs at once, within 1.75 of the lower bound."""
     times = durations(seed)
     async with plain(seconds=lambda number: times[number - 1]) as (doitong, server):
         results = await make_all(doitong)
@@ -60,8 +60,8 @@ async def test_a_hundred_pictures_on_pro(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 @virtual
-async def test_the_same_with_somebody_else_on_the_key(seed: int) -> None:
-    """Half the rate is used by others: we yield, a few 429s at most, and none is lost."""
+async def test_a_hundred_pictures_beside_another_user_of_the_key(seed: int) -> None:
+    """Another user takes half the rate: the client yields after a few 429s and loses no job."""
     times = durations(seed)
     async with plain(seconds=lambda number: times[number - 1]) as (doitong, server):
         server.foreign_load(30)
@@ -76,8 +76,8 @@ async def test_the_same_with_somebody_else_on_the_key(seed: int) -> None:
 @pytest.mark.parametrize("ahead", [None, 7_200.0, -10_800.0])
 @pytest.mark.parametrize("is_fixed", [False, True])
 @virtual
-async def test_a_reset_that_the_service_tells_is_true(unit: str, ahead: float | None, is_fixed: bool) -> None:
-    """Nine pictures at six requests in six seconds; its clock may be hours off, as its answers say."""
+async def test_reset_headers_are_read_in_every_unit(unit: str, ahead: float | None, is_fixed: bool) -> None:
+    """Nine pictures at six requests in six seconds; the server's clock may be hours off."""
     behaviour = Behaviour(
         reset_unit=unit,
         period=6.0,
@@ -93,8 +93,8 @@ async def test_a_reset_that_the_service_tells_is_true(unit: str, ahead: float | 
 
 
 @virtual
-async def test_polls_of_a_service_with_a_short_window_wait_for_no_minute() -> None:
-    """Long after the last answer that left nothing: a job of 100 s is seen to end soon."""
+async def test_a_short_window_does_not_hold_polls_for_a_minute() -> None:
+    """The last answer left no requests, yet the client soon sees the end of a job of 100 s."""
     behaviour = Behaviour(period=6.0)
     async with plain(behaviour=behaviour, requests_per_minute=6, seconds=100.0) as (doitong, _):
         await doitong.generate("a fox")
@@ -102,8 +102,8 @@ async def test_polls_of_a_service_with_a_short_window_wait_for_no_minute() -> No
 
 
 @virtual
-async def test_ten_jobs_are_noticed_within_two_seconds_by_one_request_for_all() -> None:
-    """As early as a loop of 2 s for each job would notice them, at a fraction of its requests."""
+async def test_one_request_polls_ten_jobs_every_two_seconds() -> None:
+    """It sees each end as early as one loop of 2 s per job would, with a fraction of the requests."""
     times = durations(4)[:10]
     plan = Plan.enterprise(requests_per_minute=600, concurrent_jobs=20)
     async with with_emulator(plan, emulator={"durations": lambda number: times[number]}) as (
@@ -122,7 +122,7 @@ async def test_ten_jobs_are_noticed_within_two_seconds_by_one_request_for_all() 
 
 @virtual
 async def test_two_clients_on_one_key_share_its_plan() -> None:
-    """Slots and requests are the key's, not the client's; a second client of it knows what the first sent."""
+    """Slots and requests belong to the key, so a second client knows what the first one sent."""
     async with with_emulator(emulator={"durations": 3.0}) as (doitong, emulator):
         async with AsyncDoitong(api_key="k-test", base_url=emulator.url, plan=Plan.PRO) as other:
             work = [client.generate(f"fox {n}") for n in range(40) for client in (doitong, other)]
@@ -138,8 +138,8 @@ async def test_two_clients_on_one_key_share_its_plan() -> None:
 
 
 @virtual
-async def test_two_plans_for_one_key_are_kept_both() -> None:
-    """The narrower limits hold while both are open: one is wrong, and nobody knows which."""
+async def test_the_narrower_of_two_plans_for_one_key_holds() -> None:
+    """One of the two is wrong, and nobody knows which, so both hold while both clients are open."""
     async with with_emulator(emulator={"durations": 3.0}) as (doitong, emulator):
         async with AsyncDoitong(api_key="k-test", base_url=emulator.url, plan=Plan.STARTER):
             await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(12)))
@@ -159,8 +159,8 @@ async def test_another_key_has_a_plan_of_its_own() -> None:
 
 
 @virtual
-async def test_requests_that_others_spend_lower_the_window_at_once() -> None:
-    """The header of every answer is believed where it says less than we thought, never where it says more."""
+async def test_requests_of_others_shrink_the_window_at_once() -> None:
+    """A rate-limit header can take requests away from the window, but never add any."""
     async with plain(seconds=0.0) as (doitong, server):
         await doitong.generate("one")
         assert doitong.stats().requests_left == 59
@@ -171,8 +171,8 @@ async def test_requests_that_others_spend_lower_the_window_at_once() -> None:
 
 
 @virtual
-async def test_stats_tell_what_is_going_on() -> None:
-    """In flight, waiting and for what, requests left, mean durations, credits spent."""
+async def test_stats_show_the_current_load() -> None:
+    """Jobs in flight, waiters by what they wait for, requests left, mean durations, credits spent."""
     async with with_emulator(Plan.STARTER, emulator={"durations": 5.0}) as (doitong, _):
         work = [asyncio.ensure_future(doitong.generate(f"fox {n}", width=512, height=512)) for n in range(5)]
         await asyncio.sleep(1)
@@ -189,8 +189,8 @@ async def test_stats_tell_what_is_going_on() -> None:
 
 
 @virtual
-async def test_looks_that_do_not_count_are_not_held_back() -> None:
-    """With `polls_count=False` a window without requests left stops submits, but no look."""
+async def test_polls_that_do_not_count_are_not_held_back() -> None:
+    """With `polls_count=False` a window without requests left stops submits but no poll."""
     plan = Plan.enterprise(requests_per_minute=2, concurrent_jobs=2)
     async with (
         Emulator(plan="pro", durations=20.0) as emulator,
@@ -202,8 +202,8 @@ async def test_looks_that_do_not_count_are_not_held_back() -> None:
 
 
 @virtual
-async def test_a_queue_on_a_narrow_plan_is_looked_at_at_the_even_tick() -> None:
-    """Free: 12 s between looks are five jobs a minute; every 2 s they would be two."""
+async def test_a_queue_on_a_narrow_plan_is_polled_at_an_even_pace() -> None:
+    """On Free, a poll every 12 s allows five jobs a minute; a poll every 2 s would allow two."""
     async with with_emulator(Plan.FREE, emulator={"durations": 6.0}, slot_timeout=None) as (
         doitong,
         emulator,

@@ -1,4 +1,4 @@
-"""The benchmarks run, what is exact in them holds, and what they say is said rightly."""
+"""The benchmarks run, their exact counts hold, and their reports read correctly."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_every_benchmark_answers_its_question(name: str, tmp_path: Path) -> None
     assert not any(exact.values()), exact
 
 
-def test_a_section_is_written_anew_between_the_others() -> None:
+def test_a_section_is_replaced_between_the_others() -> None:
     readme = (HERE / "README.md").read_text()
     report = Report("job_overhead", "Why?", [], [], ["D."])
 
@@ -58,7 +58,7 @@ def test_a_section_is_written_anew_between_the_others() -> None:
 
 
 @by_case
-def test_no_schedule_beats_the_lower_bound_nor_any_client_the_clairvoyant(case: Case) -> None:
+def test_no_client_beats_the_clairvoyant_and_no_schedule_the_lower_bound(case: Case) -> None:
     seconds = durations(case, 0)
 
     ours = makespan.run_ours(case.plan, seconds)
@@ -70,7 +70,7 @@ def test_no_schedule_beats_the_lower_bound_nor_any_client_the_clairvoyant(case: 
 
 
 @by_case
-def test_with_webhooks_all_is_done_nearly_as_early_as_with_foresight(case: Case) -> None:
+def test_webhooks_end_nearly_as_early_as_foresight(case: Case) -> None:
     seconds = durations(case, 0)
 
     ours = makespan.run_hooked(case.plan, seconds)
@@ -87,7 +87,7 @@ def test_a_paced_loop_gets_no_429_and_loses_nothing(case: Case) -> None:
     assert (run.refused, run.lost, run.paid_and_lost) == (0, 0, 0)
 
 
-def test_the_documented_loop_loses_the_jobs_of_pro_and_has_paid_for_ten() -> None:
+def test_the_documented_loop_loses_the_jobs_of_pro_but_pays_for_ten() -> None:
     run = loops.run_documented(PRO.plan, durations(PRO, 0))
 
     assert run.lost >= 290
@@ -120,7 +120,7 @@ def test_the_lean_service_and_the_emulator_give_the_same_run() -> None:
     assert (took, submits, polls) == (lean.seconds, lean.submits, lean.polls)
 
 
-def test_the_service_counts_a_window_that_slides() -> None:
+def test_the_service_counts_a_sliding_window() -> None:
     service = Service(Plan.enterprise(requests_per_minute=2, concurrent_jobs=2), [5.0, 5.0, 5.0])
     service.submit(0.0)
     service.submit(10.0)
@@ -133,7 +133,7 @@ def test_the_service_counts_a_window_that_slides() -> None:
     assert (service.refused, service.most_in_window, service.most_at_once) == (1, 2, 1)
 
 
-def test_the_service_refuses_a_job_too_many_at_once_and_a_day() -> None:
+def test_the_service_rejects_a_job_above_the_slots_or_the_daily_limit() -> None:
     service = Service(Plan("narrow", 60, 1, 2), [5.0, 5.0])
     service.submit(0.0)
 
@@ -147,7 +147,7 @@ def test_the_service_refuses_a_job_too_many_at_once_and_a_day() -> None:
 @by_case
 @pytest.mark.parametrize("first", ["submits", "polls"])
 def test_a_fixed_tick_keeps_the_plan(case: Case, first: First, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted apart from the window that it asks for the next free moment."""
+    """Counted independently of the window that the tick asks for the next free moment."""
     sent: list[float] = []
     admit = Service._admit
 
@@ -164,7 +164,7 @@ def test_a_fixed_tick_keeps_the_plan(case: Case, first: First, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("plan", [Plan.FREE, Plan.PRO], ids=lambda plan: plan.name)
-def test_polls_are_in_step_with_the_minute_from_the_first_on(plan: Plan) -> None:
+def test_polls_keep_step_with_the_minute_from_the_start(plan: Plan) -> None:
     case = next(case for case in CASES if case.plan is plan and case.kind == "image")
     sets = [durations(case, seed) for seed in range(4)]
 
@@ -200,17 +200,17 @@ def test_the_lower_bound_counts_the_jobs_that_the_last_minute_has_to_run() -> No
     assert lower_bound(Plan("day", 60, 1, 2), [6.0, 5.0, 6.0]) == 86_405.0
 
 
-def test_of_few_values_the_99th_percentile_is_the_greatest() -> None:
+def test_the_99th_percentile_of_few_values_is_the_greatest() -> None:
     assert percentile([3.0, 1.0, 2.0], 0.99) == 3.0
     assert percentile(range(1, 101), 0.99) == 99
     assert percentile([1.0, 2.0, 3.0, 4.0], 0.5) == 2.0
-    told = spread([4.0, 1.0, 2.0])
-    assert (told.least, told.median, told.p99) == (1.0, 2.0, 4.0)
+    spread_of_three = spread([4.0, 1.0, 2.0])
+    assert (spread_of_three.least, spread_of_three.median, spread_of_three.p99) == (1.0, 2.0, 4.0)
     with pytest.raises(ValueError, match="no values"):
         spread([])
 
 
-def test_a_clock_that_hurries_shortens_the_wait() -> None:
+def test_a_hurrying_clock_shortens_the_wait() -> None:
     with asyncio.Runner(loop_factory=lambda: HurryingLoop(1000.0)) as runner:
         loop = runner.get_loop()
         before = loop.time()
@@ -219,7 +219,7 @@ def test_a_clock_that_hurries_shortens_the_wait() -> None:
         assert loop.time() - before >= 10
 
 
-def test_what_is_left_out_is_said_and_not_compared() -> None:
+def test_a_missing_competitor_is_named_and_not_compared() -> None:
     sample = Sample(cpu=1.0, wall=2.0, operations=1000, rss=1 << 20, more={})
     names = [name for name in call_overhead.COMPETITORS if name != "httpx"]
 
@@ -235,7 +235,7 @@ def test_a_target_is_met_up_to_its_limit() -> None:
     assert not Target("429s", 0, 1).is_met
 
 
-def test_a_report_reads_as_markdown_and_as_a_picture() -> None:
+def test_a_report_becomes_markdown_and_a_picture() -> None:
     chart = Chart(
         "c", "A chart", "of two", [Group("g", [Bar("doitong_async", 1.2), Bar("x", None, "loses 3")])]
     )
@@ -252,7 +252,7 @@ def test_a_report_reads_as_markdown_and_as_a_picture() -> None:
     assert "prefers-color-scheme: dark" in picture
 
 
-def test_the_thin_server_answers_requests_that_come_in_pieces_or_together() -> None:
+def test_the_thin_server_answers_split_and_joined_requests() -> None:
     class SavedFile:
         data = b""
 
@@ -270,7 +270,7 @@ def test_the_thin_server_answers_requests_that_come_in_pieces_or_together() -> N
     assert (seen, written.data) == ([b"hi", b"hi"], b"..")
 
 
-def test_it_is_known_what_a_status_query_asks_for() -> None:
+def test_the_fields_of_a_status_query_are_recognised() -> None:
     single = "query Status($id: ID!) { generation(id: $id) { id status } }"
     several = "query S($i0: ID!, $i1: ID!) { j0: generation(id: $i0) { id } j1: generation(id: $i1) { id } }"
 

@@ -1,4 +1,4 @@
-"""A budget and its account: what is set aside, what is spent, what is left."""
+"""A budget and its tracker: credits reserved, spent and left."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from doitong_async.budget import Budget, BudgetTracker
     ],
 )
 def test_a_budget_is_checked(arguments: dict[str, Any], complaint: str) -> None:
-    """What cannot be is named before anything is spent."""
+    """An impossible value is an error that names it, before anything is spent."""
     with pytest.raises(ConfigurationError, match=complaint):
         Budget(**arguments)
 
 
-def test_a_purse_reserves_and_settles() -> None:
-    """The highest price is kept while a job runs, and what it really cost is spent."""
+def test_a_tracker_reserves_and_settles() -> None:
+    """A running job reserves its highest price; a finished one has spent what it really cost."""
     tracker = BudgetTracker(Budget(100))
     assert tracker.reserve("a", 60)
     assert not tracker.reserve("b", 41)
@@ -48,16 +48,16 @@ def test_a_purse_reserves_and_settles() -> None:
 
 
 @pytest.mark.parametrize("cost", [None, math.nan, math.inf, -3])
-def test_what_a_job_cost_unknown_it_cost_what_was_kept(cost: float | None) -> None:
-    """Where the service says nothing, or nothing sane, the highest price counts."""
+def test_an_unknown_cost_counts_as_the_reserved_price(cost: float | None) -> None:
+    """If the service reports no cost, or an impossible one, the highest price counts."""
     tracker = BudgetTracker(Budget(100))
     tracker.reserve("a", 20)
     tracker.settle("a", cost)
     assert (tracker.spent, tracker.left) == (20, 80)
 
 
-def test_the_service_is_right_about_its_price() -> None:
-    """A job may cost more than was kept for it; then the budget is overdrawn, and nothing more is begun."""
+def test_the_reported_cost_counts_even_above_the_reservation() -> None:
+    """The budget is then overdrawn, and no further job starts."""
     tracker = BudgetTracker(Budget(20))
     tracker.reserve("a", 20)
     tracker.settle("a", 30)
@@ -65,8 +65,8 @@ def test_the_service_is_right_about_its_price() -> None:
     assert not tracker.reserve("b", 0.5)
 
 
-def test_what_is_said_twice_counts_once() -> None:
-    """A second settle, a late release, and items never heard of change nothing."""
+def test_repeated_calls_count_once() -> None:
+    """A second settle, a late release or an unknown item changes nothing."""
     tracker = BudgetTracker(Budget(100))
     tracker.reserve("a", 20)
     tracker.settle("a", 10)
@@ -77,8 +77,8 @@ def test_what_is_said_twice_counts_once() -> None:
     assert (tracker.spent, tracker.reserved) == (10, 0)
 
 
-def test_a_new_reservation_takes_the_place_of_the_old() -> None:
-    """An item that is tried again is not kept for twice."""
+def test_a_new_reservation_replaces_the_old_one() -> None:
+    """A retried item is not reserved twice."""
     tracker = BudgetTracker(Budget(100))
     assert tracker.reserve("a", 60)
     assert tracker.reserve("a", 90)
@@ -87,8 +87,8 @@ def test_a_new_reservation_takes_the_place_of_the_old() -> None:
     assert tracker.reserved == 90
 
 
-def test_credits_that_may_be_spent_already_are_reserved_whatever_is_left() -> None:
-    """Of an item in doubt, say; they take the place of its earlier reservation."""
+def test_credits_in_doubt_are_reserved_whatever_is_left() -> None:
+    """They may be spent already. They replace the item's earlier reservation."""
     tracker = BudgetTracker(Budget(100))
     tracker.reserve("a", 60)
     tracker.keep("b", 50)
@@ -99,23 +99,23 @@ def test_credits_that_may_be_spent_already_are_reserved_whatever_is_left() -> No
     assert (tracker.spent, tracker.reserved) == (40, 60)
 
 
-def test_credits_that_are_kept_may_make_it_low() -> None:
-    """As any reservation may."""
-    told: list[float] = []
-    BudgetTracker(Budget(100, on_low=told.append)).keep("a", 95)
-    assert told == [5]
+def test_credits_in_doubt_may_make_the_budget_low() -> None:
+    """They count like any reservation."""
+    reported: list[float] = []
+    BudgetTracker(Budget(100, on_low=reported.append)).keep("a", 95)
+    assert reported == [5]
 
 
-def test_a_job_may_cost_nothing() -> None:
-    """As one that failed: zero is a cost."""
+def test_a_job_may_cost_zero() -> None:
+    """A failed job may cost zero, and zero is a known cost."""
     tracker = BudgetTracker(Budget(100))
     tracker.reserve("a", 60)
     tracker.settle("a", 0)
     assert (tracker.spent, tracker.left) == (0, 100)
 
 
-def test_without_a_budget_all_is_counted_and_nothing_refused() -> None:
-    """There is always something left."""
+def test_without_a_budget_everything_is_counted_and_allowed() -> None:
+    """There are always credits left."""
     tracker = BudgetTracker(None)
     assert tracker.reserve("a", 1e18)
     tracker.settle("a", 5)
@@ -123,46 +123,46 @@ def test_without_a_budget_all_is_counted_and_nothing_refused() -> None:
     assert (tracker.spent, tracker.reserved, tracker.left) == (12, 0, math.inf)
 
 
-def test_what_earlier_runs_spent_is_not_there_any_more() -> None:
-    """A batch that goes on has the rest of its budget."""
+def test_earlier_runs_reduce_the_budget() -> None:
+    """A resumed batch has only the rest of its budget."""
     tracker = BudgetTracker(Budget(100))
     tracker.carry(90)
     assert not tracker.reserve("a", 11)
     assert tracker.reserve("a", 10)
 
 
-def test_tenths_of_credits_add_up() -> None:
-    """Three times 0.1 fits into 0.3, which floats deny."""
+def test_tenths_of_credits_add_up_exactly() -> None:
+    """Three times 0.1 fits into 0.3, although floats disagree."""
     tracker = BudgetTracker(Budget(0.3))
     assert all(tracker.reserve(item, 0.1) for item in "abc")
     assert tracker.left == 0
 
 
-def test_a_low_budget_is_told_once() -> None:
-    """At the share that was asked for, with the credits left, and not again when it falls on."""
-    told: list[float] = []
-    tracker = BudgetTracker(Budget(100, low_at=0.25, on_low=told.append))
+def test_a_low_budget_is_reported_once() -> None:
+    """At the chosen share, with the credits left, and not again when they fall further."""
+    reported: list[float] = []
+    tracker = BudgetTracker(Budget(100, low_at=0.25, on_low=reported.append))
     tracker.reserve("a", 74)
-    assert told == []
+    assert reported == []
     tracker.reserve("b", 1)
-    assert told == [25]
+    assert reported == [25]
     tracker.release("a")
     tracker.carry(80)
-    assert told == [25]
+    assert reported == [25]
 
 
-def test_a_settle_or_earlier_runs_may_make_it_low() -> None:
-    """It does not take a reservation."""
-    told: list[float] = []
-    dear = BudgetTracker(Budget(100, on_low=told.append))
+def test_a_settlement_or_earlier_runs_may_make_the_budget_low() -> None:
+    """Not only a reservation can."""
+    reported: list[float] = []
+    dear = BudgetTracker(Budget(100, on_low=reported.append))
     dear.reserve("a", 50)
     dear.settle("a", 95)
-    BudgetTracker(Budget(100, on_low=told.append)).carry(90)
-    assert told == [5, 10]
+    BudgetTracker(Budget(100, on_low=reported.append)).carry(90)
+    assert reported == [5, 10]
 
 
-def test_a_broken_callback_harms_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged, and the account goes on."""
+def test_a_callback_that_raises_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
+    """The error is logged, and the tracker continues."""
 
     def broken(left: float) -> None:
         raise ValueError(left)
@@ -188,9 +188,9 @@ acts = st.lists(
 
 @given(acts, st.integers(1, 100), st.sampled_from([0.0, 0.1, 0.5, 0.9]))
 def test_reservations_never_pass_the_budget(acts: list[Any], credits: int, low_at: float) -> None:  # noqa: A002
-    """Whatever happens in whatever order: no more than the budget is reserved and spent; low is told once."""
-    told: list[float] = []
-    tracker = BudgetTracker(Budget(credits, low_at=low_at, on_low=told.append))
+    """In any order of calls, at most the budget is reserved and spent, and low is reported once."""
+    reported: list[float] = []
+    tracker = BudgetTracker(Budget(credits, low_at=low_at, on_low=reported.append))
     kept: dict[str, float] = {}
     was_low = False
     for name, item, *more in acts:
@@ -205,12 +205,12 @@ def test_reservations_never_pass_the_budget(acts: list[Any], credits: int, low_a
         assert tracker.reserved == pytest.approx(sum(kept.values()))
         assert tracker.spent + tracker.reserved <= credits
         was_low = was_low or (name != "release" and tracker.left <= low_at * credits)
-        assert len(told) == was_low
+        assert len(reported) == was_low
 
 
 @given(st.dictionaries(items, st.tuples(amounts, st.none() | amounts), min_size=1), st.data())
-def test_the_order_of_things_does_not_matter(jobs: dict[str, Any], data: st.DataObject) -> None:
-    """The same jobs, ended in any order, leave the same account to the last part of a credit."""
+def test_the_order_of_ends_does_not_matter(jobs: dict[str, Any], data: st.DataObject) -> None:
+    """The same jobs, ended in any order, leave the same credits to the last fraction."""
     orders = [list(jobs), data.draw(st.permutations(list(jobs)))]
     ends = []
     for order in orders:

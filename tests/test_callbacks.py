@@ -1,4 +1,4 @@
-"""What the user's callbacks raise, at every event: nothing is lost, and what is the user's arrives."""
+"""What user callbacks raise, at every event: no job is lost, and the user's exception arrives."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from tests.webhooks.bodies import SECRET, signed, webhook_body
 from tests.webhooks.test_handler import Endpoint, request
 
 STRIDE = 3
-"""Of the events at which a callback may raise, every third is tried."""
+"""Of the events at which a callback may raise, the sweep takes every third."""
 ONE = Plan.enterprise(requests_per_minute=20, concurrent_jobs=1)
 MANY = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4)
 FAULTS = ["submit 2: cut-after", "submit 3: 429-minute retry-after=3", "poll 2: 502"]
@@ -59,11 +59,11 @@ EVENTS = {
 
 
 class Mine(BaseException):
-    """As `pytest.fail` raises it: no `Exception`."""
+    """Derives from BaseException, as what `pytest.fail` raises."""
 
 
 class Breaking:
-    """An `on_event` that keeps events, and raises once, at the first one that is meant."""
+    """An `on_event` that keeps events and raises once, at the first one that matches."""
 
     def __init__(self, error: BaseException, at: Callable[[Event], bool] | int) -> None:
         self.error = error
@@ -73,14 +73,14 @@ class Breaking:
 
     def __call__(self, event: Event) -> None:
         self.events.append(event)
-        is_meant = self.at(event) if callable(self.at) else len(self.events) > self.at
-        if is_meant and self.raised_at is None:
+        is_match = self.at(event) if callable(self.at) else len(self.events) > self.at
+        if is_match and self.raised_at is None:
             self.raised_at = event
             raise self.error
 
 
 def in_the_loop() -> list[BaseException]:
-    """Collect what reaches the exception handler of the loop."""
+    """Collect what reaches the loop's exception handler."""
     errors: list[BaseException] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))
@@ -88,7 +88,7 @@ def in_the_loop() -> list[BaseException]:
 
 
 def is_at_rest(limiter: RateLimiter) -> bool:
-    """Whether every slot and permit is back, and nobody stands in line."""
+    """Whether every slot and permit is back, and nobody waits for one."""
     return (
         limiter.slots_taken,
         limiter.rate.in_flight,
@@ -106,14 +106,14 @@ def is_at_rest(limiter: RateLimiter) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def opened(
+async def open_client(
     on_event: Callable[[Event], object], *, webhooks: bool
 ) -> AsyncIterator[tuple[AsyncDoitong, World]]:
-    """A client on a plan for one job at a time, and a service where an answer is lost and a poll fails."""
+    """Yield a client with one slot and a service that loses an answer and fails a poll."""
     limits = PlanLimits(ONE.requests_per_minute, ONE.concurrent_jobs, ONE.jobs_per_day)
-    place = free_port()
+    listener = free_port()
     secret = "s" if webhooks else None
-    url = f"http://127.0.0.1:{place.getsockname()[1]}/" if webhooks else None
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/" if webhooks else None
     emulator = Emulator(limits, durations=4.5, faults=FAULTS, over_concurrency="queue", webhook_secret=secret)
     async with emulator:
         doitong = AsyncDoitong(
@@ -124,17 +124,17 @@ async def opened(
             webhook_url=url,
             webhook_secret=secret,
         )
-        with place:
+        with listener:
             async with contextlib.AsyncExitStack() as stack:
                 if webhooks:
-                    await stack.enter_async_context(served(doitong.webhooks.aiohttp_app(), place))
+                    await stack.enter_async_context(served(doitong.webhooks.aiohttp_app(), listener))
                 yield await stack.enter_async_context(doitong), emulator.world
 
 
 async def three_jobs(doitong: AsyncDoitong, ids: list[str]) -> list[Any]:
-    """Make three things, one of them by a job that nobody awaits for a while, and return how each ended.
+    """Make three jobs, one of which nobody awaits for a while, and return how each ended.
 
-    The ids that a caller came to know are put into `ids`.
+    The ids that the callers got are put into `ids`.
     """
 
     async def submit_and_wait() -> str:
@@ -150,8 +150,8 @@ async def three_jobs(doitong: AsyncDoitong, ids: list[str]) -> list[Any]:
     return await asyncio.gather(submit_and_wait(), *map(generate, range(2)), return_exceptions=True)
 
 
-def untold(world: World, ids: list[str], log: str) -> set[str]:
-    """Return the jobs that were charged, and that neither their caller nor the log was told of."""
+def unreported(world: World, ids: list[str], log: str) -> set[str]:
+    """Return the charged jobs that neither their caller nor the log knows."""
     return {
         job.id
         for job in world.jobs.values()
@@ -159,14 +159,14 @@ def untold(world: World, ids: list[str], log: str) -> set[str]:
     }
 
 
-async def story(breaking: Breaking, log: Callable[[], str], *, webhooks: bool) -> None:
-    """Let a callback raise once: all is told, all is given back, and what is the user's arrives."""
+async def raise_once(breaking: Breaking, log: Callable[[], str], *, webhooks: bool) -> None:
+    """Raise once: every job is reported, every slot comes back, and the user's exception arrives."""
     loop_errors, ids = in_the_loop(), list[str]()
-    async with asyncio.timeout(3_000), opened(breaking, webhooks=webhooks) as (doitong, world):
+    async with asyncio.timeout(3_000), open_client(breaking, webhooks=webhooks) as (doitong, world):
         limiter = doitong._running().limiter
         ends = await three_jobs(doitong, ids)
         where = f"raised at {breaking.raised_at}"
-        assert untold(world, ids, log()) == set(), where
+        assert unreported(world, ids, log()) == set(), where
         # Longer than a slot is kept in doubt.
         await asyncio.sleep(200)
         assert is_at_rest(limiter), where
@@ -192,12 +192,12 @@ async def story(breaking: Breaking, log: Callable[[], str], *, webhooks: bool) -
 def test_a_callback_that_raises_loses_nothing(
     kind: type[BaseException], webhooks: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At whichever event: each job is told, slots and permits come back, the polling goes on."""
+    """At any event: each job is reported, slots and permits come back, polling continues."""
     number = offset(STRIDE)
     while True:
         caplog.clear()
         breaking = Breaking(kind("mine"), number)
-        run_virtual(story(breaking, lambda: caplog.text, webhooks=webhooks))
+        run_virtual(raise_once(breaking, lambda: caplog.text, webhooks=webhooks))
         if breaking.raised_at is None:
             break
         number += STRIDE
@@ -206,15 +206,15 @@ def test_a_callback_that_raises_loses_nothing(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-def test_what_leaves_the_loop_leaves_nothing_untold(
+def test_leaving_the_loop_leaves_no_job_unreported(
     kind: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ctrl-C within a callback, or `sys.exit()`: the loop is left at once, and each job was told by then."""
+    """Ctrl-C or `sys.exit()` in a callback leaves the loop at once, after every job was reported."""
     worlds: list[World] = []
     ids: list[str]
 
     async def main() -> None:
-        async with asyncio.timeout(3_000), opened(breaking, webhooks=False) as (doitong, world):
+        async with asyncio.timeout(3_000), open_client(breaking, webhooks=False) as (doitong, world):
             worlds.append(world)
             await three_jobs(doitong, ids)
 
@@ -225,42 +225,42 @@ def test_what_leaves_the_loop_leaves_nothing_untold(
         try:
             run_virtual(main())
         except kind:
-            assert untold(worlds[-1], ids, caplog.text) == set(), f"raised at {breaking.raised_at}"
+            assert unreported(worlds[-1], ids, caplog.text) == set(), f"raised at {breaking.raised_at}"
         else:
             assert breaking.raised_at is None
             break
         number += STRIDE
-    # What was interrupted complains when it is collected, and not within another test.
+    # Interrupted tasks complain when they are collected; that must not happen in another test.
     gc.collect()
 
 
-# Where it goes
+# Where the exception goes
 
 
 def at(kind: type[Event], /, **fields: object) -> Callable[[Event], bool]:
-    """Mean an event by its kind and some of its fields."""
+    """Match an event by its kind and some of its fields."""
     return lambda event: (
         isinstance(event, kind) and all(getattr(event, name) == value for name, value in fields.items())
     )
 
 
 @virtual
-async def test_a_job_is_watched_before_its_submit_is_told() -> None:
-    """Whoever is told of the submit finds the job, and its slot is the job's."""
+async def test_a_job_is_tracked_before_its_submit_is_reported() -> None:
+    """A callback that gets the submit finds the job, and the job has its slot."""
     known: list[list[AsyncJob]] = []
 
-    def look(event: Event) -> None:
+    def on_event(event: Event) -> None:
         if isinstance(event, SubmitAttempted):
             known.append(doitong.jobs())
 
-    async with with_emulator(MANY, on_event=look) as (doitong, _):
+    async with with_emulator(MANY, on_event=on_event) as (doitong, _):
         job = await doitong.submit("a fox")
         assert known == [[job]]
 
 
 @virtual
-async def test_events_of_a_submit_are_told_in_their_order() -> None:
-    """Though all of them are told when the job is watched."""
+async def test_events_of_a_submit_come_in_order() -> None:
+    """Even though all of them come once the job is tracked."""
     events: list[Event] = []
     async with with_emulator(MANY, emulator={"durations": 0.0}, on_event=events.append) as (doitong, _):
         await doitong.generate("a fox")
@@ -269,10 +269,10 @@ async def test_events_of_a_submit_are_told_in_their_order() -> None:
 
 @pytest.mark.parametrize("kind", [SubmitAttempted, StatusChanged])
 @virtual
-async def test_what_is_raised_about_an_accepted_submit_comes_out_of_it(
+async def test_an_exception_about_an_accepted_submit_comes_out_of_it(
     kind: type[Event], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The job is told by the log, and goes on: its slot is its own until it ends."""
+    """The log names the job, which runs on and keeps its slot until it ends."""
     async with with_emulator(MANY, on_event=Breaking(Mine(), at(kind))) as (doitong, emulator):
         with pytest.raises(Mine):
             await doitong.submit("a fox")
@@ -285,8 +285,8 @@ async def test_what_is_raised_about_an_accepted_submit_comes_out_of_it(
 
 
 @virtual
-async def test_what_is_raised_before_a_submit_is_sent_leaves_nothing_taken() -> None:
-    """Nothing was sent: slot and permit are back at once."""
+async def test_an_exception_before_a_submit_is_sent_frees_everything() -> None:
+    """Nothing was sent, so slot and permit come back at once."""
     async with with_emulator(MANY, on_event=Breaking(Mine(), at(RequestSent))) as (doitong, emulator):
         with pytest.raises(Mine):
             await doitong.submit("a fox")
@@ -296,19 +296,19 @@ async def test_what_is_raised_before_a_submit_is_sent_leaves_nothing_taken() -> 
 
 
 @virtual
-async def test_what_is_raised_when_a_job_may_have_been_made_leaves_its_slot_in_doubt(
+async def test_an_exception_while_in_doubt_keeps_the_slot(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Its key is told by the log; sent again under that key it has its slot, whatever is raised then."""
-    told = Breaking(Mine(), at(SubmitAttempted, is_in_doubt=True))
-    async with plain(MANY, on_event=told) as (doitong, server):
+    """The log has the key. A submit with that key takes over the slot, even if the callback raises again."""
+    breaking = Breaking(Mine(), at(SubmitAttempted, is_in_doubt=True))
+    async with plain(MANY, on_event=breaking) as (doitong, server):
         server.script = lambda kind, nth: "cut-after" if kind == "submit" else None
         limiter = doitong._running().limiter
         with pytest.raises(Mine):
             await doitong.submit("a fox", idempotency_key="my-own-key")
         assert "my-own-key" in caplog.text
         assert (limiter.slots_taken, limiter.rate.in_flight) == (1, 0)
-        told.at, told.raised_at = at(RequestSent), None
+        breaking.at, breaking.raised_at = at(RequestSent), None
         with pytest.raises(Mine):
             await doitong.submit("a fox", idempotency_key="my-own-key")
         assert (limiter.slots_taken, limiter.rate.in_flight) == (1, 0)
@@ -320,8 +320,8 @@ async def test_what_is_raised_when_a_job_may_have_been_made_leaves_its_slot_in_d
 
 @pytest.mark.parametrize("kind", [WaitBegan, WaitEnded])
 @virtual
-async def test_what_is_raised_about_a_wait_gives_the_slot_back(kind: type[Event]) -> None:
-    """It comes out of the call that waited, and the next in line has the slot."""
+async def test_an_exception_about_a_wait_gives_the_slot_back(kind: type[Event]) -> None:
+    """It comes out of the call that waited, and the next waiter gets the slot."""
     async with with_emulator(ONE, on_event=Breaking(Mine(), at(kind, reason="slot"))) as (doitong, emulator):
         await doitong.submit("the first")
         ends = await asyncio.gather(
@@ -334,8 +334,8 @@ async def test_what_is_raised_about_a_wait_gives_the_slot_back(kind: type[Event]
 
 
 @virtual
-async def test_what_is_raised_by_a_poll_comes_out_of_the_await_of_its_job() -> None:
-    """Of one who awaits it, once; the other jobs of the same poll have their news."""
+async def test_an_exception_during_a_poll_comes_out_of_the_await_of_its_job() -> None:
+    """One caller gets it, once; the other jobs of that poll get their updates."""
     async with with_emulator(MANY, on_event=Breaking(Mine(), at(JobFinished))) as (doitong, _):
         jobs = [await doitong.submit(f"fox {n}") for n in range(3)]
         ends = await asyncio.gather(*(job.wait() for job in [*jobs, *jobs]), return_exceptions=True)
@@ -345,8 +345,8 @@ async def test_what_is_raised_by_a_poll_comes_out_of_the_await_of_its_job() -> N
 
 
 @virtual
-async def test_generate_tells_the_log_of_a_job_whose_news_raised(caplog: pytest.LogCaptureFixture) -> None:
-    """Its caller has neither a result nor an error that names the job."""
+async def test_generate_logs_a_job_whose_update_raised(caplog: pytest.LogCaptureFixture) -> None:
+    """Its caller gets neither a result nor an error that names the job."""
     async with with_emulator(MANY, on_event=Breaking(Mine(), at(JobFinished))) as (doitong, emulator):
         with pytest.raises(Mine):
             await doitong.generate("a fox")
@@ -357,19 +357,19 @@ async def test_generate_tells_the_log_of_a_job_whose_news_raised(caplog: pytest.
 
 
 @pytest.mark.parametrize(
-    "meant", [at(StatusChanged, status="completed"), at(RequestSent, kind="poll"), at(SlotExpired)]
+    "matching", [at(StatusChanged, status="completed"), at(RequestSent, kind="poll"), at(SlotExpired)]
 )
-def test_what_nobody_awaits_reaches_the_loop(meant: Callable[[Event], bool]) -> None:
-    """The poll goes on, and so does the polling."""
+def test_an_exception_that_nobody_awaits_reaches_the_loop(matching: Callable[[Event], bool]) -> None:
+    """That poll continues, and so does polling."""
 
     async def main() -> None:
         errors = in_the_loop()
-        told = Breaking(Mine(), meant)
+        breaking = Breaking(Mine(), matching)
         seconds = {"durations": lambda number: 90.0 if number else 30.0}
-        async with with_emulator(MANY, emulator=seconds, on_event=told, slot_expiry=60.0) as (doitong, _):
+        async with with_emulator(MANY, emulator=seconds, on_event=breaking, slot_expiry=60.0) as (doitong, _):
             jobs = [await doitong.submit("a fox"), await doitong.submit("a slow one")]
             await asyncio.sleep(100)
-            assert errors == [told.error]
+            assert errors == [breaking.error]
             assert jobs[0].status == "completed"
             assert (await jobs[1]).url
 
@@ -377,20 +377,20 @@ def test_what_nobody_awaits_reaches_the_loop(meant: Callable[[Event], bool]) -> 
 
 
 def of_the_poller(kind: type[Event]) -> Callable[[Event], bool]:
-    """Tell an event of a kind that comes while the poller itself waits."""
+    """Match an event that comes while the poller itself waits."""
 
-    def is_it(event: Event) -> bool:
+    def matches(event: Event) -> bool:
         task = asyncio.current_task()
         return isinstance(event, kind) and task is not None and task.get_name() == "doitong poller"
 
-    return is_it
+    return matches
 
 
 @pytest.mark.parametrize(
-    "meant", [at(RequestSent, kind="poll"), of_the_poller(WaitBegan), of_the_poller(WaitEnded)]
+    "matching", [at(RequestSent, kind="poll"), of_the_poller(WaitBegan), of_the_poller(WaitEnded)]
 )
-def test_a_poll_of_which_something_is_raised_is_sent_all_the_same(meant: Callable[[Event], bool]) -> None:
-    """At the moment at which it would be sent without it, on a plan on which a poll has to wait."""
+def test_a_poll_is_sent_although_a_callback_raises(matching: Callable[[Event], bool]) -> None:
+    """At the same moment as without the exception, on a plan where polls have to wait."""
 
     async def polls_at(on_event: Callable[[Event], object] | None) -> list[float]:
         two = Plan.enterprise(requests_per_minute=2, concurrent_jobs=2)
@@ -402,17 +402,17 @@ def test_a_poll_of_which_something_is_raised_is_sent_all_the_same(meant: Callabl
             return [request.at for request in emulator.world.seen if request.kind == "poll"]
 
     async def main() -> None:
-        errors, told = in_the_loop(), Breaking(Mine(), meant)
-        assert await polls_at(told) == usual
-        assert errors == [told.error]
+        errors, breaking = in_the_loop(), Breaking(Mine(), matching)
+        assert await polls_at(breaking) == usual
+        assert errors == [breaking.error]
 
     usual = run_virtual(polls_at(None))
     run_virtual(main())
 
 
 @virtual
-async def test_what_a_refresh_brings_comes_out_of_it() -> None:
-    """It is a call of the user's own."""
+async def test_an_exception_during_a_refresh_comes_out_of_it() -> None:
+    """The user called it."""
     async with with_emulator(
         MANY, emulator={"durations": 1.0}, on_event=Breaking(Mine(), at(JobFinished))
     ) as (
@@ -427,10 +427,12 @@ async def test_what_a_refresh_brings_comes_out_of_it() -> None:
 
 
 @virtual
-async def test_what_a_webhook_brings_comes_out_of_the_await_of_its_job() -> None:
-    """Not out of the request that brought it: it is acknowledged, as the news is in."""
-    told = Breaking(Mine(), at(WebhookReceived))
-    async with with_emulator(MANY, emulator={"durations": 99.0}, on_event=told, webhook_secret=SECRET) as (
+async def test_an_exception_during_a_webhook_comes_out_of_the_await_of_its_job() -> None:
+    """The delivery itself is acknowledged, because the update was taken."""
+    breaking = Breaking(Mine(), at(WebhookReceived))
+    async with with_emulator(
+        MANY, emulator={"durations": 99.0}, on_event=breaking, webhook_secret=SECRET
+    ) as (
         doitong,
         _,
     ):
@@ -445,13 +447,13 @@ async def test_what_a_webhook_brings_comes_out_of_the_await_of_its_job() -> None
 
 
 @virtual
-async def test_a_job_that_is_taken_up_is_watched_though_its_news_raise() -> None:
-    """`doitong.job` raises what its callback does, when the job has its slot."""
+async def test_a_resumed_job_is_tracked_although_its_update_raises() -> None:
+    """`doitong.job` raises what the callback raised, after the job has its slot."""
     async with with_emulator(MANY, emulator={"durations": 5.0}) as (doitong, emulator):
         token = (await doitong.submit("a fox")).token
-        told = Breaking(Mine(), at(WebhookReceived))
+        breaking = Breaking(Mine(), at(WebhookReceived))
         async with AsyncDoitong(
-            api_key="another", base_url=emulator.url, on_event=told, webhook_secret="s"
+            api_key="another", base_url=emulator.url, on_event=breaking, webhook_secret="s"
         ) as other:
             other.webhooks._unmatched.keep((await doitong.job(token).refresh()), now())
             with pytest.raises(Mine):
@@ -459,13 +461,13 @@ async def test_a_job_that_is_taken_up_is_watched_though_its_news_raise() -> None
             assert [job.token for job in other.jobs()] == [token]
 
 
-def test_what_an_abandoned_submit_raises_reaches_the_loop(caplog: pytest.LogCaptureFixture) -> None:
-    """Its caller was cancelled, and awaits it no more."""
+def test_an_exception_of_an_abandoned_submit_reaches_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+    """Its caller was cancelled and no longer awaits it."""
 
     async def main() -> None:
         errors = in_the_loop()
-        told = Breaking(Mine(), at(SubmitAttempted))
-        async with with_emulator(MANY, emulator={"faults": ["submit: latency 5"]}, on_event=told) as (
+        breaking = Breaking(Mine(), at(SubmitAttempted))
+        async with with_emulator(MANY, emulator={"faults": ["submit: latency 5"]}, on_event=breaking) as (
             doitong,
             emulator,
         ):
@@ -473,14 +475,14 @@ def test_what_an_abandoned_submit_raises_reaches_the_loop(caplog: pytest.LogCapt
             await until(lambda: emulator.world.count("submit"))
             submit.cancel()
             await asyncio.sleep(10)
-            assert errors == [told.error]
+            assert errors == [breaking.error]
             assert next(iter(emulator.world.jobs)) in caplog.text
 
     run_virtual(main())
 
 
-def test_what_is_thrown_at_one_who_leaves_reaches_the_loop() -> None:
-    """Cancelled in the very turn of the loop in which it would have come out of its `await`."""
+def test_an_exception_for_a_cancelled_caller_reaches_the_loop() -> None:
+    """The cancel comes in the very loop step in which its `await` would have raised."""
 
     async def main() -> None:
         errors = in_the_loop()
@@ -499,24 +501,24 @@ def test_what_is_thrown_at_one_who_leaves_reaches_the_loop() -> None:
     run_virtual(main())
 
 
-def test_draining_does_not_swallow_what_is_the_users() -> None:
-    """It waits for jobs in the user's name, and goes on."""
+def test_draining_does_not_swallow_the_users_exception() -> None:
+    """It waits for jobs on the user's behalf, and finishes."""
 
     async def main() -> None:
         errors = in_the_loop()
-        told = Breaking(Mine(), at(JobFinished))
-        async with with_emulator(MANY, on_event=told) as (doitong, _):
+        breaking = Breaking(Mine(), at(JobFinished))
+        async with with_emulator(MANY, on_event=breaking) as (doitong, _):
             await doitong.submit("a fox")
             await doitong.aclose(drain=60)
-        assert errors == [told.error]
+        assert errors == [breaking.error]
 
     run_virtual(main())
 
 
-def test_what_a_hook_of_the_users_own_session_raises_is_no_end_of_anything(
+def test_an_exception_in_a_hook_of_the_users_session_loses_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It comes out of a submit, in doubt, its key in the log; out of a poll it reaches the loop."""
+    """It leaves a submit in doubt, with its key in the log; from a poll it reaches the loop."""
     breaks_at: list[str] = []
 
     async def answered(_: object, __: object, end: aiohttp.TraceRequestEndParams) -> None:
@@ -550,68 +552,68 @@ def test_what_a_hook_of_the_users_own_session_raises_is_no_end_of_anything(
 
 
 @pytest.mark.parametrize(
-    "meant",
+    "matching",
     [
         *(at(RequestSent, kind="submit"), at(SubmitAttempted), at(StatusChanged, status="processing")),
         *(at(StatusChanged, status="completed"), at(JobFinished)),
     ],
 )
 @virtual
-async def test_a_batch_raises_what_is_the_users(
-    meant: Callable[[Event], bool], caplog: pytest.LogCaptureFixture
+async def test_a_batch_raises_the_users_exception(
+    matching: Callable[[Event], bool], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Out of the loop over its items; without a ledger the log tells of the job."""
-    async with with_emulator(MANY, on_event=Breaking(Mine(), meant)) as (doitong, emulator):
+    """The loop over its items raises it; without a ledger the log names the job."""
+    async with with_emulator(MANY, on_event=Breaking(Mine(), matching)) as (doitong, emulator):
         with pytest.raises(Mine):
             async for _ in doitong.generate_many(["a fox"]):
                 pass
-        assert untold(emulator.world, [], caplog.text) == set()
+        assert unreported(emulator.world, [], caplog.text) == set()
         await asyncio.sleep(200)
         assert is_at_rest(doitong._running().limiter)
 
 
-def test_what_a_batch_that_was_left_raises_reaches_the_loop() -> None:
-    """Nobody takes its items any more, while answers are still read."""
+def test_an_exception_in_an_abandoned_batch_reaches_the_loop() -> None:
+    """Nobody takes its items any more, but it still reads answers."""
 
     async def main() -> None:
         errors, is_left = in_the_loop(), asyncio.Event()
-        told = Breaking(Mine(), lambda event: isinstance(event, SubmitAttempted) and is_left.is_set())
+        breaking = Breaking(Mine(), lambda event: isinstance(event, SubmitAttempted) and is_left.is_set())
         rules = {"faults": ["submit 2: latency 3"], "durations": 0.0}
-        async with with_emulator(MANY, emulator=rules, on_event=told) as (doitong, _):
+        async with with_emulator(MANY, emulator=rules, on_event=breaking) as (doitong, _):
             batch = doitong.batch(["a fox", "a hare"])
             async with batch:
                 async for _item in batch:
                     is_left.set()
                     break
             await asyncio.sleep(1)
-            assert errors == [told.error]
+            assert errors == [breaking.error]
 
     run_virtual(main())
 
 
 @pytest.mark.parametrize("kind", [Mine, SystemExit])
-def test_a_budget_that_is_low_raises_out_of_the_batch(kind: type[BaseException]) -> None:
-    """What `on_low` raises ends no item's work; the loop over the items gets it."""
+def test_an_exception_in_on_low_comes_out_of_the_batch(kind: type[BaseException]) -> None:
+    """It interrupts no item; the loop over the items raises it."""
 
     def on_low(left: float) -> None:
         raise kind(left)
 
     async def main() -> None:
         async with with_emulator(MANY, emulator={"durations": 2.0}) as (doitong, emulator):
-            boxes.append(emulator)
+            emulators.append(emulator)
             budget = Budget(30, low_at=0.9, on_low=on_low)
             items = doitong.generate_many([{"prompt": "a fox", "width": 512, "height": 512}], budget=budget)
             async for _ in items:
                 pass
 
-    boxes: list[Emulator] = []
+    emulators: list[Emulator] = []
     with pytest.raises(kind):
         run_virtual(main())
     gc.collect()
 
 
-def test_a_budget_without_a_loop_raises_where_it_is() -> None:
-    """The purse has counted by then."""
+def test_an_exception_in_on_low_comes_out_of_the_tracker_without_a_loop() -> None:
+    """The tracker has counted by then."""
 
     def on_low(left: float) -> None:
         raise Mine
@@ -623,10 +625,8 @@ def test_a_budget_without_a_loop_raises_where_it_is() -> None:
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, asyncio.CancelledError])
-def test_what_on_low_raises_as_an_error_is_logged(
-    kind: type[BaseException], caplog: pytest.LogCaptureFixture
-) -> None:
-    """And harms nothing."""
+def test_an_error_in_on_low_is_logged(kind: type[BaseException], caplog: pytest.LogCaptureFixture) -> None:
+    """It does no other harm."""
 
     def on_low(left: float) -> None:
         raise kind(left)
@@ -665,8 +665,8 @@ NEVER_RUN = [
 
 
 @pytest.mark.parametrize("callback", [*NEVER_RUN, 7, "print"])
-def test_a_callback_that_would_never_run_is_refused(callback: Any) -> None:
-    """When the client or the budget is made, with a sentence that says how it is done."""
+def test_an_async_callback_is_an_error(callback: Any) -> None:
+    """It would never run: client and budget raise at once and say what to do instead."""
     says = "expected a function" if not callable(callback) else r"=queue\.put_nowait .*in your own task"
     with pytest.raises(ConfigurationError, match=f"on_event .*{says}"):
         AsyncDoitong(api_key="k", on_event=callback)
@@ -675,8 +675,8 @@ def test_a_callback_that_would_never_run_is_refused(callback: Any) -> None:
 
 
 @virtual
-async def test_the_queue_that_the_error_speaks_of_works() -> None:
-    """`on_event=queue.put_nowait`, and a task of the user's own."""
+async def test_the_queue_that_the_error_suggests_works() -> None:
+    """`on_event=queue.put_nowait`, read by a task of the user's."""
     queue: asyncio.Queue[Event] = asyncio.Queue()
     async with with_emulator(MANY, on_event=queue.put_nowait) as (doitong, _):
         await doitong.generate("a fox")
@@ -685,7 +685,7 @@ async def test_the_queue_that_the_error_speaks_of_works() -> None:
 
 @virtual
 async def test_an_awaitable_that_a_callback_returns_is_closed_and_warned_about_once() -> None:
-    """A coroutine would never run; a task or a future runs on its own, and is its owner's."""
+    """A coroutine would never run; a task or a future runs by itself and belongs to its owner."""
     hook = Hook(lambda _: a_coroutine(_))
     with pytest.warns(DoitongWarning, match="on_event returned a coroutine, which nobody awaits") as seen:
         hook(RequestSent(kind="poll", jobs=1))
@@ -700,8 +700,8 @@ async def test_an_awaitable_that_a_callback_returns_is_closed_and_warned_about_o
 
 
 @virtual
-async def test_a_log_that_cannot_be_written_harms_nothing() -> None:
-    """The log of a broken callback is told by a handler of the user's, which may break as well."""
+async def test_a_broken_log_handler_does_no_harm() -> None:
+    """The user's handler for the log of a broken callback may break as well."""
 
     class Broken(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -724,8 +724,8 @@ async def test_a_log_that_cannot_be_written_harms_nothing() -> None:
 
 @pytest.mark.parametrize("kind", [RuntimeError, asyncio.CancelledError, Mine])
 @pytest.mark.parametrize("is_async", [False, True])
-def test_a_durable_hook_that_fails_is_called_again(kind: type[BaseException], is_async: bool) -> None:
-    """503, and the news are in; what is the user's reaches the loop when the service has its answer."""
+def test_a_failed_durable_hook_is_called_again(kind: type[BaseException], is_async: bool) -> None:
+    """The service gets 503, the update is taken, and the user's exception then reaches the loop."""
 
     def broken(_: object) -> None:
         raise kind("mine")
@@ -734,10 +734,10 @@ def test_a_durable_hook_that_fails_is_called_again(kind: type[BaseException], is
         raise kind("mine")
 
     async def main() -> None:
-        errors, door = in_the_loop(), Endpoint()
-        handler = WebhookHandler(door.accept, broken_later if is_async else broken)
+        errors, endpoint = in_the_loop(), Endpoint()
+        handler = WebhookHandler(endpoint.accept, broken_later if is_async else broken)
         assert await handler.answer(request()) == Response(503)
-        assert len(door.taken) == 1
+        assert len(endpoint.taken) == 1
         await asyncio.sleep(0)
         assert [type(error) for error in errors] == [Mine] * (kind is Mine)
 
@@ -745,8 +745,8 @@ def test_a_durable_hook_that_fails_is_called_again(kind: type[BaseException], is
 
 
 @pytest.mark.parametrize("callback", [7, a_generator, an_async_generator, functools.partial(a_generator)])
-def test_a_durable_hook_that_would_never_run_is_refused(callback: Any) -> None:
-    """It would be acknowledged, and nothing be done. An async one is awaited."""
+def test_a_durable_hook_that_would_never_run_is_an_error(callback: Any) -> None:
+    """Its webhook would be acknowledged with nothing done. An async hook is awaited."""
     webhooks = AsyncDoitong(api_key="k", webhook_secret="s").webhooks
     for app in (webhooks.aiohttp_app, webhooks.asgi_app):
         with pytest.raises(ConfigurationError, match="on_event is"):
@@ -760,7 +760,7 @@ class _Broken(logging.Handler):
 
 
 @virtual
-async def test_a_log_handler_that_raises_harms_nothing() -> None:
+async def test_a_submit_in_doubt_survives_a_broken_log_handler() -> None:
     """The key is in the error, and the slot comes back."""
     handler = _Broken()
     logging.getLogger("doitong_async").addHandler(handler)

@@ -1,4 +1,4 @@
-"""The providers and versions of the reference: data for advice, never a reason to refuse."""
+"""The providers and versions of the reference: data for advice, never a reason to reject a request."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ REFERENCE = {
 }
 
 
-def test_the_catalog_is_the_table_of_the_reference() -> None:
-    """Every provider with its type, and no other."""
+def test_the_catalog_equals_the_table_of_the_reference() -> None:
+    """It has every provider with its type, and no other."""
     table = {provider: kind for kind, providers in REFERENCE.items() for provider in providers.split()}
     assert {name: known.type for name, known in catalog.PROVIDERS.items()} == table
     assert set(table.values()) == set(MediaType)
 
 
-def test_the_versions_are_those_of_the_reference() -> None:
-    """Only the four flux pages show versions."""
+def test_the_versions_equal_those_of_the_reference() -> None:
+    """Only the four flux pages list versions."""
     assert {name: known.versions for name, known in catalog.PROVIDERS.items() if known.versions} == {
         "flux-pro": ("flux-pro", "flux-pro-1.1"),
         "flux-ultra": ("flux-pro-1.1-ultra",),
@@ -36,19 +36,19 @@ def test_the_versions_are_those_of_the_reference() -> None:
     ("provider", "kind"), [("flux-pro", "IMAGE"), ("wan", "VIDEO"), ("brand-new", "IMAGE")]
 )
 def test_a_provider_has_a_type(provider: str, kind: str) -> None:
-    """One that is not known makes pictures, which is what this library is mostly for."""
+    """An unknown provider makes pictures, the most common case."""
     assert catalog.type_of(provider) == kind
 
 
 def test_a_version_has_one_owner() -> None:
-    """So that advice can name it; a version that is not shown has none."""
+    """So advice can name the provider; an undocumented version has none."""
     for name, known in catalog.PROVIDERS.items():
         assert all(catalog.owner_of(version) == name for version in known.versions)
     assert catalog.owner_of("flux-pro-9") is None
 
 
-def test_the_default_is_a_provider_of_pictures() -> None:
-    """What is made of a bare prompt."""
+def test_the_default_provider_makes_pictures() -> None:
+    """A bare prompt becomes a picture."""
     assert catalog.type_of(catalog.DEFAULT_PROVIDER) == MediaType.IMAGE
     assert catalog.DEFAULT_PROVIDER in catalog.PROVIDERS
     assert catalog.DEFAULT_SIDE == 1024

@@ -40,7 +40,7 @@ from tests.virtual import now, plain, seen, until, virtual, with_emulator
 
 @virtual
 async def test_one_prompt_makes_one_picture() -> None:
-    """The main job: prompt in, result out, one charge."""
+    """A prompt goes in, a result comes out, and one job is charged."""
     async with with_emulator() as (doitong, emulator):
         result = await doitong.generate("a red fox", width=640, height=320)
         assert (result.type, result.provider) == ("IMAGE", "flux-pro")
@@ -52,8 +52,8 @@ async def test_one_prompt_makes_one_picture() -> None:
 
 @pytest.mark.slow
 @virtual
-async def test_a_thousand_at_once_keep_to_the_plan() -> None:
-    """`gather` of 1,000 ends, and the server never sees more than the plan's jobs or requests."""
+async def test_a_thousand_jobs_at_once_keep_to_the_plan() -> None:
+    """`gather` of 1,000 ends, and the server never sees more jobs or requests than the plan allows."""
     plan = Plan.enterprise(requests_per_minute=600, concurrent_jobs=40)
     async with with_emulator(plan) as (doitong, emulator):
         results = await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(1_000)))
@@ -66,8 +66,8 @@ async def test_a_thousand_at_once_keep_to_the_plan() -> None:
 
 
 @virtual
-async def test_everything_else_the_service_makes_is_asked_for_in_its_general_form() -> None:
-    """Type, provider, input and options go out as they stand; a prompt is short for the text."""
+async def test_other_media_types_use_the_general_mutation() -> None:
+    """Type, provider, input and options are sent unchanged; a prompt stands for the text."""
     async with with_emulator(emulator={"durations": 0.0}) as (doitong, emulator):
         await doitong.generate("a sunrise", provider="kling", options={"duration": 5, "aspectRatio": "16:9"})
         await doitong.generate(type="AVATAR", provider="hedra", input={"text": "hello", "avatarId": "a-1"})
@@ -81,8 +81,8 @@ async def test_everything_else_the_service_makes_is_asked_for_in_its_general_for
 
 
 @virtual
-async def test_options_of_a_view_hold_for_its_calls_alone() -> None:
-    """Defaults differ from view to view; connections, limits and watcher are one."""
+async def test_options_of_a_view_apply_to_its_calls_alone() -> None:
+    """Each view has its own defaults; all views share connections, limits and job tracker."""
     async with with_emulator(Plan.FREE, emulator={"durations": 5.0}) as (doitong, emulator):
         view = doitong.with_options(provider="flux-krea", width=512, height=256)
         job = await view.submit("a fox")
@@ -98,23 +98,23 @@ async def test_options_of_a_view_hold_for_its_calls_alone() -> None:
 
 @pytest.mark.parametrize("name", ["api_key", "base_url", "plan", "session"])
 def test_a_view_cannot_change_what_is_shared(name: str) -> None:
-    """Key, URL and plan belong to the whole client; the error says what can be changed."""
+    """Key, URL and plan belong to the whole client; the error lists what a view can change."""
     client = AsyncDoitong(api_key="k")
     with pytest.raises(ConfigurationError, match=f"cannot change {name}; it changes timeout"):
         client.with_options(**{name: "x"})  # type: ignore[arg-type]  # as without a type checker
 
 
 @virtual
-async def test_a_slower_cadence_is_kept() -> None:
-    """`poll_interval` spaces the looks at a job further out."""
+async def test_a_longer_poll_interval_is_kept() -> None:
+    """`poll_interval` sets the seconds between the polls of a job."""
     async with with_emulator(emulator={"durations": 30.0}, poll_interval=10.0) as (doitong, emulator):
         await doitong.generate("a fox")
-        assert [look.at for look in seen(emulator, "poll")] == [10.0, 20.0, 30.0]
+        assert [poll.at for poll in seen(emulator, "poll")] == [10.0, 20.0, 30.0]
 
 
 @virtual
 async def test_the_wait_for_a_slot_can_be_bounded() -> None:
-    """By default it is as long as it takes; with `slot_timeout` it ends in an error, and nothing was sent."""
+    """By default it never ends; with `slot_timeout` it ends in an error, and nothing was sent."""
     async with with_emulator(Plan.FREE, emulator={"durations": 30.0}) as (doitong, emulator):
         await doitong.submit("first")
         with pytest.raises(RateLimitError, match="1 jobs at once") as caught:
@@ -125,8 +125,8 @@ async def test_the_wait_for_a_slot_can_be_bounded() -> None:
 
 
 @virtual
-async def test_too_few_credits_say_how_many() -> None:
-    """402 comes at once, typed, and with the numbers."""
+async def test_missing_credits_are_an_error_with_the_numbers() -> None:
+    """The 402 is raised at once, with the credits required and available."""
     async with with_emulator(emulator={"credits": 5}) as (doitong, emulator):
         with pytest.raises(InsufficientCreditsError) as caught:
             await doitong.generate("a fox")
@@ -136,7 +136,7 @@ async def test_too_few_credits_say_how_many() -> None:
 
 @virtual
 async def test_a_bad_request_costs_no_request() -> None:
-    """What is wrong is said before a byte is sent."""
+    """The error comes before a byte is sent."""
     async with with_emulator() as (doitong, emulator):
         with pytest.raises(BadRequestError, match="prompt"):
             await doitong.generate("  ")
@@ -148,8 +148,8 @@ async def test_a_bad_request_costs_no_request() -> None:
 
 
 @virtual
-async def test_a_cancelled_submit_is_read_to_its_end(caplog: pytest.LogCaptureFixture) -> None:
-    """A job that is paid for is known to somebody: watched, and logged with its token."""
+async def test_the_answer_to_a_cancelled_submit_is_still_read(caplog: pytest.LogCaptureFixture) -> None:
+    """The paid job stays known: it is tracked, and its token is in the log."""
     async with plain(seconds=6.0) as (doitong, server):
         submit = asyncio.ensure_future(doitong.submit("a fox"))
         await until(lambda: server.requests)
@@ -163,8 +163,8 @@ async def test_a_cancelled_submit_is_read_to_its_end(caplog: pytest.LogCaptureFi
 
 
 @virtual
-async def test_a_submit_that_waits_for_a_slot_is_cancelled_without_a_trace() -> None:
-    """Nothing was sent, so nothing is to be read; the slot goes to the next in line."""
+async def test_cancelling_a_submit_that_waits_for_a_slot_leaves_nothing() -> None:
+    """Nothing was sent, so there is no answer to read; the slot goes to the next waiter."""
     async with with_emulator(Plan.FREE, emulator={"durations": 5.0}) as (doitong, emulator):
         await doitong.submit("first")
         waiting = asyncio.ensure_future(doitong.submit("second"))
@@ -176,8 +176,8 @@ async def test_a_submit_that_waits_for_a_slot_is_cancelled_without_a_trace() -> 
 
 
 @virtual
-async def test_closing_sends_away_whoever_waits_for_a_slot() -> None:
-    """Nothing of theirs was sent, and the error says so."""
+async def test_closing_ends_the_wait_for_a_slot() -> None:
+    """Those submits were not sent, and the error says so."""
     async with with_emulator(Plan.FREE, emulator={"durations": 50.0}) as (doitong, emulator):
         await doitong.submit("first")
         waiting = asyncio.ensure_future(doitong.submit("second"))
@@ -190,7 +190,7 @@ async def test_closing_sends_away_whoever_waits_for_a_slot() -> None:
 
 @virtual
 async def test_closing_waits_for_a_submit_under_way(caplog: pytest.LogCaptureFixture) -> None:
-    """Its answer is read, and the job's token is told to the caller or to the log."""
+    """It reads the answer, and the caller or the log gets the job's token."""
     async with plain(seconds=6.0) as (doitong, server):
         submit = asyncio.ensure_future(doitong.submit("a fox"))
         await until(lambda: server.requests)
@@ -200,7 +200,7 @@ async def test_closing_waits_for_a_submit_under_way(caplog: pytest.LogCaptureFix
 
 @virtual
 async def test_draining_lets_the_jobs_end_first() -> None:
-    """`aclose(drain=…)` waits for what is in flight, but no longer than that."""
+    """`aclose(drain=…)` waits for jobs in flight, but not longer than the given seconds."""
     async with with_emulator(emulator={"durations": lambda number: 5.0 if number == 0 else 1e6}) as (
         doitong,
         _,
@@ -213,8 +213,8 @@ async def test_draining_lets_the_jobs_end_first() -> None:
 
 
 @virtual
-async def test_a_session_of_the_users_own_is_used_and_left_open() -> None:
-    """Its settings stay its own: a `raise_for_status` there changes nothing here."""
+async def test_a_users_session_is_used_and_left_open() -> None:
+    """Its settings do not affect the client: `raise_for_status` changes nothing here."""
     async with aiohttp.ClientSession(raise_for_status=True, headers={"X-Mine": "yes"}) as session:
         async with with_emulator(emulator={"durations": 0.0}, session=session) as (doitong, emulator):
             result = await doitong.generate("a fox", width=64, height=64)
@@ -224,8 +224,8 @@ async def test_a_session_of_the_users_own_is_used_and_left_open() -> None:
 
 
 @virtual
-async def test_a_session_that_cannot_send_is_named() -> None:
-    """Credentials of its own would replace the key: the error says where to look."""
+async def test_a_session_with_credentials_is_an_error() -> None:
+    """They would replace the key; the error names the setting."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         session = aiohttp.ClientSession(auth=aiohttp.BasicAuth("me", "pass"))
@@ -237,22 +237,22 @@ async def test_a_session_that_cannot_send_is_named() -> None:
 
 @virtual
 async def test_the_user_agent_can_be_set() -> None:
-    """And says by default who asks."""
+    """The default names this library."""
     async with with_emulator(emulator={"durations": 0.0}, user_agent="atelier/2") as (doitong, emulator):
         await doitong.generate("a fox")
         assert seen(emulator, "submit")[0].headers["User-Agent"] == "atelier/2"
 
 
 @virtual
-async def test_a_ca_of_the_users_own_is_accepted() -> None:
-    """It goes to every connection; over plain http it has nothing to check."""
+async def test_a_users_ca_is_accepted() -> None:
+    """Every connection gets it; over plain http it has nothing to check."""
     async with with_emulator(emulator={"durations": 0.0}, ssl=ssl.create_default_context()) as (doitong, _):
         assert (await doitong.generate("a fox")).id
 
 
 @virtual
-async def test_an_assumed_plan_that_is_too_narrow_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    """Who gives no plan is kept to the narrowest, and is told once when the service allows more."""
+async def test_an_assumed_plan_that_is_too_narrow_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A client without a plan keeps to the narrowest, and logs once if the service allows more."""
     async with (
         Emulator(plan="pro", durations=0.0) as emulator,
         AsyncDoitong(api_key="k", base_url=emulator.url) as doitong,
@@ -263,15 +263,15 @@ async def test_an_assumed_plan_that_is_too_narrow_is_told(caplog: pytest.LogCapt
 
 
 @virtual
-async def test_a_plan_that_was_given_is_never_doubted(caplog: pytest.LogCaptureFixture) -> None:
-    """A share of a plan is narrower than what the headers say, on purpose."""
+async def test_a_given_plan_is_never_questioned(caplog: pytest.LogCaptureFixture) -> None:
+    """A share of a plan is narrower than the headers say, on purpose."""
     async with with_emulator(emulator={"durations": 0.0}, plan=Plan.PRO.share(6)) as (doitong, _):
         await doitong.generate("one")
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_no_client_is_used_unopened_closed_or_opened_twice() -> None:
-    """Each says what is the matter."""
+def test_misusing_a_client_is_an_error() -> None:
+    """Used before it opens, opened twice, used after it closed: each error says which."""
 
     async def misuse() -> None:
         client = AsyncDoitong(api_key="k", base_url="http://127.0.0.1:9")
@@ -288,7 +288,7 @@ def test_no_client_is_used_unopened_closed_or_opened_twice() -> None:
 
 
 def test_a_client_belongs_to_the_loop_it_was_opened_on() -> None:
-    """On another loop it says so, instead of hanging on sockets that nobody reads."""
+    """On another loop it raises instead of hanging on sockets that nobody reads."""
     client = AsyncDoitong(api_key="k", base_url="http://127.0.0.1:9")
     runner = asyncio.Runner()
     runner.run(client.__aenter__())
@@ -300,7 +300,7 @@ def test_a_client_belongs_to_the_loop_it_was_opened_on() -> None:
 
 @contextmanager
 def served_elsewhere() -> Iterator[str]:
-    """Yield the root of an emulator on a loop of its own, in a thread, which outlives the client's loops."""
+    """Yield the root of an emulator on its own loop in a thread, which outlives the client's loops."""
     opened: queue.Queue[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
 
     async def serve() -> None:
@@ -325,7 +325,7 @@ def served_elsewhere() -> Iterator[str]:
 def test_a_client_whose_loop_died_opens_on_the_next_one(
     is_sudden: bool, with_batch: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With its views and its ledgers, and without a warning of what was left open on the dead one."""
+    """It takes along its views and ledgers, without a warning about what stayed open on the closed loop."""
     prompts = [f"fox {number}" for number in range(6)]
     left: list[AsyncIterator[Item]] = []
 
@@ -336,7 +336,7 @@ def test_a_client_whose_loop_died_opens_on_the_next_one(
             left.append(aiter(client.generate_many(prompts, ledger=tmp_path / "l.db")))
             assert (await anext(left[0])).outcome is Outcome.DONE
 
-    async def go_on(client: AsyncDoitong, view: AsyncDoitong) -> int:
+    async def continue_on_next_loop(client: AsyncDoitong, view: AsyncDoitong) -> int:
         for use in (client.submit("too early"), view.generate("too early")):
             with pytest.raises(ClientClosedError, match="loop that the client was open on is closed"):
                 await use
@@ -360,17 +360,17 @@ def test_a_client_whose_loop_died_opens_on_the_next_one(
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
                 runner.run(leave(client))
         assert repr(client).endswith("pro not open>")
-        assert asyncio.run(go_on(client, view)) == 6
+        assert asyncio.run(continue_on_next_loop(client, view)) == 6
         assert repr(view).endswith("pro closed>")
         left.clear()
         gc.collect()
-    # What the end of the first loop says of submits that it cut off is another thing.
+    # Warnings about submits that the end of the first loop cut off are allowed here.
     assert "Unclosed" not in caplog.text
     assert "destroyed" not in caplog.text
 
 
 def test_a_client_whose_loop_died_can_be_closed_on_another() -> None:
-    """Nothing of it can end in order; nothing is left either."""
+    """It cannot end in order on the closed loop, yet it leaves nothing open."""
 
     async def closed(client: AsyncDoitong) -> None:
         await client.aclose()
@@ -386,7 +386,7 @@ def test_a_client_whose_loop_died_can_be_closed_on_another() -> None:
 
 
 def test_two_runs_in_a_row_work() -> None:
-    """Nothing of one event loop is left over for the next."""
+    """Nothing of one event loop leaks into the next."""
 
     async def once() -> str:
         async with with_emulator(emulator={"durations": 0.0, "seed": 7}) as (doitong, _):
@@ -396,21 +396,21 @@ def test_two_runs_in_a_row_work() -> None:
 
 
 def test_the_key_is_in_no_repr() -> None:
-    """Nor is any part of it in what the client says of itself."""
+    """No part of it is in the client's repr or its attributes."""
     client = AsyncDoitong(api_key="sk-very-secret", plan="pro")
     assert repr(client) == "<AsyncDoitong https://api.doitong.com pro not open>"
     assert "secret" not in repr(vars(client))
 
 
-def test_a_version_of_another_provider_is_pointed_out() -> None:
-    """It is sent all the same: the catalogue may be older than the service."""
+def test_a_version_of_another_provider_causes_a_warning() -> None:
+    """It is sent anyway, since the catalog may be older than the service."""
     with pytest.warns(DoitongWarning, match="flux-kontext"):
         GenerateRequest(prompt="x", provider="flux-pro", version="flux-kontext-max")
 
 
 @virtual
-async def test_a_submit_that_was_not_sent_is_taken_along_by_its_caller() -> None:
-    """Whether it waits for a turn or out a 429: nothing is made for somebody who is gone."""
+async def test_a_submit_that_is_not_sent_ends_with_its_caller() -> None:
+    """Whether it waits for a permit or out a 429, no job is made for a caller that has left."""
     slow_down = b"HTTP/1.1 429 Slow\r\nRetry-After: 30\r\nContent-Length: 0\r\n\r\n"
     async with plain(Plan.FREE, seconds=1.0) as (doitong, server):
         server.script = lambda kind, nth: slow_down if kind == "submit" else None
@@ -424,7 +424,7 @@ async def test_a_submit_that_was_not_sent_is_taken_along_by_its_caller() -> None
 
 
 @virtual
-async def test_the_same_key_twice_at_once_is_one_job_for_both() -> None:
+async def test_two_calls_with_one_key_share_one_job() -> None:
     """Both callers get it, and its slot is free afterwards."""
     async with plain(seconds=5.0) as (doitong, server):
         results = await asyncio.gather(*(doitong.generate("a fox", idempotency_key="one") for _ in range(2)))
@@ -433,8 +433,8 @@ async def test_the_same_key_twice_at_once_is_one_job_for_both() -> None:
 
 
 @virtual
-async def test_closing_cuts_off_a_submit_that_is_never_answered() -> None:
-    """After a while; its caller is told that the outcome is unknown, not cancelled by nobody."""
+async def test_closing_cuts_off_an_unanswered_submit() -> None:
+    """After 10 s its caller gets an unknown outcome, not a cancellation."""
     async with plain() as (doitong, server):
         server.script = lambda kind, nth: HANG
         submit = asyncio.ensure_future(doitong.submit("a fox", idempotency_key="mine"))
@@ -447,8 +447,8 @@ async def test_closing_cuts_off_a_submit_that_is_never_answered() -> None:
 
 
 @virtual
-async def test_nothing_is_sent_once_closing_has_begun() -> None:
-    """Not by those who come, and not by those who wait."""
+async def test_nothing_is_sent_after_closing_begins() -> None:
+    """Neither new submits nor waiting ones."""
     async with plain(Plan.FREE, seconds=50.0) as (doitong, server):
         await doitong.submit("first")
         waiting = asyncio.ensure_future(doitong.submit("second"))
@@ -464,8 +464,8 @@ async def test_nothing_is_sent_once_closing_has_begun() -> None:
 
 
 @virtual
-async def test_a_close_that_is_cut_off_goes_on_and_can_be_awaited_again() -> None:
-    """No half-closed client is left behind."""
+async def test_a_cancelled_close_continues_and_can_be_awaited_again() -> None:
+    """It never leaves a half-closed client."""
     async with plain() as (doitong, server):
         server.script = lambda kind, nth: HANG
         submit = asyncio.ensure_future(doitong.submit("a fox"))
@@ -480,8 +480,8 @@ async def test_a_close_that_is_cut_off_goes_on_and_can_be_awaited_again() -> Non
 
 
 @virtual
-async def test_draining_counts_what_has_only_just_begun() -> None:
-    """Submits in the queue and under way are waited for as jobs are."""
+async def test_draining_waits_for_submits_as_well() -> None:
+    """Both those in the queue and those under way."""
     async with with_emulator(Plan.FREE, emulator={"durations": 3.0}) as (doitong, emulator):
         work = [asyncio.ensure_future(doitong.generate(f"fox {n}")) for n in range(3)]
         await asyncio.sleep(0)
@@ -491,10 +491,10 @@ async def test_draining_counts_what_has_only_just_begun() -> None:
 
 
 @virtual
-async def test_a_generate_that_is_cancelled_leaves_its_token_in_the_log(
+async def test_a_cancelled_generate_leaves_its_token_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Nobody else could know of the job any more."""
+    """Otherwise nobody would know the job."""
     async with with_emulator(emulator={"durations": 30.0}) as (doitong, _):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(3):
@@ -504,8 +504,8 @@ async def test_a_generate_that_is_cancelled_leaves_its_token_in_the_log(
 
 
 @virtual
-async def test_a_session_closed_by_its_owner_is_named() -> None:
-    """Submits, looks and downloads say so, and no job is lost by it."""
+async def test_a_session_closed_by_its_owner_is_an_error() -> None:
+    """Submits, polls and downloads raise it, and no job is lost."""
     session = aiohttp.ClientSession()
     async with with_emulator(emulator={"durations": 5.0}, session=session) as (doitong, emulator):
         done = await doitong.generate("one")
@@ -524,7 +524,7 @@ async def test_a_session_closed_by_its_owner_is_named() -> None:
 
 @virtual
 async def test_an_environment_proxy_is_used_if_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The request goes to the proxy, which is the only one that listens."""
+    """The request goes to the proxy, the only server that listens."""
     async with Emulator(durations=0.0) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         elsewhere = "http://127.0.0.9:9"

@@ -1,4 +1,4 @@
-"""What pyproject.toml says of other projects: what is imported is declared, with bounds that are tried."""
+"""pyproject.toml declares every imported library, with version bounds that CI tries."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests import __main__ as checks
 PACKAGE = checks.ROOT / "doitong_async"
 PROJECT = tomllib.loads((checks.ROOT / "pyproject.toml").read_text())["project"]
 BROUGHT_BY_ANOTHER = {"pydantic-core"}
-"""pydantic needs one version of it, and brings that."""
+"""pydantic needs exactly one version of it and brings it along."""
 
 
 def names_of(requirements: list[str]) -> set[str]:
-    """Return the names in a list of requirements, as they are compared."""
+    """Return the normalised names in a list of requirements."""
     return {_same(re.split(r"[<>=\[]", each)[0]) for each in requirements}
 
 
@@ -30,7 +30,7 @@ def _same(name: str) -> str:
 
 
 def imported(modules: Iterable[Path]) -> set[str]:
-    """Return the distributions that some modules import."""
+    """Return the distributions that the given modules import."""
     names: set[str] = set()
     for path in modules:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -44,8 +44,8 @@ def imported(modules: Iterable[Path]) -> set[str]:
 
 
 @pytest.mark.slow
-def test_every_library_that_is_imported_is_declared() -> None:
-    """What another one happens to bring may be gone with its next version."""
+def test_every_imported_library_is_declared() -> None:
+    """A library that comes with another one may be gone in its next version."""
     extras = PROJECT["optional-dependencies"]
     needed = names_of(PROJECT["dependencies"])
     parts = {"cli": names_of(extras["cli"]), "emulator": names_of(extras["emulator"])}
@@ -58,8 +58,8 @@ def test_every_library_that_is_imported_is_declared() -> None:
     assert imported(PACKAGE.rglob("*.py")) == needed.union(*parts.values())
 
 
-def test_every_declared_library_has_a_lower_bound_that_ci_installs() -> None:
-    """The constraints come out of pyproject.toml itself, so that no second list grows old."""
+def test_ci_installs_the_lower_bound_of_every_declared_library() -> None:
+    """The constraints come from pyproject.toml, so no second list can become outdated."""
     lowest = [line.split("==") for line in checks.lowest()]
     every = [
         *PROJECT["dependencies"],
@@ -72,7 +72,7 @@ def test_every_declared_library_has_a_lower_bound_that_ci_installs() -> None:
 def test_a_dependency_without_a_lower_bound_is_a_mistake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would be installed as new as there is, and nobody would notice."""
+    """pip would install the newest version, and nobody would notice."""
     monkeypatch.setattr(checks, "ROOT", tmp_path)
     text = '[project]\nname = "x"\ndependencies = ["aiohttp"]\noptional-dependencies = {}'
     (tmp_path / "pyproject.toml").write_text(text)
@@ -80,11 +80,11 @@ def test_a_dependency_without_a_lower_bound_is_a_mistake(
         list(checks.lowest())
 
 
-def test_the_pythons_that_are_tested_are_told() -> None:
-    """From the oldest that is allowed on, without a gap."""
-    told = [
+def test_the_tested_pythons_are_declared() -> None:
+    """They start with the oldest allowed version and leave no gap."""
+    listed = [
         re.fullmatch(r"Programming Language :: Python :: 3\.(\d+)", each) for each in PROJECT["classifiers"]
     ]
-    minors = [int(match[1]) for match in told if match]
+    minors = [int(match[1]) for match in listed if match]
     assert PROJECT["requires-python"] == f">=3.{minors[0]}"
     assert minors == list(range(minors[0], minors[-1] + 1))

@@ -1,4 +1,4 @@
-"""A process that runs out of descriptors: a client in a process of its own, the service in this one."""
+"""A process that runs out of file descriptors: the client runs in a process of its own, the service here."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def client():
 
 
 async def in_a_process(body: str, **rules: Any) -> tuple[Any, Emulator]:
-    """Run `main` of a script against an emulator; return what it printed, and what the service saw."""
+    """Run `main` of a script against an emulator; return its output and what the service saw."""
     async with Emulator(WIDE, credits=1_000_000, **rules) as emulator:
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-W", "error", "-c", f"{PRELUDE}{body}\nasyncio.run(main())", emulator.url),
@@ -55,7 +55,7 @@ async def in_a_process(body: str, **rules: Any) -> tuple[Any, Emulator]:
 
 @pytest.mark.slow
 def test_many_submits_fit_few_descriptors() -> None:
-    """300 at once where 256 descriptors are all: each is made, and none is a lost answer."""
+    """300 submits at once, with 256 descriptors: each makes a job, and no answer is lost."""
     script = """
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 
@@ -74,8 +74,8 @@ async def main():
 
 
 @pytest.mark.slow
-def test_a_job_is_made_and_seen_with_one_descriptor_left() -> None:
-    """It is the connection; nothing else is opened on the way."""
+def test_one_descriptor_is_enough_for_a_job() -> None:
+    """The connection takes it; nothing else is opened on the way."""
     script = """
 async def main():
     async with client() as doitong:
@@ -91,7 +91,7 @@ async def main():
 
 @pytest.mark.slow
 def test_without_a_descriptor_nothing_is_sent_and_the_error_says_why() -> None:
-    """No word of the network, or of a lost answer."""
+    """The error does not blame the network or a lost answer."""
     script = """
 async def main():
     async with client() as doitong:
@@ -145,7 +145,7 @@ def disarm():
 @pytest.mark.slow
 @pytest.mark.parametrize("faults", [[], ["submit: 401"], ["submit: 502"], ["poll: 429-minute"]], ids=str)
 def test_nothing_is_opened_or_imported_between_sending_and_reading(faults: list[str]) -> None:
-    """In the very first submit of a process, an error answer, and the first poll."""
+    """In the first submit of a process, an error answer and the first poll."""
     script = f"""{AUDITED}
 async def main():
     async with client() as doitong:
@@ -177,10 +177,10 @@ async def main():
         (resource.RLIM_INFINITY, MOST_CONNECTIONS),
     ],
 )
-def test_connections_leave_descriptors_to_the_rest(
+def test_connections_leave_descriptors_for_the_rest(
     soft: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half of all and a few more; but never so few that downloads keep submits waiting."""
+    """The rest gets half and a few more, but connections are never so few that downloads delay submits."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
     assert most_connections() == most
     monkeypatch.setattr("doitong_async.connections._HAS_LIMITS", False)

@@ -1,4 +1,4 @@
-"""Outputs: fetched without the key, checked as they are read, whole on the disk or not there at all."""
+"""Outputs: fetched without the key, checked while they are read, on disk as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tests.virtual import now, plain, seen, virtual, with_emulator
 
 
 def answer(body: bytes, *, status: str = "200 OK", length: int | None = None, **headers: str) -> bytes:
-    """Return an output host's answer as bytes; `length` may lie."""
+    """Return an output host's answer as bytes; `length` may be false."""
     fields = {"Content_Type": "image/jpeg", "Content_Length": str(len(body) if length is None else length)}
     lines = [f"{name.replace('_', '-')}: {value}" for name, value in {**fields, **headers}.items()]
     return "\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode() + body
 
 
 async def fetched(odd: Callable[[int], bytes | str | None]) -> bytes:
-    """Read one output from a host that answers the nth request in an odd way."""
+    """Read one output from a host whose nth answer is odd."""
     async with plain(seconds=0.0) as (doitong, server):
         server.script = lambda kind, nth: odd(nth) if kind == "output" else None
         return await (await doitong.generate("a fox")).read()
@@ -40,7 +40,7 @@ async def fetched(odd: Callable[[int], bytes | str | None]) -> bytes:
 
 @virtual
 async def test_a_picture_is_read_and_saved(tmp_path: Path) -> None:
-    """A real picture of the asked size, the same bytes both ways, nothing else beside it."""
+    """It has the requested size and the same bytes both ways, and no other file appears."""
     async with with_emulator(emulator={"durations": 0.0}) as (doitong, _):
         result = await doitong.generate("a red fox", width=96, height=64)
         path = await result.save(tmp_path / "fox.jpg")
@@ -50,8 +50,8 @@ async def test_a_picture_is_read_and_saved(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_a_directory_takes_a_name_made_of_the_id(tmp_path: Path) -> None:
-    """With the ending that the first bytes tell; a missing directory is an error that names it."""
+async def test_a_file_in_a_directory_is_named_after_the_id(tmp_path: Path) -> None:
+    """Its suffix follows from the first bytes; a missing directory is an error that names it."""
     async with with_emulator(emulator={"durations": 0.0}) as (doitong, _):
         result = await doitong.generate("a fox", width=8, height=8)
         assert await result.save(tmp_path) == tmp_path / f"{result.id}.jpg"
@@ -62,7 +62,7 @@ async def test_a_directory_takes_a_name_made_of_the_id(tmp_path: Path) -> None:
 
 @virtual
 async def test_the_key_never_reaches_the_output_host(tmp_path: Path) -> None:
-    """It is another origin: neither key nor idempotency key is sent there."""
+    """It is another origin, so neither key nor idempotency key is sent there."""
     async with with_emulator(emulator={"durations": 0.0}) as (doitong, emulator):
         await (await doitong.generate("a fox", width=8, height=8)).save(tmp_path)
         (request,) = seen(emulator, "output")
@@ -71,8 +71,8 @@ async def test_the_key_never_reaches_the_output_host(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_video_and_speech_have_their_own_endings(tmp_path: Path) -> None:
-    """What the job makes is what the file must be."""
+async def test_video_and_speech_have_their_own_suffixes(tmp_path: Path) -> None:
+    """The file must be what the job makes."""
     async with with_emulator(emulator={"durations": 0.0}) as (doitong, _):
         video = await (await doitong.generate("waves", provider="kling")).save(tmp_path)
         speech = await (await doitong.generate("hello", provider="elevenlabs")).save(tmp_path)
@@ -80,8 +80,8 @@ async def test_video_and_speech_have_their_own_endings(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_a_download_that_breaks_goes_on_where_it_broke() -> None:
-    """The host allows ranges: the second request asks for the rest only."""
+async def test_a_broken_download_resumes_where_it_broke() -> None:
+    """The host allows ranges, so the second request asks for the rest only."""
     half = len(JPEG) // 2
     rest = answer(
         JPEG[half:],
@@ -99,8 +99,8 @@ async def test_a_download_that_breaks_goes_on_where_it_broke() -> None:
 
 
 @virtual
-async def test_a_host_without_ranges_sends_it_all_again() -> None:
-    """What was read before is skipped, so that the file is not joined of two beginnings."""
+async def test_a_host_without_ranges_sends_the_whole_again() -> None:
+    """The client skips what it has read, so the file does not get two beginnings."""
     half = len(JPEG) // 2
     assert (
         await fetched(lambda nth: answer(JPEG[:half], length=len(JPEG)) if nth == 1 else answer(JPEG)) == JPEG
@@ -123,7 +123,7 @@ def bare(body: bytes, *lines: str, status: str = "200 OK") -> bytes:
 
 
 def chunked(body: bytes, *lines: str, is_whole: bool = True) -> bytes:
-    """Return an answer without a length, in one chunk; cut after its last byte unless it is whole."""
+    """Return an answer without a length, in one chunk; cut after its last byte unless `is_whole`."""
     coded = f"{len(body):x}\r\n".encode() + body + b"\r\n" + (b"0\r\n\r\n" if is_whole else b"")
     return bare(coded, "Transfer-Encoding: chunked", *lines)
 
@@ -143,7 +143,7 @@ GONE = bare(b"", f"Content-Range: bytes */{ALL}", "Content-Length: 0", status="4
 @pytest.mark.parametrize(
     ("answers", "ranges"),
     [
-        # Proven to be the same: the rest is asked for.
+        # Proven to be the same output: the client asks for the rest.
         ([CUT, part(100, ALL, ALL, ETag='"v1"')], [None, 100]),
         ([CUT, part(100, ALL, "*", ETag='"v1"')], [None, 100]),
         ([CUT, part(50, ALL, ALL, ETag='"v1"')], [None, 100]),
@@ -155,7 +155,7 @@ GONE = bare(b"", f"Content-Range: bytes */{ALL}", "Content-Length: 0", status="4
         ),
         ([chunked(JPEG, V1, is_whole=False), GONE], [None, ALL]),
         ([chunked(JPEG[:99], V1, is_whole=False), part(99, ALL, "*", ETag='"v1"'), GONE], [None, 99, ALL]),
-        # Not proven: from the first byte.
+        # Not proven: the client starts at the first byte.
         ([NONE, answer(JPEG)], [None, None]),
         ([WEAK, answer(JPEG, ETag='W/"v1"')], [None, None]),
         ([CUT, answer(OTHER, ETag='"v2"')], [None, 100]),
@@ -188,10 +188,10 @@ GONE = bare(b"", f"Content-Range: bytes */{ALL}", "Content-Length: 0", status="4
         ([answer(JPEG[:100], length=ALL, Last_Modified="yesterday"), answer(JPEG)], [None, None]),
     ],
 )
-async def test_a_broken_download_goes_on_where_it_is_surely_the_same_or_begins_anew(
+async def test_a_broken_download_resumes_only_a_proven_match(
     answers: list[bytes], ranges: list[int | None], tmp_path: Path
 ) -> None:
-    """Never are two files joined into one; nothing of before is left in it, and no byte is missing."""
+    """Otherwise it restarts. No file joins two outputs, keeps old bytes or misses one."""
     for take in ("read", "save"):
         async with plain(seconds=0.0) as (doitong, server):
             server.script = lambda kind, nth: answers[nth - 1] if kind == "output" else None
@@ -208,8 +208,8 @@ async def test_a_broken_download_goes_on_where_it_is_surely_the_same_or_begins_a
 
 @virtual
 @pytest.mark.parametrize("body", [JPEG + bytes(1 << 20), b"\0" * (3 << 20)])
-async def test_what_was_passed_on_already_is_taken_back(body: bytes, tmp_path: Path) -> None:
-    """However far it came: the file and the bytes begin anew, and so does the ending."""
+async def test_a_restart_discards_earlier_bytes(body: bytes, tmp_path: Path) -> None:
+    """However many there were: the file, the bytes and the suffix start again."""
     first = answer(b"RIFF\0\0\0\0WAVE" + bytes(1 << 20), length=2 << 20)
     async with plain(seconds=0.0) as (doitong, server):
         script = [first, first, answer(body, Content_Type="x/y")] * 2
@@ -243,8 +243,8 @@ async def test_what_was_passed_on_already_is_taken_back(body: bytes, tmp_path: P
         bare(chunked(JPEG).partition(b"\r\n\r\n")[2], "Transfer-Encoding: br, chunked"),
     ],
 )
-async def test_what_is_never_whole_is_not_there(odd: bytes, tmp_path: Path) -> None:
-    """Cut, of a length that nobody tells, or coded and not to be decoded."""
+async def test_an_incomplete_output_leaves_no_file(odd: bytes, tmp_path: Path) -> None:
+    """It is cut, has no reliable length, or has a coding that cannot be decoded."""
     async with plain(seconds=0.0) as (doitong, server):
         server.script = lambda kind, nth: odd if kind == "output" else None
         result = await doitong.generate("a fox")
@@ -266,15 +266,15 @@ async def test_what_is_never_whole_is_not_there(odd: bytes, tmp_path: Path) -> N
         (JPEG, {"Content_Encoding": "aws-chunked"}),
     ],
 )
-async def test_what_is_coded_all_the_same_is_decoded_whole(body: bytes, headers: dict[str, Any]) -> None:
-    """It was not asked for: each layer comes off, and a download that broke begins anew."""
+async def test_an_unrequested_coding_is_decoded(body: bytes, headers: dict[str, Any]) -> None:
+    """Every layer is decoded, and a download that broke starts again."""
     cut = answer(body[:50], length=len(body), ETag='"v1"', **headers)
     assert await fetched(lambda nth: cut if nth == 1 else answer(body, ETag='"v1"', **headers)) == JPEG
 
 
 @virtual
-async def test_a_small_body_that_unpacks_to_too_much_is_refused() -> None:
-    """The cap holds for what it is, not for what came."""
+async def test_a_small_body_that_decodes_to_too_much_is_rejected() -> None:
+    """The cap applies to the decoded size, not to the bytes received."""
     bomb = answer(gzip.compress(bytes(4 << 20), mtime=0), Content_Encoding="gzip")
     async with plain(seconds=0.0, max_download_bytes=1 << 20) as (doitong, server):
         server.script = lambda kind, nth: bomb if kind == "output" else None
@@ -284,24 +284,24 @@ async def test_a_small_body_that_unpacks_to_too_much_is_refused() -> None:
 
 @virtual
 @pytest.mark.parametrize("status", ["404 Not Found", "429 Too Many Requests", "500 Oops", "503 Busy"])
-async def test_a_host_that_fails_for_a_moment_is_asked_again(status: str) -> None:
+async def test_a_host_that_fails_briefly_is_retried(status: str) -> None:
     """An output host may know an output a moment later than the API does."""
     assert await fetched(lambda nth: answer(b"no", status=status) if nth <= 2 else None) == JPEG
 
 
 @virtual
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "408 Slow", "425 Early", "500 Oops", "503 Busy"])
-async def test_a_host_that_asks_to_wait_is_obeyed(status: str) -> None:
-    """The next attempt is not before it, nor before the pause that is usual."""
-    told = {1: "20", 2: "Thu, 01 Jan 2026 00:00:50 GMT", 3: "9999999999"}
-    busy = {nth: answer(b"no", status=status, Retry_After=text) for nth, text in told.items()}
+async def test_a_hosts_retry_after_is_obeyed(status: str) -> None:
+    """The next attempt does not come before it, nor before the usual backoff."""
+    retry_afters = {1: "20", 2: "Thu, 01 Jan 2026 00:00:50 GMT", 3: "9999999999"}
+    busy = {nth: answer(b"no", status=status, Retry_After=text) for nth, text in retry_afters.items()}
     assert await fetched(busy.get) == JPEG
     assert now() == 50.0 + 600.0
 
 
 @virtual
-async def test_a_host_that_keeps_failing_is_given_up() -> None:
-    """After four tries the error says what the last one brought; the job is done and paid."""
+async def test_a_host_that_keeps_failing_ends_the_download() -> None:
+    """After four attempts the error names the last failure; the job is done and paid."""
     with pytest.raises(DownloadError, match=r"HTTP 500.*attempt 4 of 4.*done and paid"):
         await fetched(lambda nth: answer(b"", status="500 Oops"))
     assert now() < 10.0
@@ -321,10 +321,8 @@ async def test_a_host_that_keeps_failing_is_given_up() -> None:
         (answer(b"", status="302 Found", Location="/outputs/again.jpg"), "redirects more than 3"),
     ],
 )
-async def test_what_is_not_the_output_is_an_error_and_leaves_no_file(
-    odd: bytes, says: str, tmp_path: Path
-) -> None:
-    """Truncated, empty, of the wrong kind, refused, redirected out of https: never a file."""
+async def test_an_answer_that_is_no_output_leaves_no_file(odd: bytes, says: str, tmp_path: Path) -> None:
+    """Truncated, empty, of the wrong kind, rejected, redirected from https to http: each is an error."""
     async with plain(seconds=0.0) as (doitong, server):
         server.script = lambda kind, nth: odd if kind == "output" else None
         result = await doitong.generate("a fox")
@@ -342,8 +340,8 @@ async def test_a_redirect_is_followed_a_few_times_and_without_the_key() -> None:
 
 
 @virtual
-async def test_an_output_above_the_cap_is_refused_before_it_is_read() -> None:
-    """The cap holds for what is announced, and for what comes unannounced."""
+async def test_an_output_above_the_cap_is_rejected_before_it_is_read() -> None:
+    """The cap applies with and without an announced length."""
     async with plain(seconds=0.0, max_download_bytes=100) as (doitong, server):
         result = await doitong.generate("a fox")
         with pytest.raises(DownloadError, match="larger than max_download_bytes, 100 bytes"):
@@ -356,10 +354,10 @@ async def test_an_output_above_the_cap_is_refused_before_it_is_read() -> None:
 
 @virtual
 async def test_a_cancelled_save_leaves_nothing_behind(tmp_path: Path) -> None:
-    """What stood there before stands there still."""
+    """An earlier file under that name stays."""
     (tmp_path / "fox.jpg").write_bytes(b"old")
     async with plain(seconds=0.0) as (doitong, server):
-        # A host that stops in the middle and keeps the line open.
+        # A host that stops in the middle and keeps the connection open.
         slow = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: 9999999\r\n\r\n" + JPEG * 3
         server.script = lambda kind, nth: slow if kind == "output" else None
         result = await doitong.generate("a fox")
@@ -372,7 +370,7 @@ async def test_a_cancelled_save_leaves_nothing_behind(tmp_path: Path) -> None:
 
 @virtual
 async def test_many_downloads_run_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are outside the plan's limits, but not without limit of their own."""
+    """The plan does not limit downloads, but they have a limit of their own."""
     async with with_emulator(emulator={"durations": 0.0}) as (doitong, _):
         results = [await doitong.generate(f"fox {n}", width=8, height=8) for n in range(20)]
         running = most = 0
@@ -394,7 +392,7 @@ async def test_many_downloads_run_a_few_at_a_time(monkeypatch: pytest.MonkeyPatc
 
 @virtual
 async def test_a_closed_client_downloads_nothing() -> None:
-    """The error is typed, and says which job it was."""
+    """The error is typed and names the job."""
     async with with_emulator(emulator={"durations": 0.0}) as (doitong, _):
         result: Result = await doitong.generate("a fox")
     with pytest.raises(Exception, match="client is closed") as caught:
@@ -403,8 +401,8 @@ async def test_a_closed_client_downloads_nothing() -> None:
 
 
 @virtual
-async def test_a_part_that_ends_early_is_not_the_whole() -> None:
-    """The answer to a range is complete in itself; the file is not."""
+async def test_a_short_range_answer_does_not_complete_the_file() -> None:
+    """The answer to the range is complete in itself; the file is not."""
     first = answer(JPEG[:100], length=len(JPEG), ETag='"v"')
     short = answer(
         JPEG[100:150], status="206 Partial Content", ETag='"v"', Content_Range=f"bytes 100-149/{len(JPEG)}"
@@ -414,8 +412,8 @@ async def test_a_part_that_ends_early_is_not_the_whole() -> None:
 
 
 @virtual
-async def test_a_name_that_no_file_can_have_is_an_error_of_ours(tmp_path: Path) -> None:
-    """A null byte in it is not a ValueError from somewhere below."""
+async def test_an_impossible_file_name_is_a_download_error(tmp_path: Path) -> None:
+    """A null byte in it raises no bare ValueError."""
     async with with_emulator(emulator={"durations": 0.0}) as (doitong, _):
         result = await doitong.generate("a fox", width=8, height=8)
         with pytest.raises(DownloadError, match="cannot be written"):
@@ -423,8 +421,8 @@ async def test_a_name_that_no_file_can_have_is_an_error_of_ours(tmp_path: Path) 
 
 
 @virtual
-async def test_a_signed_url_is_fetched_as_issued_behind_a_redirect_too() -> None:
-    """Its escapes are part of what is signed."""
+async def test_a_signed_url_behind_a_redirect_is_fetched_as_issued() -> None:
+    """The signature covers its escapes."""
     signed = "fox.jpg?Signature=ab%2Fcd~EF__&Expires=1%7E&x=|{}'"
     asked: list[str] = []
 
@@ -475,8 +473,8 @@ def _of_same_length(old: bytes, new: bytes) -> Callable[[bytes, bytes | None], b
         b"HTTP/1.1 99999 What\r\n\r\n",
     ],
 )
-async def test_nothing_foreign_leaves_a_download(odd: bytes, tmp_path: Path) -> None:
-    """Whatever a host writes in its headers is an error of ours, with the job in it."""
+async def test_a_download_raises_only_our_errors(odd: bytes, tmp_path: Path) -> None:
+    """Whatever a host writes in its headers, the error is ours and names the job."""
     async with plain(seconds=0.0) as (doitong, server):
         server.script = lambda kind, nth: odd if kind == "output" else None
         result = await doitong.generate("a fox")
@@ -493,7 +491,7 @@ async def test_nothing_foreign_leaves_a_download(odd: bytes, tmp_path: Path) -> 
     "tag", ['"a\x0bb"', '"a\x00b"', '"\x7f"', 'W/"a"', "a", '"a" , "b"', '"é"', '"a\tb"']
 )
 async def test_an_odd_tag_is_never_sent_back(tag: str) -> None:
-    """Only what is a strong validator is; nothing that could be read as another header."""
+    """Only a strong validator is; nothing that could be read as another header."""
     cut = bare(JPEG[:100], f"Content-Length: {ALL}", f"ETag: {tag}")
     async with plain(seconds=0.0) as (doitong, server):
         server.script = lambda kind, nth: cut if kind == "output" and nth == 1 else None
@@ -501,15 +499,15 @@ async def test_an_odd_tag_is_never_sent_back(tag: str) -> None:
         try:
             assert await result.read() == JPEG
         except DownloadError:
-            # aiohttp itself reads no header with such a character.
+            # aiohttp itself accepts no header with such a character.
             assert ord(min(tag)) < 32
         asked = [request.headers for request in server.requests if request.kind == "output"]
     assert not any("if-range" in headers or "range" in headers for headers in asked)
 
 
 @virtual
-async def test_an_error_of_a_hook_is_an_error_of_the_download(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even one that nobody thought of: the edge catches it, with its cause; a cancel passes."""
+async def test_an_error_in_a_hook_becomes_a_download_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even an unexpected one, with its cause; a cancellation passes through."""
     async with plain(seconds=0.0) as (doitong, _):
         result = await doitong.generate("a fox")
         downloads = doitong._running().downloads
@@ -532,8 +530,8 @@ async def test_an_error_of_a_hook_is_an_error_of_the_download(monkeypatch: pytes
 
 
 @virtual
-async def test_what_a_hook_raises_is_never_taken_for_the_disk() -> None:
-    """An `OSError` of the network would stop a whole batch as a full disk does."""
+async def test_an_error_in_a_hook_is_not_a_disk_error() -> None:
+    """An `OSError` of the network must not stop a whole batch, as a full disk does."""
 
     async def broken(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -553,7 +551,7 @@ async def test_what_a_hook_raises_is_never_taken_for_the_disk() -> None:
 
 @asynccontextmanager
 async def dripping(seconds: float, *, length: int | None = None, head: bool = False) -> AsyncIterator[str]:
-    """Yield the root of a host that sends a byte every so many seconds; or its head, byte by byte."""
+    """Yield the root of a host that sends one byte of the body, or of the head, every `seconds`."""
 
     dripping: list[asyncio.Task[Any] | None] = []
 
@@ -588,8 +586,8 @@ def at(doitong: AsyncDoitong, url: str) -> Result:
 
 @virtual
 @pytest.mark.parametrize("kind", ["no length", "a length", "head"])
-async def test_outputs_that_drip_give_their_places_back(kind: str) -> None:
-    """Eight of them: a ninth, that is well, has its turn within minutes."""
+async def test_slow_outputs_free_their_download_slots(kind: str) -> None:
+    """Eight are slow; a ninth, healthy download starts within minutes."""
     length = 1 << 20 if kind == "a length" else None
     async with plain(seconds=0.0) as (doitong, _), dripping(50.0, length=length, head=kind == "head") as url:
         well = await doitong.generate("a fox")
@@ -604,8 +602,8 @@ async def test_outputs_that_drip_give_their_places_back(kind: str) -> None:
 
 
 @virtual
-async def test_a_wait_past_the_total_bound_is_not_begun() -> None:
-    """The host asks for ten minutes, and the caller gave half a minute."""
+async def test_a_wait_past_the_total_timeout_does_not_start() -> None:
+    """The host asks for ten minutes, but the caller allows half a minute."""
     script = {1: answer(b"no", status="503 Busy", Retry_After="600")}
     async with plain(download_timeout=30.0, seconds=0.0) as (doitong, server):
         server.script = lambda kind, nth: script.get(nth) if kind == "output" else None
@@ -617,8 +615,8 @@ async def test_a_wait_past_the_total_bound_is_not_begun() -> None:
 
 
 @virtual
-async def test_the_least_rate_and_the_total_bound_are_settings() -> None:
-    """Without a least rate, the bound ends it; each is told by the name of its setting."""
+async def test_the_minimum_rate_and_the_total_timeout_are_settings() -> None:
+    """Without a minimum rate the timeout ends the download; each error names its setting."""
     async with (
         plain(seconds=0.0, min_download_rate=0, download_timeout=7_200) as (doitong, _),
         dripping(50.0) as url,
@@ -629,8 +627,8 @@ async def test_the_least_rate_and_the_total_bound_are_settings() -> None:
 
 
 @virtual
-async def test_the_bound_holds_for_all_attempts_together() -> None:
-    """Pauses count, and so does a host that is silent."""
+async def test_the_timeout_covers_all_attempts_together() -> None:
+    """The backoff counts, and so does a silent host."""
     async with plain(seconds=0.0, download_timeout=70) as (doitong, server):
         result = await doitong.generate("a fox")
         server.script = lambda kind, nth: b"hang" if kind == "output" else None
@@ -653,7 +651,7 @@ async def test_a_slow_disk_is_not_a_slow_host(tmp_path: Path, monkeypatch: pytes
 
 @virtual
 async def test_a_connection_that_is_reset_is_not_the_end_of_a_body_without_a_length() -> None:
-    """An orderly end is: such a host has no other way to say it."""
+    """An orderly end is one: such a host has no other way to end a body."""
     resets = [True, True, False]
 
     async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -692,10 +690,10 @@ async def test_a_connection_that_is_reset_is_not_the_end_of_a_body_without_a_len
         ("IMAGE", b"\0new kind", "image/png", ".png"),
     ],
 )
-async def test_the_ending_is_ours_whatever_the_url_says(
+async def test_the_suffix_is_ours_whatever_the_url_says(
     media: str, body: bytes, content_type: str, name: str, tmp_path: Path
 ) -> None:
-    """By the bytes, else by a content type that is known, else .bin; a name that was given is kept."""
+    """By the bytes, else by a known content type, else .bin; a given name stays."""
     async with plain(seconds=0.0) as (doitong, server):
         server.script = lambda kind, nth: (
             answer(body, Content_Type=content_type) if kind == "output" else None
@@ -712,8 +710,8 @@ async def test_the_ending_is_ours_whatever_the_url_says(
 
 
 @virtual
-async def test_what_is_refused_can_be_taken_as_it_is(tmp_path: Path) -> None:
-    """It is paid for; the error says how."""
+async def test_a_rejected_output_can_be_read_raw(tmp_path: Path) -> None:
+    """It is paid for, so the error says how."""
     page = answer(b"<html>hello</html>", Content_Type="text/html")
     packed = answer(gzip.compress(JPEG, mtime=0), Content_Encoding="br")
     for odd, body in ((page, b"<html>hello</html>"), (packed, gzip.compress(JPEG, mtime=0))):
@@ -728,8 +726,8 @@ async def test_what_is_refused_can_be_taken_as_it_is(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_a_file_of_the_user_s_own_is_left_alone_in_a_folder(tmp_path: Path) -> None:
-    """The id, and with it the name, is the service's choice; one of the same bytes is our own."""
+async def test_a_users_file_in_the_folder_is_left_alone(tmp_path: Path) -> None:
+    """The service chose the id and so the name; only a file with the same bytes is ours."""
     (tmp_path / "plain00001.jpg").write_bytes(b"mine")
     (tmp_path / "plain00001-2.jpg").symlink_to("nowhere")
     async with plain(seconds=0.0) as (doitong, _):
@@ -744,10 +742,8 @@ async def test_a_file_of_the_user_s_own_is_left_alone_in_a_folder(tmp_path: Path
 @pytest.mark.parametrize(
     "name", ["x" * 300, "x" * 250 + ".jpeg", "folder/" + "x" * 300, "file/x", "\0", "\ud800"]
 )
-async def test_a_name_that_cannot_be_is_an_error_of_ours_before_anything_is_fetched(
-    name: str, tmp_path: Path
-) -> None:
-    """With the job in it, as every other."""
+async def test_an_impossible_path_is_an_error_before_anything_is_fetched(name: str, tmp_path: Path) -> None:
+    """The error is ours and names the job."""
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "folder").mkdir()
     async with plain(seconds=0.0) as (doitong, server):
@@ -762,10 +758,10 @@ async def test_a_name_that_cannot_be_is_an_error_of_ours_before_anything_is_fetc
 
 
 @virtual
-async def test_where_no_thread_can_be_started_that_is_said(
+async def test_a_thread_that_cannot_start_is_a_disk_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It concerns the next file as well, and a batch stops."""
+    """The next file would fail as well, so a batch stops."""
     async with plain(seconds=0.0) as (doitong, _):
         result = await doitong.generate("a fox")
 

@@ -1,4 +1,4 @@
-"""The tree of errors: whole, as it is drawn, and able to travel."""
+"""The tree of errors is complete, matches its drawing, and survives pickling."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ OWN: dict[str, dict[str, Any]] = {
 
 
 def full(kind: type[DoitongError]) -> DoitongError:
-    """Build an error that knows everything it can know."""
+    """Build an error that has every fact."""
     return kind("It went wrong.", **FACTS, **OWN.get(kind.__name__, {}))
 
 
 def drawn() -> dict[str, tuple[str, str | None]]:
-    """Read the tree in the docstring: name → (parent, the built-in beside it)."""
+    """Read the tree in the docstring: name → (parent, builtin base)."""
     tree: dict[str, tuple[str, str | None]] = {}
     above: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
@@ -62,8 +62,8 @@ def drawn() -> dict[str, tuple[str, str | None]]:
     return tree
 
 
-def test_the_drawing_is_the_tree() -> None:
-    """Every class is drawn under its parent with its built-in, and nothing else is drawn."""
+def test_the_drawing_matches_the_tree() -> None:
+    """It shows every class under its parent with its builtin base, and nothing else."""
     real = {}
     for kind in CLASSES:
         parent, *beside = kind.__bases__
@@ -71,25 +71,28 @@ def test_the_drawing_is_the_tree() -> None:
     assert drawn() == real
 
 
-def test_the_warning_is_no_error() -> None:
-    """It can be silenced, or turned into an error, like any user warning."""
+def test_the_warning_is_a_user_warning() -> None:
+    """It can be silenced, or turned into an error, like any other user warning."""
     assert issubclass(DoitongWarning, UserWarning)
     assert not issubclass(DoitongWarning, DoitongError)
 
 
 @by_class
-def test_every_error_says_what_follows(kind: type[DoitongError]) -> None:
-    """What became of the job and the money, and what to do: a sentence each, the root's are empty."""
+def test_every_error_says_what_to_do(kind: type[DoitongError]) -> None:
+    """What happened to the job and the money, and what to do: one sentence each.
+
+    The root has neither. A wrong setting has no advice: its message says what is expected.
+    """
     if kind is DoitongError:
         assert (kind.outcome, kind.advice) == ("", "")
     else:
         assert kind.outcome.endswith(".")
-        assert kind.advice.endswith(".")
+        assert kind.advice.endswith("." if kind is not errors.ConfigurationError else "")
 
 
 @by_class
-def test_the_text_holds_it_all(kind: type[DoitongError]) -> None:
-    """The message, the outcome, the advice, and every fact that is known by its name."""
+def test_the_text_has_every_part(kind: type[DoitongError]) -> None:
+    """The message, the outcome, the advice, and each known fact with its name."""
     assert str(full(kind)) == " ".join(
         part
         for part in (
@@ -103,8 +106,8 @@ def test_the_text_holds_it_all(kind: type[DoitongError]) -> None:
     )
 
 
-def test_facts_that_are_not_known_are_not_named() -> None:
-    """No brackets without facts; and an error without a message is no error of its own."""
+def test_unknown_facts_are_left_out() -> None:
+    """Without facts there are no brackets, and an error needs a message."""
     assert str(DoitongError("Oh.")) == "Oh."
     assert str(DoitongError("Oh.", code="X")) == "Oh. [code: X]"
     assert str(DoitongError()) == ""
@@ -116,8 +119,8 @@ def test_facts_that_are_not_known_are_not_named() -> None:
     [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy],
     ids=["pickle", "copy", "deepcopy"],
 )
-def test_every_error_travels_whole(kind: type[DoitongError], how: Any) -> None:
-    """Out of a process pool, or into a task queue, with all that it knows."""
+def test_every_error_survives_copying(kind: type[DoitongError], how: Any) -> None:
+    """Through a process pool or a task queue, with all its facts."""
     error = full(kind)
     twin = how(error)
     assert type(twin) is kind
@@ -130,8 +133,8 @@ def test_every_error_travels_whole(kind: type[DoitongError], how: Any) -> None:
     assert {name: getattr(twin, name) for name in own} == own
 
 
-def test_a_live_job_does_not_travel() -> None:
-    """It belongs to a loop and a socket; its token is what travels."""
+def test_a_live_job_is_not_pickled() -> None:
+    """It belongs to a loop and a socket; only its token is pickled."""
     live: Any = object()
     twin = pickle.loads(pickle.dumps(JobTimeoutError("Late.", job=live, token="t", generation=LAST)))
     assert (twin.job, twin.token, twin.generation) == (None, "t", LAST)
@@ -146,26 +149,26 @@ def test_a_live_job_does_not_travel() -> None:
         (errors.ConfigurationError, ValueError),
     ],
 )
-def test_builtins_catch_ours(kind: type[DoitongError], builtin: type[Exception]) -> None:
-    """Code that knows nothing of this library still understands it."""
+def test_builtin_classes_catch_these_errors(kind: type[DoitongError], builtin: type[Exception]) -> None:
+    """Code that does not know this library still understands them."""
     with pytest.raises(builtin, match="It went wrong"):
         raise full(kind)
 
 
-def test_a_daily_limit_is_a_limit_of_the_day() -> None:
-    """Who catches RateLimitError reads which one it was."""
+def test_a_rate_limit_error_names_its_limit() -> None:
+    """A caller that catches RateLimitError can see which limit it was."""
     assert errors.DailyLimitError("Enough.").limit == "day"
     assert errors.RateLimitError("Enough.").limit == "server"
 
 
 def test_every_error_is_public() -> None:
-    """Whoever can meet one can name it from the top of the package."""
+    """Anyone who may meet an error can import it from the top of the package."""
     for kind in (*CLASSES, DoitongWarning):
         assert kind.__name__ in doitong_async.__all__
         assert getattr(doitong_async, kind.__name__) is kind
 
 
-def test_a_broken_connection_does_not_say_that_no_job_was_made() -> None:
-    """Only where nothing was sent is that known."""
+def test_a_broken_connection_does_not_claim_that_no_job_was_made() -> None:
+    """An error may claim that only if nothing was sent."""
     assert "No job was made" in str(errors.ConnectionFailedError("refused"))
     assert "not known whether" in str(errors.ConnectionFailedError("cut", sent=True))

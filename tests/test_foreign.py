@@ -1,4 +1,4 @@
-"""What our correctness hangs on in libraries that are not ours: if one fails, read before you mend."""
+"""Facts about other libraries that the client depends on; if one fails, read it before you fix code."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def serving(handler: Handler) -> AsyncIterator[str]:
 
 @virtual
 async def test_gql_drops_the_status_of_an_answer_with_a_json_body() -> None:
-    """Hence the transport of our own: a 500 with data counts as success, a 429 loses its reset."""
+    """So the client has its own transport: gql takes a 500 with data for success and loses a 429's reset."""
 
     async def oops(request: web.Request) -> web.Response:
         return web.json_response({"data": {"x": 1}}, status=500)
@@ -66,7 +66,7 @@ async def test_gql_drops_the_status_of_an_answer_with_a_json_body() -> None:
 
 @virtual
 async def test_gql_raises_on_any_error_and_asserts_on_null_data() -> None:
-    """Hence the answer travels with its request's body, past both."""
+    """So our transport passes the answer around both, on the body of its request."""
     bodies = iter([{"data": {"a": 1, "b": None}, "errors": [{"message": "no b"}]}, {"data": None}])
 
     async def odd(request: web.Request) -> web.Response:
@@ -80,8 +80,8 @@ async def test_gql_raises_on_any_error_and_asserts_on_null_data() -> None:
             await session.execute(gql.gql("{ a b }"))
 
 
-class Noting(AsyncTransport):
-    """A transport that notes how gql uses it, and returns what it was given."""
+class RecordingTransport(AsyncTransport):
+    """A transport that records how gql uses it, and returns the answer it was given."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -102,8 +102,8 @@ class Noting(AsyncTransport):
 
 @virtual
 async def test_gql_takes_any_transport_and_hands_it_each_request_untouched() -> None:
-    """Hence ours posts bytes of its own: without a schema, gql reads neither document nor result."""
-    transport = Noting()
+    """So ours can post its own bytes: without a schema, gql reads neither document nor result."""
+    transport = RecordingTransport()
     request = gql.GraphQLRequest(DocumentNode(definitions=()))
     post: dict[str, Any] = {"data": object(), "headers": {}, "timeout": object(), "ssl": True}
     async with gql.Client(transport=transport, execute_timeout=None) as session:
@@ -112,10 +112,10 @@ async def test_gql_takes_any_transport_and_hands_it_each_request_untouched() -> 
 
 
 @virtual
-async def test_gql_lets_a_cancellation_and_an_error_of_the_transport_pass() -> None:
-    """On it hangs that we know why a request ended: both come out as raised, once."""
+async def test_gql_passes_a_cancellation_and_an_error_of_the_transport() -> None:
+    """So the client knows why a request ended: both come out as raised, once."""
 
-    class Raising(Noting):
+    class Raising(RecordingTransport):
         async def execute(self, request: gql.GraphQLRequest, **post: Any) -> ExecutionResult:
             self.calls.append("execute")
             raise post["error"]
@@ -134,7 +134,7 @@ async def test_gql_lets_a_cancellation_and_an_error_of_the_transport_pass() -> N
 
 @virtual
 async def test_gql_has_a_hidden_timeout_of_ten_seconds() -> None:
-    """It counts the wait for a connection too; hence `execute_timeout=None` and a timeout of our own."""
+    """It includes the wait for a connection, hence `execute_timeout=None` and a timeout of our own."""
 
     async def slow(request: web.Request) -> web.Response:
         await asyncio.sleep(11)
@@ -150,7 +150,7 @@ async def test_gql_has_a_hidden_timeout_of_ten_seconds() -> None:
 
 @virtual
 async def test_gql_follows_a_redirect_with_the_post() -> None:
-    """Hence `allow_redirects=False`: a mutation must not be sent to wherever an answer points."""
+    """Hence `allow_redirects=False`: a mutation must not go wherever an answer points."""
     seen: list[str] = []
 
     async def moved(request: web.Request) -> web.Response:
@@ -166,7 +166,7 @@ async def test_gql_follows_a_redirect_with_the_post() -> None:
 
 @virtual
 async def test_gql_chains_an_error_that_shows_the_key() -> None:
-    """Hence no exception of theirs is a cause or a context of one of ours."""
+    """So no gql exception is the cause or context of one of ours."""
 
     async def oops(request: web.Request) -> web.Response:
         return web.Response(text="<html>", status=502)
@@ -181,8 +181,8 @@ async def test_gql_chains_an_error_that_shows_the_key() -> None:
 
 
 @virtual
-async def test_aiohttp_carries_other_headers_than_authorization_to_another_origin() -> None:
-    """It drops `Authorization` there, but `X-API-Key` and `Idempotency-Key` go along."""
+async def test_aiohttp_sends_all_headers_but_authorization_to_another_origin() -> None:
+    """It drops `Authorization`, but sends `X-API-Key` and `Idempotency-Key` along."""
     seen: list[dict[str, str]] = []
 
     async def there(request: web.Request) -> web.Response:
@@ -203,7 +203,7 @@ async def test_aiohttp_carries_other_headers_than_authorization_to_another_origi
 
 
 async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer the first request of a connection, and cut it at the second: the race of keep-alive."""
+    """Answer the first request of a connection and cut it at the second, as in the keep-alive race."""
     with contextlib.suppress(asyncio.IncompleteReadError):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
@@ -212,8 +212,8 @@ async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 
 
 @virtual
-async def test_aiohttp_sends_a_get_again_that_was_cut_but_never_a_post() -> None:
-    """A submit is sent again by us, under its key, or not at all."""
+async def test_aiohttp_retries_a_cut_get_but_never_a_post() -> None:
+    """So only the client itself sends a submit again, under its key."""
     server = await asyncio.start_server(answer_once, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     async with server:
@@ -228,14 +228,14 @@ async def test_aiohttp_sends_a_get_again_that_was_cut_but_never_a_post() -> None
 
 
 async def settle_connections() -> None:
-    """Let the servers see that their clients are gone."""
+    """Let the servers notice that their clients have gone."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
 @virtual
-async def test_aiohttp_tells_a_connection_that_was_never_made_from_one_that_broke() -> None:
-    """On it hangs what may be sent again without a key: nothing was sent before there was a connection."""
+async def test_aiohttp_separates_a_failed_connection_from_a_broken_one() -> None:
+    """Without a connection nothing was sent, so the request may be sent again without a key."""
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with aiohttp.ClientSession() as session:
@@ -247,8 +247,8 @@ async def test_aiohttp_tells_a_connection_that_was_never_made_from_one_that_brok
             await session.post(f"http://127.0.0.1:{port}/")
 
 
-class Watched(aiohttp.BytesPayload):
-    """A body that notes what had been handed to the socket when it was asked for, and how it was closed."""
+class RecordedBody(aiohttp.BytesPayload):
+    """A body that records what the socket had when it was asked to write, and how it was closed."""
 
     def __init__(self, value: bytes) -> None:
         super().__init__(value)
@@ -271,12 +271,12 @@ class Watched(aiohttp.BytesPayload):
 
 @virtual
 async def test_aiohttp_asks_a_body_to_write_itself_right_before_the_first_byte_leaves() -> None:
-    """On it hangs what is "sent"."""
+    """That call is what the client counts as "sent"."""
 
     async def well(request: web.Request) -> web.Response:
         return web.Response(body=await request.read())
 
-    body = Watched(b"x" * 10)
+    body = RecordedBody(b"x" * 10)
     session = aiohttp.ClientSession()
     async with serving(well) as url, session, session.post(url, data=body) as sent:
         assert await sent.read() == b"x" * 10
@@ -287,8 +287,8 @@ async def test_aiohttp_asks_a_body_to_write_itself_right_before_the_first_byte_l
 
 @virtual
 async def test_aiohttp_never_asks_a_body_to_write_itself_without_a_connection() -> None:
-    """So what is raised before was not sent; and it closes the body, if at all, while it handles that."""
-    body = Watched(b"x")
+    """So an earlier error means that nothing was sent. aiohttp may close the body while handling it."""
+    body = RecordedBody(b"x")
     async with aiohttp.ClientSession() as session:
         with pytest.raises(aiohttp.ClientConnectorError):
             await session.post("http://127.0.0.9:9", data=body)
@@ -297,8 +297,8 @@ async def test_aiohttp_never_asks_a_body_to_write_itself_without_a_connection() 
 
 
 @virtual
-async def test_aiohttp_closes_a_body_that_a_middleware_replaces_outside_of_any_error() -> None:
-    """By that it is known that the body that was sent is another."""
+async def test_aiohttp_closes_a_replaced_body_outside_any_error() -> None:
+    """This shows the client that a middleware sent another body."""
 
     async def other(request: Any, handler: Any) -> Any:
         await request.update_body(b"other")
@@ -307,7 +307,7 @@ async def test_aiohttp_closes_a_body_that_a_middleware_replaces_outside_of_any_e
     async def well(request: web.Request) -> web.Response:
         return web.Response(body=await request.read())
 
-    body = Watched(b"x")
+    body = RecordedBody(b"x")
     session = aiohttp.ClientSession(middlewares=(other,))
     async with serving(well) as url, session, session.post(url, data=body) as sent:
         assert await sent.read() == b"other"
@@ -317,7 +317,7 @@ async def test_aiohttp_closes_a_body_that_a_middleware_replaces_outside_of_any_e
 
 @virtual
 async def test_aiohttp_sends_a_masked_header_as_it_is_and_shows_it_masked() -> None:
-    """On it hangs that no hook of a user's, and no frame of aiohttp's, shows the key."""
+    """So no user hook and no frame of aiohttp shows the key."""
 
     class Masked(str):
         __slots__ = ()
@@ -349,8 +349,8 @@ async def test_aiohttp_sends_a_masked_header_as_it_is_and_shows_it_masked() -> N
 
 
 @virtual
-async def test_aiohttp_says_in_the_causes_of_its_error_that_a_header_is_too_long() -> None:
-    """Its message shows the header, and its class is that of any broken answer."""
+async def test_aiohttp_names_a_header_that_is_too_long_in_a_cause() -> None:
+    """The message shows the header, and the class is that of any broken answer."""
 
     async def long(request: web.Request) -> web.Response:
         return web.Response(headers={"X-Long": "x" * 9000})
@@ -369,8 +369,8 @@ async def test_aiohttp_says_in_the_causes_of_its_error_that_a_header_is_too_long
 
 
 @virtual
-async def test_yarl_rewrites_escapes_unless_it_is_told_that_they_are_there() -> None:
-    """On it hangs that a signed URL is fetched as issued; aiohttp sends such a URL as it is."""
+async def test_yarl_rewrites_escapes_unless_encoded_is_set() -> None:
+    """With it, a signed URL is fetched as issued, since aiohttp sends such a URL unchanged."""
     asked: list[str] = []
 
     async def here(request: web.Request) -> web.Response:
@@ -386,7 +386,7 @@ async def test_yarl_rewrites_escapes_unless_it_is_told_that_they_are_there() -> 
 
 @virtual
 async def test_aiohttp_takes_a_reset_for_the_end_of_a_body_without_a_length() -> None:
-    """Hence the error is asked of the connection: with the end in order it is another one."""
+    """So the client asks the connection for its error, which differs after an orderly end."""
 
     async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await reader.readuntil(b"\r\n\r\n")
@@ -413,8 +413,8 @@ async def test_aiohttp_takes_a_reset_for_the_end_of_a_body_without_a_length() ->
 
 
 @virtual
-async def test_aiohttp_passes_gzip_that_was_cut_and_gzip_in_gzip() -> None:
-    """Hence outputs are decoded here: it takes half a body for the whole, and two layers for none."""
+async def test_aiohttp_accepts_cut_gzip_and_gzip_in_gzip() -> None:
+    """So the client decodes outputs itself: aiohttp takes half a body for the whole, two layers for none."""
     body = gzip.compress(b"x" * 1000)
     bodies = iter([("gzip", body[:-8]), ("gzip, gzip", gzip.compress(body)), ("gzip", body)])
 
@@ -430,11 +430,11 @@ async def test_aiohttp_passes_gzip_that_was_cut_and_gzip_in_gzip() -> None:
 
 @virtual
 async def test_aiohttp_connects_to_the_very_addresses_that_its_resolver_returns() -> None:
-    """It asks it for names alone, in the context of whoever asks; what it raises comes out as it is."""
+    """It resolves names only, in the caller's context, and passes on what the resolver raises."""
     seen: list[tuple[str, str]] = []
     whose = contextvars.ContextVar("whose", default="")
 
-    class Refused(Exception):  # noqa: N818 - it stands for an error of ours
+    class Refused(Exception):  # noqa: N818 - it stands for one of our errors
         pass
 
     class Names(aiohttp.abc.AbstractResolver):
@@ -463,8 +463,8 @@ async def test_aiohttp_connects_to_the_very_addresses_that_its_resolver_returns(
 
 
 @virtual
-async def test_aiohttp_says_whether_a_session_goes_by_a_proxy() -> None:
-    """On it hangs whether names are looked up here for a session of the user's."""
+async def test_aiohttp_shows_whether_a_session_uses_a_proxy() -> None:
+    """That decides whether the client resolves names for a user's session."""
     async with aiohttp.ClientSession(proxy="http://127.0.0.1:9") as session:
         assert session._default_proxy is not None
     async with aiohttp.ClientSession(trust_env=True) as session:
@@ -473,41 +473,41 @@ async def test_aiohttp_says_whether_a_session_goes_by_a_proxy() -> None:
         assert type(session.connector) is aiohttp.TCPConnector
 
 
-def test_a_server_that_cuts_is_a_failed_connection_to_gql() -> None:
-    """With nothing in it that tells whether the request was sent: hence aiohttp's own errors are read."""
+def test_gql_reports_a_cut_as_a_failed_connection() -> None:
+    """It does not show whether the request was sent, so the client reads aiohttp's own errors."""
 
-    async def look() -> None:
+    async def request_once() -> None:
         server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         async with server, gql.Client(transport=AIOHTTPTransport(f"http://127.0.0.1:{port}")) as session:
             with pytest.raises(TransportConnectionFailed):
                 await session.execute(gql.gql("{ x }"))
 
-    virtual(look)()
+    virtual(request_once)()
 
 
-def test_asyncio_bounds_the_join_of_its_threads_by_the_clock_of_the_loop() -> None:
-    """From 3.13 on: hence the loop on which time jumps counts that thread, and has no such timer."""
+def test_asyncio_bounds_the_join_of_its_threads_by_the_loops_clock() -> None:
+    """From 3.13 on, so the virtual-time loop counts that thread and sets no such timer."""
     timers: list[float] = []
 
-    class Noting(asyncio.SelectorEventLoop):
+    class RecordingLoop(asyncio.SelectorEventLoop):
         def call_at(self, when: float, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # mypy cannot match the stub's TypeVarTuple
             timers.append(when - self.time())
             return super().call_at(when, *args, **kwargs)
 
-    with asyncio.Runner(loop_factory=Noting) as runner:
+    with asyncio.Runner(loop_factory=RecordingLoop) as runner:
         runner.run(asyncio.to_thread(int))
     assert [round(seconds) for seconds in timers] == ([300] if sys.version_info >= (3, 13) else [])
 
 
-def test_a_sequence_of_backoff_gives_its_first_value_at_the_second_step() -> None:
+def test_a_backoff_generator_yields_its_first_value_at_the_second_step() -> None:
     """The first `next` only starts it."""
     assert list(itertools.islice(backoff.expo(max_value=5), 6)) == [None, 1, 2, 4, 5, 5]
     assert 0 <= backoff.full_jitter(3.0) <= 3.0
 
 
-def test_pydantic_asks_an_enum_for_words_it_does_not_know() -> None:
-    """On it hangs that an unknown status is kept."""
+def test_pydantic_asks_an_enum_for_unknown_values() -> None:
+    """So an unknown status is kept."""
 
     class RateLimitHeaders(enum.StrEnum):
         KNOWN = "known"
@@ -519,8 +519,8 @@ def test_pydantic_asks_an_enum_for_words_it_does_not_know() -> None:
     assert pydantic.TypeAdapter(RateLimitHeaders).validate_python("other") is RateLimitHeaders.KNOWN
 
 
-def test_pydantic_can_put_a_default_in_the_place_of_what_does_not_fit() -> None:
-    """On it hangs that a bad `creditCost` loses no job."""
+def test_pydantic_can_replace_an_invalid_value_by_a_default() -> None:
+    """So a bad `creditCost` loses no job."""
 
     class OrNone:
         def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
@@ -532,7 +532,7 @@ def test_pydantic_can_put_a_default_in_the_place_of_what_does_not_fit() -> None:
 
 @contextlib.contextmanager
 def logged(path: Path) -> Iterator[sqlite3.Connection]:
-    """Yield a connection to a database with two rows of one page, whose log is moved by us alone."""
+    """Yield a connection to a database with two rows on one page, whose log only this test checkpoints."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -544,21 +544,21 @@ def logged(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def in_file(path: Path, query: str = "SELECT value FROM facts") -> list[str]:
-    """What a database says without its log."""
+    """Read a database without its log."""
     address = f"{path.as_uri()}?mode=ro&immutable=1"
     with contextlib.closing(sqlite3.connect(address, uri=True)) as alone:
         return [value for (value,) in alone.execute(query)]
 
 
 def test_sqlite_reads_an_immutable_database_without_its_log(tmp_path: Path) -> None:
-    """On it hangs that we know what a copy of the file alone would say."""
+    """It shows what a copy of the file alone would contain."""
     with logged(tmp_path / "x.db") as writer:
         writer.execute("UPDATE facts SET value = 'new'")
         assert in_file(tmp_path / "x.db") == ["new", "old"]
 
 
-def test_sqlite_moves_the_last_version_of_a_page_or_none(tmp_path: Path) -> None:
-    """On it hangs that a checkpoint which a reader cuts short leaves no promise kept in the file."""
+def test_sqlite_checkpoints_the_last_version_of_a_page_or_none(tmp_path: Path) -> None:
+    """So a checkpoint cut short by a reader leaves no kept promise in the file."""
     with (
         logged(tmp_path / "x.db") as writer,
         contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as reader,
@@ -579,10 +579,8 @@ def test_sqlite_moves_the_last_version_of_a_page_or_none(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("how", "stays"), [("mode=ro", True), ("mode=rw", False)])
-def test_sqlite_removes_a_log_when_the_last_one_closes_that_may_write(
-    how: str, stays: bool, tmp_path: Path
-) -> None:
-    """Hence the ledger of a killed batch is read with `mode=ro`, and its log stays where it is."""
+def test_sqlite_removes_a_log_when_the_last_writer_closes(how: str, stays: bool, tmp_path: Path) -> None:
+    """So a killed batch's ledger is read with `mode=ro`, and its log stays."""
     with logged(tmp_path / "x.db") as writer:
         writer.execute("UPDATE facts SET value = 'new'")
         for name in ("x.db", "x.db-wal"):
@@ -595,8 +593,8 @@ def test_sqlite_removes_a_log_when_the_last_one_closes_that_may_write(
     assert not (tmp_path / "x.db-wal").exists()
 
 
-def test_a_session_whose_loop_is_closed_closes_on_another_and_its_sockets_are_found() -> None:
-    """aiohttp then touches no transport, so that each socket is ours to close; asyncio complains of none."""
+def test_a_session_of_a_closed_loop_closes_on_another_and_shows_its_sockets() -> None:
+    """aiohttp then touches no transport, so the client closes each socket itself; asyncio stays silent."""
 
     async def ask() -> aiohttp.ClientSession:
         async def answer(_: web.Request) -> web.Response:
@@ -626,8 +624,8 @@ def test_a_session_whose_loop_is_closed_closes_on_another_and_its_sockets_are_fo
     gc.collect()
 
 
-def test_a_task_of_a_closed_loop_can_be_dropped_in_silence(caplog: pytest.LogCaptureFixture) -> None:
-    """By a private flag of asyncio's own, which both kinds of tasks have."""
+def test_a_task_of_a_closed_loop_can_be_dropped_silently(caplog: pytest.LogCaptureFixture) -> None:
+    """A private flag of asyncio allows it, on both kinds of tasks."""
     loop = asyncio.new_event_loop()
     task = loop.create_task(asyncio.Event().wait())
     loop.run_until_complete(asyncio.sleep(0))

@@ -1,4 +1,4 @@
-"""The key sweep: whole runs with every fault, at DEBUG, and the key is looked for in all that comes out."""
+"""Whole runs with every fault, at DEBUG: the API key must be in nothing that comes out."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ pytestmark = pytest.mark.slow
 
 KEY: Final = "sk-live-7QxVn4rT9b/kE+2mLpZ8wDhJ5sYb0/uGc3+Xa=="
 LONGEST: Final = 60.0
-"""Virtual seconds that one step of a run may take."""
+"""The most virtual seconds that one step of a run may take."""
 PIECE: Final = 10
-"""Characters of the key that are found as well as the whole: a message may be cut in its middle."""
+"""This many characters of the key count as a finding, because a message may cut it in the middle."""
 NOT_FOR_OTHERS: Final = {"authorization", "x-api-key", "idempotency-key"}
 
 
@@ -51,13 +51,13 @@ NOT_FOR_OTHERS: Final = {"authorization", "x-api-key", "idempotency-key"}
 
 
 def plainer(text: str) -> str:
-    """Return a text without the escapes of JSON, Python, HTML and URLs."""
+    """Return a text with the escapes of JSON, Python, HTML and URLs undone."""
     text = re.sub(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})", lambda at: chr(int(at[1] or at[2], 16)), text)
     return html.unescape(unquote(text.replace("\\/", "/").replace("\\", "")))
 
 
 def as_base64(secret: str) -> Iterator[str]:
-    """Yield how base64 spells it, wherever in a longer text it stands."""
+    """Yield its base64 spellings at every position in a longer text."""
     for before in range(3):
         coded = base64.b64encode(b"?" * before + secret.encode()).decode().rstrip("=")
         yield coded[before + 1 if before else 0 : -1]
@@ -70,14 +70,14 @@ PIECES: Final = [KEY[at : at + PIECE] for at in range(len(KEY) - PIECE + 1)]
 
 
 def shows_key(text: str) -> bool:
-    """Whether the key, or a piece of it, can be read in a text, in whatever spelling."""
+    """Whether the key, or a piece of it, can be read in a text, in any spelling."""
     readings = {text, plainer(text), plainer(plainer(text))}
     return any(piece in reading for reading in readings for piece in [*PIECES, *BASE64])
 
 
 @dataclass
 class Net:
-    """Catches what comes out of a run, as texts with the place where each was found."""
+    """Collects what comes out of a run, as texts with their places."""
 
     caught: list[tuple[str, str]] = field(default_factory=list)
     errors: set[str] = field(default_factory=set)
@@ -87,17 +87,17 @@ class Net:
         self.caught.append((place, text))
 
     def keep_object(self, place: str, thing: object) -> None:
-        """Keep what a thing says of itself."""
+        """Keep an object's repr and str."""
         self.keep(place, f"{thing!r} {thing}")
 
     def keep_pickled(self, place: str, thing: object) -> None:
-        """Keep a thing as it travels, and as it arrives."""
+        """Keep an object as it is pickled, and as it arrives."""
         packed = pickle.dumps(thing)
         self.keep(f"{place}, pickled", packed.decode("latin-1"))
         self.keep_object(f"{place}, unpickled", pickle.loads(packed))
 
     def keep_error(self, place: str, error: BaseException, *, is_ours: bool = True) -> None:
-        """Keep an error, its traceback, and all that is chained to it."""
+        """Keep an error, its traceback, and every error chained to it."""
         self.errors.add(type(error).__name__)
         self.keep(f"{place}, traceback", "".join(traceback.format_exception(error)))
         for each in chain(error):
@@ -106,13 +106,13 @@ class Net:
             self.keep_pickled(place, error)
 
     def keep_file(self, path: Path) -> None:
-        """Keep a file, with its name."""
+        """Keep a file with its name."""
         self.keep("file", f"{path} {path.read_bytes().decode('latin-1')}")
 
     async def attempt(self, place: str, work: Awaitable[Any]) -> Any:
-        """Do something that may fail; keep what came of it."""
+        """Run something that may fail, and keep its result or its error."""
         try:
-            # However short the waits for the plan are bounded, a service may say "later" for ever.
+            # However short the timeouts are, a service may postpone for ever.
             outcome = await asyncio.wait_for(work, LONGEST)
         except (Exception, asyncio.CancelledError) as error:
             self.keep_error(place, error)
@@ -121,7 +121,7 @@ class Net:
         return outcome
 
     def findings(self) -> list[tuple[str, str]]:
-        """Return where the key was found, and in what."""
+        """Return where the key was found, and in which text."""
         found = []
         for place, text in dict.fromkeys(self.caught):
             if shows_key(text):
@@ -130,7 +130,7 @@ class Net:
 
 
 class LogNet(logging.Handler):
-    """Puts every record into a net, formatted and bare."""
+    """Puts every log record into a net, formatted and bare."""
 
     def __init__(self, net: Net) -> None:
         super().__init__(logging.NOTSET)
@@ -148,7 +148,7 @@ LOUD: Final = ("", "doitong_async", "gql", "gql.transport.aiohttp", "aiohttp", "
 
 @contextmanager
 def net_over_everything() -> Iterator[Net]:
-    """Yield a net over the logs of all libraries at DEBUG, and over all warnings."""
+    """Yield a net that collects all warnings, and the logs of all libraries at DEBUG."""
     net = Net()
     handler = LogNet(net)
     levels = {name: logging.getLogger(name).level for name in LOUD}
@@ -156,14 +156,14 @@ def net_over_everything() -> Iterator[Net]:
         logging.getLogger(name).setLevel(logging.DEBUG)
     logging.getLogger().addHandler(handler)
     try:
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             yield net
     finally:
         logging.getLogger().removeHandler(handler)
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-    for warning in told:
+    for warning in caught:
         net.keep("warning", f"{warning.message!r} {warning.source!r}")
 
 
@@ -171,11 +171,11 @@ def net_over_everything() -> Iterator[Net]:
 
 
 class BrokenCallbackError(Exception):
-    """What an `on_event` of a user's raises."""
+    """Raised by a user's `on_event`."""
 
 
 def listening(net: Net) -> Callable[[object], None]:
-    """Return a callback that keeps every event and breaks at the first of each kind, which is then logged."""
+    """Return a callback that keeps every event and raises at the first of each kind, which is then logged."""
     kinds = set[type]()
 
     def on_event(event: object) -> None:
@@ -187,15 +187,15 @@ def listening(net: Net) -> Callable[[object], None]:
     return on_event
 
 
-def talkative() -> None:
-    """Let asyncio log each step that it takes, with all that it knows of it."""
+def log_every_step() -> None:
+    """Let asyncio log each step with all its details."""
     loop = asyncio.get_running_loop()
     loop.set_debug(True)
     loop.slow_callback_duration = 0.0
 
 
 async def whole_run(doitong: AsyncDoitong, net: Net, folder: Path) -> None:
-    """Do all that a client can do: submit, look, wait, fetch, write, leave early, take up again."""
+    """Do everything a client can do: submit, poll, wait, download, write, leave early, resume."""
     quick = doitong.with_options(timeout=12.0, request_timeout=4.0, poll_timeout=3.0, slot_timeout=8.0)
     net.keep_object("client", [doitong, quick, vars(doitong), doitong._shared.settings, quick._options])
     request = GenerateRequest(prompt="a fox", width=8, height=8)
@@ -213,7 +213,7 @@ async def whole_run(doitong: AsyncDoitong, net: Net, folder: Path) -> None:
 
 
 async def follow(doitong: AsyncDoitong, job: AsyncJob, net: Net, folder: Path) -> None:
-    """Wait for a job in every way, and take what it gave."""
+    """Wait for a job in every way, and keep what it gives."""
     net.keep("token", job.token)
     net.keep("token, read", base64.urlsafe_b64decode(job.token.removeprefix("dtj1.") + "==").decode())
     net.keep_object(
@@ -238,8 +238,8 @@ async def all_of(job: AsyncJob) -> list[Any]:
     return [update async for update in job.updates()]
 
 
-async def close_under_way(doitong: AsyncDoitong, net: Net) -> None:
-    """Close while one submit is under way, one job is awaited, and one caller waits for its turn."""
+async def close_during_calls(doitong: AsyncDoitong, net: Net) -> None:
+    """Close while one submit is under way, one job is awaited, and one caller waits for a permit."""
     work = [asyncio.ensure_future(doitong.generate(f"late {n}", width=8, height=8)) for n in range(12)]
     await asyncio.sleep(0.01)
     await net.attempt("close", doitong.aclose())
@@ -249,7 +249,7 @@ async def close_under_way(doitong: AsyncDoitong, net: Net) -> None:
 
 
 def keep_files(net: Net, folder: Path) -> None:
-    """Keep all that was written."""
+    """Keep every file that was written."""
     for path in folder.rglob("*"):
         if path.is_file():
             net.keep_file(path)
@@ -257,7 +257,7 @@ def keep_files(net: Net, folder: Path) -> None:
 
 @asynccontextmanager
 async def session_that_raises() -> Any:
-    """Yield a session of a user's that raises for each status that is no success."""
+    """Yield a user's session that raises for each error status."""
     async with aiohttp.ClientSession(raise_for_status=True) as session:
         yield session
 
@@ -281,14 +281,14 @@ def every_fault() -> list[Fault]:
     for what in get_args(What):
         for where in get_args(Where):
             for switch in switches:
-                # The table itself says what cannot be.
+                # The parser itself says which combinations are impossible.
                 with contextlib.suppress(ValueError):
                     faults.append(Fault(what, where, **switch))
     return faults
 
 
 async def run_on_emulator(faults: list[Fault], net: Net, folder: Path, *, own_session: bool) -> None:
-    """Run against the emulator, with a session of our own or a user's, and look there for the key."""
+    """Run against the emulator, with the client's session or a user's, and search it all for the key."""
     async with contextlib.AsyncExitStack() as stack:
         session = await stack.enter_async_context(session_that_raises()) if own_session else None
         arguments = {"session": session, "on_event": listening(net), "max_download_bytes": 1 << 20}
@@ -297,16 +297,16 @@ async def run_on_emulator(faults: list[Fault], net: Net, folder: Path, *, own_se
             with_emulator(Plan.PRO, emulator=rules, api_key=KEY, **arguments)
         )
         await whole_run(doitong, net, folder)
-        await close_under_way(doitong, net)
+        await close_during_calls(doitong, net)
         assert_key_went_to_the_api_alone(emulator)
 
 
 @virtual
 async def test_a_loop_that_logs_each_step_does_not_show_the_key(tmp_path: Path) -> None:
-    """With asyncio's debug mode, in which it tells of every call with its arguments, and faults that mix."""
+    """In asyncio's debug mode, which logs every call with its arguments, under mixed faults."""
     faults = [replace(fault, p=0.05, seed=number) for number, fault in enumerate(every_fault())]
     with net_over_everything() as net:
-        talkative()
+        log_every_step()
         await run_on_emulator(faults, net, tmp_path, own_session=False)
         keep_files(net, tmp_path)
     assert sum(place == "log of asyncio" for place, _ in net.caught) > 100
@@ -315,42 +315,42 @@ async def test_a_loop_that_logs_each_step_does_not_show_the_key(tmp_path: Path) 
 
 @pytest.mark.parametrize("fault", every_fault(), ids=str)
 @virtual
-async def test_no_fault_brings_the_key_out(fault: Fault, tmp_path: Path) -> None:
-    """Whether it hits twice, or always and on a session of a user's that raises by itself."""
+async def test_no_fault_leaks_the_key(fault: Fault, tmp_path: Path) -> None:
+    """Whether it hits twice, or always and with a user's session that raises by itself."""
     passing = replace(fault, last=2)
     with net_over_everything() as net:
         await run_on_emulator([passing], net, tmp_path, own_session=False)
         await run_on_emulator([fault], net, tmp_path, own_session=True)
         keep_files(net, tmp_path)
-    assert_net_is_full(net)
+    assert_net_has_every_kind(net)
     assert net.findings() == []
 
 
 def assert_key_went_to_the_api_alone(emulator: Emulator) -> None:
-    """It did travel, so there was something to be leaked; and not to the outputs."""
+    """The key was sent, so it could have leaked; it did not go to the outputs."""
     for request in emulator.world.seen:
         assert shows_key(str(dict(request.headers))) == (request.kind != "output")
         if request.kind == "output":
             assert not NOT_FOR_OTHERS & {name.lower() for name in request.headers}
 
 
-def assert_net_is_full(net: Net) -> None:
-    """Something of every sort was looked at."""
+def assert_net_has_every_kind(net: Net) -> None:
+    """The sweep saw a text of every kind."""
     places = {place for place, _ in net.caught}
     assert {"event", "log of doitong_async", "client", "request", "cancel"} <= places
     assert "BrokenCallbackError" in net.errors
     assert len(net.errors) >= 3
 
 
-# A server that echoes what it was sent.
+# A server that echoes what it receives.
 
 
 @dataclass
 class EchoServer:
-    """Answers every API request with one made-up answer, which may hold the key that came with it."""
+    """Answers every API request with one made-up answer, which may contain the key it received."""
 
     answer: Callable[[str, str], bytes]
-    """Makes an answer of the kind of a request and of the key that came with it."""
+    """Makes an answer from the kind of a request and the key that came with it."""
     heads: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -368,7 +368,7 @@ class EchoServer:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
         await self._server.wait_closed()
-        for _turn in range(5):
+        for _step in range(5):
             await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -385,7 +385,7 @@ class EchoServer:
 
 
 def kind_of(head: str, body: str) -> str:
-    """Return what a request is."""
+    """Return the kind of a request."""
     if not head.startswith("POST"):
         return head.partition(" ")[0].lower()
     return "submit" if "mutation" in body else "introspection" if "__schema" in body else "poll"
@@ -406,30 +406,32 @@ SPELLINGS: Final[dict[str, Callable[[str], str]]] = {
 }
 
 
-def said(text: str, **extensions: str) -> str:
-    """Return a body with one error; the text stands in it as it is."""
+def body_with_error(text: str, **extensions: str) -> str:
+    """Return a body with one error; the text stands in it unchanged."""
     more = "".join(f', "{name}": "{value}"' for name, value in extensions.items())
-    told = f'"message": "Authorization: Bearer {text}", "extensions": {{"code": "ODD"{more}}}'
-    return f'{{"errors": [{{{told}}}]}}'
+    caught = f'"message": "Authorization: Bearer {text}", "extensions": {{"code": "ODD"{more}}}'
+    return f'{{"errors": [{{{caught}}}]}}'
 
 
 def job_with(**fields: str) -> str:
-    """Return a body with one job, in which each field stands as it is."""
+    """Return a body with one job, in which each field stands unchanged."""
     whole = {"id": '"job-1"', "status": '"processing"', "url": "null", "metadata": "null", **fields}
     return f'{{"data": {{"j0": {{{", ".join(f"{json.dumps(n)}: {v}" for n, v in whole.items())}}}}}}}'
 
 
-# Each makes an answer of the key as it is spelled in a body.
+# Each makes an answer from the key as a body spells it.
 IN_BODIES: Final[dict[str, Callable[[str], bytes]]] = {
-    "200 with an error": lambda key: http(said(key)),
+    "200 with an error": lambda key: http(body_with_error(key)),
     **{
-        f"{status} with an error": lambda key, status=status: http(said(key), f"{status} Odd")  # type: ignore[misc]
+        f"{status} with an error": lambda key, status=status: http(body_with_error(key), f"{status} Odd")  # type: ignore[misc]
         for status in (400, 401, 402, 404, 429, 500)
     },
     "a code": lambda key: http(f'{{"errors": [{{"message": "no", "extensions": {{"code": "{key}"}}}}]}}'),
-    "a conflict that names a job": lambda key: http(said("x", generationId=key), "409 Conflict"),
+    "a conflict that names a job": lambda key: http(body_with_error("x", generationId=key), "409 Conflict"),
     "a bare error": lambda key: http(f'{{"error": "Bearer {key}"}}', "400 Bad Request"),
-    "an error at the end of what is shown": lambda key: http(said("x" * 170 + key), "400 Bad Request"),
+    "an error at the end of what is shown": lambda key: http(
+        body_with_error("x" * 170 + key), "400 Bad Request"
+    ),
     "a name": lambda key: http(f'{{"{key}": "{key}"}}', "502 Bad Gateway"),
     "an unknown field": lambda key: http(f'{{"errors": [{{"message": "Cannot query field \\"{key}\\""}}]}}'),
     "HTML": lambda key: http(f"<pre>Bearer {key}</pre>", "502 Bad Gateway", Content_Type="text/html"),
@@ -446,9 +448,9 @@ IN_BODIES: Final[dict[str, Callable[[str], bytes]]] = {
     "metadata of a failure": lambda key: http(job_with(status='"failed"', metadata=f'{{"why": "{key}"}}')),
 }
 
-# Each makes an answer of the key as it came: in a head there is nothing to escape.
+# Each makes an answer from the key as it came: a head needs no escapes.
 IN_HEADS: Final[dict[str, Callable[[str], bytes]]] = {
-    "X-Request-Id": lambda key: http(said("x"), "500 Odd", X_Request_Id=key),
+    "X-Request-Id": lambda key: http(body_with_error("x"), "500 Odd", X_Request_Id=key),
     "Retry-After": lambda key: http("", "429 Slow", Retry_After=key, X_RateLimit_Reset=key, Date=key),
     "X-RateLimit-Limit": lambda key: http(job_with(), X_RateLimit_Limit=key, X_RateLimit_Remaining=key),
     "Content-Type": lambda key: http("oops", "502 Odd", Content_Type=f"text/{key}"),
@@ -470,7 +472,7 @@ IN_HEADS: Final[dict[str, Callable[[str], bytes]]] = {
 async def sweep_echo(
     answer: Callable[[str, str], bytes], folder: Path, *, sessions: tuple[bool, ...] = (True,)
 ) -> Net:
-    """Run against a server that answers so, with a user's session that raises, or with one of our own."""
+    """Run against a server that answers so, with a user's session that raises, or the client's own."""
     with net_over_everything() as net:
         for own_session in sessions:
             async with contextlib.AsyncExitStack() as stack:
@@ -486,7 +488,7 @@ async def sweep_echo(
                     )
                 )
                 await whole_run(doitong, net, folder)
-                await close_under_way(doitong, net)
+                await close_during_calls(doitong, net)
             assert any(shows_key(head) for head in server.heads)
         keep_files(net, folder)
     return net
@@ -495,7 +497,7 @@ async def sweep_echo(
 def echo_of(
     kind: str, made: Callable[[str], bytes], spell: Callable[[str], str]
 ) -> Callable[[str, str], bytes]:
-    """Return a server's way: submits, or looks, are answered with an echo, and the rest as it should be."""
+    """Return a server's behaviour: it answers submits or polls with an echo, and the rest properly."""
 
     def answer(asked: str, key: str) -> bytes:
         is_hit = asked == kind or (asked == "introspection" and kind == "poll")
@@ -505,7 +507,7 @@ def echo_of(
 
 
 def echoes() -> Iterator[tuple[str, str, str]]:
-    """Yield every place in a body with every spelling, and with submits and polls by turns."""
+    """Yield every place in a body with every spelling, for submits and polls alternately."""
     for row, place in enumerate(IN_BODIES):
         for column, spelling in enumerate(SPELLINGS):
             yield ("submit", "poll")[(row + column) % 2], spelling, place
@@ -513,10 +515,10 @@ def echoes() -> Iterator[tuple[str, str, str]]:
 
 @pytest.mark.parametrize(("kind", "spelling", "place"), list(echoes()))
 @virtual
-async def test_a_key_that_is_echoed_in_a_body_goes_no_further(
+async def test_a_key_echoed_in_a_body_does_not_leak(
     kind: str, spelling: str, place: str, tmp_path: Path
 ) -> None:
-    """In whatever field, and however it is spelled in JSON or in what should have been JSON."""
+    """In any field, spelled as JSON or as broken JSON."""
     net = await sweep_echo(echo_of(kind, IN_BODIES[place], SPELLINGS[spelling]), tmp_path)
     assert net.findings() == []
 
@@ -524,8 +526,8 @@ async def test_a_key_that_is_echoed_in_a_body_goes_no_further(
 @pytest.mark.parametrize("kind", ["submit", "poll"])
 @pytest.mark.parametrize("place", IN_HEADS)
 @virtual
-async def test_a_key_that_is_echoed_in_a_head_goes_no_further(kind: str, place: str, tmp_path: Path) -> None:
-    """Not in a header that we read, nor in the words of aiohttp about one that it could not."""
+async def test_a_key_echoed_in_a_head_does_not_leak(kind: str, place: str, tmp_path: Path) -> None:
+    """Neither through a header that the client reads nor through aiohttp's message about a broken one."""
     echo = echo_of(kind, IN_HEADS[place], SPELLINGS["as it is"])
     net = await sweep_echo(echo, tmp_path, sessions=(False, True))
     assert net.findings() == []
@@ -537,7 +539,7 @@ async def test_a_key_that_is_echoed_in_a_head_goes_no_further(kind: str, place: 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @virtual
 async def test_a_redirect_of_the_api_is_not_followed(status: int, tmp_path: Path) -> None:
-    """Not by submits and not by looks: the other origin is never called at all."""
+    """Neither submits nor polls follow it: the other origin gets no request."""
     async with EchoServer(lambda kind, key: http(job_with())) as elsewhere:
 
         def moved(kind: str, key: str) -> bytes:
@@ -545,16 +547,16 @@ async def test_a_redirect_of_the_api_is_not_followed(status: int, tmp_path: Path
 
         net = await sweep_echo(moved, tmp_path)
         assert elsewhere.heads == []
-        looks = await sweep_echo(echo_of("poll", lambda _: moved("", ""), SPELLINGS["as it is"]), tmp_path)
+        polls = await sweep_echo(echo_of("poll", lambda _: moved("", ""), SPELLINGS["as it is"]), tmp_path)
         assert elsewhere.heads == []
-    assert net.findings() == looks.findings() == []
-    # 301 to 303 may come after the request was carried out: they say nothing for sure.
+    assert net.findings() == polls.findings() == []
+    # 301 to 303 may come after the request was executed, so they prove nothing.
     assert ("ConfigurationError" if status >= 307 else "ServerError") in net.errors
 
 
 @virtual
-async def test_an_output_is_fetched_without_a_key_from_any_origin() -> None:
-    """From another, after a redirect to a third, and from the API's own: a path there may be anybody's."""
+async def test_outputs_are_fetched_without_a_key_from_any_origin() -> None:
+    """From another origin, after a redirect to a third, and from the API's own: anyone may own a path."""
     picture = http("", Content_Type="image/jpeg", Content_Length=str(len(JPEG))) + JPEG
     async with EchoServer(lambda kind, key: picture) as third:
         hop = http("", "302 Found", Location=f"{third.url}/fox.jpg")
@@ -579,16 +581,16 @@ async def test_an_output_is_fetched_without_a_key_from_any_origin() -> None:
         assert not NOT_FOR_OTHERS & {line.partition(":")[0].lower() for line in head.splitlines()}
 
 
-# Ways that lead nowhere.
+# Routes that do not reach the API.
 
 
 @pytest.mark.parametrize("base_url", ["http://127.0.0.9:9", "https://127.0.0.9:9"])
 @pytest.mark.parametrize("proxy", ["refuses to connect", "refuses to serve", "answers nonsense"])
 @virtual
-async def test_a_proxy_that_refuses_learns_and_tells_nothing(
+async def test_a_proxy_that_rejects_neither_learns_nor_leaks_the_key(
     base_url: str, proxy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of https it sees a CONNECT without the key; what it says of that comes out without it, too."""
+    """It sees the CONNECT of https without the key, and its error comes out without the key, too."""
 
     def answer(kind: str, key: str) -> bytes:
         if proxy == "answers nonsense":
@@ -600,7 +602,7 @@ async def test_a_proxy_that_refuses_learns_and_tells_nothing(
         monkeypatch.setenv("http_proxy", url)
         monkeypatch.setenv("https_proxy", url)
         with net_over_everything() as net:
-            talkative()
+            log_every_step()
             async with AsyncDoitong(
                 api_key=KEY, base_url=base_url, trust_env=True, on_event=listening(net)
             ) as doitong:
@@ -619,11 +621,11 @@ async def test_a_proxy_that_refuses_learns_and_tells_nothing(
 
 
 @virtual
-async def test_a_server_without_tls_is_not_told_the_key(tmp_path: Path) -> None:
-    """The handshake fails before a header is sent, and the error of it says nothing either."""
+async def test_a_server_without_tls_never_gets_the_key(tmp_path: Path) -> None:
+    """The handshake fails before a header is sent, and its error does not show the key either."""
     async with EchoServer(lambda kind, key: http(KEY, "400 Plain HTTP sent to an HTTPS port")) as server:
         with net_over_everything() as net:
-            talkative()
+            log_every_step()
             url = server.url.replace("http:", "https:")
             async with AsyncDoitong(api_key=KEY, base_url=url, on_event=listening(net)) as doitong:
                 await whole_run(doitong, net, tmp_path)
@@ -632,8 +634,8 @@ async def test_a_server_without_tls_is_not_told_the_key(tmp_path: Path) -> None:
     assert net.findings() == []
 
 
-def test_a_plain_http_base_url_is_refused_unless_the_user_insists() -> None:
-    """But for this machine; and the refusal does not show what it protects."""
+def test_a_plain_http_base_url_needs_insecure_http() -> None:
+    """Except on this machine. The error does not show the key it protects."""
     for url in ("http://api.doitong.com", "http://10.0.0.1:8080", "http://127.0.0.1.example.com"):
         net = Net()
         with pytest.raises(ConfigurationError, match="plain http") as caught:
@@ -646,8 +648,8 @@ def test_a_plain_http_base_url_is_refused_unless_the_user_insists() -> None:
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\n", f" {KEY}", f"{KEY}é", KEY.encode()])
-def test_a_key_that_cannot_be_is_not_shown(key: Any) -> None:
-    """It may be the right one with a slip."""
+def test_an_invalid_key_is_not_shown(key: Any) -> None:
+    """It may be the right key with a typo."""
     net = Net()
     with pytest.raises(ConfigurationError) as caught:
         AsyncDoitong(api_key=key)
@@ -655,7 +657,7 @@ def test_a_key_that_cannot_be_is_not_shown(key: Any) -> None:
     assert net.findings() == []
 
 
-# The sweep can fail.
+# The sweep itself can fail.
 
 
 LEAKS: Final[dict[str, Callable[[Net, Path], None]]] = {
@@ -683,7 +685,7 @@ LEAKS: Final[dict[str, Callable[[Net, Path], None]]] = {
 
 
 def keep_written(net: Net, path: Path, text: str) -> None:
-    """Write a file, and keep all that was written."""
+    """Write a file, and keep everything that was written."""
     path.write_text(text)
     keep_files(net, path.parent)
 
@@ -691,21 +693,21 @@ def keep_written(net: Net, path: Path, text: str) -> None:
 def chained(
     error: Exception, *, cause: Exception | None = None, context: Exception | None = None
 ) -> Exception:
-    """Return an error as `raise … from` leaves it; a context is hidden, as by `from None`."""
+    """Return an error as `raise … from` leaves it; `from None` hides a context."""
     error.__context__, error.__cause__ = context, cause
     return error
 
 
 @pytest.mark.parametrize("leak", LEAKS)
-def test_the_sweep_finds_a_key_that_is_there(leak: str, tmp_path: Path) -> None:
-    """Wherever it leaks, and in every spelling: silence of the others says something."""
+def test_the_sweep_finds_a_leaked_key(leak: str, tmp_path: Path) -> None:
+    """Wherever it leaks and however it is spelled; otherwise the other tests would prove nothing."""
     with net_over_everything() as net:
         LEAKS[leak](net, tmp_path)
     assert net.findings()
 
 
-def test_the_sweep_finds_nothing_where_nothing_is() -> None:
-    """A redacted key, and words that resemble one, are none."""
+def test_the_sweep_finds_nothing_without_a_leak() -> None:
+    """A redacted key and similar words do not count."""
     net = Net()
     net.keep("x", "Authorization: Bearer *** sk-live- 7QxVn4rT")
     assert net.findings() == []
@@ -713,7 +715,7 @@ def test_the_sweep_finds_nothing_where_nothing_is() -> None:
 
 @virtual
 async def test_the_sweep_finds_what_aiohttp_chains() -> None:
-    """The error of a session that raises shows the headers of its request: ours must not be born of it."""
+    """The error of a session that raises shows the request's headers, so no error of ours may chain it."""
     net = Net()
     async with EchoServer(lambda kind, key: http("", "502 Odd")) as server, session_that_raises() as session:
         with pytest.raises(aiohttp.ClientResponseError) as caught:

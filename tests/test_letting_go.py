@@ -1,4 +1,4 @@
-"""Clients, batches and downloads that are let go of in every order: all end, and the next may begin."""
+"""Clients, batches and downloads end in every order, and the next may begin."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ async def outcomes_of(batch: AsyncIterator[Item]) -> set[Outcome]:
 
 
 @virtual
-async def test_closing_ends_a_download_at_once(tmp_path: Path) -> None:
-    """Nobody waits for bytes that nobody will read."""
+async def test_closing_a_client_ends_its_downloads_at_once(tmp_path: Path) -> None:
+    """Nobody will read the rest of the bytes."""
     async with with_emulator(WIDE, emulator={"faults": ["output: slow 30"]}) as (doitong, emulator):
         result = await doitong.generate("fox")
         saving = asyncio.create_task(result.save(tmp_path / "fox.jpg"))
@@ -56,8 +56,8 @@ async def test_closing_ends_a_download_at_once(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_a_session_that_its_owner_closes_leaves_no_download_waiting(tmp_path: Path) -> None:
-    """aiohttp drops its own timer then, and wakes nobody."""
+async def test_closing_a_users_session_ends_its_downloads(tmp_path: Path) -> None:
+    """aiohttp then drops its own timer and wakes nobody."""
     slow = {"faults": ["output: slow 30"]}
     async with (
         aiohttp.ClientSession() as session,
@@ -72,10 +72,10 @@ async def test_a_session_that_its_owner_closes_leaves_no_download_waiting(tmp_pa
             await saving
 
 
-def test_the_end_of_the_loop_waits_for_the_thread_that_writes(
+def test_the_end_of_the_loop_waits_for_the_writer_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thread that went on alone would make a file that nobody removes."""
+    """A thread left alone would make a file that nobody removes."""
     begun, may_go_on = threading.Event(), threading.Event()
     usual = _Part.open
 
@@ -92,7 +92,7 @@ def test_the_end_of_the_loop_waits_for_the_thread_that_writes(
     async def main() -> None:
         tasks.append(asyncio.create_task(write_whole(tmp_path / "fox.jpg", chunks())))
         await asyncio.to_thread(begun.wait)
-        # Later than the loop, at its end, cancels all tasks.
+        # Cancels all tasks later than the loop itself does at its end.
         asyncio.get_running_loop().call_later(0.05, may_go_on.set)
 
     tasks: list[asyncio.Task[object]] = []
@@ -105,8 +105,8 @@ def test_the_end_of_the_loop_waits_for_the_thread_that_writes(
 
 
 @virtual
-async def test_a_batch_of_a_closed_client_sends_nothing() -> None:
-    """Even where the session, the user's own, is open still."""
+async def test_a_batch_on_a_closed_client_sends_nothing() -> None:
+    """Not even while the session, the user's own, is still open."""
     async with (
         aiohttp.ClientSession() as session,
         with_emulator(WIDE, session=session) as (doitong, emulator),
@@ -119,8 +119,8 @@ async def test_a_batch_of_a_closed_client_sends_nothing() -> None:
 
 
 @virtual
-async def test_a_batch_that_was_left_by_break_is_begun_again_at_once(tmp_path: Path) -> None:
-    """The ledger is waited for as long as the first run reads a late answer."""
+async def test_a_batch_left_by_break_can_start_again_at_once(tmp_path: Path) -> None:
+    """It waits for the ledger while the first run reads a late answer."""
     async with with_emulator(WIDE, emulator={"faults": ["submit 3: latency 3"]}) as (doitong, emulator):
         async for _ in doitong.generate_many(PROMPTS, ledger=tmp_path / "l.db"):
             break
@@ -129,8 +129,8 @@ async def test_a_batch_that_was_left_by_break_is_begun_again_at_once(tmp_path: P
 
 
 @pytest.mark.parametrize("how", ["break", "stop twice", "client closed"])
-def test_a_source_may_put_itself_in_order(how: str) -> None:
-    """Its `finally` awaits something, and is not cut off, however the batch is left."""
+def test_a_source_can_clean_up(how: str) -> None:
+    """Nothing cuts off its `finally`, which awaits, however the caller leaves the batch."""
     said: list[str] = []
 
     async def source() -> AsyncIterator[str]:
@@ -160,8 +160,8 @@ def test_a_source_may_put_itself_in_order(how: str) -> None:
 
 
 @virtual
-async def test_a_source_that_is_cancelled_is_not_taken_for_read() -> None:
-    """A request of its own was, say: more was to come."""
+async def test_a_cancelled_source_does_not_count_as_read() -> None:
+    """One of its own requests was cancelled, so more items were to come."""
 
     async def source() -> AsyncIterator[str]:
         yield "fox"
@@ -174,7 +174,7 @@ async def test_a_source_that_is_cancelled_is_not_taken_for_read() -> None:
 
 @virtual
 async def test_a_batch_stays_on_the_loop_of_its_client() -> None:
-    """Iterated elsewhere it is refused; `stop` may come from any thread."""
+    """Iterating it on another loop is an error; `stop` may come from any thread."""
     async with with_emulator(WIDE) as (doitong, emulator):
         batch = doitong.batch(PROMPTS)
 
@@ -190,8 +190,8 @@ async def test_a_batch_stays_on_the_loop_of_its_client() -> None:
         assert Outcome.SKIPPED in await taking
 
 
-def test_an_interrupt_while_a_batch_lets_go_frees_its_ledger(tmp_path: Path) -> None:
-    """Ctrl-C twice: the second comes while a late answer is waited for."""
+def test_an_interrupt_while_a_batch_closes_frees_its_ledger(tmp_path: Path) -> None:
+    """The user presses Ctrl-C twice, the second time while the batch waits for a late answer."""
 
     async def main() -> None:
         async with (
@@ -222,8 +222,8 @@ def _interrupt() -> None:
 
 
 @virtual
-async def test_a_slot_that_a_closed_client_left_with_a_job_is_free_when_that_job_ends() -> None:
-    """The next client of the same key takes the job up; it takes no second slot for it."""
+async def test_a_slot_left_by_a_closed_client_is_free_when_its_job_ends() -> None:
+    """The next client on the key resumes the job and takes no second slot for it."""
     one = Plan.enterprise(requests_per_minute=600, concurrent_jobs=1)
     async with with_emulator(one, emulator={"durations": 5.0}) as (doitong, emulator):
         token = (await doitong.submit("fox")).token
@@ -236,8 +236,8 @@ async def test_a_slot_that_a_closed_client_left_with_a_job_is_free_when_that_job
 
 
 @virtual
-async def test_draining_and_closing_at_once_are_one_closing() -> None:
-    """Whoever drains finds the client closed by somebody else, and that is all."""
+async def test_draining_and_closing_at_once_close_once() -> None:
+    """The draining caller finds the client closed, and nothing is raised."""
     async with with_emulator(WIDE) as (doitong, _):
         await doitong.submit("fox")
         draining = asyncio.create_task(doitong.aclose(drain=60))
@@ -248,8 +248,8 @@ async def test_draining_and_closing_at_once_are_one_closing() -> None:
 
 
 @virtual
-async def test_draining_that_is_cut_short_leaves_nothing_behind() -> None:
-    """Neither a task nor an exception that nobody takes, which `virtual` would complain about."""
+async def test_a_cancelled_drain_leaves_nothing_behind() -> None:
+    """It leaves no task and no unread exception, which `virtual` would report."""
     async with with_emulator(WIDE) as (doitong, _):
         await doitong.submit("fox")
         with pytest.raises(TimeoutError):

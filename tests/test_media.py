@@ -1,4 +1,4 @@
-"""What a file is, told by its first bytes."""
+"""First bytes show what kind of file an output is."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ HEADS = {
 BOX = b"\x00\x00\x00\x20ftyp"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
 SHOWN = ["IMAGE", "VIDEO", "AVATAR", "AUDIO", "image"]
-"""Types of which an output is seen or heard."""
+"""Types whose output can be seen or heard."""
 OTHERS = ["MODEL_3D", "SUBTITLES", "JSON", ""]
 
 
 @pytest.mark.parametrize(("suffix", "head"), HEADS.items(), ids=HEADS)
-def test_a_known_kind_has_its_usual_ending(suffix: str, head: bytes) -> None:
-    """Told by the first bytes that are kept for it, and by no more of them."""
+def test_a_known_kind_has_its_usual_suffix(suffix: str, head: bytes) -> None:
+    """The bytes that the client keeps for it are enough."""
     assert suffix_of(head[:LEADING]) == suffix
 
 
 @pytest.mark.parametrize("head", [b"MM\x00*\x00\x00", b"\xff\xfb\x90d", b"\xff\xf3\x90d"])
-def test_other_spellings_of_the_same_kinds(head: bytes) -> None:
-    """TIFF has two byte orders, MP3 may begin without a tag."""
+def test_variants_of_a_kind_are_recognised(head: bytes) -> None:
+    """TIFF has two byte orders, and MP3 may begin without a tag."""
     assert suffix_of(head) in {".tif", ".mp3"}
 
 
 @pytest.mark.parametrize("head", [b"", b"\xff", b"RIFF", b"\x00" * LEADING, b"hello"])
-def test_an_unknown_kind_has_no_ending(head: bytes) -> None:
-    """Nor has a file that is cut off before one can tell."""
+def test_an_unknown_kind_has_no_suffix(head: bytes) -> None:
+    """Nor has a file cut off before it can be recognised."""
     assert suffix_of(head) is None
 
 
@@ -76,8 +76,8 @@ def test_an_unknown_kind_has_no_ending(head: bytes) -> None:
         (b"M4B \0\0\0\0", ".m4a"),
     ],
 )
-def test_boxes_are_told_by_their_brands(brands: bytes, suffix: str) -> None:
-    """A general brand of pictures says nothing of the coding; what is beside it does."""
+def test_iso_media_files_are_recognised_by_their_brands(brands: bytes, suffix: str) -> None:
+    """A general picture brand does not show the coding; the compatible brands do."""
     head = (8 + len(brands)).to_bytes(4, "big") + b"ftyp" + brands
     assert suffix_of(head + b"\0\0\0\0metaheic") == suffix
 
@@ -97,8 +97,8 @@ def test_boxes_are_told_by_their_brands(brands: bytes, suffix: str) -> None:
         b"<!--" + b"a licence " * 3000 + b"-->" + SVG,
     ],
 )
-def test_an_svg_is_one_however_it_begins(head: bytes) -> None:
-    """With a mark of its byte order, a prolog, comments, a document type, a prefix."""
+def test_every_beginning_of_an_svg_is_recognised(head: bytes) -> None:
+    """With a byte order mark, a prolog, comments, a document type, a prefix."""
     assert suffix_of(head) == ".svg"
     assert why_not(head, media="IMAGE", content_type="image/svg+xml") is None
 
@@ -116,16 +116,16 @@ def test_an_svg_is_one_however_it_begins(head: bytes) -> None:
         b"\x00<svg>",
     ],
 )
-def test_what_only_holds_an_svg_is_none(head: bytes) -> None:
-    """Its root decides: of a page, whose scripts would run, nothing is kept under that ending."""
+def test_a_page_that_contains_an_svg_is_not_one(head: bytes) -> None:
+    """The root element decides: a page, whose scripts would run, never gets that suffix."""
     assert suffix_of(head) != ".svg" or head.lower().startswith(b"<!doctype html>")
     assert ending(head, "image/svg+xml") != ".svg" or head.lower().startswith(b"<!doctype html>")
 
 
 @pytest.mark.parametrize("media", [*SHOWN, *OTHERS, None])
 @pytest.mark.parametrize("suffix", sorted(HEADS.keys() - {".gz"}))
-def test_a_known_kind_of_file_is_an_output_of_any_job(suffix: str, media: str | None) -> None:
-    """It is paid for: refused is only what is an error."""
+def test_a_known_kind_is_an_output_of_any_job(suffix: str, media: str | None) -> None:
+    """It is paid for, so only errors are rejected."""
     for content_type in ("", "text/plain", "application/octet-stream"):
         assert why_not(HEADS[suffix], media=media, content_type=content_type) is None
 
@@ -154,15 +154,15 @@ def test_text_is_no_output(head: bytes, content_type: str, media: str) -> None:
     assert all(why_not(head, media=other, content_type=content_type) is None for other in OTHERS)
 
 
-def test_of_a_job_whose_type_is_not_known_only_a_page_is_an_error() -> None:
-    """A job that was taken up by its id alone tells no type: JSON may be what was asked for."""
+def test_only_a_page_is_an_error_for_a_job_of_unknown_type() -> None:
+    """A job resumed by its id alone has no type; JSON may be what was asked for."""
     assert why_not(b"<html>", media=None, content_type="text/html") is not None
     assert why_not(b'{"a": 1}', media=None, content_type="application/json") is None
 
 
 @pytest.mark.parametrize("media", SHOWN)
-def test_what_is_still_packed_is_no_picture(media: str) -> None:
-    """A host may have packed it twice, and say so once."""
+def test_a_still_compressed_output_is_no_picture(media: str) -> None:
+    """A host may compress it twice and declare it once."""
     assert why_not(HEADS[".gz"], media=media, content_type="image/png") == "it is still packed (gzip)"
     assert all(why_not(HEADS[".gz"], media=other, content_type="") is None for other in (*OTHERS, None))
 
@@ -172,7 +172,7 @@ def test_what_is_still_packed_is_no_picture(media: str) -> None:
     [b"\x00\x01new!", b"{\x00\x01\xff\xfe", b"[\xff\xff", b"<\x00\xff", b"#EXTM3U\n", b"1\n00:00:01 --> 0"],
 )
 def test_a_new_kind_of_file_passes(head: bytes) -> None:
-    """Refused is only what is surely an error."""
+    """Only clear errors are rejected."""
     assert why_not(head, media="VIDEO", content_type="application/octet-stream") is None
 
 
@@ -193,22 +193,20 @@ def test_a_new_kind_of_file_passes(head: bytes) -> None:
         ("", ".bin"),
     ],
 )
-def test_the_content_type_tells_the_ending_of_bytes_that_are_not_known(
-    content_type: str, suffix: str
-) -> None:
-    """If it is one that is known to be harmless; where the bytes are known, they alone count."""
+def test_the_content_type_gives_the_suffix_of_unknown_bytes(content_type: str, suffix: str) -> None:
+    """If the type is known to be harmless; for known bytes it does not count."""
     assert ending(b"\x00\x01new!", content_type) == suffix
     assert ending(HEADS[".png"], content_type) == ".png"
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.binary(max_size=64) | st.text(alphabet="<?!->[]svg \n{", max_size=64).map(str.encode), st.text())
-def test_any_bytes_can_be_judged(head: bytes, content_type: str) -> None:
-    """Whatever a CDN sends: an ending that we chose, a reason or none."""
+def test_any_bytes_get_an_answer(head: bytes, content_type: str) -> None:
+    """Whatever a CDN sends, the answer is one of our suffixes, a reason or None."""
     assert ending(head, content_type) in SUFFIXES
     assert why_not(head, media="IMAGE", content_type=content_type) != ""
 
 
-def test_no_ending_is_one_that_runs() -> None:
-    """Neither on a system nor, but for pictures, in a browser."""
+def test_no_suffix_is_executable() -> None:
+    """Neither on a system nor, pictures aside, in a browser."""
     assert not set(SUFFIXES) & {".exe", ".html", ".htm", ".sh", ".py", ".js", ".xml", ".bat", ".com", ".php"}

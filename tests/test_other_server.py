@@ -1,4 +1,4 @@
-"""A server that is not the emulator is served as well, whichever way it goes where the reference is open."""
+"""The client works with a server that is not the emulator, whatever it does where the reference is open."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from doitong_async import (
 from tests.plain_server import JPEG, Behaviour
 from tests.virtual import now, plain, virtual
 
-WAYS = [
+BEHAVIOURS = [
     Behaviour(),
     Behaviour(answer_key="generateimage"),
     Behaviour(answer_key="generateImage"),
@@ -38,8 +38,8 @@ WAYS = [
 ]
 
 
-def differs(behaviour: Behaviour) -> str:
-    """Name a way by what it does otherwise."""
+def differences(behaviour: Behaviour) -> str:
+    """Name a behaviour by its differences from the default."""
     return (
         "-".join(
             f"{name}={value}" for name, value in vars(behaviour).items() if value != vars(Behaviour())[name]
@@ -49,10 +49,12 @@ def differs(behaviour: Behaviour) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ways", WAYS, ids=differs)
+@pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=differences)
 @virtual
-async def test_every_way_ends_with_the_picture_paid_once(behaviour: Behaviour, tmp_path: Path) -> None:
-    """Ten prompts, ten whole files, ten jobs at the server."""
+async def test_every_behaviour_gives_the_pictures_and_charges_each_once(
+    behaviour: Behaviour, tmp_path: Path
+) -> None:
+    """Ten prompts give ten whole files and ten jobs at the server."""
     plan = Plan.enterprise(requests_per_minute=120, concurrent_jobs=10)
     async with plain(plan, behaviour=behaviour) as (doitong, server):
 
@@ -68,10 +70,10 @@ async def test_every_way_ends_with_the_picture_paid_once(behaviour: Behaviour, t
         assert all("k-plain" not in str(each.headers) for each in server.requests if each.kind == "output")
 
 
-@pytest.mark.parametrize("ways", [Behaviour(), Behaviour(errors_with_200=True)], ids=differs)
+@pytest.mark.parametrize("behaviour", [Behaviour(), Behaviour(errors_with_200=True)], ids=differences)
 @virtual
-async def test_errors_are_the_same_with_either_status(behaviour: Behaviour) -> None:
-    """401 and an unknown job are understood with HTTP 200 as with the table's status."""
+async def test_errors_are_the_same_with_either_http_status(behaviour: Behaviour) -> None:
+    """401 and an unknown job are understood with HTTP 200 and with the documented status."""
     async with plain(behaviour=behaviour) as (doitong, server):
         with pytest.raises(JobNotFoundError):
             await doitong.job("stranger")
@@ -81,8 +83,8 @@ async def test_errors_are_the_same_with_either_status(behaviour: Behaviour) -> N
 
 
 @virtual
-async def test_cancelled_timed_out_and_restarted_it_is_paid_once() -> None:
-    """Whoever leaves, the job is finished by somebody."""
+async def test_a_job_that_is_cancelled_timed_out_and_resumed_is_paid_once() -> None:
+    """Whichever caller leaves, another one finishes the job."""
     async with plain(seconds=30.0) as (doitong, server):
         job = await doitong.submit("a fox")
         waiting = asyncio.ensure_future(job.wait())
@@ -97,8 +99,8 @@ async def test_cancelled_timed_out_and_restarted_it_is_paid_once() -> None:
 
 
 @virtual
-async def test_an_answer_that_is_lost_after_the_job_was_made_costs_one_job() -> None:
-    """The submit goes again under its key, and the service replays its first answer."""
+async def test_a_lost_answer_costs_one_job() -> None:
+    """The submit is sent again under its key, and the service replays its first answer."""
     async with plain() as (doitong, server):
         server.script = lambda kind, nth: "cut-after" if (kind, nth) == ("submit", 1) else None
         assert (await doitong.generate("a fox")).id in server.jobs
@@ -107,8 +109,8 @@ async def test_an_answer_that_is_lost_after_the_job_was_made_costs_one_job() -> 
 
 
 @virtual
-async def test_a_conflict_that_names_the_job_is_as_good_as_a_replay() -> None:
-    """Both answers to a key that was used before are understood."""
+async def test_a_conflict_that_names_the_job_counts_as_a_replay() -> None:
+    """Both are answers to a key that was used before."""
     async with plain(behaviour=Behaviour(conflict_on_replay=True)) as (doitong, server):
         server.script = lambda kind, nth: "cut-after" if (kind, nth) == ("submit", 1) else None
         assert (await doitong.generate("a fox")).id in server.jobs
@@ -117,7 +119,7 @@ async def test_a_conflict_that_names_the_job_is_as_good_as_a_replay() -> None:
 
 @virtual
 async def test_a_conflict_that_names_no_job_is_in_doubt() -> None:
-    """It is said, with the key, and not sent once more."""
+    """The error has the key, and nothing is sent again."""
     async with plain(behaviour=Behaviour(conflict_on_replay=True, conflict_names_job=False)) as (
         doitong,
         server,
@@ -130,8 +132,8 @@ async def test_a_conflict_that_names_no_job_is_in_doubt() -> None:
 
 
 @virtual
-async def test_where_keys_are_ignored_nothing_is_sent_twice() -> None:
-    """With `resend_unanswered=False` an unanswered submit is said to be in doubt at once."""
+async def test_nothing_is_sent_twice_where_keys_are_ignored() -> None:
+    """With `resend_unanswered=False` an unanswered submit is in doubt at once."""
     async with plain(behaviour=Behaviour(keys_honoured=False), resend_unanswered=False) as (doitong, server):
         server.script = lambda kind, nth: "cut-after" if kind == "submit" else None
         with pytest.raises(SubmitOutcomeUnknownError) as caught:
@@ -142,8 +144,8 @@ async def test_where_keys_are_ignored_nothing_is_sent_twice() -> None:
 
 
 @virtual
-async def test_the_documented_bodies_are_understood_under_any_plan_of_theirs() -> None:
-    """A change of the server's ways between two requests is no more than another answer."""
+async def test_a_server_may_change_its_behaviour_between_requests() -> None:
+    """The client reads each answer by itself."""
     async with plain(seconds=5.0) as (doitong, server):
         first = doitong.generate("one")
         server.behaviour = replace(server.behaviour, answer_key="generateimage")

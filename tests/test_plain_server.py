@@ -1,4 +1,4 @@
-"""What the plain server does, seen through a bare HTTP client."""
+"""The behaviour of the plain server, seen through a bare HTTP client."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ WIRE = Path(__file__).parents[2] / "shared" / "api" / "wire"
 INPUT = {"type": "IMAGE", "provider": "flux-pro", "input": {"text": "a city"}, "options": {"width": 512}}
 CREATE = "mutation M($input: GenerateInput!) { generate(input: $input) { id status url creditCost } }"
 FLAT = "mutation M($input: ImageGenerationInput!) { generateImage(input: $input) { id url width height } }"
-LOOK = "query Q($id: ID!) { generation(id: $id) { ...All } } fragment All on Generation { id status url }"
+POLL = "query Q($id: ID!) { generation(id: $id) { ...All } } fragment All on Generation { id status url }"
 
 
 class Client:
-    """Requests to one server, each answered by (status, body)."""
+    """Sends requests to one server and returns (status, body) for each."""
 
     def __init__(self, server: PlainServer, session: aiohttp.ClientSession) -> None:
         self.server, self.session = server, session
         self.headers: dict[str, str] = {}
 
     async def ask(
-        self, query: str, key: str = "k-plain", again: str = "", **variables: object
+        self, query: str, key: str = "k-plain", idempotency_key: str = "", **variables: object
     ) -> tuple[int, Any]:
-        """One GraphQL request; `again` is its idempotency key."""
-        headers = {"Authorization": f"Bearer {key}"} | ({"Idempotency-Key": again} if again else {})
+        """Send one GraphQL request."""
+        headers = {"Authorization": f"Bearer {key}"} | (
+            {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        )
         body = {"query": query, "variables": variables}
         async with self.session.post(f"{self.server.url}/graphql", json=body, headers=headers) as response:
             self.headers = dict(response.headers)
@@ -45,20 +47,20 @@ class Client:
 
 @asynccontextmanager
 async def serving(server: PlainServer) -> AsyncIterator[Client]:
-    """A client of a server, both open."""
+    """Yield a client of a server, both open."""
     async with server, aiohttp.ClientSession() as session:
         yield Client(server, session)
 
 
 def failure(body: Any) -> str:
-    """The message of the only error."""
+    """Return the message of the only error."""
     (error,) = body["errors"]
     return str(error["message"])
 
 
 @pytest.mark.asyncio
-async def test_the_documented_request_verbatim() -> None:
-    """The body of wire/generate-request.json makes a job, and only what it asks for is answered."""
+async def test_the_documented_request_is_accepted_verbatim() -> None:
+    """The body of wire/generate-request.json makes a job, and the answer has only the requested fields."""
     if not WIRE.is_dir():
         pytest.skip("the wire files are not beside this checkout")
     request = json.loads((WIRE / "generate-request.json").read_text())
@@ -78,7 +80,7 @@ async def test_a_job_from_mutation_to_output() -> None:
     async with serving(PlainServer(seconds=lambda nth: spans[nth - 1])) as client:
         _, body = await client.ask(CREATE, input=INPUT)
         job_id = body["data"]["generate"]["id"]
-        _, body = await client.ask(LOOK, id=job_id)
+        _, body = await client.ask(POLL, id=job_id)
         assert body["data"]["generation"] == {"id": job_id, "status": "processing", "url": None}
         spans.append(0.0)
         _, body = await client.ask(CREATE, input=INPUT)
@@ -105,8 +107,8 @@ async def test_a_job_from_mutation_to_output() -> None:
         ("generateimage", FLAT, "generateimage"),
     ],
 )
-async def test_spellings_of_the_answer(spelled: str, mutation: str, key: str) -> None:
-    """Both mutations are taken, and answered under the key of the chosen way."""
+async def test_the_answer_key_follows_the_behaviour(spelled: str, mutation: str, key: str) -> None:
+    """The server accepts both mutations and answers under the chosen key."""
     given = INPUT if mutation == CREATE else {"service": "flux-pro", "prompt": "a city"}
     async with serving(PlainServer(behaviour=Behaviour(answer_key=spelled))) as client:
         _, body = await client.ask(mutation, input=given)
@@ -115,15 +117,15 @@ async def test_spellings_of_the_answer(spelled: str, mutation: str, key: str) ->
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("with_200", [False, True])
-async def test_errors_both_ways(with_200: bool) -> None:
-    """A GraphQL error has the table's status or 200, and the same message; nothing is made."""
+async def test_errors_have_the_documented_status_or_200(with_200: bool) -> None:
+    """The message is the same either way, and no job is made."""
     behaviour = Behaviour(errors_with_200=with_200, status_field="job")
     async with serving(PlainServer(behaviour=behaviour, requests_per_minute=4)) as client:
         said = [
             await client.ask(CREATE, key="wrong", input=INPUT),
             await client.ask(CREATE, input={**INPUT, "options": {"width": -1}}),
             await client.ask(CREATE, input={**INPUT, "prompt": "elsewhere"}),
-            await client.ask(LOOK, id="x"),
+            await client.ask(POLL, id="x"),
             await client.ask("mutation { " + "a: generate(input: 1) { id } " * 500),
             await client.ask(CREATE, input=INPUT),
         ]
@@ -136,7 +138,7 @@ async def test_errors_both_ways(with_200: bool) -> None:
 
 @pytest.mark.asyncio
 async def test_an_unknown_id_is_null_with_a_path() -> None:
-    """Beside a known job, an unknown one is null, and the error says where."""
+    """Beside a known job an unknown one is null, and the error has its path."""
     async with serving(PlainServer()) as client:
         await client.ask(CREATE, input=INPUT)
         query = "query($a: ID!, $b: ID!) { x: generation(id: $a) { id } y: generation(id: $b) { id } }"
@@ -150,8 +152,8 @@ async def test_an_unknown_id_is_null_with_a_path() -> None:
 @pytest.mark.parametrize(
     ("aliases", "as_one", "counted"), [(True, True, 1), (True, False, 2), (False, True, 1)]
 )
-async def test_aliases(aliases: bool, as_one: bool, counted: int) -> None:
-    """Two mutations in a request make two jobs, or are too many fields; they count as one or as two."""
+async def test_two_mutations_in_a_request(aliases: bool, as_one: bool, counted: int) -> None:
+    """They make two jobs, or are too many fields; they count as one request or as two."""
     query = """mutation($a: GenerateInput!, $b: GenerateInput!) {
         a: generate(input: $a) { ...F }, b: generate(input: $b) { ...F }
     }
@@ -167,27 +169,27 @@ async def test_aliases(aliases: bool, as_one: bool, counted: int) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_key_sent_again() -> None:
-    """A key sent again replays the first answer, is a conflict with or without the job, or is not heeded."""
+async def test_a_repeated_key() -> None:
+    """It replays the first answer, is a conflict with or without the job, or is ignored."""
     async with serving(PlainServer(seconds=0)) as client:
         server = client.server
-        first = await client.ask(CREATE, again="k1", input=INPUT)
-        assert await client.ask(CREATE, again="k1", input=INPUT) == first
+        first = await client.ask(CREATE, idempotency_key="k1", input=INPUT)
+        assert await client.ask(CREATE, idempotency_key="k1", input=INPUT) == first
         server.behaviour = Behaviour(conflict_on_replay=True)
-        status, body = await client.ask(CREATE, again="k1", input=INPUT)
+        status, body = await client.ask(CREATE, idempotency_key="k1", input=INPUT)
         assert (status, body["errors"][0]["extensions"]) == (409, {"id": "plain00001"})
         server.behaviour = Behaviour(conflict_on_replay=True, conflict_names_job=False)
-        status, body = await client.ask(CREATE, again="k1", input=INPUT)
+        status, body = await client.ask(CREATE, idempotency_key="k1", input=INPUT)
         assert (status, "plain00001" in str(body)) == (409, False)
         assert len(server.jobs) == 1
         server.behaviour = Behaviour(keys_honoured=False)
-        await client.ask(CREATE, again="k1", input=INPUT)
+        await client.ask(CREATE, idempotency_key="k1", input=INPUT)
         assert [job.key for job in server.jobs.values()] == ["k1", "k1"]
 
 
 @pytest.mark.asyncio
-async def test_odd_answers() -> None:
-    """The script cuts before the job or after it, or answers raw bytes, and what came is recorded."""
+async def test_a_script_cuts_or_sends_odd_answers() -> None:
+    """It cuts before the job or after it, or sends raw bytes, and the server records each request."""
     raw = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 2\r\n\r\n{}"
     odd: dict[tuple[str, int], str | bytes] = {
         ("submit", 1): "cut",
@@ -201,14 +203,14 @@ async def test_odd_answers() -> None:
             with pytest.raises(aiohttp.ServerDisconnectedError):
                 await client.ask(CREATE, input=INPUT)
             assert len(client.server.jobs) == jobs
-        _, body = await client.ask(LOOK, id="plain00001")
+        _, body = await client.ask(POLL, id="plain00001")
         headers = {"Authorization": "Bearer k-plain"}
-        body = {"query": LOOK, "variables": {"id": "plain00001"}}
+        body = {"query": POLL, "variables": {"id": "plain00001"}}
         async with client.session.post(
             f"{client.server.url}/graphql", json=body, headers=headers
         ) as response:
             assert (response.status, await response.text()) == (502, "{}")
-        # Two are cut, since aiohttp by itself sends a GET a second time when its connection is cut.
+        # Two are cut, since aiohttp itself repeats a GET once when its connection is cut.
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await client.session.get(f"{client.server.outputs_url}/outputs/plain00001.jpg")
     assert [each.ids for each in client.server.requests] == [
@@ -221,8 +223,8 @@ async def test_odd_answers() -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("unit", ["epoch_s", "epoch_ms", "seconds", "iso"])
-async def test_the_window(unit: str) -> None:
-    """Past the limit a request is refused, with headers; a stranger's requests take their room of it."""
+async def test_the_request_window(unit: str) -> None:
+    """A request past the limit is rejected, with rate-limit headers; other users' requests count as well."""
     shape = {"epoch_s": r"\d{10}", "epoch_ms": r"\d{13}", "seconds": "60", "iso": r"[\d-]{10}T[\d:]{8}Z"}
     async with serving(PlainServer(requests_per_minute=2, behaviour=Behaviour(reset_unit=unit))) as client:
         for left in ("1", "0"):
@@ -239,8 +241,8 @@ async def test_the_window(unit: str) -> None:
 
 
 @pytest.mark.asyncio
-async def test_concurrency_and_the_day() -> None:
-    """A job too many waits for a slot or is refused, and so is one past the day's number."""
+async def test_concurrency_and_the_daily_limit() -> None:
+    """A job above the slots is queued or rejected; one above the daily limit is rejected."""
     async with serving(PlainServer(concurrent_jobs=2, jobs_per_day=4, seconds=float)) as client:
         for _ in range(4):
             await client.ask(CREATE, input=INPUT)
@@ -255,12 +257,12 @@ async def test_concurrency_and_the_day() -> None:
 
 
 @pytest.mark.asyncio
-async def test_introspection_is_a_true_schema() -> None:
-    """The introspection builds a schema against which the documented requests are valid."""
+async def test_introspection_gives_a_valid_schema() -> None:
+    """The documented requests are valid against it."""
     async with serving(PlainServer()) as client:
         _, body = await client.ask(get_introspection_query())
         schema = build_client_schema(body["data"])
-        assert [validate(schema, parse(each)) for each in (CREATE, FLAT, LOOK)] == [[], [], []]
+        assert [validate(schema, parse(each)) for each in (CREATE, FLAT, POLL)] == [[], [], []]
         _, body = await client.ask('{ it: __type(name: "Query") { fields { name args { name } } } }')
         (field,) = body["data"]["it"]["fields"]
         assert (field["name"], [each["name"] for each in field["args"]]) == ("generation", ["id"])
@@ -270,7 +272,7 @@ async def test_introspection_is_a_true_schema() -> None:
 
 @pytest.mark.asyncio
 async def test_rest() -> None:
-    """The REST face takes the flat body and the other key header, and answers the bare job."""
+    """The REST API takes the flat body and the other key header, and answers the bare job."""
     async with serving(PlainServer(behaviour=Behaviour(polls_count=False))) as client:
         url, headers = client.server.url, {"X-API-Key": "k-plain"}
         body = {"service": "flux-pro", "prompt": "a city", "webhookUrl": "https://example.com/hook"}

@@ -1,4 +1,4 @@
-"""Prices of the documented table, estimates said plainly, and a budget that holds."""
+"""Prices of the documented table, estimates in plain words, and a budget that holds."""
 
 from __future__ import annotations
 
@@ -51,20 +51,20 @@ def sized(width: int, height: int, **fields: Any) -> GenerateRequest:
         (GenerateRequest(prompt="a fox", options={"width": "wide"}), None),
     ],
 )
-def test_a_price_is_that_of_the_table_or_none(request_: GenerateRequest, expected: Price | None) -> None:
-    """10 to 20 credits up to 1024×1024, 30 to 50 from 2048×2048, 50 for flux-dev; nothing is guessed."""
+def test_a_price_comes_from_the_table_or_is_none(request_: GenerateRequest, expected: Price | None) -> None:
+    """10 to 20 credits up to 1024×1024, 30 to 50 from 2048×2048, 50 for flux-dev; no price is guessed."""
     assert price_of(request_) == expected
 
 
-def test_a_number_is_for_what_has_no_documented_price() -> None:
-    """It leaves the table alone."""
+def test_a_single_price_fills_only_undocumented_prices() -> None:
+    """The table stays in force."""
     assert price_of(KLING, 100) == Price(100, 100)
     assert price_of(KLING, 0) == Price(0, 0)
     assert price_of(FOX, 100) == Price(10, 20)
 
 
-def test_prices_by_provider_come_before_the_table() -> None:
-    """A provider that is named costs that; the others what is documented, or nothing is known."""
+def test_prices_by_provider_override_the_table() -> None:
+    """A named provider costs its price; the others cost the documented price or have none."""
     prices = {"kling": 80.5, "flux-pro": 12}
     assert price_of(KLING, prices) == Price(80.5, 80.5)
     assert price_of(FOX, prices) == Price(12, 12)
@@ -74,7 +74,7 @@ def test_prices_by_provider_come_before_the_table() -> None:
 
 @pytest.mark.parametrize("price", [-1, math.nan, math.inf, True, "20", {"kling": -1}, {"kling": None}])
 def test_a_price_is_a_number_of_credits(price: Any) -> None:
-    """What is none is refused, with its name, even where the table would do."""
+    """Anything else is an error that names it, even if the table has the price."""
     with pytest.raises(ConfigurationError, match=r"^price(\['kling'\])? is .*; expected credits"):
         price_of(FOX, price)
     with pytest.raises(ConfigurationError, match="expected credits"):
@@ -167,7 +167,7 @@ def test_a_price_is_a_number_of_credits(price: Any) -> None:
         ([], Plan.PRO, {}, "0 jobs on the plan pro: 0 credits."),
     ],
 )
-def test_an_estimate_says_it_plainly(
+def test_an_estimate_reads_as_plain_sentences(
     requests: list[GenerateRequest], plan: Plan, more: dict[str, Any], said: str
 ) -> None:
     """Jobs, plan, credits and the least time, in one or two sentences."""
@@ -183,32 +183,32 @@ def test_an_estimate_says_it_plainly(
         *((12 * 86_400.0, "twelve days"), (13 * 86_400.0, "13 days"), (1_234 * 86_400.0, "1,234 days")),
     ],
 )
-def test_a_time_is_said_in_the_unit_that_suits_it_rounded_down(seconds: float, words: str) -> None:
-    """It is the least time: it may only be too short."""
+def test_a_time_is_rounded_down_in_a_suitable_unit(seconds: float, words: str) -> None:
+    """It is the least time, so it may only be too short."""
     assert str(estimate([FOX], Plan.PRO, seconds=seconds)).endswith(f"It takes at least {words}.")
 
 
 def test_no_jobs_take_no_time() -> None:
-    """Nor does one that nothing is known of."""
+    """Nor do jobs of unknown length that fit the limits."""
     assert estimate([], Plan.FREE, seconds=60.0).seconds == estimate([FOX], Plan.FREE).seconds == 0
     assert estimate([FOX] * 10, Plan.FREE, polls_count=False).seconds == 0
 
 
-def test_the_least_time_is_what_the_limits_cost() -> None:
-    """A minute for each full one of submits and of looks that free slots; a day for each full day."""
+def test_the_least_time_follows_from_the_limits() -> None:
+    """One minute per full window of submits and of polls that free slots; one day per full day."""
     free = estimate([FOX] * 12, Plan.FREE)
-    # Before the twelfth submit: eleven submits and eleven looks, 22 requests of 10 a minute.
+    # Before the twelfth submit: eleven submits and eleven polls, 22 requests of 10 a minute.
     assert free.seconds == 120
     assert estimate([FOX] * 12, Plan.FREE, polls_count=False).seconds == 60
     assert estimate([FOX] * 12, Plan.FREE, seconds=30.0).seconds == 360
     assert estimate([FOX] * 100, Plan.FREE).days == 1
     long = estimate([FOX] * 250, Plan.FREE)
-    # Two whole days, and on the third 49 submits and 49 looks before the last.
+    # Two whole days, and on the third 49 submits and 49 polls before the last submit.
     assert (long.seconds, long.days) == (2 * 86_400 + 9 * 60, 3)
 
 
-def test_days_are_those_that_the_narrowest_limit_costs() -> None:
-    """Where slots cost more days than the daily limit, the daily limit is not blamed."""
+def test_the_narrowest_limit_gives_the_days() -> None:
+    """If slots cost more days than the daily limit, the daily limit is not named."""
     found = estimate([FOX] * 101, Plan.FREE, seconds=7_200.0)
     assert found.days == 9
     assert str(found).endswith("They take at least eight days.")
@@ -219,8 +219,8 @@ def test_days_are_those_that_the_narrowest_limit_costs() -> None:
     st.builds(Plan, st.just("any"), st.integers(1, 200), st.integers(1, 50), st.none() | st.integers(1, 500)),
     st.floats(0, 5_000),
 )
-def test_more_jobs_never_take_less(jobs: int, plan: Plan, seconds: float) -> None:
-    """The least time grows with the jobs and with their length, and is no less than each limit costs."""
+def test_more_jobs_never_take_less_time(jobs: int, plan: Plan, seconds: float) -> None:
+    """The least time grows with the number and the length of jobs, and no limit allows less."""
     one, other = (estimate([FOX] * count, plan, seconds=seconds) for count in (jobs, jobs + 1))
     assert one.seconds <= other.seconds
     assert one.days <= other.days
@@ -231,8 +231,8 @@ def test_more_jobs_never_take_less(jobs: int, plan: Plan, seconds: float) -> Non
         assert one.days >= -(-jobs // plan.jobs_per_day)
 
 
-def test_what_has_no_price_is_named() -> None:
-    """How many jobs, and the first three kinds of them; what to give is said."""
+def test_jobs_without_a_price_are_named() -> None:
+    """The error counts them, names the first three kinds, and says which option to set."""
     kinds = [KLING, KLING, sized(1920, 1080), GenerateRequest(prompt="hi", provider="hedra")]
     with pytest.raises(ConfigurationError) as caught:
         estimate([FOX, *kinds, GenerateRequest(prompt="hi", provider="elevenlabs")], Plan.PRO)
@@ -246,13 +246,13 @@ def test_what_has_no_price_is_named() -> None:
 
 @pytest.mark.parametrize("seconds", [-1, math.nan, True, "6"])
 def test_seconds_are_a_number(seconds: Any) -> None:
-    """A mean time that is none is refused."""
+    """Any other mean time is an error."""
     with pytest.raises(ConfigurationError, match="seconds is "):
         estimate([FOX], Plan.PRO, seconds=seconds)
 
 
 def test_an_estimate_keeps_nothing() -> None:
-    """Requests are read once, and memory does not grow with them, though each be of another kind."""
+    """It reads requests once, and its memory does not grow with them, even if each is of another kind."""
     stream = (sized(100, 1 + number) for number in range(2_600))
     tracemalloc.start()
     try:
@@ -265,7 +265,7 @@ def test_an_estimate_keeps_nothing() -> None:
 
 
 def test_a_client_estimates_before_it_is_open() -> None:
-    """Prompts, mappings and requests, with the client's own defaults, and its plan."""
+    """It takes prompts, mappings and requests, and uses the client's own defaults and plan."""
     doitong = AsyncDoitong(api_key="k", plan=Plan.STARTER, width=2048, height=2048)
     found = doitong.estimate(["a fox", {"prompt": "a cat", "key": "cat", "height": 256}, FOX])
     assert (found.jobs, found.low, found.high, found.plan) == (3, 70, 120, Plan.STARTER)
@@ -276,8 +276,8 @@ def test_a_client_estimates_before_it_is_open() -> None:
 
 
 @virtual
-async def test_an_open_client_counts_with_what_it_saw() -> None:
-    """Once jobs were seen to end, the time they take is known; what was assumed of polls is kept."""
+async def test_an_open_client_estimates_with_its_measured_means() -> None:
+    """After the first job ends its mean time is known; the assumption about polls stays."""
     async with with_emulator(Plan.PRO, emulator={"durations": 20.0}) as (doitong, _):
         assert doitong.estimate(["a fox"] * 10).seconds == 0
         await doitong.generate("a fox")

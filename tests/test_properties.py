@@ -1,4 +1,4 @@
-"""Whatever breaks, whoever leaves, whenever: each job is paid once, and known to somebody."""
+"""Each job is paid once and known to somebody, despite faults, callers that leave and restarts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ JOB_FAULTS = ["late 5", "fail", "odd-status dreaming seconds=4"]
 
 @dataclass(frozen=True)
 class Caller:
-    """One `generate`, when it begins, and after how many seconds its caller leaves, if it does."""
+    """One `generate`: when it begins, and after how many seconds its caller leaves, if at all."""
 
     begins: float
     patience: float | None
@@ -57,7 +57,7 @@ class Caller:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that goes wrong in one run."""
+    """Everything that goes wrong in one run."""
 
     callers: list[Caller]
     faults: list[str]
@@ -87,27 +87,27 @@ scenes = st.builds(
 
 @dataclass
 class Known:
-    """What callers were told, and what stands in the log: jobs by id, and keys of submits in doubt."""
+    """What callers and the log know: jobs by id, and submits in doubt by key."""
 
     ids: set[str] = field(default_factory=set)
     keys: set[str] = field(default_factory=set)
 
-    def take(self, told: Result | BaseException) -> None:
-        """Take in what one caller was told."""
-        if isinstance(told, Result):
-            self.ids.add(told.id)
-        elif isinstance(told, DoitongError):
-            if told.job_id:
-                self.ids.add(told.job_id)
-            if told.token:
-                self.ids.add(read_ref(told.token).id)
-            if isinstance(told, ServerError | SubmitOutcomeUnknownError) and told.idempotency_key:
-                self.keys.add(told.idempotency_key)
+    def take(self, outcome: Result | BaseException) -> None:
+        """Record what one caller got."""
+        if isinstance(outcome, Result):
+            self.ids.add(outcome.id)
+        elif isinstance(outcome, DoitongError):
+            if outcome.job_id:
+                self.ids.add(outcome.job_id)
+            if outcome.token:
+                self.ids.add(read_ref(outcome.token).id)
+            if isinstance(outcome, ServerError | SubmitOutcomeUnknownError) and outcome.idempotency_key:
+                self.keys.add(outcome.idempotency_key)
         else:
-            assert isinstance(told, asyncio.CancelledError | TimeoutError), told
+            assert isinstance(outcome, asyncio.CancelledError | TimeoutError), outcome
 
     def read(self, record: logging.LogRecord) -> None:
-        """Take in what one line of the log tells, at the level that everybody sees."""
+        """Record what a log line names, at the level that every user sees."""
         words = record.getMessage().replace(",", " ").split()
         self.ids |= {read_ref(word).id for word in words if word.startswith("dtj1.")}
         if words[0] == "submit":
@@ -115,15 +115,15 @@ class Known:
 
 
 async def one_call(doitong: AsyncDoitong, number: int, caller: Caller) -> Result:
-    """Generate, with the patience of one caller."""
+    """Generate with the patience of one caller."""
     await asyncio.sleep(caller.begins)
     async with asyncio.timeout(caller.patience):
         return await doitong.generate(f"fox {number}", idempotency_key=f"key-{number}")
 
 
 async def play(scene: Scene, emulator: Emulator, known: Known, **arguments: Any) -> None:
-    """Let the scene happen, and write down what anybody could know of it afterwards."""
-    told: list[Any] = []
+    """Run the scene, and record what anybody could know of it afterwards."""
+    outcomes: list[Any] = []
     async with AsyncDoitong(
         api_key="k", base_url=emulator.url, plan=Plan.STARTER, request_timeout=20.0, **arguments
     ) as doitong:
@@ -133,13 +133,13 @@ async def play(scene: Scene, emulator: Emulator, known: Known, **arguments: Any)
         ]
         await asyncio.wait(calls, timeout=scene.closes_at)
         await doitong.aclose()
-        told = await asyncio.gather(*calls, return_exceptions=True)
-    for each in told:
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    for each in outcomes:
         known.take(each)
 
 
-def watch_log(known: Known) -> logging.Handler:
-    """Read the log of the library, warnings and worse, as a user would have it."""
+def read_log(known: Known) -> logging.Handler:
+    """Read the library's warnings and errors as a user would see them."""
 
     class Reader(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -151,9 +151,9 @@ def watch_log(known: Known) -> logging.Handler:
 
 
 async def check(scene: Scene, *, keys_honoured: bool) -> None:
-    """Play a scene; then count at the server."""
+    """Run a scene, then count at the server."""
     known = Known()
-    reader = watch_log(known)
+    reader = read_log(known)
     try:
         async with Emulator(
             "starter", faults=scene.faults, keys_honoured=keys_honoured, durations=6.0
@@ -163,8 +163,8 @@ async def check(scene: Scene, *, keys_honoured: bool) -> None:
             paid = {job.id: job.idempotency_key for job in world.jobs.values()}
             assert max(Counter(paid.values()).values(), default=0) <= 1, "a request was paid for twice"
             unknown = {job for job, key in paid.items() if job not in known.ids and key not in known.keys}
-            assert not unknown, "a job was paid for that nobody knows of"
-            assert known.ids <= paid.keys(), "a job is told of that was never made"
+            assert not unknown, "nobody knows a job that was paid for"
+            assert known.ids <= paid.keys(), "a job is reported that was never made"
             await restart(emulator, paid)
             assert len(world.jobs) == len(paid)
     finally:
@@ -172,7 +172,7 @@ async def check(scene: Scene, *, keys_honoured: bool) -> None:
 
 
 async def restart(emulator: Emulator, paid: dict[str, str | None]) -> None:
-    """Another process takes up what was paid for, when the faults are over: by id, and by key."""
+    """Another process resumes the paid jobs by id and by key after the faults are over."""
     emulator.faults.clear()
     await asyncio.sleep(60)
     async with AsyncDoitong(api_key="k", base_url=emulator.url, plan=Plan.STARTER) as doitong:
@@ -185,12 +185,12 @@ async def restart(emulator: Emulator, paid: dict[str, str | None]) -> None:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(scenes)
 def test_every_job_is_paid_once_and_known_to_somebody(scene: Scene) -> None:
-    """For any faults on submits and polls, any moment of leaving and of closing, and a restart afterwards."""
+    """With any faults on submits and polls, leaving and closing at any moment, and a restart afterwards."""
     virtual(check)(scene, keys_honoured=True)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(scenes)
-def test_where_keys_are_ignored_nothing_in_doubt_is_sent_again(scene: Scene) -> None:
-    """With `resend_unanswered=False` a service without keys is not paid twice either; the doubt is said."""
+def test_nothing_in_doubt_is_sent_again_where_keys_are_ignored(scene: Scene) -> None:
+    """With `resend_unanswered=False` no job is paid twice even without keys, and the doubt is reported."""
     virtual(check)(scene, keys_honoured=False)

@@ -47,7 +47,7 @@ RECIPES = [code for code in PYTHON if code != SERVICE]
 
 @contextmanager
 def settings_of(url: str) -> Iterator[None]:
-    """Let the environment say where the API is, with what keys."""
+    """Set the environment variables for the API's address and its keys."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOITONG_API_KEY", "k-readme")
         patch.setenv("DOITONG_WEBHOOK_SECRET", SECRET)
@@ -57,7 +57,7 @@ def settings_of(url: str) -> Iterator[None]:
 
 
 def on_loopback(code: str, port: int) -> str:
-    """Return a recipe with an address on this machine in the place of its public one."""
+    """Return a recipe whose public address is replaced by one on this machine."""
     return re.sub(r"https://\w+\.example\.com", f"http://127.0.0.1:{port}", code)
 
 
@@ -68,7 +68,7 @@ def coroutine_of(code: str) -> Any:
 
 
 def run_block(code: str) -> None:
-    """Run a block as a script: whole ones as they are, the others inside an async function."""
+    """Run a block as a script: whole scripts unchanged, other blocks inside an async function."""
     tree = compile(code, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
     async def on_an_emulator(block: Any) -> None:
@@ -87,21 +87,21 @@ def run_block(code: str) -> None:
 
 @pytest.mark.parametrize("code", RECIPES, ids=[code.strip().splitlines()[0][:50] for code in RECIPES])
 def test_a_block_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every Python block does what it shows, on an emulator, in virtual time."""
+    """Every Python block works as shown, on an emulator, in virtual time."""
     monkeypatch.chdir(tmp_path)
-    with free_port() as place:
-        port = place.getsockname()[1]
+    with free_port() as listener:
+        port = listener.getsockname()[1]
     run_block(on_loopback(code, port))
     written = set(re.findall(r'save\("([^"{]+)"\)', code))
     assert written <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_the_service_awaits_a_picture_and_takes_its_webhook() -> None:
-    """The FastAPI recipe as `uvicorn app:app` runs it, at another server than the emulator; no poll."""
+def test_the_fastapi_recipe_gets_its_picture_by_webhook() -> None:
+    """As `uvicorn app:app` runs it, with a server that is not the emulator; it needs no poll."""
 
     async def main() -> None:
-        with free_port() as place:
-            port = place.getsockname()[1]
+        with free_port() as listener:
+            port = listener.getsockname()[1]
         async with PlainServer(seconds=0.05, webhook_secret=SECRET, key="k-readme") as service:
             with settings_of(service.url):
                 module: dict[str, Any] = {}
@@ -125,14 +125,14 @@ def test_the_service_awaits_a_picture_and_takes_its_webhook() -> None:
 
 
 async def fetched(request: Any) -> Any:
-    """Return the JSON that is answered."""
+    """Return the JSON of the response."""
     async with request as response:
         assert response.status == 200
         return await response.json()
 
 
-def test_the_table_of_answers_is_the_receivers_own() -> None:
-    """Every status that it may answer has its row, and no other."""
+def test_the_table_of_answers_matches_the_endpoint() -> None:
+    """It has a row for every status that the endpoint may answer, and no other."""
     rows = re.findall(r"^\| ((?:\d{3}(?:, )?)+) \|", TEXT, re.MULTILINE)
     source = inspect.getsource(handler) + inspect.getsource(adapters)
     assert {code for row in rows for code in row.split(", ")} == {
@@ -141,20 +141,20 @@ def test_the_table_of_answers_is_the_receivers_own() -> None:
     }
 
 
-def test_the_two_lines_stand_alone_near_the_top() -> None:
-    """What a new user types, each in a block of its own."""
+def test_the_first_two_commands_have_blocks_of_their_own() -> None:
+    """A new user types them first."""
     assert SHELL[:2] == FIRST_LINES
     assert TEXT.index(FIRST_LINES[1]) < 4_000
 
 
-def test_code_that_needs_no_key_stands_by_line_15() -> None:
-    """The first thing one sees runs."""
+def test_code_without_a_key_comes_by_line_15() -> None:
+    """The first thing a reader sees runs."""
     assert "```python" in TEXT.splitlines()[:15]
     assert "emulated" in PYTHON[0]
 
 
 def test_it_is_short_and_in_order() -> None:
-    """Lines of at most 120 characters, but for the one that is to be copied; the guide comes first."""
+    """Lines have at most 120 characters, except the one to copy; the guide comes first."""
     lines = TEXT.splitlines()
     assert len(lines) <= 340
     assert [line for line in lines if len(line) > 120] == [FIRST_LINES[0].strip()]
@@ -177,7 +177,7 @@ def test_it_is_short_and_in_order() -> None:
 
 
 def test_every_setting_has_its_row() -> None:
-    """The table names what the client takes, and marks what may differ from call to call."""
+    """The table names every argument of the client, and marks those that may differ from call to call."""
     table = TEXT.partition("## Settings")[2].partition("\n## ")[0]
     cells = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
     marked = {name: mark == " *" for cell in cells for name, mark in re.findall(r"`(\w+)`( \*)?", cell)}
@@ -188,20 +188,20 @@ def test_every_setting_has_its_row() -> None:
 
 
 def test_recipes_are_short() -> None:
-    """Fifteen lines of code at most, each."""
+    """At most fifteen lines of code each."""
     assert max(sum(bool(line.strip()) for line in code.splitlines()) for code in PYTHON) <= 15
 
 
 @pytest.mark.parametrize("error", DoitongError.__subclasses__(), ids=lambda error: error.__name__)
 def test_every_error_has_its_row(error: type[DoitongError]) -> None:
-    """The table says of each what happened to the job and the money, in the words of the code."""
+    """The table says what happened to the job and the money, in the words of the code."""
     rows = [line for line in TEXT.splitlines() if line.startswith(f"| `{error.__name__}`")]
     assert len(rows) == 1
     assert error.outcome in rows[0]
 
 
-def test_the_clock_times_of_the_limits_are_what_happens() -> None:
-    """Twelve prompts on Pro, 6 s each: twelve submits, six looks, twelve seconds."""
+def test_the_times_in_the_limits_section_are_real() -> None:
+    """Twelve prompts on Pro, 6 s each: twelve submits, six polls, twelve seconds."""
 
     async def twelve() -> tuple[float, int, int]:
         async with Emulator(plan="pro", durations=6.0) as emulator:

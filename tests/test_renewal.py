@@ -1,4 +1,4 @@
-"""A URL of an output that has expired: one authenticated poll, then the new one, wherever it was held."""
+"""An expired output URL is renewed by one authenticated poll, for every holder of the job."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ WIDE = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=40)
 
 @dataclass(kw_only=True, eq=False)
 class Signing(PlainServer):
-    """A server whose URLs expire: each poll tells one that is good for a while, and then is `refused`.
+    """A server whose URLs expire: each poll gives one that later fails with the status `rejected_with`.
 
-    `lives` are seconds; with `is_stuck` polls tell the first one for ever.
+    URLs live `lives` seconds; with `is_stuck` every poll gives the first one.
     """
 
     lives: float = 60.0
-    refused: int = 403
+    rejected_with: int = 403
     is_stuck: bool = False
 
     def _rendered(self, job: Job, at: float) -> Json:
@@ -39,7 +39,9 @@ class Signing(PlainServer):
         plain, _, query = path.partition("?")
         honest = super()._answer_output(plain, headers, raw)
         if query != f"Signature=%2f{int(self._now() // self.lives)}~":
-            return http(self.refused, b"<Error><Code>AccessDenied</Code></Error>", "application/xml", {})
+            return http(
+                self.rejected_with, b"<Error><Code>AccessDenied</Code></Error>", "application/xml", {}
+            )
         return honest
 
 
@@ -59,11 +61,11 @@ def count(server: PlainServer, kind: str) -> int:
 
 @pytest.mark.slow
 @virtual
-@pytest.mark.parametrize("refused", [401, 403, 404, 410])
+@pytest.mark.parametrize("rejected_with", [401, 403, 404, 410])
 @pytest.mark.parametrize("take", ["read", "save", "write"])
-async def test_an_expired_url_is_renewed_by_one_poll(refused: int, take: str, tmp_path: Path) -> None:
-    """And is kept from then on: nothing is asked twice."""
-    async with signing(refused=refused) as (doitong, server):
+async def test_an_expired_url_is_renewed_by_one_poll(rejected_with: int, take: str, tmp_path: Path) -> None:
+    """The client keeps the new one and polls no second time."""
+    async with signing(rejected_with=rejected_with) as (doitong, server):
         result = await doitong.generate("a fox")
         first = result.url
         await asyncio.sleep(100)
@@ -81,7 +83,7 @@ async def test_an_expired_url_is_renewed_by_one_poll(refused: int, take: str, tm
 
 
 @virtual
-async def test_a_404_right_after_the_end_is_asked_again_before_any_poll() -> None:
+async def test_a_404_right_after_the_end_is_retried_before_any_poll() -> None:
     """An output host may know an output a moment later than the API does."""
     async with signing(lives=1e6) as (doitong, server):
         late = http(404, b"", "text/plain", {})
@@ -92,11 +94,11 @@ async def test_a_404_right_after_the_end_is_asked_again_before_any_poll() -> Non
 
 @virtual
 @pytest.mark.parametrize("status", [400, 402, 405, 500, 503])
-async def test_other_refusals_ask_for_no_url(status: int) -> None:
-    """They are not about the URL."""
+async def test_other_failures_renew_no_url(status: int) -> None:
+    """They do not concern the URL."""
     async with signing() as (doitong, server):
         result = await doitong.generate("a fox")
-        server.refused = status
+        server.rejected_with = status
         await asyncio.sleep(100)
         with pytest.raises(DownloadError, match=r"rejected|HTTP"):
             await result.read()
@@ -104,8 +106,8 @@ async def test_other_refusals_ask_for_no_url(status: int) -> None:
 
 
 @virtual
-async def test_a_url_that_stays_the_same_is_not_fetched_again() -> None:
-    """The service has no better one: the error is the host's."""
+async def test_an_unchanged_url_is_not_fetched_again() -> None:
+    """The service has no better one, so the error is the host's."""
     async with signing(is_stuck=True) as (doitong, server):
         result = await doitong.generate("a fox")
         await asyncio.sleep(100)
@@ -116,8 +118,8 @@ async def test_a_url_that_stays_the_same_is_not_fetched_again() -> None:
 
 
 @virtual
-async def test_a_poll_that_fails_is_told_with_the_refusal() -> None:
-    """It is the download that was asked for; why there is no new URL stands beside it."""
+async def test_a_failed_poll_is_reported_with_the_failed_download() -> None:
+    """The caller asked for the download; the error adds why there is no new URL."""
     async with signing() as (doitong, server):
         result = await doitong.generate("a fox")
         await asyncio.sleep(100)
@@ -129,8 +131,8 @@ async def test_a_poll_that_fails_is_told_with_the_refusal() -> None:
 
 
 @virtual
-async def test_a_url_that_expires_in_the_middle_begins_anew(tmp_path: Path) -> None:
-    """What was written before is taken back."""
+async def test_a_url_that_expires_midway_restarts_the_download(tmp_path: Path) -> None:
+    """The bytes written before are discarded."""
     cut = (
         b'HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nETag: "a"\r\nContent-Length: 999999\r\n\r\n'
         + bytes(200_000)
@@ -145,7 +147,7 @@ async def test_a_url_that_expires_in_the_middle_begins_anew(tmp_path: Path) -> N
 
 @virtual
 async def test_refresh_and_every_handle_of_the_job_have_the_new_url() -> None:
-    """While an old handle lives, too; an old result renews its own."""
+    """Even an old handle has it, and an old result renews its own URL."""
     async with signing() as (doitong, server):
         job = await doitong.submit("a fox")
         old = await job
@@ -164,7 +166,7 @@ async def test_refresh_and_every_handle_of_the_job_have_the_new_url() -> None:
 
 @virtual
 async def test_a_batch_of_slow_outputs_needs_one_run(tmp_path: Path) -> None:
-    """Eight are fetched at once: the URLs of those that wait expire meanwhile."""
+    """Eight downloads run at once, and the URLs of those that wait expire meanwhile."""
 
     def odd(kind: str, nth: int) -> bytes | None:
         return b"hang" if kind == "output" and nth <= 8 else None
@@ -176,7 +178,7 @@ async def test_a_batch_of_slow_outputs_needs_one_run(tmp_path: Path) -> None:
         assert {item.outcome for item in items} == {Outcome.DONE}
         assert now() > 40
         assert len(server.jobs) == 20
-        # A later run, whose URLs are those of the ledger, has them renewed too, for files and for results.
+        # A later run takes URLs from the ledger and has them renewed as well, for files and for results.
         await asyncio.sleep(200)
         (tmp_path / "out" / str(items[0].file and items[0].file.name)).unlink()
         again = [
@@ -190,8 +192,8 @@ async def test_a_batch_of_slow_outputs_needs_one_run(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_a_webhook_swaps_no_url() -> None:
-    """Only an authenticated poll does: whoever forges one, or sends one late, changes nothing."""
+async def test_a_webhook_replaces_no_url() -> None:
+    """Only an authenticated poll may: a forged or late webhook changes nothing."""
     async with signing() as (doitong, _):
         job = await doitong.submit("a fox")
         url = (await job).url
@@ -201,7 +203,7 @@ async def test_a_webhook_swaps_no_url() -> None:
 
 
 @pytest.mark.parametrize(
-    ("last", "news", "is_asked", "url"),
+    ("last", "update", "is_asked", "url"),
     [
         ("completed", "completed", True, "new"),
         ("completed", "completed", False, "old"),
@@ -211,13 +213,13 @@ async def test_a_webhook_swaps_no_url() -> None:
         ("processing", "completed", False, "new"),
     ],
 )
-def test_who_asks_is_told_the_new_url_of_a_completed_job(
-    last: str, news: str, is_asked: bool, url: str
+def test_only_a_poll_changes_the_url_of_a_completed_job(
+    last: str, update: str, is_asked: bool, url: str
 ) -> None:
-    """Of a terminal status nothing else changes."""
+    """Nothing else of a terminal status changes."""
     known = Generation(id="a", status=JobStatus(last), url="old", metadata={"a": 1}, credit_cost=20)
-    merged = merge(known, Generation(id="a", status=JobStatus(news), url="new"), is_asked=is_asked)
+    merged = merge(known, Generation(id="a", status=JobStatus(update), url="new"), is_asked=is_asked)
     assert (merged.url, merged.metadata, merged.credit_cost) == (url, {"a": 1}, 20)
-    assert merged.status == (last if known.status.is_terminal else news)
-    kept = merge(merged, Generation(id="a", status=JobStatus(news)), is_asked=is_asked)
+    assert merged.status == (last if known.status.is_terminal else update)
+    kept = merge(merged, Generation(id="a", status=JobStatus(update)), is_asked=is_asked)
     assert kept is merged

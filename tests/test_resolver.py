@@ -1,4 +1,4 @@
-"""Addresses that a service elsewhere has no output on: refused before a byte goes there."""
+"""Addresses where a remote service can have no output: rejected before a byte goes there."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ ELSEWHERE = "https://api.example"
 
 
 class Names(AbstractResolver):
-    """A phone book; a name that is not in it is not known."""
+    """A resolver with a fixed table of names; every other name is unknown."""
 
-    def __init__(self, **book: str) -> None:
-        self.book = {name.replace("_", "."): addresses.split() for name, addresses in book.items()}
+    def __init__(self, **table: str) -> None:
+        self.table = {name.replace("_", "."): addresses.split() for name, addresses in table.items()}
         self.asked: list[str] = []
 
     async def resolve(
@@ -31,11 +31,11 @@ class Names(AbstractResolver):
     ) -> list[ResolveResult]:
         self.asked.append(host)
         await asyncio.sleep(0)
-        if host not in self.book:
+        if host not in self.table:
             raise OSError(None, "Name or service not known")
         return [
             ResolveResult(hostname=host, host=each, port=port, family=_family(each), proto=0, flags=0)
-            for each in self.book[host]
+            for each in self.table[host]
         ]
 
     async def close(self) -> None:
@@ -48,7 +48,7 @@ def _family(address: str) -> socket.AddressFamily:
 
 @asynccontextmanager
 async def client(names: Names | None = None, **arguments: Any) -> AsyncIterator[AsyncDoitong]:
-    """Yield a client that looks names up in a book, and sends nothing by itself."""
+    """Yield a client that resolves names from a table, and sends nothing by itself."""
     async with AsyncDoitong(**{"api_key": "k", "base_url": ELSEWHERE, **arguments}) as doitong:
         doitong._running()._resolver._default = names or Names()
         yield doitong
@@ -64,8 +64,8 @@ def at(doitong: AsyncDoitong, url: str) -> Result:
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "127.0.0.1."]
 )
-async def test_this_machine_is_refused_while_the_api_is_elsewhere(host: str) -> None:
-    """Whoever may write a URL must not read what listens here alone."""
+async def test_this_machine_is_rejected_while_the_api_is_elsewhere(host: str) -> None:
+    """The author of a URL must not read what listens on this machine alone."""
     async with PlainServer() as server, client() as doitong:
         port = server.outputs_url.rpartition(":")[2]
         for scheme in ("http", "https"):
@@ -92,8 +92,8 @@ async def test_this_machine_is_refused_while_the_api_is_elsewhere(host: str) -> 
     ],
 )
 @pytest.mark.parametrize("is_own", [True, False])
-async def test_a_name_is_refused_by_any_of_its_addresses(addresses: str, kind: str, is_own: bool) -> None:
-    """By those that a session of ours connects to, and by those that are looked up for one of the user's."""
+async def test_one_forbidden_address_rejects_a_name(addresses: str, kind: str, is_own: bool) -> None:
+    """In our own session by the addresses it connects to, in a user's by those resolved for it."""
     names = Names(evil_example=addresses)
     async with (
         aiohttp.ClientSession() as session,
@@ -109,15 +109,15 @@ async def test_a_name_is_refused_by_any_of_its_addresses(addresses: str, kind: s
 @pytest.mark.parametrize(
     "location", ["http://127.0.0.1:1/x", "//localhost/x", "https://10.0.0.1/", "https://evil/"]
 )
-async def test_a_redirect_is_looked_at_like_the_url_itself(location: str) -> None:
-    """Where it leads to is chosen by the host that answers."""
+async def test_a_redirect_is_checked_like_the_url_itself(location: str) -> None:
+    """The answering host chooses its target."""
     moved = http(302, b"", "text/plain", {"Location": location})
     names = Names(evil="192.168.0.1")
     async with plain(seconds=0.0, output_hosts=["outputs.example"]) as (doitong, server):
-        names.book["outputs.example"] = ["127.0.0.1"]
+        names.table["outputs.example"] = ["127.0.0.1"]
         runtime = doitong._running()
         runtime._resolver._default = names
-        # As if the API were elsewhere: its outputs alone are here.
+        # As if the API were elsewhere: only its outputs are here.
         places = runtime._resolver._places
         elsewhere = type(places)("api.example", places.named)
         runtime._resolver._places = runtime.downloads._places = elsewhere
@@ -127,8 +127,8 @@ async def test_a_redirect_is_looked_at_like_the_url_itself(location: str) -> Non
 
 
 @virtual
-async def test_the_addresses_of_a_service_on_this_machine_are_of_its_kind() -> None:
-    """Loopback for one on loopback, and no private network besides."""
+async def test_a_local_service_allows_loopback_alone() -> None:
+    """Loopback for a service on loopback, but no private network."""
     async with plain(seconds=0.0) as (doitong, _):
         assert await (await doitong.generate("a fox")).read() == JPEG
         for host in ("10.0.0.1", "192.168.0.1", "169.254.1.1"):
@@ -137,8 +137,8 @@ async def test_the_addresses_of_a_service_on_this_machine_are_of_its_kind() -> N
 
 
 @virtual
-async def test_a_service_on_a_private_network_has_its_outputs_there() -> None:
-    """Whether its host is an address, or a name that is looked up."""
+async def test_a_service_on_a_private_network_may_have_outputs_there() -> None:
+    """Its host may be an address or a name."""
     names = Names(api_corp="10.0.0.1", cdn_corp="192.168.0.1", cdn_here="127.0.0.1")
     for base_url in ("https://10.9.9.9", "https://api.corp"):
         async with client(names, base_url=base_url) as doitong:
@@ -160,8 +160,8 @@ async def test_a_service_on_a_private_network_has_its_outputs_there() -> None:
         (["127.0.0.1"], "0x7f.1"),
     ],
 )
-async def test_a_host_that_the_user_names_is_fetched_from(output_hosts: Any, host: str) -> None:
-    """In any spelling of it."""
+async def test_a_host_named_by_the_user_is_allowed(output_hosts: Any, host: str) -> None:
+    """In any spelling."""
     async with (
         PlainServer() as server,
         client(Names(localhost="127.0.0.1"), output_hosts=output_hosts) as doitong,
@@ -176,8 +176,8 @@ async def test_a_host_that_the_user_names_is_fetched_from(output_hosts: Any, hos
 
 
 @virtual
-async def test_the_documented_host_is_not_named() -> None:
-    """Only who names it says that a private address is meant."""
+async def test_the_documented_host_may_not_be_private() -> None:
+    """Only a host named by the user may have a private address."""
     names = Names(cdn_doitong_com="10.0.0.1")
     async with client(names) as doitong:
         with pytest.raises(DownloadError, match="private"):
@@ -188,8 +188,8 @@ async def test_the_documented_host_is_not_named() -> None:
 
 @virtual
 @pytest.mark.parametrize("is_own", [True, False])
-async def test_with_insecure_http_the_api_s_own_host_has_outputs_over_http(is_own: bool) -> None:
-    """As in a network of containers; another host has not."""
+async def test_insecure_http_allows_outputs_over_http_from_the_api_host(is_own: bool) -> None:
+    """As in a network of containers; another host may not."""
     names = Names(api_internal="127.0.0.1", other_internal="127.0.0.1")
     own = aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=names))
     async with own, PlainServer(seconds=0.0) as server:
@@ -208,8 +208,8 @@ async def test_with_insecure_http_the_api_s_own_host_has_outputs_over_http(is_ow
 
 
 @virtual
-async def test_a_session_with_a_proxy_looks_nothing_up_here() -> None:
-    """The proxy does, and its own address is nobody's output."""
+async def test_a_session_with_a_proxy_resolves_no_name() -> None:
+    """The proxy resolves names, and its own address is not an output's."""
     names = Names(cdn_example="10.0.0.1")
     async with (
         aiohttp.ClientSession(proxy="http://127.0.0.1:9") as session,
@@ -224,7 +224,7 @@ async def test_a_session_with_a_proxy_looks_nothing_up_here() -> None:
 async def test_a_proxy_of_the_environment_may_be_on_a_private_network(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its name is looked up by the same session, and is not what is fetched from."""
+    """The same session resolves its name, but fetches nothing from it."""
     names = Names(proxy_corp="127.0.0.1")
     async with PlainServer() as server:
         server.script = lambda kind, nth: http(200, JPEG, "image/jpeg", {})
@@ -239,8 +239,8 @@ async def test_a_proxy_of_the_environment_may_be_on_a_private_network(
 
 
 @virtual
-async def test_a_name_that_is_not_known_is_an_error_of_ours() -> None:
-    """Of the network, and asked again."""
+async def test_an_unknown_name_is_a_download_error() -> None:
+    """It is a network error, and is retried."""
     for url in ("https://nowhere.example/x", "https://" + "a" * 63 + ".example/x"):
         async with client() as doitong:
             with pytest.raises(DownloadError, match="could not be reached"):

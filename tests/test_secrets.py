@@ -1,4 +1,4 @@
-"""Neither the API key nor the webhook secret is in a frame, whatever fails: as tools show locals."""
+"""Tools show a frame's locals: no frame shows the API key or the webhook secret, whatever fails."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ WHSEC = "whsec-Zr8mQ1vX5tB3nK7pL2dF"
 HERE = frozenset({KEY, WHSEC})
 
 
-# The walk.
+# The walk over frames and exceptions.
 
 
 def frames_of(error: BaseException) -> Iterator[FrameType]:
-    """Yield the frames of a traceback; those of this module that are no hook know all secrets, of course."""
+    """Yield the frames of a traceback, except this module's own that are no hooks: those know all secrets."""
     traceback = error.__traceback__
     while traceback is not None:
         frame = traceback.tb_frame
@@ -49,17 +49,17 @@ def frames_of(error: BaseException) -> Iterator[FrameType]:
 
 def leaks_of(error: BaseException | None) -> list[str]:
     """Return where a tool that shows locals would show a secret."""
-    told = []
+    shown_texts = []
     for each in chain(error):
-        told.append((f"{type(each).__name__}", f"{each!r} {each} {each.args!r} {vars(each)!r}"))
+        shown_texts.append((f"{type(each).__name__}", f"{each!r} {each} {each.args!r} {vars(each)!r}"))
         for frame in frames_of(each):
             place = f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}"
-            told += [(f"{place} {name}", repr(value)) for name, value in frame.f_locals.items()]
-    return [place for place, text in told if any(secret in text for secret in HERE)]
+            shown_texts += [(f"{place} {name}", repr(value)) for name, value in frame.f_locals.items()]
+    return [place for place, text in shown_texts if any(secret in text for secret in HERE)]
 
 
-def test_the_walk_finds_what_is_there() -> None:
-    """In a local, in a container, in an error, and in what is chained to it."""
+def test_the_walk_finds_a_leak() -> None:
+    """In a local, in a container, in an error, and in an error chained to it."""
 
     def hook_that_shows(*, headers: dict[str, str]) -> None:
         raise KeyError("x")
@@ -75,14 +75,14 @@ def test_the_walk_finds_what_is_there() -> None:
     assert leaks_of(ValueError("fine")) == []
 
 
-# Ways to fail before anything is open.
+# Failures before anything is open.
 
 
 def made(**arguments: Any) -> AsyncDoitong:
     return AsyncDoitong(**{"api_key": KEY, "webhook_secret": WHSEC, **arguments})
 
 
-WAYS_TO_BEGIN: dict[str, Callable[[], object]] = {
+EARLY_FAILURES: dict[str, Callable[[], object]] = {
     "a bad plan": lambda: made(plan="gold"),
     "a bad base_url": lambda: made(base_url="ftp://x"),
     "plain http": lambda: made(base_url="http://example.com"),
@@ -115,7 +115,7 @@ WAYS_TO_BEGIN: dict[str, Callable[[], object]] = {
     "verify a text": lambda: verify("no bytes", None, WHSEC),  # type: ignore[arg-type]
     "sign with a bad secret": lambda: sign(b"", [WHSEC]),  # type: ignore[arg-type]
     "sign a text": lambda: sign("no bytes", WHSEC),  # type: ignore[arg-type]
-    "a door with a bad secret": lambda: Webhooks([WHSEC, ""]),
+    "an endpoint with a bad secret": lambda: Webhooks([WHSEC, ""]),
     "a client outside": lambda: made().jobs(),
     "a limiter outside": lambda: limiter_of(KEY, "https://x", Plan.PRO),
     "a transport of nothing": lambda: GraphQLTransport(
@@ -128,11 +128,11 @@ WAYS_TO_BEGIN: dict[str, Callable[[], object]] = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS_TO_BEGIN)
-def test_no_frame_shows_a_secret_that_was_given(way: str) -> None:
-    """Whatever else is wrong, and if it is the secret itself."""
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - what is raised is for other tests to say
-        WAYS_TO_BEGIN[way]()
+@pytest.mark.parametrize("failure", EARLY_FAILURES)
+def test_no_frame_shows_a_given_secret(failure: str) -> None:
+    """Even if the secret itself is wrong."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - other tests check what is raised
+        EARLY_FAILURES[failure]()
     assert leaks_of(caught.value) == []
 
 
@@ -142,7 +142,7 @@ def test_no_frame_shows_a_secret_that_was_given(way: str) -> None:
 def test_no_frame_shows_a_secret_of_the_environment(
     wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor the whole environment, which has it."""
+    """Nor the whole environment, which contains it."""
     monkeypatch.setenv("DOITONG_API_KEY", KEY)
     monkeypatch.setenv("DOITONG_WEBHOOK_SECRET", WHSEC)
     with pytest.raises(ValueError, match="expected") as caught:
@@ -159,8 +159,8 @@ def test_no_frame_shows_a_secret_of_the_environment(
         ("hight", "height"),
     ],
 )
-def test_a_misspelt_keyword_is_refused_by_its_name(wrong: str, right: str) -> None:
-    """The nearest right one is named, and no value: it may be the key."""
+def test_a_misspelt_keyword_is_an_error_that_names_it(wrong: str, right: str) -> None:
+    """It suggests the nearest right one and shows no value, which may be the key."""
     given: Any = {wrong: KEY}
     for taker in (AsyncDoitong, made().with_options):
         with pytest.raises(TypeError, match=rf"AsyncDoitong.*'{wrong}'. Did you mean '{right}'\?") as caught:
@@ -170,15 +170,15 @@ def test_a_misspelt_keyword_is_refused_by_its_name(wrong: str, right: str) -> No
         AsyncDoitong(zzz=KEY)  # type: ignore[call-arg]
 
 
-# Ways to fail on the way.
+# Failures while a client is open.
 
 
 class Exit(BaseException):
-    """As `pytest.fail` and others raise."""
+    """Derives from BaseException, as what `pytest.fail` raises."""
 
 
 def raising(name: str, raised: type[BaseException] = KeyError) -> aiohttp.ClientSession:
-    """Return a session of a user's one hook of which looks at everything and raises."""
+    """Return a user's session with one hook that sees everything and raises."""
     config = aiohttp.TraceConfig()
 
     async def hook(session: aiohttp.ClientSession, context: Any, params: Any) -> None:
@@ -192,7 +192,7 @@ def raising(name: str, raised: type[BaseException] = KeyError) -> aiohttp.Client
 
 
 def between(is_before: bool) -> aiohttp.ClientSession:
-    """Return a session of a user's with a middleware that raises."""
+    """Return a user's session with a middleware that raises."""
 
     async def hook_between(request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
         headers, everything = request.headers, [dict(request.headers)]
@@ -234,23 +234,23 @@ FAULTS = ["401", "500", "502", "cut-before", "cut-after", "null", "partial", "nu
 async def test_no_frame_shows_a_secret_when_the_service_fails(
     faults: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Submits, polls and the wait; and what is logged, of a callback that raises too."""
+    """Submits, polls and the wait are covered, and so is the log of a callback that raises."""
     assert await sweep(caplog, faults=faults) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("session", SESSIONS)
 @virtual
-async def test_no_frame_shows_a_secret_when_a_session_of_the_users_fails(
+async def test_no_frame_shows_a_secret_when_a_users_session_fails(
     session: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In a hook or a middleware of their own: there the headers of the request can be seen, masked."""
+    """Its own hook or middleware raises; it sees the request's headers, but masked."""
     async with SESSIONS[session]() as own:
         assert await sweep(caplog, session=own, faults=["output: 500"]) == []
 
 
 async def sweep(caplog: pytest.LogCaptureFixture, *, faults: list[str], **arguments: Any) -> list[str]:
-    """Fail in every way that a client can, and return where a secret was shown."""
+    """Make a client fail in every way, and return where a secret was shown."""
 
     def hook_of_events(event: object) -> None:
         raise KeyError(event)
@@ -290,7 +290,7 @@ async def sweep(caplog: pytest.LogCaptureFixture, *, faults: list[str], **argume
 
 
 async def follow(doitong: AsyncDoitong) -> bytes:
-    """Do with one job all that a job lets one do."""
+    """Call every method of one job."""
     job = await doitong.submit("a dog", width=8, height=8)
     await job.refresh()
     result = await job
@@ -307,7 +307,7 @@ async def end_of(work: Awaitable[object]) -> BaseException | None:
 
 @virtual
 async def test_no_frame_shows_a_secret_when_nobody_listens() -> None:
-    """And when the session was closed by its owner."""
+    """The same holds after the session's owner closed it."""
     session = aiohttp.ClientSession()
     for own in (None, session):
         async with made(base_url="http://127.0.0.1:9", session=own) as doitong:
@@ -323,7 +323,7 @@ async def test_no_frame_shows_a_secret_when_nobody_listens() -> None:
 
 @virtual
 async def test_a_cancelled_request_shows_nothing() -> None:
-    """Not in the transport's own frames, through which a cancellation goes."""
+    """Nor do the transport's own frames, which a cancellation passes."""
     got = asyncio.Event()
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -350,8 +350,8 @@ async def test_a_cancelled_request_shows_nothing() -> None:
 
 
 @virtual
-async def test_what_breaks_in_a_test_of_the_users_shows_nothing() -> None:
-    """The frame of `emulated` is part of whatever is raised in its block."""
+async def test_a_failure_in_a_users_test_shows_no_secret() -> None:
+    """Every exception raised in the block of `emulated` has its frame."""
     for arguments in (
         {"api_key": KEY, "webhook_secret": [WHSEC], "webhook_url": "http://127.0.0.1:9/"},
         {"apikey": KEY},
@@ -364,11 +364,11 @@ async def test_what_breaks_in_a_test_of_the_users_shows_nothing() -> None:
         assert leaks_of(caught.value) == []
 
 
-# What things say of themselves.
+# Reprs and pickles.
 
 
 def test_settings_show_no_secret_in_any_form() -> None:
-    """Not as a mapping, not as JSON, not pickled; and what is in them is still what was given."""
+    """Neither as a mapping nor as JSON nor pickled, but they still contain the given values."""
     client = made(webhook_url="https://example.com/")
     settings = client._shared.settings
     as_mapping = dataclasses.asdict(settings)
@@ -388,8 +388,8 @@ def test_settings_show_no_secret_in_any_form() -> None:
 
 
 @pytest.mark.parametrize("secret", [KEY, KEY.encode(), [KEY, KEY.encode()], {KEY}, {"a": KEY}])
-def test_a_hidden_secret_is_masked_wherever_it_goes(secret: Any) -> None:
-    """In a repr, in one of what holds it, and pickled."""
+def test_a_hidden_secret_is_masked_everywhere(secret: Any) -> None:
+    """In its repr, in the repr of a container, and pickled."""
     masked = hidden(secret)
     for text in (
         f"{masked!r} {[masked]!r} { ({'a': masked})!r} {masked!a}",
@@ -399,8 +399,8 @@ def test_a_hidden_secret_is_masked_wherever_it_goes(secret: Any) -> None:
     assert hidden(masked) == masked
 
 
-def test_a_hidden_secret_is_used_like_any_other() -> None:
-    """Equal, hashed and encoded as what it hides."""
+def test_a_hidden_secret_works_like_its_value() -> None:
+    """It compares and encodes like the value it hides."""
     assert (hidden(KEY), hidden(KEY.encode()), hidden(None)) == (KEY, KEY.encode(), None)
     assert isinstance(hidden(KEY), Secret)
     assert isinstance(hidden(KEY.encode()), SecretBytes)
@@ -410,8 +410,8 @@ def test_a_hidden_secret_is_used_like_any_other() -> None:
     assert sign(b"x", KEY) == sign(b"x", KEY.encode())
 
 
-def test_what_is_only_half_made_has_a_repr() -> None:
-    """As debuggers, and tools that show locals, ask for it."""
+def test_a_half_built_object_has_a_repr() -> None:
+    """Debuggers and tools that show locals ask for it."""
     assert repr(AsyncDoitong.__new__(AsyncDoitong)) == "<AsyncDoitong not made>"
     with pytest.raises(ValueError, match="plan") as caught:
         made(plan="gold")
@@ -427,10 +427,10 @@ def test_what_is_only_half_made_has_a_repr() -> None:
 
 
 @pytest.mark.parametrize("given", [KEY, f" {KEY}\n", f"\t{KEY}\r\n", f"\n{KEY} "])
-def test_white_space_around_a_secret_of_the_environment_is_none_of_it(
+def test_white_space_around_a_secret_in_the_environment_is_ignored(
     given: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that is read into a variable ends in a line break."""
+    """A variable read from a file ends in a line break."""
     monkeypatch.setenv("DOITONG_API_KEY", given)
     monkeypatch.setenv("DOITONG_WEBHOOK_SECRET", given)
     settings = AsyncDoitong()._shared.settings
@@ -440,8 +440,10 @@ def test_white_space_around_a_secret_of_the_environment_is_none_of_it(
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\n", "\t \r\n"])
-def test_a_blank_secret_of_the_environment_is_none(blank: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the variable were not set."""
+def test_a_blank_secret_in_the_environment_counts_as_unset(
+    blank: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client then asks for a key."""
     monkeypatch.setenv("DOITONG_API_KEY", blank)
     monkeypatch.setenv("DOITONG_WEBHOOK_SECRET", blank)
     assert secret_of_environment("DOITONG_API_KEY") is None
@@ -451,12 +453,12 @@ def test_a_blank_secret_of_the_environment_is_none(blank: str, monkeypatch: pyte
 
 
 def test_the_package_starts_no_process() -> None:
-    """A child would inherit the environment, and with it the secrets."""
+    """A child process would inherit the environment, and with it the secrets."""
     package = Path(doitong_async.__file__).parent
     assert [path.name for path in package.rglob("*.py") if "subprocess" in path.read_text()] == []
 
 
-def test_a_part_of_a_secret_is_as_secret() -> None:
+def test_a_part_of_a_secret_is_masked_as_well() -> None:
     """Tools cut a long text before they show it."""
     secret, raw = Secret("sk-" + "SECRET" * 40), SecretBytes(b"SECRET" * 40)
     assert "SECRET" not in repr([secret[:80], secret[3], raw[:80], copy.copy(secret), copy.copy(raw)])
@@ -466,7 +468,7 @@ def test_a_part_of_a_secret_is_as_secret() -> None:
 @pytest.mark.parametrize("call", ["generate", "submit"])
 @virtual
 async def test_a_secret_given_to_the_wrong_call_is_not_shown(call: str) -> None:
-    """Nor one under a misspelt name: the nearest right one is said."""
+    """Nor is one under a misspelt name; the error suggests the nearest right name."""
     async with with_emulator() as (doitong, _):
         with pytest.raises(TypeError, match=f"AsyncDoitong.{call}") as caught:
             await getattr(doitong, call)("a fox", api_key=KEY)

@@ -1,4 +1,4 @@
-"""Arguments and environment: what wins, what is refused, and what is never shown."""
+"""Arguments and environment: which one wins, what is an error, and what is never shown."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ KEY = "sesame-open-0123456789"
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is set in the environment of this process."""
+    """Clear this package's variables from the environment."""
     for name in ("DOITONG_API_KEY", "DOITONG_BASE_URL", "DOITONG_PLAN", "DOITONG_WEBHOOK_SECRET"):
         monkeypatch.delenv(name, raising=False)
 
 
 def settled(environment: dict[str, str] | None = None, **arguments: Any) -> Settings:
-    """Settle with a key and defaults; `environment` is what is set meanwhile."""
+    """Settle with a key and defaults; `environment` is set meanwhile."""
     given: dict[str, Any] = {
         "api_key": KEY,
         "base_url": None,
@@ -58,7 +58,7 @@ ENVIRONMENT = {
 
 class TestOrder:
     def test_arguments_come_first(self) -> None:
-        """What the code says, the environment does not change."""
+        """The environment does not override what the code says."""
         taken = settled(ENVIRONMENT, api_key="k", base_url="https://code.example", plan=Plan.PRO)
         assert (taken.api_key.reveal(), taken.base_url, taken.plan) == ("k", "https://code.example", Plan.PRO)
 
@@ -74,14 +74,17 @@ class TestOrder:
 
     @pytest.mark.parametrize("environment", [{}, {"DOITONG_BASE_URL": "", "DOITONG_PLAN": ""}])
     def test_defaults_come_last(self, environment: dict[str, str]) -> None:
-        """An empty variable is none; the plan is then assumed to be the narrowest, and that is known."""
+        """An empty variable counts as unset.
+
+        Without a plan the narrowest is assumed and marked as assumed.
+        """
         taken = settled(environment)
         assert (taken.base_url, taken.plan, taken.plan_is_assumed) == (DEFAULT_BASE_URL, Plan.FREE, True)
 
     def test_the_process_environment_is_read_when_none_is_given(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As it is at the call, not at the import."""
+        """At the time of the call, not of the import."""
         monkeypatch.setenv("DOITONG_PLAN", "pro")
         taken = settle(
             api_key=KEY,
@@ -104,16 +107,16 @@ class TestOrder:
 
 class TestKey:
     @pytest.mark.parametrize("key", [None, ""])
-    def test_there_must_be_one(self, key: str | None) -> None:
-        """The refusal names both places; an empty argument is no way to the environment."""
+    def test_a_key_is_required(self, key: str | None) -> None:
+        """The error names both places; an empty argument does not fall back to the environment."""
         with pytest.raises(ConfigurationError, match=r"api_key=… or set DOITONG_API_KEY"):
             settled({"DOITONG_API_KEY": ""}, api_key=key)
 
     @pytest.mark.parametrize(
         "key", ["se same", "sesame\n", "sésame", "sesame\x00", "sesame\x7f", 5, b"sesame"]
     )
-    def test_it_can_stand_in_a_header(self, key: object) -> None:
-        """A line break or a letter that no header holds is refused, without showing any of it."""
+    def test_it_must_fit_in_a_header(self, key: object) -> None:
+        """A line break or a character that no header allows is an error, which shows no part of the key."""
         with pytest.raises(ConfigurationError, match="api_key is no key") as caught:
             settled(api_key=key)
         assert "same" not in str(caught.value)
@@ -133,8 +136,8 @@ class TestKey:
             {"max_download_bytes": 0},
         ],
     )
-    def test_it_is_in_no_refusal_of_another_setting(self, wrong: dict[str, Any]) -> None:
-        """Which is named instead."""
+    def test_it_is_in_no_error_about_another_setting(self, wrong: dict[str, Any]) -> None:
+        """That error names the other setting instead."""
         with pytest.raises(ConfigurationError, match=f"{next(iter(wrong))} is") as caught:
             settled(**wrong)
         assert KEY not in str(caught.value)
@@ -154,7 +157,7 @@ class TestBaseUrl:
         ],
     )
     def test_it_is_a_root(self, url: str, root: str) -> None:
-        """`/graphql` is hung below it, so it ends without a slash."""
+        """The client appends `/graphql`, so it ends without a slash."""
         assert settled(base_url=url).base_url == root
 
     @pytest.mark.parametrize(
@@ -170,14 +173,14 @@ class TestBaseUrl:
             b"https://h",
         ],
     )
-    def test_what_is_no_url_is_refused(self, url: object) -> None:
-        """The refusal shows a good one."""
+    def test_an_invalid_url_is_an_error(self, url: object) -> None:
+        """The error shows a valid one."""
         with pytest.raises(ConfigurationError, match=r"base_url is .*'https://api\.doitong\.com'"):
             settled(base_url=url)
 
     @pytest.mark.parametrize("url", ["https://h?x=1", "https://h/#x"])
     def test_it_has_no_query_and_no_fragment(self, url: str) -> None:
-        """Nothing could be hung below it."""
+        """The client could append nothing to it."""
         with pytest.raises(ConfigurationError, match="base_url has a query or a fragment"):
             settled(base_url=url)
 
@@ -195,26 +198,26 @@ class TestBaseUrl:
         ],
     )
     def test_it_has_no_user_and_shows_no_password(self, url: str) -> None:
-        """Whatever else is wrong with it: a message ends in a log."""
+        """Whatever else is wrong with it, since a message may end in a log."""
         with pytest.raises(ConfigurationError, match="base_url has a user or a password") as caught:
             settled(base_url=url)
         assert "ame" not in str(caught.value).replace("named", "")
 
     @pytest.mark.parametrize("url", ["https://h/graphql", "https://h/graphql/", "https://h/v2/graphql"])
     def test_the_endpoint_is_not_the_root(self, url: str) -> None:
-        """Else everything would be sent to /graphql/graphql."""
+        """Otherwise every request would go to /graphql/graphql."""
         with pytest.raises(ConfigurationError, match=r"base_url is .* adds /graphql"):
             settled(base_url=url)
 
     @pytest.mark.parametrize("url", ["http://api.doitong.com", "http://10.0.0.1", "http://localhost.example"])
-    def test_plain_http_is_refused_beyond_this_machine(self, url: str) -> None:
-        """Unless it is insisted on: the key could be read on the way."""
+    def test_plain_http_beyond_this_machine_is_an_error(self, url: str) -> None:
+        """The key could be read on the way; `allow_insecure_http` allows it."""
         with pytest.raises(ConfigurationError, match=r"base_url is .*allow_insecure_http=True"):
             settled(base_url=url)
         assert settled(base_url=url, allow_insecure_http=True).base_url == url
 
-    def test_a_url_of_the_environment_is_checked_like_any_other(self) -> None:
-        """Whoever sets a variable must not get at the key either."""
+    def test_a_url_from_the_environment_is_checked_as_well(self) -> None:
+        """Setting a variable must not be enough to get the key."""
         with pytest.raises(ConfigurationError, match="base_url is"):
             settled({"DOITONG_BASE_URL": "http://thief.example"})
 
@@ -238,7 +241,7 @@ class TestBaseUrl:
     ],
 )
 def test_loopback_is_this_machine(host: str | None, expected: bool) -> None:
-    """By name or by address; a name that only looks like it is not."""
+    """By name or by address; a similar name is not."""
     assert is_loopback(host) is expected
 
 
@@ -253,13 +256,13 @@ class TestPlan:
         ],
     )
     def test_it_is_a_plan_or_its_name(self, plan: Plan | str, expected: Plan) -> None:
-        """In any case."""
+        """In upper or lower case."""
         assert settled(plan=plan).plan == expected
         assert settled(plan=plan).plan_is_assumed is False
 
     @pytest.mark.parametrize("plan", ["gold", "", "enterprise", 5, True])
-    def test_no_other_is_guessed(self, plan: Any) -> None:
-        """The limits of an Enterprise plan are agreed on, so its name alone says nothing."""
+    def test_any_other_value_is_an_error(self, plan: Any) -> None:
+        """An Enterprise plan has negotiated limits, so its name alone says nothing."""
         with pytest.raises(ConfigurationError, match=r"plan is .*Plan\.enterprise"):
             settled(plan=plan)
 
@@ -267,15 +270,15 @@ class TestPlan:
 @pytest.mark.parametrize("name", ["max_attempts", "max_download_bytes"])
 @pytest.mark.parametrize("value", [0, -1, True, 1.0, "3", None])
 def test_a_count_is_a_whole_number_above_zero(name: str, value: object) -> None:
-    """Refused by its name."""
+    """The error names the setting."""
     arguments: dict[str, Any] = {name: value}
     with pytest.raises(ConfigurationError, match=f"{name} is {value!r}; expected a whole number above zero"):
         settled(**arguments)
 
 
 @pytest.mark.parametrize("value", [0, -1, True, "3", None, float("nan"), float("inf")])
-def test_the_time_of_a_download_is_seconds_above_zero(value: object) -> None:
-    """Refused by its name; an hour if it is not given."""
+def test_a_download_timeout_is_seconds_above_zero(value: object) -> None:
+    """The error names the setting; the default is an hour."""
     arguments: dict[str, Any] = {"download_timeout": value}
     with pytest.raises(ConfigurationError, match=f"download_timeout is {value!r}; expected seconds"):
         settled(**arguments)
@@ -283,8 +286,8 @@ def test_the_time_of_a_download_is_seconds_above_zero(value: object) -> None:
 
 
 @pytest.mark.parametrize("value", [-1, True, "3", None, float("nan"), float("inf")])
-def test_the_least_rate_of_a_download_is_bytes_a_second(value: object) -> None:
-    """Refused by its name; zero is no bound."""
+def test_a_minimum_download_rate_is_bytes_a_second(value: object) -> None:
+    """The error names the setting; zero sets no minimum."""
     arguments: dict[str, Any] = {"min_download_rate": value}
     with pytest.raises(ConfigurationError, match=f"min_download_rate is {value!r}; expected bytes a second"):
         settled(**arguments)
@@ -300,15 +303,15 @@ def test_the_least_rate_of_a_download_is_bytes_a_second(value: object) -> None:
     ],
 )
 def test_a_status_operation_is_a_field_with_its_argument(text: str, operation: tuple[str, str, str]) -> None:
-    """Or the field alone, whose argument is then the usual one."""
+    """A field alone takes the usual argument."""
     assert dataclasses.astuple(settled(status_operation=text).status_operation) == operation
 
 
 @pytest.mark.parametrize(
     "text", ["", "1job", "job(id)", "job(id: [ID!])", "job(id: ID!) { x }", "jöb", None, 5]
 )
-def test_a_status_operation_brings_nothing_else_into_the_document(text: object) -> None:
-    """It becomes part of a query."""
+def test_a_status_operation_adds_nothing_else_to_the_query(text: object) -> None:
+    """It becomes part of a GraphQL document."""
     with pytest.raises(ConfigurationError, match="status_operation is"):
         settled(status_operation=text)
 
@@ -317,8 +320,8 @@ SECONDS = ["timeout", "slot_timeout", "request_timeout", "poll_timeout", "poll_i
 
 
 class TestOptions:
-    def test_the_defaults_hold(self) -> None:
-        """No argument is needed."""
+    def test_the_defaults_are_valid(self) -> None:
+        """No argument is required."""
         assert Options().poll_interval == 2.0
 
     @pytest.mark.parametrize("name", SECONDS)
@@ -326,51 +329,51 @@ class TestOptions:
         "value",
         [0, -1, 0.0, math.nan, math.inf, -math.inf, True, False, "5", [], pytest.param(10**400, id="huge")],
     )
-    def test_odd_seconds_are_refused_by_name(self, name: str, value: object) -> None:
-        """Neither nothing nor for ever is a time to wait."""
+    def test_odd_seconds_are_an_error_that_names_them(self, name: str, value: object) -> None:
+        """Neither zero nor infinity is a time to wait."""
         fields: dict[str, Any] = {name: value}
         with pytest.raises(ConfigurationError, match=f"^{name} is .*; expected seconds, a finite number"):
             Options(**fields)
 
     @pytest.mark.parametrize("name", sorted({*SECONDS} - {"slot_timeout"}))
-    def test_only_a_slot_may_be_waited_for_without_an_end(self, name: str) -> None:
-        """Every wait for a job has one."""
+    def test_only_the_wait_for_a_slot_may_be_endless(self, name: str) -> None:
+        """Every wait for a job ends."""
         fields: dict[str, Any] = {name: None}
         with pytest.raises(ConfigurationError, match=f"{name} is None"):
             Options(**fields)
         assert Options(slot_timeout=None).slot_timeout is None
 
     @pytest.mark.parametrize("value", [1.999, 1, 0.1])
-    def test_nothing_looks_more_often_than_the_documented_loop(self, value: float) -> None:
-        """Two seconds, and the refusal says so."""
+    def test_nothing_polls_more_often_than_the_documented_loop(self, value: float) -> None:
+        """Every two seconds; the error says so."""
         with pytest.raises(ConfigurationError, match=r"poll_interval is .* at least 2"):
             Options(poll_interval=value)
 
     @pytest.mark.parametrize("provider", ["", "  ", None, 5])
     def test_a_provider_is_a_word(self, provider: Any) -> None:
-        """Any word: more providers exist than are shown."""
+        """It may be any word, since more providers exist than the documentation shows."""
         with pytest.raises(ConfigurationError, match="provider is"):
             Options(provider=provider)
         assert Options(provider="brand-new").provider == "brand-new"
 
     @settings(deadline=None, max_examples=50)
     @given(st.sampled_from(SECONDS), st.floats(min_value=2, allow_nan=False, allow_infinity=False))
-    def test_any_finite_number_from_two_seconds_up_is_taken(self, name: str, value: float) -> None:
-        """As it stands."""
+    def test_any_finite_number_from_two_seconds_up_is_valid(self, name: str, value: float) -> None:
+        """It is kept unchanged."""
         fields: dict[str, Any] = {name: value}
         assert getattr(Options(**fields), name) == value
 
 
 @pytest.mark.parametrize("options", [{"width": 0}, {"height": "512"}, {"width": True}])
-def test_a_default_size_is_checked_like_any_other(options: dict[str, Any]) -> None:
-    """When the client is made, not at its first request."""
+def test_a_default_size_is_checked_at_once(options: dict[str, Any]) -> None:
+    """The client raises when it is made, not at its first request."""
     with pytest.raises(ConfigurationError, match="expected whole pixels"):
         Options(**options)
 
 
 @pytest.mark.parametrize("kind", ["Boolean", "Boolean!"])
-def test_a_status_operation_that_no_id_can_be_given_to_is_refused(kind: str) -> None:
-    """When it is set, not at the first poll of a job that is paid for."""
+def test_a_status_operation_that_takes_no_id_is_an_error(kind: str) -> None:
+    """It is raised when it is set, not at the first poll of a paid job."""
     with pytest.raises(ConfigurationError, match="no Boolean does"):
         settled(status_operation=f"generation(id: {kind})")
 
@@ -392,15 +395,15 @@ def test_a_status_operation_that_no_id_can_be_given_to_is_refused(kind: str) -> 
         ),
     ],
 )
-def test_an_id_is_given_as_the_status_operation_takes_it(kind: str, job_id: str, value: object) -> None:
-    """A number where it takes one, and only if the answer will show the same id."""
+def test_an_id_has_the_type_that_the_status_operation_takes(kind: str, job_id: str, value: object) -> None:
+    """A number only if the answer will show the same id."""
     given = settled(status_operation=f"generation(id: {kind})").status_operation.value_of(job_id)
     assert given == value
     assert type(given) is type(value)
 
 
 def test_failure_statuses_are_words_that_may_be_failures() -> None:
-    """Compared without case and joints; none of those that are known to be something else."""
+    """They are compared without case and joints; words with another known meaning are excluded."""
     assert settled(failure_statuses=["With-Drawn", "out_of luck"]).failure_words == {"withdrawn", "outofluck"}
     assert settled(failure_statuses={"aborted"}).failure_words == {"aborted"}
     assert settled().failure_words == frozenset()
@@ -408,13 +411,13 @@ def test_failure_statuses_are_words_that_may_be_failures() -> None:
 
 @pytest.mark.parametrize("words", ["withdrawn", b"withdrawn", None, 5, [""], ["-_ "], [None], [b"x"]])
 def test_failure_statuses_are_several_words(words: Any) -> None:
-    """A single text would be as many words as it has letters."""
+    """A single text would count as one word per letter."""
     with pytest.raises(ConfigurationError, match="failure_statuses is"):
         settled(failure_statuses=words)
 
 
 @pytest.mark.parametrize("word", ["completed", "Processing", "queued"])
 def test_a_word_with_a_meaning_keeps_it(word: str) -> None:
-    """A job that is done, or waits, must not be given up."""
+    """The client must not give up a job that is done or waits."""
     with pytest.raises(ConfigurationError, match="known to be no failure"):
         settled(failure_statuses=["withdrawn", word])

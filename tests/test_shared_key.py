@@ -1,4 +1,4 @@
-"""Several clients on one key, one after the other or at once: what one began binds the others."""
+"""Several clients on one key, at once or one after the other, share what they know of it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def another(server: Emulator | PlainServer, plan: Plan, key: str = "k-test") -> 
 
 
 @virtual
-async def test_a_closed_client_leaves_its_slots_to_its_jobs() -> None:
-    """They run on at the server: whoever opens next on the key waits for their greatest age."""
+async def test_jobs_of_a_closed_client_keep_their_slots() -> None:
+    """They run on at the server, so the next client on the key waits until their slots expire."""
     async with with_emulator(emulator={"durations": 60.0}, slot_expiry=100.0) as (doitong, emulator):
         for number in range(10):
             await doitong.submit(f"fox {number}")
@@ -34,7 +34,7 @@ async def test_a_closed_client_leaves_its_slots_to_its_jobs() -> None:
 
 @virtual
 async def test_a_job_in_doubt_does_not_block_the_key_for_good() -> None:
-    """Its slot outlives the client that lost the answer, but not by more than it is worth."""
+    """Its slot outlives the client that lost the answer, but not past the slot expiry."""
     async with plain(Plan.FREE, seconds=3.0) as (doitong, server):
         server.script = lambda kind, nth: "cut" if kind == "submit" and nth <= 3 else None
         with pytest.raises(SubmitOutcomeUnknownError):
@@ -46,8 +46,8 @@ async def test_a_job_in_doubt_does_not_block_the_key_for_good() -> None:
 
 
 @virtual
-async def test_the_day_is_remembered_when_nobody_is_left() -> None:
-    """However long the pause between two clients, while it is the same day."""
+async def test_the_daily_count_outlives_the_clients() -> None:
+    """However long the key is unused, the count holds until the day ends."""
     plan = Plan.enterprise(requests_per_minute=60, concurrent_jobs=5, jobs_per_day=1)
     async with Emulator(plan=PlanLimits(60, 5, None), durations=0.0) as emulator:
         async with another(emulator, plan) as first:
@@ -60,8 +60,8 @@ async def test_the_day_is_remembered_when_nobody_is_left() -> None:
 
 
 @virtual
-async def test_a_plan_that_is_only_assumed_narrows_nobody() -> None:
-    """A client without a plan goes by the one that another gave."""
+async def test_an_assumed_plan_narrows_no_other_client() -> None:
+    """A client without a plan uses the plan that another client gave."""
     async with with_emulator(emulator={"durations": 3.0}) as (doitong, emulator):
         async with AsyncDoitong(api_key="k-test", base_url=emulator.url):
             await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(10)))
@@ -71,20 +71,20 @@ async def test_a_plan_that_is_only_assumed_narrows_nobody() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("allowed", "most"), [(9, 8), (5, 20), (1, 60)])
 @virtual
-async def test_a_crowded_service_refuses_a_few_and_starves_nobody(allowed: int, most: int) -> None:
-    """Somebody else's jobs take places: we feel for what is left, one submit at a time, and lose none."""
+async def test_a_crowded_service_rejects_a_few_and_starves_nobody(allowed: int, most: int) -> None:
+    """Another user's jobs fill slots: the client probes with one submit at a time and loses no job."""
     behaviour = Behaviour(over_concurrency="refuse")
     async with plain(behaviour=behaviour, seconds=6.0) as (doitong, server):
         server.concurrent_jobs = allowed
         await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(60)))
-        refused = sum(request.status == 429 for request in server.requests)
+        rejected = sum(request.status == 429 for request in server.requests)
         assert len(server.jobs) == 60
-        assert refused <= most
+        assert rejected <= most
 
 
 @virtual
-async def test_a_hold_is_over_soon_after_the_others_are_done() -> None:
-    """Ten refusals at once are one refusal, not ten doublings of the wait."""
+async def test_submits_resume_soon_after_the_other_jobs_end() -> None:
+    """Ten rejections at once count as one and double the wait only once."""
     async with plain(behaviour=Behaviour(over_concurrency="refuse"), seconds=6.0) as (doitong, server):
         server.concurrent_jobs = 1
         work = [asyncio.ensure_future(doitong.generate(f"fox {n}")) for n in range(10)]
@@ -95,31 +95,31 @@ async def test_a_hold_is_over_soon_after_the_others_are_done() -> None:
 
 
 @virtual
-async def test_submits_are_not_starved_by_those_who_refresh() -> None:
-    """However many look by themselves, every other request may be a submit."""
+async def test_refreshes_do_not_starve_submits() -> None:
+    """However many callers refresh, every other request may be a submit."""
     plan = Plan.enterprise(requests_per_minute=10, concurrent_jobs=5)
     async with with_emulator(plan, emulator={"durations": 1e6}) as (doitong, emulator):
         job = await doitong.submit("a fox")
 
-        async def look_for_ever() -> None:
+        async def refresh_for_ever() -> None:
             while True:
                 await job.refresh()
 
-        looks = [asyncio.ensure_future(look_for_ever()) for _ in range(30)]
+        refreshes = [asyncio.ensure_future(refresh_for_ever()) for _ in range(30)]
         await asyncio.sleep(70)
         before = now()
         await doitong.submit("a hare")
         assert now() - before <= 130
         assert emulator.world.count("poll") > 10
-        for look in looks:
-            look.cancel()
-        await asyncio.gather(*looks, return_exceptions=True)
+        for task in refreshes:
+            task.cancel()
+        await asyncio.gather(*refreshes, return_exceptions=True)
 
 
 @pytest.mark.slow
 @virtual
-async def test_a_burst_leaves_requests_to_look_at_what_it_began() -> None:
-    """With as many slots as requests, the first minute would else be over before a look is possible."""
+async def test_a_burst_of_submits_leaves_requests_for_polls() -> None:
+    """With as many slots as requests, the submits would otherwise use up the first minute."""
     plan = Plan.enterprise(requests_per_minute=60, concurrent_jobs=60)
     async with with_emulator(plan, emulator={"durations": 6.0}, timeout=60.0) as (doitong, _):
         results = await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(120)))
@@ -127,8 +127,8 @@ async def test_a_burst_leaves_requests_to_look_at_what_it_began() -> None:
 
 
 @virtual
-async def test_a_look_that_closing_cuts_off_before_its_first_step_costs_no_token() -> None:
-    """Its turn goes back: the window of the key is whole again a minute later."""
+async def test_a_poll_cut_off_by_closing_costs_no_permit() -> None:
+    """It had not started, so its permit comes back: a minute later the key's window is whole again."""
     async with with_emulator(emulator={"durations": 30.0}) as (doitong, emulator):
         await doitong.submit("a fox")
         loop = asyncio.get_running_loop()
@@ -142,8 +142,8 @@ async def test_a_look_that_closing_cuts_off_before_its_first_step_costs_no_token
 
 
 @virtual
-async def test_draining_a_client_that_hears_no_news_ends_soon() -> None:
-    """The service does not know the status operation: once that is believed, waiting would bring nothing."""
+async def test_draining_ends_soon_without_a_status_operation() -> None:
+    """Once the client believes that the service does not know the operation, it stops waiting."""
     behaviour = Behaviour(introspection=False)
     async with plain(behaviour=behaviour, status_operation="look(id: ID!)") as (doitong, _):
         await doitong.submit("a fox")
@@ -154,7 +154,7 @@ async def test_draining_a_client_that_hears_no_news_ends_soon() -> None:
 
 @virtual
 async def test_credits_count_each_job_once() -> None:
-    """Whatever is taken up again, and after a slot expired."""
+    """Even if jobs are resumed or their slots expire."""
     async with with_emulator(Plan.FREE, emulator={"durations": 50.0}, slot_expiry=20.0) as (doitong, _):
         job = await doitong.submit("a fox")
         await asyncio.sleep(30)
@@ -164,8 +164,8 @@ async def test_credits_count_each_job_once() -> None:
         assert doitong.stats().credits_spent == 20
 
 
-def test_no_event_loop_is_kept_alive() -> None:
-    """What was known of keys goes with the loop it was known on."""
+def test_a_closed_event_loop_is_not_kept_alive() -> None:
+    """What clients know of a key disappears with the loop."""
 
     async def once() -> None:
         async with with_emulator(emulator={"durations": 0.0}) as (doitong, _):

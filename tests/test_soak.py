@@ -1,4 +1,4 @@
-"""Soak in virtual time: twenty minutes on Pro, with faults of every kind; it ends as it began."""
+"""Soak in virtual time: twenty minutes on Pro with faults of every kind end as they began."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from tests.virtual import now, virtual, with_emulator
 pytestmark = pytest.mark.slow
 
 HALF: Final = 600.0
-"""Seconds of full load; then all is let end and counted, and the same again."""
+"""Seconds of full load in each half; then all jobs end and the census counts."""
 CALLERS: Final = 25
-"""At the same time: two and a half for each slot, so that somebody always waits."""
+"""Callers at the same time: two and a half per slot, so that some always wait."""
 SLOT_EXPIRY: Final = 60.0
 SECRET: Final = "whsec-soak"
 REMEMBERED: Final = 64_000
-"""Bytes by which the memory of the last jobs, with their keys, may differ: some 256 of them."""
+"""Bytes that the memory of the last jobs and their keys (some 256 of them) may differ by."""
 IDLE_CONNECTIONS: Final = 30
-"""What the pool may grow by: a task, a future and a timer of the server's each, for 10 connections."""
+"""What the connection pool may grow by: the server's task, future and timer for each of 10 connections."""
 FAULTS: Final = [
     "submit: 429-minute retry-after=3 p=0.01 seed=1",
     "submit: 429-minute p=0.01 seed=2",
@@ -99,8 +99,8 @@ OF_WEBHOOKS: Final = [
 
 
 @dataclass
-class Told:
-    """What the callers were told: by result, by error, or through the log where they left before."""
+class Outcomes:
+    """What the callers got: results, errors, or a line in the log after they left."""
 
     began: int = 0
     ended: Counter[str] = field(default_factory=Counter)
@@ -109,60 +109,62 @@ class Told:
     keys: set[str] = field(default_factory=set)
 
     def result(self, result: Result) -> None:
-        """Note a success."""
+        """Record a success."""
         self.ended["Result"] += 1
         self.ids.add(result.id)
 
     def error(self, error: Exception) -> None:
-        """Note an error, and the job or the key that it names."""
+        """Record an error, and the job or the key that it names."""
         self.ended[type(error).__name__] += 1
         if isinstance(error, DoitongError):
             self.ids |= {error.job_id} - {None}  # type: ignore[arg-type]  # mypy keeps the None
             self.keys |= {error.idempotency_key} - {None}  # type: ignore[arg-type]
 
 
-async def one_call(doitong: AsyncDoitong, number: int, told: Told) -> None:
-    """Generate one picture: most callers wait, some leave early, some fetch what was made."""
-    told.began += 1
+async def one_call(doitong: AsyncDoitong, number: int, outcomes: Outcomes) -> None:
+    """Generate one picture: most callers wait, some leave early, some download the output."""
+    outcomes.began += 1
     patience = random.uniform(0.2, 15.0) if number % 11 == 0 else None
     client = doitong.with_options(timeout=4.0) if number % 13 == 0 else doitong
     try:
         async with asyncio.timeout(patience):
             result = await client.generate(f"fox {number}", width=8, height=8)
-            told.result(result)
+            outcomes.result(result)
     except (DoitongError, TimeoutError) as error:
-        told.error(error)
+        outcomes.error(error)
         return
     if number % 8 == 0:
-        await fetch(result, told)
+        await fetch(result, outcomes)
 
 
-async def fetch(result: Result, told: Told) -> None:
-    """Read the output; an error of it is no error of the job."""
+async def fetch(result: Result, outcomes: Outcomes) -> None:
+    """Read the output; its error is no error of the job."""
     try:
-        told.fetched["bytes" if await result.read() else "nothing"] += 1
+        outcomes.fetched["bytes" if await result.read() else "nothing"] += 1
     except DoitongError as error:
-        told.fetched[type(error).__name__] += 1
+        outcomes.fetched[type(error).__name__] += 1
 
 
-async def supply(doitong: AsyncDoitong, numbers: Iterator[int], until: float, told: Told) -> None:
-    """Call one after the other until the time is over."""
+async def supply(doitong: AsyncDoitong, numbers: Iterator[int], until: float, outcomes: Outcomes) -> None:
+    """Call again and again until the time is over."""
     while now() < until:
-        await one_call(doitong, next(numbers), told)
+        await one_call(doitong, next(numbers), outcomes)
 
 
-async def full_load(doitong: AsyncDoitong, numbers: Iterator[int], told: Told, seconds: float) -> None:
-    """Keep every slot busy for so long, then let all end: slots of stuck jobs, too."""
+async def full_load(
+    doitong: AsyncDoitong, numbers: Iterator[int], outcomes: Outcomes, seconds: float
+) -> None:
+    """Keep every slot busy for `seconds`, then let everything end, even the slots of stuck jobs."""
     until = now() + seconds
     async with asyncio.TaskGroup() as group:
         for _ in range(CALLERS):
-            group.create_task(supply(doitong, numbers, until, told))
+            group.create_task(supply(doitong, numbers, until, outcomes))
     await asyncio.sleep(2 * SLOT_EXPIRY + 1)
 
 
 @dataclass(frozen=True)
 class Census:
-    """What there is of the client at a quiet moment."""
+    """The client's objects at a quiet moment."""
 
     alive: Counter[str]
     slots_taken: int
@@ -171,8 +173,8 @@ class Census:
 
 OURS: Final = (TrackedJob, RequestPermit, Slot, AsyncJob)
 LIVES: Final = (*OURS, asyncio.Future, asyncio.Task, asyncio.TimerHandle)
-# What leads out of the client: into the loop, the interpreter, the test; and aiohttp's pool, which keeps as
-# many idle connections as ever were in use at once, and ages them by the real clock, not by the loop's.
+# Leads out of the client: to the loop, the interpreter, the test. aiohttp's pool keeps as
+# many idle connections as were ever in use at once, and ages them by the real clock, not by the loop's.
 _OUTSIDE: Final = (
     aiohttp.BaseConnector,
     asyncio.AbstractEventLoop,
@@ -185,7 +187,7 @@ _OUTSIDE: Final = (
 
 
 def census(doitong: AsyncDoitong) -> Census:
-    """Count what lives, and the bytes of all that the open client leads to."""
+    """Count live objects, and the bytes reachable from the open client."""
     gc.collect()
     alive = Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, LIVES))
     runtime = doitong._running()
@@ -193,7 +195,7 @@ def census(doitong: AsyncDoitong) -> Census:
 
 
 def bytes_reachable(start: object) -> int:
-    """Sum the sizes of everything that can be come to from here."""
+    """Sum the sizes of everything reachable from here."""
     seen = {id(start)}
     queue, size = deque([start]), 0
     while queue:
@@ -209,13 +211,14 @@ def bytes_reachable(start: object) -> int:
 def most_in_a_minute(requests: list[Seen]) -> int:
     """Return the greatest number of requests that came within any 60 seconds.
 
-    Those that a fault refused at the gate took no place; one that the server refused by its own count would
-    be one too many. A loop may fire a timer a clock's resolution (1 ns) early, which no network shows.
+    Requests that a fault rejected before the server counted them took no room; one that the server rejected
+    by its own count would be one too many. A loop may fire a timer a clock's resolution (1 ns) early, which
+    no network shows.
     """
     window: deque[float] = deque()
     most = 0
     for request in requests:
-        if is_refused_by_a_fault(request):
+        if is_rejected_by_a_fault(request):
             continue
         while window and window[0] + 60.0 <= request.at + 1e-6:
             window.popleft()
@@ -225,11 +228,11 @@ def most_in_a_minute(requests: list[Seen]) -> int:
 
 
 def most_at_once(jobs: list[Job]) -> int:
-    """Return the greatest number of jobs that ran at once; a stuck one counts until its slot grew old."""
+    """Return the greatest number of jobs that ran at once; a stuck job counts until its slot expires."""
     changes = [(job.created_at, 1) for job in jobs]
     changes += [(min(job.ends_at, job.created_at + SLOT_EXPIRY), -1) for job in jobs]
     running = most = 0
-    # Who ends in the very moment in which another begins has left its place.
+    # A job that ends in the moment in which another begins has freed its slot.
     for _, change in sorted(changes):
         running += change
         most = max(most, running)
@@ -241,8 +244,8 @@ def to_api(emulator: Emulator) -> list[Seen]:
     return [request for request in emulator.world.seen if request.kind != "output"]
 
 
-def is_refused_by_a_fault(request: Seen) -> bool:
-    """Whether it was refused at the gate, on purpose."""
+def is_rejected_by_a_fault(request: Seen) -> bool:
+    """Whether a fault rejected it before the server counted it."""
     return request.http_status == 401 or (
         request.http_status == 429 and "429-minute" in (request.fault or "")
     )
@@ -250,9 +253,9 @@ def is_refused_by_a_fault(request: Seen) -> bool:
 
 @dataclass(frozen=True)
 class Soak:
-    """What was counted in the time of load, and after it."""
+    """The counts of the time of load, and of the time after it."""
 
-    told: Told
+    outcomes: Outcomes
     jobs: list[Job]
     requests: list[Seen]
     faults_hit: set[str]
@@ -260,46 +263,48 @@ class Soak:
     log: str
 
     @property
-    def story(self) -> list[tuple[float, str, int]]:
-        """What the server saw, to compare two runs by."""
+    def trace(self) -> list[tuple[float, str, int]]:
+        """Each request that the server saw, to compare two runs."""
         return [(seen.at, seen.kind, seen.http_status) for seen in self.requests]
 
     def knows(self, job: Job) -> bool:
-        """Whether somebody was told of a job, by its id or by its idempotency key."""
+        """Whether somebody knows the job, by its id or by its idempotency key."""
         key = job.idempotency_key or ""
-        return job.id in self.told.ids or key in self.told.keys or job.id in self.log or key in self.log
+        return (
+            job.id in self.outcomes.ids or key in self.outcomes.keys or job.id in self.log or key in self.log
+        )
 
 
 async def soak(
     seed: int, caplog: pytest.LogCaptureFixture, half: float = HALF, *, webhooks: bool = False
 ) -> Soak:
-    """Run it: two halves, with a quiet moment after each; with webhooks, or with looks alone."""
+    """Run two halves with a quiet moment after each, with webhooks or with polls alone."""
     random.seed(seed)
     caplog.clear()
     caplog.set_level(logging.WARNING)
-    told, numbers = Told(), count(1)
+    outcomes, numbers = Outcomes(), count(1)
     options: dict[str, Any] = {"timeout": SLOT_EXPIRY, "slot_expiry": SLOT_EXPIRY, "request_timeout": 10.0}
-    # Nobody waits so long while no slot is lost; if slots are, it fails instead of hanging.
+    # No wait takes that long unless a slot is lost; then the run fails instead of hanging.
     options["slot_timeout"] = 5 * SLOT_EXPIRY
-    # The server queues what is too much instead of refusing it: so it can be counted there.
+    # The server queues excess jobs instead of rejecting them, so that it can count them.
     rules: dict[str, Any] = {"credits": 10**9, "faults": [*FAULTS], "over_concurrency": "queue", "seed": seed}
     halves = []
     async with contextlib.AsyncExitStack() as stack:
         if webhooks:
-            place = stack.enter_context(free_port())
+            listener = stack.enter_context(free_port())
             rules |= {"faults": [*FAULTS, *OF_WEBHOOKS], "webhook_secret": SECRET}
-            url = f"http://127.0.0.1:{place.getsockname()[1]}/"
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
             options |= {"webhook_url": url, "webhook_secret": SECRET}
         doitong, emulator = await stack.enter_async_context(
             with_emulator(Plan.PRO, emulator=rules, max_download_bytes=1_000_000, **options)
         )
         if webhooks:
-            await stack.enter_async_context(served(doitong.webhooks.aiohttp_app(), place))
+            await stack.enter_async_context(served(doitong.webhooks.aiohttp_app(), listener))
         for _ in range(2):
-            await full_load(doitong, numbers, told, half)
+            await full_load(doitong, numbers, outcomes, half)
             halves.append(census(doitong))
     return Soak(
-        told=told,
+        outcomes=outcomes,
         jobs=list(emulator.world.jobs.values()),
         requests=to_api(emulator),
         faults_hit=hits(emulator) | webhook_hits(emulator),
@@ -309,35 +314,35 @@ async def soak(
 
 
 def hits(emulator: Emulator) -> set[str]:
-    """Return the faults that hit anything."""
+    """Return the faults that hit any request."""
     return {fault for seen in emulator.world.seen for fault in (seen.fault or "").split("; ") if fault}
 
 
 def webhook_hits(emulator: Emulator) -> set[str]:
-    """Return the faults that hit a webhook."""
+    """Return the faults that hit any webhook."""
     return {fault for posted in emulator.posted for fault in (posted.fault or "").split("; ") if fault}
 
 
 def assert_plan_was_kept(ran: Soak) -> None:
-    """Never more requests or jobs than the plan allows, as the server counts; and it was used well."""
+    """The server never saw more requests or jobs than the plan allows, and the client used the whole plan."""
     assert most_in_a_minute(ran.requests) == 60
     assert most_at_once(ran.jobs) == 10
 
 
-def assert_nobody_was_left_in_the_dark(ran: Soak) -> None:
-    """Every caller was told something, and every job that was charged is known to somebody."""
-    assert ran.told.ended.total() == ran.told.began
+def assert_every_job_is_known(ran: Soak) -> None:
+    """Every caller got an outcome, and somebody knows every charged job."""
+    assert ran.outcomes.ended.total() == ran.outcomes.began
     assert [job for job in ran.jobs if job.charged and not ran.knows(job)] == []
 
 
 def assert_nothing_was_paid_twice(ran: Soak) -> None:
-    """One job for a caller at most, and one for a key."""
+    """At most one job per caller, and one per key."""
     assert max(Counter(job.prompt for job in ran.jobs).values()) == 1
     assert max(Counter(job.idempotency_key for job in ran.jobs).values()) == 1
 
 
 def assert_it_ended_as_it_began(halves: list[Census]) -> None:
-    """What lives after the second half lived after the first; a constant is left to chance."""
+    """Nothing is left from the second half that the first did not leave, up to a constant."""
     first, second = halves
     assert (first.slots_taken, second.slots_taken) == (0, 0)
     assert (second.alive - first.alive).total() <= IDLE_CONNECTIONS
@@ -346,44 +351,44 @@ def assert_it_ended_as_it_began(halves: list[Census]) -> None:
 
 
 def open_ends(loop: Any) -> tuple[int, int]:
-    """Return how many timers and how many files the loop still waits for; its own pipe is one."""
+    """Return how many timers and files the loop still waits for; one file is its own pipe."""
     timers = [timer for timer in loop._scheduled if not timer.cancelled()]
     return len(timers), len(loop._selector.get_map())
 
 
 @virtual
 async def test_twenty_minutes_at_full_load_ends_as_it_began(caplog: pytest.LogCaptureFixture) -> None:
-    """With faults of every kind the plan is kept, nothing is lost or paid twice, and nothing is left."""
+    """With faults of every kind the plan is kept, nothing is lost or paid twice, and nothing remains."""
     ran = await soak(7, caplog)
     assert now() >= 1200
-    assert ran.told.ended["Result"] > 240
-    assert ran.told.ended["RateLimitError"] == 0
+    assert ran.outcomes.ended["Result"] > 240
+    assert ran.outcomes.ended["RateLimitError"] == 0
     assert ran.faults_hit == {str(parse_fault(fault)) for fault in FAULTS}
     assert_plan_was_kept(ran)
-    assert_nobody_was_left_in_the_dark(ran)
+    assert_every_job_is_known(ran)
     assert_nothing_was_paid_twice(ran)
     assert_it_ended_as_it_began(ran.halves)
     assert open_ends(asyncio.get_running_loop()) == (0, 1)
 
 
 @virtual
-async def test_twenty_minutes_of_webhooks_as_bad_as_can_be_ends_as_it_began(
+async def test_twenty_minutes_of_faulty_webhooks_end_as_they_began(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Lost, late, doubled, out of order, forged, early: the same holds, and more was made of the time."""
+    """Lost, late, doubled, reordered, forged, too early: the same holds, with more jobs in the time."""
     ran = await soak(8, caplog, webhooks=True)
-    assert ran.told.ended["Result"] > 240
-    assert ran.told.ended["RateLimitError"] == 0
+    assert ran.outcomes.ended["Result"] > 240
+    assert ran.outcomes.ended["RateLimitError"] == 0
     assert {str(parse_fault(fault)) for fault in OF_WEBHOOKS} <= ran.faults_hit
     assert_plan_was_kept(ran)
-    assert_nobody_was_left_in_the_dark(ran)
+    assert_every_job_is_known(ran)
     assert_nothing_was_paid_twice(ran)
     assert_it_ended_as_it_began(ran.halves)
     assert open_ends(asyncio.get_running_loop()) == (0, 1)
 
 
-def test_a_soak_can_be_run_again(caplog: pytest.LogCaptureFixture) -> None:
-    """The same seed brings the same requests in the same moments, so that a failure can be looked into."""
+def test_a_soak_is_repeatable(caplog: pytest.LogCaptureFixture) -> None:
+    """The same seed gives the same requests at the same moments, so that a failure can be studied."""
     runs: list[Soak] = []
 
     async def run(seed: int) -> None:
@@ -391,12 +396,12 @@ def test_a_soak_can_be_run_again(caplog: pytest.LogCaptureFixture) -> None:
 
     for seed in (1, 1, 2):
         virtual(run)(seed)
-    one, same, other = (ran.story for ran in runs)
+    one, same, other = (ran.trace for ran in runs)
     assert one == same != other
 
 
 def test_faults_of_every_kind_are_in_the_mix() -> None:
-    """But for the day's end, after which there would be no load."""
+    """Except the daily limit, after which there would be no load."""
     mixed = [parse_fault(fault) for fault in (*FAULTS, *OF_WEBHOOKS)]
     assert {fault.what for fault in mixed} == {*get_args(What)} - {"429-day"}
     assert "late" in {fault.what for fault in mixed if fault.where == "webhook"}

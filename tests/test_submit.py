@@ -1,4 +1,4 @@
-"""One submit and its tries: what is sent again, under which key, how often, and what is said in the end."""
+"""One submit and its attempts: what is sent again, under which key, how often, and how it ends."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def submits(server: PlainServer) -> list[tuple[float, str]]:
 
 
 def odd(*answers: bytes | str | None) -> Any:
-    """Return a script: the first submits bring these, the rest are answered as ever."""
+    """Return a script: the first submits get these answers, the rest are answered normally."""
     return lambda kind, nth: answers[nth - 1] if kind == "submit" and nth <= len(answers) else None
 
 
@@ -64,8 +64,8 @@ HTML_502 = http("502 Bad Gateway", "<html>Bad Gateway</html>", Content_Type="tex
     ],
 )
 @virtual
-async def test_what_is_in_doubt_goes_again_under_its_key(answer: bytes | str) -> None:
-    """Whatever it was, the second try makes the job, or finds it: one charge, one key."""
+async def test_a_submit_in_doubt_is_retried_under_its_key(answer: bytes | str) -> None:
+    """Whatever happened, the second attempt makes the job or finds it: one charge, one key."""
     async with plain(seconds=0.0) as (doitong, server):
         server.script = odd(answer)
         assert (await doitong.generate("a fox")).id in server.jobs
@@ -75,8 +75,8 @@ async def test_what_is_in_doubt_goes_again_under_its_key(answer: bytes | str) ->
 
 
 @virtual
-async def test_waits_are_one_second_then_two_spread_over_their_length() -> None:
-    """As documented, with full jitter; three tries, then the error of the last one."""
+async def test_backoff_is_one_second_then_two_with_full_jitter() -> None:
+    """As documented: three attempts, then the error of the last one."""
     async with plain() as (doitong, server):
         server.script = odd(*[HTML_502] * 9)
         with pytest.raises(ServerError, match="502") as caught:
@@ -89,8 +89,8 @@ async def test_waits_are_one_second_then_two_spread_over_their_length() -> None:
 
 
 @virtual
-async def test_silence_to_the_end_leaves_the_outcome_unknown() -> None:
-    """The error carries the key, under which the same submit finds the job that was made."""
+async def test_no_answer_at_all_leaves_the_outcome_unknown() -> None:
+    """The error has the key, under which the same submit finds the job that was made."""
     async with plain(seconds=0.0, request_timeout=5.0) as (doitong, server):
         server.script = odd(*["cut-after"] * 3)
         with pytest.raises(SubmitOutcomeUnknownError) as caught:
@@ -102,8 +102,8 @@ async def test_silence_to_the_end_leaves_the_outcome_unknown() -> None:
 
 
 @virtual
-async def test_a_submit_that_hangs_is_given_up_in_time() -> None:
-    """`request_timeout` ends each try."""
+async def test_a_hanging_submit_ends_in_time() -> None:
+    """`request_timeout` ends each attempt."""
     async with plain(request_timeout=5.0, max_attempts=1) as (doitong, server):
         server.script = odd(HANG)
         with pytest.raises(SubmitOutcomeUnknownError, match="no answer came in time"):
@@ -127,8 +127,8 @@ async def test_a_submit_that_hangs_is_given_up_in_time() -> None:
     ],
 )
 @virtual
-async def test_a_clear_no_is_said_at_once(answer: bytes, error: type[Exception]) -> None:
-    """One request, a typed error, the slot is free again."""
+async def test_a_clear_rejection_is_raised_at_once(answer: bytes, error: type[Exception]) -> None:
+    """After one request, as a typed error, with the slot free again."""
     async with plain() as (doitong, server):
         server.script = odd(answer)
         with pytest.raises(error):
@@ -138,8 +138,8 @@ async def test_a_clear_no_is_said_at_once(answer: bytes, error: type[Exception])
 
 
 @virtual
-async def test_a_no_after_a_lost_answer_is_in_doubt_all_the_same() -> None:
-    """The first try may have made a job: the clear no of the second is only its cause."""
+async def test_a_rejection_after_a_lost_answer_is_still_in_doubt() -> None:
+    """The first attempt may have made a job; the clear rejection of the second is only the cause."""
     async with plain() as (doitong, server):
         server.script = odd("cut-after", http("401 Unauthorized"))
         with pytest.raises(SubmitOutcomeUnknownError) as caught:
@@ -149,8 +149,8 @@ async def test_a_no_after_a_lost_answer_is_in_doubt_all_the_same() -> None:
 
 
 @virtual
-async def test_what_was_never_sent_says_that_no_job_was_made() -> None:
-    """Nobody listens: three tries, and no doubt."""
+async def test_an_unsent_submit_says_that_no_job_was_made() -> None:
+    """Nothing listens: three attempts, and no doubt."""
     async with plain(base_url="http://127.0.0.1:9") as (doitong, server):
         with pytest.raises(ConnectionFailedError, match="No job was made") as caught:
             await doitong.generate("a fox")
@@ -159,11 +159,11 @@ async def test_what_was_never_sent_says_that_no_job_was_made() -> None:
 
 
 @virtual
-async def test_a_429_is_no_try_and_fails_no_job() -> None:
-    """However many come, the submit waits as told and goes again."""
-    told = http("429 Too Many Requests", Retry_After="5")
+async def test_a_429_uses_no_attempt_and_fails_no_job() -> None:
+    """However many come, the submit waits for Retry-After and is sent again."""
+    slow_down = http("429 Too Many Requests", Retry_After="5")
     async with plain(seconds=0.0) as (doitong, server):
-        server.script = odd(*[told] * 8)
+        server.script = odd(*[slow_down] * 8)
         assert (await doitong.generate("a fox")).id
         moments = [at for at, _ in submits(server)]
         assert len(moments) == 9
@@ -173,10 +173,10 @@ async def test_a_429_is_no_try_and_fails_no_job() -> None:
 @pytest.mark.parametrize("retry_after", ["60", "3"])
 @virtual
 async def test_the_wait_on_429s_can_be_bounded(retry_after: str) -> None:
-    """With `slot_timeout` it ends in an error that says what was waited for; no job was made."""
-    told = http("429 Too Many Requests", Retry_After=retry_after)
+    """With `slot_timeout` it ends in an error that names what it waited for; no job was made."""
+    slow_down = http("429 Too Many Requests", Retry_After=retry_after)
     async with plain(slot_timeout=10.0) as (doitong, server):
-        server.script = odd(*[told] * 80)
+        server.script = odd(*[slow_down] * 80)
         with pytest.raises(RateLimitError) as caught:
             await doitong.generate("a fox")
         assert caught.value.limit == "server"
@@ -185,8 +185,8 @@ async def test_the_wait_on_429s_can_be_bounded(retry_after: str) -> None:
 
 
 @virtual
-async def test_the_day_is_over_by_our_own_count() -> None:
-    """What would be refused is not sent, and the error says until when."""
+async def test_the_daily_limit_holds_by_our_own_count() -> None:
+    """A submit that would be rejected is not sent, and the error says when the next day begins."""
     plan = Plan.enterprise(requests_per_minute=60, concurrent_jobs=9, jobs_per_day=2)
     async with with_emulator(plan, emulator={"durations": 0.0}) as (doitong, emulator):
         await doitong.generate("one")
@@ -200,8 +200,8 @@ async def test_the_day_is_over_by_our_own_count() -> None:
 
 
 @virtual
-async def test_the_day_is_over_by_the_servers_count() -> None:
-    """Somebody else used the key: the 429 is believed, jobs in flight are drained."""
+async def test_the_daily_limit_holds_by_the_servers_count() -> None:
+    """Another user spent the key's jobs: the client believes the 429, and jobs in flight still end."""
     limits = {"plan": PlanLimits(60, 9, 1), "durations": 5.0}
     async with with_emulator(Plan.PRO, emulator=limits) as (doitong, emulator):
         first = await doitong.submit("one")
@@ -218,23 +218,23 @@ async def test_the_day_is_over_by_the_servers_count() -> None:
 
 @virtual
 async def test_every_attempt_is_an_event() -> None:
-    """With its number, its key, and what came of it, in fields that need no parsing."""
+    """It has its number, its key and its result, in fields that need no parsing."""
     events: list[Event] = []
     async with plain(seconds=0.0, on_event=events.append) as (doitong, server):
         server.script = odd(HTML_502, "cut-after")
         job = await doitong.submit("a fox", provider="flux-pro", version="2", idempotency_key="mine")
-    tried = [event for event in events if isinstance(event, SubmitAttempted)]
-    assert [(event.attempt, event.idempotency_key, event.job_id) for event in tried] == [
+    attempts = [event for event in events if isinstance(event, SubmitAttempted)]
+    assert [(event.attempt, event.idempotency_key, event.job_id) for event in attempts] == [
         (1, "mine", None),
         (2, "mine", None),
         (3, "mine", job.id),
     ]
-    assert [event.is_in_doubt for event in tried] == [True, True, False]
-    assert {(event.provider, event.version) for event in tried} == {("flux-pro", "2")}
+    assert [event.is_in_doubt for event in attempts] == [True, True, False]
+    assert {(event.provider, event.version) for event in attempts} == {("flux-pro", "2")}
     failures = [FailureKind.SERVER, FailureKind.UNANSWERED, None]
-    assert [event.failure for event in tried] == failures
-    assert [event.http_status for event in tried] == [502, None, None]
-    assert [event.retry_in is not None for event in tried] == [True, True, False]
+    assert [event.failure for event in attempts] == failures
+    assert [event.http_status for event in attempts] == [502, None, None]
+    assert [event.retry_in is not None for event in attempts] == [True, True, False]
     sent = [event for event in events if isinstance(event, RequestSent) and event.kind == "submit"]
     assert [(event.attempt, event.idempotency_key) for event in sent] == [
         (1, "mine"),
@@ -245,7 +245,7 @@ async def test_every_attempt_is_an_event() -> None:
 
 @virtual
 async def test_the_slot_of_a_submit_in_doubt_expires_and_names_the_key() -> None:
-    """The job's id is unknown, so the key is all that tells which submit it was."""
+    """The job's id is unknown, so only the key shows which submit it was."""
     events: list[Event] = []
     async with plain(seconds=0.0, on_event=events.append, max_attempts=1) as (doitong, server):
         server.script = odd("cut-after")
@@ -259,21 +259,21 @@ async def test_the_slot_of_a_submit_in_doubt_expires_and_names_the_key() -> None
 
 
 @virtual
-async def test_an_event_says_when_the_next_attempt_comes_and_that_none_does() -> None:
-    """The seconds that the service asked for; after the last failure there is no next attempt."""
+async def test_an_event_says_when_the_next_attempt_comes_if_any() -> None:
+    """It has the seconds that the service asked for; after the last failure it has none."""
     events: list[Event] = []
     async with plain(seconds=0.0, on_event=events.append) as (doitong, server):
         busy = http("503 Busy", Retry_After="90")
         server.script = odd(busy, busy, busy)
         with pytest.raises(ServerError):
             await doitong.submit("a fox")
-    tried = [event for event in events if isinstance(event, SubmitAttempted)]
-    assert [event.retry_in for event in tried] == [90.0, 90.0, None]
+    attempts = [event for event in events if isinstance(event, SubmitAttempted)]
+    assert [event.retry_in for event in attempts] == [90.0, 90.0, None]
 
 
 @virtual
-async def test_closing_between_two_tries_says_what_is_known() -> None:
-    """After a try in doubt: unknown; after a 429: no job was made."""
+async def test_closing_between_two_attempts_says_what_is_known() -> None:
+    """After an attempt in doubt the outcome is unknown; after a 429 no job was made."""
     for answer, error in ((HTML_502, SubmitOutcomeUnknownError), (http("429 Slow Down"), ClientClosedError)):
         async with plain() as (doitong, server):
             server.script = odd(*[answer] * 3)
@@ -286,8 +286,8 @@ async def test_closing_between_two_tries_says_what_is_known() -> None:
 
 
 @virtual
-async def test_a_job_in_doubt_keeps_its_slot_until_it_is_found_or_grows_old() -> None:
-    """It may run at the service; the same submit under its key takes the slot over."""
+async def test_a_job_in_doubt_keeps_its_slot_until_found_or_expired() -> None:
+    """It may run at the service; the same submit under its key takes over the slot."""
     async with plain(Plan.FREE, seconds=1.0, slot_expiry=100.0, request_timeout=2.0) as (doitong, server):
         server.script = odd(*["cut-after"] * 3)
         with pytest.raises(SubmitOutcomeUnknownError) as caught:
@@ -306,8 +306,8 @@ async def test_a_job_in_doubt_keeps_its_slot_until_it_is_found_or_grows_old() ->
 
 
 @virtual
-async def test_a_conflict_over_a_key_of_the_callers_own_is_not_taken_for_its_job() -> None:
-    """The job it names may have been made of another request: it is said, not returned."""
+async def test_a_conflict_over_the_callers_own_key_returns_no_job() -> None:
+    """Another request may have made the job it names, so the error reports it."""
     async with with_emulator(emulator={"durations": 0.0}) as (doitong, emulator):
         cat = await doitong.generate("a cat", idempotency_key="mine")
         with pytest.raises(SubmitOutcomeUnknownError, match="another request"):
@@ -316,8 +316,8 @@ async def test_a_conflict_over_a_key_of_the_callers_own_is_not_taken_for_its_job
 
 
 @virtual
-async def test_closing_while_a_retry_waits_for_its_turn_is_in_doubt() -> None:
-    """The first try made a job: "no job was made" would be a lie."""
+async def test_closing_while_a_retry_waits_for_a_permit_is_in_doubt() -> None:
+    """The first attempt made a job: "no job was made" would be a lie."""
     plan = Plan.enterprise(requests_per_minute=1, concurrent_jobs=5)
     async with plain(plan, requests_per_minute=60) as (doitong, server):
         server.script = odd("cut-after")
@@ -330,8 +330,8 @@ async def test_closing_while_a_retry_waits_for_its_turn_is_in_doubt() -> None:
 
 
 @virtual
-async def test_what_the_service_does_not_know_of_a_request_is_a_bad_request() -> None:
-    """There is no job yet that could be missing."""
+async def test_a_not_found_answer_to_a_submit_is_a_bad_request() -> None:
+    """No job exists yet that could be missing."""
     unknown = '{"errors": [{"message": "Provider nope not found", "extensions": {"code": "NOT_FOUND"}}]}'
     async with plain() as (doitong, server):
         server.script = odd(http("200 OK", unknown))
@@ -340,8 +340,8 @@ async def test_what_the_service_does_not_know_of_a_request_is_a_bad_request() ->
 
 
 @virtual
-async def test_a_prompt_that_speaks_of_rate_limits_is_no_rate_limit() -> None:
-    """The words that come first tell what it is; a prompt may be quoted after them."""
+async def test_a_prompt_about_rate_limits_is_no_rate_limit() -> None:
+    """The first words of the message decide; the service may quote a prompt after them."""
     quoted = '{"errors": [{"message": "Bad Request: the prompt \'a rate limit sign\' is refused"}]}'
     async with plain() as (doitong, server):
         server.script = odd(http("200 OK", quoted))
@@ -351,8 +351,8 @@ async def test_a_prompt_that_speaks_of_rate_limits_is_no_rate_limit() -> None:
 
 
 @virtual
-async def test_a_service_that_failed_may_have_made_a_job_that_still_takes_its_slot() -> None:
-    """Three 5xx, one of them after the job was made: no second job runs on a plan of one meanwhile."""
+async def test_a_job_made_before_a_5xx_keeps_its_slot() -> None:
+    """Three 5xx, one of them after the job was made: a plan for one job gets no second one meanwhile."""
     faults = ["submit 1: 500 handled=yes", "submit 2-3: 500"]
     async with with_emulator(Plan.FREE, emulator={"durations": 60.0, "faults": faults}) as (
         doitong,
@@ -378,22 +378,22 @@ BUSY = [
 
 @pytest.mark.parametrize("status", BUSY)
 @virtual
-async def test_a_submit_waits_as_long_as_the_service_asks(status: str) -> None:
-    """Whatever it was refused with, the next attempt is not before that, and not much later."""
+async def test_a_submit_obeys_retry_after_on_every_status(status: str) -> None:
+    """The next attempt does not come before it, and not much later."""
     body = '{"errors": [{"message": "busy"}]}'
     async with plain(seconds=0.0) as (doitong, server):
         server.script = odd(http(status, body, Retry_After="20"), http(status, body, Retry_After="0"))
         await doitong.generate("a fox")
         moments = [at for at, _ in submits(server)]
         assert moments[1] == 20.0
-        # Never less than the documented waits.
+        # Never less than the documented backoff.
         assert 20.0 <= moments[2] <= 22.0
         assert len(server.jobs) == 1
 
 
 @virtual
-async def test_a_wait_that_the_caller_does_not_allow_ends_at_once() -> None:
-    """No attempt is made before the service is ready, and none is waited for longer than `slot_timeout`."""
+async def test_a_retry_after_beyond_slot_timeout_fails_at_once() -> None:
+    """No attempt comes before the service is ready, and none waits longer than `slot_timeout`."""
     async with plain(slot_timeout=10.0) as (doitong, server):
         server.script = odd(*[http("503 Busy", Retry_After="20")] * 3)
         with pytest.raises(ServerError, match="asks to wait 20 s") as caught:
@@ -409,8 +409,8 @@ async def test_a_wait_that_the_caller_does_not_allow_ends_at_once() -> None:
 
 
 @virtual
-async def test_a_retry_after_beyond_reason_is_not_obeyed_for_ever() -> None:
-    """Ten minutes are the most."""
+async def test_an_unreasonable_retry_after_is_capped() -> None:
+    """The client waits at most ten minutes."""
     async with plain(seconds=0.0) as (doitong, server):
         server.script = odd(http("503 Busy", Retry_After="9999999999999"))
         await doitong.generate("a fox")
@@ -418,8 +418,8 @@ async def test_a_retry_after_beyond_reason_is_not_obeyed_for_ever() -> None:
 
 
 @virtual
-async def test_a_clock_that_is_hours_off_costs_a_minute_and_no_day() -> None:
-    """A refusal of the minute's whose reset a gateway puts two hours ahead."""
+async def test_a_clock_that_is_hours_off_costs_a_minute_not_a_day() -> None:
+    """A gateway puts the reset of a per-minute 429 two hours ahead."""
     far = http(
         "429 Too Many Requests",
         X_RateLimit_Limit="60",

@@ -1,4 +1,4 @@
-"""The helpers for other people's tests: time that jumps, and a client on an emulator of its own."""
+"""The helpers for users' tests: time that jumps, and a client with its own emulator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from doitong_async.testing import VirtualTimeLoop, emulated, run_virtual
 
 
 def test_an_hour_takes_no_time() -> None:
-    """The clock jumps to the next timer whenever nothing else is to be done."""
+    """The clock jumps to the next timer when nothing else is ready."""
 
     async def an_hour() -> float:
         await asyncio.sleep(3600)
@@ -24,7 +24,7 @@ def test_an_hour_takes_no_time() -> None:
 
 
 def test_time_stands_still_while_a_thread_works() -> None:
-    """What is done elsewhere is real work: no timer may overtake it."""
+    """The thread does real work, and no timer may overtake it."""
 
     async def work() -> float:
         sleeper = asyncio.ensure_future(asyncio.sleep(1000))
@@ -37,12 +37,12 @@ def test_time_stands_still_while_a_thread_works() -> None:
 
 
 def test_time_stands_still_while_threads_are_joined(recwarn: pytest.WarningsRecorder) -> None:
-    """As it is done when a run ends, where asyncio would warn after 300 s by the loop's own clock."""
+    """They are joined when a run ends, where asyncio would warn after 300 s by the loop's clock."""
     go = threading.Event()
 
     async def leave_a_thread() -> asyncio.AbstractEventLoop:
         loop = asyncio.get_running_loop()
-        # Cancelled, it is over for the loop; its thread goes on.
+        # The loop drops the cancelled call; its thread runs on.
         loop.run_in_executor(None, go.wait, 5).cancel()
         await asyncio.sleep(0)
         threading.Timer(0.05, go.set).start()
@@ -54,7 +54,7 @@ def test_time_stands_still_while_threads_are_joined(recwarn: pytest.WarningsReco
 
 
 def test_both_clocks_are_the_same_in_every_run() -> None:
-    """A run is repeatable to the microsecond, dates and all."""
+    """A run is repeatable to the microsecond, dates included."""
 
     async def clocks() -> tuple[float, float]:
         await asyncio.sleep(1.5)
@@ -64,7 +64,7 @@ def test_both_clocks_are_the_same_in_every_run() -> None:
 
 
 def test_time_can_be_skipped() -> None:
-    """As if the loop had been blocked: what was due meanwhile runs afterwards, once."""
+    """As if the loop had been blocked: overdue timers then run once."""
 
     async def skip() -> float:
         loop = asyncio.get_running_loop()
@@ -78,14 +78,14 @@ def test_time_can_be_skipped() -> None:
     assert run_virtual(skip()) == 60.0
 
 
-def test_virtual_time_ends_before_it_would_hang() -> None:
-    """Past some hundred days asyncio's own arithmetic fails; that is said."""
+def test_virtual_time_raises_before_it_would_hang() -> None:
+    """After some hundred days asyncio's own arithmetic fails."""
     with pytest.raises(OverflowError, match="virtual time ends"):
         run_virtual(asyncio.sleep(1e8))
 
 
-def test_a_client_on_an_emulator_of_its_own() -> None:
-    """Its plan is the emulator's, and further arguments go to the one or the other."""
+def test_a_client_with_its_own_emulator() -> None:
+    """Both have the same plan, and further arguments go to the one or the other."""
 
     async def two() -> float:
         async with emulated(plan=Plan.FREE, emulator={"durations": 5.0}, timeout=60.0) as doitong:
@@ -95,7 +95,7 @@ def test_a_client_on_an_emulator_of_its_own() -> None:
     assert run_virtual(two()) >= 10.0
 
 
-def test_what_reached_the_emulator_can_be_asserted_on() -> None:
+def test_a_test_can_assert_on_what_reached_the_emulator() -> None:
     """Requests, jobs and charges; a view of the client has the same emulator."""
 
     async def main() -> None:

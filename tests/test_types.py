@@ -1,4 +1,4 @@
-"""The nouns: what a request refuses, what a status means, what a snapshot forgives."""
+"""The value types: what a request rejects, what a status means, what a snapshot tolerates."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from doitong_async.types import (
 )
 
 WITHDRAWN = with_failures(Generation(id="abc", status=JobStatus("withdrawn")), {"withdrawn"}).status
-"""A word that is a failure by a setting."""
+"""A status that a setting declares a failure."""
 
 
 class Index:
-    """An integer of another library, such as numpy's."""
+    """An integer type of another library, such as numpy's."""
 
     def __index__(self) -> int:
         return 512
 
 
 def request_of(**fields: Any) -> GenerateRequest:
-    """Build a request from fields that a type checker would not let through."""
+    """Build a request from fields that a type checker would reject."""
     return GenerateRequest(**{"prompt": "a fox", **fields})
 
 
 class TestRequest:
     def test_a_prompt_is_enough(self) -> None:
-        """Everything else is left to the client's defaults and the service's."""
+        """The client's and the service's defaults supply the rest."""
         request = GenerateRequest(prompt="a fox")
         assert [getattr(request, field.name) for field in dataclasses.fields(request)] == ["a fox"] + [
             None
@@ -54,48 +54,48 @@ class TestRequest:
             *("\x00", "\u00ad\u200d", "\u3000"),
         ],
     )
-    def test_a_prompt_shows_something(self, blank: str) -> None:
-        """Nobody pays for a picture of nothing; what is invisible may stand beside what is not."""
+    def test_a_prompt_has_something_visible(self, blank: str) -> None:
+        """Nobody pays for a picture of nothing; invisible characters may stand beside visible ones."""
         with pytest.raises(BadRequestError, match=r"prompt is .*; expected a text"):
             GenerateRequest(prompt=blank)
         assert GenerateRequest(prompt=f"{blank}a fox").prompt == f"{blank}a fox"
 
     @pytest.mark.parametrize("prompt", ["狐", "🦊", "?", "7", "é", "€", "\U0001fae9", "\ue000"])
-    def test_any_writing_is_something(self, prompt: str) -> None:
-        """Letters of every script, signs, emoji, one newer than this Python among them."""
+    def test_any_script_is_visible(self, prompt: str) -> None:
+        """Letters of every script, signs, emoji, even one newer than this Python."""
         assert GenerateRequest(prompt=prompt).prompt == prompt
 
     @pytest.mark.parametrize("prompt", [None, "", " ", "\n\t", 5, b"a fox", ["a fox"]])
-    def test_a_prompt_says_something(self, prompt: object) -> None:
-        """A blank prompt, or one that is no text, is refused before it costs anything."""
+    def test_a_prompt_is_text(self, prompt: object) -> None:
+        """A blank prompt, or one that is no text, is an error before it costs anything."""
         with pytest.raises(BadRequestError, match="prompt is"):
             request_of(prompt=prompt)
 
     def test_a_prompt_can_be_sent(self) -> None:
-        """Half a surrogate pair has no UTF-8; the refusal says where it stands."""
+        """Half a surrogate pair has no UTF-8; the error names its position."""
         with pytest.raises(BadRequestError, match=r"prompt cannot be sent as UTF-8: .* at 2"):
             GenerateRequest(prompt="a \ud83e fox")
 
-    def test_input_may_stand_in_for_the_prompt(self) -> None:
+    def test_input_may_replace_the_prompt(self) -> None:
         """Some types take no text, such as a video from an image."""
         request = GenerateRequest(provider="runway-i2v", input={"image": "https://example.com/a.png"})
         assert request.prompt is None
 
-    def test_an_empty_input_is_no_prompt(self) -> None:
-        """Nothing was asked for."""
+    def test_an_empty_input_does_not_replace_the_prompt(self) -> None:
+        """The request asks for nothing."""
         with pytest.raises(BadRequestError, match="prompt is None"):
             GenerateRequest(input={})
 
     @pytest.mark.parametrize("name", ["width", "height"])
     @pytest.mark.parametrize("side", [True, False, 512.0, "512", 0, -1, MAX_SIDE + 1, [], 1 + 0j])
     def test_a_side_is_whole_pixels(self, name: str, side: object) -> None:
-        """Whatever is no whole number from 1 to 16,384 is refused by the name of its side."""
+        """Anything but a whole number from 1 to 16,384 is an error that names the side."""
         with pytest.raises(BadRequestError, match=f"{name} is .* from 1 to 16,384"):
             request_of(**{name: side})
 
     @pytest.mark.parametrize("side", [1, 1024, MAX_SIDE])
     def test_a_side_may_be_anything_from_1_to_16384(self, side: int) -> None:
-        """The bounds themselves are within."""
+        """Both bounds are allowed."""
         assert GenerateRequest(prompt="a fox", width=side, height=side).width == side
 
     def test_a_side_may_be_an_integer_of_another_library(self) -> None:
@@ -105,14 +105,14 @@ class TestRequest:
 
     @pytest.mark.parametrize("name", ["provider", "version", "quality", "type"])
     @pytest.mark.parametrize("word", ["", "  ", 5, b"x", "\ud800"])
-    def test_a_word_is_a_word(self, name: str, word: object) -> None:
-        """An empty provider is a mistake, not a wish for the default."""
+    def test_a_text_field_is_not_empty(self, name: str, word: object) -> None:
+        """An empty provider is a mistake, not a request for the default."""
         with pytest.raises(BadRequestError, match=f"{name} is"):
             request_of(**{name: word})
 
     @pytest.mark.parametrize("name", ["provider", "version", "quality", "type"])
-    def test_an_unknown_word_passes(self, name: str) -> None:
-        """There are more providers, versions and types than the pages show."""
+    def test_an_unknown_value_passes(self, name: str) -> None:
+        """There are more providers, versions and types than the documentation shows."""
         assert getattr(request_of(**{name: "brand-new"}), name) == "brand-new"
 
     @pytest.mark.parametrize("name", ["input", "options"])
@@ -129,21 +129,21 @@ class TestRequest:
             ({"a": "\ud800"}, "cannot be written as JSON"),
         ],
     )
-    def test_what_is_not_json_is_refused(self, name: str, value: object, said: str) -> None:
-        """Found here, not by the JSON writer after a slot and a turn were taken."""
+    def test_invalid_json_is_an_error(self, name: str, value: object, said: str) -> None:
+        """It is found here, not by the JSON writer after a slot and a permit were taken."""
         with pytest.raises(BadRequestError, match=f"{name} {said}|{name} .*{said}"):
             request_of(**{name: value})
 
-    def test_json_that_contains_itself_is_refused(self) -> None:
-        """It has no end to be sent."""
+    def test_json_that_contains_itself_is_an_error(self) -> None:
+        """It would have no end."""
         circle: dict[str, Any] = {}
         circle["again"] = circle
         with pytest.raises(BadRequestError, match="options cannot be written as JSON"):
             request_of(options=circle)
 
     @pytest.mark.parametrize("name", ["input", "options"])
-    def test_what_was_checked_is_what_is_sent(self, name: str) -> None:
-        """Changing the mapping afterwards, however deep inside, changes no request."""
+    def test_a_request_copies_what_it_checked(self, name: str) -> None:
+        """A later change of the mapping, however deep, does not change the request."""
         given = {"deep": {"list": [1]}}
         request = request_of(**{name: given})
         given["deep"]["list"].append(2)
@@ -159,13 +159,13 @@ class TestRequest:
             ({"quality": "high", "options": {"quality": None}}, "quality was given"),
         ],
     )
-    def test_nothing_is_said_twice(self, fields: dict[str, Any], said: str) -> None:
-        """Which of the two was meant cannot be known."""
+    def test_a_field_given_twice_is_an_error(self, fields: dict[str, Any], said: str) -> None:
+        """Nobody can know which of the two was meant."""
         with pytest.raises(BadRequestError, match=said):
             request_of(**fields)
 
-    def test_a_version_of_another_provider_is_advised_against(self) -> None:
-        """It is sent as asked, and the warning points at the caller's own line."""
+    def test_a_version_of_another_provider_causes_a_warning(self) -> None:
+        """It is sent as requested, and the warning points at the caller's own line."""
         with pytest.warns(DoitongWarning, match=r"'flux-pro-1.1' is shown for 'flux-pro'") as seen:
             request = GenerateRequest(prompt="a fox", provider="flux-ultra", version="flux-pro-1.1")
         assert request.version == "flux-pro-1.1"
@@ -181,28 +181,28 @@ class TestRequest:
             ("flux-pro", None),
         ],
     )
-    def test_other_pairs_pass_in_silence(self, provider: str | None, version: str | None) -> None:
+    def test_other_pairs_cause_no_warning(self, provider: str | None, version: str | None) -> None:
         """A pair is odd only if both are known and do not belong together."""
         request = GenerateRequest(prompt="a fox", provider=provider, version=version)
         assert (request.provider, request.version) == (provider, version)
 
     def test_a_request_is_frozen(self) -> None:
-        """What was checked stays checked."""
+        """Its checks stay valid."""
         with pytest.raises(dataclasses.FrozenInstanceError):
             GenerateRequest(prompt="a fox").prompt = ""  # type: ignore[misc]
 
     @pytest.mark.parametrize(
         "how", [lambda value: pickle.loads(pickle.dumps(value)), copy.copy, copy.deepcopy]
     )
-    def test_a_request_travels(self, how: Any) -> None:
-        """Between processes, and into copies."""
+    def test_a_request_can_be_pickled_and_copied(self, how: Any) -> None:
+        """So it can be sent between processes."""
         request = GenerateRequest(prompt="a fox 🦊", width=512, options={"seed": 7})
         assert how(request) == request
 
 
 class TestDefaults:
-    def test_they_fill_what_is_open(self) -> None:
-        """The provider, the type that it makes, and the size of a picture."""
+    def test_they_fill_open_fields(self) -> None:
+        """The provider, the type it makes, and the size of a picture."""
         request = GenerateRequest(prompt="a fox").with_defaults(provider="flux-krea", width=512, height=256)
         assert (request.provider, request.type, request.width, request.height) == (
             "flux-krea",
@@ -211,14 +211,14 @@ class TestDefaults:
             256,
         )
 
-    def test_they_change_nothing_that_was_said(self) -> None:
-        """Neither by name nor in the options."""
+    def test_they_change_no_given_field(self) -> None:
+        """Whether it was given by name or in the options."""
         said = GenerateRequest(prompt="a fox", provider="flux-pro", type="HOLOGRAM", width=64, height=32)
         assert said.with_defaults(provider="kling", width=512, height=512) == said
 
     @pytest.mark.parametrize(("name", "other"), [("width", "height"), ("height", "width")])
-    def test_a_side_in_the_options_is_said(self, name: str, other: str) -> None:
-        """The default then fills only the other side, and nothing is said twice."""
+    def test_a_side_in_the_options_counts_as_given(self, name: str, other: str) -> None:
+        """The default fills only the other side, so none is given twice."""
         request = request_of(options={name: 64}).with_defaults(provider="flux-pro", width=512, height=512)
         assert (getattr(request, name), getattr(request, other)) == (None, 512)
 
@@ -229,18 +229,18 @@ class TestDefaults:
         assert (request.width, request.height) == (None, None)
         assert request.type != MediaType.IMAGE
 
-    def test_the_type_is_that_of_the_provider_that_was_said(self) -> None:
-        """Not of the default one."""
+    def test_the_type_follows_from_the_given_provider(self) -> None:
+        """Not from the default one."""
         asked = GenerateRequest(prompt="a fox", provider="kling")
         assert asked.with_defaults(provider="flux-pro", width=512, height=512).type == MediaType.VIDEO
 
-    def test_a_size_that_was_said_is_sent_for_any_type(self) -> None:
+    def test_a_given_size_is_sent_for_any_type(self) -> None:
         """The client does not know better than the caller."""
         asked = GenerateRequest(prompt="a fox", provider="kling", width=640)
         assert asked.with_defaults(provider="flux-pro", width=512, height=512).width == 640
 
-    def test_a_version_of_another_provider_than_the_default_is_pointed_out_once(self) -> None:
-        """Only then is it known which provider is meant; a request that named one was told before."""
+    def test_a_version_that_does_not_fit_the_default_provider_causes_one_warning(self) -> None:
+        """It comes once the provider is known; a request that names one caused its warning earlier."""
         named = GenerateRequest(prompt="a fox", provider="flux-krea", version="flux-krea")
         assert named.with_defaults(provider="flux-pro", width=None, height=None).version == "flux-krea"
         with pytest.warns(DoitongWarning, match="flux-krea"):
@@ -255,12 +255,12 @@ class TestAsRequest:
         assert as_request("a fox", width=512) == GenerateRequest(prompt="a fox", width=512)
 
     def test_a_whole_request_stays_itself(self) -> None:
-        """Fields that were left alone arrive as None and say nothing."""
+        """Fields left out arrive as None and change nothing."""
         request = GenerateRequest(prompt="a fox")
         assert as_request(request, width=None, provider=None) is request
 
     def test_a_whole_request_takes_no_fields(self) -> None:
-        """All that stand beside it are named."""
+        """The error names all fields beside it."""
         with pytest.raises(BadRequestError, match="came with height, width beside it"):
             as_request(GenerateRequest(prompt="a fox"), width=1, height=0)
 
@@ -274,11 +274,11 @@ class TestAsRequest:
 class TestStatus:
     @pytest.mark.parametrize("spelled", ["completed", "COMPLETED", "Completed", " completed\n"])
     def test_case_and_space_do_not_matter(self, spelled: str) -> None:
-        """The pages show lower case; GraphQL enums are upper case elsewhere."""
+        """The documentation shows lower case; GraphQL enums are usually upper case."""
         assert JobStatus(spelled) is JobStatus.COMPLETED
 
     @pytest.mark.parametrize("status", JobStatus)
-    def test_every_known_word_waits_succeeds_or_fails(self, status: JobStatus) -> None:
+    def test_every_known_status_waits_succeeds_or_fails(self, status: JobStatus) -> None:
         """Exactly one of the three."""
         waits = status.value in {"queued", "pending", "starting", "processing", "running"}
         assert [waits, status.is_success, status.is_failure].count(True) == 1
@@ -286,19 +286,19 @@ class TestStatus:
         assert status.is_known
 
     def test_only_completed_is_success(self) -> None:
-        """It is the only end that the reference shows."""
+        """The reference shows no other successful end."""
         assert [status for status in JobStatus if status.is_success] == [JobStatus.COMPLETED]
 
-    def test_an_unknown_word_is_kept_and_waits(self) -> None:
-        """No paid job is given up for a new word."""
+    def test_an_unknown_status_is_kept_and_waits(self) -> None:
+        """The client gives up no paid job because of a new status."""
         word = JobStatus("Up-Scaling")
         assert word == "Up-Scaling"
         assert str(word) == word.value == "Up-Scaling"
         assert {word.is_known, word.is_terminal, word.is_success, word.is_failure} == {False}
 
     @pytest.mark.parametrize("bare", sorted(FAILURE_WORDS))
-    def test_further_words_of_failures_are_kept_and_fail(self, bare: str) -> None:
-        """An assumption, as all but two words are; case and joints make no difference."""
+    def test_assumed_failure_statuses_are_kept_and_fail(self, bare: str) -> None:
+        """All but two are assumptions; case and joints make no difference."""
         for spelled in (bare, bare.upper(), f" {bare[:3]}-{bare[3:]} ", f"{bare[:4]}_{bare[4:]}"):
             word = JobStatus(spelled)
             assert word == spelled or word in JobStatus
@@ -307,60 +307,60 @@ class TestStatus:
     @pytest.mark.parametrize(
         "word", ["aborted", "Timed-Out", "timedOut", "TIMED OUT", "blocked", "moderated", "Content Moderated"]
     )
-    def test_words_that_other_services_end_with_are_among_them(self, word: str) -> None:
-        """Each would be polled until the timeout."""
+    def test_failure_statuses_of_other_services_are_among_them(self, word: str) -> None:
+        """Without them the client would poll until the timeout."""
         assert JobStatus(word).is_failure
 
     @pytest.mark.parametrize(
         "word", ["in_progress", "paused", "blocking", "not failed", "moderating", "retry"]
     )
-    def test_words_that_resemble_them_are_not(self, word: str) -> None:
-        """A job that goes on must not be given up."""
+    def test_similar_statuses_are_no_failures(self, word: str) -> None:
+        """The client must not give up a running job."""
         assert not JobStatus(word).is_known
 
-    def test_a_setting_makes_a_failure_of_a_word_and_of_no_other(self) -> None:
-        """It stays as it was spelled."""
-        news = Generation(id="abc", status=JobStatus("With-Drawn"))
-        failed = with_failures(news, {"withdrawn"})
+    def test_a_setting_declares_one_status_a_failure(self) -> None:
+        """It keeps its spelling, and other statuses do not change."""
+        update = Generation(id="abc", status=JobStatus("With-Drawn"))
+        failed = with_failures(update, {"withdrawn"})
         assert (failed.status, failed.status.is_failure) == ("With-Drawn", True)
         assert not JobStatus("With-Drawn").is_failure
-        assert with_failures(news, {"other"}) is news
+        assert with_failures(update, {"other"}) is update
         done = Generation(id="abc", status=JobStatus.COMPLETED)
         assert with_failures(done, {"completed"}) is done
 
-    def test_a_word_called_unknown_is_unknown(self) -> None:
-        """Neither the word nor its mark in here turns into the other."""
+    def test_a_status_called_unknown_is_unknown(self) -> None:
+        """The word and the client's own mark for unknown statuses do not mix."""
         assert not JobStatus("unknown").is_known
         assert not JobStatus("UNKNOWN").is_terminal
 
-    def test_unknown_words_are_told_apart(self) -> None:
-        """As values and in sets; the same word twice is the same."""
+    def test_unknown_statuses_are_distinct(self) -> None:
+        """As values and in sets; the same word twice is equal."""
         assert JobStatus("upscaling") != JobStatus("tiling")
         assert {JobStatus("upscaling"), JobStatus("upscaling")} == {"upscaling"}
 
-    def test_an_unknown_word_is_no_member_for_good(self) -> None:
+    def test_an_unknown_status_is_not_added_to_the_enum(self) -> None:
         """The service cannot make this client's list grow."""
         JobStatus("upscaling")
         assert "upscaling" not in [status.value for status in JobStatus]
 
     @pytest.mark.parametrize("word", [JobStatus.FAILED, JobStatus("up-scaling"), WITHDRAWN])
-    def test_words_travel(self, word: JobStatus) -> None:
-        """By pickle and by copy, known or not."""
+    def test_a_status_can_be_pickled_and_copied(self, word: JobStatus) -> None:
+        """Whether it is known or not."""
         for twin in (pickle.loads(pickle.dumps(word)), copy.copy(word), copy.deepcopy(word)):
             assert isinstance(twin, JobStatus)
             assert (twin, twin.is_known) == (word, word.is_known)
             assert twin.is_failure is word.is_failure
 
     @pytest.mark.parametrize("word", ["", "  ", None, 5, True, ["completed"]])
-    def test_a_status_is_a_word(self, word: Any) -> None:
-        """Anything else is no status."""
+    def test_a_status_is_a_text(self, word: Any) -> None:
+        """Anything else is an error."""
         with pytest.raises(ValueError, match=r"a status is a word"):
             JobStatus(word)
 
 
 class TestGeneration:
     def test_id_and_status_are_enough(self) -> None:
-        """The rest is None until the service tells it."""
+        """Other fields are None until the service sends them."""
         assert Generation(id="abc", status=JobStatus.PROCESSING).url is None
 
     @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ class TestGeneration:
     @pytest.mark.parametrize("name", ["url", "type", "provider", "credit_cost", "created_at"])
     @pytest.mark.parametrize("value", [{}, ["x"], {"deep": [1]}])
     def test_a_field_of_the_wrong_type_loses_no_job(self, name: str, value: object) -> None:
-        """It is None, as if it had not come."""
+        """The field is None, as if it had not come."""
         fields: dict[str, Any] = {"id": "abc", "status": "completed", name: value}
         assert getattr(Generation(**fields), name) is None
 
@@ -390,8 +390,8 @@ class TestGeneration:
         ("cost", "read"),
         [(0, 0), (0.5, 0.5), (10**12, 10**12), (10**12 + 1, None), (-1, None), (float("nan"), None)],
     )
-    def test_a_cost_that_cannot_be_is_none(self, cost: float, read: float | None) -> None:
-        """Nothing that is summed up over a batch may be made of it."""
+    def test_an_impossible_cost_is_none(self, cost: float, read: float | None) -> None:
+        """A batch must not add it up."""
         assert Generation(id="abc", status=JobStatus.COMPLETED, credit_cost=cost).credit_cost == read
 
     def test_metadata_that_is_not_json_is_none(self) -> None:
@@ -399,8 +399,8 @@ class TestGeneration:
         fields: dict[str, Any] = {"id": "abc", "status": "completed", "metadata": object()}
         assert Generation(**fields).metadata is None
 
-    def test_fields_are_read_generously(self) -> None:
-        """A number for an id, a text for a number, ISO 8601 for a moment."""
+    def test_fields_are_read_leniently(self) -> None:
+        """A number for an id, a text for a number, ISO 8601 for a time."""
         fields: dict[str, Any] = {
             "id": 17,
             "status": "COMPLETED",
@@ -416,20 +416,20 @@ class TestGeneration:
             metadata={"seed": 7},
         )
 
-    def test_a_refusal_shows_nothing_of_the_answer(self) -> None:
-        """A validation error may end in a log, and the answer may hold a signed URL."""
+    def test_a_validation_error_shows_nothing_of_the_answer(self) -> None:
+        """It may end in a log, and the answer may hold a signed URL."""
         fields: dict[str, Any] = {"id": ["https://cdn.example/secret"], "status": "completed"}
         with pytest.raises(ValidationError) as caught:
             Generation(**fields)
         assert "secret" not in str(caught.value)
 
-    def test_a_snapshot_travels(self) -> None:
-        """It rides in errors, which are pickled."""
+    def test_a_snapshot_can_be_pickled_and_copied(self) -> None:
+        """Errors contain it and are pickled."""
         snapshot = Generation(id="abc", status=JobStatus("tiling"), metadata={"a": [1]})
         assert pickle.loads(pickle.dumps(snapshot)) == snapshot
         assert copy.deepcopy(snapshot) == snapshot
 
     def test_a_snapshot_is_frozen(self) -> None:
-        """It is what was seen once."""
+        """It records one moment."""
         with pytest.raises(dataclasses.FrozenInstanceError):
             Generation(id="abc", status=JobStatus.FAILED).url = "x"  # type: ignore[misc]

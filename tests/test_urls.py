@@ -1,4 +1,4 @@
-"""Where outputs may be: URLs go on the wire as issued, and addresses are told in every spelling."""
+"""Output URLs are sent as issued, and every spelling of an address is recognised."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HERE = Places("127.0.0.1")
 
 
 def sent(url: str, places: Places = ELSEWHERE) -> str:
-    """Return what stands in the first line of the request."""
+    """Return the target in the request line."""
     return places.checked(url).raw_path_qs
 
 
@@ -34,7 +34,7 @@ def sent(url: str, places: Places = ELSEWHERE) -> str:
     ],
 )
 def test_a_url_is_fetched_as_issued(target: str) -> None:
-    """Byte for byte: a signature is of one spelling."""
+    """Byte for byte, since a signature covers one spelling."""
     assert sent(f"https://cdn.example{target}") == target
     assert sent(f"https://cdn.example:8443{target}#part") == target
 
@@ -49,8 +49,8 @@ def test_a_url_is_fetched_as_issued(target: str) -> None:
         ("/\udcff", "/%FF"),
     ],
 )
-def test_only_what_cannot_be_sent_is_escaped(target: str, wire: str) -> None:
-    """No line can be broken, and bytes of a header stay what they are."""
+def test_only_characters_that_cannot_be_sent_are_escaped(target: str, wire: str) -> None:
+    """No line can be broken, and the bytes of a header stay unchanged."""
     assert sent(f"https://cdn.example{target}") == wire
 
 
@@ -67,7 +67,7 @@ def test_only_what_cannot_be_sent_is_escaped(target: str, wire: str) -> None:
     ],
 )
 def test_a_redirect_is_followed_as_issued(location: str, leads_to: str) -> None:
-    """Its escapes, too, are those of a signature; one that is no URL is told of later."""
+    """A signature covers its escapes, too; a location that is no URL fails later."""
     assert joined(URL("https://cdn.example/x/y?old=1", encoded=True), location) == leads_to
 
 
@@ -95,15 +95,15 @@ def test_a_redirect_is_followed_as_issued(location: str, leads_to: str) -> None:
         *("https://xn--\u0660.example/", "https://a\u3002\u3002b/"),
     ],
 )
-def test_what_is_no_url_is_an_error_of_ours(url: str) -> None:
-    """Nothing else comes out of it, whatever the host of a redirect writes."""
+def test_an_invalid_url_is_a_download_error(url: str) -> None:
+    """Nothing else is raised, whatever the redirecting host writes."""
     with pytest.raises(DownloadError, match="no address to fetch") as caught:
         ELSEWHERE.checked(url)
     assert caught.value.is_remote
 
 
-def test_a_job_without_a_url_is_told() -> None:
-    """It is completed, and nobody knows where its output is."""
+def test_a_job_without_a_url_is_an_error() -> None:
+    """It is completed, but nobody knows where its output is."""
     with pytest.raises(DownloadError, match="gave no URL") as caught:
         ELSEWHERE.checked(None)
     assert caught.value.is_remote
@@ -111,7 +111,7 @@ def test_a_job_without_a_url_is_told() -> None:
 
 @pytest.mark.parametrize(("port", "is_one"), [("1", True), ("65535", True), ("65536", False), ("0", False)])
 def test_a_port_is_a_number_of_sixteen_bits(port: str, is_one: bool) -> None:
-    """And not zero, at which nobody listens."""
+    """And not zero, where nothing can listen."""
     if is_one:
         assert ELSEWHERE.checked(f"https://a:{port}/").port == int(port)
         return
@@ -119,16 +119,16 @@ def test_a_port_is_a_number_of_sixteen_bits(port: str, is_one: bool) -> None:
         ELSEWHERE.checked(f"https://a:{port}/")
 
 
-def test_a_name_is_as_long_as_names_may_be() -> None:
-    """253 letters, and the dot of the root."""
+def test_a_host_name_has_a_maximum_length() -> None:
+    """253 characters, and the dot of the root."""
     longest = f"{'a' * 63}." * 3 + "b" * 61
     assert ELSEWHERE.checked(f"https://{longest}./").raw_host == f"{longest}."
     with pytest.raises(DownloadError, match="no address to fetch"):
         ELSEWHERE.checked(f"https://{longest}b./")
 
 
-def test_a_host_is_looked_up_in_ascii() -> None:
-    """So what is checked is what is connected to."""
+def test_a_host_is_converted_to_ascii() -> None:
+    """So the client connects to the very name it checked."""
     assert ELSEWHERE.checked("https://BÜCHER.example./x").raw_host == "xn--bcher-kva.example."
     assert ELSEWHERE.checked("https://CDN_1.Example/x").raw_host == "cdn_1.example"
     assert ELSEWHERE.checked("https://[2001:DB8:0::1]:8443/x").raw_host == "2001:db8::1"
@@ -174,7 +174,7 @@ PUBLIC = [
     ),
     *("[2606:4700::1111]", "[::ffff:1.1.1.1]", "[64:ff9b::101:101]", "127.0.0.1.example", "notlocalhost"),
     *("256.0.0.1", "1.2.3.4.5", "08.1.1.1", "4294967296", "deadbeef"),
-    # No spelling of 127.0.0.1: a part too many, an underscore, a part that its place does not hold.
+    # Not 127.0.0.1: a part too many, an underscore, a part that is too large for its position.
     *("127.0.0.1.0", "1_27.0.0.1", "127.16777216", "127.0.65536", "127.0.0.256"),
 ]
 KINDS = [("loopback", host) for host in LOOPBACK]
@@ -182,15 +182,15 @@ KINDS += [(kind, host) for kind, hosts in OTHERS.items() for host in hosts]
 
 
 @pytest.mark.parametrize(("kind", "host"), KINDS)
-def test_an_address_is_told_in_every_spelling(kind: str, host: str) -> None:
-    """Decimal, octal, hexadecimal, shortened, inside IPv6, in other letters."""
+def test_an_address_is_recognised_in_every_spelling(kind: str, host: str) -> None:
+    """Decimal, octal, hexadecimal, shortened, inside IPv6, in other scripts."""
     wire = Places(host.strip("[]"), is_http_allowed=True).checked(f"https://{host}/x")
     assert kind_of_host(wire.raw_host or "") == kind
 
 
 @pytest.mark.parametrize("host", PUBLIC)
 def test_all_others_are_public(host: str) -> None:
-    """A name is looked up, and its addresses are told then."""
+    """A name counts as public until it is resolved; then its addresses are checked."""
     assert kind_of_host(host.strip("[]")) is None
 
 
@@ -207,10 +207,10 @@ def test_all_others_are_public(host: str) -> None:
         ("http://cdn.named/x", Places("api.internal", frozenset({"cdn.named"}), is_http_allowed=True), False),
     ],
 )
-def test_plain_http_is_for_this_machine_and_the_api_s_own_host(
+def test_plain_http_is_for_this_machine_and_the_apis_own_host(
     url: str, places: Places, is_fetched: bool
 ) -> None:
-    """The latter where the user allowed it; on the way anybody could change the bytes."""
+    """The latter only if the user allows it, since anyone on the way could change the bytes."""
     if is_fetched:
         assert places.checked(url).scheme == "http" or "https" in url
         return
@@ -232,8 +232,8 @@ def test_plain_http_is_for_this_machine_and_the_api_s_own_host(
         ),
     ],
 )
-def test_a_url_of_a_service_has_a_host_and_a_port_that_can_be(url: str, is_usable: bool) -> None:
-    """Only then are there parts of it; nothing is raised for any other text."""
+def test_a_service_url_has_a_valid_host_and_port(url: str, is_usable: bool) -> None:
+    """Other texts have no parts, and nothing is raised."""
     assert (split_http(url) is not None) is is_usable
 
 
@@ -244,15 +244,15 @@ def test_a_url_of_a_service_has_a_host_and_a_port_that_can_be(url: str, is_usabl
         *(("10.0.0.1", False), ("a.example", False), ("", False)),
     ],
 )
-def test_this_machine_is_told_by_its_host(host: str, is_this_machine: bool) -> None:
-    """There plain http is safe; a URL that is none leads nowhere."""
+def test_this_machine_is_recognised_by_its_host(host: str, is_this_machine: bool) -> None:
+    """There plain http is safe; an invalid URL is not here."""
     assert is_loopback(host) is is_this_machine
     assert is_here(f"http://[{host}]:1/" if ":" in host else f"http://{host}:1/") is is_this_machine
     assert is_loopback(None) is is_here(host) is False
 
 
-def test_the_places_of_a_client() -> None:
-    """The host of the API and those that were named, in any spelling; the documented one is not named."""
+def test_a_client_trusts_the_api_host_and_the_named_hosts() -> None:
+    """In any spelling; the documented host does not count as named."""
     places = Places.of_service(
         "https://API.example:8443/v2", ["[::1]", "CDN.example"], allow_insecure_http=False
     )
@@ -269,8 +269,8 @@ def test_the_places_of_a_client() -> None:
 
 @settings(deadline=None, max_examples=300)
 @given(st.text(alphabet="htps:/[]@.0127xaf%\\?# \n\t\ud800é狐", max_size=40))
-def test_any_url_is_sent_or_refused(text: str) -> None:
-    """And nothing that is sent breaks the line, or has a user in it."""
+def test_any_url_is_sent_or_rejected(text: str) -> None:
+    """A sent URL never breaks the line and never contains a user."""
     for url in (text, f"https://{text}", f"https://a/{text}"):
         try:
             wire = ELSEWHERE.checked(joined(URL("https://a/b"), url))
@@ -284,8 +284,8 @@ def test_any_url_is_sent_or_refused(text: str) -> None:
 
 @settings(deadline=None, max_examples=200)
 @given(st.integers(0, 2**32 - 1))
-def test_the_old_spellings_of_an_address_are_one_address(number: int) -> None:
-    """As the system's own `inet_aton` reads them."""
+def test_old_spellings_of_an_address_are_equal(number: int) -> None:
+    """As the system's `inet_aton` reads them."""
     spellings = {str(number), hex(number), f"0{number:o}", f"{number >> 24}.{number & 0xFFFFFF}"}
     assert {str(address_of(each)) for each in spellings} == {
         socket.inet_ntoa(socket.inet_aton(each)) for each in spellings

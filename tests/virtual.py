@@ -1,4 +1,4 @@
-"""Runs an async test in virtual time, and sees that it leaves nothing behind."""
+"""Runs an async test in virtual time and checks that it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ P = ParamSpec("P")
 
 
 def virtual(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Make a sync test of an async one: an hour of waiting takes no time, and nothing may be left running."""
+    """Make an async test sync: an hour of waiting takes no time, and it must leave nothing running."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -28,7 +28,7 @@ def virtual(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
             await test(*args, **kwargs)
             await asyncio.sleep(0)
             left = asyncio.all_tasks() - {asyncio.current_task()}
-            # A future whose exception nobody saw complains when it is collected.
+            # A future whose exception nobody read complains when it is collected.
             gc.collect()
             assert complaints == []
             assert not {task for task in left if not task.done()}
@@ -39,7 +39,7 @@ def virtual(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
 
 
 def now() -> float:
-    """Return the moment of the running loop's clock."""
+    """Return the time of the running loop's clock."""
     return asyncio.get_running_loop().time()
 
 
@@ -47,7 +47,7 @@ def now() -> float:
 async def with_emulator(
     plan: Plan = Plan.PRO, *, emulator: dict[str, Any] | None = None, **arguments: Any
 ) -> AsyncIterator[tuple[AsyncDoitong, Emulator]]:
-    """Yield a client and the emulator it speaks to, to count at the server."""
+    """Yield a client and its emulator, so that the test can count at the server."""
     limits = PlanLimits(plan.requests_per_minute, plan.concurrent_jobs, plan.jobs_per_day)
     async with (
         Emulator(**{"plan": limits, "credits": 1_000_000, **(emulator or {})}) as server,
@@ -57,8 +57,8 @@ async def with_emulator(
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Give way to others until a condition holds; time stands still meanwhile."""
-    while not condition():  # noqa: ASYNC110 - it is seen at a server, which sets no event
+    """Yield to other tasks until a condition holds; time stands still meanwhile."""
+    while not condition():  # noqa: ASYNC110 - the condition is at a server, which sets no event
         await asyncio.sleep(0)
 
 
@@ -76,7 +76,7 @@ async def plain(
     requests_per_minute: int | None = None,
     **arguments: Any,
 ) -> AsyncIterator[tuple[AsyncDoitong, PlainServer]]:
-    """Yield a client and a server that is not the emulator, on the same plan."""
+    """Yield a client and a plain server on the same plan."""
     server = PlainServer(
         behaviour=behaviour or Behaviour(),
         requests_per_minute=requests_per_minute or plan.requests_per_minute,

@@ -1,4 +1,4 @@
-"""Whoever may have been charged is told: in the result, in the error, in the ledger or in the log."""
+"""Every job that may have been charged is reported: in the result, the error, the ledger or the log."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ PAGE = http(403, "<html>Just a moment…</html>", "text/html")
 
 
 def odd(kind: str, *answers: bytes | str | None) -> Callable[[str, int], bytes | str | None]:
-    """Return a script: the first requests of a kind bring these, the rest are answered as ever."""
+    """Return a script: the first requests of a kind get these answers, the rest are answered normally."""
     return lambda asked, nth: answers[nth - 1] if asked == kind and nth <= len(answers) else None
 
 
 def always(kind: str, answer: bytes | str) -> Callable[[str, int], bytes | str | None]:
-    """Return a script: every request of a kind brings this."""
+    """Return a script: every request of a kind gets this answer."""
     return lambda asked, _: answer if asked == kind else None
 
 
@@ -79,8 +79,10 @@ class TestAnErrorBelowTheRootFieldProvesExecution:
         ],
     )
     @virtual
-    async def test_whatever_it_says_the_submit_is_in_doubt(self, error: dict[str, Any], status: int) -> None:
-        """The field failed after the mutation ran: the error holds the one key that was sent."""
+    async def test_the_submit_is_in_doubt_whatever_the_error_says(
+        self, error: dict[str, Any], status: int
+    ) -> None:
+        """The field failed after the mutation ran, so the error holds the one key that was sent."""
         body = {"data": {"generate": None}, "errors": [{**error, "path": ["generate", "creditCost"]}]}
         async with plain() as (doitong, server):
             server.script = always("submit", http(status, body))
@@ -111,7 +113,7 @@ class TestAnErrorBelowTheRootFieldProvesExecution:
         ],
     )
     @virtual
-    async def test_however_it_is_spelled(self, body: dict[str, Any]) -> None:
+    async def test_every_spelling_of_such_an_error_counts(self, body: dict[str, Any]) -> None:
         """Data nulled up to the top, an object without its id, a second error, a path as text, a list."""
         async with plain(max_attempts=1) as (doitong, server):
             server.script = always("submit", http(200, body))
@@ -121,8 +123,8 @@ class TestAnErrorBelowTheRootFieldProvesExecution:
 
     @pytest.mark.parametrize("status", [200, 401, 500])
     @virtual
-    async def test_a_job_with_its_id_is_the_job(self, status: int) -> None:
-        """Partial data says which job was made: it is paid for, and it is ours."""
+    async def test_partial_data_with_an_id_is_the_job(self, status: int) -> None:
+        """Partial data names the job that was made: it is paid for, and it is ours."""
         async with plain(seconds=0.0) as (doitong, server):
 
             def partial(request: bytes, honest: bytes | None) -> bytes | None:
@@ -141,10 +143,10 @@ class TestAnErrorBelowTheRootFieldProvesExecution:
     @pytest.mark.parametrize("status", [400, 401, 402, 403])
     @pytest.mark.parametrize("more", [{}, {"errors": []}, {"errors": None}])
     @virtual
-    async def test_a_job_beside_a_status_that_denies_it_is_no_clear_no(
+    async def test_a_job_beside_an_error_status_is_not_a_clear_rejection(
         self, more: dict[str, Any], status: int
     ) -> None:
-        """A lying gateway: something was made, so nothing says that nothing was charged."""
+        """A gateway may lie about the status. A job was made, so no error says that nothing was charged."""
         body = {"data": {"generate": {"id": "j-1", "status": "processing"}}, **more}
         async with plain(max_attempts=1) as (doitong, server):
             server.script = always("submit", http(status, body))
@@ -154,8 +156,8 @@ class TestAnErrorBelowTheRootFieldProvesExecution:
 
     @pytest.mark.parametrize("path", [["input", "width"], "input.options.width", ["variables", "input"]])
     @virtual
-    async def test_a_path_into_the_request_is_a_clear_no(self, path: object) -> None:
-        """It says where the request is wrong, and not what ran."""
+    async def test_a_path_into_the_request_is_a_clear_rejection(self, path: object) -> None:
+        """The path says where the request is wrong, not what ran."""
         body = {"errors": [{"message": "Bad Request: width", "path": path}]}
         async with plain() as (doitong, server):
             server.script = always("submit", http(400, body))
@@ -164,8 +166,8 @@ class TestAnErrorBelowTheRootFieldProvesExecution:
 
     @pytest.mark.parametrize("code", ["FORBIDDEN", "BAD_USER_INPUT", "INSUFFICIENT_CREDITS"])
     @virtual
-    async def test_a_server_that_broke_proves_nothing(self, code: str) -> None:
-        """5xx, whatever the code beside it."""
+    async def test_a_5xx_proves_nothing(self, code: str) -> None:
+        """Whatever error code comes with it."""
         body = {"errors": [{"message": "x", "extensions": {"code": code}}]}
         async with plain(max_attempts=1) as (doitong, server):
             server.script = always("submit", http(502, body))
@@ -174,16 +176,16 @@ class TestAnErrorBelowTheRootFieldProvesExecution:
             assert "othing was charged" not in str(caught.value)
 
     @virtual
-    async def test_an_id_beside_fields_that_cannot_be_read_is_the_job(self) -> None:
-        """What is paid for is the id."""
+    async def test_an_id_beside_unreadable_fields_is_the_job(self) -> None:
+        """The id alone names what was paid for."""
         made = {"id": "j-1", "status": "processing", "creditCost": {"odd": 1}, "url": 7}
         async with plain() as (doitong, server):
             server.script = always("submit", http(200, {"data": {"generate": made}}))
             assert (await doitong.submit("a fox")).id == "j-1"
 
     @virtual
-    async def test_an_error_at_the_root_field_is_a_clear_no(self) -> None:
-        """The mutation itself refused: nothing was charged, and the error says so."""
+    async def test_an_error_at_the_root_field_is_a_clear_rejection(self) -> None:
+        """The mutation itself failed: nothing was charged, and the error says so."""
         body = {"data": {"generate": None}, "errors": [{"message": "Unauthorized", "path": ["generate"]}]}
         async with plain() as (doitong, server):
             server.script = always("submit", http(200, body))
@@ -192,7 +194,7 @@ class TestAnErrorBelowTheRootFieldProvesExecution:
 
     @virtual
     async def test_a_batch_keeps_such_an_item_in_doubt(self, tmp_path: Path) -> None:
-        """And its next run asks under the same key, instead of paying again."""
+        """The next run sends the same key again instead of paying twice."""
         body = {
             "data": {"generate": None},
             "errors": [{"message": "Unauthorized", "path": ["generate", "x"]}],
@@ -213,10 +215,10 @@ class TestAnErrorBelowTheRootFieldProvesExecution:
 class TestCancellation:
     @pytest.mark.slow
     @pytest.mark.parametrize("how", ["submit", "generate", "timeout"])
-    def test_at_every_turn_of_the_loop_no_paid_job_is_lost(
+    def test_a_cancel_at_any_loop_step_loses_no_paid_job(
         self, how: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Five times at each of 50 turns after a submit began: each charged id is told somewhere."""
+        """Cancels five times at each of 50 loop steps of a submit: every charged id is reported somewhere."""
 
         async def sweep() -> int:
             async with with_emulator(WIDE, emulator={"credits": 10**9, "durations": 0.0}) as (
@@ -243,21 +245,23 @@ class TestCancellation:
 
         assert run_virtual(sweep()) > 25
 
-    def test_at_the_very_turn_of_the_answer(self, caplog: pytest.LogCaptureFixture) -> None:
-        """The caller is cancelled in the turns around the end of the submit, when its answer is read."""
+    def test_a_cancel_while_the_answer_is_read_loses_no_paid_job(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Cancels the caller in the loop steps around the end of the submit."""
 
         async def sweep() -> None:
-            turns = [0]
+            steps = [0]
             callers: list[asyncio.Task[AsyncJob]] = []
 
             def on_event(event: object) -> None:
                 if type(event).__name__ == "SubmitAttempted":
-                    _cancel_after(turns[0], callers[-1])
+                    _cancel_after(steps[0], callers[-1])
 
             async with with_emulator(WIDE, on_event=on_event) as (doitong, emulator):
                 known = set[str]()
                 for number in range(60):
-                    turns[0] = number % 6
+                    steps[0] = number % 6
                     callers.append(asyncio.ensure_future(doitong.submit(f"fox {number}")))
                     await asyncio.wait(callers[-1:])
                     if not callers[-1].cancelled():
@@ -271,10 +275,10 @@ class TestCancellation:
 
     @pytest.mark.parametrize("how", ["close", "throw"])
     @virtual
-    async def test_a_coroutine_that_is_closed_tells_the_log(
+    async def test_a_closed_coroutine_leaves_its_job_in_the_log(
         self, how: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """No cancellation: its owner closed it, or threw into it, while the submit was under way."""
+        """Its owner does not cancel it, but closes it or throws into it while the submit is under way."""
         async with plain(seconds=5.0) as (doitong, server):
             call = doitong.generate("a fox")
             call.send(None)
@@ -291,26 +295,26 @@ class TestCancellation:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("has_ledger", [True, False])
-    def test_a_batch_cancelled_at_any_turn_tells_of_each_job(
+    def test_a_batch_cancelled_at_any_loop_step_reports_each_job(
         self, has_ledger: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Around each of its awaits: an item, the ledger or the log has each job that was charged."""
-        turn, left_early = 1 + offset(8), True
+        """Every charged job is in an item, the ledger or the log, whichever await the cancel hits."""
+        step, left_early = 1 + offset(8), True
         while left_early:
-            left_early = run_virtual(_batch_left_at(turn, tmp_path / str(turn), has_ledger, caplog))
-            turn += 8
-        assert turn > 60
+            left_early = run_virtual(_batch_left_at(step, tmp_path / str(step), has_ledger, caplog))
+            step += 8
+        assert step > 60
 
 
-def _cancel_after(turns: int, task: asyncio.Future[Any]) -> None:
-    """Cancel a task after so many turns of the loop."""
-    if turns == 0:
+def _cancel_after(steps: int, task: asyncio.Future[Any]) -> None:
+    """Cancel a task after this many loop steps."""
+    if steps == 0:
         task.cancel()
     else:
-        asyncio.get_running_loop().call_soon(_cancel_after, turns - 1, task)
+        asyncio.get_running_loop().call_soon(_cancel_after, steps - 1, task)
 
 
-async def _batch_left_at(turn: int, folder: Path, has_ledger: bool, caplog: pytest.LogCaptureFixture) -> bool:
+async def _batch_left_at(step: int, folder: Path, has_ledger: bool, caplog: pytest.LogCaptureFixture) -> bool:
     folder.mkdir()
     caplog.clear()
     taken: list[Item] = []
@@ -320,11 +324,11 @@ async def _batch_left_at(turn: int, folder: Path, has_ledger: bool, caplog: pyte
         batch = doitong.batch([f"fox {n}" for n in range(6)], ledger=ledger, out=folder)
         async with batch:
             async for item in batch:
-                taken.append(item)  # noqa: PERF401 - what was taken before it is cancelled counts
+                taken.append(item)  # noqa: PERF401 - items taken before the cancel count
 
     async with with_emulator(Plan.PRO, emulator={"durations": 1.0}) as (doitong, emulator):
         caller = asyncio.ensure_future(consume(doitong))
-        for number in range(turn):
+        for number in range(step):
             await asyncio.sleep(1 if number % 20 == 19 else 0)
         caller.cancel()
         await asyncio.wait([caller])
@@ -368,8 +372,8 @@ class TestOddPolls:
     )
     @pytest.mark.parametrize("at", [1, 2])
     @virtual
-    async def test_one_odd_poll_tells_nobody_anything(self, answer: bytes | str, at: int) -> None:
-        """A slip of a gateway: every job ends as ever, and polling goes on at its pace."""
+    async def test_one_odd_poll_changes_nothing(self, answer: bytes | str, at: int) -> None:
+        """A gateway slips once: every job ends as usual, and polling keeps its pace."""
         async with plain(seconds=5.0, behaviour=Behaviour(introspection=False)) as (doitong, server):
             server.script = odd("poll", *[None] * (at - 1), answer)
             results = await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(4)))
@@ -378,8 +382,8 @@ class TestOddPolls:
             await doitong.generate("another")
 
     @virtual
-    async def test_a_batch_goes_on_after_one(self, tmp_path: Path) -> None:
-        """No item is skipped, none is in doubt."""
+    async def test_a_batch_survives_one_odd_poll(self, tmp_path: Path) -> None:
+        """No item is skipped or in doubt."""
         async with plain(seconds=5.0) as (doitong, server):
             server.script = odd("poll", http(401, {"errors": [{"message": "Unauthorized"}]}))
             prompts = [f"fox {n}" for n in range(40)]
@@ -387,15 +391,15 @@ class TestOddPolls:
             assert {item.outcome for item in items} == {Outcome.DONE}
 
     @virtual
-    async def test_pages_in_place_of_answers_say_nothing_about_the_key(self) -> None:
-        """However many: the jobs are waited for, and once the gateway is well they end."""
+    async def test_html_pages_do_not_invalidate_the_key(self) -> None:
+        """Jobs wait through any number of pages and end once the gateway is well."""
         async with plain(seconds=5.0, timeout=300.0) as (doitong, server):
             server.script = odd("poll", *[PAGE] * 6)
             assert (await doitong.generate("a fox")).id in server.jobs
 
     @virtual
-    async def test_a_submit_that_meets_a_page_goes_again_under_its_key(self) -> None:
-        """And where pages are all there is, the error speaks of no key, and says that nothing is known."""
+    async def test_a_submit_answered_with_a_page_is_retried_under_its_key(self) -> None:
+        """If only pages come, the error does not blame the key and says that the outcome is unknown."""
         async with plain(seconds=0.0) as (doitong, server):
             server.script = odd("submit", PAGE)
             assert (await doitong.generate("a fox")).id in server.jobs
@@ -409,8 +413,8 @@ class TestOddPolls:
     @pytest.mark.slow
     @pytest.mark.parametrize("status", [301, 303, 400, 401, 403, 404, 405, 409, 410, 422])
     @virtual
-    async def test_a_page_of_any_status_stops_no_batch(self, status: int, tmp_path: Path) -> None:
-        """It is a gateway's: the submit that met it goes again under its key."""
+    async def test_a_page_with_any_status_stops_no_batch(self, status: int, tmp_path: Path) -> None:
+        """The page comes from a gateway, so the submit is sent again under its key."""
         async with plain(seconds=1.0) as (doitong, server):
             server.script = odd("submit", http(status, "<html>odd</html>", "text/html", Location="/x"))
             items = await _all_of(doitong.generate_many(["a", "b", "c"], ledger=tmp_path / "l.db"))
@@ -418,8 +422,8 @@ class TestOddPolls:
             assert len(server.jobs) == 3
 
     @virtual
-    async def test_a_field_that_the_schema_has_is_not_given_up(self) -> None:
-        """One odd 400 on the first poll does not make another query of it, whatever would fit better."""
+    async def test_a_status_field_in_the_schema_is_kept(self) -> None:
+        """One odd 400 on the first poll does not switch to another field, however well that one would fit."""
         async with plain(seconds=5.0) as (doitong, server):
 
             def rewritten(request: bytes, honest: bytes | None) -> bytes | None:
@@ -436,8 +440,8 @@ class TestOddPolls:
             assert (await doitong.generate("a fox")).id in server.jobs
 
     @virtual
-    async def test_three_refusals_in_a_row_are_believed(self) -> None:
-        """Not two; and a poll that goes well in between begins the count anew."""
+    async def test_three_failed_polls_in_a_row_end_the_wait(self) -> None:
+        """Two do not, and a poll that succeeds in between restarts the count."""
         no = http(401, {"errors": [{"message": "Unauthorized"}]})
         async with plain(seconds=30.0) as (doitong, server):
             server.script = odd("poll", no, no, None, no, no, None)
@@ -545,7 +549,7 @@ Walk = Callable[[AsyncDoitong, PlainServer, AsyncJob], Awaitable[None]]
 async def test_every_error_about_an_accepted_job_has_its_id_and_token(
     walk: Walk, poll: bytes | str | None, output: bytes | str | None, expected: type[DoitongError] | None
 ) -> None:
-    """All places that raise after acceptance: each error can take the job up again, and tells no lie."""
+    """Every error raised after acceptance can resume the job, and claims nothing false."""
     async with plain(seconds=5.0, timeout=60.0, behaviour=Behaviour(introspection=False)) as (
         doitong,
         server,
@@ -567,8 +571,8 @@ async def test_every_error_about_an_accepted_job_has_its_id_and_token(
 
 
 @virtual
-async def test_on_another_loop_the_error_has_the_token_too() -> None:
-    """What is wrong there is the loop; the job is as it was."""
+async def test_an_error_on_another_loop_has_the_token() -> None:
+    """Only the loop is wrong; the job is unharmed."""
     async with plain() as (doitong, _):
         job = await doitong.submit("a fox")
 
@@ -584,8 +588,8 @@ async def test_on_another_loop_the_error_has_the_token_too() -> None:
 class TestABatchWithoutALedger:
     @pytest.mark.parametrize("how", ["break", "exception", "timeout", "close"])
     @virtual
-    async def test_left_early_it_logs_each_job(self, how: str, caplog: pytest.LogCaptureFixture) -> None:
-        """Id and token of what runs, id and URL of what is done and was not taken."""
+    async def test_leaving_it_early_logs_each_job(self, how: str, caplog: pytest.LogCaptureFixture) -> None:
+        """The log has id and token of running jobs, id and URL of finished jobs that nobody took."""
         taken: list[Item] = []
         async with with_emulator(emulator={"durations": 4.0}) as (doitong, emulator):
             batch = doitong.batch([f"fox {n}" for n in range(40)])
@@ -602,20 +606,20 @@ class TestABatchWithoutALedger:
                             await doitong.aclose()
 
             caught = (await asyncio.gather(consume(), return_exceptions=True))[0]
-            told = {item.result.id for item in taken if item.result}
-            for job_id in set(emulator.world.jobs) - told:
+            reported = {item.result.id for item in taken if item.result}
+            for job_id in set(emulator.world.jobs) - reported:
                 (line,) = [line for line in caplog.messages if f"job {job_id} " in line]
                 assert "token dtj1." in line or "https://" in line or "http://" in line
-            assert len(emulator.world.jobs) > len(told)
+            assert len(emulator.world.jobs) > len(reported)
             if how == "close":
                 assert isinstance(caught, ClientClosedError)
                 assert "its ledger" not in str(caught)
 
     @virtual
-    async def test_with_a_ledger_the_log_is_spared(
+    async def test_with_a_ledger_nothing_is_logged(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """The ledger knows each of them."""
+        """The ledger has every job."""
         async with with_emulator(emulator={"durations": 4.0}) as (doitong, _):
             batch = doitong.batch([f"fox {n}" for n in range(40)], ledger=tmp_path / "l.db")
             async with batch:
@@ -638,16 +642,19 @@ class TestAConflictOverOurOwnKey:
 
     @pytest.mark.parametrize("conflict", IN_PROGRESS)
     @virtual
-    async def test_an_attempt_in_progress_is_waited_for(self, conflict: bytes) -> None:
-        """A second later the key gives the job; however often it is told to wait, no attempt is used up."""
+    async def test_the_submit_waits_for_an_attempt_in_progress(self, conflict: bytes) -> None:
+        """A second later the key gives the job.
+
+        However often the service says to wait, no attempt is used up.
+        """
         async with plain(seconds=0.0) as (doitong, server):
             server.script = odd("submit", "cut-after", *[conflict] * 4)
             assert (await doitong.generate("a fox")).id in server.jobs
             assert len(server.jobs) == 1
 
     @virtual
-    async def test_the_told_wait_is_kept(self) -> None:
-        """`Retry-After` says when the key is worth another question."""
+    async def test_retry_after_is_obeyed(self) -> None:
+        """The next request with the key waits as long as `Retry-After` says."""
         async with plain(seconds=0.0) as (doitong, server):
             server.script = odd("submit", "cut-after", http(409, {}, Retry_After="7"))
             await doitong.submit("a fox")
@@ -655,8 +662,8 @@ class TestAConflictOverOurOwnKey:
             assert moments[2] - moments[1] == pytest.approx(7.0)
 
     @virtual
-    async def test_one_that_never_ends_is_in_doubt_in_the_end(self) -> None:
-        """After a minute, with the key."""
+    async def test_an_endless_conflict_leaves_the_submit_in_doubt(self) -> None:
+        """After a minute, with the key in the error."""
         async with plain(seconds=0.0) as (doitong, server):
             server.script = always("submit", self.IN_PROGRESS[0])
             with pytest.raises(SubmitOutcomeUnknownError) as caught:
@@ -665,7 +672,7 @@ class TestAConflictOverOurOwnKey:
             assert 60.0 <= now() <= 70.0
 
     @virtual
-    async def test_a_conflict_for_good_is_not_waited_for(self) -> None:
+    async def test_a_permanent_conflict_fails_at_once(self) -> None:
         """Another request used the key: waiting changes nothing, whatever `Retry-After` says."""
         body = {"errors": [{"message": "The key was used for a different request"}]}
         async with plain() as (doitong, server):
@@ -678,8 +685,8 @@ class TestAConflictOverOurOwnKey:
 class TestOneJobForTwoKeys:
     @pytest.mark.parametrize("seconds", [0.0, 50.0])
     @virtual
-    async def test_the_second_is_in_doubt_and_names_both(self, seconds: float) -> None:
-        """Whether the first runs still or is done: one picture is not sold twice in silence."""
+    async def test_the_second_submit_is_in_doubt_and_names_both_keys(self, seconds: float) -> None:
+        """Whether the first job still runs or is done: one picture is never silently sold twice."""
         async with plain(seconds=seconds) as (doitong, server):
             first = await doitong.submit("a fox", idempotency_key="first")
             if not seconds:
@@ -693,8 +700,8 @@ class TestOneJobForTwoKeys:
                 assert named in str(caught.value)
 
     @virtual
-    async def test_however_many_run_at_once(self) -> None:
-        """What runs is never forgotten."""
+    async def test_a_repeated_id_is_noticed_among_many_jobs(self) -> None:
+        """The client never forgets a running job."""
         async with plain(WIDE, seconds=30.0) as (doitong, server):
             jobs = [await doitong.submit(f"fox {n}") for n in range(300)]
             body = {"data": {"generate": {"id": jobs[0].id, "status": "processing"}}}
@@ -704,8 +711,8 @@ class TestOneJobForTwoKeys:
             await doitong.aclose()
 
     @virtual
-    async def test_the_rest_of_a_batch_goes_on(self) -> None:
-        """It is no outage: nothing is sent again for it, and nobody else is stopped."""
+    async def test_the_rest_of_a_batch_continues(self) -> None:
+        """It is no outage: nothing is sent again, and the other items continue."""
         async with plain(Plan.STARTER, seconds=20.0) as (doitong, server):
             server.rewrite = lambda request, honest: (
                 honest.replace(b"plain00002", b"plain00001") if honest and b'"fox 1"' in request else honest
@@ -716,8 +723,8 @@ class TestOneJobForTwoKeys:
             assert sum(each.kind == "submit" for each in server.requests) == 12
 
     @virtual
-    async def test_whichever_client_submitted_them(self) -> None:
-        """Clients of one API key share what is known of its jobs, as they share its limits."""
+    async def test_a_repeated_id_is_noticed_across_clients(self) -> None:
+        """Clients with one API key share what they know of its jobs, as they share its limits."""
         async with (
             plain(seconds=50.0) as (doitong, server),
             AsyncDoitong(api_key=server.key, base_url=server.url, plan=Plan.PRO) as other,
@@ -729,16 +736,16 @@ class TestOneJobForTwoKeys:
                 await doitong.submit("a hare", idempotency_key="second")
 
     @virtual
-    async def test_the_same_key_again_is_the_same_job(self) -> None:
-        """That is what keys are for."""
+    async def test_the_same_key_gives_the_same_job(self) -> None:
+        """That is the purpose of an idempotency key."""
         async with plain(seconds=5.0) as (doitong, server):
             jobs = [await doitong.submit("a fox", idempotency_key="mine") for _ in range(2)]
             assert jobs[0] == jobs[1]
             assert len(server.jobs) == 1
 
     @virtual
-    async def test_a_batch_does_not_tell_of_two_pictures(self) -> None:
-        """Each job is one item's."""
+    async def test_a_batch_gives_each_job_to_one_item(self) -> None:
+        """A second item with the same job id is in doubt."""
         async with plain(seconds=0.0) as (doitong, server):
             body = {
                 "data": {"generate": {"id": "always", "status": "completed", "url": "https://x.example/a"}}
@@ -751,8 +758,8 @@ class TestOneJobForTwoKeys:
 
 class TestInDoubtItemsOfABatch:
     @virtual
-    async def test_stopped_while_in_doubt_an_item_holds_its_key(self, tmp_path: Path) -> None:
-        """The reason of the batch's end is the cause; the key is in the error."""
+    async def test_an_item_stopped_while_in_doubt_holds_its_key(self, tmp_path: Path) -> None:
+        """Its error holds the key, and the reason for the stop as its cause."""
         async with with_emulator(emulator={"faults": ["submit: cut-after"]}) as (doitong, emulator):
             batch = doitong.batch(["a fox"], ledger=tmp_path / "l.db")
             running = asyncio.ensure_future(_all_of(batch))
@@ -768,17 +775,17 @@ class TestInDoubtItemsOfABatch:
             assert "othing was charged" not in str(item.error)
 
     @virtual
-    async def test_an_item_that_was_not_sent_speaks_of_no_other_items_job(self, tmp_path: Path) -> None:
-        """What ended the batch was about one job; the others have nothing of it."""
+    async def test_an_unsent_item_does_not_name_another_items_job(self, tmp_path: Path) -> None:
+        """The error that stopped the batch names one job; unsent items do not repeat it."""
         async with plain(Plan.FREE, seconds=9.0) as (doitong, server):
             server.script = always("poll", NO_KEY)
             items = [item async for item in doitong.generate_many(["a", "b", "c"], ledger=tmp_path / "l.db")]
             by_outcome = {item.outcome: item.error for item in items}
             assert set(by_outcome) == {Outcome.IN_DOUBT, Outcome.SKIPPED}
-            told, not_sent = by_outcome[Outcome.IN_DOUBT], by_outcome[Outcome.SKIPPED]
-            assert told is not None
-            assert told.job_id in server.jobs
-            assert told.token
+            in_doubt, not_sent = by_outcome[Outcome.IN_DOUBT], by_outcome[Outcome.SKIPPED]
+            assert in_doubt is not None
+            assert in_doubt.job_id in server.jobs
+            assert in_doubt.token
             assert not_sent is not None
             assert (not_sent.job_id, not_sent.token, not_sent.idempotency_key) == (None, None, None)
             assert "Nothing was sent for this item" in str(not_sent)
@@ -825,8 +832,8 @@ CREDITS = [
 
 @pytest.mark.parametrize("answer", CREDITS)
 @virtual
-async def test_the_services_words_about_money_mean_money(answer: bytes) -> None:
-    """Said at once, under whatever status: no wait, no retry, no slot kept."""
+async def test_every_spelling_of_missing_credits_is_understood(answer: bytes) -> None:
+    """It is raised at once, under any status, without a wait or a retry, and the slot is free again."""
     async with plain(Plan.FREE) as (doitong, server):
         server.script = odd("submit", answer)
         with pytest.raises(InsufficientCreditsError):
@@ -844,8 +851,8 @@ async def test_the_services_words_about_money_mean_money(answer: bytes) -> None:
     ],
 )
 @virtual
-async def test_a_limit_of_the_plan_is_not_about_money(body: dict[str, Any]) -> None:
-    """A 429 fails no job; only the credits do."""
+async def test_a_plan_limit_is_not_missing_credits(body: dict[str, Any]) -> None:
+    """A 429 fails no job; only missing credits do."""
     async with plain(seconds=0.0, wait_for_next_day=True) as (doitong, server):
         server.script = odd("submit", http(429, body, Retry_After="2"))
         assert (await doitong.generate("a fox")).id in server.jobs
@@ -863,8 +870,8 @@ async def test_a_limit_of_the_plan_is_not_about_money(body: dict[str, Any]) -> N
     ],
 )
 @virtual
-async def test_a_prompt_that_speaks_of_money_is_not_about_money(message: str) -> None:
-    """The service repeats it, in quotes or without."""
+async def test_a_prompt_about_money_is_not_missing_credits(message: str) -> None:
+    """The service repeats the prompt, with or without quotes."""
     said = {"errors": [{"message": message}]}
     async with plain() as (doitong, server):
         server.script = odd("submit", http(400, said))
