@@ -1,4 +1,4 @@
-"""How an item that the user gives becomes a request."""
+"""Simulates a process that dies: after one of its awaits, none of its tasks continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an item that the user gives becomes a request."""
+"""Kills real processes with SIGKILL at random; `python -m tests.batch.sigkill 1000` runs 1,000 rounds."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def _round(emulator: Emulator, key: str, folder: Path, chance: random.Rand
             break
     charged = sum(emulator.world._accounts[key].jobs_by_day.values())
     files = [path for path in (folder / "out").iterdir() if path.suffix == ".jpg"]
-    whole = {hashlib.sha256(path.read_bytes()).hexdigest() for path in files if _is_whole(path)}
+    whole = {hashlib.sha256(path.read_bytes()).hexdigest() for path in files if _is_complete(path)}
     wrong = {
         f"exit code {code}": code != 0,
         f"{charged} jobs charged": charged != ITEMS,
@@ -91,7 +91,7 @@ async def _round(emulator: Emulator, key: str, folder: Path, chance: random.Rand
     return [f"{key}: {message}" for message, is_wrong in wrong.items() if is_wrong]
 
 
-def _is_whole(path: Path) -> bool:
+def _is_complete(path: Path) -> bool:
     data = path.read_bytes()
     return data.startswith(b"\xff\xd8") and data.endswith(b"\xff\xd9")
 

@@ -1,4 +1,4 @@
-"""Batches against the emulator: results, order and cost."""
+"""Every possible charge is reported: when the ledger fails, and when one job answers two submits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FULL = sqlite3.OperationalError("database or disk is full")
 
 
 def failing_commit(what: str, error: Exception) -> Callable[..., Any]:
-    """Return a commit that fails for each group with such a change."""
+    """Return a commit that fails for each group that has a change of this kind."""
     usual = _Writer.commit
 
     def commit(writer: _Writer, group: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How an item that the user gives becomes a request."""
+"""Copies of a ledger, with and without its log: an incomplete one is rejected before a byte is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an item that the user gives becomes a request."""
+"""A batch that dies at its k-th await and runs again, for many k."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_any_prefix_of_the_ledger_resumes_to_the_same_end(
 
 
 def dying_commit(write: Callable[..., Any], groups: int, life: Life) -> Callable[..., Any]:
-    """Return a commit that writes so many groups and then kills the process."""
+    """Return a commit that kills the process after it has written this many groups."""
     left = groups
 
     def commit(writer: _Writer, group: Sequence[Any]) -> Any:

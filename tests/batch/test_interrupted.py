@@ -1,4 +1,4 @@
-"""How an item that the user gives becomes a request."""
+"""Batches that are interrupted or given odd input: no item is lost, and none is paid for twice."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def test_a_run_does_not_resend_under_an_expired_key(tmp_path: Path) -> Non
 
 @virtual
 async def test_a_key_that_expires_in_the_wait_queue_is_replaced(tmp_path: Path) -> None:
-    """No submit under it made a job, so the item gets a new key and one job."""
+    """No submit under it has made a job, so the item begins again under a new key and is made once."""
     async with with_emulator(WIDE, wait_for_next_day=True, emulator={"faults": ["submit 1: 429-day"]}) as (
         doitong,
         emulator,

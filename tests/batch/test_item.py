@@ -1,4 +1,4 @@
-"""How an item that the user gives becomes a request."""
+"""The table of an item's life, what errors mean in it, and what a new run does with each record."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ LIVING = (ItemState.OPEN, ItemState.INTENT, ItemState.DOUBT, *WITH_JOB)
 def test_an_item_that_may_be_paid_for_is_never_skipped(
     kind: type[errors.DoitongError], state: ItemState
 ) -> None:
-    """Every error ends an item in every state; only an item that surely has no job may begin anew."""
+    """Every error ends an item in every state; only an item that certainly has no job may begin again."""
     after, outcome = follow(state, event_of(kind("x")))
     if state in WITH_JOB:
         assert outcome in (Outcome.FAILED, Outcome.IN_DOUBT)
@@ -200,7 +200,7 @@ def test_another_request_is_never_taken_for_the_known_one(
 
 
 @given(st.floats(0, 1e10), st.booleans(), st.booleans(), st.booleans())
-def test_an_intent_never_begins_anew(wall: float, resend: bool, retry: bool, has_file: bool) -> None:
+def test_an_intent_never_begins_again(wall: float, resend: bool, retry: bool, has_file: bool) -> None:
     """A second idempotency key for a job that may exist would pay twice."""
     chosen = action(KNOWN, wall=wall, may_resend=resend, retry_failed=retry, has_file=has_file)
     assert chosen in (Action.RESEND, Action.DOUBT)

@@ -1,4 +1,4 @@
-"""How an item that the user gives becomes a request."""
+"""Item keys: the same in every run, in constant memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches against the emulator: results, order and cost."""
+"""The ledger on disk: what it keeps, whom it admits, and what it rejects without changing it."""
 
 from __future__ import annotations
 

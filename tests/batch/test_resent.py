@@ -1,4 +1,4 @@
-"""How an item that the user gives becomes a request."""
+"""A request in doubt is resent byte for byte, and its item key serves no other request."""
 
 from __future__ import annotations
 

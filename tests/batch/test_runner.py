@@ -105,7 +105,7 @@ async def test_requests_are_read_no_further_ahead_than_the_plan_can_use() -> Non
 
 @virtual
 async def test_a_slow_loop_slows_the_batch_down() -> None:
-    """The batch makes only so many items that the loop has not taken yet."""
+    """The batch stops making items when too many wait for the loop to take them."""
     async with with_emulator(WIDE) as (doitong, emulator):
         batch = doitong.batch(f"fox {number}" for number in range(500))
         async with batch:
@@ -716,7 +716,7 @@ def test_a_ledger_on_a_full_disk_stops_the_batch_and_loses_nothing(
 
 
 def full_after(groups: int) -> Callable[..., Any]:
-    """Return a commit that writes so many groups, and then fails."""
+    """Return a commit that fails after it has written this many groups."""
     write, left = _Writer.commit, groups
 
     def commit(writer: _Writer, group: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How an item that the user gives becomes a request."""
+"""A batch whose process is killed with SIGKILL at random moments, repeatedly."""
 
 from __future__ import annotations
 

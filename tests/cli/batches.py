@@ -40,7 +40,7 @@ def batch_status(capsys: pytest.CaptureFixture[str]) -> list[Facts]:
 
 
 def after_jobs(emulator: Emulator, count: int) -> threading.Event:
-    """Return an event that is set once the emulator has made so many jobs and receives another request."""
+    """Return an event that is set at the first request after the emulator has made this many jobs."""
     made = threading.Event()
     charges = 0
 

@@ -1,4 +1,4 @@
-"""`doitong batch`: what it makes, what it refuses to begin, how it ends and how it continues."""
+"""`doitong batch`: what it makes, what it rejects, how it ends and how it continues."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_finished_batch_needs_neither_key_nor_network(
     """The same command exits 0 without a client; --verify hashes the files."""
     with free_port() as listener:
         port = port_of(listener)
-    # Virtual time starts anew for each command, so only a job without duration has ended for the next one.
+    # Virtual time starts at zero for each command, so only a job without duration has ended for the next one.
     serve(emulator := Emulator("pro", outputs_port=port, durations=0.0))
     write_prompts(2)
     assert run_batch() == Exit.OK
@@ -73,7 +73,7 @@ def test_a_finished_batch_needs_neither_key_nor_network(
 
 
 def test_a_limit_takes_the_first_prompts(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    """--limit makes so many and says out of how many."""
+    """--limit makes that many, and the output says out of how many."""
     serve(emulator := Emulator("pro"))
     write_prompts(5)
     assert run_batch("--limit", "2") == Exit.OK
@@ -107,7 +107,7 @@ def test_default_options_reach_the_service(serve: Serve) -> None:
     assert (orders["b"].provider, orders["b"].width, orders["b"].height) == ("dalle", 512, 768)
 
 
-# What it refuses to begin
+# What it rejects before it begins
 
 
 def test_bad_lines_are_listed_before_anything_is_sent(
@@ -206,7 +206,7 @@ def test_a_dry_run_sends_nothing(capsys: pytest.CaptureFixture[str], monkeypatch
 def test_a_missing_key_is_a_credentials_error(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exit 3; the message names the variable and the way to try the command without a key."""
+    """Exit 3 after the check of the file, and nothing is created."""
     monkeypatch.delenv("DOITONG_API_KEY")
     write_prompts(1)
     assert run_batch() == Exit.CREDENTIALS

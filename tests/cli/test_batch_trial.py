@@ -16,7 +16,7 @@ from tests.cli.commands import size_of, spawn
 
 
 def interrupt_at_events(monkeypatch: pytest.MonkeyPatch, *counts: int) -> None:
-    """Send Ctrl-C when a batch has reported so many events."""
+    """Send Ctrl-C when the count of a batch's events reaches each of these numbers."""
     count = 0
 
     def on_event(run: Run, event: Event) -> None:

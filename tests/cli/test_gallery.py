@@ -66,11 +66,11 @@ class Page(html.parser.HTMLParser):
             self.words[self._open[-1]] += data
 
     def all(self, tag: str, cls: str = "") -> list[dict[str, str | None]]:
-        """Return the attributes of every such element."""
+        """Return the attributes of every element of this kind."""
         return [attrs for name, attrs in self.elements if name == tag and _is(attrs, cls)]
 
     def text(self, tag: str, cls: str = "") -> list[str]:
-        """Return the words right inside every such element."""
+        """Return the text directly inside every element of this kind."""
         found = zip(self.elements, self.words, strict=True)
         return [words for (name, attrs), words in found if name == tag and _is(attrs, cls)]
 

@@ -70,7 +70,7 @@ def test_ctrl_c_while_a_submit_is_in_flight(serve: Serve, capsys: pytest.Capture
 
 
 def test_ctrl_c_during_the_download(serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The job has ended; no partial file stays, and a command to fetch the whole one is shown."""
+    """The job has ended; no partial file stays, and the printed command fetches the complete one."""
     serve(interrupting("output", HANG))
     assert main(["generate", "a fox", "-o", f"{tmp_path}/fox.jpg"]) == Exit.INTERRUPTED
     err = capsys.readouterr().err

@@ -63,7 +63,7 @@ def test_the_key_never_leaves_without_tls(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.skipif(is_live_requested(os.environ), reason="connections to the live service were requested")
 def test_no_socket_connects_to_another_machine() -> None:
-    """The guard holds for every socket; nobody has the address 192.0.2.1."""
+    """The guard covers every socket; 192.0.2.1 is an address that no machine has."""
     with socket.socket() as one, pytest.raises(AssertionError, match=r"192\.0\.2\.1 is not this machine"):
         one.connect(("192.0.2.1", 443))
 

@@ -214,7 +214,7 @@ def test_two_faults_of_one_seed_do_not_coincide() -> None:
 
 
 def test_the_help_shows_the_defaults() -> None:
-    """Each stands after its fault."""
+    """Each default follows its fault."""
     text = faults.__doc__ or ""
     assert f"  oversized {Fault('oversized', 'output').size} " in text
     assert f"  odd-status {Fault('odd-status', 'job').word} " in text

@@ -298,7 +298,7 @@ async def test_lost_webhook() -> None:
 
 @virtual
 async def test_late_webhook() -> None:
-    """It comes so many seconds after the end; infinitely late means never."""
+    """It comes as many seconds after the end as the fault says; infinitely late means never."""
     receiver = Receiver()
     async with listening(receiver, "webhook 1: late 20", "webhook 2: late inf") as emulator:
         made = [await submit(emulator, receiver.url) for _ in range(2)]

@@ -233,7 +233,7 @@ def test_job_faults_count_jobs() -> None:
 
 
 def test_faults_do_not_change_ids_and_durations() -> None:
-    """The same seed gives the same jobs under any faults."""
+    """The same seed gives the same jobs, whatever the faults."""
     plain, odd = (World(rules=Rules(seed=1), faults=faults) for faults in ([], ["job: fail", "job: late 9"]))
     jobs = [world.submit(A_FOX, ME, 0.0, 0.0) for world in (plain, odd)]
     assert len({(job.id, job.ends_at) for job in jobs}) == 1
