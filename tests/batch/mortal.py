@@ -1,4 +1,4 @@
-"""Simulates a process that dies: from one await on, none of its tasks moves."""
+"""Simulates a process that dies: after one of its awaits, none of its tasks continues."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from typing import Any
 
 
 class Life:
-    """The tasks of one mortal process, and the await at which it dies (None: never).
+    """The tasks of one simulated process, and the number of the await at which it dies (None: never).
 
-    What it had sent is on its way, timers and threads that it had started end as they may; its own code does
-    not go on. `at_death` is called at that very moment, to keep the disk as it was then.
+    What it sent stays sent, and its timers and threads run to their end; only its own code stops. It calls
+    `at_death` at that very moment, to copy the disk.
     """
 
     def __init__(self, dies_at: int | None = None, at_death: Callable[[], object] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self.awaits = 0
         self.is_lying = False
-        """Whether it is dead and not buried: nothing of it moves."""
+        """Whether it is dead and its tasks are frozen, until `bury` ends them."""
         self.died = asyncio.Event()
         self._dies_at = dies_at
         self._at_death = at_death
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a coroutine, and all tasks that come of it, within this life."""
+        """Run a coroutine, and all tasks that it starts, within this life."""
         context = copy_context()
         context.run(_LIFE.set, self)
         asyncio.get_running_loop().set_task_factory(_make_task)
         return context.run(asyncio.ensure_future, coroutine)
 
     def dies_here(self) -> bool:
-        """Count one await, and return whether it is the last."""
+        """Count one await, and return whether it is the last one."""
         self.awaits += 1
         if self.awaits != self._dies_at:
             return False
@@ -41,22 +41,22 @@ class Life:
         return True
 
     def die(self) -> None:
-        """Die here and now; may be called in another thread."""
+        """Die here and now; another thread may call this."""
         self.is_lying = True
         if self._at_death is not None:
             self._at_death()
-        # Only now: whoever hears of it goes on with the disk as it was left.
+        # Only now: the test continues with the copy of the disk.
         self._loop.call_soon_threadsafe(self.died.set)
 
     def add(self, task: asyncio.Task[Any]) -> None:
-        """Take a task in."""
+        """Freeze this task too when the process dies."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def bury(self) -> None:
-        """Let what is left of it end, so that the test leaves nothing behind."""
+        """Cancel the frozen tasks, so that the test leaves nothing behind."""
         self.is_lying = False
-        # What the dead waited for, nobody comes to hear.
+        # Nobody retrieves the exceptions of what the frozen tasks awaited.
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)
         while self._tasks:
             for task in self._tasks:
@@ -68,7 +68,7 @@ _LIFE: ContextVar[Life] = ContextVar("life")
 
 
 class _Mortal(Coroutine[Any, Any, Any]):
-    """A coroutine that stops for ever at the await at which its process dies."""
+    """A coroutine that stops forever at the await at which its process dies."""
 
     def __init__(self, inner: Coroutine[Any, Any, Any], life: Life) -> None:
         self._inner = inner

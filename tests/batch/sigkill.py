@@ -18,7 +18,7 @@ ITEMS: Final = 8
 KILLS: Final = 3
 RUNS: Final = 4
 UNFETCHED: Final = 3
-"""The exit code of a run that could not fetch a picture."""
+"""The exit code of a run that could not download a picture."""
 AT_ONCE: Final = 10
 PLAN: Final = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=3)
 FAULTS: Final = (
@@ -29,7 +29,7 @@ _PROCESSES: Final = multiprocessing.get_context("forkserver")
 
 
 def victim(url: str, key: str, folder: str) -> None:
-    """Run the batch to its end, in a process that may not live so long, and exit with how it ended."""
+    """Run the batch to its end, in a process that may be killed earlier, and exit with how it ended."""
     asyncio.run(_run(url, key, Path(folder)))
 
 
@@ -46,14 +46,14 @@ async def _run(url: str, key: str, folder: Path) -> None:
 
 
 def is_unfetched(item: Item) -> bool:
-    """Whether the picture is paid and its download broke off with every try: the next run fetches it."""
+    """Whether the job is paid and every attempt to download its picture failed: the next run fetches it."""
     return item.outcome is Outcome.FAILED and isinstance(item.error, DownloadError)
 
 
 async def rounds(count: int, seed: int) -> list[str]:
     """Run batches that are killed a few times each, and return what was wrong at their ends."""
     limits = PlanLimits(PLAN.requests_per_minute, PLAN.concurrent_jobs, None)
-    # Three at once, a few of them orphaned by a kill: the service queues what is too much.
+    # A kill leaves up to three jobs running; the service queues the next run's jobs behind them.
     async with Emulator(
         limits, credits=100_000, seed=seed, durations=1.0, over_concurrency="queue", faults=FAULTS
     ) as emulator:
@@ -66,41 +66,41 @@ async def rounds(count: int, seed: int) -> list[str]:
                         emulator, f"k-{seed}-{number}", Path(folder), random.Random(f"{seed} {number}")
                     )
 
-        told = await asyncio.gather(*(one(number) for number in range(count)))
-    return [complaint for complaints in told for complaint in complaints]
+        reports = await asyncio.gather(*(one(number) for number in range(count)))
+    return [message for messages in reports for message in messages]
 
 
 async def _round(emulator: Emulator, key: str, folder: Path, chance: random.Random) -> list[str]:
     for _ in range(KILLS):
-        if await _live(emulator.url, key, folder, dies_after=chance.uniform(0.0, 4.0)) is not None:
+        if await _run_victim(emulator.url, key, folder, dies_after=chance.uniform(0.0, 4.0)) is not None:
             break
     for _ in range(RUNS):
-        # One download in 600 is truncated four times in a row; the same command again is the way to have it.
-        code = await _live(emulator.url, key, folder, dies_after=None)
+        # One download in 600 is truncated four times in a row; another run fetches it.
+        code = await _run_victim(emulator.url, key, folder, dies_after=None)
         if code != UNFETCHED:
             break
     charged = sum(emulator.world._accounts[key].jobs_by_day.values())
     files = [path for path in (folder / "out").iterdir() if path.suffix == ".jpg"]
-    whole = {hashlib.sha256(path.read_bytes()).hexdigest() for path in files if _is_whole(path)}
+    whole = {hashlib.sha256(path.read_bytes()).hexdigest() for path in files if _is_complete(path)}
     wrong = {
         f"exit code {code}": code != 0,
         f"{charged} jobs charged": charged != ITEMS,
         f"{len(files)} files": len(files) != ITEMS,
         f"{len(whole)} whole": len(whole) != ITEMS,
     }
-    return [f"{key}: {complaint}" for complaint, is_wrong in wrong.items() if is_wrong]
+    return [f"{key}: {message}" for message, is_wrong in wrong.items() if is_wrong]
 
 
-def _is_whole(path: Path) -> bool:
+def _is_complete(path: Path) -> bool:
     data = path.read_bytes()
     return data.startswith(b"\xff\xd8") and data.endswith(b"\xff\xd9")
 
 
-async def _live(url: str, key: str, folder: Path, *, dies_after: float | None) -> int | None:
+async def _run_victim(url: str, key: str, folder: Path, *, dies_after: float | None) -> int | None:
     """Run a victim, and return its exit code, or None if it was killed."""
     process = _PROCESSES.Process(target=victim, args=(url, key, str(folder)))
     process.start()
-    # Not in a thread: the emulator needs those to draw.
+    # Not in a thread: the emulator needs the threads to draw pictures.
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(process.sentinel, ended.set)
     try:

@@ -33,7 +33,7 @@ def copied(path: Path, to: Path, *, log: bool) -> Path:
 
 @contextmanager
 def killed(folder: Path, *keys: str) -> Iterator[Path]:
-    """Yield what a batch leaves behind that was killed after it began these items."""
+    """Yield the files of a batch that was killed after it began these items."""
     folder.mkdir()
 
     @virtual
@@ -49,7 +49,7 @@ def killed(folder: Path, *keys: str) -> Iterator[Path]:
 
 
 def open_and_close(path: Path) -> list[str]:
-    """Open a ledger as a batch does; return its items."""
+    """Open a ledger as a batch does, and return the keys of its items."""
 
     async def both() -> list[str]:
         ledger = await opened(path)
@@ -60,18 +60,18 @@ def open_and_close(path: Path) -> list[str]:
     return asyncio.run(both())
 
 
-def test_the_file_alone_of_a_batch_that_runs_is_refused(tmp_path: Path) -> None:
-    """To whoever wants to run it, and to whoever wants to read it; not a byte of it changes."""
+def test_the_file_of_a_running_batch_without_its_log_is_rejected(tmp_path: Path) -> None:
+    """A batch and a reader both reject it, and not a byte changes."""
     with killed(tmp_path / "a", "one", "two") as path:
         alone = copied(path, tmp_path / "alone", log=False)
         before = alone.read_bytes()
         for use in (open_and_close, read):
-            with pytest.raises(LedgerError, match=LOST) as refused:
+            with pytest.raises(LedgerError, match=LOST) as rejected:
                 use(alone)
-            assert "live.db-wal" in str(refused.value)
-            assert "Nothing was sent" in str(refused.value)
+            assert "live.db-wal" in str(rejected.value)
+            assert "Nothing was sent" in str(rejected.value)
         assert alone.read_bytes() == before
-        # One that is empty, or that SQLite takes nothing from, is none.
+        # A log that is empty or that SQLite ignores counts as missing.
         log = promises.log_of(path).read_bytes()
         flipped = bytes([*log[:20], log[20] ^ 1, *log[21:]])
         for odd in (b"", bytes(len(log)), log[:100], log[: 32 + 24 + 4_095], b"junk" * 2_000, flipped):
@@ -107,10 +107,10 @@ def by_moving_the_log_in(path: Path, to: Path) -> None:
 
 @pytest.mark.parametrize("copy", [by_backup, by_vacuum, by_both_files, by_moving_the_log_in])
 @pytest.mark.parametrize("is_killed", [True, False])
-def test_a_copy_that_lacks_nothing_is_opened(
+def test_a_complete_copy_is_opened(
     copy: Callable[[Path, Path], None], is_killed: bool, tmp_path: Path
 ) -> None:
-    """Of a batch that runs, and of one that was killed, whatever tool made it."""
+    """Of a running or killed batch, whichever tool made it."""
     (tmp_path / "copies").mkdir()
     if is_killed:
         with killed(tmp_path / "a", "one", "two") as path:
@@ -130,7 +130,7 @@ def test_a_copy_that_lacks_nothing_is_opened(
     assert open_and_close(tmp_path / "copies" / "copy.db") == ["one", "two"]
 
 
-def test_who_reads_the_ledger_of_a_killed_batch_leaves_its_log(tmp_path: Path) -> None:
+def test_reading_the_ledger_of_a_killed_batch_leaves_its_log(tmp_path: Path) -> None:
     """Reading changes nothing in it."""
     with killed(tmp_path / "a", "one") as path:
         before = {file: file.read_bytes() for file in (path, promises.log_of(path))}
@@ -138,8 +138,8 @@ def test_who_reads_the_ledger_of_a_killed_batch_leaves_its_log(tmp_path: Path) -
         assert {file: file.read_bytes() for file in before} == before
 
 
-def test_a_ledger_that_was_closed_is_whole_without_a_log(tmp_path: Path) -> None:
-    """As is one whose batch did nothing."""
+def test_a_closed_ledger_is_complete_without_a_log(tmp_path: Path) -> None:
+    """So is one whose batch did nothing."""
     for _ in range(2):
         open_and_close(tmp_path / "l.db")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["l.db", "l.db.lock"]
@@ -147,8 +147,8 @@ def test_a_ledger_that_was_closed_is_whole_without_a_log(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("is_old", ["file", "log"])
-def test_a_file_and_a_log_of_two_times_are_refused(is_old: str, tmp_path: Path) -> None:
-    """SQLite would put the one on top of the other without a word."""
+def test_a_file_and_a_log_of_different_times_are_rejected(is_old: str, tmp_path: Path) -> None:
+    """SQLite would silently apply one to the other."""
     with killed(tmp_path / "a", "one") as path:
         early, late = copied(path, tmp_path / "early", log=True), tmp_path / "late"
 
@@ -169,8 +169,8 @@ def test_a_file_and_a_log_of_two_times_are_refused(is_old: str, tmp_path: Path) 
     assert mixed.read_bytes() == before
 
 
-def test_a_log_alone_is_no_new_ledger(tmp_path: Path) -> None:
-    """A new one beside it would pay again for what the log knows."""
+def test_a_log_without_its_file_is_rejected(tmp_path: Path) -> None:
+    """A new ledger beside it would pay again for what the log knows."""
     with killed(tmp_path / "a", "one") as path:
         path.unlink()
         with pytest.raises(LedgerError, match="log"):
@@ -179,30 +179,30 @@ def test_a_log_alone_is_no_new_ledger(tmp_path: Path) -> None:
 
 
 @contextmanager
-def looking(path: Path) -> Iterator[sqlite3.Connection]:
-    """Read a ledger without an end, as somebody does who pages through it."""
+def slow_reader(path: Path) -> Iterator[sqlite3.Connection]:
+    """Read a ledger in a transaction that stays open, as a slow reader does."""
     with closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM items").fetchall()
         yield reader
 
 
-def test_a_reader_that_keeps_the_promise_from_the_file_is_waited_for(
+def test_opening_waits_for_a_reader_that_blocks_the_promise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And then named; nothing can be written before the file says that more is to come."""
+    """After a while the error names it; nothing is written before the file says that its log must exist."""
     monkeypatch.setattr(promises, "PATIENCE_AT_FIRST", 0.0)
     open_and_close(tmp_path / "l.db")
-    with looking(tmp_path / "l.db"), pytest.raises(LedgerError, match="been reading the ledger"):
+    with slow_reader(tmp_path / "l.db"), pytest.raises(LedgerError, match="been reading the ledger"):
         open_and_close(tmp_path / "l.db")
     assert open_and_close(tmp_path / "l.db") == []
-    with killed(tmp_path / "a", "one") as path, looking(path):
-        # The file says so already.
+    with killed(tmp_path / "a", "one") as path, slow_reader(path):
+        # This file says so already, so nothing has to wait.
         assert open_and_close(path) == ["one"]
 
 
-class Witness(sqlite3.Connection):
-    """A writer's connection that keeps the disk as it is before and after each statement."""
+class SnapshotConnection(sqlite3.Connection):
+    """A writer's connection that copies the disk before and after each statement."""
 
     keep: Callable[[], None] = staticmethod(lambda: None)
 
@@ -217,20 +217,20 @@ class Witness(sqlite3.Connection):
         super().close()
 
 
-def connect_watched(connect: Any, path: Any, **more: Any) -> Any:
-    """Open a connection, as a witness if it is the writer's: what reads has an address."""
+def connect_with_snapshots(connect: Any, path: Any, **more: Any) -> Any:
+    """Open a connection, with snapshots if it is the writer's; readers open a URI."""
     is_writers = "uri" not in more and "lock" not in str(path)
-    return connect(path, **more, **({"factory": Witness} if is_writers else {}))
+    return connect(path, **more, **({"factory": SnapshotConnection} if is_writers else {}))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reads_at", [None, *range(0, 12, 3)])
-def test_at_no_moment_the_file_alone_passes_for_the_whole(
+def test_the_file_alone_never_passes_for_a_complete_ledger(
     reads_at: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A copy made between any two steps is refused, or lacks nothing; with its log it is always opened.
+    """At any step, a copy is rejected or complete; with its log it always opens.
 
-    A reader that stays for a while holds up what is moved from the log into the file.
+    A slow reader delays the moves from the log into the file.
     """
     live, kept = tmp_path / "live", tmp_path / "kept"
     live.mkdir()
@@ -246,7 +246,7 @@ def test_at_no_moment_the_file_alone_passes_for_the_whole(
     monkeypatch.setattr(promises, "EVERY", 4)
     monkeypatch.setattr(promises, "RETRY", 2)
     monkeypatch.setattr(promises, "PATIENCE", 0.0)
-    connect = partial(connect_watched, sqlite3.connect)
+    connect = partial(connect_with_snapshots, sqlite3.connect)
 
     @virtual
     async def run() -> None:
@@ -254,7 +254,7 @@ def test_at_no_moment_the_file_alone_passes_for_the_whole(
         reader: Any = None
         for number in range(12):
             if number == reads_at:
-                reader = looking(live / "l.db")
+                reader = slow_reader(live / "l.db")
                 reader.__enter__()
             if reads_at is not None and number == reads_at + 5:
                 reader.__exit__(None, None, None)
@@ -267,23 +267,25 @@ def test_at_no_moment_the_file_alone_passes_for_the_whole(
 
     for _ in range(2):
         with monkeypatch.context() as watched:
-            watched.setattr(Witness, "keep", staticmethod(keep))
+            watched.setattr(SnapshotConnection, "keep", staticmethod(keep))
             watched.setattr(sqlite3, "connect", connect)
             run()
         (live / "l.db").rename(tmp_path / "first.db")
         shutil.copy(tmp_path / "first.db", live / "l.db")
         with closing(sqlite3.connect(live / "l.db")) as tool, tool:
             tool.execute("DELETE FROM items")
-    refused = check_states(list(states), kept)
+    rejected = check_states(list(states), kept)
     assert len(states) > 80
-    assert refused > 60
+    assert rejected > 60
 
 
-def test_one_page_alone_is_moved_at_the_very_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of several, the one that says that all is there could be moved before the others."""
+def test_only_one_page_moves_at_the_very_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several pages, the one that declares the file complete could move before the others."""
     files: list[bytes] = []
-    connect = partial(connect_watched, sqlite3.connect)
-    monkeypatch.setattr(Witness, "keep", staticmethod(lambda: files.append((tmp_path / "l.db").read_bytes())))
+    connect = partial(connect_with_snapshots, sqlite3.connect)
+    monkeypatch.setattr(
+        SnapshotConnection, "keep", staticmethod(lambda: files.append((tmp_path / "l.db").read_bytes()))
+    )
 
     @virtual
     async def run() -> None:
@@ -303,8 +305,8 @@ def test_one_page_alone_is_moved_at_the_very_end(tmp_path: Path, monkeypatch: py
 
 
 def check_states(states: list[tuple[bytes, bytes]], folder: Path) -> int:
-    """See that each moment's copies say all or nothing; return at how many the file alone said nothing."""
-    refused = 0
+    """Assert that each moment's copies show all or nothing; return how many files alone were rejected."""
+    rejected = 0
     for number, (file, log) in enumerate(states):
         place = folder / str(number)
         place.mkdir()
@@ -316,21 +318,21 @@ def check_states(states: list[tuple[bytes, bytes]], folder: Path) -> int:
         try:
             alone = read(place / "alone.db")
         except LedgerError:
-            refused += 1
+            rejected += 1
         else:
             assert alone == whole
         sqlite._check(place / "both.db")
         shutil.rmtree(place)
-    return refused
+    return rejected
 
 
-# What a batch does with one
+# A batch on a copy
 
 
 @pytest.mark.slow
 @virtual
-async def test_a_copy_without_its_log_pays_nothing_again(tmp_path: Path) -> None:
-    """Made while the batch ran: the copy is rejected, and with its log beside it continues."""
+async def test_a_copy_without_its_log_pays_for_nothing_again(tmp_path: Path) -> None:
+    """It is rejected; with its log beside it, the batch continues."""
     prompts = [f"fox {number}" for number in range(8)]
     async with with_emulator(WIDE) as (doitong, emulator):
         async for item in doitong.generate_many(prompts, ledger=tmp_path / "run.db", out=tmp_path / "out"):
@@ -349,8 +351,8 @@ async def test_a_copy_without_its_log_pays_nothing_again(tmp_path: Path) -> None
 
 @pytest.mark.slow
 @virtual
-async def test_a_picture_that_an_older_ledger_does_not_know_is_not_paid_again(tmp_path: Path) -> None:
-    """Its output exists: the item is rejected, known items are done, and new ones are made."""
+async def test_a_picture_unknown_to_an_older_ledger_is_not_paid_for_again(tmp_path: Path) -> None:
+    """Its file exists, so the item is rejected; known items are done, and new ones are made."""
     prompts: list[Any] = ["a", {"prompt": "b", "key": "own"}, "c"]
     out, ledger = tmp_path / "out", tmp_path / "l.db"
     async with with_emulator(WIDE) as (doitong, emulator):
@@ -360,19 +362,19 @@ async def test_a_picture_that_an_older_ledger_does_not_know_is_not_paid_again(tm
         assert emulator.world.charges == 3
         items = await all_of(doitong.generate_many([*prompts, "d"], ledger=tmp_path / "older.db", out=out))
         by_number = {item.number: item for item in items}
-        told = [by_number[number].outcome for number in (1, 2, 3, 4)]
-        assert told == [Outcome.DONE, Outcome.REJECTED, Outcome.REJECTED, Outcome.DONE]
+        ends = [by_number[number].outcome for number in (1, 2, 3, 4)]
+        assert ends == [Outcome.DONE, Outcome.REJECTED, Outcome.REJECTED, Outcome.DONE]
         assert emulator.world.charges == 4
-        refused = by_number[2].error
-        assert isinstance(refused, BadRequestError)
+        rejected = by_number[2].error
+        assert isinstance(rejected, BadRequestError)
         for word in (str(out / "own.jpg"), "'own'", "another folder", "Nothing was sent for it."):
-            assert word in str(refused)
-        assert "nothing was charged" not in str(refused)
+            assert word in str(rejected)
+        assert "nothing was charged" not in str(rejected)
 
 
 @virtual
-async def test_batches_with_ledgers_of_their_own_share_a_folder(tmp_path: Path) -> None:
-    """A ledger that its run made, or none, takes another name for what lies there."""
+async def test_batches_with_separate_ledgers_share_a_folder(tmp_path: Path) -> None:
+    """A batch with a new ledger, or none, picks another name than an existing file."""
     async with with_emulator(WIDE) as (doitong, emulator):
         for number, ledger in enumerate((tmp_path / "1.db", tmp_path / "2.db", None), 1):
             items = await all_of(doitong.generate_many(["a", "b"], ledger=ledger, out=tmp_path / "out"))

@@ -1,4 +1,4 @@
-"""A batch that dies at its k-th await and runs again, for every k of a stride."""
+"""A batch that dies at its k-th await and runs again, for many k."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ PLAN = Plan.enterprise(requests_per_minute=1000, concurrent_jobs=2)
 PROMPTS = ["a red fox", "a blue whale", {"prompt": "a green frog", "key": "frog"}, "a red fox"]
 STRIDE = 10
 SHARDS = 2
-"""Tests that share the moments, so that they can run at the same time."""
+"""Tests that divide the awaits among them, so that they can run in parallel."""
 
 
 def new_emulator(**more: Any) -> Emulator:
-    """An emulator that makes the same job of the same prompt, whenever it is asked."""
+    """Return an emulator that always makes the same job of the same prompt."""
     return Emulator(plan=PlanLimits(1000, 2, None), credits=1_000_000, durations=3.0, **more)
 
 
@@ -52,17 +52,17 @@ async def run_and_forget(emulator: Emulator, disk: Path) -> None:
 
 
 def files(disk: Path) -> list[str]:
-    """The names of everything that is kept, but for the ledger's own."""
+    """Return the names of all files but those of the ledger."""
     return sorted(path.name for path in disk.iterdir() if not path.name.startswith("ledger.db"))
 
 
-async def lives_and_dies(emulator: Emulator, folder: Path, dies_at: int | None) -> bool:
-    """Run the batch until its k-th await; False if it has fewer. What was on the disk then is on "second"."""
-    return await lives_on(emulator, folder, lambda at_death: Life(dies_at, at_death))
+async def run_and_die_at(emulator: Emulator, folder: Path, dies_at: int | None) -> bool:
+    """Run the batch until its k-th await, then again on the copied disk; False if it ends before."""
+    return await run_in_life(emulator, folder, lambda at_death: Life(dies_at, at_death))
 
 
-async def lives_on(emulator: Emulator, folder: Path, make: Callable[[Callable[[], object]], Life]) -> bool:
-    """Run the batch in a life, and if that ends early, run it again on the disk that it left."""
+async def run_in_life(emulator: Emulator, folder: Path, make: Callable[[Callable[[], object]], Life]) -> bool:
+    """Run the batch in a life; if that ends early, run it again on the copy of its disk."""
     first, second = folder / "first", folder / "second"
     first.mkdir()
     life = make(partial(copy_disk, first, second))
@@ -73,7 +73,7 @@ async def lives_on(emulator: Emulator, folder: Path, make: Callable[[Callable[[]
         dies.cancel()
         task.result()
         return False
-    # The next process knows nothing of this one's gate.
+    # The next process has its own rate limiter.
     admission._LIMITERS.clear()
     try:
         items = await run(emulator, second)
@@ -84,7 +84,7 @@ async def lives_on(emulator: Emulator, folder: Path, make: Callable[[Callable[[]
 
 
 def copy_disk(first: Path, second: Path) -> None:
-    """Copy a disk as it is at one moment: the ledger's thread may be writing."""
+    """Copy the disk as it is at one moment, although the ledger's thread may be writing."""
     before: Any = None
     while before != (before := [_bytes_of(first / name) for name in ("ledger.db", "ledger.db-wal")]):
         shutil.rmtree(second, ignore_errors=True)
@@ -96,13 +96,13 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def _copy_if_there(source: str, target: str) -> None:
-    # What a thread was about to rename or remove is there or not, as on a disk whose machine lost its power.
+    # A file that a thread is renaming or removing may be missing, as after a power failure.
     with suppress(FileNotFoundError):
         shutil.copy2(source, target)
 
 
 def check(emulator: Emulator, items: dict[str, tuple[Outcome, str]], disk: Path) -> None:
-    """Every item is done, paid once, and its file is whole and alone."""
+    """Assert that every item is done, paid for once, and has its own complete file."""
     assert Counter(outcome for outcome, _ in items.values()) == {Outcome.DONE: len(PROMPTS)}
     assert emulator.world.charges == len(PROMPTS)
     kept = [name for name in files(disk) if not name.endswith(".part")]
@@ -114,7 +114,7 @@ def check(emulator: Emulator, items: dict[str, tuple[Outcome, str]], disk: Path)
 
 @virtual
 async def test_an_uninterrupted_run(tmp_path: Path) -> None:
-    """What the others are compared with."""
+    """The reference for the other tests."""
     async with new_emulator() as emulator:
         items = await run(emulator, tmp_path)
         check(emulator, items, tmp_path)
@@ -122,39 +122,39 @@ async def test_an_uninterrupted_run(tmp_path: Path) -> None:
         assert emulator.world.charges == len(PROMPTS)
 
 
-# A process that dies closes nothing.
+# A process that dies closes no resources.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_dying_at_any_await_changes_nothing(shard: int, tmp_path: Path) -> None:
-    """Killed at its k-th await and run again, the batch ends like one that was not."""
+    """Killed at its k-th await and run again, the batch ends like an uninterrupted one."""
     number = 1 + offset(STRIDE // SHARDS) + shard * STRIDE // SHARDS
-    while dies_and_is_run_again(number, tmp_path / str(number)):
+    while die_and_run_again(number, tmp_path / str(number)):
         number += STRIDE
-    # There were many places to die at.
+    # The batch had many awaits.
     assert number > 60
 
 
-def dies_and_is_run_again(number: int, folder: Path) -> bool:
-    """One life and the next, in a loop of their own."""
+def die_and_run_again(number: int, folder: Path) -> bool:
+    """Run one life and the next in their own loop."""
     folder.mkdir()
     outcomes = []
 
     @virtual
     async def both() -> None:
         async with new_emulator() as emulator:
-            outcomes.append(await lives_and_dies(emulator, folder, number))
+            outcomes.append(await run_and_die_at(emulator, folder, number))
 
     both()
     shutil.rmtree(folder)
     return outcomes[0]
 
 
-# A process that dies closes nothing.
+# A process that dies closes no resources.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_any_prefix_of_the_ledger_resumes_to_the_same_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process dies when its k-th group of changes is on the disk, for every k."""
+    """The process dies when its k-th group of changes is on disk, for every k."""
     usual = _Writer.commit
     number = 0
     while True:
@@ -167,11 +167,11 @@ def test_any_prefix_of_the_ledger_resumes_to_the_same_end(
         async def both(number: int = number, folder: Path = folder, outcomes: list[bool] = outcomes) -> None:
             def make(at_death: Callable[[], object]) -> Life:
                 life = Life(None, at_death)
-                monkeypatch.setattr(_Writer, "commit", dying(usual, number, life))
+                monkeypatch.setattr(_Writer, "commit", dying_commit(usual, number, life))
                 return life
 
             async with new_emulator() as emulator:
-                outcomes.append(await lives_on(emulator, folder, make))
+                outcomes.append(await run_in_life(emulator, folder, make))
 
         both()
         shutil.rmtree(folder)
@@ -180,8 +180,8 @@ def test_any_prefix_of_the_ledger_resumes_to_the_same_end(
     assert number > 6
 
 
-def dying(write: Callable[..., Any], groups: int, life: Life) -> Callable[..., Any]:
-    """Write so many groups; with the last of them the process dies."""
+def dying_commit(write: Callable[..., Any], groups: int, life: Life) -> Callable[..., Any]:
+    """Return a commit that kills the process after it has written this many groups."""
     left = groups
 
     def commit(writer: _Writer, group: Sequence[Any]) -> Any:

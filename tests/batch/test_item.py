@@ -1,4 +1,4 @@
-"""The table of an item's life, what errors mean in it, and what a new run does with the ledger's records."""
+"""The table of an item's life, what errors mean in it, and what a new run does with each record."""
 
 from __future__ import annotations
 
@@ -65,8 +65,10 @@ LIVING = (ItemState.OPEN, ItemState.INTENT, ItemState.DOUBT, *WITH_JOB)
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("state", LIVING)
-def test_what_may_be_paid_is_never_called_skipped(kind: type[errors.DoitongError], state: ItemState) -> None:
-    """Every error ends an item in every state; only what was surely not made may begin anew."""
+def test_an_item_that_may_be_paid_for_is_never_skipped(
+    kind: type[errors.DoitongError], state: ItemState
+) -> None:
+    """Every error ends an item in every state; only an item that certainly has no job may begin again."""
     after, outcome = follow(state, event_of(kind("x")))
     if state in WITH_JOB:
         assert outcome in (Outcome.FAILED, Outcome.IN_DOUBT)
@@ -96,7 +98,7 @@ def test_what_may_be_paid_is_never_called_skipped(kind: type[errors.DoitongError
         (ItemState.SUBMITTED, errors.DownloadError("x"), (ItemState.SUBMITTED, Outcome.FAILED)),
         (ItemState.SUBMITTED, errors.JobNotFoundError("x"), (ItemState.MISSING, Outcome.FAILED)),
         (ItemState.MISSING, errors.JobNotFoundError("x"), (ItemState.MISSING, Outcome.FAILED)),
-        # It is not known to be missing any more: only `retry_failed` and a new "not found" would pay again.
+        # It is no longer missing: only a new "not found" and `retry_failed` would pay again.
         (ItemState.MISSING, JobTimeoutError("x"), (ItemState.SUBMITTED, Outcome.IN_DOUBT)),
         (ItemState.DONE, errors.DownloadError("x"), (ItemState.DONE, Outcome.FAILED)),
     ],
@@ -104,12 +106,12 @@ def test_what_may_be_paid_is_never_called_skipped(kind: type[errors.DoitongError
 def test_how_an_error_ends_an_item(
     state: ItemState, error: errors.DoitongError, expected: tuple[ItemState, Outcome]
 ) -> None:
-    """A readable part of the table."""
+    """The readable part of the table."""
     assert follow(state, event_of(error)) == expected
 
 
-def test_the_table_is_whole() -> None:
-    """Every state is reached and has a row; a step that cannot be is an error, and stopping always ends."""
+def test_the_table_is_complete() -> None:
+    """Every state is reachable and has a row; an impossible step is an error; stopping always ends it."""
     assert (
         {state for state, _ in LIFE}
         == set(ItemState)
@@ -122,8 +124,8 @@ def test_the_table_is_whole() -> None:
             follow(state, event)
 
 
-def test_only_what_is_open_failed_or_lost_is_begun() -> None:
-    """A second idempotency key for what may have a job would pay twice."""
+def test_only_an_open_failed_or_missing_item_begins() -> None:
+    """A second idempotency key for an item that may have a job would pay twice."""
     assert set(states_before(ItemEvent.BEGUN)) == {
         *(ItemState.OPEN, ItemState.FAILED, ItemState.REJECTED, ItemState.MISSING),
     }
@@ -133,8 +135,8 @@ def test_only_what_is_open_failed_or_lost_is_begun() -> None:
     }
 
 
-def test_what_stops_the_whole_batch() -> None:
-    """The key, the credits, the day, the disk; not a bad prompt, a failed job or a download."""
+def test_which_errors_stop_the_whole_batch() -> None:
+    """Those of the key, the credits, the day and the disk; not a bad prompt, a failed job or a download."""
     on_disk = errors.DownloadError("cannot be written")
     on_disk.__cause__ = OSError(28, "No space left on device")
     in_doubt = errors.SubmitOutcomeUnknownError("x")
@@ -180,7 +182,9 @@ def action(record: ItemRecord | None, **changed: object) -> Action:
         (ItemState.REJECTED, {"retry_failed": True}, Action.BEGIN),
     ],
 )
-def test_what_a_run_does(state: ItemState | None, changed: dict[str, object], expected: Action) -> None:
+def test_what_a_run_does_with_a_record(
+    state: ItemState | None, changed: dict[str, object], expected: Action
+) -> None:
     """The table of resumption."""
     assert action(replace(KNOWN, state=state) if state else None, **changed) is expected
 
@@ -189,21 +193,21 @@ def test_what_a_run_does(state: ItemState | None, changed: dict[str, object], ex
 def test_another_request_is_never_taken_for_the_known_one(
     state: ItemState, retry: bool, resend: bool, wall: float
 ) -> None:
-    """In any state, a known key with another request is rejected."""
+    """In any state, a known key with another request is a clash."""
     record = replace(KNOWN, state=state)
     asked = action(record, digest="other", retry_failed=retry, may_resend=resend, wall=wall)
     assert asked is Action.CLASH
 
 
 @given(st.floats(0, 1e10), st.booleans(), st.booleans(), st.booleans())
-def test_an_intent_is_never_begun_anew(wall: float, resend: bool, retry: bool, has_file: bool) -> None:
-    """A second key for what may have been made would pay twice."""
-    told = action(KNOWN, wall=wall, may_resend=resend, retry_failed=retry, has_file=has_file)
-    assert told in (Action.RESEND, Action.DOUBT)
+def test_an_intent_never_begins_again(wall: float, resend: bool, retry: bool, has_file: bool) -> None:
+    """A second idempotency key for a job that may exist would pay twice."""
+    chosen = action(KNOWN, wall=wall, may_resend=resend, retry_failed=retry, has_file=has_file)
+    assert chosen in (Action.RESEND, Action.DOUBT)
 
 
 def test_a_request_has_one_spelling() -> None:
-    """The order of options changes nothing; whatever is asked for does."""
+    """The order of options changes nothing; every value does."""
     one = GenerateRequest(prompt="a", options={"x": 1, "y": {"b": 2, "a": 3}})
     same = GenerateRequest(prompt="a", options={"y": {"a": 3, "b": 2}, "x": 1})
     other = GenerateRequest(prompt="a", options={"x": 1, "y": {"b": 2, "a": 4}})
@@ -225,7 +229,7 @@ def test_a_request_has_one_spelling() -> None:
     ],
 )
 def test_a_key_becomes_a_plain_file_name(key: str, stem: str) -> None:
-    """No separator, no dot, no capital; a hash distinguishes changed names."""
+    """No separator, dot or capital letter; a hash distinguishes names that were changed."""
     named = stem_of(key, GenerateRequest(prompt="a"), is_given=True)
     assert named.startswith(stem)
     assert (len(named) == len(stem)) is not stem.endswith("-")
@@ -233,15 +237,15 @@ def test_a_key_becomes_a_plain_file_name(key: str, stem: str) -> None:
 
 @given(st.text(min_size=1, max_size=60), st.text(min_size=1, max_size=60))
 def test_files_of_different_keys_are_different_files(one: str, other: str) -> None:
-    """On file systems too that do not tell "A" from "a"."""
+    """Also on file systems that ignore case."""
     request = GenerateRequest(prompt="a")
     names = [stem_of(key, request, is_given=True).casefold() for key in (one, other)]
     assert (names[0] == names[1]) is (one == other)
     assert all(name.replace("-", "").replace("_", "").isalnum() or set(name) <= set("-_") for name in names)
 
 
-def test_without_a_key_the_prompt_is_read_in_the_name() -> None:
-    """And the key of the item tells repeats apart."""
+def test_without_a_key_the_file_name_shows_the_prompt() -> None:
+    """The key of the item distinguishes repeats."""
     request = GenerateRequest(prompt="A red fox, in the snow! " * 5)
     assert stem_of("0a1b-2", request, is_given=False) == "a-red-fox-in-the-snow-a-red-fox-in-the-s-0a1b-2"
     assert stem_of("0a1b", GenerateRequest(prompt="雪"), is_given=False) == "0a1b"

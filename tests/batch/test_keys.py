@@ -1,4 +1,4 @@
-"""Item keys: stable from run to run, in constant memory."""
+"""Item keys: the same in every run, in constant memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_repeats_are_counted() -> None:
     assert runs == [[fox, whale, f"{fox}-2", f"{fox}-3", f"{whale}-2"]] * 2
 
 
-def test_a_users_key_is_taken_as_it_is_and_once() -> None:
+def test_a_users_key_is_used_unchanged_and_once() -> None:
     """The second item with a key is rejected, and the error names both."""
     with closing(ItemKeys()) as keys:
         assert keys.key_of("mine", "0d", 3) == "mine"
@@ -32,7 +32,7 @@ def test_a_users_key_is_taken_as_it_is_and_once() -> None:
 
 @pytest.mark.slow
 def test_memory_does_not_grow() -> None:
-    """What was given lies in a file: 50,000 keys take no more memory than 500."""
+    """Known keys are kept in a file: 50,000 take no more memory than 500."""
     grown = []
     for count in (500, 50_000):
         with closing(ItemKeys()) as keys:

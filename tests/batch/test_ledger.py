@@ -69,7 +69,7 @@ def read(path: Path) -> list[ItemRecord]:
 
 @virtual
 async def test_an_item_from_its_intent_to_its_end(tmp_path: Path) -> None:
-    """Each step is there for whoever opens the ledger next."""
+    """The next process that opens the ledger finds each step."""
     ledger = await opened(tmp_path / "l.db")
     await begin(ledger)
     assert ledger.find("k") == read(tmp_path / "l.db")[0]
@@ -89,7 +89,7 @@ async def test_an_item_from_its_intent_to_its_end(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_a_change_is_from_what_is_known_and_from_nothing_else(tmp_path: Path) -> None:
+async def test_a_change_must_follow_the_recorded_state(tmp_path: Path) -> None:
     """Begun twice, accepted without an intent, ended in another attempt: an error, and nothing changes."""
     ledger = await opened(tmp_path / "l.db")
     await begin(ledger)
@@ -111,20 +111,20 @@ async def test_a_change_is_from_what_is_known_and_from_nothing_else(tmp_path: Pa
 
 
 @virtual
-async def test_one_that_is_refused_spoils_no_other(tmp_path: Path) -> None:
-    """They are written in one group."""
+async def test_a_rejected_change_does_not_affect_the_others_of_its_group(tmp_path: Path) -> None:
+    """One commit writes all of them."""
     ledger = await opened(tmp_path / "l.db")
-    told = await asyncio.gather(
+    results = await asyncio.gather(
         begin(ledger, "a"), accept(ledger, "nobody"), begin(ledger, "b"), return_exceptions=True
     )
-    assert [type(each) for each in told] == [type(None), LedgerError, type(None)]
+    assert [type(each) for each in results] == [type(None), LedgerError, type(None)]
     assert [record.key for record in read(tmp_path / "l.db")] == ["a", "b"]
     await ledger.close()
 
 
 @virtual
-async def test_earlier_attempts_stay_paid(tmp_path: Path) -> None:
-    """What a failed attempt cost counts beside the next one; a withdrawn intent costs nothing."""
+async def test_earlier_attempts_count_as_spent(tmp_path: Path) -> None:
+    """The cost of a failed attempt adds to the next one's; a withdrawn intent costs nothing."""
     ledger = await opened(tmp_path / "l.db")
     await begin(ledger)
     await accept(ledger)
@@ -171,36 +171,34 @@ async def test_closing_right_after_reading_uses_each_connection_on_its_own_threa
 
 @pytest.mark.slow
 @virtual
-async def test_a_process_that_looks_leaves_the_log_where_it_is(tmp_path: Path) -> None:
-    """It closes the ledger as if nobody had it open, where the one that writes had lost its lock on the file.
+async def test_a_reading_process_leaves_the_log_in_place(tmp_path: Path) -> None:
+    """If the writer had lost its file lock, the reader would close the ledger like its last user.
 
-    Then the log is removed, the batch goes on in a file without a name, and a kill loses what it wrote.
+    Then SQLite removes the log, the batch writes to a file without a name, and a kill loses what it wrote.
     """
     ledger = await opened(tmp_path / "l.db")
     await begin(ledger, "before")
     assert ledger.find("before") is not None
-    assert await asyncio.to_thread(keys_seen_elsewhere, tmp_path / "l.db") == ["before"]
+    assert await asyncio.to_thread(keys_in_another_process, tmp_path / "l.db") == ["before"]
     await begin(ledger, "after")
     assert (tmp_path / "l.db-wal").exists()
-    assert await asyncio.to_thread(keys_seen_elsewhere, tmp_path / "l.db") == ["before", "after"]
+    assert await asyncio.to_thread(keys_in_another_process, tmp_path / "l.db") == ["before", "after"]
     await ledger.close()
 
 
-def keys_seen_elsewhere(path: Path) -> list[str]:
-    """What another process reads in a ledger."""
-    look = (
+def keys_in_another_process(path: Path) -> list[str]:
+    """Return the keys that another process reads in a ledger."""
+    code = (
         "import sys, pathlib, contextlib; from doitong_async.batch import sqlite\n"
         "with contextlib.closing(sqlite.reader(pathlib.Path(sys.argv[1]))) as reading:\n"
         "    print(*(entry.key for entry in sqlite.records(reading)))"
     )
-    return subprocess.check_output([sys.executable, "-c", look, path], text=True).split()
+    return subprocess.check_output([sys.executable, "-c", code, path], text=True).split()
 
 
 @virtual
-async def test_an_intent_waits_for_the_disk_and_the_rest_does_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A group with an intent is written with synchronous=FULL: one fsync an item, however many are in it."""
+async def test_only_an_intent_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group with an intent commits with synchronous=FULL: one fsync for all of its intents."""
     levels: list[int] = []
     commit = _Writer.commit
 
@@ -219,8 +217,8 @@ async def test_an_intent_waits_for_the_disk_and_the_rest_does_not(
 
 
 @virtual
-async def test_what_is_noted_is_written_before_it_is_closed(tmp_path: Path) -> None:
-    """A note waits for company, and is not lost for that."""
+async def test_closing_writes_the_notes(tmp_path: Path) -> None:
+    """A note waits for the next group, and closing must not lose it."""
     ledger = await opened(tmp_path / "l.db")
     await begin(ledger)
     await accept(ledger)
@@ -230,7 +228,7 @@ async def test_what_is_noted_is_written_before_it_is_closed(tmp_path: Path) -> N
 
 
 @virtual
-async def test_one_at_a_time(tmp_path: Path) -> None:
+async def test_a_ledger_admits_one_batch(tmp_path: Path) -> None:
     """A second batch is rejected, even in this process; a reader is not."""
     ledger = await opened(tmp_path / "l.db")
     with pytest.raises(LedgerError, match="in use by another batch"):
@@ -240,8 +238,8 @@ async def test_one_at_a_time(tmp_path: Path) -> None:
     await (await opened(tmp_path / "l.db")).close()
 
 
-def test_a_dead_process_holds_nothing(tmp_path: Path) -> None:
-    """It is rejected while another process lives, and opens once that is killed."""
+def test_a_dead_process_holds_no_lock(tmp_path: Path) -> None:
+    """A ledger is rejected while another process has it, and opens after that process is killed."""
     code = (
         "import asyncio, sys, pathlib\n"
         "from doitong_async.batch.ledger import LedgerFile\n"
@@ -267,31 +265,31 @@ def test_a_dead_process_holds_nothing(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_a_ledger_is_of_one_service(tmp_path: Path) -> None:
-    """Its jobs are not known anywhere else."""
+async def test_a_ledger_belongs_to_one_service(tmp_path: Path) -> None:
+    """No other service knows its jobs."""
     await (await opened(tmp_path / "l.db", "https://one.example")).close()
     with pytest.raises(LedgerError, match=r"one\.example"):
         await opened(tmp_path / "l.db", "https://two.example")
 
 
-def whole(tmp_path: Path) -> bytes:
-    """The bytes of a ledger with some hundred items."""
+def complete_ledger(tmp_path: Path) -> bytes:
+    """Return the bytes of a ledger with 300 items."""
 
     async def make() -> None:
-        ledger = await opened(tmp_path / "whole.db")
+        ledger = await opened(tmp_path / "complete.db")
         await asyncio.gather(*(begin(ledger, f"k{number}", request="x" * 300) for number in range(300)))
         await ledger.close()
 
     asyncio.run(make())
-    return (tmp_path / "whole.db").read_bytes()
+    return (tmp_path / "complete.db").read_bytes()
 
 
 @pytest.mark.parametrize(
     "damage", ["text", "cut", "scribbled", "version", "another program's", "half a header"]
 )
-def test_what_is_not_sound_is_refused_and_left_as_it_is(damage: str, tmp_path: Path) -> None:
+def test_a_damaged_ledger_is_rejected_and_unchanged(damage: str, tmp_path: Path) -> None:
     """A clear error, not a byte changed, and no lock kept."""
-    data, path = whole(tmp_path), tmp_path / "l.db"
+    data, path = complete_ledger(tmp_path), tmp_path / "l.db"
     damaged = {
         "text": b"a shopping list, kept under this name for years\n" * 20,
         "cut": data[: len(data) // 2],
@@ -312,8 +310,8 @@ async def _open_and_close(path: Path) -> None:
     await (await opened(path)).close()
 
 
-def test_a_ledger_of_version_1_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    """It named the error of a job that the service did not know in prose alone; `version_1.sql` is one."""
+def test_a_ledger_of_version_1_is_rejected_and_unchanged(tmp_path: Path) -> None:
+    """Version 1 recorded a missing job in prose only; `version_1.sql` makes such a ledger."""
     path = tmp_path / "l.db"
     with closing(sqlite3.connect(path)) as tool:
         tool.executescript(f"PRAGMA application_id = {sqlite.APPLICATION}; PRAGMA user_version = 1;")
@@ -327,8 +325,8 @@ def test_a_ledger_of_version_1_is_refused_and_left_as_it_is(tmp_path: Path) -> N
 
 
 @virtual
-async def test_whoever_reads_it_beside_a_batch_has_one_snapshot(tmp_path: Path) -> None:
-    """Records, totals, statuses and the service, as they were when it was opened."""
+async def test_a_reader_beside_a_batch_has_one_snapshot(tmp_path: Path) -> None:
+    """Records, totals, statuses and the service stay as they were when it opened the ledger."""
     ledger = await opened(tmp_path / "l.db")
     await begin(ledger)
     await accept(ledger)
@@ -346,18 +344,16 @@ async def test_whoever_reads_it_beside_a_batch_has_one_snapshot(tmp_path: Path) 
     await ledger.close()
 
 
-def test_an_empty_file_is_no_new_ledger(tmp_path: Path) -> None:
-    """It may be one that was cut, on a full disk or by a copy that broke: all would be paid again."""
+def test_an_empty_file_is_not_a_new_ledger(tmp_path: Path) -> None:
+    """A full disk or an aborted copy may have truncated it, and all would be paid for again."""
     (tmp_path / "l.db").touch()
     with pytest.raises(LedgerError, match="is empty: its records are lost"):
         asyncio.run(_open_and_close(tmp_path / "l.db"))
     assert (tmp_path / "l.db").stat().st_size == 0
 
 
-def test_a_ledger_in_a_folder_that_cannot_be_written_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A mounted backup: no file of a log can be made there, and none is."""
+def test_a_ledger_in_a_read_only_folder_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a mounted backup: reading makes no log file there."""
     asyncio.run(_open_and_close(tmp_path / "l.db"))
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     before = sorted(tmp_path.iterdir())
@@ -366,8 +362,8 @@ def test_a_ledger_in_a_folder_that_cannot_be_written_is_read(
         assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    """Nothing is made on the way."""
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    """It is not created."""
     with pytest.raises(LedgerError, match="nowhere"):
         asyncio.run(opened(tmp_path / "nowhere" / "l.db"))
     with pytest.raises(LedgerError, match="no ledger"):
@@ -378,8 +374,8 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["x" * 300, "x" * 254, "file/l.db", "circle/l.db", "a\0b", "\ud800", "folder"]
 )
-async def test_a_name_that_cannot_be_is_an_error_of_the_ledger(name: str, tmp_path: Path) -> None:
-    """Whatever it is that the system says of it."""
+async def test_an_invalid_name_is_a_ledger_error(name: str, tmp_path: Path) -> None:
+    """Whatever error the operating system raises for it."""
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "folder").mkdir()
     (tmp_path / "circle").symlink_to("circle")
@@ -394,10 +390,10 @@ async def test_a_name_that_cannot_be_is_an_error_of_the_ledger(name: str, tmp_pa
 
 
 @virtual
-async def test_where_no_thread_can_be_started_that_is_said(
+async def test_a_thread_that_cannot_start_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the error of whatever needs one; and nothing is left open."""
+    """The operation that needs it raises its own error, and nothing is left open."""
 
     def no_thread(_: object) -> None:
         raise RuntimeError("can't start new thread")
@@ -410,7 +406,7 @@ async def test_where_no_thread_can_be_started_that_is_said(
         with pytest.raises(ConfigurationError, match="can't start new thread"):
             _ = [item async for item in doitong.generate_many(["a fox"], out=tmp_path / "out")]
         monkeypatch.undo()
-        # One is there for the name, and none for the ledger.
+        # The pool's thread can resolve the name, but no second one can open the ledger.
         await loop.run_in_executor(None, int)
         monkeypatch.setattr(threading.Thread, "start", no_thread)
         with pytest.raises(LedgerError, match="can't start new thread"):
@@ -420,7 +416,7 @@ async def test_where_no_thread_can_be_started_that_is_said(
 
 
 @virtual
-async def test_opening_that_is_cancelled_leaves_it_free(tmp_path: Path) -> None:
+async def test_a_cancelled_opening_releases_the_ledger(tmp_path: Path) -> None:
     """The thread that opens it closes it again."""
     task = asyncio.ensure_future(opened(tmp_path / "l.db"))
     await asyncio.sleep(0)
@@ -433,16 +429,16 @@ async def test_opening_that_is_cancelled_leaves_it_free(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_a_full_disk_is_told_to_each_and_changes_nothing(
+async def test_a_full_disk_fails_each_caller_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each caller gets its own error; with room on the disk the ledger continues."""
+    """Each caller gets its own error; with space on the disk the ledger continues."""
     ledger = await opened(tmp_path / "l.db")
     with monkeypatch.context() as full:
         full.setattr(sqlite, "_BEGIN_FIRST", "INSERT INTO no_such_table VALUES (:key)")
-        told = await asyncio.gather(begin(ledger, "a"), begin(ledger, "b"), return_exceptions=True)
-    assert all(isinstance(each, LedgerError) for each in told)
-    assert told[0] is not told[1]
+        results = await asyncio.gather(begin(ledger, "a"), begin(ledger, "b"), return_exceptions=True)
+    assert all(isinstance(each, LedgerError) for each in results)
+    assert results[0] is not results[1]
     assert read(tmp_path / "l.db") == []
     await begin(ledger, "a")
     await ledger.close()

@@ -24,20 +24,23 @@ from tests.batch.test_runner import WIDE, all_of, outcomes
 from tests.plain_server import PlainServer
 from tests.virtual import plain, virtual, with_emulator
 
-PLACE: dict[str, Any] = {"webhook_url": "https://one.example/hook", "webhook_secret": "a-secret-of-the-tests"}
+WEBHOOKS: dict[str, Any] = {
+    "webhook_url": "https://one.example/hook",
+    "webhook_secret": "a-secret-of-the-tests",
+}
 FOX = {"prompt": "a fox", "key": "fox"}
 
 
 def bodies_at(server: PlainServer) -> list[bytes]:
-    """Return the list to which the body of each submit goes."""
+    """Return the list to which the body of each submit is added."""
     bodies: list[bytes] = []
 
-    def look(raw: bytes, honest: bytes | None) -> bytes | None:
+    def record_submit(raw: bytes, honest: bytes | None) -> bytes | None:
         if b"mutation" in raw:
             bodies.append(raw)
         return honest
 
-    server.rewrite = look
+    server.rewrite = record_submit
     return bodies
 
 
@@ -47,8 +50,8 @@ def body_in(ledger: Path) -> str | None:
     return None if body is None else str(body)
 
 
-async def left_in_doubt(emulator: Emulator, ledger: Path, **settings: Any) -> None:
-    """Run a batch of one item, whose job is made and whose answer is lost."""
+async def leave_in_doubt(emulator: Emulator, ledger: Path, **settings: Any) -> None:
+    """Run a batch of one item whose job is made and whose answer is lost."""
     async with client_at(emulator, resend_unanswered=False, **settings) as doitong:
         items = await all_of(doitong.generate_many([FOX], ledger=ledger))
     assert outcomes(items) == {Outcome.IN_DOUBT: 1}
@@ -57,10 +60,13 @@ async def left_in_doubt(emulator: Emulator, ledger: Path, **settings: Any) -> No
 
 
 def client_at(emulator: Emulator, **settings: Any) -> AsyncDoitong:
-    return AsyncDoitong(**{"api_key": "k-test", "base_url": emulator.url, "plan": WIDE, **PLACE, **settings})
+    return AsyncDoitong(
+        **{"api_key": "k-test", "base_url": emulator.url, "plan": WIDE, **WEBHOOKS, **settings}
+    )
 
 
 def new_emulator() -> Emulator:
+    """Return an emulator that always makes the same job of the same prompt."""
     return Emulator(plan=PlanLimits(6_000, 4, None), credits=10_000, faults=["submit 1: cut-after"])
 
 
@@ -73,12 +79,12 @@ def new_emulator() -> Emulator:
     ],
 )
 @virtual
-async def test_settings_that_changed_do_not_change_what_is_sent_again(
+async def test_changed_settings_do_not_change_a_resent_request(
     changed: dict[str, Any], tmp_path: Path
 ) -> None:
-    """The service, which knows the key with the earlier body, gives its job, and no conflict."""
+    """The service knows the key with the earlier body, and answers with its job instead of a conflict."""
     async with new_emulator() as emulator:
-        await left_in_doubt(emulator, tmp_path / "l.db")
+        await leave_in_doubt(emulator, tmp_path / "l.db")
         assert "one.example" in (body_in(tmp_path / "l.db") or "")
         async with client_at(emulator, **changed) as doitong:
             items = await all_of(doitong.generate_many([FOX], ledger=tmp_path / "l.db"))
@@ -89,8 +95,8 @@ async def test_settings_that_changed_do_not_change_what_is_sent_again(
 
 @virtual
 async def test_every_attempt_of_a_submit_sends_the_same_bytes(tmp_path: Path) -> None:
-    """Within one submit, over an outage, and in the next run."""
-    async with plain(WIDE, **PLACE) as (doitong, server):
+    """Within one submit, across an outage, and in the next run."""
+    async with plain(WIDE, **WEBHOOKS) as (doitong, server):
         bodies = bodies_at(server)
         server.script = lambda kind, nth: "cut-after" if kind == "submit" and nth < 6 else None
         items = await all_of(doitong.generate_many([FOX], ledger=tmp_path / "l.db"))
@@ -105,8 +111,8 @@ def body_of(ledger: LedgerFile) -> str | None:
 
 
 @virtual
-async def test_a_body_is_kept_while_it_is_in_doubt(tmp_path: Path) -> None:
-    """And no longer: it is the largest part of an item."""
+async def test_a_body_is_kept_only_while_its_submit_is_in_doubt(tmp_path: Path) -> None:
+    """It is the largest part of an item."""
     path = tmp_path / "l.db"
     ledger = await opened(path)
     await begin(ledger, body="é")
@@ -125,12 +131,12 @@ async def test_a_body_is_kept_while_it_is_in_doubt(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("changed", [{"width": 512}, {"provider": "flux-ultra"}])
 @virtual
-async def test_another_request_under_a_key_that_is_in_doubt_gets_the_earlier_ones_job(
+async def test_another_request_under_a_key_in_doubt_gets_the_earlier_job(
     changed: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The earlier one may be paid: it is sent again byte for byte, and the new one is not sent."""
+    """The earlier job may be paid for: its request is resent byte for byte, and the new one is not sent."""
     async with new_emulator() as emulator:
-        await left_in_doubt(emulator, tmp_path / "l.db")
+        await leave_in_doubt(emulator, tmp_path / "l.db")
         (record,) = read(tmp_path / "l.db")
         async with client_at(emulator) as doitong:
             (item,) = await all_of(
@@ -143,8 +149,8 @@ async def test_another_request_under_a_key_that_is_in_doubt_gets_the_earlier_one
 
 
 @virtual
-async def test_another_request_under_a_key_whose_job_runs_names_the_job(tmp_path: Path) -> None:
-    """It is made and charged, whatever becomes of the new one."""
+async def test_another_request_under_the_key_of_a_running_job_names_the_job(tmp_path: Path) -> None:
+    """That job is charged, whatever happens to the new request."""
     async with with_emulator(WIDE) as (doitong, emulator):
         ledger = tmp_path / "l.db"
         await all_of(doitong.generate_many([FOX], ledger=ledger))
@@ -158,8 +164,8 @@ async def test_another_request_under_a_key_whose_job_runs_names_the_job(tmp_path
 
 
 @virtual
-async def test_a_request_that_no_body_can_hold_takes_no_slot() -> None:
-    """It is found before anything is taken or sent."""
+async def test_a_request_that_cannot_be_encoded_takes_no_slot() -> None:
+    """The error comes before a slot is taken or a byte sent."""
     deep: Any = []
     for _ in range(400):
         deep = [deep]

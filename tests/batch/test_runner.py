@@ -74,7 +74,7 @@ async def test_prompts_mappings_and_requests_become_files(tmp_path: Path) -> Non
 
 @virtual
 async def test_items_come_as_they_end() -> None:
-    """A long job holds nobody up."""
+    """A long job delays no other item."""
     async with with_emulator(WIDE, emulator={"durations": lambda number: 60.0 if number == 1 else 3.0}) as (
         doitong,
         _,
@@ -86,7 +86,7 @@ async def test_items_come_as_they_end() -> None:
 @pytest.mark.slow
 @virtual
 async def test_requests_are_read_no_further_ahead_than_the_plan_can_use() -> None:
-    """At most as many as run, and as many again that could start at once, beside what ended."""
+    """At most as many as run, as many again that could start at once, and those that ended."""
     read = 0
 
     def prompts() -> Iterator[str]:
@@ -104,8 +104,8 @@ async def test_requests_are_read_no_further_ahead_than_the_plan_can_use() -> Non
 
 
 @virtual
-async def test_a_loop_that_takes_its_time_holds_the_batch_back() -> None:
-    """What nobody takes is not made without end: the batch waits for its loop."""
+async def test_a_slow_loop_slows_the_batch_down() -> None:
+    """The batch stops making items when too many wait for the loop to take them."""
     async with with_emulator(WIDE) as (doitong, emulator):
         batch = doitong.batch(f"fox {number}" for number in range(500))
         async with batch:
@@ -116,8 +116,8 @@ async def test_a_loop_that_takes_its_time_holds_the_batch_back() -> None:
 
 
 @virtual
-async def test_an_async_source_is_read_as_it_comes() -> None:
-    """An async generator that waits holds up nothing that was read."""
+async def test_an_async_source_may_be_slow() -> None:
+    """While it waits, the items that were read finish."""
 
     async def prompts() -> AsyncIterator[dict[str, str]]:
         for number in range(3):
@@ -131,7 +131,7 @@ async def test_an_async_source_is_read_as_it_comes() -> None:
 
 @virtual
 async def test_one_bad_item_never_ends_the_batch() -> None:
-    """What cannot be is rejected, with what is wrong, and nothing is sent for it; the rest is done."""
+    """It is rejected with its mistake, nothing is sent for it, and the other items are done."""
     given: list[Any] = ["", "fox", {"prompt": "x", "widht": 5}, 7, {"prompt": "y", "width": -1, "key": "y"}]
     async with with_emulator(WIDE) as (doitong, emulator):
         items = {item.number: item for item in await all_of(doitong.generate_many(given))}
@@ -146,8 +146,8 @@ async def test_one_bad_item_never_ends_the_batch() -> None:
 
 
 @virtual
-async def test_a_source_that_breaks_ends_the_loop_after_what_was_read() -> None:
-    """Its error comes out of the loop, when everything before it has."""
+async def test_an_error_of_the_source_ends_the_loop_after_the_items_read() -> None:
+    """The loop yields those first, then raises the error."""
 
     def prompts() -> Iterator[str]:
         yield "fox"
@@ -172,7 +172,7 @@ async def test_the_same_prompt_twice_is_two_items(tmp_path: Path) -> None:
 
 @virtual
 async def test_a_key_given_twice_is_rejected() -> None:
-    """The first item of that key is made."""
+    """The first item with that key is made."""
     given = [{"prompt": "a", "key": "k"}, {"prompt": "b", "key": "k"}]
     async with with_emulator(WIDE) as (doitong, _):
         items = {item.number: item for item in await all_of(doitong.generate_many(given))}
@@ -181,8 +181,8 @@ async def test_a_key_given_twice_is_rejected() -> None:
 
 
 @virtual
-async def test_what_is_done_is_not_made_again(tmp_path: Path) -> None:
-    """A second run asks the service nothing, and yields the same; new items are added."""
+async def test_finished_items_are_not_made_again(tmp_path: Path) -> None:
+    """A second run sends no request and yields the same items; new items are added."""
     async with with_emulator(WIDE) as (doitong, emulator):
         first = await all_of(doitong.generate_many(["a", "b"], ledger=tmp_path / "l.db", out=tmp_path))
         requests = len(emulator.world.seen)
@@ -197,8 +197,8 @@ async def test_what_is_done_is_not_made_again(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_a_file_that_is_gone_is_fetched_and_not_paid_again(tmp_path: Path) -> None:
-    """The ledger remembers the job; one of another length is fetched too, one of other bytes by `verify`."""
+async def test_a_missing_file_is_downloaded_and_not_paid_for_again(tmp_path: Path) -> None:
+    """So is a file of another length, and with `verify` one of other content."""
     async with with_emulator(WIDE) as (doitong, emulator):
 
         async def once(**more: Any) -> list[Item]:
@@ -222,8 +222,8 @@ async def test_a_file_that_is_gone_is_fetched_and_not_paid_again(tmp_path: Path)
 
 
 @virtual
-async def test_a_file_whose_url_died_is_fetched_from_the_one_its_job_has_now(tmp_path: Path) -> None:
-    """How long a URL lives is not known; the job is asked once, and a URL that stays dead is said to be."""
+async def test_a_missing_file_with_an_expired_url_gets_a_new_url(tmp_path: Path) -> None:
+    """No document says how long a URL lives; one poll asks for a new one, and a dead URL is an error."""
     async with with_emulator(WIDE) as (doitong, emulator):
         ledger = tmp_path / "l.db"
 
@@ -253,8 +253,8 @@ async def test_a_file_whose_url_died_is_fetched_from_the_one_its_job_has_now(tmp
 
 
 @virtual
-async def test_a_known_key_with_another_request_is_refused(tmp_path: Path) -> None:
-    """The ledger has the picture of the first; the second gets an error, and costs nothing."""
+async def test_a_known_key_with_another_request_is_rejected(tmp_path: Path) -> None:
+    """The ledger has the picture of the first request; the second is an error and costs nothing."""
     async with with_emulator(WIDE) as (doitong, emulator):
         await all_of(doitong.generate_many([{"prompt": "a", "key": "k"}], ledger=tmp_path / "l.db"))
         items = await all_of(doitong.generate_many([{"prompt": "b", "key": "k"}], ledger=tmp_path / "l.db"))
@@ -264,8 +264,8 @@ async def test_a_known_key_with_another_request_is_refused(tmp_path: Path) -> No
 
 
 @virtual
-async def test_failed_items_are_made_again_only_when_asked(tmp_path: Path) -> None:
-    """Each attempt is another job, under another key, and is paid."""
+async def test_failed_items_are_retried_only_on_request(tmp_path: Path) -> None:
+    """Each attempt is another paid job under another idempotency key."""
     async with with_emulator(WIDE, emulator={"faults": ["job 1: fail"]}) as (doitong, emulator):
         ledger = tmp_path / "l.db"
         first = await all_of(doitong.generate_many(["a"], ledger=ledger))
@@ -285,8 +285,8 @@ async def test_failed_items_are_made_again_only_when_asked(tmp_path: Path) -> No
 
 @pytest.mark.slow
 @virtual
-async def test_leaving_the_loop_lets_go_of_what_runs(tmp_path: Path) -> None:
-    """Submitted jobs are recorded, continue at the service, and are resumed by the next run."""
+async def test_leaving_the_loop_leaves_running_jobs_to_the_next_run(tmp_path: Path) -> None:
+    """They are recorded, continue at the service, and the next run resumes them."""
     prompts = [f"fox {number}" for number in range(12)]
     async with with_emulator(WIDE) as (doitong, emulator):
         async for _ in doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path):
@@ -302,7 +302,7 @@ async def test_leaving_the_loop_lets_go_of_what_runs(tmp_path: Path) -> None:
 
 @virtual
 async def test_leaving_waits_for_the_answers_of_submits(tmp_path: Path) -> None:
-    """A job whose submit was under way is in the ledger when the loop is left."""
+    """When the loop is left, the ledger has the jobs of the submits that were in flight."""
     async with with_emulator(WIDE, emulator={"faults": ["submit: latency 5"]}) as (doitong, emulator):
         batch = doitong.batch(["a", "b"], ledger=tmp_path / "l.db")
         running = asyncio.ensure_future(all_of(batch))
@@ -329,8 +329,8 @@ async def test_closing_the_client_ends_the_loop(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_stop_drains(tmp_path: Path) -> None:
-    """What runs comes to its end, what waited is skipped, and nothing more is read or submitted."""
+async def test_stop_drains_the_batch(tmp_path: Path) -> None:
+    """Running jobs end, waiting items are skipped, and nothing more is read or submitted."""
     async with with_emulator(WIDE) as (doitong, emulator):
         batch = doitong.batch((f"fox {n}" for n in range(100)), ledger=tmp_path / "l.db")
         items = []
@@ -345,8 +345,8 @@ async def test_stop_drains(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_a_budget_is_never_passed_and_used_up(tmp_path: Path) -> None:
-    """A job's highest cost is reserved; the rest is skipped, and a larger budget continues it."""
+async def test_a_budget_is_used_up_and_never_exceeded(tmp_path: Path) -> None:
+    """It reserves a job's highest cost and skips the rest, which a larger budget continues."""
     prompts = [f"fox {number}" for number in range(20)]
     lows: list[float] = []
     async with with_emulator(WIDE) as (doitong, emulator):
@@ -360,7 +360,7 @@ async def test_a_budget_is_never_passed_and_used_up(tmp_path: Path) -> None:
         skipped = [item.error for item in items if item.outcome is Outcome.SKIPPED]
         assert all(isinstance(error, BudgetReachedError) for error in skipped)
         assert len(lows) == 1
-        # The same again has nothing left; with more it goes on.
+        # The same budget has nothing left; a larger one continues the batch.
         made = emulator.world.charges
         await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db", budget=100))
         assert emulator.world.charges == made
@@ -371,7 +371,7 @@ async def test_a_budget_is_never_passed_and_used_up(tmp_path: Path) -> None:
 
 @virtual
 async def test_a_budget_needs_a_price() -> None:
-    """What has no documented price is rejected under a budget, unless its price is given."""
+    """A kind without a documented price is rejected under a budget, unless its price is given."""
     video = [{"prompt": "waves", "provider": "kling"}]
     async with with_emulator(WIDE) as (doitong, emulator):
         items = await all_of(doitong.generate_many(video, budget=500))
@@ -384,8 +384,8 @@ async def test_a_budget_needs_a_price() -> None:
 
 
 @virtual
-async def test_a_402_opens_the_circuit_for_all(tmp_path: Path) -> None:
-    """No further submit is sent; each item has the service's message; with credits the batch continues."""
+async def test_a_402_stops_every_submit(tmp_path: Path) -> None:
+    """Each item gets the service's message; with new credits the batch continues."""
     prompts = [f"fox {number}" for number in range(30)]
     async with with_emulator(WIDE, emulator={"credits": 100}) as (doitong, emulator):
         batch = doitong.batch(prompts, ledger=tmp_path / "l.db")
@@ -410,13 +410,13 @@ async def test_a_402_opens_the_circuit_for_all(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_the_day_is_counted_in_the_ledger_and_outlives_the_process(tmp_path: Path) -> None:
-    """A second process on the same day submits what is left of it, and not one more."""
+async def test_the_ledger_counts_the_day_across_processes(tmp_path: Path) -> None:
+    """A second process on the same day submits the rest of the day's jobs, and not one more."""
     plan = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4, jobs_per_day=10)
     prompts = [f"fox {number}" for number in range(15)]
     async with Emulator(plan="pro", credits=10_000) as emulator:
         for number, expected in enumerate((6, 10)):
-            # Another key at the client is another gate, as another process has; the account is the same.
+            # Another API key gets another rate limiter, as another process does; the ledger is the same.
             async with AsyncDoitong(api_key=f"k-{number}", base_url=emulator.url, plan=plan) as doitong:
                 items = await all_of(
                     doitong.generate_many(prompts[: (number + 1) * 6], ledger=tmp_path / "l.db")
@@ -426,8 +426,8 @@ async def test_the_day_is_counted_in_the_ledger_and_outlives_the_process(tmp_pat
 
 
 @virtual
-async def test_it_waits_for_the_next_day_if_it_may() -> None:
-    """Ten a day are three days for 25."""
+async def test_a_batch_waits_for_the_next_day_on_request() -> None:
+    """25 jobs at ten a day take three days."""
     plan = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4, jobs_per_day=10)
     async with with_emulator(plan, wait_for_next_day=True) as (doitong, _):
         items = await all_of(doitong.generate_many(f"fox {number}" for number in range(25)))
@@ -436,12 +436,12 @@ async def test_it_waits_for_the_next_day_if_it_may() -> None:
 
 
 @virtual
-async def test_an_outage_is_waited_out(tmp_path: Path) -> None:
-    """Minutes of 502 end no batch: each item is sent again under its key, and paid once."""
+async def test_a_batch_survives_an_outage(tmp_path: Path) -> None:
+    """After minutes of 502 each item is sent again under its idempotency key, and paid for once."""
     async with with_emulator(WIDE, emulator={"faults": ["submit 1-40: 502"]}) as (doitong, emulator):
         batch = doitong.batch(["a", "b", "c"], ledger=tmp_path / "l.db")
         items = asyncio.create_task(all_of(batch))
-        # Between two tries nothing runs, and it is not said that anything does.
+        # Between two attempts nothing runs, and the progress must show that.
         while (batch.progress().running, batch.progress().waiting) != (0, 3) or now() < 20:  # noqa: ASYNC110 - progress sets no event
             await asyncio.sleep(0.1)
         assert outcomes(await items) == {Outcome.DONE: 3}
@@ -450,8 +450,8 @@ async def test_an_outage_is_waited_out(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_an_outage_is_waited_out_as_long_as_the_service_asks(tmp_path: Path) -> None:
-    """Each attempt is made no sooner, those that follow an error of three too."""
+async def test_a_batch_waits_as_long_as_retry_after_says(tmp_path: Path) -> None:
+    """No attempt comes sooner, not even the one after an item's three attempts have failed."""
     busy = b"HTTP/1.1 503 Busy\r\nRetry-After: 50\r\nContent-Length: 0\r\n\r\n"
     async with plain(seconds=0.0) as (doitong, server):
         server.script = lambda kind, nth: busy if kind == "submit" and nth <= 4 else None
@@ -462,8 +462,8 @@ async def test_an_outage_is_waited_out_as_long_as_the_service_asks(tmp_path: Pat
 
 
 @virtual
-async def test_a_calendar_that_jumps_ahead_and_comes_back_costs_no_later_day(tmp_path: Path) -> None:
-    """What is made meanwhile is of that other day, in the ledger too; each day has all of its jobs."""
+async def test_a_clock_that_jumps_ahead_and_back_costs_no_later_day(tmp_path: Path) -> None:
+    """Jobs made meanwhile count for that other day, in the ledger too; each day has its full number."""
     plan = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4, jobs_per_day=4)
     prompts = [f"fox {number}" for number in range(14)]
     loop = asyncio.get_running_loop()
@@ -473,7 +473,7 @@ async def test_a_calendar_that_jumps_ahead_and_comes_back_costs_no_later_day(tmp
         loop.wall_time = lambda: usual() + days * 86_400  # type: ignore[attr-defined]  # of the virtual loop
 
     async with Emulator(plan="pro", credits=10_000) as emulator:
-        # (days ahead, items asked for, items done in the end): by one process, and then by another.
+        # (key, days ahead, items requested, items done in the end): by one process, and then by another.
         for key, days, asked, done in (
             ("k-1", 0, 2, 2),
             ("k-1", 9, 5, 5),
@@ -492,8 +492,8 @@ async def test_a_calendar_that_jumps_ahead_and_comes_back_costs_no_later_day(tmp
 
 @pytest.mark.slow
 @virtual
-async def test_an_outage_without_end_stops_the_batch(tmp_path: Path) -> None:
-    """After ten minutes no more is tried; what may have been sent is in doubt, the rest is skipped."""
+async def test_an_endless_outage_stops_the_batch(tmp_path: Path) -> None:
+    """After ten minutes it gives up: items that may have been sent are in doubt, the others skipped."""
     prompts = [f"fox {number}" for number in range(20)]
     async with with_emulator(WIDE, emulator={"faults": ["submit: 502"]}) as (doitong, emulator):
         items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db"))
@@ -509,8 +509,8 @@ async def test_an_outage_without_end_stops_the_batch(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @virtual
-async def test_lost_answers_are_paid_once(tmp_path: Path) -> None:
-    """Half of the answers lost: each item is charged once, and has its file."""
+async def test_items_with_lost_answers_are_paid_for_once(tmp_path: Path) -> None:
+    """Half of the answers are lost; each item is charged once, and has its file."""
     faults = ["submit: cut-after p=0.5 seed=3", "poll: 502 p=0.3 seed=5", "output: truncated every=3"]
     async with with_emulator(WIDE, emulator={"faults": faults}) as (doitong, emulator):
         prompts = [f"fox {number}" for number in range(30)]
@@ -520,8 +520,8 @@ async def test_lost_answers_are_paid_once(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_what_is_in_doubt_is_not_sent_again_where_keys_are_not_trusted(tmp_path: Path) -> None:
-    """Neither in the run nor in the next one; it is said, with the key."""
+async def test_an_item_in_doubt_is_not_resent_if_keys_are_not_trusted(tmp_path: Path) -> None:
+    """Neither in this run nor in the next one; the error has the idempotency key."""
     rules = {"faults": ["submit 1: cut-after"], "keys_honoured": False}
     async with with_emulator(WIDE, emulator=rules, resend_unanswered=False) as (doitong, emulator):
         for _ in range(2):
@@ -534,8 +534,8 @@ async def test_what_is_in_doubt_is_not_sent_again_where_keys_are_not_trusted(tmp
 
 
 @virtual
-async def test_past_the_life_of_its_key_an_intent_is_in_doubt(tmp_path: Path) -> None:
-    """A day later the same submit under the same key might make a second job: it is not sent."""
+async def test_an_intent_is_in_doubt_after_its_key_expires(tmp_path: Path) -> None:
+    """A day later, the same submit under the same key might make a second job, so it is not sent."""
     async with with_emulator(WIDE, emulator={"faults": ["submit: 502 handled=yes"]}) as (doitong, emulator):
         running = asyncio.ensure_future(all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db")))
         await asyncio.sleep(15)
@@ -553,8 +553,8 @@ async def test_past_the_life_of_its_key_an_intent_is_in_doubt(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("names_job", [True, False])
-def test_a_conflict_on_the_next_run_is_this_job(names_job: bool, tmp_path: Path) -> None:
-    """Another server answers a known key with a conflict: the job that it names is resumed."""
+def test_a_conflict_names_the_job_to_resume(names_job: bool, tmp_path: Path) -> None:
+    """Another server answers a known key with a conflict; the next run resumes the job that it names."""
 
     @virtual
     async def test() -> None:
@@ -573,22 +573,22 @@ def test_a_conflict_on_the_next_run_is_this_job(names_job: bool, tmp_path: Path)
 
 @virtual
 async def test_nothing_is_sent_before_its_intent_is_on_the_disk(tmp_path: Path) -> None:
-    """Whenever a submit is sent, the ledger has its idempotency key already."""
+    """At the moment of each submit the ledger has its idempotency key."""
     intents: list[int] = []
 
-    def look(event: Event) -> None:
+    def count_intents(event: Event) -> None:
         if isinstance(event, RequestSent) and event.kind == "submit":
             with closing(sqlite.reader(tmp_path / "l.db")) as reading:
                 intents.append(sum(sqlite.totals(reading).items.values()))
 
-    async with with_emulator(Plan("one at a time", 6_000, 1), on_event=look) as (doitong, _):
+    async with with_emulator(Plan("one at a time", 6_000, 1), on_event=count_intents) as (doitong, _):
         await all_of(doitong.generate_many(["a", "b", "c"], ledger=tmp_path / "l.db"))
     assert intents == [1, 2, 3]
 
 
 @virtual
-async def test_a_ledger_in_use_is_refused(tmp_path: Path) -> None:
-    """Two batches on one ledger would pay twice; nothing is sent for the second."""
+async def test_a_ledger_in_use_is_rejected(tmp_path: Path) -> None:
+    """Two batches on one ledger would pay twice; the second sends nothing."""
     async with with_emulator(WIDE) as (doitong, emulator):
         async with doitong.batch(["a"], ledger=tmp_path / "l.db") as first:
             await anext(first)
@@ -599,8 +599,8 @@ async def test_a_ledger_in_use_is_refused(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_a_ledger_of_another_service_is_refused(tmp_path: Path) -> None:
-    """Its jobs are not known there."""
+async def test_a_ledger_of_another_service_is_rejected(tmp_path: Path) -> None:
+    """This service does not know its jobs."""
     async with with_emulator(WIDE) as (doitong, _):
         await all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db"))
     async with AsyncDoitong(api_key="k", plan=WIDE) as real:
@@ -609,7 +609,7 @@ async def test_a_ledger_of_another_service_is_refused(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_a_job_that_another_key_cannot_see_is_not_given_up(tmp_path: Path) -> None:
+async def test_a_job_that_another_key_cannot_see_is_kept(tmp_path: Path) -> None:
     """It is reported as failed and polled again; only `retry_failed` submits it again, and pays again."""
     async with with_emulator(WIDE) as (doitong, emulator):
         ledger, out = tmp_path / "l.db", tmp_path / "out"
@@ -639,8 +639,8 @@ async def test_a_job_that_another_key_cannot_see_is_not_given_up(tmp_path: Path)
 
 
 @virtual
-async def test_a_job_that_is_found_again_is_not_missing_any_more(tmp_path: Path) -> None:
-    """Left while it runs, it is resumed even with `retry_failed`, and not paid again."""
+async def test_a_job_that_is_found_again_is_no_longer_missing(tmp_path: Path) -> None:
+    """The next run resumes it, even with `retry_failed`, and does not pay again."""
     ledger = tmp_path / "l.db"
     async with with_emulator(WIDE, emulator={"durations": 60.0}) as (doitong, emulator):
         for number, left_after in enumerate((5, 20)):
@@ -660,7 +660,7 @@ async def test_a_job_that_is_found_again_is_not_missing_any_more(tmp_path: Path)
 
 @virtual
 async def test_a_folder_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
-    """It is found before anything is sent."""
+    """The error comes before anything is sent."""
     (tmp_path / "file").write_text("not a folder")
     async with with_emulator(WIDE) as (doitong, emulator):
         with pytest.raises(ConfigurationError, match="Nothing was sent"):
@@ -673,7 +673,7 @@ async def test_a_folder_that_cannot_be_written_costs_nothing(tmp_path: Path) -> 
 async def test_a_full_disk_stops_the_batch_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The picture that could not be written is paid: it is fetched by the next run, and not made again."""
+    """The picture that did not fit is paid for: the next run downloads it and makes no other."""
     prompts = [f"fox {number}" for number in range(20)]
     async with with_emulator(WIDE) as (doitong, emulator):
         with monkeypatch.context() as full:
@@ -697,7 +697,7 @@ def _no_space(*_: object) -> None:
 def test_a_ledger_on_a_full_disk_stops_the_batch_and_loses_nothing(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the k-th change on nothing can be written: no submit goes out unwritten, none is paid twice."""
+    """From the k-th change on, writing fails: no submit goes out unrecorded, none is paid for twice."""
 
     @virtual
     async def test() -> None:
@@ -716,7 +716,7 @@ def test_a_ledger_on_a_full_disk_stops_the_batch_and_loses_nothing(
 
 
 def full_after(groups: int) -> Callable[..., Any]:
-    """Write so many groups, and then no more."""
+    """Return a commit that fails after it has written this many groups."""
     write, left = _Writer.commit, groups
 
     def commit(writer: _Writer, group: Any) -> Any:
@@ -731,7 +731,7 @@ def full_after(groups: int) -> Callable[..., Any]:
 
 @virtual
 async def test_a_batch_runs_once() -> None:
-    """A second loop over it is a mistake, and said."""
+    """A second loop over it is an error."""
     async with with_emulator(WIDE) as (doitong, _):
         batch = doitong.batch(["a"])
         await all_of(batch)

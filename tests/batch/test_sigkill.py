@@ -12,6 +12,6 @@ from tests.strides import offset
 pytestmark = pytest.mark.slow
 
 
-def test_killed_at_random_nothing_is_paid_twice_and_nothing_lost() -> None:
-    """Four batches at once, against a service that cuts connections before and after it made the job."""
+def test_random_kills_lose_nothing_and_pay_for_nothing_twice() -> None:
+    """Four batches at once, at a service that cuts connections before and after it makes the job."""
     assert asyncio.run(sigkill.rounds(4, offset(1_000))) == []

@@ -1,4 +1,4 @@
-"""What a user may give for an item, and how it becomes a request."""
+"""How an item that the user gives becomes a request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from doitong_async.batch.source import FIELDS, read_item, unknown_field
 
 
 def test_an_item_is_a_prompt_a_mapping_or_a_request() -> None:
-    """Each becomes a request; only a mapping may bring a key."""
+    """Each becomes a request; only a mapping may have a key."""
     fox = GenerateRequest(prompt="a fox", width=512)
     assert read_item("a fox") == (None, GenerateRequest(prompt="a fox"))
     assert read_item({"prompt": "a fox", "width": 512}) == (None, fox)
@@ -22,14 +22,14 @@ def test_an_item_is_a_prompt_a_mapping_or_a_request() -> None:
     assert same is fox
 
 
-def test_a_mapping_may_say_every_field() -> None:
-    """Those of the request, and the key; None is not given."""
+def test_a_mapping_may_have_every_field() -> None:
+    """Those of the request, and the key; None counts as absent."""
     assert set(FIELDS) == {each.name for each in fields(GenerateRequest)} | {"key"}
     assert read_item({**dict.fromkeys(FIELDS), "prompt": "a fox"}) == (None, GenerateRequest(prompt="a fox"))
 
 
 @pytest.mark.parametrize(
-    ("given", "complaint"),
+    ("given", "message"),
     [
         (17, "An item is a int; expected a prompt, a mapping or a GenerateRequest."),
         (None, "An item is a NoneType"),
@@ -47,20 +47,20 @@ def test_a_mapping_may_say_every_field() -> None:
         ({"prompt": "a", "key": "a" * 201}, "… (201 characters); expected"),
     ],
 )
-def test_what_is_wrong_with_an_item_is_said(given: object, complaint: str) -> None:
-    """Before anything is sent: what it is, and what was expected."""
+def test_a_bad_item_is_explained(given: object, message: str) -> None:
+    """Before anything is sent, the error shows the value and what is expected."""
     with pytest.raises(BadRequestError) as caught:
         read_item(given)
-    assert complaint in caught.value.message
+    assert message in caught.value.message
 
 
-def test_the_longest_key_is_one() -> None:
-    """Two hundred characters, spaces and letters of any script among them."""
+def test_the_longest_key_is_valid() -> None:
+    """Two hundred characters, including spaces and letters of any script."""
     key = "ключ 1 " * 28 + "ключ"
     assert len(key) == 200
     assert read_item({"prompt": "a", "key": key})[0] == key
 
 
-def test_a_column_is_named_as_one() -> None:
-    """The same advice serves for what is no field of a mapping."""
+def test_an_unknown_column_is_called_a_column() -> None:
+    """The same advice serves for mappings and tables."""
     assert unknown_field("Prompt ", what="column") == "There is no column 'Prompt '; did you mean 'prompt'?"

@@ -1,1 +1,1 @@
-"""What the service promises, asked of whatever says it is the service."""
+"""What the service promises, tested on every server that plays the service."""

@@ -1,4 +1,4 @@
-"""The services, one after the other, and a guard: without DOITONG_LIVE=1 no byte leaves this machine."""
+"""The services under test, and a guard: without DOITONG_LIVE=1 no byte leaves this machine."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 
 from doitong_async.urls import is_loopback
-from tests.contract.services import Place, is_asked_for_live, places
+from tests.contract.services import Target, is_live_requested, targets
 
 
-@pytest.fixture(params=places(os.environ), ids=lambda place: place.name)
-def service(request: pytest.FixtureRequest) -> Place:
-    """One of the services that take part; a case gets it when it listens."""
-    place: Place = request.param
-    return place
+@pytest.fixture(params=targets(os.environ), ids=lambda target: target.name)
+def service(request: pytest.FixtureRequest) -> Target:
+    """Return one of the services under test; each case starts it."""
+    target: Target = request.param
+    return target
 
 
 @pytest.fixture(autouse=True)
 def _only_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no socket connect elsewhere, whoever asks for it."""
-    if is_asked_for_live(os.environ):
+    """Make every connection to another machine an error, whichever code opens it."""
+    if is_live_requested(os.environ):
         return
     connect = socket.socket.connect
 

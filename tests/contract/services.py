@@ -1,4 +1,4 @@
-"""The services that the contract is held against, and the one way to hold a case against them.
+"""The services that the contract tests, and how to run a case against them.
 
 The emulator and the plain server run in virtual time. The live service takes part if and only if
 DOITONG_LIVE is 1 and DOITONG_API_KEY is set: `DOITONG_LIVE=1 python -m pytest tests/contract`. Then
@@ -22,7 +22,7 @@ from doitong_async import AsyncDoitong, Plan
 from doitong_async.emulator import Emulator
 from doitong_async.settings import DEFAULT_BASE_URL
 from doitong_async.urls import is_loopback
-from tests.contract.purse import PICTURE, BudgetTracker
+from tests.contract.budget import PICTURE, BudgetTracker
 from tests.plain_server import Behaviour, PlainServer
 from tests.virtual import virtual
 
@@ -32,7 +32,7 @@ GENERATE = (
     "mutation Generate($input: GenerateInput!) "
     "{ generate(input: $input) { id status type provider url metadata creditCost createdAt } }"
 )
-"""The documented mutation, written here once more: the contract does not trust the client's."""
+"""The documented mutation; the contract does not trust the client's own copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Answer:
 
     @property
     def job(self) -> dict[str, Any]:
-        """The job in it, by its shape: the documented bodies do not agree on the key above it."""
+        """The job in it, found by its shape: the documented bodies disagree on the key above it."""
         found = [each for each in _objects(self.body) if "id" in each]
         assert len(found) == 1, self.body
         return found[0]
@@ -53,36 +53,36 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """A service that listens: where it is, the key that opens it, the plan that the key has."""
+    """A running service: its address, a key for it, and the key's plan."""
 
     base_url: str
     key: str = field(repr=False)
     plan: Plan
     draws: bool = True
-    """Whether its pictures have the size that was asked for; the plain server's is always the same pixel."""
+    """Whether its pictures have the requested size; the plain server's are always the same pixel."""
     jobs: Callable[[], int] | None = None
-    """How many jobs it made, where it can be asked."""
+    """Returns how many jobs it made; None if it cannot know."""
     costs: dict[str, float] = field(default_factory=dict, repr=False)
-    """Credits by job, as far as answers told them."""
+    """The credits of each job whose cost an answer named."""
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.base_url)
         if is_loopback(parts.hostname):
             return
-        if not is_asked_for_live(os.environ):
+        if not is_live_requested(os.environ):
             raise RuntimeError(f"{self.base_url} is not on this machine, and DOITONG_LIVE is not 1.")
         if parts.scheme != "https":
             raise RuntimeError(f"{self.base_url} is not https: the key could be read on the way.")
 
     @asynccontextmanager
     async def client(self, **arguments: Any) -> AsyncIterator[AsyncDoitong]:
-        """Open the public client, for the smallest pictures."""
+        """Open the public client with the smallest picture size."""
         given = {"api_key": self.key, "base_url": self.base_url, "plan": self.plan, **arguments}
         async with AsyncDoitong(width=SIDE, height=SIDE, on_event=self._note, **given) as doitong:
             yield doitong
 
     async def post(self, path: str, body: object, **headers: str) -> Answer:
-        """Send one POST as the documentation shows; an underscore in a header's name stands for a dash."""
+        """Send one POST as the documentation shows; an underscore in a header's name becomes a dash."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         for _ in range(3):
             async with (
@@ -94,7 +94,7 @@ class Service:
                 answer = Answer(response.status, response.headers, await response.json(content_type=None))
             if answer.status != 429:
                 break
-            # The case before used up the minute, or its job is still running.
+            # The previous case used up the minute, or its job is still running.
             await asyncio.sleep(60)
         for each in _objects(answer.body):
             if "id" in each and isinstance(each.get("creditCost"), int | float):
@@ -102,7 +102,7 @@ class Service:
         return answer
 
     async def ask(self, query: str, variables: object = None, **headers: str) -> Answer:
-        """Send one GraphQL document under the documented header."""
+        """Send one GraphQL document with the documented authorization header."""
         body = {"query": query, "variables": variables or {}}
         return await self.post("/graphql", body, Authorization=f"Bearer {self.key}", **headers)
 
@@ -116,18 +116,18 @@ Start = Callable[[], AbstractAsyncContextManager[Service]]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A service that takes part: how to start it, and what it may cost."""
+class Target:
+    """A service under test: how to start it, and what it may cost."""
 
     name: str
     start: Start
     tracker: BudgetTracker | None = None
-    """Only of the live service: there time and money are real."""
+    """Only for the live service, where time and money are real."""
 
 
 @asynccontextmanager
 async def emulator() -> AsyncIterator[Service]:
-    """Start the emulator, with one key that it knows."""
+    """Start the emulator with one known key."""
     async with Emulator("pro", key="k-contract") as server:
         yield Service(
             base_url=server.url, key="k-contract", plan=Plan.PRO, jobs=lambda: len(server.world.jobs)
@@ -135,7 +135,7 @@ async def emulator() -> AsyncIterator[Service]:
 
 
 def plain(behaviour: Behaviour) -> Start:
-    """Return how to start the server that is not ours, going this way where the reference is open."""
+    """Return a function that starts the plain server with this behaviour where the reference is open."""
 
     @asynccontextmanager
     async def start() -> AsyncIterator[Service]:
@@ -153,7 +153,7 @@ def plain(behaviour: Behaviour) -> Start:
 
 @asynccontextmanager
 async def live() -> AsyncIterator[Service]:
-    """Give the live service, which runs already."""
+    """Describe the live service, which is already running."""
     environment = os.environ
     yield Service(
         base_url=(environment.get("DOITONG_BASE_URL") or DEFAULT_BASE_URL).rstrip("/"),
@@ -172,57 +172,57 @@ CONTRARY = Behaviour(
     over_concurrency="refuse",
     reset_unit="seconds",
 )
-"""Wherever the reference is open, the other way than the plain server's usual one."""
+"""The opposite of the plain server's default wherever the reference leaves the behaviour open."""
 
 
-def is_asked_for_live(environment: Mapping[str, str]) -> bool:
-    """Whether requests may leave this machine, at the cost of credits."""
+def is_live_requested(environment: Mapping[str, str]) -> bool:
+    """Whether requests may leave this machine and cost credits."""
     return environment.get("DOITONG_LIVE") == "1" and bool(environment.get("DOITONG_API_KEY"))
 
 
-def places(environment: Mapping[str, str]) -> list[Place]:
-    """Return the services that take part."""
+def targets(environment: Mapping[str, str]) -> list[Target]:
+    """Return the services under test."""
     local = [
-        Place("emulator", emulator),
-        Place("plain", plain(Behaviour())),
-        Place("contrary", plain(CONTRARY)),
+        Target("emulator", emulator),
+        Target("plain", plain(Behaviour())),
+        Target("contrary", plain(CONTRARY)),
     ]
-    return [*local, Place("live", live, BudgetTracker())] if is_asked_for_live(environment) else local
+    return [*local, Target("live", live, BudgetTracker())] if is_live_requested(environment) else local
 
 
 Case = Callable[[Service], Awaitable[None]]
 CASES: dict[str, int] = {}
-"""What each case may cost, in credits."""
+"""The highest cost of each case, in credits."""
 
 
-def contract(*, pictures: int) -> Callable[[Case], Callable[[Place], None]]:
-    """Make a test of a case: on the live service it runs in real time, and only if the purse has its credits.
+def contract(*, pictures: int) -> Callable[[Case], Callable[[Target], None]]:
+    """Make a test of a case; on the live service it runs in real time, if the budget has enough credits.
 
     Args:
-        pictures: how many the case makes at most, even where the service does not keep a promise.
+        pictures: how many the case makes at most, even if the service breaks a promise.
     """
 
-    def decorate(case: Case) -> Callable[[Place], None]:
+    def decorate(case: Case) -> Callable[[Target], None]:
         reserved = CASES[case.__name__] = pictures * PICTURE
 
-        async def held(place: Place) -> None:
-            async with place.start() as service:
+        async def run_case(target: Target) -> None:
+            async with target.start() as service:
                 try:
                     await case(service)
                 finally:
-                    if place.tracker:
-                        place.tracker.settle(reserved, sum(service.costs.values()))
+                    if target.tracker:
+                        target.tracker.settle(reserved, sum(service.costs.values()))
                 if service.jobs:
                     assert service.jobs() <= pictures
                     assert sum(service.costs.values()) <= reserved
 
         @functools.wraps(case)
-        def run(service: Place) -> None:
+        def run(service: Target) -> None:
             if service.tracker is None:
-                virtual(held)(service)
+                virtual(run_case)(service)
                 return
             service.tracker.take(reserved)
-            asyncio.run(held(service))
+            asyncio.run(run_case(service))
 
         return run
 
@@ -230,7 +230,7 @@ def contract(*, pictures: int) -> Callable[[Case], Callable[[Place], None]]:
 
 
 def _objects(body: object) -> Iterator[dict[str, Any]]:
-    """The objects that can be a job: a REST body itself, or what stands right below GraphQL's data."""
+    """Yield the objects that can be a job: a REST body itself, or the values of GraphQL's data."""
     if not isinstance(body, dict):
         return
     data = body.get("data")

@@ -1,4 +1,4 @@
-"""What the reference promises, and what this library takes for granted, case by case on every service."""
+"""What the reference promises and this library assumes, case by case on every service."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ INPUT = {
 
 
 @contract(pictures=1)
-async def test_a_prompt_becomes_a_picture_of_the_asked_size(service: Service) -> None:
+async def test_a_prompt_becomes_a_picture_of_the_requested_size(service: Service) -> None:
     """Reference, "Create a job", "What comes back", "Credits": one prompt, one JPEG, for 10 to 20 credits."""
     async with service.client() as doitong:
         result = await doitong.generate(PROMPT)
@@ -45,7 +45,7 @@ async def test_a_prompt_becomes_a_picture_of_the_asked_size(service: Service) ->
 
 @contract(pictures=1)
 async def test_an_output_is_on_another_host_and_needs_no_key(service: Service) -> None:
-    """Reference, "Endpoints and keys": outputs have an origin of their own, which asks for no key."""
+    """Reference, "Endpoints and keys": outputs have their own origin, which asks for no key."""
     async with service.client() as doitong:
         url = (await doitong.generate(PROMPT)).url
     assert urlsplit(url).netloc != urlsplit(service.base_url).netloc
@@ -57,7 +57,7 @@ async def test_an_output_is_on_another_host_and_needs_no_key(service: Service) -
 
 @contract(pictures=1)
 async def test_the_documented_request_brings_the_documented_fields(service: Service) -> None:
-    """Reference, "Create a job": the mutation as it is shown, over raw HTTP; "url (null until completed)"."""
+    """Reference, "Create a job": the mutation as shown, over raw HTTP; "url (null until completed)"."""
     answer = await service.ask(GENERATE, {"input": INPUT})
     assert answer.status == 200
     job = answer.job
@@ -73,7 +73,7 @@ async def test_the_documented_request_brings_the_documented_fields(service: Serv
 
 @contract(pictures=1)
 async def test_the_flat_form_makes_a_picture_too(service: Service) -> None:
-    """Reference, "The flat forms": `generateImage` with `service` and `prompt` beside each other."""
+    """Reference, "The flat forms": `generateImage` with `service` and `prompt` side by side."""
     document = (
         "mutation GenerateImage($input: ImageGenerationInput!) "
         "{ generateImage(input: $input) { id url width height creditCost } }"
@@ -85,7 +85,7 @@ async def test_the_flat_form_makes_a_picture_too(service: Service) -> None:
 
 
 @contract(pictures=1)
-async def test_rest_makes_a_job_that_the_client_takes_up(service: Service) -> None:
+async def test_the_client_resumes_a_job_made_over_rest(service: Service) -> None:
     """Reference, "Endpoints and keys": `POST /v1/text_to_image` makes a job like any other."""
     given = {"service": "flux-pro", "prompt": PROMPT, "width": SIDE, "height": SIDE}
     answer = await service.post("/v1/text_to_image", given, X_API_Key=service.key)
@@ -96,8 +96,8 @@ async def test_rest_makes_a_job_that_the_client_takes_up(service: Service) -> No
 
 
 @contract(pictures=0)
-async def test_the_documented_headers_come(service: Service) -> None:
-    """Reference, "Plans": of the three headers the limit is that of the key's plan."""
+async def test_every_answer_has_the_documented_headers(service: Service) -> None:
+    """Reference, "Plans": three headers, and the limit is that of the key's plan."""
     headers = (await service.ask("query { __typename }")).headers
     assert int(headers["X-RateLimit-Limit"]) == service.plan.requests_per_minute
     assert 0 <= int(headers["X-RateLimit-Remaining"]) <= service.plan.requests_per_minute
@@ -105,7 +105,7 @@ async def test_the_documented_headers_come(service: Service) -> None:
 
 
 @contract(pictures=0)
-async def test_a_wrong_key_is_refused(service: Service) -> None:
+async def test_a_wrong_key_is_rejected(service: Service) -> None:
     """Reference, "Errors", 401: the client says that nothing was charged."""
     async with service.client(api_key="no-key-of-anybody") as doitong:
         with pytest.raises(AuthenticationError) as caught:
@@ -114,8 +114,8 @@ async def test_a_wrong_key_is_refused(service: Service) -> None:
 
 
 @contract(pictures=1)
-async def test_a_bad_request_is_refused(service: Service) -> None:
-    """Reference, "Errors", 400: an empty text makes no job; should it, that is one picture."""
+async def test_a_bad_request_is_rejected(service: Service) -> None:
+    """Reference, "Errors", 400: an empty text makes no job; if it does, that is one picture."""
     async with service.client() as doitong:
         with pytest.raises(BadRequestError) as caught:
             await doitong.generate(input={"text": ""})
@@ -124,7 +124,7 @@ async def test_a_bad_request_is_refused(service: Service) -> None:
 
 @contract(pictures=2)
 async def test_the_same_key_twice_makes_one_job(service: Service) -> None:
-    """Reference, "Retries and idempotency": by a replay, or by a conflict that names the job."""
+    """Reference, "Retries and idempotency": a replay, or a conflict that names the job."""
     async with service.client() as doitong:
         key = f"contract-{secrets.token_hex(8)}"
         once = await doitong.submit(PROMPT, idempotency_key=key)
@@ -138,8 +138,8 @@ async def test_the_same_key_twice_makes_one_job(service: Service) -> None:
 
 
 @contract(pictures=1)
-async def test_a_token_takes_the_job_up_whatever_the_status_query_is_called(service: Service) -> None:
-    """Reference, "Unknown": where the setting is wrong, introspection finds the right operation."""
+async def test_a_token_resumes_a_job_under_any_name_of_the_status_query(service: Service) -> None:
+    """Reference, "Unknown": if the setting is wrong, introspection finds the right operation."""
     async with service.client() as doitong:
         job = await doitong.submit(PROMPT)
     async with service.client(status_operation="nobodyKnowsThis(id: ID!)") as another:
@@ -151,16 +151,16 @@ async def test_a_token_takes_the_job_up_whatever_the_status_query_is_called(serv
 
 
 @contract(pictures=2)
-async def test_jobs_in_flight_together_get_their_own_outputs(service: Service) -> None:
-    """Reference, "Unknown": status requests under aliases, in one request or in several; none is mixed up."""
+async def test_concurrent_jobs_get_their_own_outputs(service: Service) -> None:
+    """Reference, "Unknown": status requests with aliases, in one request or several, are never mixed up."""
     async with service.client() as doitong:
         results = await asyncio.gather(*(doitong.generate(f"{PROMPT}, {time}") for time in ("dawn", "dusk")))
     assert len({result.id for result in results}) == len({result.url for result in results}) == 2
 
 
 @contract(pictures=0)
-async def test_a_job_that_nobody_made_is_not_found(service: Service) -> None:
-    """Reference, "Unknown": a status request for an id that is not known says so, one way or another."""
+async def test_an_unknown_job_is_not_found(service: Service) -> None:
+    """Reference, "Unknown": a status request for an unknown id says so, in one form or another."""
     async with service.client() as doitong:
         with pytest.raises(JobNotFoundError):
             await doitong.job("nobodymadethis")

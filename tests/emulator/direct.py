@@ -17,7 +17,7 @@ A_FOX = {"type": "IMAGE", "provider": "flux-pro", "input": {"text": "a fox"}}
 
 
 class EmulatorApi:
-    """An API of its own world, and short ways to call it."""
+    """An API with its own world, and short ways to call it."""
 
     def __init__(
         self,
@@ -41,11 +41,11 @@ class EmulatorApi:
         self.api = Api(self.world, graphql, RestFace(self.world, lambda: OUTPUTS), reset_unit)
 
     def call(self, method: str, path: str, body: object = None, *, now: float = 0.0, **more: Any) -> Reply:
-        """One call with a known key, unless `headers` say otherwise."""
+        """Make one call with a known key, unless `headers` say otherwise."""
         return self.api.answer(a_call(method, path, body, now=now, **more))
 
     def graphql(self, query: str, variables: object = None, *, now: float = 0.0, **headers: str) -> Reply:
-        """One GraphQL request by POST; underscores in a header's name stand for dashes."""
+        """Make one GraphQL request by POST; underscores in a header's name become dashes."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.call("POST", "/graphql", {"query": query, "variables": variables}, now=now, headers=named)
 
@@ -53,12 +53,12 @@ class EmulatorApi:
 def a_call(
     method: str, path: str, body: object = None, *, now: float = 0.0, headers: Any = None, query: Any = None
 ) -> Call:
-    """A call at Unix time 1000 + now; a body that is not bytes is sent as JSON."""
+    """Return a call at Unix time 1000 + now; a body that is not bytes is sent as JSON."""
     sent = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     given = {"Authorization": "Bearer k", "Content-Type": "application/json", **(headers or {})}
     return Call(method, path, now, 1000.0 + now, given, query or {}, sent)
 
 
 def codes(reply: Reply) -> list[str]:
-    """The codes of a reply's errors."""
+    """Return the codes of a reply's errors."""
     return [error["extensions"]["code"] for error in reply.body["errors"]]

@@ -31,7 +31,7 @@ def test_unknown_key_is_401_before_anything_else(path: str) -> None:
     ],
 )
 def test_key_comes_in_either_header(headers: dict[str, str], status: int) -> None:
-    """On either face."""
+    """Both endpoints accept both headers."""
     api = EmulatorApi(key="k").api
     sent = {"Content-Type": "application/json", **headers}
     query, order = b'{"query": "{ __typename }"}', b'{"service": "s", "prompt": "p"}'
@@ -39,8 +39,8 @@ def test_key_comes_in_either_header(headers: dict[str, str], status: int) -> Non
     assert api.answer(Call("POST", "/v1/text_to_image", 0.0, 0.0, sent, body=order)).status == status
 
 
-def test_minute_is_full() -> None:
-    """429 says which limit it was, and the headers say until when."""
+def test_full_minute_is_a_429() -> None:
+    """The code names the limit, and the headers say when it resets."""
     api = EmulatorApi(PlanLimits(1, 1, None))
     api.graphql(GENERATE, {"input": A_FOX}, now=0.5)
     reply = api.graphql("{ __typename }", now=60.0)
@@ -63,8 +63,8 @@ def test_reset_is_rounded_up(unit: ResetUnit, text: str) -> None:
     assert reset_text(unit, 2.5, 1000.0) == text
 
 
-def test_record_holds_what_was_seen() -> None:
-    """Refused requests too, with the headers as they were sent."""
+def test_record_lists_every_request() -> None:
+    """Rejected requests too, with the headers as they were sent."""
     api = EmulatorApi("free")
     api.graphql(GENERATE, {"input": A_FOX}, now=1.0, Idempotency_Key="once")
     api.graphql(GENERATE, {"input": A_FOX}, now=2.0)

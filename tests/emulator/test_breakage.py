@@ -25,14 +25,14 @@ def headers(api: EmulatorApi, reply: Reply, now: float = 0.0) -> dict[str, str]:
 
 
 def test_hit_is_recorded() -> None:
-    """With the text of the fault; where nothing hit, with None."""
+    """With the text of the fault, or None if there was no fault."""
     api = EmulatorApi(faults=["submit 2: 500"])
     for _ in range(3):
         submit(api)
     assert [seen.fault for seen in api.world.seen] == [None, "submit 2: 500", None]
 
 
-def test_refused_requests_are_counted_too() -> None:
+def test_rejected_requests_are_counted_too() -> None:
     """The third submit is the third that arrived."""
     api = EmulatorApi("free", faults=["submit 3: 502"])
     assert [submit(api).status for _ in range(3)] == [200, 429, 502]
@@ -41,8 +41,8 @@ def test_refused_requests_are_counted_too() -> None:
 @pytest.mark.parametrize(
     "text", ["500", "502", "null", "cut-before", "401", "429-minute", "429-day", "429-concurrency"]
 )
-def test_request_is_left_undone(text: str) -> None:
-    """No job is made and nothing charged; the next is done."""
+def test_some_faults_leave_the_request_undone(text: str) -> None:
+    """No job is made and nothing charged; the next request succeeds."""
     api = EmulatorApi(faults=[f"submit 1: {text}"])
     submit(api)
     assert (api.world.charges, api.world.jobs) == (0, {})
@@ -62,8 +62,8 @@ def test_request_is_left_undone(text: str) -> None:
         "latency",
     ],
 )
-def test_request_is_done_and_its_answer_broken(text: str) -> None:
-    """The job is made and charged, and the record knows its id."""
+def test_some_faults_break_only_the_answer(text: str) -> None:
+    """The job is made and charged, and the record has its id."""
     api = EmulatorApi(faults=[f"submit 1: {text}"])
     submit(api)
     assert api.world.charges == 1
@@ -71,7 +71,7 @@ def test_request_is_done_and_its_answer_broken(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "places"),
+    ("text", "permits"),
     [
         ("500", 1),
         ("502", 1),
@@ -83,22 +83,22 @@ def test_request_is_done_and_its_answer_broken(text: str) -> None:
         ("429-minute", 0),
     ],
 )
-def test_place_of_the_minute_is_taken(text: str, places: int) -> None:
-    """As by any request that arrives; the rate limiter's own errors take none."""
+def test_most_faults_take_a_permit(text: str, permits: int) -> None:
+    """As any request that arrives; the rate limiter's own errors take none."""
     api = EmulatorApi(faults=[f"submit: {text}"])
     submit(api)
-    assert api.world.most_in_window == places
+    assert api.world.most_in_window == permits
 
 
-def test_500_says_so_in_json() -> None:
-    """With HTTP 500, even where errors come with 200."""
+def test_500_is_json() -> None:
+    """With HTTP 500, even if errors come with 200."""
     api = EmulatorApi(error_status="200", faults=["submit: 500"])
     reply = submit(api)
     assert (reply.status, codes(reply), set(reply.body)) == (500, ["INTERNAL_SERVER_ERROR"], {"errors"})
 
 
 def test_502_is_a_gateways_page() -> None:
-    """In HTML, and the gateway knows no rate limits."""
+    """It is HTML, and a gateway sends no rate-limit headers."""
     api = EmulatorApi(faults=["submit: 502"])
     reply = submit(api)
     assert (reply.status, reply.content_type, reply.text) == (502, "text/html", GATEWAY_PAGE)
@@ -107,14 +107,14 @@ def test_502_is_a_gateways_page() -> None:
 
 @pytest.mark.parametrize("text", ["cut-before", "cut-after"])
 def test_cut_is_recorded_without_a_status(text: str) -> None:
-    """Nobody was answered."""
+    """The client got no answer."""
     api = EmulatorApi(faults=[f"submit: {text}"])
     assert submit(api).cut
     assert api.world.seen[0].http_status == 0
 
 
-def test_scripted_401_is_the_services_own() -> None:
-    """To the letter."""
+def test_scripted_401_equals_a_real_one() -> None:
+    """Status and body are the same."""
     api = EmulatorApi(key="k", faults=["submit 1: 401"])
     scripted = submit(api)
     api.world.faults.clear()
@@ -122,8 +122,8 @@ def test_scripted_401_is_the_services_own() -> None:
     assert (scripted.status, scripted.body) == (real.status, real.body)
 
 
-def test_scripted_429_of_the_minute_is_the_services_own() -> None:
-    """To the letter, with nothing left until the reset."""
+def test_scripted_429_of_the_minute_equals_a_real_one() -> None:
+    """Status, body and headers are the same, with nothing left until the reset."""
     api = EmulatorApi(PlanLimits(1, 9, None), faults=["poll 1: 429-minute"])
     submit(api)
     poll = "{ generation(id: 1) { id } }"
@@ -132,7 +132,7 @@ def test_scripted_429_of_the_minute_is_the_services_own() -> None:
     assert headers(api, scripted, 30.0) == headers(api, real, 30.0)
 
 
-def test_429_of_an_empty_minute_waits_for_a_whole_one() -> None:
+def test_429_of_an_empty_minute_resets_after_a_whole_one() -> None:
     """No other request holds a permit that could come back."""
     api = EmulatorApi(faults=["submit: 429-minute"])
     assert headers(api, submit(api)) == {
@@ -142,11 +142,11 @@ def test_429_of_an_empty_minute_waits_for_a_whole_one() -> None:
     }
 
 
-def test_429_tells_when_to_come_again() -> None:
-    """Retry-After and the reset say the same."""
+def test_429_says_when_to_retry() -> None:
+    """Retry-After and the reset agree."""
     api = EmulatorApi(faults=["submit: 429-minute retry-after=5"])
-    told = headers(api, submit(api))
-    assert (told["Retry-After"], told["X-RateLimit-Reset"]) == ("5", "1005")
+    sent = headers(api, submit(api))
+    assert (sent["Retry-After"], sent["X-RateLimit-Reset"]) == ("5", "1005")
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,8 @@ def test_429_tells_when_to_come_again() -> None:
         (PlanLimits(60, 9, 1), "429-day", "DAILY_LIMIT_EXCEEDED"),
     ],
 )
-def test_other_429s_are_worded_as_the_services_own(plan: PlanLimits, text: str, code: str) -> None:
-    """With places left in the minute, and a Retry-After only where one is scripted."""
+def test_other_429s_equal_real_ones(plan: PlanLimits, text: str, code: str) -> None:
+    """The minute has permits left, and Retry-After comes only if it is scripted."""
     api = EmulatorApi(plan, faults=[f"submit 2: {text} retry-after=7"])
     submit(api)
     scripted = submit(api)
@@ -172,15 +172,15 @@ def test_other_429s_are_worded_as_the_services_own(plan: PlanLimits, text: str, 
     assert "Retry-After" not in headers(api, real)
 
 
-def test_scripted_refusal_can_come_with_200() -> None:
-    """As the service's own does then; not on the REST face."""
+def test_scripted_rejection_can_come_with_200() -> None:
+    """As a real one does with this setting; not at the REST endpoint."""
     api = EmulatorApi(error_status="200", faults=["submit: 429-day"])
     assert submit(api).status == 200
     assert api.call("POST", REST, BODY).status == 429
 
 
-def test_unknown_key_is_told_no_limits() -> None:
-    """Not even by a scripted 429."""
+def test_unknown_key_gets_no_rate_limit_headers() -> None:
+    """Not even with a scripted 429."""
     api = EmulatorApi(key="right", faults=["submit: 429-minute"])
     call = a_call("POST", REST, BODY)
     assert api.api.headers(call, api.api.answer(call)) == {}
@@ -194,8 +194,8 @@ def test_data_can_be_null() -> None:
     assert (reply.status, reply.body["data"], codes(reply)) == (200, None, ["INTERNAL_SERVER_ERROR"])
 
 
-def test_partial_answer_lacks_what_may_be_null() -> None:
-    """Each with an error at its path; the id and the status are there."""
+def test_partial_answer_lacks_the_nullable_fields() -> None:
+    """Each has an error at its path; id and status are present."""
     api = EmulatorApi(faults=["submit: partial"])
     reply = api.graphql(FULL, {"i": A_FOX})
     (job_id,) = api.world.jobs
@@ -212,8 +212,8 @@ def test_partial_answer_lacks_what_may_be_null() -> None:
     assert [error["path"] for error in reply.body["errors"]] == paths
 
 
-def test_partial_answer_about_many_lacks_parts_of_the_first() -> None:
-    """The others are whole, and the errors there were are kept."""
+def test_partial_answer_for_many_jobs_lacks_fields_of_the_first() -> None:
+    """The other jobs are complete, and real errors are kept."""
     api = EmulatorApi(faults=["poll: partial"])
     made = api.graphql(TWO, {"i": A_FOX}).body["data"]
     a, b = made["a"]["id"], made["b"]["id"]
@@ -228,7 +228,7 @@ def test_partial_answer_about_many_lacks_parts_of_the_first() -> None:
 
 
 def test_one_job_of_an_answer_can_be_null() -> None:
-    """With an error at its alias that does not say it is unknown."""
+    """The error at its alias does not say that the job is unknown."""
     api = EmulatorApi(faults=["submit: null-alias"])
     reply = api.graphql(TWO, {"i": A_FOX})
     assert reply.body["data"]["a"] is None
@@ -239,14 +239,14 @@ def test_one_job_of_an_answer_can_be_null() -> None:
 
 
 @pytest.mark.parametrize("text", ["partial", "null-alias"])
-def test_refusal_has_no_parts_to_lack(text: str) -> None:
-    """It is answered as ever."""
+def test_rejection_has_no_fields_to_lack(text: str) -> None:
+    """These faults do not change it."""
     plain, odd = (EmulatorApi(credits=0, faults=faults) for faults in ([], [f"submit: {text}"]))
     assert submit(odd) == submit(plain)
 
 
-def test_rest_answers_lack_the_same() -> None:
-    """Without errors, which REST cannot carry; the whole answer is a bare null."""
+def test_rest_answers_lack_the_same_fields() -> None:
+    """Without errors, which REST has no field for; a null answer is a bare null."""
     api = EmulatorApi(faults=["submit 1: partial", "submit 2: null", "submit 3: null-alias"])
     reply = api.call("POST", REST, BODY)
     assert (reply.body["id"], reply.body["url"], reply.body["metadata"]) == (*api.world.jobs, None, None)
@@ -256,7 +256,7 @@ def test_rest_answers_lack_the_same() -> None:
         assert (reply.status, reply.text, len(api.world.jobs)) == (200, "null", made)
 
 
-def test_latency_goes_with_another_fault() -> None:
+def test_latency_combines_with_another_fault() -> None:
     """The late answer is the broken one."""
     api = EmulatorApi(faults=["submit: latency 2", "submit: 500", "any: latency 1"])
     reply = submit(api)
@@ -287,7 +287,7 @@ def test_late_job_is_not_found_by_either_face() -> None:
 
 @pytest.mark.parametrize("fault", ["500", "502", "401", "429-minute", "null", "partial", "null-alias"])
 def test_key_is_never_echoed(fault: Any) -> None:
-    """Whatever goes wrong."""
+    """With any fault."""
     secret = "sk-very-secret"
     api = EmulatorApi(faults=[f"submit: {fault}", f"poll: {fault}"])
     for path, body in (("/graphql", {"query": GENERATE, "variables": {"input": A_FOX}}), (REST, BODY)):

@@ -1,4 +1,4 @@
-"""The control of faults over HTTP, while the emulator runs."""
+"""Changing the faults over HTTP while the emulator runs."""
 
 import json
 from typing import Any
@@ -20,8 +20,8 @@ async def call(
 
 
 @virtual
-async def test_faults_are_shown_put_and_taken_away() -> None:
-    """By their texts, in their short form."""
+async def test_faults_can_be_read_replaced_and_deleted() -> None:
+    """As texts, in their short form."""
     async with Emulator(faults=["poll  1: latency seconds=5"]) as emulator, ClientSession() as session:
         assert await call(session, emulator, "GET") == (200, ["poll 1: latency 5"])
         assert await call(session, emulator, "PUT", ["job *: stuck"]) == (200, ["job: stuck"])
@@ -31,8 +31,8 @@ async def test_faults_are_shown_put_and_taken_away() -> None:
 
 
 @virtual
-async def test_they_hold_from_the_next_request_on() -> None:
-    """Whether put from outside or added by code."""
+async def test_faults_apply_from_the_next_request_on() -> None:
+    """Whether HTTP or code changed them."""
     async with Emulator() as emulator, ClientSession() as session:
         status = []
         for change in (None, ["any: 502"], []):
@@ -49,8 +49,8 @@ async def test_they_hold_from_the_next_request_on() -> None:
 
 
 @virtual
-async def test_it_is_no_part_of_the_service() -> None:
-    """No key, no fault, no count, no record; and it is not on the outputs' port."""
+async def test_the_endpoint_is_not_part_of_the_service() -> None:
+    """No key, no fault, no count, no record; and it is not on the port of the outputs."""
     async with Emulator(key="right", faults=["any: 500"]) as emulator, ClientSession() as session:
         assert (await call(session, emulator, "GET"))[0] == 200
         assert not emulator.world.seen
@@ -61,7 +61,7 @@ async def test_it_is_no_part_of_the_service() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "reason"),
     [
         (b"not json", "Expecting value"),
         ({"poll": "500"}, "expected a JSON list of texts"),
@@ -69,22 +69,22 @@ async def test_it_is_no_part_of_the_service() -> None:
         (["poll: 500", "poll: 5oo"], "'5oo' is none of"),
     ],
 )
-def test_what_cannot_be_read_changes_nothing(body: object, told: str) -> None:
-    """400 says why."""
+def test_invalid_faults_change_nothing(body: object, reason: str) -> None:
+    """The 400 says why."""
 
     @virtual
     async def run() -> None:
         async with Emulator(faults=["job: stuck"]) as emulator, ClientSession() as session:
             status, answer = await call(session, emulator, "PUT", body)
             assert status == 400
-            assert told in answer["error"]
+            assert reason in answer["error"]
             assert list(emulator.faults) == [Fault("stuck", "job")]
 
     run()
 
 
 @virtual
-async def test_other_methods_are_refused() -> None:
-    """405, with those there are."""
+async def test_other_methods_are_rejected() -> None:
+    """With 405."""
     async with Emulator() as emulator, ClientSession() as session:
         assert (await call(session, emulator, "POST", []))[0] == 405

@@ -1,4 +1,4 @@
-"""Faults over the loopback: late and cut answers, odd outputs, and a clean end nevertheless."""
+"""Faults over loopback: late and cut answers, broken outputs, and a clean shutdown afterwards."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -25,7 +25,7 @@ SUBMIT = {"query": GENERATE, "variables": {"input": SMALL}}
 
 @asynccontextmanager
 async def serving(*faults: str) -> AsyncIterator[tuple[Emulator, ClientSession]]:
-    """An emulator with these faults, whose jobs are done at once."""
+    """Run an emulator with these faults, whose jobs complete at once."""
     async with Emulator("pro", durations=0.0, faults=faults) as emulator, ClientSession() as session:
         yield emulator, session
 
@@ -43,26 +43,26 @@ async def picture(emulator: Emulator, session: ClientSession) -> str:
 
 @pytest.fixture(autouse=True)
 def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """No test makes the server complain."""
+    """Fail a test in which the server logs a complaint."""
     yield
     assert [record for record in caplog.records if record.name.startswith("aiohttp")] == []
 
 
 @virtual
-async def test_late_answer_is_of_the_moment_the_request_came() -> None:
+async def test_late_answer_shows_the_moment_of_the_request() -> None:
     """The job is made at once, and answered late."""
     async with serving("submit: latency 30") as (emulator, session):
-        asked = asyncio.create_task(submit(emulator, session))
+        submitting = asyncio.create_task(submit(emulator, session))
         await until(lambda: emulator.world.jobs)
         assert now() < 1
-        assert (await asked).status == 200
+        assert (await submitting).status == 200
         assert 30 <= now() < 31
         assert emulator.world.seen[0].at < 1
 
 
 @virtual
 async def test_502_is_sent_as_html() -> None:
-    """With the page as its body."""
+    """With the gateway's page as its body."""
     async with serving("submit: 502") as (emulator, session):
         response = await submit(emulator, session)
         assert (response.status, response.content_type) == (502, "text/html")
@@ -72,7 +72,7 @@ async def test_502_is_sent_as_html() -> None:
 
 @virtual
 async def test_429_is_sent_with_its_headers() -> None:
-    """Its own and the usual ones."""
+    """Retry-After, and the usual ones."""
     async with serving("submit: 429-minute retry-after=5") as (emulator, session):
         response = await submit(emulator, session)
         assert response.status == 429
@@ -81,7 +81,7 @@ async def test_429_is_sent_with_its_headers() -> None:
 
 @pytest.mark.parametrize(("text", "jobs"), [("cut-before", 0), ("cut-after", 1)])
 def test_connection_is_cut(text: str, jobs: int) -> None:
-    """Before the job was made, or after; the next request finds the server well."""
+    """Before the job is made, or after; the next request succeeds."""
 
     @virtual
     async def run() -> None:
@@ -96,30 +96,30 @@ def test_connection_is_cut(text: str, jobs: int) -> None:
 
 @pytest.mark.parametrize("leaves", [True, False])
 @pytest.mark.parametrize("seconds", ["3600", "inf"])
-def test_stop_waits_for_nobody(leaves: bool, seconds: str) -> None:
-    """Neither for who waits for a late answer, nor for the answer of who has gone."""
+def test_stop_does_not_wait_for_late_answers(leaves: bool, seconds: str) -> None:
+    """Whether their clients still wait or have left."""
 
     @virtual
     async def run() -> None:
         async with ClientSession() as session:
             async with Emulator(faults=[f"submit: latency {seconds}"]) as emulator:
-                asked = asyncio.create_task(submit(emulator, session))
+                submitting = asyncio.create_task(submit(emulator, session))
                 await until(lambda: emulator.world.seen)
                 if leaves:
-                    asked.cancel()
-                    await asyncio.wait([asked])
+                    submitting.cancel()
+                    await asyncio.wait([submitting])
                     await asyncio.sleep(1)
             if not leaves:
                 with pytest.raises(ServerDisconnectedError):
-                    await asked
+                    await submitting
         assert now() < 2
 
     run()
 
 
 @virtual
-async def test_connection_that_is_gone_can_be_cut() -> None:
-    """Who has left before a late cut does not disturb it."""
+async def test_closed_connection_can_be_cut() -> None:
+    """A client may leave before the cut."""
     async with serving("submit 1: latency 5", "submit 1: cut-after") as (emulator, session):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(submit(emulator, session), 1)
@@ -130,7 +130,7 @@ async def test_connection_that_is_gone_can_be_cut() -> None:
 
 @virtual
 async def test_output_is_truncated() -> None:
-    """Announced whole; the rest can be had as a range."""
+    """Its header announces the full length; the rest can be fetched as a range."""
     async with serving("output 1: truncated") as (emulator, session):
         url = await picture(emulator, session)
         async with session.get(url) as response:
@@ -147,7 +147,7 @@ async def test_output_is_truncated() -> None:
 
 @virtual
 async def test_output_is_slow() -> None:
-    """It comes piece by piece, and whole."""
+    """It comes piece by piece, and complete."""
     async with serving("output 1: slow 40") as (emulator, session):
         url = await picture(emulator, session)
         async with session.get(url) as response:
@@ -161,7 +161,7 @@ async def test_output_is_slow() -> None:
 
 @virtual
 async def test_slow_output_has_all_bytes() -> None:
-    """No piece is lost, the last one neither."""
+    """No piece is lost, not even the last one."""
     async with serving("output 1: slow 1") as (emulator, session):
         url = await picture(emulator, session)
         slow, quick = [await (await session.get(url)).read() for _ in range(2)]
@@ -170,7 +170,7 @@ async def test_slow_output_has_all_bytes() -> None:
 
 @pytest.mark.parametrize(("announced", "length"), [("yes", "1000000"), ("no", None)])
 def test_output_is_oversized(announced: str, length: str | None) -> None:
-    """The picture and then zeros, with or without its length said before."""
+    """The picture is followed by zeros, with or without an announced length."""
 
     @virtual
     async def run() -> None:
@@ -189,8 +189,8 @@ def test_output_is_oversized(announced: str, length: str | None) -> None:
 
 
 @virtual
-async def test_oversized_may_be_less_than_the_picture() -> None:
-    """So many bytes are so many."""
+async def test_oversized_output_may_be_shorter_than_the_picture() -> None:
+    """It has exactly the number of bytes that the fault says."""
     async with serving("output 1: oversized 10") as (emulator, session):
         response = await session.get(await picture(emulator, session))
         assert len(await response.read()) == 10
@@ -208,7 +208,7 @@ async def test_client_may_leave_an_endless_output() -> None:
 
 @virtual
 async def test_output_redirects_once() -> None:
-    """To itself, where it is given, and counted."""
+    """To itself by default, and each redirect counts."""
     async with serving("output: redirect times=2") as (emulator, session):
         url = await picture(emulator, session)
         for _ in range(2):
@@ -219,8 +219,8 @@ async def test_output_redirects_once() -> None:
 
 
 @virtual
-async def test_output_redirects_to_where_it_is_told() -> None:
-    """To another URL, or in a circle."""
+async def test_output_redirects_to_the_given_target() -> None:
+    """To another URL, or to itself in a loop."""
     async with serving("output 1: redirect https://elsewhere.example/x", "output 2-: redirect ?round") as (
         emulator,
         session,
@@ -240,8 +240,8 @@ async def test_output_redirects_to_where_it_is_told() -> None:
         ("empty", 200, "image/jpeg", b""),
     ],
 )
-def test_output_is_another_thing(text: str, status: int, content_type: str, start: bytes) -> None:
-    """And is recorded as what was sent."""
+def test_output_is_replaced(text: str, status: int, content_type: str, start: bytes) -> None:
+    """The record has the status that was sent."""
 
     @virtual
     async def run() -> None:
@@ -259,11 +259,11 @@ def test_output_is_another_thing(text: str, status: int, content_type: str, star
 
 @virtual
 async def test_output_is_late_and_then_cut() -> None:
-    """As answers of the API are."""
+    """Like the answers of the API."""
     async with serving("output: latency 5", "output: cut-before") as (emulator, session):
         url = await picture(emulator, session)
         with pytest.raises(ServerDisconnectedError):
-            # Another session: aiohttp tries a GET again on a connection that was used before.
+            # Another session: aiohttp retries a GET on a connection that was used before.
             async with ClientSession() as other:
                 await other.get(url)
         seen = emulator.world.seen[-1]
@@ -273,7 +273,7 @@ async def test_output_is_late_and_then_cut() -> None:
 
 @virtual
 async def test_head_has_no_body_to_break() -> None:
-    """It is answered as ever."""
+    """This fault does not change its answer."""
     async with serving("output: truncated") as (emulator, session):
         response = await session.head(await picture(emulator, session))
         assert (response.status, await response.read()) == (200, b"")
@@ -281,7 +281,7 @@ async def test_head_has_no_body_to_break() -> None:
 
 @virtual
 async def test_stop_ends_a_slow_output() -> None:
-    """In its middle."""
+    """In the middle of it."""
     async with ClientSession(timeout=ClientTimeout(total=None)) as session:
         async with Emulator(durations=0.0, faults=["output: slow 3600"]) as emulator:
             response = await session.get(await picture(emulator, session))

@@ -1,4 +1,4 @@
-"""The text form of faults, both ways, and the numbers that a fault applies to."""
+"""The text form of faults in both directions, and the numbers that a fault applies to."""
 
 import re
 from dataclasses import fields
@@ -45,20 +45,20 @@ OWN_OF = {
 }
 
 
-def can_be(what: str, where: str) -> bool:
+def is_possible(what: str, where: str) -> bool:
     try:
-        Fault(what, where)  # type: ignore[arg-type] # this is what is asked
+        Fault(what, where)  # type: ignore[arg-type] # the test is whether it raises
     except ValueError:
         return False
     return True
 
 
-PLACES = [(what, where) for what in get_args(What) for where in get_args(Where) if can_be(what, where)]
+PLACES = [(what, where) for what in get_args(What) for where in get_args(Where) if is_possible(what, where)]
 
 
 @st.composite
 def any_fault(draw: st.DrawFn) -> Fault:
-    """Every fault there can be."""
+    """Draw any possible fault."""
     what, where = draw(st.sampled_from(PLACES))
     first = draw(st.integers(1, 99))
     return Fault(
@@ -75,8 +75,8 @@ def any_fault(draw: st.DrawFn) -> Fault:
 
 
 @given(any_fault())
-def test_text_goes_there_and_back(fault: Fault) -> None:
-    """What is written is read as it was."""
+def test_text_round_trips(fault: Fault) -> None:
+    """A fault that is written as text is read back unchanged."""
     assert parse_fault(str(fault)) == fault
 
 
@@ -108,7 +108,7 @@ def test_text_goes_there_and_back(fault: Fault) -> None:
     ],
 )
 def test_text_is_read(text: str, fault: Fault) -> None:
-    """Spaces do not matter, nor the order of the options."""
+    """Neither spaces nor the order of the options matter."""
     assert parse_fault(text) == fault
 
 
@@ -126,12 +126,12 @@ def test_text_is_read(text: str, fault: Fault) -> None:
     ],
 )
 def test_text_is_short(fault: Fault, text: str) -> None:
-    """It leaves out what is as it is by default."""
+    """It leaves out default values."""
     assert str(fault) == text
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reason"),
     [
         ("", "expected WHERE [NUMBERS]: WHAT [OPTION ...]"),
         ("submit 3 cut-after", "expected WHERE"),
@@ -165,14 +165,14 @@ def test_text_is_short(fault: Fault, text: str) -> None:
         ("job: odd-status a/b", "word must be of letters"),
     ],
 )
-def test_what_cannot_be_is_told(text: str, told: str) -> None:
+def test_an_invalid_text_is_explained(text: str, reason: str) -> None:
     """The error has the text and the reason."""
-    with pytest.raises(ValueError, match=re.escape(f"the fault {text!r} is invalid: {told}")):
+    with pytest.raises(ValueError, match=re.escape(f"the fault {text!r} is invalid: {reason}")):
         parse_fault(text)
 
 
-def test_faults_of_code_are_checked_as_well() -> None:
-    """A fault that cannot be cannot be made."""
+def test_faults_made_in_code_are_checked_too() -> None:
+    """An impossible fault cannot be constructed."""
     with pytest.raises(ValueError, match="'stuck' is a fault of job"):
         Fault("stuck", "poll")
 
@@ -194,13 +194,13 @@ def hit(text: str, upto: int = 12) -> list[int]:
         ("poll: 500", list(range(1, 13))),
     ],
 )
-def test_numbers_are_hit(text: str, numbers: list[int]) -> None:
+def test_a_fault_hits_its_numbers(text: str, numbers: list[int]) -> None:
     """Both ends included, and no others."""
     assert hit(text) == numbers
 
 
-def test_chance_is_the_same_each_time() -> None:
-    """It follows from the seed and the number, and is about as great as it says."""
+def test_probability_is_reproducible() -> None:
+    """Hits follow from seed and number, and are about as frequent as `p` says."""
     often = hit("poll: 500 p=0.2 seed=7", 10_000)
     assert often == hit("poll: 500 p=0.2 seed=7", 10_000)
     assert 1800 < len(often) < 2200
@@ -208,13 +208,13 @@ def test_chance_is_the_same_each_time() -> None:
 
 
 def test_two_faults_of_one_seed_do_not_coincide() -> None:
-    """Otherwise the second in the list would never be seen."""
+    """Otherwise the second in the list would never hit."""
     both = set(hit("poll: 500 p=0.5", 100)) & set(hit("poll: 502 p=0.5", 100))
     assert 10 < len(both) < 40
 
 
-def test_defaults_are_those_of_the_help() -> None:
-    """It shows each behind its fault."""
+def test_the_help_shows_the_defaults() -> None:
+    """Each default follows its fault."""
     text = faults.__doc__ or ""
     assert f"  oversized {Fault('oversized', 'output').size} " in text
     assert f"  odd-status {Fault('odd-status', 'job').word} " in text
@@ -224,7 +224,7 @@ def test_defaults_are_those_of_the_help() -> None:
 
 
 def test_help_names_every_fault_and_option() -> None:
-    """The command line shows the module's docstring."""
+    """The command line prints the module's docstring."""
     text = faults.__doc__ or ""
     for name in get_args(What) + get_args(Where):
         assert re.search(rf"(?<![\w-]){name}(?![\w-])", text), name
@@ -233,8 +233,8 @@ def test_help_names_every_fault_and_option() -> None:
         assert field.name in shown_bare or f"{field.name.replace('_', '-')}=" in text, field.name
 
 
-def test_every_line_of_the_help_can_be_read() -> None:
-    """The forms it shows are forms."""
+def test_every_example_of_the_help_parses() -> None:
+    """A user may copy them."""
     text = (faults.__doc__ or "").partition("WHERE     ")[0].replace("WHERE [NUMBERS]: WHAT [OPTION ...]", "")
     lines = [line.strip() for line in text.splitlines()[2:] if line.strip()]
     assert len(lines) == 5

@@ -1,4 +1,4 @@
-"""The GraphQL endpoint: forms, aliases, errors, GraphQL over HTTP."""
+"""The GraphQL endpoint: forms, aliases, errors, and GraphQL over HTTP."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ from doitong_async.emulator.limits import PlanLimits
 from doitong_async.emulator.world import World
 from tests.emulator.direct import A_FOX, GENERATE, OUTPUTS, EmulatorApi, codes
 
-LOOK = "query($id: ID!) { generation(id: $id) { id status url } }"
+POLL = "query($id: ID!) { generation(id: $id) { id status url } }"
 TWO = "mutation($i: GenerateInput!) { a: generate(input: $i) { id } b: generate(input: $i) { id } }"
 
 
-def test_job_is_created_and_seen_to_its_end() -> None:
+def test_job_is_created_and_polled_until_it_completes() -> None:
     """Processing without a URL, then completed with one."""
     api = EmulatorApi()
     made = api.graphql(GENERATE, {"input": A_FOX}).body["data"]["generate"]
     assert (made["status"], made["url"], made["creditCost"]) == ("processing", None, 20)
-    seen = api.graphql(LOOK, {"id": made["id"]}, now=10.0).body["data"]["generation"]
+    seen = api.graphql(POLL, {"id": made["id"]}, now=10.0).body["data"]["generation"]
     url = f"{OUTPUTS}/{made['id']}.jpg"
     assert seen == {"id": made["id"], "status": "completed", "url": url}
 
@@ -42,7 +42,7 @@ def test_flat_forms(field: str, input_type: str, given: dict[str, Any], made: st
 
 
 def test_request_of_many_aliases_counts_as_one() -> None:
-    """That is what makes a coalesced poll worth its while."""
+    """This is what makes a coalesced poll worthwhile."""
     api = EmulatorApi()
     api.graphql(TWO, {"i": A_FOX})
     ids = list(api.world.jobs)
@@ -58,7 +58,7 @@ def test_request_of_many_aliases_counts_as_one() -> None:
 
 
 def test_unknown_id_is_null_at_its_alias() -> None:
-    """The error's path tells which one; the others are answered, with HTTP 200."""
+    """The error's path names the alias; the other jobs are answered, with HTTP 200."""
     api = EmulatorApi()
     made = api.graphql(GENERATE, {"input": A_FOX}).body["data"]["generate"]["id"]
     reply = api.graphql(f'{{ a: generation(id: "{made}") {{ id }} b: generation(id: "nothing") {{ id }} }}')
@@ -71,12 +71,12 @@ def test_unknown_id_is_null_at_its_alias() -> None:
 
 def test_only_unknown_ids_are_still_200() -> None:
     """The error table has no 404."""
-    reply = EmulatorApi().graphql(LOOK, {"id": "nothing"})
+    reply = EmulatorApi().graphql(POLL, {"id": "nothing"})
     assert (reply.status, reply.body["data"], codes(reply)) == (200, {"generation": None}, ["NOT_FOUND"])
 
 
-def test_some_of_the_jobs_refused_is_a_partial_answer() -> None:
-    """On Free the first of two is made and the second is not."""
+def test_rejecting_some_of_the_jobs_is_a_partial_answer() -> None:
+    """On Free, the first of two is made and the second is not."""
     api = EmulatorApi("free")
     reply = api.graphql(TWO, {"i": A_FOX})
     assert reply.status == 200
@@ -85,7 +85,7 @@ def test_some_of_the_jobs_refused_is_a_partial_answer() -> None:
     assert codes(reply) == ["CONCURRENCY_LIMITED"]
 
 
-def test_refused_job_answers_with_the_tables_status() -> None:
+def test_rejected_job_has_the_status_of_the_table() -> None:
     """402 and the documented body, without data."""
     reply = EmulatorApi(credits=5).graphql(GENERATE, {"input": A_FOX})
     assert reply.status == 402
@@ -101,7 +101,7 @@ def test_refused_job_answers_with_the_tables_status() -> None:
 
 
 def test_errors_can_come_with_200() -> None:
-    """error_status="200" gives what GraphQL servers mostly give."""
+    """error_status="200" behaves as most GraphQL servers do."""
     api = EmulatorApi(PlanLimits(1, 1, None), error_status="200", credits=5)
     refused = api.graphql(GENERATE, {"input": A_FOX})
     assert (refused.status, refused.body["data"], codes(refused)) == (
@@ -122,13 +122,13 @@ def test_errors_can_come_with_200() -> None:
     ],
 )
 def test_incomplete_input_is_400(given: dict[str, Any]) -> None:
-    """Whether GraphQL's own types or the service finds it."""
+    """Whether GraphQL's types or the service finds it."""
     reply = EmulatorApi().graphql(GENERATE, {"input": given})
     assert (reply.status, codes(reply)) == (400, ["BAD_USER_INPUT"])
 
 
 def test_same_request_under_the_same_key_is_a_replay() -> None:
-    """The first answer again, in its first form, even when the job is long over; and one charge."""
+    """The first answer unchanged, even after the job has ended; and one charge."""
     api = EmulatorApi()
     first = api.graphql(GENERATE, {"input": A_FOX}, Idempotency_Key="once")
     again = api.graphql(GENERATE, {"input": A_FOX}, now=50.0, Idempotency_Key="once")
@@ -146,32 +146,32 @@ def test_other_request_under_the_same_key_is_a_conflict() -> None:
 
 
 def test_status_field_can_have_another_name() -> None:
-    """The real one is not known."""
+    """The real name is unknown."""
     api = EmulatorApi(status_field="checkJobStatus")
     made = api.graphql(GENERATE, {"input": A_FOX}).body["data"]["generate"]["id"]
     answer = api.graphql(f'{{ checkJobStatus(id: "{made}") {{ id }} }}').body["data"]
     assert answer == {"checkJobStatus": {"id": made}}
     assert api.world.count("poll") == 1
-    assert codes(api.graphql(LOOK, {"id": made})) == ["BAD_USER_INPUT"]
+    assert codes(api.graphql(POLL, {"id": made})) == ["BAD_USER_INPUT"]
 
 
 def test_answer_can_come_under_the_documented_key() -> None:
-    """The documented bodies say `generateimage`, whatever was asked; a poll is left as it is."""
+    """The documented bodies say `generateimage` for every mutation; a poll keeps its field's name."""
     api = EmulatorApi(answer_key="generateimage")
     made = api.graphql(GENERATE, {"input": A_FOX}).body["data"]
     assert list(made) == ["generateimage"]
-    assert list(api.graphql(LOOK, {"id": made["generateimage"]["id"]}).body["data"]) == ["generation"]
+    assert list(api.graphql(POLL, {"id": made["generateimage"]["id"]}).body["data"]) == ["generation"]
     assert list(api.graphql(TWO, {"i": A_FOX}).body["data"]) == ["a", "b"]
 
 
-def test_introspection_shows_one_type_for_creating_and_looking() -> None:
+def test_introspection_shows_one_type_for_submits_and_polls() -> None:
     """A client can check its status operation against it."""
     api = EmulatorApi()
     schema = build_client_schema(api.graphql(get_introspection_query()).body["data"])
     assert schema.query_type
     assert schema.mutation_type
-    created, looked = schema.mutation_type.fields["generate"], schema.query_type.fields["generation"]
-    assert str(created.type) == str(looked.type) == "Generation"
+    created, polled = schema.mutation_type.fields["generate"], schema.query_type.fields["generation"]
+    assert str(created.type) == str(polled.type) == "Generation"
     assert api.world.count("introspection") == 1
 
 
@@ -186,8 +186,8 @@ def test_introspection_shows_one_type_for_creating_and_looking() -> None:
         ("{ nothing }", "other"),
     ],
 )
-def test_kind_is_told_from_the_document(query: str, kind: str) -> None:
-    """It decides whether a request counts, however it is written."""
+def test_kind_follows_from_the_document(query: str, kind: str) -> None:
+    """It decides whether a request counts, in whatever form it is written."""
     api = EmulatorApi()
     api.graphql(query)
     assert api.world.seen[-1].kind == kind
@@ -206,14 +206,14 @@ def test_kind_is_told_from_the_document(query: str, kind: str) -> None:
     ],
 )
 def test_bad_document_answers_as_graphql_over_http_says(accept: str, status: int, content_type: str) -> None:
-    """200 in plain JSON, 400 in the media type of its own; never with data."""
+    """200 in plain JSON, 400 in GraphQL's own media type; never with data."""
     for query in ("{", "{ nothing }", "query($id: ID!) { generation(id: $id) { id } }"):
         reply = EmulatorApi().graphql(query, Accept=accept)
         assert (reply.status, reply.content_type, set(reply.body)) == (status, content_type, {"errors"})
 
 
-def test_only_json_is_spoken() -> None:
-    """406 for another answer, 415 for another question."""
+def test_only_json_is_accepted() -> None:
+    """406 if the client wants another answer, 415 if it sends another body."""
     api = EmulatorApi()
     assert api.graphql("{ __typename }", Accept="text/html").status == 406
     assert api.graphql("{ __typename }", Content_Type="text/plain").status == 415
@@ -238,13 +238,13 @@ def test_malformed_request_is_400(body: object) -> None:
 
 
 def test_query_by_get() -> None:
-    """Parameters stand in the query string, variables as JSON."""
+    """Parameters are in the query string, variables as JSON."""
     given = {"query": "query($n: String!) { __type(name: $n) { name } }", "variables": '{"n": "JSON"}'}
     assert EmulatorApi().call("GET", "/graphql", query=given).body["data"] == {"__type": {"name": "JSON"}}
     assert EmulatorApi().call("GET", "/graphql", query={**given, "variables": "{"}).status == 400
 
 
-def test_mutation_by_get_is_refused() -> None:
+def test_mutation_by_get_is_rejected() -> None:
     """405, and no job."""
     api = EmulatorApi()
     given = {"query": 'mutation { generateImage(input: {service: "s", prompt: "p"}) { id } }'}
@@ -253,16 +253,16 @@ def test_mutation_by_get_is_refused() -> None:
     assert not api.world.jobs
 
 
-def test_bad_document_is_known_by_its_text_too() -> None:
-    """A document is read once, whether it is good or bad; each sending is answered and counted."""
+def test_bad_document_is_cached_too() -> None:
+    """Each text is parsed once, good or bad; each request is still answered and counted."""
     api = EmulatorApi()
     first, again = api.graphql("{ nothing }"), api.graphql("{ nothing }")
     assert first == again
     assert api.world.most_in_window == 2
 
 
-def test_fault_of_the_emulator_is_a_500(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is nobody's fault but the server's says so."""
+def test_bug_of_the_emulator_is_a_500(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unexpected exception becomes an error with a code."""
 
     def broken(*_: object) -> None:
         raise ZeroDivisionError

@@ -1,4 +1,4 @@
-"""Reading the request forms."""
+"""Reading the forms of a request."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from doitong_async.emulator.orders import Order, from_flat, from_generate
 
 
 def test_generate_form() -> None:
-    """The nested form, with everything in it."""
+    """The nested form, with every field."""
     given = {
         "type": "VIDEO",
         "provider": "kling",
@@ -20,15 +20,15 @@ def test_generate_form() -> None:
     assert from_generate(given) == Order("VIDEO", "kling", "waves", 640, 360, 5, "https://example.com/hook")
 
 
-def test_flat_form_has_default_sides() -> None:
-    """1024 × 1024 is documented where nothing is said."""
+def test_flat_form_has_a_default_size() -> None:
+    """The documentation says 1024 × 1024 for a request without a size."""
     assert from_flat("IMAGE", {"service": "flux-pro", "prompt": "a fox"}) == Order(
         "IMAGE", "flux-pro", "a fox"
     )
 
 
-def test_picture_to_animate_stands_for_the_prompt() -> None:
-    """runway-i2v has an image's URL and no text."""
+def test_picture_to_animate_replaces_the_prompt() -> None:
+    """runway-i2v takes an image's URL and no text."""
     url = "https://example.com/a.jpg"
     nested = {"type": "VIDEO", "provider": "runway-i2v", "input": {"image": url}}
     assert from_generate(nested).prompt == from_flat("VIDEO", {"service": "r", "imageUrl": url}).prompt == url
@@ -51,8 +51,8 @@ def test_unknown_names_are_accepted() -> None:
         ({"type": "IMAGE", "provider": "p", "input": "x"}, "input must be an object"),
     ],
 )
-def test_incomplete_order_is_refused(given: dict[str, Any], about: str) -> None:
-    """What is missing is said."""
+def test_incomplete_order_is_rejected(given: dict[str, Any], about: str) -> None:
+    """The error names the missing field."""
     with pytest.raises(ApiError, match=about) as refused:
         from_generate(given)
     assert (refused.value.code, refused.value.status) == ("BAD_USER_INPUT", 400)
@@ -60,14 +60,14 @@ def test_incomplete_order_is_refused(given: dict[str, Any], about: str) -> None:
 
 @pytest.mark.parametrize("side", [0, -1, 16_385, 1.5, "1024", True])
 @pytest.mark.parametrize("name", ["width", "height"])
-def test_impossible_side_is_refused(name: str, side: object) -> None:
-    """Sides are whole numbers from 1 to 16384."""
+def test_impossible_size_is_rejected(name: str, side: object) -> None:
+    """Width and height are whole numbers from 1 to 16384."""
     with pytest.raises(ApiError, match=f"{name} must be a whole number of pixels from 1 to 16384"):
         from_flat("IMAGE", {"service": "p", "prompt": "x", name: side})
 
 
 @pytest.mark.parametrize("duration", [0, -1, "5", True, float("nan"), float("inf")])
-def test_impossible_duration_is_refused(duration: object) -> None:
-    """A duration is a number of seconds that ends."""
+def test_impossible_duration_is_rejected(duration: object) -> None:
+    """A duration is a positive, finite number of seconds."""
     with pytest.raises(ApiError, match="duration must be"):
         from_flat("VIDEO", {"service": "p", "prompt": "x", "duration": duration})

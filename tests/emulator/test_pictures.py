@@ -19,8 +19,8 @@ FONT = ImageFont.load_default(20)
     "size", [(1, 1), (3, 1000), (1000, 3), (64, 64), (96, 128), (512, 256), (1024, 1024), (2048, 1024)]
 )
 @pytest.mark.parametrize("prompt", ["a city", "a misty hill", "a starry night", "a boat at sea"])
-def test_picture_has_exactly_the_asked_size(prompt: str, size: tuple[int, int]) -> None:
-    """A JPEG, at any size and of any scene."""
+def test_picture_has_exactly_the_requested_size(prompt: str, size: tuple[int, int]) -> None:
+    """A JPEG, at any size and for every scene."""
     image = Image.open(io.BytesIO(picture(prompt, "flux-pro", *size)))
     assert (image.format, image.size) == ("JPEG", size)
 
@@ -41,8 +41,8 @@ def test_any_prompt_can_be_drawn(prompt: str) -> None:
     assert picture(prompt, "flux-pro", 160, 120)
 
 
-def test_letters_without_a_glyph_are_left_out() -> None:
-    """No boxes; accents lose their mark rather than their letter."""
+def test_characters_without_a_glyph_are_left_out() -> None:
+    """No boxes appear; an accented character loses its accent rather than disappearing."""
     assert written("🦊 a red\nfox 狐狸 at the café ثعلب", FONT) == "a red fox at the cafe"
     assert written("\ud800", FONT) == ""
 
@@ -56,22 +56,22 @@ def test_text_is_wrapped_at_words() -> None:
     assert lines[-1].endswith("…")
 
 
-def test_word_longer_than_a_line_is_cut() -> None:
-    """Its letters are all there."""
+def test_word_longer_than_a_line_is_split() -> None:
+    """No character is lost."""
     assert "".join(wrapped("w" * 40, FONT, 200, 9)) == "w" * 40
 
 
 @pytest.mark.parametrize("media_type", ["VIDEO", "AVATAR"])
 def test_moving_pictures_move(media_type: str) -> None:
-    """A GIF of several frames, without end."""
+    """An endless GIF of several frames."""
     gif = Image.open(io.BytesIO(content(media_type, "the sea", "kling", 1024, 1024)))
     assert gif.format == "GIF"
     assert getattr(gif, "n_frames", 1) > 8
     assert gif.info["loop"] == 0
 
 
-def test_audio_is_a_wave() -> None:
-    """Short, and heard."""
+def test_audio_is_a_wave_file() -> None:
+    """It is short, and not silent."""
     with wave.open(io.BytesIO(content("AUDIO", "hello", "elevenlabs", 1, 1))) as sound:
         assert 1 < sound.getnframes() / sound.getframerate() < 3
         assert max(sound.readframes(4_000)) > 0

@@ -12,7 +12,7 @@ sides = st.integers(1, 16_384)
 @pytest.mark.parametrize(
     ("side", "cost"), [(64, 10), (512, 10), (1024, 20), (2048, 30), (4096, 50), (16_384, 50)]
 )
-def test_documented_corners(side: int, cost: int) -> None:
+def test_documented_prices(side: int, cost: int) -> None:
     """10 credits at 512×512, 20 at 1024×1024, 30 at 2048×2048, never more than 50."""
     assert price("IMAGE", "flux-pro", side, side) == cost
 
@@ -25,12 +25,12 @@ def test_more_pixels_never_cost_less(width: int, height: int, more: int, higher:
 
 
 def test_flux_dev_costs_fifty() -> None:
-    """The flux-dev page says 50, whatever the size."""
+    """The flux-dev page says 50 for every size."""
     assert price("IMAGE", "flux-dev", 512, 512) == 50
 
 
 @pytest.mark.parametrize("media_type", ["VIDEO", "AVATAR", "AUDIO"])
-def test_other_media_have_a_price_of_the_emulators_own(media_type: str) -> None:
+def test_other_media_have_an_invented_price(media_type: str) -> None:
     """Nothing is documented for them, so the size does not matter."""
     assert price(media_type, "any", 1, 1) == price(media_type, "any", 4096, 4096) > 0
 

@@ -7,7 +7,7 @@ from tests.emulator.direct import OUTPUTS, EmulatorApi, codes
 BODY = {"service": "flux-pro", "prompt": "a fox", "width": 512, "height": 512, "version": "flux-pro-1.1"}
 
 
-def test_job_is_created_and_seen_to_its_end() -> None:
+def test_job_is_created_and_polled_until_it_completes() -> None:
     """The answer is the bare generation."""
     api = EmulatorApi()
     made = api.call("POST", "/v1/text_to_image", BODY)
@@ -19,7 +19,7 @@ def test_job_is_created_and_seen_to_its_end() -> None:
 
 
 def test_same_request_under_the_same_key_is_a_replay() -> None:
-    """However its names are ordered; another body is a conflict."""
+    """In any order of its fields; another body is a conflict."""
     api = EmulatorApi()
     headers = {"Idempotency-Key": "once"}
     first = api.call("POST", "/v1/text_to_image", BODY, headers=headers)
@@ -36,8 +36,8 @@ def test_incomplete_body_is_400(body: object) -> None:
     assert (reply.status, codes(reply)) == (400, ["BAD_USER_INPUT"])
 
 
-def test_unknown_places() -> None:
-    """404 for an id or a path that is not there, 405 for another method."""
+def test_unknown_ids_paths_and_methods() -> None:
+    """404 for an unknown id or path, 405 for another method."""
     api = EmulatorApi()
     assert api.call("GET", "/v1/generations/nothing").status == 404
     assert api.call("GET", "/v1/nothing").status == 404
@@ -46,7 +46,7 @@ def test_unknown_places() -> None:
     assert {seen.kind for seen in api.world.seen} == {"poll", "other"}
 
 
-def test_the_table_holds_for_rest_whatever_graphql_does() -> None:
-    """error_status is about GraphQL alone."""
+def test_rest_always_has_the_status_of_the_table() -> None:
+    """error_status applies to GraphQL only."""
     api = EmulatorApi(error_status="200", credits=0)
     assert api.call("POST", "/v1/text_to_image", BODY).status == 402

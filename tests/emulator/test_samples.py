@@ -38,7 +38,7 @@ FLAT = {
 @pytest.mark.asyncio
 @pytest.mark.skipif(not shutil.which("curl"), reason="the sample is a curl command, and there is no curl")
 async def test_curl_sample() -> None:
-    """`generate` by curl with a Bearer key answers with every field that was asked for."""
+    """`generate` by curl with a Bearer key: the answer has every requested field."""
     async with Emulator() as emulator:
         arguments = ["-sS", "--noproxy", "*", "-X", "POST", f"{emulator.url}/graphql"]
         arguments += ["-H", "Content-Type: application/json", "-H", "Authorization: Bearer YOUR_API_KEY"]

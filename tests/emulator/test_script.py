@@ -1,4 +1,4 @@
-"""The faults in force: counting, choosing, and changes at run time."""
+"""The active faults: how they count, how one is chosen, and changes at run time."""
 
 import pytest
 
@@ -10,35 +10,35 @@ def hits(faults: Faults, *kinds: str) -> list[str]:
     return [str(faults.of_request(kind)) for kind in kinds]
 
 
-def test_each_kind_is_counted_for_itself() -> None:
-    """The second poll is the second poll, whatever came between."""
+def test_each_kind_has_its_own_count() -> None:
+    """Requests of other kinds in between do not matter."""
     faults = Faults(["poll 2: 500", "submit 1: 502", "output 1: empty"])
     found = hits(faults, "poll", "submit", "output", "poll", "other")
     assert found == ["", "submit 1: 502", "output 1: empty", "poll 2: 500", ""]
 
 
-def test_any_counts_all_of_the_api() -> None:
-    """Introspection and what nobody understands too, but no outputs."""
+def test_any_counts_all_api_requests() -> None:
+    """Including introspection and unknown requests, but no outputs."""
     faults = Faults(["any 3: 500"])
     assert hits(faults, "poll", "output", "introspection", "other") == ["", "", "", "any 3: 500"]
 
 
-def test_requests_for_which_there_is_no_fault_count() -> None:
-    """A fault that is added later goes by the numbers since the start."""
+def test_requests_without_a_fault_count() -> None:
+    """A fault that is added later uses the numbers since the start."""
     faults = Faults()
     hits(faults, "poll", "poll")
     faults.append("poll 3: 500")
     assert hits(faults, "poll", "poll") == ["poll 3: 500", ""]
 
 
-def test_times_bounds_the_hits() -> None:
-    """It counts what hit, not what might have."""
+def test_times_limits_the_hits() -> None:
+    """It counts requests that were hit, not all that match."""
     faults = Faults(["poll 2-: 500 times=2"])
     assert hits(faults, *["poll"] * 5) == ["", *["poll 2-: 500 times=2"] * 2, "", ""]
 
 
 def test_latencies_add_up_and_one_other_fault_hits() -> None:
-    """The first in the list; another is not used up meanwhile."""
+    """It is the first in the list; the others keep their hits."""
     faults = Faults(["poll: latency 1", "poll: 500 times=1", "poll: 502 times=1", "any: latency 2"])
     first, second, third = (faults.of_request("poll") for _ in range(3))
     assert [first.delay, third.delay] == [3.0, 3.0]
@@ -49,15 +49,15 @@ def test_latencies_add_up_and_one_other_fault_hits() -> None:
     ]
 
 
-def test_fault_can_be_left_out() -> None:
-    """It is not used up then."""
+def test_fault_can_be_excluded() -> None:
+    """Then it keeps its hits."""
     faults = Faults(["output: redirect times=1"])
     assert faults.of_request("output", without=("redirect",)).main is None
     assert faults.of_request("output").main is not None
 
 
 def test_job_has_one_fault_of_each_sort() -> None:
-    """The first in the list of each."""
+    """The first of each in the list."""
     faults = Faults(["job 2: late 1", "job: late 2 times=1", "job: fail", "poll: 500"])
     assert [[str(fault) for fault in faults.of_job(number)] for number in (1, 2, 3)] == [
         ["job: late 2 times=1", "job: fail"],
@@ -67,7 +67,7 @@ def test_job_has_one_fault_of_each_sort() -> None:
 
 
 def test_list_can_be_changed() -> None:
-    """Values and texts are the same to it."""
+    """Faults may be given as values or as texts."""
     faults = Faults([Fault("500", "poll")])
     faults.extend(["poll: 502", "submit: 500"])
     assert len(faults) == 3
@@ -81,7 +81,7 @@ def test_list_can_be_changed() -> None:
 
 
 def test_bad_text_adds_nothing() -> None:
-    """Not even the good ones before it."""
+    """Not even the valid texts before it."""
     faults = Faults()
     with pytest.raises(ValueError, match="the fault 'nonsense'"):
         faults.extend(["poll: 500", "nonsense"])
@@ -89,7 +89,7 @@ def test_bad_text_adds_nothing() -> None:
 
 
 def test_webhook_is_counted_and_has_one_fault_of_each_sort() -> None:
-    """By the webhooks that are owed, whatever jobs were made in between."""
+    """The count is of webhooks to send, whatever jobs were made in between."""
     faults = Faults(["webhook 2: late 5", "webhook 2-: late 6", "webhook: lost every=2"])
     faults.of_job(1)
     assert [[str(fault) for fault in faults.of_webhook()] for _ in range(3)] == [

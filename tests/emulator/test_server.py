@@ -1,4 +1,4 @@
-"""The servers over the loopback: two origins, dates, outputs and their ranges, a clean end."""
+"""The servers over loopback: two origins, dates, outputs and their ranges, a clean shutdown."""
 
 import asyncio
 import errno
@@ -35,7 +35,7 @@ async def submit(session: ClientSession, emulator: Emulator, given: object = A_F
 
 @pytest.mark.asyncio
 async def test_job_from_submit_to_its_picture() -> None:
-    """End to end, on two origins, and the key goes to one of them only."""
+    """End to end on two origins; only the API's origin receives the key."""
     async with Emulator(durations=0.0) as emulator, ClientSession() as session:
         made = await submit(session, emulator)
         assert made["url"].startswith(emulator.outputs_url)
@@ -63,7 +63,7 @@ async def test_other_outputs_have_their_content_type(media_type: str, content_ty
 
 @pytest.mark.asyncio
 async def test_output_can_be_fetched_in_parts() -> None:
-    """Ranges as HTTP has them, under one ETag; an If-Range of another file gives the whole."""
+    """Ranges as in HTTP, under one ETag; an If-Range of another file gives the whole output."""
     async with Emulator(durations=0.0) as emulator, ClientSession() as session:
         url = (await submit(session, emulator))["url"]
 
@@ -90,8 +90,8 @@ async def test_output_can_be_fetched_in_parts() -> None:
 
 
 @pytest.mark.asyncio
-async def test_outputs_that_are_not_there() -> None:
-    """404 for an unfinished job, an unknown name, another folder; 405 for another method."""
+async def test_missing_outputs() -> None:
+    """404 for an unfinished job, an unknown name or another folder; 405 for another method."""
     async with Emulator(durations=60.0) as emulator, ClientSession() as session:
         made = await submit(session, emulator)
         root = emulator.outputs_url.removesuffix("/outputs")
@@ -105,9 +105,9 @@ async def test_outputs_that_are_not_there() -> None:
 
 @pytest.mark.asyncio
 async def test_dates_follow_the_loops_wall_clock() -> None:
-    """A virtual-time loop brings its own; createdAt, Date and the reset agree with it."""
+    """A virtual-time loop has its own; createdAt, Date and the reset agree with it."""
     loop = asyncio.get_running_loop()
-    loop.wall_time = lambda: 1_704_067_200.0  # type: ignore[attr-defined] # what a virtual-time loop has
+    loop.wall_time = lambda: 1_704_067_200.0  # type: ignore[attr-defined] # a virtual-time loop has it
     async with Emulator() as emulator, ClientSession() as session:
         body = {"service": "flux-pro", "prompt": "a fox"}
         url = f"{emulator.url}/v1/text_to_image"
@@ -122,8 +122,8 @@ async def test_dates_follow_the_loops_wall_clock() -> None:
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
 @pytest.mark.asyncio
-async def test_an_ipv6_address_stands_in_brackets() -> None:
-    """Both origins can be dialled, and a client takes them for this machine."""
+async def test_an_ipv6_address_has_brackets() -> None:
+    """A client can connect to both origins, and treats them as this machine."""
     async with (
         Emulator("pro", host="::1", durations=0.0) as emulator,
         AsyncDoitong(api_key="k", base_url=emulator.url) as doitong,
@@ -136,14 +136,14 @@ async def test_an_ipv6_address_stands_in_brackets() -> None:
 
 
 async def job_ids(**settings: Any) -> list[str]:
-    """Return the ids of two jobs on an emulator of their own."""
+    """Return the ids of two jobs on a new emulator."""
     async with emulated(emulator={"durations": 0.0, **settings}) as doitong:
         return [(await doitong.generate("a fox")).id for _ in range(2)]
 
 
 @pytest.mark.asyncio
 async def test_ids_are_new_at_each_start_unless_a_seed_is_given() -> None:
-    """A ledger of an earlier run would find other pictures under its ids."""
+    """Otherwise a ledger of an earlier run would find other pictures under its ids."""
     assert len({*await job_ids(), *await job_ids()}) == 4
     assert await job_ids(seed=7) == await job_ids(seed=7)
     assert await job_ids(seed=0) != await job_ids(seed=7)
@@ -160,15 +160,15 @@ async def test_ids_are_new_at_each_start_unless_a_seed_is_given() -> None:
     ],
 )
 @pytest.mark.asyncio
-async def test_bound_to_every_address_it_names_one_that_a_client_accepts(host: str, origin: str) -> None:
-    """Plain http is for this machine alone; the outputs are there as well."""
+async def test_url_of_a_wildcard_address_is_one_that_a_client_accepts(host: str, origin: str) -> None:
+    """A client uses plain http for this machine only; the outputs are there as well."""
     async with emulated(emulator={"host": host, "durations": 0.0}) as doitong:
         assert doitong.emulator.url.startswith(origin)
         assert await (await doitong.generate("a fox")).read()
 
 
 @pytest.mark.asyncio
-async def test_body_over_a_mebibyte_is_refused() -> None:
+async def test_body_over_a_mebibyte_is_rejected() -> None:
     """413, in the documented shape of an error."""
     async with Emulator() as emulator, ClientSession() as session:
         body = io.BytesIO(b"x" * (2 << 20))
@@ -179,7 +179,7 @@ async def test_body_over_a_mebibyte_is_refused() -> None:
 
 @pytest.mark.asyncio
 async def test_stop_leaves_nothing() -> None:
-    """No task and no address, even while a client keeps its connection; starting again is possible."""
+    """No task and no address remains, even if a client keeps its connection; it can start again."""
     before = asyncio.all_tasks()
     emulator = Emulator(durations=0.0)
     for _ in range(2):
@@ -194,7 +194,7 @@ async def test_stop_leaves_nothing() -> None:
 
 @pytest.mark.asyncio
 async def test_failed_start_leaves_nothing() -> None:
-    """A port that is taken is an error, and the other port is given back."""
+    """A port in use is an error, and the other port is released."""
     async with Emulator() as emulator:
         taken = int(emulator.url.rpartition(":")[2])
         second = Emulator(outputs_port=taken)
@@ -205,8 +205,8 @@ async def test_failed_start_leaves_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_missing_pillow_is_told() -> None:
-    """With the command that brings it."""
+def test_missing_pillow_is_named() -> None:
+    """With the command that installs it."""
     code = "import sys; sys.modules['PIL'] = None; import doitong_async.emulator"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'doitong-async[emulator]'" in ran.stderr

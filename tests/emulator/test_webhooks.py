@@ -1,4 +1,4 @@
-"""The emulator's webhooks: what it sends, when, how often and where, counted at a test receiver."""
+"""The emulator's webhooks: what it sends, when, how often and where, as a test receiver sees them."""
 
 from __future__ import annotations
 
@@ -36,28 +36,28 @@ class Receiver:
 
     def __init__(self, *statuses: int) -> None:
         self.statuses = list(statuses)
-        self.heard: list[tuple[float, dict[str, Any]]] = []
+        self.received: list[tuple[float, dict[str, Any]]] = []
         self.requests: list[tuple[bytes, dict[str, str]]] = []
         self.url = ""
 
     @property
-    def words(self) -> list[tuple[str, str]]:
-        """The ids and the statuses, in the order in which they came."""
-        return [(payload["id"], payload["status"]) for _, payload in self.heard]
+    def updates(self) -> list[tuple[str, str]]:
+        """Return the ids and statuses in the order of arrival."""
+        return [(payload["id"], payload["status"]) for _, payload in self.received]
 
-    async def hear(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.Request) -> web.Response:
         body = await request.read()
         self.requests.append((body, dict(request.headers)))
-        self.heard.append((now(), json.loads(body)))
+        self.received.append((now(), json.loads(body)))
         status = self.statuses.pop(0) if self.statuses else 200
         return web.Response(status=status, headers={"Location": "/elsewhere"} if status == 302 else None)
 
 
 @asynccontextmanager
 async def listening(receiver: Receiver, *faults: Fault | str, **settings: Any) -> AsyncIterator[Emulator]:
-    """An emulator with these faults, and somebody who listens to it."""
+    """Run an emulator with these faults, and a receiver for its webhooks."""
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", receiver.hear)
+    app.router.add_route("*", "/{path:.*}", receiver.handle)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -87,13 +87,13 @@ def outcomes(emulator: Emulator) -> list[tuple[str, int, str, int]]:
 
 
 @virtual
-async def test_it_is_sent_when_the_job_ends() -> None:
-    """Once, at that moment, in the documented form and signed, and written down."""
+async def test_a_webhook_is_sent_when_the_job_ends() -> None:
+    """Once, at that moment, signed and in the documented form; and it is recorded."""
     receiver = Receiver()
     async with listening(receiver) as emulator:
         job_id = await submit(emulator, receiver.url)
         await asyncio.sleep(60)
-    ((at, payload),) = receiver.heard
+    ((at, payload),) = receiver.received
     ((body, headers),) = receiver.requests
     expected = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
     assert headers["X-Doitong-Signature"] == f"sha256={expected}"
@@ -109,30 +109,30 @@ async def test_it_is_sent_when_the_job_ends() -> None:
 
 
 @virtual
-async def test_its_url_can_be_fetched_at_once() -> None:
+async def test_the_url_of_a_webhook_can_be_fetched_at_once() -> None:
     """A poll, too, shows that the job has ended."""
     receiver = Receiver()
     async with listening(receiver, durations=0.1 + 0.2) as emulator:
         await submit(emulator, receiver.url)
         await asyncio.sleep(1)
-        async with ClientSession() as session, session.get(receiver.heard[0][1]["url"]) as answer:
+        async with ClientSession() as session, session.get(receiver.received[0][1]["url"]) as answer:
             assert answer.status == 200
 
 
 @virtual
-async def test_failed_job_tells_it_too() -> None:
-    """Without a URL; its form is not documented."""
+async def test_a_failed_job_sends_a_webhook_too() -> None:
+    """Without a URL; its form is undocumented."""
     receiver = Receiver()
     async with listening(receiver, "job: fail") as emulator:
         await submit(emulator, receiver.url)
         await asyncio.sleep(6)
-    payload = receiver.heard[0][1]
+    payload = receiver.received[0][1]
     assert (payload["status"], payload["url"], payload["service"]) == ("failed", None, "flux-pro")
 
 
 @virtual
 async def test_graphql_orders_have_webhooks_too() -> None:
-    """An alias each."""
+    """One per alias."""
     receiver = Receiver()
     async with listening(receiver) as emulator, ClientSession() as session:
         query = "mutation($i: GenerateInput!) { a: generate(input: $i) { id } b: generate(input: $i) { id } }"
@@ -141,11 +141,11 @@ async def test_graphql_orders_have_webhooks_too() -> None:
         async with session.post(f"{emulator.url}/graphql", json=body, headers=key) as answer:
             made = [each["id"] for each in (await answer.json())["data"].values()]
         await asyncio.sleep(6)
-    assert sorted(receiver.words) == sorted((job_id, "completed") for job_id in made)
+    assert sorted(receiver.updates) == sorted((job_id, "completed") for job_id in made)
 
 
 @virtual
-async def test_second_sending_of_a_submit_owes_no_second_webhook() -> None:
+async def test_a_replayed_submit_sends_no_second_webhook() -> None:
     """It is the same job."""
     receiver = Receiver()
     async with listening(receiver) as emulator, ClientSession() as session:
@@ -153,11 +153,11 @@ async def test_second_sending_of_a_submit_owes_no_second_webhook() -> None:
         for _ in range(2):
             await (await session.post(f"{emulator.url}/v1/text_to_image", json=body, headers=headers)).read()
         await asyncio.sleep(60)
-    assert len(receiver.heard) == 1
+    assert len(receiver.received) == 1
 
 
 @virtual
-async def test_job_without_an_address_or_an_end_sends_nothing() -> None:
+async def test_a_job_without_an_address_or_an_end_sends_nothing() -> None:
     """Nor does it count as a webhook."""
     receiver = Receiver()
     async with listening(receiver, "job 2: stuck", "webhook 2: lost") as emulator:
@@ -165,18 +165,18 @@ async def test_job_without_an_address_or_an_end_sends_nothing() -> None:
         await submit(emulator, receiver.url)
         await submit(emulator, receiver.url)
         await asyncio.sleep(3600)
-    assert receiver.heard == []
+    assert receiver.received == []
     assert outcomes(emulator) == [("completed", 0, "lost", 0)]
 
 
 @virtual
-async def test_it_is_tried_again_until_it_is_taken() -> None:
-    """After 1 s, 2 s, 4 s; any 2xx takes it, and a redirect is followed by nobody."""
+async def test_a_webhook_is_retried_until_it_is_accepted() -> None:
+    """After 1 s, 2 s, 4 s; any 2xx accepts it, and a redirect is not followed."""
     receiver = Receiver(500, 302, 401, 204)
     async with listening(receiver) as emulator:
         await submit(emulator, receiver.url)
         await asyncio.sleep(3600)
-    assert [at for at, _ in receiver.heard] == [5.0, 6.0, 8.0, 12.0]
+    assert [at for at, _ in receiver.received] == [5.0, 6.0, 8.0, 12.0]
     assert len({body for body, _ in receiver.requests}) == 1
     assert outcomes(emulator) == [
         ("completed", 1, "refused", 500),
@@ -187,28 +187,28 @@ async def test_it_is_tried_again_until_it_is_taken() -> None:
 
 
 @virtual
-async def test_it_is_given_up_in_the_end() -> None:
-    """After the last attempt."""
+async def test_a_webhook_is_abandoned_after_its_last_attempt() -> None:
+    """A receiver that always fails gets three attempts here."""
     receiver = Receiver(*[500] * 9)
     async with listening(receiver, webhook_attempts=3) as emulator:
         await submit(emulator, receiver.url)
         await asyncio.sleep(3600)
-    assert [at for at, _ in receiver.heard] == [5.0, 6.0, 8.0]
+    assert [at for at, _ in receiver.received] == [5.0, 6.0, 8.0]
 
 
 @virtual
-async def test_speed_shortens_the_pauses() -> None:
-    """As it does the jobs."""
+async def test_speed_shortens_the_backoff() -> None:
+    """As it shortens the jobs."""
     receiver = Receiver(500, 500)
     async with listening(receiver, speed=10.0, durations=10.0) as emulator:
         await submit(emulator, receiver.url)
         await asyncio.sleep(60)
-    assert [at for at, _ in receiver.heard] == pytest.approx([1.0, 1.1, 1.3])
+    assert [at for at, _ in receiver.received] == pytest.approx([1.0, 1.1, 1.3])
 
 
 @virtual
-async def test_nobody_listens() -> None:
-    """A port that is closed is tried as often, and written down."""
+async def test_a_closed_port_is_retried_and_recorded() -> None:
+    """The outcome of each attempt is "unreachable"."""
     async with listening(Receiver(), webhook_attempts=2) as emulator:
         await submit(emulator, "http://127.0.0.1:9/")
         await asyncio.sleep(60)
@@ -216,8 +216,8 @@ async def test_nobody_listens() -> None:
 
 
 @pytest.mark.parametrize("url", ["https://example.com/hook", "http://10.0.0.1/", "file:///etc/passwd", "", 5])
-def test_no_other_machine_is_reached(url: object) -> None:
-    """Not even tried, and visible in the record; no address at all owes nothing."""
+def test_no_webhook_goes_to_another_machine(url: object) -> None:
+    """The record shows it as forbidden; a job without an address has no record."""
 
     @virtual
     async def run() -> None:
@@ -248,14 +248,14 @@ def test_no_other_machine_is_reached(url: object) -> None:
         ("http:///", False),
     ],
 )
-def test_addresses(url: str, may: bool) -> None:
-    """This machine and the named hosts, and nothing that resembles them."""
+def test_allowed_addresses(url: str, may: bool) -> None:
+    """This machine and the named hosts, and no lookalikes."""
     assert (address(url, ["hooks.test"]) is not None) is may
 
 
 @virtual
 async def test_stopping_ends_every_webhook() -> None:
-    """Those that wait for a job, for the next try, and for an answer."""
+    """Those that wait for a job, for the next attempt, or for an answer."""
     writers: list[asyncio.StreamWriter] = []
 
     async def say_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -275,7 +275,7 @@ async def test_stopping_ends_every_webhook() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"webhook_secret": ""}, {"webhook_secret": "s", "webhook_attempts": 0}])
-def test_settings_that_cannot_be(settings: dict[str, Any]) -> None:
+def test_invalid_settings(settings: dict[str, Any]) -> None:
     """An empty secret cannot sign, and zero attempts cannot send."""
     with pytest.raises(ValueError, match="webhook_secret must not be empty"):
         Emulator(**settings)
@@ -285,41 +285,41 @@ def test_settings_that_cannot_be(settings: dict[str, Any]) -> None:
 
 
 @virtual
-async def test_lost() -> None:
+async def test_lost_webhook() -> None:
     """Every second one is never sent; the others are."""
     receiver = Receiver()
     async with listening(receiver, "webhook 2-: lost every=2") as emulator:
         made = [await submit(emulator, receiver.url) for _ in range(4)]
         await asyncio.sleep(60)
-    assert sorted(receiver.words) == sorted([(made[0], "completed"), (made[2], "completed")])
+    assert sorted(receiver.updates) == sorted([(made[0], "completed"), (made[2], "completed")])
     lost = [each for each in emulator.posted if each.outcome == "lost"]
     assert [each.fault for each in lost] == ["webhook 2-: lost every=2"] * 2
 
 
 @virtual
-async def test_late() -> None:
-    """So many seconds after the end; infinitely late is never."""
+async def test_late_webhook() -> None:
+    """It comes as many seconds after the end as the fault says; infinitely late means never."""
     receiver = Receiver()
     async with listening(receiver, "webhook 1: late 20", "webhook 2: late inf") as emulator:
         made = [await submit(emulator, receiver.url) for _ in range(2)]
         await asyncio.sleep(3600)
-    assert [(at, payload["id"]) for at, payload in receiver.heard] == [(25.0, made[0])]
+    assert [(at, payload["id"]) for at, payload in receiver.received] == [(25.0, made[0])]
 
 
 @virtual
-async def test_doubled() -> None:
-    """The same twice, though the first was taken."""
+async def test_doubled_webhook() -> None:
+    """It comes twice, although the receiver accepted the first."""
     receiver = Receiver()
     async with listening(receiver, "webhook 1: doubled") as emulator:
         job_id = await submit(emulator, receiver.url)
         await asyncio.sleep(60)
-    assert receiver.words == [(job_id, "completed")] * 2
+    assert receiver.updates == [(job_id, "completed")] * 2
     assert receiver.requests[0] == receiver.requests[1]
 
 
 @virtual
-async def test_overtaken() -> None:
-    """The next job's comes first; where there is no next one, its own comes late."""
+async def test_overtaken_webhook() -> None:
+    """The next job's comes first; without a next job, its own comes late."""
     receiver = Receiver()
     async with listening(receiver, "webhook 1: overtaken 30", "webhook 3: overtaken 10") as emulator:
         first = await submit(emulator, receiver.url)
@@ -328,7 +328,7 @@ async def test_overtaken() -> None:
         await asyncio.sleep(20)
         third = await submit(emulator, receiver.url)
         await asyncio.sleep(60)
-    assert [(at, payload["id"]) for at, payload in receiver.heard] == [
+    assert [(at, payload["id"]) for at, payload in receiver.received] == [
         (7.0, second),
         (7.0, first),
         (37.0, third),
@@ -336,22 +336,22 @@ async def test_overtaken() -> None:
 
 
 @virtual
-async def test_outdated() -> None:
-    """After the end comes word that it still runs, signed as well."""
+async def test_outdated_webhook() -> None:
+    """After the end comes a signed webhook that says the job still runs."""
     receiver = Receiver()
     async with listening(receiver, "webhook: outdated") as emulator:
         job_id = await submit(emulator, receiver.url)
         await asyncio.sleep(60)
-    assert receiver.words == [(job_id, "completed"), (job_id, "processing")]
-    assert (receiver.heard[1][1]["url"], receiver.heard[1][1]["completedAt"]) == (None, None)
+    assert receiver.updates == [(job_id, "completed"), (job_id, "processing")]
+    assert (receiver.received[1][1]["url"], receiver.received[1][1]["completedAt"]) == (None, None)
     body, headers = receiver.requests[1]
     right = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
     assert headers["X-Doitong-Signature"] == f"sha256={right}"
 
 
 @virtual
-async def test_forged() -> None:
-    """Well-formed, and under another secret, at each try."""
+async def test_forged_webhook() -> None:
+    """It is well-formed and signed with another secret, at each attempt."""
     receiver = Receiver(401, 401)
     async with listening(receiver, "webhook: forged", webhook_attempts=2) as emulator:
         await submit(emulator, receiver.url)
@@ -364,46 +364,46 @@ async def test_forged() -> None:
 
 
 @virtual
-async def test_early() -> None:
-    """The answer to the submit comes when its webhook was sent."""
+async def test_early_webhook() -> None:
+    """The answer to the submit comes after the webhook."""
     receiver = Receiver()
     async with listening(receiver, "webhook 1: early 60") as emulator:
         job_id = await submit(emulator, receiver.url)
         assert now() == 5.0
-        assert receiver.words == [(job_id, "completed")]
+        assert receiver.updates == [(job_id, "completed")]
 
 
 @virtual
-async def test_early_has_an_end() -> None:
-    """A job that takes longer is answered before; one that never ends is not waited for."""
+async def test_early_webhook_has_a_deadline() -> None:
+    """A longer job is answered before its webhook; an endless job is answered at once."""
     receiver = Receiver()
     async with listening(receiver, "webhook: early 3", "job 2: stuck") as emulator:
         await submit(emulator, receiver.url)
-        assert (now(), receiver.heard) == (3.0, [])
+        assert (now(), receiver.received) == (3.0, [])
         await submit(emulator, receiver.url)
         assert now() == 3.0
 
 
 @virtual
-async def test_stopping_frees_a_held_answer() -> None:
-    """Whoever waits for it is not left hanging, and nothing complains."""
+async def test_stopping_releases_a_held_answer() -> None:
+    """Its client does not hang, and nothing is logged."""
     receiver = Receiver()
     async with listening(receiver, "webhook: early inf", durations=1e5) as emulator:
-        asked = asyncio.create_task(submit(emulator, receiver.url))
+        submitting = asyncio.create_task(submit(emulator, receiver.url))
         await until(lambda: emulator.world.jobs)
-    await asyncio.gather(asked, return_exceptions=True)
-    assert asked.done()
-    assert receiver.heard == []
+    await asyncio.gather(submitting, return_exceptions=True)
+    assert submitting.done()
+    assert receiver.received == []
 
 
 @virtual
-async def test_down() -> None:
-    """The first attempts find no listener, the next one is accepted."""
+async def test_down_receiver() -> None:
+    """The first attempts are unreachable, and the next one is accepted."""
     receiver = Receiver()
     async with listening(receiver, "webhook: down 2") as emulator:
         await submit(emulator, receiver.url)
         await asyncio.sleep(60)
-    assert [at for at, _ in receiver.heard] == [8.0]
+    assert [at for at, _ in receiver.received] == [8.0]
     assert [(each.at, each.outcome) for each in emulator.posted] == [
         (5.0, "unreachable"),
         (6.0, "unreachable"),

@@ -21,9 +21,9 @@ def a_world(plan: Any = "free", *, faults: Iterable[str] = (), **rules: Any) -> 
 
 
 def failure_of(world: World, sender: Submission = ME, now: float = 0.0, wall: float = 0.0) -> ApiError:
-    with pytest.raises(ApiError) as refused:
+    with pytest.raises(ApiError) as rejected:
         world.submit(A_FOX, sender, now, wall)
-    return refused.value
+    return rejected.value
 
 
 def test_job_is_charged_when_it_is_accepted() -> None:
@@ -42,12 +42,12 @@ def test_job_is_charged_when_it_is_accepted() -> None:
     )
 
 
-def test_too_few_credits_are_refused_and_not_charged() -> None:
+def test_a_job_without_enough_credits_is_rejected_and_not_charged() -> None:
     """402 with both numbers, as documented."""
     world = a_world(credits=19)
-    refused = failure_of(world)
-    assert refused.status == 402
-    assert refused.extensions == {
+    rejected = failure_of(world)
+    assert rejected.status == 402
+    assert rejected.extensions == {
         "code": "INSUFFICIENT_CREDITS",
         "creditsRequired": 20,
         "creditsAvailable": 19,
@@ -56,7 +56,7 @@ def test_too_few_credits_are_refused_and_not_charged() -> None:
 
 
 def test_slot_is_free_again_when_the_job_ends() -> None:
-    """Free has one slot; it is held for exactly as long as the job runs, and by each key for itself."""
+    """Free has one slot per key, which is taken for exactly as long as the job runs."""
     world = a_world()
     world.submit(A_FOX, ME, 0.0, 0.0)
     assert failure_of(world, now=9.9).code == "CONCURRENCY_LIMITED"
@@ -65,8 +65,8 @@ def test_slot_is_free_again_when_the_job_ends() -> None:
     assert world.most_at_once == 2
 
 
-def test_jobs_past_the_slots_can_wait_instead() -> None:
-    """With "queue", jobs start in their order, each when a slot comes free."""
+def test_jobs_beyond_the_slots_can_be_queued() -> None:
+    """With "queue", jobs start in order, each when a slot becomes free."""
     world = a_world(
         PlanLimits(100, 2, None), over_concurrency="queue", durations=[10.0, 4.0, 3.0, 1.0].__getitem__
     )
@@ -77,7 +77,7 @@ def test_jobs_past_the_slots_can_wait_instead() -> None:
 
 
 def test_daily_limit_ends_with_the_utc_day() -> None:
-    """The jobs of yesterday do not count today."""
+    """Yesterday's jobs do not count today."""
     world = a_world(PlanLimits(100, 10, 2))
     for _ in range(2):
         world.submit(A_FOX, ME, 0.0, DAY - 1.0)
@@ -91,14 +91,14 @@ def test_speed_shortens_jobs() -> None:
 
 
 def test_same_seed_same_world() -> None:
-    """Ids and durations follow from the seed and the number of the job alone."""
+    """Ids and durations depend only on the seed and the number of the job."""
     first, again, other = (World("pro", Rules(seed=seed)).submit(A_FOX, ME, 0.0, 0.0) for seed in (1, 1, 2))
     assert (first.id, first.ends_at) == (again.id, again.ends_at)
     assert (first.id, first.ends_at) != (other.id, other.ends_at)
 
 
-def test_second_sending_of_a_request_gives_the_first_job() -> None:
-    """It takes no slot and no credits, even where both are gone."""
+def test_a_repeated_request_gets_the_first_job() -> None:
+    """It takes no slot and no credits, even if neither is left."""
     world = a_world(credits=20)
     sender = Submission("me", "once", "body")
     first = world.submit(A_FOX, sender, 0.0, 0.0)
@@ -108,11 +108,11 @@ def test_second_sending_of_a_request_gives_the_first_job() -> None:
 
 
 def test_idempotency_key_of_another_body_conflicts() -> None:
-    """A key stands for one request."""
+    """A key belongs to one request."""
     world = a_world()
     world.submit(A_FOX, Submission("me", "once", "body"), 0.0, 0.0)
-    refused = failure_of(world, Submission("me", "once", "another body"), now=20.0)
-    assert (refused.code, refused.status) == ("IDEMPOTENCY_CONFLICT", 409)
+    rejected = failure_of(world, Submission("me", "once", "another body"), now=20.0)
+    assert (rejected.code, rejected.status) == ("IDEMPOTENCY_CONFLICT", 409)
 
 
 def test_idempotency_keys_belong_to_their_api_key() -> None:
@@ -122,8 +122,8 @@ def test_idempotency_keys_belong_to_their_api_key() -> None:
     assert jobs[0] != jobs[1]
 
 
-def test_refused_sending_does_not_use_up_its_idempotency_key() -> None:
-    """A rejected submit can be repeated under its key, and then succeeds."""
+def test_a_rejected_submit_does_not_use_up_its_idempotency_key() -> None:
+    """It can be repeated under its key, and then succeeds."""
     world = a_world()
     world.submit(A_FOX, ME, 0.0, 0.0)
     again = Submission("me", "once", "body")
@@ -131,8 +131,8 @@ def test_refused_sending_does_not_use_up_its_idempotency_key() -> None:
     assert world.submit(A_FOX, again, 10.0, 0.0).created_at == 10.0
 
 
-def test_orders_of_one_request_are_told_apart_by_their_place() -> None:
-    """Two aliases under one idempotency key are two jobs, each of them made once."""
+def test_orders_of_one_request_are_distinguished_by_their_alias() -> None:
+    """Two aliases under one idempotency key are two jobs, each made once."""
     world = a_world("pro")
     senders = [Submission("me", "once", "body", place) for place in ("a", "b")]
     first, second = ([world.submit(A_FOX, sender, 0.0, 0.0) for sender in senders] for _ in range(2))
@@ -141,15 +141,15 @@ def test_orders_of_one_request_are_told_apart_by_their_place() -> None:
 
 
 @pytest.mark.parametrize("key", [None, "", "wrong"])
-def test_unknown_key_is_refused(key: str | None) -> None:
-    """Where a key is set, only that one is known; the empty one never is."""
-    with pytest.raises(ApiError, match="API key") as refused:
+def test_unknown_key_is_rejected(key: str | None) -> None:
+    """If a key is set, only that one is valid; an empty one never is."""
+    with pytest.raises(ApiError, match="API key") as rejected:
         a_world(key="right").admit(key, "submit", 0.0)
-    assert refused.value.status == 401
+    assert rejected.value.status == 401
 
 
-def test_any_key_is_known_where_none_is_set() -> None:
-    """An emulator without a key takes every key."""
+def test_every_key_is_valid_if_none_is_set() -> None:
+    """An emulator without a key accepts every key."""
     assert a_world().admit("anything", "poll", 0.0) == "anything"
 
 
@@ -158,16 +158,16 @@ def test_requests_are_counted_per_key() -> None:
     world = a_world()
     for _ in range(10):
         world.admit("me", "submit", 0.0)
-    with pytest.raises(ApiError) as refused:
+    with pytest.raises(ApiError) as rejected:
         world.admit("me", "poll", 59.9)
-    assert (refused.value.code, refused.value.status) == ("RATE_LIMITED", 429)
+    assert (rejected.value.code, rejected.value.status) == ("RATE_LIMITED", 429)
     world.admit("somebody else", "submit", 59.9)
     world.admit("me", "poll", 60.0)
     assert world.most_in_window == 11
 
 
-def test_polls_may_be_free() -> None:
-    """With polls_count=False they are let in whatever else was sent."""
+def test_polls_may_be_uncounted() -> None:
+    """With polls_count=False they pass whatever else was sent."""
     world = a_world(PlanLimits(1, 1, None), polls_count=False)
     world.admit("me", "submit", 0.0)
     world.admit("me", "poll", 0.0)
@@ -175,7 +175,7 @@ def test_polls_may_be_free() -> None:
     assert world.most_in_window == 1
 
 
-def test_allowance_says_when_the_next_place_comes_back() -> None:
+def test_allowance_says_when_the_next_permit_comes_back() -> None:
     """The oldest counted request returns its permit first."""
     world = a_world()
     world.admit("me", "submit", 3.0)
@@ -184,8 +184,8 @@ def test_allowance_says_when_the_next_place_comes_back() -> None:
     assert (allowance.limit, allowance.remaining, allowance.frees_at) == (10, 8, 63.0)
 
 
-def test_job_is_shown_to_its_key_only() -> None:
-    """To another key it is not there."""
+def test_job_is_visible_to_its_key_only() -> None:
+    """For another key it does not exist."""
     world = a_world()
     job = world.submit(A_FOX, ME, 0.0, 0.0)
     assert world.poll("me", job.id, 0.0) is job
@@ -194,7 +194,7 @@ def test_job_is_shown_to_its_key_only() -> None:
             world.poll(key, job_id, 0.0)
 
 
-def test_output_is_there_once_the_job_is_completed() -> None:
+def test_output_exists_once_the_job_is_completed() -> None:
     """Under its one name, and not before."""
     world = a_world()
     job = world.submit(A_FOX, ME, 0.0, 0.0)
@@ -214,7 +214,7 @@ def test_counts_outlive_the_record() -> None:
 
 
 def test_stuck_job_never_ends_and_keeps_its_slot() -> None:
-    """The others have what is left."""
+    """Other jobs use the remaining slots."""
     world = a_world(faults=["job 1: stuck"])
     job = world.submit(A_FOX, ME, 0.0, 0.0)
     assert job.status_at(1e9) == "processing"
@@ -232,15 +232,15 @@ def test_job_faults_count_jobs() -> None:
     assert [str(fault) for fault in world.submit(A_FOX, ME, 10.0, 0.0).faults] == ["job 2: stuck"]
 
 
-def test_faults_leave_ids_and_durations_alone() -> None:
-    """The same seed gives the same jobs, with whatever goes wrong."""
+def test_faults_do_not_change_ids_and_durations() -> None:
+    """The same seed gives the same jobs, whatever the faults."""
     plain, odd = (World(rules=Rules(seed=1), faults=faults) for faults in ([], ["job: fail", "job: late 9"]))
     jobs = [world.submit(A_FOX, ME, 0.0, 0.0) for world in (plain, odd)]
     assert len({(job.id, job.ends_at) for job in jobs}) == 1
 
 
-def test_odd_word_lasts_for_its_seconds() -> None:
-    """They come on top of the job's own, and it keeps its slot for as long."""
+def test_odd_status_lasts_for_its_seconds() -> None:
+    """They add to the job's own duration, and it keeps its slot meanwhile."""
     world = a_world(faults=["job 1: odd-status dreaming seconds=5"])
     job = world.submit(A_FOX, ME, 0.0, 0.0)
     assert [job.status_at(now) for now in (9.9, 10.0, 14.9, 15.0)] == [
@@ -252,14 +252,14 @@ def test_odd_word_lasts_for_its_seconds() -> None:
     assert failure_of(world, now=14.9).code == "CONCURRENCY_LIMITED"
 
 
-def test_odd_word_may_be_the_last() -> None:
-    """For ever."""
+def test_odd_status_may_be_the_last() -> None:
+    """It lasts forever."""
     job = a_world(faults=["job: odd-status expired seconds=inf"]).submit(A_FOX, ME, 0.0, 0.0)
     assert (job.status_at(9.9), job.status_at(1e9)) == ("processing", "expired")
 
 
 def test_failed_job_is_charged() -> None:
-    """Unless it is configured not to."""
+    """Unless a fault says otherwise."""
     world = a_world(credits=100, faults=["job 1: fail"])
     job = world.submit(A_FOX, ME, 0.0, 0.0)
     world.admit("me", "poll", 99.0)
@@ -268,7 +268,7 @@ def test_failed_job_is_charged() -> None:
 
 
 def test_credits_of_a_failed_job_come_back() -> None:
-    """When it fails, as the key's next request finds; it never counts as charged."""
+    """When it fails, as the key's next request shows; it never counts as charged."""
     world = a_world("pro", credits=40, faults=["job: fail charged=no"])
     for now in (0.0, 1.0):
         world.submit(A_FOX, ME, now, 0.0)
@@ -279,8 +279,8 @@ def test_credits_of_a_failed_job_come_back() -> None:
     assert (balances, world.charges) == ([0, 20, 40], 0)
 
 
-def test_credits_that_came_back_can_be_spent() -> None:
-    """At the very moment."""
+def test_returned_credits_can_be_spent() -> None:
+    """At the very moment of the failure."""
     world = a_world(credits=20, faults=["job 1: fail charged=no"])
     world.submit(A_FOX, ME, 0.0, 0.0)
     assert world.submit(A_FOX, ME, 10.0, 0.0).charged
@@ -294,8 +294,8 @@ def test_job_that_never_ends_does_not_fail(endless: str) -> None:
     assert (world.charges, world.balance("me")) == (1, 0)
 
 
-def test_keys_may_be_ignored() -> None:
-    """With keys_honoured=False each sending makes a job, whatever its body."""
+def test_idempotency_keys_may_be_ignored() -> None:
+    """With keys_honoured=False each submit makes a job, whatever its body."""
     world = a_world("pro", keys_honoured=False)
     jobs = [world.submit(A_FOX, Submission("me", "once", body), 0.0, 0.0) for body in "aab"]
     assert (len(world.jobs), world.charges) == (3, 3)

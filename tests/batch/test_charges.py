@@ -26,8 +26,8 @@ from tests.virtual import plain, until, virtual, with_emulator
 FULL = sqlite3.OperationalError("database or disk is full")
 
 
-def failing(what: str, error: Exception) -> Callable[..., Any]:
-    """A commit that fails for each group which has such a change in it."""
+def failing_commit(what: str, error: Exception) -> Callable[..., Any]:
+    """Return a commit that fails for each group that has a change of this kind."""
     usual = _Writer.commit
 
     def commit(writer: _Writer, group: Any) -> Any:
@@ -42,8 +42,8 @@ def failing(what: str, error: Exception) -> Callable[..., Any]:
 
 
 @virtual
-async def test_a_job_is_not_written_down_under_two_idempotency_keys(tmp_path: Path) -> None:
-    """Not of two items, and not of two attempts of one; under its own key it may come again."""
+async def test_a_job_is_not_recorded_under_two_idempotency_keys(tmp_path: Path) -> None:
+    """Neither of two items nor of two attempts of one; under its own key it may be recorded again."""
     path = tmp_path / "l.db"
     ledger = await opened(path)
     await begin(ledger, "a", idempotency_key="i-a")
@@ -70,20 +70,20 @@ async def test_a_job_is_not_written_down_under_two_idempotency_keys(tmp_path: Pa
     await ledger.close()
 
 
-def test_a_job_that_answers_a_second_submit_puts_that_in_doubt(
+def test_a_job_that_answers_a_second_submit_puts_the_second_item_in_doubt(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In another process; nothing else stops, and when the service answers rightly the item is done."""
+    """This holds across processes; other items finish, and once the service is right the item is done."""
 
-    def lie(raw: bytes, honest: bytes | None) -> bytes | None:
+    def answer_with_the_first_job(raw: bytes, honest: bytes | None) -> bytes | None:
         return (honest or b"").replace(b"plain00002", b"plain00001") if b"mutation" in raw else honest
 
     @virtual
     async def test() -> None:
         async with plain(WIDE) as (doitong, server):
             await all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db"))
-            server.rewrite = lie
-            # The next process knows nothing of this one's jobs but what the ledger says.
+            server.rewrite = answer_with_the_first_job
+            # The next process knows of earlier jobs only from the ledger.
             admission._LIMITERS.clear()
             async with AsyncDoitong(api_key=server.key, base_url=server.url, plan=WIDE) as other:
                 items = await all_of(other.generate_many(["a", "b", "c"], ledger=tmp_path / "l.db"))
@@ -112,24 +112,24 @@ def test_a_job_that_answers_a_second_submit_puts_that_in_doubt(
 
 
 @pytest.mark.parametrize("error", [FULL, sqlite3.OperationalError("database is locked"), OSError(5, "I/O")])
-def test_a_job_that_could_not_be_written_down_is_told(
+def test_a_job_that_cannot_be_recorded_is_reported(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its id, its token and its idempotency key, by the item and in the log; the next run resumes it."""
+    """Item and log have its id, token and idempotency key; the next run resumes it."""
     prompts = [f"fox {number}" for number in range(4)]
 
     @virtual
     async def test() -> None:
         async with with_emulator(WIDE) as (doitong, emulator):
             with monkeypatch.context() as full:
-                full.setattr(_Writer, "commit", failing("the job", error))
+                full.setattr(_Writer, "commit", failing_commit("the job", error))
                 items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db"))
             made = emulator.world.charges
             assert made > 0
-            told = [item for item in items if item.outcome is Outcome.IN_DOUBT]
-            assert sorted(job_ids(told)) == sorted(emulator.world.jobs)
+            reported = [item for item in items if item.outcome is Outcome.IN_DOUBT]
+            assert sorted(job_ids(reported)) == sorted(emulator.world.jobs)
             keys = {record.idempotency_key for record in read(tmp_path / "l.db")}
-            for item in told:
+            for item in reported:
                 assert isinstance(item.error, LedgerError)
                 assert item.error.idempotency_key in keys
                 assert item.error.token is not None
@@ -137,7 +137,7 @@ def test_a_job_that_could_not_be_written_down_is_told(
                 assert "othing was charged" not in str(item.error)
                 for fact in (item.error.job_id, item.error.token, item.error.idempotency_key):
                     assert str(fact) in caplog.text
-            assert len({item.error.idempotency_key for item in told if item.error}) == len(told)
+            assert len({item.error.idempotency_key for item in reported if item.error}) == len(reported)
             assert outcomes(items) == Counter({Outcome.IN_DOUBT: made, Outcome.SKIPPED: 4 - made})
             items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db"))
             assert outcomes(items) == {Outcome.DONE: 4}
@@ -151,7 +151,7 @@ def job_ids(items: list[Item]) -> list[str]:
 
 
 @pytest.mark.slow
-def test_an_end_that_could_not_be_written_down_names_the_job(
+def test_an_end_that_cannot_be_recorded_names_the_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The job is paid, and perhaps recorded; skipped items never carry another item's job."""
@@ -161,12 +161,12 @@ def test_an_end_that_could_not_be_written_down_names_the_job(
     async def test() -> None:
         async with with_emulator(WIDE) as (doitong, emulator):
             with monkeypatch.context() as full:
-                full.setattr(_Writer, "commit", failing("the end", FULL))
+                full.setattr(_Writer, "commit", failing_commit("the end", FULL))
                 batch = doitong.batch(prompts, ledger=tmp_path / "l.db", out=tmp_path)
                 items = await all_of(batch)
-            told = [item for item in items if item.outcome is Outcome.IN_DOUBT]
-            assert sorted(job_ids(told)) == sorted(emulator.world.jobs)
-            for item in told:
+            reported = [item for item in items if item.outcome is Outcome.IN_DOUBT]
+            assert sorted(job_ids(reported)) == sorted(emulator.world.jobs)
+            for item in reported:
                 assert item.error is not None
                 assert read_ref(item.error.token or "").id == item.error.job_id
             skipped = [item.error for item in items if item.outcome is Outcome.SKIPPED]
@@ -181,17 +181,17 @@ def test_an_end_that_could_not_be_written_down_names_the_job(
     test()
 
 
-def test_a_job_that_nobody_waits_for_any_more_is_in_the_log(
+def test_a_job_that_nobody_awaits_is_in_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The batch was left while the ledger failed."""
+    """The caller left the batch while the ledger failed."""
 
     @virtual
     async def test() -> None:
         ledger = await opened(tmp_path / "l.db")
         await begin(ledger)
         with monkeypatch.context() as full:
-            full.setattr(_Writer, "commit", failing("the job", FULL))
+            full.setattr(_Writer, "commit", failing_commit("the job", FULL))
             writing = asyncio.ensure_future(accept(ledger, job_id="paid-for"))
             await asyncio.sleep(0)
             writing.cancel()
@@ -206,38 +206,38 @@ def test_a_job_that_nobody_waits_for_any_more_is_in_the_log(
 
 
 @virtual
-async def test_whatever_breaks_while_writing_everybody_is_told(tmp_path: Path) -> None:
-    """An error that is not SQLite's leaves nobody waiting for ever; each has one of its own."""
+async def test_every_caller_gets_an_error_if_writing_fails(tmp_path: Path) -> None:
+    """Even an error that is not SQLite's leaves no caller waiting; each gets its own exception."""
     ledger = await opened(tmp_path / "l.db")
 
     class Unwritable:
         def __conform__(self, _: object) -> None:
             raise RuntimeError("nobody thought of this")
 
-    told = await asyncio.gather(
+    reported = await asyncio.gather(
         begin(ledger, "a"), begin(ledger, "b", request=Unwritable()), return_exceptions=True
     )
-    assert all(isinstance(error, LedgerError) for error in told)
+    assert all(isinstance(error, LedgerError) for error in reported)
     (tmp_path / "l.db").rename(tmp_path / "away.db")
-    told = await asyncio.gather(begin(ledger, "a"), begin(ledger, "b"), return_exceptions=True)
-    assert all("moved or deleted" in str(error) for error in told)
-    assert told[0] is not told[1]
+    reported = await asyncio.gather(begin(ledger, "a"), begin(ledger, "b"), return_exceptions=True)
+    assert all("moved or deleted" in str(error) for error in reported)
+    assert reported[0] is not reported[1]
     (tmp_path / "away.db").rename(tmp_path / "l.db")
     await begin(ledger, "a")
     await ledger.close()
 
 
 @virtual
-async def test_what_is_in_doubt_when_the_batch_stops_is_told_so(tmp_path: Path) -> None:
-    """Under its idempotency key, and not that none was made."""
+async def test_an_item_in_doubt_when_the_batch_stops_stays_in_doubt(tmp_path: Path) -> None:
+    """Its error has the idempotency key, and does not say that no job was made."""
     async with with_emulator(WIDE, resend_unanswered=False, emulator={"faults": ["submit 1: cut-after"]}) as (
         doitong,
         emulator,
     ):
         await all_of(doitong.generate_many(["a"], ledger=tmp_path / "l.db"))
         (record,) = read(tmp_path / "l.db")
-        async with AsyncDoitong(api_key="k-test", base_url=emulator.url, plan=WIDE) as trusting:
-            batch = trusting.batch(["a"], ledger=tmp_path / "l.db")
+        async with AsyncDoitong(api_key="k-test", base_url=emulator.url, plan=WIDE) as resending:
+            batch = resending.batch(["a"], ledger=tmp_path / "l.db")
             running = asyncio.ensure_future(all_of(batch))
             await until(lambda: batch._flight.tasks)
             batch.stop()
@@ -250,8 +250,8 @@ async def test_what_is_in_doubt_when_the_batch_stops_is_told_so(tmp_path: Path) 
 
 
 @virtual
-async def test_whoever_is_skipped_is_not_told_of_the_key_of_another(tmp_path: Path) -> None:
-    """What stopped the batch came of one item; the others never had a key."""
+async def test_a_skipped_item_does_not_carry_the_key_of_another(tmp_path: Path) -> None:
+    """One item's error stops the batch; the others never had a key."""
     async with with_emulator(WIDE, emulator={"credits": 60}) as (doitong, _):
         batch = doitong.batch([f"fox {number}" for number in range(20)], ledger=tmp_path / "l.db")
         items = await all_of(batch)

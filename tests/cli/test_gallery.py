@@ -38,7 +38,7 @@ HOSTILE = [
 
 
 class Page(html.parser.HTMLParser):
-    """A page read back: its elements with their attributes, and the words inside each."""
+    """A parsed page: its elements with their attributes, and the text inside each."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -66,11 +66,11 @@ class Page(html.parser.HTMLParser):
             self.words[self._open[-1]] += data
 
     def all(self, tag: str, cls: str = "") -> list[dict[str, str | None]]:
-        """Return the attributes of every such element."""
+        """Return the attributes of every element of this kind."""
         return [attrs for name, attrs in self.elements if name == tag and _is(attrs, cls)]
 
     def text(self, tag: str, cls: str = "") -> list[str]:
-        """Return the words right inside every such element."""
+        """Return the text directly inside every element of this kind."""
         found = zip(self.elements, self.words, strict=True)
         return [words for (name, attrs), words in found if name == tag and _is(attrs, cls)]
 
@@ -85,19 +85,19 @@ def written(folder: Path, *cards: Card, title: str = "Foxes") -> str:
 
 
 def page(folder: Path, *cards: Card, title: str = "Foxes") -> Page:
-    """Return a page with these cards, read back."""
+    """Return the parsed page with these cards."""
     return Page(written(folder, *cards, title=title))
 
 
-def legible(text: str) -> str:
-    """Return a text as UTF-8 can say it."""
+def utf8_of(text: str) -> str:
+    """Return a text with the characters replaced that UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode()
 
 
-class TestWordsFromOutside:
+class TestForeignText:
     @pytest.mark.parametrize("words", HOSTILE)
-    def test_hostile_words_make_no_element_and_no_attribute(self, tmp_path: Path, words: str) -> None:
-        """The page has the same elements with the same names of attributes as with tame words."""
+    def test_hostile_text_adds_no_element_and_no_attribute(self, tmp_path: Path, words: str) -> None:
+        """The page has the same elements and attribute names as with harmless text."""
 
         def shape(of: Page) -> list[tuple[str, list[str]]]:
             return [(tag, sorted(attrs)) for tag, attrs in of.elements]
@@ -105,7 +105,7 @@ class TestWordsFromOutside:
         def cards(x: str) -> list[Card]:
             said = replace(FOX, key=x, prompt=x, provider=x, job_id=x, reason=x)
             pictures = [
-                replace(said, file=legible(f"{kind}{x}{kind}")) for kind in (".jpg", ".mp4", ".wav", ".x")
+                replace(said, file=utf8_of(f"{kind}{x}{kind}")) for kind in (".jpg", ".mp4", ".wav", ".x")
             ]
             return [*pictures, replace(said, outcome="failed", file=None)]
 
@@ -114,11 +114,11 @@ class TestWordsFromOutside:
         assert hostile.text("script") == tame.text("script")
 
     @pytest.mark.parametrize("words", HOSTILE)
-    def test_words_come_out_as_they_went_in(self, tmp_path: Path, words: str) -> None:
-        """Prompt, provider, key, reason and title say on the page what they said before."""
+    def test_text_appears_unchanged(self, tmp_path: Path, words: str) -> None:
+        """Prompt, provider, key, reason and title read the same on the page."""
         card = replace(FAILED, prompt=words, provider=words, key=words, reason=words)
         read = page(tmp_path, card, title=words)
-        expected = legible(words).replace("\r\n", "\n")
+        expected = utf8_of(words).replace("\r\n", "\n")
         assert [read.text("p", "prompt"), read.text("p", "why"), read.text("bdi")] == [[expected]] * 3
         assert read.all("li", "card")[0]["data-key"] == expected
         assert read.text("h1") == [expected]
@@ -128,11 +128,11 @@ class TestWordsFromOutside:
     def test_any_prompt_is_text(self, tmp_path_factory: pytest.TempPathFactory, words: str) -> None:
         """Whatever it holds, it is the text of one paragraph."""
         read = page(tmp_path_factory.mktemp("any"), replace(FOX, prompt=words))
-        assert read.text("p", "prompt") == [legible(words)]
+        assert read.text("p", "prompt") == [utf8_of(words)]
         assert len(read.all("li", "card")) == 1
 
     def test_only_the_script_of_the_page_may_run(self, tmp_path: Path) -> None:
-        """The policy names it by its hash, so that nothing else would run even if it got in."""
+        """The policy names the script by its hash, so nothing else would run even if it got in."""
         read = page(tmp_path, FOX)
         (script,) = read.text("script")
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -141,9 +141,9 @@ class TestWordsFromOutside:
         assert policy[0].startswith(f"script-src 'sha256-{digest}';")
 
 
-class TestOfOnePiece:
-    def test_nothing_is_fetched_from_elsewhere(self, tmp_path: Path) -> None:
-        """No address of another host, no import, no file but those of the cards."""
+class TestSelfContained:
+    def test_nothing_is_fetched_from_another_host(self, tmp_path: Path) -> None:
+        """The page has no foreign address, no import, and no file except those of the cards."""
         text = written(tmp_path, FOX, FAILED)
         assert re.findall(r"https?:|[\"'(]//\w|url\(|@import|@font-face", text) == []
         read = Page(text)
@@ -165,8 +165,8 @@ class TestOfOnePiece:
             "\"'<&>.jpg",
         ],
     )
-    def test_a_file_name_is_a_relative_address(self, tmp_path: Path, name: str) -> None:
-        """Whatever the name, its link leads below the page's folder, and back to that name."""
+    def test_a_file_name_becomes_a_relative_address(self, tmp_path: Path, name: str) -> None:
+        """Its link points into the page's folder and decodes to the same name."""
         read = page(tmp_path, replace(FOX, file=name))
         for address in (read.all("a", "file")[0]["href"], read.all("a", "frame")[0]["href"]):
             assert address is not None
@@ -175,15 +175,15 @@ class TestOfOnePiece:
             assert unquote(address.removeprefix("./")) == name
         assert read.all("img")[0]["src"] == address
 
-    def test_a_name_that_is_not_utf8_is_the_same_bytes(self, tmp_path: Path) -> None:
-        """The system may know a file whose name is no text."""
+    def test_a_file_name_that_is_not_utf8_keeps_its_bytes(self, tmp_path: Path) -> None:
+        """The system may have a file whose name is not text."""
         read = page(tmp_path, replace(FOX, file=os.fsdecode(b"\xff.jpg")))
         assert read.all("a", "file")[0]["href"] == "./%FF.jpg"
 
 
 class TestCards:
     def test_a_picture_is_shown_lazily_at_its_size(self, tmp_path: Path) -> None:
-        """It is loaded when it comes into sight, decoded aside, and says what it is when it is not there."""
+        """It loads when it scrolls into view, decodes in the background, and has its prompt as `alt`."""
         (picture,) = page(tmp_path, replace(FOX, size=(1024, 768))).all("img")
         assert picture == {
             "src": "./1.jpg",
@@ -194,8 +194,8 @@ class TestCards:
             "decoding": "async",
         }
 
-    def test_a_card_tells_what_it_was_and_cost(self, tmp_path: Path) -> None:
-        """Provider, credits, seconds, and a link to the file."""
+    def test_a_card_shows_provider_cost_and_time(self, tmp_path: Path) -> None:
+        """It has a link to the file, too."""
         read = page(tmp_path, FOX)
         assert read.text("bdi") == ["flux-pro"]
         assert read.text("span", "credits") == ["12 credits"]
@@ -206,22 +206,22 @@ class TestCards:
         ("name", "tag"),
         [("a.MP4", "video"), ("a.webm", "video"), ("a.gif", "img"), ("a.mp3", "audio"), ("a.wav", "audio")],
     )
-    def test_each_kind_of_file_is_shown_its_way(self, tmp_path: Path, name: str, tag: str) -> None:
-        """And none but a picture is fetched before it is asked for."""
+    def test_each_kind_of_file_has_its_element(self, tmp_path: Path, name: str, tag: str) -> None:
+        """Only a picture loads before the user asks for it."""
         read = page(tmp_path, replace(FOX, file=name))
         (shown,) = read.all(tag)
         assert shown["src"] == f"./{name}"
         assert shown.get("preload", "none") == "none"
         assert sum(len(read.all(other)) for other in ("img", "video", "audio")) == 1
 
-    def test_a_file_that_no_page_can_show_is_linked(self, tmp_path: Path) -> None:
+    def test_a_file_that_browsers_cannot_show_is_linked(self, tmp_path: Path) -> None:
         """A link, and no broken picture."""
         read = page(tmp_path, replace(FOX, file="fox.tif"))
         assert (read.all("img"), read.all("a", "file")[0]["href"]) == ([], "./fox.tif")
 
     @pytest.mark.parametrize("outcome", ["failed", "rejected", "in_doubt", "skipped", "running"])
-    def test_what_is_not_done_is_a_card_that_says_why(self, tmp_path: Path, outcome: str) -> None:
-        """With its outcome in words, its reason and its prompt, and neither a picture nor a link."""
+    def test_an_item_without_a_file_has_a_card_with_its_reason(self, tmp_path: Path, outcome: str) -> None:
+        """It has the outcome in words, the reason and the prompt, but no picture or link."""
         read = page(tmp_path, replace(FAILED, outcome=outcome))
         assert read.text("span", "tag") == [outcome.replace("_", " ")]
         assert (read.text("p", "why"), read.text("p", "prompt")) == (["flagged"], ["a red fox"])
@@ -229,13 +229,13 @@ class TestCards:
         assert read.all("li", "card")[0]["data-outcome"] == outcome
 
     def test_a_failed_item_with_a_file_shows_both(self, tmp_path: Path) -> None:
-        """The picture, the outcome upon it, and the reason kept for the large view."""
+        """The card shows picture and outcome, and keeps the reason for the large view."""
         read = page(tmp_path, replace(FOX, outcome="in_doubt", reason="nobody knows"))
         assert (len(read.all("img")), read.text("span", "tag")) == (1, ["in doubt"])
         assert read.all("li", "card")[0]["data-why"] == "nobody knows"
 
-    def test_what_is_not_known_is_left_out(self, tmp_path: Path) -> None:
-        """No credits and no seconds are not the same as none of them."""
+    def test_unknown_numbers_are_left_out(self, tmp_path: Path) -> None:
+        """Unknown credits and seconds differ from zero."""
         read = page(tmp_path, replace(FOX, credits=None, seconds=None))
         assert read.text("span", "credits") + read.text("span", "seconds") == []
 
@@ -250,12 +250,12 @@ class TestCards:
             (8.6e6, "99 days 13 h"),
         ],
     )
-    def test_time_is_said_as_one_says_it(self, tmp_path: Path, seconds: float, said: str) -> None:
+    def test_durations_are_rounded(self, tmp_path: Path, seconds: float, said: str) -> None:
         """Tenths while they matter, minutes and hours later."""
         assert page(tmp_path, replace(FOX, seconds=seconds)).text("span", "seconds") == [said]
 
-    def test_cards_keep_their_order_over_the_sheets(self, tmp_path: Path) -> None:
-        """Sheets of 120, the last with what is left."""
+    def test_cards_keep_their_order_across_sheets(self, tmp_path: Path) -> None:
+        """Sheets of 120; the last has the remainder."""
         cards = [replace(FOX, key=str(number)) for number in range(250)]
         text = written(tmp_path, *cards)
         assert "contain-intrinsic-height: calc(120 / var(--n)" in text
@@ -271,7 +271,7 @@ class TestCards:
 
 class TestTotals:
     def test_they_count_every_outcome(self, tmp_path: Path) -> None:
-        """Items, credits and mean time in words; each outcome that there is with its number."""
+        """Items, credits and mean time in words, and each outcome that occurs with its number."""
         cards = [FOX, replace(FOX, credits=1200.5, seconds=8.25), FAILED, replace(FAILED, outcome="in_doubt")]
         read = page(tmp_path, *cards)
         assert read.text("p", "sum") == ["4 items · 1,212.5 credits · 7.2 s on average"]
@@ -279,27 +279,27 @@ class TestTotals:
         assert (buttons, read.text("b")[:4]) == (["", "done", "failed", "in_doubt"], ["4", "2", "1", "1"])
 
     def test_they_stand_above_the_cards(self, tmp_path: Path) -> None:
-        """One reads them first, with a script or without."""
+        """The reader sees them first, with a script or without."""
         text = written(tmp_path, FOX)
         assert text.index('class="totals"') < text.index("<main") < text.index('class="card')
 
     def test_an_empty_batch_has_a_page(self, tmp_path: Path) -> None:
-        """Without a sheet, so that the words for nothing show."""
+        """It has no sheet, so that the text for an empty gallery shows."""
         text = written(tmp_path)
         assert '<div id="cards"></div>' in text
         assert Page(text).text("p", "sum") == ["0 items · 0 credits"]
 
-    def test_the_largest_numbers_fit_into_their_room(self, tmp_path: Path) -> None:
-        """What stands behind the totals is not written over."""
+    def test_the_largest_numbers_fit_into_their_space(self, tmp_path: Path) -> None:
+        """The space for the totals is reserved; a longer text must not overwrite what follows."""
         outcomes = ("done", "failed", "rejected", "in_doubt", "skipped", "running")
         cards = [replace(FOX, outcome=outcome, credits=1e307, seconds=1e307) for outcome in outcomes]
         text = written(tmp_path, *cards)
         assert re.search(r"</ul>\s+</header>\n<div class=\"bar", text)
 
 
-class TestOneByOne:
-    def test_a_card_is_taken_when_the_one_before_is_written(self, tmp_path: Path) -> None:
-        """Nothing is read ahead: of 20,000 cards, only one is held at a time."""
+class TestMemory:
+    def test_cards_are_read_one_at_a_time(self, tmp_path: Path) -> None:
+        """Nothing is read ahead: the writer holds only one card at a time."""
         alive: list[int] = []
 
         class Prompt(str):
@@ -322,7 +322,7 @@ class TestOneByOne:
 
     @pytest.mark.slow
     def test_memory_does_not_grow_with_the_cards(self, tmp_path: Path) -> None:
-        """The peak of 20,000 cards is that of 1,000."""
+        """The peak for 20,000 cards is that for 1,000."""
 
         def peak(count: int) -> int:
             tracemalloc.start()
@@ -337,14 +337,14 @@ class TestOneByOne:
         assert peak(20_000) <= 1.05 * peak(1_000)
 
 
-class TestWholeOrNotAtAll:
-    def test_it_gives_back_where_it_stands(self, tmp_path: Path) -> None:
-        """The page, and nothing beside it."""
+class TestCompleteOrAbsent:
+    def test_it_returns_the_path_of_the_page(self, tmp_path: Path) -> None:
+        """It writes the page and no other file."""
         assert write_gallery(tmp_path, [FOX], title="Foxes") == tmp_path / "index.html"
         assert os.listdir(tmp_path) == ["index.html"]
 
-    def test_the_old_page_stays_until_the_new_one_is_whole(self, tmp_path: Path) -> None:
-        """Whoever reloads while it is written sees the old one."""
+    def test_the_old_page_stays_until_the_new_one_is_complete(self, tmp_path: Path) -> None:
+        """A reload during the writing shows the old page."""
         (tmp_path / "index.html").write_text("old")
         seen: list[str] = []
 
@@ -358,10 +358,8 @@ class TestWholeOrNotAtAll:
         assert "a red fox" in (tmp_path / "index.html").read_text("utf-8")
 
     @pytest.mark.parametrize("error", [RuntimeError("the ledger is gone"), KeyboardInterrupt()])
-    def test_cards_that_end_in_an_error_leave_everything_as_it_was(
-        self, tmp_path: Path, error: BaseException
-    ) -> None:
-        """The error comes through, the old page stays, nothing lies about."""
+    def test_an_error_of_the_cards_changes_nothing(self, tmp_path: Path, error: BaseException) -> None:
+        """The error reaches the caller, the old page stays, and no temporary file remains."""
         (tmp_path / "index.html").write_text("old")
 
         def cards() -> Iterator[Card]:
@@ -373,10 +371,10 @@ class TestWholeOrNotAtAll:
         assert (os.listdir(tmp_path), (tmp_path / "index.html").read_text()) == (["index.html"], "old")
 
     @pytest.mark.parametrize("call", ["fsync", "replace"])
-    def test_a_disk_that_fails_leaves_everything_as_it_was(
+    def test_a_failing_disk_changes_nothing(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
     ) -> None:
-        """Full at the very end, when all cards are written."""
+        """It is full at the very end, after all cards are written."""
         (tmp_path / "index.html").write_text("old")
 
         def full(*_: object) -> None:
@@ -387,13 +385,13 @@ class TestWholeOrNotAtAll:
             write_gallery(tmp_path, [FOX], title="Foxes")
         assert (os.listdir(tmp_path), (tmp_path / "index.html").read_text()) == (["index.html"], "old")
 
-    def test_a_folder_that_is_not_there_is_named(self, tmp_path: Path) -> None:
-        """It is not made in silence."""
+    def test_a_missing_folder_is_named(self, tmp_path: Path) -> None:
+        """The writer does not create it silently."""
         with pytest.raises(FileNotFoundError, match="nowhere"):
             write_gallery(tmp_path / "nowhere", [FOX], title="Foxes")
 
-    def test_an_outcome_that_is_none_is_refused(self, tmp_path: Path) -> None:
-        """The error says which item, what it has and what it may have."""
+    def test_an_unknown_outcome_is_rejected(self, tmp_path: Path) -> None:
+        """The error names the item, its outcome and the valid ones."""
         with pytest.raises(ValueError, match=r"item '1' is 'lost'; it must be one of done, failed, "):
             write_gallery(tmp_path, [replace(FOX, outcome="lost")], title="Foxes")
         assert os.listdir(tmp_path) == []

@@ -16,14 +16,15 @@ from doitong_async.batch.source import FIELDS
 from doitong_async.cli import main
 from doitong_async.cli.exits import CommandError, Exit
 from doitong_async.cli.options import plan_of, read_prices
+from tests.cli.commands import Terminal
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key, no plan, no network."""
+    """Hide key, plan and base URL, and make every use of the network an error."""
 
     def no_network(*_: object) -> None:
-        raise AssertionError("it asked for the network")
+        raise AssertionError("the command used the network")
 
     for name in ("DOITONG_API_KEY", "DOITONG_PLAN", "DOITONG_BASE_URL", "FORCE_COLOR", "PYTHONWARNINGS"):
         monkeypatch.delenv(name, raising=False)
@@ -34,7 +35,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def foxes(tmp_path: Path) -> str:
-    """Ten thousand prompts."""
+    """Return the name of a file of ten thousand prompts."""
     path = tmp_path / "prompts.txt"
     path.write_text("".join(f"fox {number}\n" for number in range(10_000)))
     return str(path)
@@ -44,7 +45,7 @@ def limits(*numbers: int | None) -> dict[str, Any]:
     return dict(zip(("requests_per_minute", "concurrent_jobs", "jobs_per_day"), numbers, strict=True))
 
 
-def test_it_is_said_plainly(foxes: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_estimate_is_plain_sentences(foxes: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Ten thousand pictures on Starter take ten days."""
     assert main(["estimate", foxes, "--plan", "Starter"]) == 0
     out, err = capsys.readouterr()
@@ -55,16 +56,16 @@ def test_it_is_said_plainly(foxes: str, capsys: pytest.CaptureFixture[str]) -> N
     )
 
 
-def test_json_is_one_object(foxes: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """With the limits that were counted with, those that were given in place of the plan's among them."""
+def test_json_output_is_one_object(foxes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It shows the limits of the estimate, with options in place of the plan's own."""
     numbers = ["--requests-per-minute", "600", "--concurrent-jobs", "50", "--jobs-per-day", "4000"]
     assert (
         main(["estimate", foxes, "--json", "--plan", "pro", *numbers, "--width", "2048", "--height", "2048"])
         == 0
     )
-    said = json.loads(capsys.readouterr().out)
-    text = said.pop("text")
-    assert said == {
+    output = json.loads(capsys.readouterr().out)
+    text = output.pop("text")
+    assert output == {
         "jobs": 10_000,
         "credits_low": 300_000,
         "credits_high": 500_000,
@@ -80,10 +81,10 @@ def test_json_is_one_object(foxes: str, capsys: pytest.CaptureFixture[str]) -> N
     assert text.endswith("They take three days, as the plan allows 4,000 jobs a day.")
 
 
-def test_the_standard_input_and_a_limit(
+def test_a_limit_and_a_format_hold_for_standard_input(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Only the first of what comes through a pipe, in the format that is said."""
+    """It counts only the first prompts of the pipe, in the named format."""
     table = b"prompt,provider\na fox,\nwaves,kling\na cat,\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(table)))
     assert main(["estimate", "-", "--format", "csv", "--limit", "2", "--price", "kling=100"]) == 0
@@ -102,8 +103,8 @@ def test_the_environment_names_the_plan(
     assert second.startswith("12 jobs on the plan starter")
 
 
-def test_a_missing_price_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit 2, the kinds that have none, and the option that says it."""
+def test_a_missing_price_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit 2, with the kinds that have no price and the option that gives one."""
     path = tmp_path / "shots.jsonl"
     path.write_text('{"prompt": "a fox"}\n{"prompt": "waves", "provider": "kling"}\n')
     assert main(["estimate", str(path)]) == Exit.USAGE
@@ -115,8 +116,8 @@ def test_a_missing_price_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "110 to 120 credits" in capsys.readouterr().out
 
 
-def test_bad_lines_are_told_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each on a line of its own; a machine gets them as a list."""
+def test_each_bad_line_has_its_own_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One per line on standard error; JSON has them as a list."""
     path = tmp_path / "p.csv"
     path.write_text("prompt,width\na,0\nb,512\n,5\n")
     assert main(["estimate", str(path)]) == Exit.USAGE
@@ -132,14 +133,7 @@ def test_bad_lines_are_told_one_by_one(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_a_terminal_shows_bad_lines_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Below the failure, each on its own line, and nothing in them acts on the terminal."""
-
-    class Terminal(io.StringIO):
-        encoding: str = "utf-8"
-
-        def isatty(self) -> bool:
-            return True
-
+    """They follow the failure, one per line, and cannot control the terminal."""
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     path = tmp_path / "p.jsonl"
@@ -150,8 +144,8 @@ def test_a_terminal_shows_bad_lines_too(tmp_path: Path, monkeypatch: pytest.Monk
     assert '\x1b[31m"' not in screen.getvalue()
 
 
-def test_advice_is_told_in_the_commands_own_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A version of another provider is a warning, once, and no reason to stop."""
+def test_advice_is_a_warning_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A version of another provider causes one warning and does not stop the command."""
     path = tmp_path / "p.csv"
     path.write_text("prompt,version,provider\n" + "a fox,flux-krea,flux-pro\n" * 3)
     assert main(["estimate", str(path), "--plan", "pro"]) == 0
@@ -163,7 +157,7 @@ def test_advice_is_told_in_the_commands_own_words(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         ([], "Missing argument"),
         (["none.txt"], "none.txt: the file does not exist."),
@@ -176,18 +170,20 @@ def test_advice_is_told_in_the_commands_own_words(tmp_path: Path, capsys: pytest
         (["{foxes}", "--price", "dear"], "--price is dear; expected credits, zero or more"),
     ],
 )
-def test_bad_options_are_told(
-    arguments: list[str], complaint: str, foxes: str, capsys: pytest.CaptureFixture[str]
+def test_bad_options_are_errors(
+    arguments: list[str], message: str, foxes: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit 2, what is wrong on the standard error, nothing on the other."""
+    """Exit 2, with the mistake on standard error and nothing on standard output."""
     assert main(["estimate", *(word.format(foxes=foxes) for word in arguments)]) == Exit.USAGE
     out, err = capsys.readouterr()
     assert out == ""
-    assert complaint in err
+    assert message in err
 
 
-def test_the_help_teaches(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Examples that can be copied, and what a FILE is."""
+def test_the_estimate_help_describes_the_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has examples to copy, the formats of FILE and the names of its fields."""
     monkeypatch.setenv("NO_COLOR", "1")
     assert main(["estimate", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
@@ -198,11 +194,11 @@ def test_the_help_teaches(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     assert all(field in text for field in FIELDS)
 
 
-# The options that other commands share
+# Options that other commands share
 
 
-def test_a_plan_is_named_and_bent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the option, the environment, or not at all; single limits take the place of its own."""
+def test_a_plan_comes_from_options_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The option wins over the environment; single limits replace those of the plan."""
     assert plan_of(None, **limits(None, None, None)) == Plan.FREE
     assert plan_of("PRO", **limits(None, None, None)) == Plan.PRO
     assert plan_of("pro", **limits(90, None, 7)) == Plan("pro", 90, 10, 7)
@@ -215,8 +211,8 @@ def test_a_plan_is_named_and_bent(monkeypatch: pytest.MonkeyPatch) -> None:
         plan_of(None, **limits(None, None, None))
 
 
-def test_an_enterprise_plan_says_its_limits() -> None:
-    """They are agreed with the service; there is no limit a day unless one is given."""
+def test_an_enterprise_plan_needs_its_limits() -> None:
+    """The customer agrees them with the service; a daily limit is optional."""
     assert plan_of("enterprise", **limits(600, 100, None)) == Plan("enterprise", 600, 100, None)
     assert plan_of("enterprise", **limits(600, 100, 5)) == Plan("enterprise", 600, 100, 5)
     with pytest.raises(CommandError, match="Give them with"):
@@ -239,7 +235,7 @@ def test_prices_are_one_number_or_by_provider(given: list[str] | None, prices: o
 
 
 @pytest.mark.parametrize(
-    ("given", "complaint"),
+    ("given", "message"),
     [
         (["x"], "--price is x; expected credits, zero or more"),
         (["-1"], "--price is -1; expected credits"),
@@ -251,7 +247,7 @@ def test_prices_are_one_number_or_by_provider(given: list[str] | None, prices: o
         (["kling=6", "kling=7"], "--price is given twice for kling"),
     ],
 )
-def test_a_price_that_is_none_is_refused(given: list[str], complaint: str) -> None:
-    """With what was typed, and what would do."""
-    with pytest.raises(CommandError, match=complaint):
+def test_an_invalid_price_is_rejected(given: list[str], message: str) -> None:
+    """The message shows what was typed and what is expected."""
+    with pytest.raises(CommandError, match=message):
         read_prices(given)

@@ -1,4 +1,4 @@
-"""Batches that are stopped, left, starved and misled: no item is lost, none is paid twice."""
+"""Batches that are interrupted or given odd input: no item is lost, and none is paid for twice."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def states(path: Path) -> Counter[ItemState]:
 
 
 @virtual
-async def test_what_is_in_doubt_outlives_a_day_without_jobs(tmp_path: Path) -> None:
-    """A job was made and its answer lost; on a day that is used up the item stays in doubt, under its key."""
+async def test_an_item_in_doubt_stays_in_doubt_on_a_day_without_jobs(tmp_path: Path) -> None:
+    """Its job was made and the answer lost; the item keeps its idempotency key until it can be resent."""
     plan = Plan.enterprise(requests_per_minute=600, concurrent_jobs=1, jobs_per_day=1)
     ledger = tmp_path / "l.db"
     async with Emulator(plan="pro", credits=10_000, faults=["submit 1-9: cut-after"]) as emulator:
         for number, prompts in enumerate((["a"], ["b"], ["a", "b"], ["a", "b"])):
-            # Each run is a process of its own; the day is counted in the ledger.
+            # Each run simulates a new process; the ledger counts the day's jobs.
             admission._LIMITERS.clear()
             async with AsyncDoitong(api_key="k", base_url=emulator.url, plan=plan) as doitong:
                 batch = doitong.batch(prompts, ledger=ledger)
@@ -80,8 +80,8 @@ async def test_what_is_in_doubt_outlives_a_day_without_jobs(tmp_path: Path) -> N
 
 
 @virtual
-async def test_no_key_is_used_past_its_life_by_one_run_alone(tmp_path: Path) -> None:
-    """The machine sleeps for three days in the middle of a submit: what may be made is not sent again."""
+async def test_a_run_does_not_resend_under_an_expired_key(tmp_path: Path) -> None:
+    """The machine sleeps for three days in the middle of a submit; its job may exist, so it is not resent."""
     async with with_emulator(WIDE, emulator={"faults": ["submit 1: cut-after"], "keys_honoured": False}) as (
         doitong,
         emulator,
@@ -97,8 +97,8 @@ async def test_no_key_is_used_past_its_life_by_one_run_alone(tmp_path: Path) -> 
 
 
 @virtual
-async def test_a_key_that_grew_old_in_line_is_replaced(tmp_path: Path) -> None:
-    """Nothing was sent under it that made a job: the item is begun anew, and made once."""
+async def test_a_key_that_expires_in_the_wait_queue_is_replaced(tmp_path: Path) -> None:
+    """No submit under it has made a job, so the item begins again under a new key and is made once."""
     async with with_emulator(WIDE, wait_for_next_day=True, emulator={"faults": ["submit 1: 429-day"]}) as (
         doitong,
         emulator,
@@ -112,15 +112,15 @@ async def test_a_key_that_grew_old_in_line_is_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["stop", "aclose", "cancel"])
-def test_broken_off_at_any_turn_nothing_is_lost(how: str, tmp_path: Path) -> None:
-    """Whenever it comes: no intent of what was not sent is left, and none is paid twice."""
-    turn = 1 + offset(23)
-    while _broken_off_at(turn, how, tmp_path / str(turn)):
-        turn += 23
-    assert turn > 60
+def test_an_interrupt_at_any_step_loses_nothing(how: str, tmp_path: Path) -> None:
+    """No intent of an unsent submit is left, and no item is paid for twice."""
+    step = 1 + offset(23)
+    while _interrupt_at(step, how, tmp_path / str(step)):
+        step += 23
+    assert step > 60
 
 
-def _broken_off_at(turn: int, how: str, folder: Path) -> bool:
+def _interrupt_at(step: int, how: str, folder: Path) -> bool:
     folder.mkdir()
     was_running = []
 
@@ -129,9 +129,9 @@ def _broken_off_at(turn: int, how: str, folder: Path) -> bool:
         async with with_emulator(WIDE) as (doitong, emulator):
             batch = doitong.batch(PROMPTS, ledger=folder / "l.db", budget=1_000)
             running = asyncio.ensure_future(all_of(batch))
-            for _ in range(turn):
+            for _ in range(step):
                 await asyncio.sleep(0)
-                # Time goes on too, so that all of the batch is met.
+                # Time advances too, so that the steps cover the whole batch.
                 if _ % 20 == 19:
                     await asyncio.sleep(1)
             was_running.append(not running.done())
@@ -145,7 +145,7 @@ def _broken_off_at(turn: int, how: str, folder: Path) -> bool:
                 await asyncio.gather(running, return_exceptions=True)
                 await batch.aclose()
             if (folder / "l.db").exists():
-                # What is written as sent is known to the service, or its answer is there.
+                # Each recorded submit reached the service, and its answer is recorded too.
                 assert states(folder / "l.db")[ItemState.INTENT] == 0
             made = emulator.world.charges
             items = await all_of(doitong.generate_many(PROMPTS, ledger=folder / "l.db", budget=1_000))
@@ -158,8 +158,8 @@ def _broken_off_at(turn: int, how: str, folder: Path) -> bool:
 
 
 @virtual
-async def test_stop_sends_away_who_waits_for_tomorrow(tmp_path: Path) -> None:
-    """No job is made after it, and the loop ends now and not in a day."""
+async def test_stop_cancels_the_wait_for_the_next_day(tmp_path: Path) -> None:
+    """No job is made after it, and the loop ends now instead of in a day."""
     faults = ["submit: 429-day"]
     async with with_emulator(WIDE, wait_for_next_day=True, emulator={"faults": faults}) as (
         doitong,
@@ -177,8 +177,8 @@ async def test_stop_sends_away_who_waits_for_tomorrow(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_stop_before_it_begins_is_heard() -> None:
-    """While the ledger opens, or earlier: nothing is submitted."""
+async def test_stop_before_the_start_submits_nothing() -> None:
+    """It works while the ledger opens, or earlier."""
     async with with_emulator(WIDE) as (doitong, emulator):
         batch = doitong.batch(PROMPTS)
         batch.stop()
@@ -188,8 +188,8 @@ async def test_stop_before_it_begins_is_heard() -> None:
 
 @pytest.mark.slow
 @virtual
-async def test_stop_leaves_what_is_done_as_it_is(tmp_path: Path) -> None:
-    """Files that are being hashed are done all the same."""
+async def test_stop_keeps_finished_items_done(tmp_path: Path) -> None:
+    """Items whose files are being hashed stay done."""
     async with with_emulator(WIDE) as (doitong, _):
         await all_of(doitong.generate_many(PROMPTS, ledger=tmp_path / "l.db", out=tmp_path))
         batch = doitong.batch(PROMPTS, ledger=tmp_path / "l.db", out=tmp_path, verify=True)
@@ -200,12 +200,12 @@ async def test_stop_leaves_what_is_done_as_it_is(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_one_batch_is_one_loop() -> None:
+async def test_a_batch_allows_one_loop() -> None:
     """Two loops over it at once would pay twice."""
     async with with_emulator(WIDE) as (doitong, emulator):
         batch = doitong.batch(PROMPTS)
-        told = await asyncio.gather(all_of(batch), all_of(batch), return_exceptions=True)
-        assert [type(each) for each in told] == [list, ConfigurationError]
+        results = await asyncio.gather(all_of(batch), all_of(batch), return_exceptions=True)
+        assert [type(each) for each in results] == [list, ConfigurationError]
         async with doitong.batch(PROMPTS) as shared:
             items = await asyncio.gather(*(anext(shared) for _ in PROMPTS))
             assert len({item.number for item in items}) == 8
@@ -213,16 +213,16 @@ async def test_one_batch_is_one_loop() -> None:
         assert emulator.world.charges == 16
 
 
-@pytest.mark.parametrize("turns", range(6))
-def test_closing_while_it_opens_lets_go_of_the_ledger(turns: int, tmp_path: Path) -> None:
-    """Nobody else is kept from it."""
+@pytest.mark.parametrize("steps", range(6))
+def test_closing_during_the_start_releases_the_ledger(steps: int, tmp_path: Path) -> None:
+    """Another batch can use it at once."""
 
     @virtual
     async def test() -> None:
         async with with_emulator(WIDE) as (doitong, _):
             batch = doitong.batch(PROMPTS, ledger=tmp_path / "l.db")
             running = asyncio.ensure_future(all_of(batch))
-            for _ in range(turns):
+            for _ in range(steps):
                 await asyncio.sleep(0)
             await batch.aclose()
             await asyncio.wait([running])
@@ -235,8 +235,8 @@ def test_closing_while_it_opens_lets_go_of_the_ledger(turns: int, tmp_path: Path
 
 
 @virtual
-async def test_a_source_that_has_to_be_closed_is_closed() -> None:
-    """An async generator puts its things in order when the batch is left."""
+async def test_an_async_generator_is_closed_with_its_batch() -> None:
+    """Its cleanup runs when the batch is left."""
     closed = []
 
     async def prompts() -> AsyncIterator[str]:
@@ -255,8 +255,8 @@ async def test_a_source_that_has_to_be_closed_is_closed() -> None:
 
 
 @pytest.mark.parametrize("cost", ["-1000", "1e999", "NaN", "1" + "0" * 30, '"much"', "null"])
-def test_costs_that_cannot_be_change_nothing(cost: str, tmp_path: Path) -> None:
-    """The most that the job may cost is counted instead; no lie makes the budget larger."""
+def test_an_invalid_cost_counts_as_the_highest(cost: str, tmp_path: Path) -> None:
+    """The most that the job may cost is counted instead; no false cost makes the budget larger."""
 
     def rewrite(_: bytes, honest: bytes | None) -> bytes | None:
         head, _, body = (honest or b"").partition(b"\r\n\r\n")
@@ -279,7 +279,7 @@ def test_costs_that_cannot_be_change_nothing(cost: str, tmp_path: Path) -> None:
 
 @virtual
 async def test_a_resumed_run_uses_its_budget_like_an_uninterrupted_one(tmp_path: Path) -> None:
-    """A resumed item may cost less than its reservation: the next one waits for that."""
+    """A resumed item may cost less than its reservation, and the next item waits for the difference."""
     async with with_emulator(WIDE) as (doitong, _):
         cost = (await doitong.generate("a fox")).credit_cost or 0
         for number in range(2):
@@ -297,15 +297,15 @@ async def test_a_resumed_run_uses_its_budget_like_an_uninterrupted_one(tmp_path:
 
 
 @virtual
-async def test_a_mapping_is_no_list_of_requests() -> None:
-    """Its keys would be made and paid for."""
+async def test_a_mapping_is_not_a_list_of_requests() -> None:
+    """Otherwise each of its keys would become a paid job."""
     async with with_emulator(WIDE) as (doitong, _):
         with pytest.raises(BadRequestError, match="dict"):
             doitong.generate_many({"prompt": "a fox", "width": 512})
 
 
 @virtual
-async def test_letters_that_cannot_be_written_are_rejected() -> None:
+async def test_text_that_cannot_be_encoded_is_rejected() -> None:
     """One bad item never ends the batch."""
     given = [{"prompt": "a", "provider": "\ud83d"}, {"prompt": "a", "quality": "\ud83d"}, "fox"]
     async with with_emulator(WIDE) as (doitong, _):
@@ -314,8 +314,8 @@ async def test_letters_that_cannot_be_written_are_rejected() -> None:
 
 
 @pytest.mark.parametrize("is_first", [True, False])
-def test_a_key_that_looks_like_one_of_ours_is_no_other_items(is_first: bool) -> None:
-    """The second of the two is rejected, whichever it is."""
+def test_a_given_key_that_equals_a_generated_key_is_a_duplicate(is_first: bool) -> None:
+    """The second of the two items is rejected, whichever it is."""
 
     @virtual
     async def test() -> None:
@@ -330,8 +330,8 @@ def test_a_key_that_looks_like_one_of_ours_is_no_other_items(is_first: bool) -> 
 
 
 @virtual
-async def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
-    """A run without a ledger, and another ledger in the same folder, take another name."""
+async def test_a_foreign_file_is_never_overwritten(tmp_path: Path) -> None:
+    """A run without a ledger, or with another ledger, picks another name in the same folder."""
     (tmp_path / "fox.png").write_bytes(b"a photograph")
     given = [{"prompt": "a fox", "key": "fox"}]
     async with with_emulator(WIDE) as (doitong, _):
@@ -345,8 +345,8 @@ async def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_a_ledger_has_one_lock_by_whatever_name(tmp_path: Path) -> None:
-    """A symbolic link to it is no way around."""
+async def test_a_ledger_has_one_lock_under_every_name(tmp_path: Path) -> None:
+    """A symbolic link does not get around it."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "link.db").symlink_to(tmp_path / "l.db")
     async with with_emulator(WIDE) as (doitong, _), doitong.batch(["a"], ledger=tmp_path / "l.db") as first:
@@ -356,8 +356,8 @@ async def test_a_ledger_has_one_lock_by_whatever_name(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_a_ledger_that_is_taken_away_stops_the_batch(tmp_path: Path) -> None:
-    """Nothing more is submitted that the next run would not know of."""
+async def test_a_ledger_that_is_moved_stops_the_batch(tmp_path: Path) -> None:
+    """The batch submits nothing more that the next run would not know of."""
     async with with_emulator(WIDE) as (doitong, emulator):
         items: list[Item] = []
         async for item in doitong.generate_many([f"fox {n}" for n in range(40)], ledger=tmp_path / "l.db"):

@@ -1,4 +1,4 @@
-"""The file of a batch: what is read of it, and what is said of it before anything is spent."""
+"""Reads the file of prompts of a batch, and finds its mistakes before anything is spent."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Write = Callable[[str, str | bytes], str]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Write a file, and return its name."""
+    """Return a function that writes a file and returns its name."""
 
     def write(name: str, content: str | bytes) -> str:
         path = tmp_path / name
@@ -52,14 +52,14 @@ def opened(
 
 
 def read(name: str, **more: Any) -> list[dict[str, Any]]:
-    """Check a file, and return its items, twice the same."""
+    """Check a file and return its items; a second read must return the same."""
     with opened(name, **more) as prompts:
         assert prompts.check().items == len(list(prompts))
         return list(prompts)
 
 
-def complaints(name: str, **more: Any) -> list[str]:
-    """Return what a check finds wrong: the summary, and each bad line."""
+def messages_of(name: str, **more: Any) -> list[str]:
+    """Return the messages of a failed check: the summary, then one per bad line."""
     with opened(name, **more) as prompts, pytest.raises(CommandError) as caught:
         prompts.check()
     assert caught.value.end is Exit.USAGE
@@ -68,24 +68,24 @@ def complaints(name: str, **more: Any) -> list[str]:
 
 
 def feed(monkeypatch: pytest.MonkeyPatch, content: str | bytes) -> None:
-    """Let the standard input hold this."""
+    """Replace standard input with this content."""
     data = content if isinstance(content, bytes) else content.encode()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
 
 
-# What is read
+# Formats and fields
 
 
-def test_one_prompt_a_line(write: Write) -> None:
-    """Blank lines are skipped, white space around a prompt is dropped, quotes and commas mean nothing."""
+def test_one_prompt_per_line(write: Write) -> None:
+    """Blank lines are skipped, prompts are stripped, and quotes and commas are ordinary characters."""
     name = write("prompts.txt", 'a red fox\n\n  "a cat", asleep \r\n\t\n{"not": "json"}\nlast')
     texts = ["a red fox", '"a cat", asleep', '{"not": "json"}', "last"]
     assert read(name) == [{"prompt": text} for text in texts]
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "NDJSON"])
-def test_an_object_a_line(write: Write, suffix: str) -> None:
-    """JSONL may say every field, in any order; null is not given."""
+def test_one_object_per_line(write: Write, suffix: str) -> None:
+    """JSONL may give every field in any order; null counts as absent."""
     lines = [
         {"key": "fox", "prompt": "a fox", "width": 512, "provider": None},
         {"input": {"text": "waves"}, "provider": "kling", "options": {"duration": 5}},
@@ -95,7 +95,7 @@ def test_an_object_a_line(write: Write, suffix: str) -> None:
 
 
 def test_a_table_with_a_header(write: Write) -> None:
-    """Numbers are parsed, input and options are JSON, an empty cell is not given, a row may be short."""
+    """Numbers are parsed, input and options are JSON, an empty cell counts as absent, a row may be short."""
     name = write(
         "shots.CSV",
         "prompt, width,height,options,key\n"
@@ -116,21 +116,21 @@ def test_a_table_with_a_header(write: Write) -> None:
     ("name", "content"),
     [("p.txt", "größe 🦊"), ("p.jsonl", '{"prompt": "größe 🦊"}'), ("p.csv", "prompt\ngröße 🦊")],
 )
-def test_a_mark_of_the_byte_order_is_no_part(write: Write, name: str, content: str) -> None:
-    """What some editors put before UTF-8 is dropped."""
+def test_a_byte_order_mark_is_dropped(write: Write, name: str, content: str) -> None:
+    """Some editors put one before UTF-8 text."""
     assert read(write(name, "\ufeff" + content)) == [{"prompt": "größe 🦊"}]
 
 
-def test_the_format_may_be_said(write: Write) -> None:
-    """Whatever the name of the file says."""
+def test_a_given_format_overrides_the_suffix(write: Write) -> None:
+    """The same file is read differently as CSV, lines or JSONL."""
     name = write("prompts.txt", "prompt\na fox\n")
     assert read(name, kind="csv") == [{"prompt": "a fox"}]
     assert read(name, kind="lines") == [{"prompt": "prompt"}, {"prompt": "a fox"}]
     assert read(write("p.csv", '{"prompt": "a fox"}'), kind="jsonl") == [{"prompt": "a fox"}]
 
 
-def test_defaults_fill_what_is_left_out(write: Write) -> None:
-    """A size only where a picture is made, and only where the options do not say it."""
+def test_defaults_fill_absent_fields(write: Write) -> None:
+    """They set a size only where a picture is made and the options give none."""
     lines: list[dict[str, Any]] = [
         {"prompt": "a"},
         {"prompt": "b", "provider": "flux-krea", "width": 256},
@@ -169,8 +169,8 @@ def test_defaults_fill_what_is_left_out(write: Write) -> None:
         },
     ),
 )
-def test_defaults_are_those_of_a_client(write: Write, row: dict[str, Any], defaults: dict[str, Any]) -> None:
-    """An item with defaults is sent as the client would send it with the same ones."""
+def test_defaults_work_as_in_the_client(write: Write, row: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """An item with defaults is sent as a client with the same defaults would send it."""
     (item,) = read(write("p.jsonl", json.dumps(row)), **defaults)
     sides = {side: defaults.get(side) for side in ("width", "height")}
     bare: dict[str, Any] = {"provider": "flux-pro", "width": None, "height": None}
@@ -178,19 +178,19 @@ def test_defaults_are_those_of_a_client(write: Write, row: dict[str, Any], defau
     assert read_item(item)[1].with_defaults(**bare) == client
 
 
-def test_a_limit_bounds_what_is_read_not_what_is_checked(write: Write) -> None:
-    """The first items are yielded; a bad line behind them is found all the same."""
+def test_a_limit_applies_to_reading_not_to_the_check(write: Write) -> None:
+    """Reading yields the first items; the check still finds a bad line after them."""
     name = write("p.txt", "a\nb\n\nc\n")
     assert read(name, limit=2) == [{"prompt": "a"}, {"prompt": "b"}]
     with opened(name, limit=2) as prompts:
         assert prompts.check() == Checked(items=2, total=3)
     with opened(name, limit=9) as prompts:
         assert prompts.check() == Checked(items=3, total=3)
-    assert complaints(write("p.jsonl", '{"prompt": "a"}\n7\n'), limit=1)[1].startswith("line 2: it is 7;")
+    assert messages_of(write("p.jsonl", '{"prompt": "a"}\n7\n'), limit=1)[1].startswith("line 2: it is 7;")
 
 
-def test_items_are_read_lazily_and_by_several(write: Write) -> None:
-    """Two that read one file at once do not disturb each other, nor does one that stops early."""
+def test_items_are_read_lazily_by_independent_readers(write: Write) -> None:
+    """Two iterators over one file do not disturb each other, nor does one that stops early."""
     with opened(write("p.txt", "a\nb\nc\n")) as prompts:
         one, other = iter(prompts), iter(prompts)
         assert [next(one)["prompt"], next(other)["prompt"], next(one)["prompt"]] == ["a", "a", "b"]
@@ -198,11 +198,11 @@ def test_items_are_read_lazily_and_by_several(write: Write) -> None:
         assert next(other)["prompt"] == "b"
 
 
-# The standard input
+# Standard input
 
 
-def test_the_standard_input_is_read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is spooled first: lines, or JSONL where the first line is an object."""
+def test_standard_input_can_be_read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is spooled first and read as lines, or as JSONL if the first line is an object."""
     feed(monkeypatch, "a fox\n{a cat}\n")
     assert read("-") == [{"prompt": "a fox"}, {"prompt": "{a cat}"}]
     feed(monkeypatch, '\ufeff\n  {"prompt": "a fox"}\n')
@@ -210,11 +210,11 @@ def test_the_standard_input_is_read_twice(monkeypatch: pytest.MonkeyPatch) -> No
     feed(monkeypatch, "prompt\na fox")
     assert read("-", kind="csv") == [{"prompt": "a fox"}]
     feed(monkeypatch, b"\xff\n")
-    assert "line 1: it is not UTF-8" in complaints("-")[1]
+    assert "line 1: it is not UTF-8" in messages_of("-")[1]
 
 
-def test_the_spool_is_gone_with_its_reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing is left in the directory of temporary files, not even while it is read."""
+def test_the_spool_leaves_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The directory of temporary files stays empty, even during the reading."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     feed(monkeypatch, "a fox\n")
     with opened("-") as prompts:
@@ -224,14 +224,14 @@ def test_the_spool_is_gone_with_its_reader(monkeypatch: pytest.MonkeyPatch, tmp_
         list(prompts)
 
 
-def test_an_empty_standard_input_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its name."""
+def test_an_empty_standard_input_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names standard input."""
     feed(monkeypatch, "\n \n")
-    assert complaints("-") == ["The standard input has no prompt. Nothing was sent."]
+    assert messages_of("-") == ["The standard input has no prompt. Nothing was sent."]
 
 
-def test_a_pipe_with_a_name_is_spooled(tmp_path: Path) -> None:
-    """What a shell puts in the place of a file can be read once; here it is read as often as needed."""
+def test_a_named_pipe_is_spooled(tmp_path: Path) -> None:
+    """A shell's process substitution can be read once; the spool makes it readable repeatedly."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     writer = threading.Thread(target=lambda: pipe.write_text('{"prompt": "a fox"}\n'))
@@ -240,8 +240,8 @@ def test_a_pipe_with_a_name_is_spooled(tmp_path: Path) -> None:
     writer.join()
 
 
-def test_a_full_disk_is_said_with_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where the standard input cannot be copied; the message says where, and what to do."""
+def test_a_full_disk_for_the_spool_names_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The message says where standard input could not be copied, and what to do."""
 
     class Full(io.BytesIO):
         def write(self, data: object, /) -> int:
@@ -255,8 +255,8 @@ def test_a_full_disk_is_said_with_the_folder(monkeypatch: pytest.MonkeyPatch, tm
     assert "does not exist" not in caught.value.message
 
 
-def test_no_folder_for_temporary_files_is_said_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was taken for a missing file of prompts; Python's text names the folders that were tried."""
+def test_a_missing_temporary_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was mistaken for a missing file of prompts; Python's text names the folders it tried."""
 
     def nowhere(*_: object) -> None:
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp', '/var/tmp']")
@@ -267,7 +267,7 @@ def test_no_folder_for_temporary_files_is_said_as_such(monkeypatch: pytest.Monke
         opened("-")
 
 
-# What is wrong
+# Bad input
 
 
 @pytest.mark.parametrize(
@@ -319,15 +319,15 @@ def test_no_folder_for_temporary_files_is_said_as_such(monkeypatch: pytest.Monke
     ],
 )
 def test_a_bad_line_is_named(write: Write, name: str, content: str | bytes, line: str) -> None:
-    """With its number, what is wrong, and what was expected; a row counts from where it begins."""
-    found = complaints(write(name, content))
+    """With its number, the mistake and what was expected; a row has the number of its first line."""
+    found = messages_of(write(name, content))
     assert found[0].endswith(f"{name}: 1 line is wrong. Nothing was sent.")
     assert found[1].startswith(line)
     assert len(found[1]) < 350
 
 
 @pytest.mark.parametrize(
-    ("header", "complaint"),
+    ("header", "message"),
     [
         ("promt,key", "There is no column 'promt'; did you mean 'prompt'?"),
         ("promt;key", "There is no column 'promt'; did you mean 'prompt'?"),
@@ -337,44 +337,44 @@ def test_a_bad_line_is_named(write: Write, name: str, content: str | bytes, line
         ('"prompt', "it is not CSV: unexpected end of data."),
     ],
 )
-def test_a_bad_header_is_told_at_once(write: Write, header: str, complaint: str) -> None:
-    """The rows mean nothing without it."""
-    (found,) = complaints(write("p.csv", f"\n{header}\na,b\n" if '"' not in header else f"\n{header}"))
-    assert f"p.csv, line 2, the header: {complaint}" in found
+def test_a_bad_header_is_the_only_message(write: Write, header: str, message: str) -> None:
+    """Without it the rows mean nothing."""
+    (found,) = messages_of(write("p.csv", f"\n{header}\na,b\n" if '"' not in header else f"\n{header}"))
+    assert f"p.csv, line 2, the header: {message}" in found
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
 @pytest.mark.parametrize("name", ["p.csv", "p.txt", "p.tsv", "p"])
 def test_a_table_is_known_by_its_header(write: Write, mark: str, name: str) -> None:
-    """Each line of it would be paid for as a prompt otherwise; some spreadsheets write semicolons."""
+    """Otherwise each of its lines would be paid for as a prompt; some spreadsheets write semicolons."""
     rows = [["key", "prompt"], ["1", '"a red, red; fox"']]
     content = "".join(mark.join(row) + "\n" for row in rows)
     for text in (content, "\ufeff" + content, content.replace("key", '"key"')):
         assert read(write(name, text)) == [{"key": "1", "prompt": "a red, red; fox"}]
 
 
-def test_a_table_on_the_standard_input_is_no_list_of_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_on_standard_input_is_known_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe has no suffix."""
     feed(monkeypatch, 'key,prompt\n1,"a fox"\n')
     assert read("-") == [{"key": "1", "prompt": "a fox"}]
 
 
 @pytest.mark.parametrize("line", ["a fox, a hen", "key", "version", "a key, a prompt", "prompt: a fox"])
-def test_a_prompt_is_no_header(write: Write, line: str) -> None:
-    """A table has known columns alone: several, or the prompt."""
+def test_a_prompt_is_not_taken_for_a_header(write: Write, line: str) -> None:
+    """A header has known columns only: several, or just the prompt."""
     assert read(write("p.txt", f"{line}\n")) == [{"prompt": line}]
 
 
-def test_what_spreadsheets_add_is_ignored(write: Write) -> None:
-    """Empty columns and cells at the end."""
+def test_empty_columns_of_spreadsheets_are_ignored(write: Write) -> None:
+    """Spreadsheets add empty columns and cells at the end."""
     assert read(write("p.csv", "prompt,key,,\na fox,1,,\na hen,2,,,,\n")) == [
         {"prompt": "a fox", "key": "1"},
         {"prompt": "a hen", "key": "2"},
     ]
 
 
-def test_a_cell_is_as_long_as_a_line_may_be(write: Write) -> None:
-    """JSONL has no limit of 131,072 characters either."""
+def test_a_cell_may_be_as_long_as_a_line(write: Write) -> None:
+    """Python's CSV limit of 131,072 characters does not apply, as JSONL has none."""
     long = "a" * 200_000
     assert read(write("p.csv", f'prompt\n"{long}"\n')) == [{"prompt": long}]
 
@@ -392,16 +392,16 @@ def test_a_cell_is_as_long_as_a_line_may_be(write: Write) -> None:
 def test_every_line_end_ends_a_line(
     write: Write, monkeypatch: pytest.MonkeyPatch, end: str, name: str, lines: list[str], chunk: int
 ) -> None:
-    """Three prompts in a file of an old Mac are three prompts; a CR LF may fall between two reads."""
+    """CR alone, as old Macs write it, ends a line too; CR LF may fall between two reads."""
     monkeypatch.setattr(reader, "_CHUNK", chunk)
     content = end.join(lines)
     for text in (content, content + end):
         assert read(write(name, text.encode())) == [{"prompt": "a fox"}, {"prompt": "a hen"}]
 
 
-def test_the_number_of_a_line_is_that_of_an_editor(write: Write) -> None:
-    """Whatever ends the lines, mixed or not."""
-    found = complaints(write("p.jsonl", b'{"prompt": "a"}\r\r\n{"prompt": "b"}\nx\r\n'))
+def test_line_numbers_match_an_editor(write: Write) -> None:
+    """They count every kind of line end, mixed or not."""
+    found = messages_of(write("p.jsonl", b'{"prompt": "a"}\r\r\n{"prompt": "b"}\nx\r\n'))
     assert found[1].startswith("line 4: it is not JSON")
 
 
@@ -413,7 +413,7 @@ COMMENTED = {
 
 
 @pytest.mark.parametrize("name", COMMENTED)
-def test_comments_are_skipped_if_the_user_says_so(write: Write, name: str) -> None:
+def test_comments_are_skipped_on_request(write: Write, name: str) -> None:
     """In every format."""
     with opened(write(name, COMMENTED[name]), comments=True) as prompts:
         assert prompts.check().total == 2
@@ -421,8 +421,8 @@ def test_comments_are_skipped_if_the_user_says_so(write: Write, name: str) -> No
         assert prompts.seems_commented() is None
 
 
-def test_a_line_that_looks_like_a_comment_is_a_prompt_and_is_said(write: Write) -> None:
-    """ "#foxes" may be meant; whoever did not mean it learns of it before it is paid."""
+def test_a_first_line_like_a_comment_is_a_prompt_and_is_reported(write: Write) -> None:
+    """The user may mean "#foxes"; otherwise the report comes before anything is paid."""
     with opened(write("p.txt", "\n#1 fox\na hen\n")) as prompts:
         assert [each["prompt"] for each in prompts] == ["#1 fox", "a hen"]
         assert prompts.seems_commented() == "#1 fox"
@@ -430,15 +430,15 @@ def test_a_line_that_looks_like_a_comment_is_a_prompt_and_is_said(write: Write) 
         assert prompts.seems_commented() is None
 
 
-def test_ten_bad_lines_are_told_and_all_are_counted(write: Write) -> None:
-    """So that a wrong file fits on a screen."""
-    found = complaints(write("p.jsonl", '{"prompt": "a"}\n' + "x\n" * 1_234))
+def test_ten_bad_lines_are_listed_and_all_are_counted(write: Write) -> None:
+    """The messages about a wrong file fit on a screen."""
+    found = messages_of(write("p.jsonl", '{"prompt": "a"}\n' + "x\n" * 1_234))
     assert found[0].endswith("1,234 lines are wrong; here are the first 10. Nothing was sent.")
     assert [line.partition(":")[0] for line in found[1:]] == [f"line {number}" for number in range(2, 12)]
 
 
 def test_a_key_given_twice_is_named_with_both_lines(write: Write) -> None:
-    """A key names one item; those without one repeat as they like."""
+    """A key names one item; items without a key may repeat."""
     lines = [
         '{"prompt": "a", "key": "x"}',
         '{"prompt": "a"}',
@@ -446,26 +446,26 @@ def test_a_key_given_twice_is_named_with_both_lines(write: Write) -> None:
         '{"prompt": "a"}',
         '{"prompt": "b", "key": "x"}',
     ]
-    found = complaints(write("p.jsonl", "\n".join(lines)))
+    found = messages_of(write("p.jsonl", "\n".join(lines)))
     assert found[1:] == ["line 5: the key 'x' is already used on line 1; expected another one."]
 
 
-def test_a_line_without_end_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not read into memory; the lines behind it are read as they stand."""
+def test_an_endless_line_is_rejected(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not read into memory, and the lines after it are still checked."""
     monkeypatch.setattr(reader, "_LONGEST_LINE", 8)
-    found = complaints(write("p.txt", "1234567\n12345678\n1234567812345678123\nlast"))
-    told = "it is longer than 8 bytes; expected a prompt."
-    assert found[1:] == [f"line 2: {told}", f"line 3: {told}"]
+    found = messages_of(write("p.txt", "1234567\n12345678\n1234567812345678123\nlast"))
+    expected = "it is longer than 8 bytes; expected a prompt."
+    assert found[1:] == [f"line 2: {expected}", f"line 3: {expected}"]
 
 
-def test_a_file_without_prompts_is_told(write: Write) -> None:
-    """A header alone, blank lines, nothing at all."""
+def test_a_file_without_prompts_is_an_error(write: Write) -> None:
+    """A header alone, blank lines, or nothing at all."""
     for name, content in (("p.csv", "prompt,key\n,\n"), ("p.txt", "\n \n"), ("p.jsonl", "")):
-        assert complaints(write(name, content))[0].endswith(f"{name} has no prompt. Nothing was sent.")
+        assert messages_of(write(name, content))[0].endswith(f"{name} has no prompt. Nothing was sent.")
 
 
-def test_names_that_cannot_be_opened_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Missing, a directory, forbidden, empty, or no name at all."""
+def test_a_name_that_cannot_be_opened_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Missing, a directory, forbidden, empty, or not a valid name."""
     cases = {
         f"{tmp_path}/none.txt": "the file does not exist",
         str(tmp_path): "is a directory; expected a file of prompts",
@@ -473,20 +473,20 @@ def test_names_that_cannot_be_opened_are_told(tmp_path: Path, monkeypatch: pytes
         "a\0b": "cannot be read: embedded null byte",
         "x" * 300: "cannot be read: File name too long",
     }
-    for name, complaint in cases.items():
-        with pytest.raises(CommandError, match=complaint):
+    for name, message in cases.items():
+        with pytest.raises(CommandError, match=message):
             opened(name)
 
     def forbidden(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", forbidden)  # root may read everything
+    monkeypatch.setattr(Path, "open", forbidden)  # root may read every file
     with pytest.raises(CommandError, match=r"p\.txt cannot be read: Permission denied\."):
         opened("p.txt")
 
 
-def test_a_file_that_breaks_off_is_told(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that fails while it is read."""
+def test_a_read_error_is_reported(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fails during the reading."""
 
     class Broken(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
@@ -497,8 +497,8 @@ def test_a_file_that_breaks_off_is_told(write: Write, monkeypatch: pytest.Monkey
         prompts.check()
 
 
-def test_a_full_disk_for_keys_is_told(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys are compared on disk; where that is full, it is said."""
+def test_a_full_disk_for_keys_is_reported(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys are compared on disk."""
 
     class Full:
         def execute(self, *_: object) -> None:
@@ -514,14 +514,14 @@ def test_a_full_disk_for_keys_is_told(write: Write, monkeypatch: pytest.MonkeyPa
         keys.line_of("a", 1)
 
 
-def test_a_bad_default_is_told(write: Write) -> None:
-    """Once, and not of every line."""
+def test_a_bad_default_is_reported_once(write: Write) -> None:
+    """Not once for every line."""
     with pytest.raises(CommandError, match="width is 0; expected whole pixels"):
         opened(write("p.txt", "a"), width=0)
 
 
-def test_a_line_that_went_bad_since_is_told(write: Write) -> None:
-    """Whoever changes the file meanwhile is told which line."""
+def test_a_line_that_changes_after_the_check_is_named(write: Write) -> None:
+    """The file changes between the check and the reading."""
     name = write("p.jsonl", '{"prompt": "a"}\n')
     with opened(name) as prompts:
         prompts.check()
@@ -533,7 +533,7 @@ def test_a_line_that_went_bad_since_is_told(write: Write) -> None:
 @pytest.mark.slow
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(write: Write) -> None:
-    """Twenty times the lines, each with a key of its own, take no more memory."""
+    """More than three times the lines, each with its own key, take no more memory."""
 
     def peak(count: int) -> int:
         lines = "".join(f'{{"prompt": "fox {number}", "key": "{number}"}}\n' for number in range(count))
@@ -547,7 +547,7 @@ def test_memory_does_not_grow_with_the_file(write: Write) -> None:
         finally:
             tracemalloc.stop()
 
-    # What is allocated once, such as the caches of the interpreter, is not the file's.
+    # The first run also allocates what stays, such as the caches of the interpreter.
     peak(5_000)
     assert peak(5_000) < 1.2 * peak(1_500)
 
@@ -560,8 +560,8 @@ texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_siz
 @pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(texts, min_size=1, max_size=8))
-def test_what_was_written_is_read(write: Write, written: list[str]) -> None:
-    """Any prompt of one line comes out of each format as it went in, but for the white space around it."""
+def test_prompts_survive_every_format(write: Write, written: list[str]) -> None:
+    """Any one-line prompt comes out of each format as it went in, except for white space around it."""
     expected = [{"prompt": text.strip().removeprefix("\ufeff").strip()} for text in written]
     objects = write("p.jsonl", "".join(json.dumps({"prompt": text.strip()}) + "\n" for text in written))
     assert read(objects) == [{"prompt": text.strip()} for text in written]

@@ -1,0 +1,1 @@
+"""Tests of `doitong_async.cli`: what its users type, read and meet."""
