@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 LATE: Final = 0.1
 """Seconds of delay of a timer that mean that the loop stood still and was not just busy: our choice."""
@@ -25,31 +24,42 @@ def wall_time() -> float:
     return now
 
 
-@asynccontextmanager
-async def running_timeout(seconds: float) -> AsyncIterator[None]:
-    """Bound a block as `asyncio.timeout` does, without counting time in which the event loop stood still.
+class RunningTimeout:
+    """Bounds a block as `asyncio.timeout` does, without counting time in which the event loop stood still.
 
     A process that was stopped, suspended or blocked may find its deadline passed and the answer unread: it
-    gets one more second to read it.
+    gets one more second to read it. The block ends with a TimeoutError if it takes longer.
 
-    Raises:
-        TimeoutError: if the block takes longer.
+    A class and not a generator: a closure that sets its own timer again refers to itself, and would keep the
+    task of every request, with its job, until the garbage collector comes.
+
+    Args:
+        seconds: from the beginning of the block.
     """
-    loop = asyncio.get_running_loop()
-    timer: asyncio.TimerHandle
 
-    def ring(moment: float) -> None:
-        nonlocal timer
-        now = loop.time()
+    __slots__ = ("_bound", "_seconds", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    async def __aenter__(self) -> Self:
+        self._bound = asyncio.timeout(None)
+        await self._bound.__aenter__()
+        self._set(asyncio.get_running_loop().time() + self._seconds)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        await self._bound.__aexit__(kind, error, traceback)
+
+    def _set(self, moment: float) -> None:
+        self._timer = asyncio.get_running_loop().call_at(moment, self._ring, moment)
+
+    def _ring(self, moment: float) -> None:
+        now = asyncio.get_running_loop().time()
         if now > moment + LATE:
-            timer = loop.call_at(now + _TO_CATCH_UP, ring, now + _TO_CATCH_UP)
+            self._set(now + _TO_CATCH_UP)
         else:
-            bound.reschedule(now)
-
-    async with asyncio.timeout(None) as bound:
-        end = loop.time() + seconds
-        timer = loop.call_at(end, ring, end)
-        try:
-            yield
-        finally:
-            timer.cancel()
+            self._bound.reschedule(now)

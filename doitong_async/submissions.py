@@ -293,7 +293,7 @@ class Submissions:
         """
         tracker = self._poller.tracker
         other = self._submitter.admission.limiter.users.claim(
-            job_id, key, in_flight=len(tracker), is_known=lambda each: tracker.find(each) is not None
+            job_id, key, is_known=lambda each: tracker.find(each) is not None
         )
         if other != key:
             raise SubmitOutcomeUnknownError(

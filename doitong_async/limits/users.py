@@ -29,7 +29,7 @@ class KeyUsers:
         plan: the limits, until clients with other plans join.
     """
 
-    __slots__ = ("_made_by", "_reported_limit", "_users", "plan", "polls_count")
+    __slots__ = ("_forget_at", "_made_by", "_reported_limit", "_users", "plan", "polls_count")
 
     def __init__(self, plan: Plan) -> None:
         self.plan: Plan = plan
@@ -38,6 +38,7 @@ class KeyUsers:
         self._users: list[KeyUser] = []
         self._reported_limit: int | None = None
         self._made_by: dict[str, str] = {}
+        self._forget_at = MOST_KNOWN
 
     def __len__(self) -> int:
         return len(self._users)
@@ -65,20 +66,21 @@ class KeyUsers:
         else:
             self._made_by.clear()
 
-    def claim(self, job_id: str, key: str, *, in_flight: int, is_known: Callable[[str], bool]) -> str:
+    def claim(self, job_id: str, key: str, *, is_known: Callable[[str], bool]) -> str:
         """Return the idempotency key that made a job: this one, unless it was an earlier one.
 
         Args:
             job_id: of the job.
             key: of the submit that was answered with it.
-            in_flight: how many jobs are tracked.
             is_known: whether a job is still tracked, or held; the most recent others are remembered, too.
         """
         maker = self._made_by.setdefault(job_id, key)
-        if len(self._made_by) > MOST_KNOWN + 2 * in_flight:
+        if len(self._made_by) > self._forget_at:
             ended = [each for each in self._made_by if not is_known(each)]
             for each in ended[: -MOST_KNOWN // 2]:
                 del self._made_by[each]
+            # Not before as many new ones came as are left: else each submit would look through all of them.
+            self._forget_at = MOST_KNOWN + 2 * len(self._made_by)
         return maker
 
     def _apply_plans(self) -> None:

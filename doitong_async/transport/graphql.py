@@ -16,7 +16,7 @@ from gql.client import AsyncClientSession
 from gql.transport.async_transport import AsyncTransport
 from graphql import DocumentNode, ExecutionResult
 
-from doitong_async.clock import running_timeout
+from doitong_async.clock import RunningTimeout
 from doitong_async.secret import Secret
 from doitong_async.transport.exchange import Reply, RequestBody, failure_of, is_cancelled
 from doitong_async.transport.failure import Failure, FailureKind
@@ -117,7 +117,7 @@ class GraphQLTransport:
         post = {"headers": headers, "timeout": _connecting(timeout), "ssl": self._ssl}
         payload = RequestBody(body)
         try:
-            async with running_timeout(timeout):
+            async with RunningTimeout(timeout):
                 await self._session.execute(_ANY_REQUEST, data=payload, **post)
         except BaseException as error:
             is_exit = not isinstance(error, Exception | asyncio.CancelledError)

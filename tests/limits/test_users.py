@@ -43,7 +43,7 @@ def test_a_job_belongs_to_the_key_it_was_first_returned_for() -> None:
     users.join(user)
 
     def claim(job_id: str, key: str) -> str:
-        return users.claim(job_id, key, in_flight=1, is_known=lambda each: each == "running")
+        return users.claim(job_id, key, is_known=lambda each: each == "running")
 
     assert claim("running", "k0") == "k0"
     assert claim("old", "k1") == claim("old", "k2") == "k1"
