@@ -157,3 +157,20 @@ def _is_svg(text: str) -> bool:
     while (part := _PROLOG.match(text, at)) is not None:
         at = part.end()
     return _SVG.match(text, at) is not None
+
+
+_SAME: Final = {
+    ".jpeg": ".jpg",
+    ".jpe": ".jpg",
+    ".tiff": ".tif",
+    ".mpeg": ".mpg",
+    ".m4v": ".mp4",
+    ".oga": ".ogg",
+}
+
+
+def other_ending(given: str, fitting: str | None) -> str | None:
+    """Return the ending that fits an output, if the given one is that of another kind of file; else None."""
+    named = _SAME.get(given.lower(), given.lower())
+    is_of_media = named in SUFFIXES
+    return fitting if is_of_media and fitting in SUFFIXES and named != fitting else None

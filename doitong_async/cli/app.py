@@ -47,7 +47,9 @@ class Call:
         self.as_json = as_json
         if as_json and destination.is_stdout:
             raise CommandError("-o - and --json both want the standard output. Give one of them.")
-        renderer = renderer_for(sys.stderr if destination.is_stdout else sys.stdout, as_json=as_json)
+        renderer = renderer_for(
+            sys.stdout, sys.stderr, as_json=as_json, is_stdout_taken=destination.is_stdout
+        )
         self.progress = JobProgress(
             self.arguments, renderer, service, destination, idempotency_key or new_idempotency_key()
         )

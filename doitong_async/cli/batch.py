@@ -172,7 +172,7 @@ def batch_file(
             receiver=_receiver(webhook_url, webhook_port, has_emulator=emulator),
         ),
     )
-    renderer = renderer_for(sys.stdout, as_json=as_json)
+    renderer = renderer_for(sys.stdout, sys.stderr, as_json=as_json)
     defaults = {"provider": provider, "width": width, "height": height}
     with (
         heard(renderer, is_verbose=verbose),
@@ -204,7 +204,7 @@ def _end_of(arguments: _Arguments, prompts: Prompts, renderer: BatchRenderer) ->
     """Check everything, then run the batch if there is something to do; None after a dry run."""
     checked = prompts.check()
     if (line := prompts.seems_commented()) is not None:
-        renderer.say(
+        renderer.note(
             f"The first line begins with # and is paid for like any prompt: {line[:60]!r}. "
             "If it is a comment, stop here, and add --comments."
         )
@@ -222,7 +222,8 @@ def _end_of(arguments: _Arguments, prompts: Prompts, renderer: BatchRenderer) ->
         raise CommandError(f"{preflight.unpriced} On the command line: --price. Nothing was sent.")
     most = None if arguments.budget is None else arguments.budget.credits
     progress = BatchProgress(preflight.items, arguments.limits, most, arguments.price)
-    renderer.say(_beginning(arguments.title, checked, preflight))
+    beginning = _beginning(arguments.title, checked, preflight)
+    (renderer.report if arguments.dry_run else renderer.say)(beginning)
     if arguments.dry_run:
         renderer.facts(_estimated(preflight))
         return None

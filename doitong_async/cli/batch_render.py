@@ -13,7 +13,7 @@ from rich.text import Text
 
 from doitong_async.batch.item import Item, Outcome
 from doitong_async.cli.progress import Moment
-from doitong_async.cli.render import Notes, console_on, is_screen, note_on, write_json, write_now
+from doitong_async.cli.render import Notes, console_on, is_screen, note_on, write_json, write_line, write_now
 from doitong_async.cli.summary import End
 from doitong_async.cli.text import clean
 from doitong_async.cli.units import credits_of, span
@@ -37,6 +37,10 @@ class BatchRenderer(Notes):
     def say(self, text: str) -> None:
         """Show a line of text."""
 
+    def report(self, text: str) -> None:
+        """Show a text that is the command's result."""
+        self.say(text)
+
     def stopping(self, text: str) -> None:
         """Show that the batch stops early; later moments show it too."""
 
@@ -54,10 +58,11 @@ class BatchRenderer(Notes):
 
 
 class BatchLines(BatchRenderer):
-    """Timestamped plain lines, each written at once."""
+    """Timestamped plain lines, each written at once; the result without a time, on a stream of its own."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, result: TextIO) -> None:
         self._file = file
+        self._result = result
 
     def say(self, text: str) -> None:
         write_now(self._file, text)
@@ -78,10 +83,13 @@ class BatchLines(BatchRenderer):
             parts.append(f"{moment.waiting:,} waiting{f' {moment.why}' if moment.why else ''}")
         self.say("; ".join((", ".join(parts), f"credits {_credits(moment)}", *_pace(moment))))
 
+    def report(self, text: str) -> None:
+        write_line(self._result, clean(text))
+
     def end(self, end: End) -> None:
-        self.say(f"{end.summary()}; {span(end.seconds)}")
+        self.report(f"{end.summary()}; {span(end.seconds)}")
         if end.gallery is not None:
-            self.say(f"gallery {end.gallery}")
+            self.report(f"gallery {end.gallery}")
 
 
 class BatchScreen(BatchRenderer):
@@ -182,11 +190,11 @@ class View:
         yield Text("Ctrl-C again leaves" if now.stopping else "Ctrl-C stops; nothing is lost", style="dim")
 
 
-def renderer_for(file: TextIO, *, as_json: bool) -> BatchRenderer:
-    """Return the renderer that fits a stream."""
+def renderer_for(stdout: TextIO, stderr: TextIO, *, as_json: bool) -> BatchRenderer:
+    """Return the renderer that fits the streams: in a pipe, the result alone goes to the standard output."""
     if as_json:
-        return BatchJson(file)
-    return BatchScreen(file) if is_screen(file) else BatchLines(file)
+        return BatchJson(stdout)
+    return BatchScreen(stdout) if is_screen(stdout) else BatchLines(stderr, stdout)
 
 
 def trouble_of(item: Item) -> str | None:

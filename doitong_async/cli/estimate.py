@@ -27,7 +27,7 @@ from doitong_async.cli.options import (
     read_prices,
 )
 from doitong_async.cli.prompts import open_prompts
-from doitong_async.cli.render import renderer_for, write_json, write_line
+from doitong_async.cli.render import Notes, write_json, write_line
 from doitong_async.cli.run_job import heard
 from doitong_async.cli.text import clean
 from doitong_async.errors import ConfigurationError
@@ -69,7 +69,7 @@ def estimate_file(
     prices = read_prices(price)
     defaults = {"provider": provider, "width": width, "height": height}
     with (
-        heard(renderer_for(sys.stdout, as_json=as_json), is_verbose=False),
+        heard(Notes(), is_verbose=False),
         open_prompts(file, format=kind, defaults=defaults, limit=limit, comments=comments) as prompts,
     ):
         prompts.check()

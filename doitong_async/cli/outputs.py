@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 from weakref import WeakSet
 
+from doitong_async import media
 from doitong_async.cli.exits import CommandError
 from doitong_async.errors import DownloadError
 from doitong_async.result import Result
@@ -17,10 +18,14 @@ from doitong_async.result import Result
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What was saved: the file (None: the standard output), and its size in bytes."""
+    """What was saved: the file (None: the standard output), and its size in bytes.
+
+    `suffix` is the ending that fits the output, if the file has that of another kind.
+    """
 
     file: str | None
     size: int
+    suffix: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,8 @@ class Destination:
             return None
         if not self.is_stdout:
             path = await result.save(self.name)
-            return Saved(str(path), (await asyncio.to_thread(path.stat)).st_size)
+            size = (await asyncio.to_thread(path.stat)).st_size
+            return Saved(str(path), size, media.other_ending(path.suffix, result.suffix))
         data = await result.read()
         try:
             sys.stdout.buffer.write(data)

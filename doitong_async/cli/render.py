@@ -81,7 +81,18 @@ class Notes:
 
 
 class Renderer(Notes):
-    """Shows what a command does; each of its kinds leaves out what it does not show."""
+    """Shows what a command does; each of its kinds leaves out what it does not show.
+
+    `result` is where the result alone goes, if that is not where the progress is shown.
+    """
+
+    result: TextIO | None = None
+
+    def finish(self, report: JobReport) -> None:
+        """Show the completed job, and write its result: the saved file, or else the URL."""
+        self.done(report)
+        if self.result is not None:
+            write_line(self.result, clean(report.url if report.saved is None else report.saved.file or ""))
 
     def begin(self, prompt: str, idempotency_key: str) -> None:
         """Show that a request is about to be submitted."""
@@ -102,8 +113,9 @@ class Renderer(Notes):
 class Lines(Renderer):
     """Plain lines, one per event, each written at once, without colours."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, result: TextIO | None = None) -> None:
         self._file = file
+        self.result = result
 
     def begin(self, prompt: str, idempotency_key: str) -> None:
         self.happened(f"submitting {prompt!r} under idempotency key {idempotency_key}")
@@ -128,7 +140,8 @@ class Lines(Renderer):
 class Screen(Renderer):
     """A spinner with status and seconds, and a short summary at the end."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, result: TextIO | None = None) -> None:
+        self.result = result
         self._console = console_on(file)
         self._progress = Progress(
             SpinnerColumn(style="cyan"),
@@ -210,11 +223,21 @@ class Json(Renderer):
         )
 
 
-def renderer_for(file: TextIO, *, as_json: bool) -> Renderer:
-    """Return the renderer that fits a stream."""
+def renderer_for(stdout: TextIO, stderr: TextIO, *, as_json: bool, is_stdout_taken: bool = False) -> Renderer:
+    """Return the renderer that fits the streams: in a pipe, the result alone goes to the standard output.
+
+    Args:
+        stdout: the standard output.
+        stderr: the standard error.
+        as_json: whether the result is one JSON object.
+        is_stdout_taken: whether the bytes of the output go to the standard output.
+    """
     if as_json:
-        return Json(file)
-    return Screen(file) if is_screen(file) else Lines(file)
+        return Json(stdout)
+    if is_screen(stdout) and not is_stdout_taken:
+        return Screen(stdout)
+    result = None if is_stdout_taken else stdout
+    return Screen(stderr, result) if is_screen(stderr) else Lines(stderr, result)
 
 
 def say_failure(failure: CommandFailure, *, as_json: bool, is_stdout_taken: bool = False) -> None:

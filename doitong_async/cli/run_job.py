@@ -31,7 +31,7 @@ def run_to_end(
     """
     with heard(progress.renderer, is_verbose=is_verbose), progress.renderer:
         outcome = asyncio.run(_interruptible(run))
-    progress.renderer.done(outcome)
+    progress.renderer.finish(outcome)
     if progress.service.has_own_emulator and outcome.saved is None:
         progress.renderer.note(
             "The emulator and its picture are gone with this command; -o saves the picture."
@@ -114,7 +114,10 @@ def _record_submit(progress: JobProgress, submit: asyncio.Future[AsyncJob]) -> N
 
 async def _finish(progress: JobProgress, job: AsyncJob) -> JobReport:
     result = await job
-    return progress.outcome(job, result, await progress.destination.take(result))
+    saved = await progress.destination.take(result)
+    if saved is not None and saved.suffix is not None:
+        progress.renderer.note(f"{saved.file} holds a {saved.suffix} file, which its name does not say.")
+    return progress.outcome(job, result, saved)
 
 
 @contextmanager

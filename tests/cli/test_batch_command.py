@@ -60,8 +60,8 @@ def test_a_finished_batch_needs_neither_key_nor_network(
         patch.delenv("DOITONG_API_KEY")
         patch.delattr(asyncio, "run")
         assert run_batch() == Exit.OK
-    out = capsys.readouterr().out
-    assert "2 prompts, 2 done before. Nothing is left to do." in out
+    out, err = capsys.readouterr()
+    assert "2 prompts, 2 done before. Nothing is left to do." in err
     assert "2 of 2 done (2 before)" in out
     assert Path("pictures/index.html").exists()
     picture = next(Path("pictures").glob("*.jpg"))
@@ -77,7 +77,7 @@ def test_a_limit_takes_the_first_prompts(serve: Serve, capsys: pytest.CaptureFix
     serve(emulator := Emulator("pro"))
     write_prompts(5)
     assert run_batch("--limit", "2") == Exit.OK
-    assert "prompts.txt: 2 of 5 prompts." in capsys.readouterr().out
+    assert "prompts.txt: 2 of 5 prompts." in capsys.readouterr().err
     assert emulator.world.charges == 2
 
 
@@ -299,7 +299,7 @@ def test_failed_items_are_retried_only_on_request(serve: Serve, capsys: pytest.C
     write_prompts(3)
     assert run_batch() == Exit.SOME_FAILED
     out, err = capsys.readouterr()
-    assert len(re.findall(r"^\S+ failed [0-9a-f]{16}: JobFailedError: ", out, re.MULTILINE)) == 1
+    assert len(re.findall(r"^\S+ failed [0-9a-f]{16}: JobFailedError: ", err, re.MULTILINE)) == 1
     assert "2 of 3 done, 1 failed" in out
     assert "next: doitong batch prompts.txt --out pictures --retry-failed" in err
     assert run_batch() == Exit.SOME_FAILED

@@ -22,7 +22,10 @@ from tests.cli.commands import COMMAND, Serve, running, size_of
 def test_a_prompt_becomes_a_picture_without_a_key(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`--emulator -o` saves a real picture of the requested size and reports each step on its own line."""
+    """`--emulator -o` saves a real picture of the requested size, and reports each step on its own line.
+
+    The standard output has the name of the file alone.
+    """
     monkeypatch.delenv("DOITONG_API_KEY")
     target = tmp_path / "city.jpg"
     prompt = "A city with [red]neon[/red] lights"
@@ -31,7 +34,7 @@ def test_a_prompt_becomes_a_picture_without_a_key(
     )
     assert size_of(target) == (640, 360)
     out, err = capsys.readouterr()
-    assert err == ""
+    assert out == f"{target}\n"
     patterns = (
         r"submitting 'A city with \[red\]neon\[/red\] lights' under idempotency key \S+",
         r"job (\w+) processing",
@@ -41,7 +44,7 @@ def test_a_prompt_becomes_a_picture_without_a_key(
         r"url http://127\.0\.0\.1:\d+/outputs/\w+\.jpg",
         rf"saved {target}, {target.stat().st_size:,} bytes",
     )
-    lines = out.splitlines()
+    lines = err.splitlines()
     assert len(lines) == len(patterns)
     for line, pattern in zip(lines, patterns, strict=True):
         assert re.fullmatch(r"\d\d:\d\d:\d\d " + pattern, line), line
@@ -117,3 +120,25 @@ def test_a_timeout_at_a_private_emulator_offers_no_resume(
     monkeypatch.setattr(asyncio, "run", run_virtual)
     assert main(["generate", "waves", "--emulator", "--timeout", "1"]) == Exit.TIMEOUT
     assert "next: Allow a longer --timeout." in capsys.readouterr().err
+
+
+def test_a_pipe_gets_the_url_alone(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    """`doitong generate x > url.txt` holds one line; progress and warnings go to the standard error."""
+    serve(Emulator("pro"))
+    assert main(["generate", "a fox"]) == 0
+    out, err = capsys.readouterr()
+    assert re.fullmatch(r"http://\S+/outputs/\w+\.jpg\n", out)
+    assert "completed" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "is_said"), [("x.png", True), ("x.mp4", True), ("x.jpg", False), ("x.JPEG", False), ("x", False)]
+)
+def test_a_name_that_does_not_fit_the_output_is_said(
+    serve: Serve, name: str, is_said: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file keeps the name that the user gave; programs that trust it would fail to open it."""
+    serve(Emulator("pro"))
+    assert main(["generate", "a fox", "-o", str(tmp_path / name)]) == 0
+    assert (tmp_path / name).exists()
+    assert ("holds a .jpg file" in capsys.readouterr().err) == is_said

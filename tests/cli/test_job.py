@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from doitong_async.cli import main
@@ -23,10 +25,11 @@ def test_a_job_resumes_without_a_key(
         (job_id,) = emulator.world.jobs
         capsys.readouterr()
         assert main(["job", job_id, "--emulator"]) == 0
-    out = capsys.readouterr().out
-    assert f"job {job_id} resumed" in out
-    assert f"job {job_id} completed" in out
-    assert "processing" not in out
+    out, err = capsys.readouterr()
+    assert f"job {job_id} resumed" in err
+    assert f"job {job_id} completed" in err
+    assert "processing" not in err
+    assert re.fullmatch(rf"http://127\.0\.0\.1:\d+/outputs/{job_id}\.jpg\n", out)
 
 
 def test_an_unreachable_service_is_named_after_the_timeout(capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,7 +70,7 @@ def test_a_terminal_shows_retries_and_leaves_the_log_to_stderr(
 ) -> None:
     """Retries appear on the terminal; log lines go to standard error when that is a file."""
     terminal = Terminal()
-    screen = renderer_for(terminal, as_json=False)
+    screen = renderer_for(terminal, sys.stderr, as_json=False)
     assert isinstance(screen, Screen)
     screen.happened("attempt 1 created no job")
     screen.note("slow")
@@ -82,7 +82,7 @@ def test_an_output_that_cannot_be_drawn_on_gets_lines() -> None:
     """A pipe or a terminal without UTF-8 gets lines, with unencodable characters escaped."""
     old = Terminal()
     old.encoding = "ascii"
-    lines = renderer_for(old, as_json=False)
+    lines = renderer_for(io.StringIO(), old, as_json=False)
     assert isinstance(lines, Lines)
     lines.happened("größer → 🦊")
     assert old.getvalue().endswith("gr\\xf6\\xdfer \\u2192 \\U0001f98a\n")
@@ -96,7 +96,7 @@ def test_server_text_cannot_control_the_terminal_or_show_the_key(
     serve(PlainServer(key=KEY, script=on("submit", accepted_job(status=status))))
     assert main(["generate", "fox", "-v"]) == Exit.JOB
     out, err = capsys.readouterr()
-    assert "job job1 odd\\x1b[31m\\u009b2J\\u202e***" in out
+    assert "job job1 odd\\x1b[31m\\u009b2J\\u202e***" in err
     assert "warning: The service speaks of a status" in err
     assert not set("\x1b\x9b\u202e") & set(out + err)
     assert KEY not in out + err
@@ -121,9 +121,10 @@ def test_retries_are_reported(serve: Serve, capsys: pytest.CaptureFixture[str]) 
         )
     )
     assert main(["generate", "fox"]) == 0
-    out = capsys.readouterr().out
-    assert "attempt 1 may have created a job: The request was sent" in out
-    assert "attempt 2 may" in out
+    out, err = capsys.readouterr()
+    assert "attempt 1 may have created a job: The request was sent" in err
+    assert "attempt 2 may" in err
+    assert len(out.splitlines()) == 1
 
 
 def test_warnings_of_other_libraries_keep_their_form(monkeypatch: pytest.MonkeyPatch) -> None:
