@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from datetime import datetime
 from pathlib import Path
 from typing import assert_type
@@ -14,6 +15,7 @@ from doitong_async import (
     Estimate,
     GenerateRequest,
     Generation,
+    Item,
     JobFailedError,
     JobStatus,
     JobTimeoutError,
@@ -57,6 +59,17 @@ def a_plan(doitong: AsyncDoitong) -> None:
     assert_type(found, Estimate)
     assert_type(found.high, float)
     assert_type(Budget(found.high, low_at=0.2, on_low=print).credits, float)
+
+
+async def a_batch(doitong: AsyncDoitong) -> None:
+    """Prompts, mappings and requests are items; anything else is refused before it runs."""
+    prompts: list[str] = ["a fox"]
+    async with doitong.batch(prompts, ledger="run.db") as batch:
+        async for item in batch:
+            assert_type(item, Item)
+    mixed: list[str | dict[str, int | str] | GenerateRequest] = ["a fox", {"prompt": "b", "width": 512}]
+    assert_type(doitong.generate_many(mixed), AsyncGenerator[Item, None])
+    doitong.generate_many([1])  # type: ignore[list-item]  # as it should be
 
 
 async def many_jobs() -> None:

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Genera
 from dataclasses import dataclass, fields, replace
 from itertools import count
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypedDict
+from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
 
 from doitong_async import media
 from doitong_async.budget import Budget
@@ -24,7 +24,9 @@ from doitong_async.pricing import PriceArgument, check_price
 from doitong_async.settings import Options
 from doitong_async.types import GenerateRequest
 
-Requests = Iterable[Any] | AsyncIterable[Any]
+Request: TypeAlias = str | Mapping[str, Any] | GenerateRequest
+"""A prompt; or a mapping with `key` and the fields of a `GenerateRequest`; or one of these."""
+Requests: TypeAlias = Iterable[Request] | AsyncIterable[Request]
 
 FIELDS: Final = (*(each.name for each in fields(GenerateRequest)), "key")
 """Keys that a mapping may have: the fields of a request, and the user's item key."""

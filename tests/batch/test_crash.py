@@ -26,7 +26,7 @@ from tests.virtual import virtual
 pytestmark = pytest.mark.slow
 
 PLAN = Plan.enterprise(requests_per_minute=1000, concurrent_jobs=2)
-PROMPTS = ["a red fox", "a blue whale", {"prompt": "a green frog", "key": "frog"}, "a red fox"]
+PROMPTS: list[Any] = ["a red fox", "a blue whale", {"prompt": "a green frog", "key": "frog"}, "a red fox"]
 STRIDE = 10
 SHARDS = 2
 """Tests that divide the awaits among them, so that they can run in parallel."""

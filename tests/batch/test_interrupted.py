@@ -307,7 +307,7 @@ async def test_a_mapping_is_not_a_list_of_requests() -> None:
 @virtual
 async def test_text_that_cannot_be_encoded_is_rejected() -> None:
     """One bad item never ends the batch."""
-    given = [{"prompt": "a", "provider": "\ud83d"}, {"prompt": "a", "quality": "\ud83d"}, "fox"]
+    given: list[Any] = [{"prompt": "a", "provider": "\ud83d"}, {"prompt": "a", "quality": "\ud83d"}, "fox"]
     async with with_emulator(WIDE) as (doitong, _):
         items = await all_of(doitong.generate_many(given))
         assert outcomes(items) == {Outcome.REJECTED: 2, Outcome.DONE: 1}

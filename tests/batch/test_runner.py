@@ -54,7 +54,8 @@ def outcomes(items: list[Item]) -> Counter[Outcome]:
 @virtual
 async def test_prompts_mappings_and_requests_become_files(tmp_path: Path) -> None:
     """Whatever is given, each item ends with its request, its result and its file."""
-    given = ["a fox", {"prompt": "a whale", "key": "whale", "width": 512}, GenerateRequest(prompt="a frog")]
+    by_key = {"prompt": "a whale", "key": "whale", "width": 512}
+    given: list[Any] = ["a fox", by_key, GenerateRequest(prompt="a frog")]
     async with with_emulator(WIDE) as (doitong, emulator):
         items = await all_of(doitong.generate_many(given, out=tmp_path / "new" / "pictures"))
     assert outcomes(items) == {Outcome.DONE: 3}
