@@ -131,7 +131,7 @@ class Admission:
             warned_of.add("lower")
             log.warning(
                 "The service says X-RateLimit-Limit: %d, and the plan %r allows %d requests a minute. "
-                "The lower one applies. If it stays so, check plan=… or DOITONG_PLAN.",
+                "The lower one applies. If it stays so, check your plan (plan=, --plan, DOITONG_PLAN).",
                 limit,
                 plan.name,
                 per_minute,
@@ -141,7 +141,7 @@ class Admission:
             warned_of.add("higher")
             log.warning(
                 "No plan was given, so the limits of %r apply, but the service allows %d requests a minute. "
-                "Pass plan=… or set DOITONG_PLAN to use the whole plan.",
+                "Set the plan (plan=, --plan or DOITONG_PLAN) to use all of it.",
                 plan.name,
                 limit,
             )

@@ -193,7 +193,7 @@ def keys_in_another_process(path: Path) -> list[str]:
         "with contextlib.closing(sqlite.reader(pathlib.Path(sys.argv[1]))) as reading:\n"
         "    print(*(entry.key for entry in sqlite.records(reading)))"
     )
-    return subprocess.check_output([sys.executable, "-c", code, path], text=True).split()
+    return subprocess.check_output([sys.executable, "-c", code, path], encoding="utf-8").split()
 
 
 @virtual

@@ -26,7 +26,7 @@ def test_the_emulator_runs_until_a_signal_stops_it(number: signal.Signals) -> No
     first, export, curl = (process.stdout.readline().strip() for _ in range(3))
     assert re.fullmatch(r"emulator on http://127\.0\.0\.1:\d+, plan pro; Ctrl-C stops it", first)
     script = f"{export}; {curl}; test $DOITONG_PLAN = pro && test $DOITONG_API_KEY = key"
-    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    ran = subprocess.run(["bash", "-c", script], capture_output=True, encoding="utf-8", check=True)
     assert json.loads(ran.stdout)["type"] == "IMAGE"
     process.send_signal(number)
     out, err = process.communicate()
@@ -72,7 +72,7 @@ def test_the_emulator_prints_its_faults_and_applies_them() -> None:
     assert (first, second) == ("fault submit 1: 502", "fault job: stuck times=2")
     show = put.partition(" -X")[0] + " $DOITONG_BASE_URL/_emulator/faults"
     script = f"{export}; {curl}; echo; {curl}; echo; {put}; echo; {show}"
-    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    ran = subprocess.run(["bash", "-c", script], capture_output=True, encoding="utf-8", check=True)
     page, accepted_job, changed, shown = ran.stdout.strip().rsplit("\n", 3)
     assert "502 Bad Gateway" in page
     assert json.loads(accepted_job)["status"] == "processing"
@@ -90,7 +90,7 @@ def test_an_ipv6_address_is_printed_in_brackets() -> None:
     first, _, curl = (process.stdout.readline().strip() for _ in range(3))
     assert re.match(r"emulator on http://\[::1\]:\d+, ", first)
     assert re.match(r"curl -s 'http://\[::1\]:\d+/v1/text_to_image' ", curl)
-    ran = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, check=True)
+    ran = subprocess.run(["bash", "-c", curl], capture_output=True, encoding="utf-8", check=True)
     assert json.loads(ran.stdout)["type"] == "IMAGE"
     process.send_signal(signal.SIGTERM)
     assert process.communicate()[1] == ""

@@ -208,7 +208,7 @@ async def test_failed_start_leaves_nothing() -> None:
 def test_missing_pillow_is_named() -> None:
     """With the command that installs it."""
     code = "import sys; sys.modules['PIL'] = None; import doitong_async.emulator"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     assert "pip install 'doitong-async[emulator]'" in ran.stderr
 
 
