@@ -36,10 +36,11 @@ class Result:
         downloads: downloads the output.
         token: resumes the job.
         renew: polls once for the output's current URL.
+        prompt: what was asked for.
         is_remembered: whether the URL is from an earlier run: then any failed download is worth such a poll.
     """
 
-    __slots__ = ("_downloads", "_is_remembered", "_renew", "_start", "_token", "generation")
+    __slots__ = ("_downloads", "_is_remembered", "_renew", "_start", "_token", "generation", "prompt")
 
     def __init__(
         self,
@@ -49,8 +50,11 @@ class Result:
         *,
         renew: Callable[[], Awaitable[Generation]] | None = None,
         is_remembered: bool = False,
+        prompt: str | None = None,
     ) -> None:
         self.generation: Generation = generation
+        self.prompt: str | None = prompt
+        """What was asked for; None for a resumed job, or one without a prompt."""
         self._downloads = downloads
         self._token = token
         self._renew = renew
@@ -70,6 +74,7 @@ class Result:
             self._token,
             renew=self._renew,
             is_remembered=self._is_remembered,
+            prompt=self.prompt,
         )
         twin._start = self._start
         return twin
@@ -79,12 +84,12 @@ class Result:
 
     def __reduce__(self) -> tuple[Callable[..., Result], tuple[object, ...]]:
         # A client belongs to a loop and to sockets; the token is what travels.
-        return _unpickled, (self.generation, self._token, self._start)
+        return _unpickled, (self.generation, self._token, self._start, self.prompt)
 
     def _repr_html_(self) -> str:
         """Show a picture in a notebook; only its URL is put into the page."""
         cost = "" if self.credit_cost is None else f", {self.credit_cost:g} credits"
-        about = html.escape(f"{self.id}{cost}")
+        about = html.escape(f"{self.prompt or self.id}{cost}")
         is_picture = self.type in (None, MediaType.IMAGE)
         url = html.escape(self.url)
         output = f'<img src="{url}" alt="{about}" style="max-width: 512px">' if is_picture else url
@@ -291,7 +296,7 @@ class _NoClient:
         raise DownloadError("This result was unpickled, and no client belongs to it that could fetch it.")
 
 
-def _unpickled(generation: Generation, token: str | None, start: Start | None) -> Result:
-    result = Result(generation, _NoClient(), token)
+def _unpickled(generation: Generation, token: str | None, start: Start | None, prompt: str | None) -> Result:
+    result = Result(generation, _NoClient(), token, prompt=prompt)
     result._start = start
     return result

@@ -163,6 +163,7 @@ class Submissions:
             idempotency_key,
             options,
             kind_of(request),
+            request.prompt,
             waits_until,
             in_doubt=in_doubt,
             before_sending=before_sending,
@@ -279,6 +280,7 @@ class Submissions:
                 options=call.options,
                 slot=slot.hand_over(),
                 kind=call.kind,
+                prompt=call.prompt,
             )
             self._poller.tracker.add(tracked)
         if update is not None:

@@ -54,6 +54,7 @@ class SubmitCall:
     key: str
     options: Options
     kind: JobKind = NO_KIND
+    prompt: str | None = None
     waits_until: float | None = None
     limit: Limit | None = None
     gives_up_at: float | None = None

@@ -69,7 +69,7 @@ async def test_a_pickled_result_keeps_what_is_known_and_its_token() -> None:
     """No socket travels: whoever wants the output takes up the job."""
     result, _ = await live_result()
     twin = pickle.loads(pickle.dumps(result))
-    assert (twin.generation, twin.suffix) == (result.generation, ".jpg")
+    assert (twin.generation, twin.suffix, twin.prompt) == (result.generation, ".jpg", "a fox")
     with pytest.raises(DownloadError, match="no client belongs to it that") as caught:
         await twin.read()
     assert caught.value.token is not None
@@ -81,8 +81,9 @@ async def test_a_notebook_shows_the_picture_and_its_cost() -> None:
     result, _ = await live_result()
     page = result._repr_html_()
     assert f'<img src="{result.url}"' in page
-    assert "20 credits" in page
+    assert "a fox, 20 credits" in page
     odd = copy.copy(result)
+    odd.prompt = "<script>alert(1)</script>"
     odd.generation = dataclasses.replace(result.generation, url='https://x.example/"><script>', type="VIDEO")
     assert "<script>" not in odd._repr_html_()
     assert "<img" not in odd._repr_html_()

@@ -238,7 +238,7 @@ class AsyncJob:
                 job_id=self.id,
                 token=self.token,
             )
-        return Result(last, self._downloads, self.token, renew=self.refresh)
+        return Result(last, self._downloads, self.token, renew=self.refresh, prompt=self._tracked.prompt)
 
 
 @contextmanager

@@ -50,7 +50,7 @@ class TrackedJob:
 
     `submitted` and `begun` are moments of the loop's clock: when the submit was accepted, and when the wait
     began; they differ only for a resumed job. `epoch` is `submitted` as an epoch second. `kind` groups jobs
-    that take about as long.
+    that take about as long. `prompt` is None for a resumed job.
     """
 
     __slots__ = (
@@ -65,6 +65,7 @@ class TrackedJob:
         "last",
         "options",
         "polls",
+        "prompt",
         "slot",
         "submitted",
         "terminal_error",
@@ -80,6 +81,7 @@ class TrackedJob:
         options: Options,
         slot: Slot,
         kind: JobKind = NO_KIND,
+        prompt: str | None = None,
     ) -> None:
         self.last: Generation = last
         self.submitted: float = submitted
@@ -88,6 +90,7 @@ class TrackedJob:
         self.options: Options = options
         self.slot: Slot = slot
         self.kind: JobKind = kind
+        self.prompt: str | None = prompt
         self.polls: PollState = PollState(submitted + options.poll_interval, submitted, begun)
         self.counted_credits: float = 0.0
         self.expiry: asyncio.TimerHandle | None = None
