@@ -731,11 +731,11 @@ async def test_what_is_refused_can_be_taken_as_it_is(tmp_path: Path) -> None:
 async def test_a_file_of_the_user_s_own_is_left_alone_in_a_folder(tmp_path: Path) -> None:
     """The id, and with it the name, is the service's choice; one of the same bytes is our own."""
     (tmp_path / "plain00001.jpg").write_bytes(b"mine")
-    (tmp_path / "plain00001-2.jpg").symlink_to("nowhere")
+    (tmp_path / "plain00001.2.jpg").symlink_to("nowhere")
     async with plain(seconds=0.0) as (doitong, _):
         result = await doitong.generate("a fox")
         for _ in range(2):
-            assert await result.save(tmp_path) == tmp_path / "plain00001-3.jpg"
+            assert await result.save(tmp_path) == tmp_path / "plain00001.3.jpg"
     assert (tmp_path / "plain00001.jpg").read_bytes() == b"mine"
     assert len(list(tmp_path.iterdir())) == 3
 

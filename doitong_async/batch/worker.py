@@ -349,7 +349,11 @@ class ItemWorker:
             usual = stem_of(pending.key, pending.request, is_given=pending.is_key_given)
             stem = pending.stem or free_stem(out, usual)
             generation = result.generation
-            written = await result.write(lambda suffix: out / f"{stem}{suffix}")
+            written = await result.write_beside(
+                lambda suffix: out / f"{stem}{suffix}",
+                is_resumed=pending.action in (Action.TAKE_UP, Action.FETCH),
+                owner=self._backend.owner,
+            )
             if result.generation is not generation:
                 # The URL had expired and was renewed.
                 pending.job = result.generation

@@ -81,7 +81,7 @@ class BatchLines(BatchRenderer):
     def end(self, end: End) -> None:
         self.say(f"{end.summary()}; {span(end.seconds)}")
         if end.gallery is not None:
-            self.say(f"gallery {end.gallery}")
+            self.say(f"gallery {end.page()}")
 
 
 class BatchScreen(BatchRenderer):
@@ -129,7 +129,7 @@ class BatchScreen(BatchRenderer):
         mark, style = ("✓", "green") if is_good else ("·", "")
         self._console.print(Text(f"{mark} {end.summary()}; {span(end.seconds)}", style=style), soft_wrap=True)
         if end.gallery is not None:
-            page = clean(str(end.gallery))
+            page = clean(end.page())
             self._console.print(Text.assemble(("  gallery  ", "dim"), page), soft_wrap=True)
 
 
