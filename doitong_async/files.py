@@ -168,8 +168,11 @@ def remove_leftovers(folder: Path, owner: str) -> None:
 
     Args:
         folder: a folder in which the owner writes; it need not exist.
-        owner: the mark that the files were written with, 12 hexadecimal digits.
+        owner: the mark that the files were written with, 12 hexadecimal digits; files without one are
+            nobody's to remove.
     """
+    if not owner:
+        return
     is_ours = re.compile(rf"\..*\.{re.escape(owner)}[0-9a-f]{{{_RANDOM}}}\.part", re.DOTALL).fullmatch
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for path in [Path(entry.path) for entry in entries if is_ours(entry.name)]:

@@ -42,7 +42,8 @@ def test_whatever_has_the_name_stays(tmp_path: Path, kind: str) -> None:
             (tmp_path / "index.html").symlink_to("nowhere")
         case _:
             (tmp_path / "index.html").symlink_to("page.html")
-    assert write_gallery(tmp_path, [FOX], title="Foxes").name == "index.2.html"
+    for _ in range(2):
+        assert write_gallery(tmp_path, [FOX], title="Foxes").name == "index.2.html"
     assert (tmp_path / "page.html").read_text() == "mine"
     assert sorted(os.listdir(tmp_path)) == ["index.2.html", "index.html", "page.html"]
 

@@ -412,8 +412,9 @@ class _Writer:
                 _check_service(self._path, known, service)
                 if known is None:
                     sqlite.state_fact(self._connection, name="service", value=service)
-                self.owner = sqlite.fact(self._connection, "owner") or new_owner()
-                if known is None:
+                self.owner = sqlite.fact(self._connection, "owner") or ""
+                if not self.owner:
+                    self.owner = new_owner()
                     sqlite.state_fact(self._connection, name="owner", value=self.owner)
                 self._identity = self._path.stat()
                 promises.begin(self._path, self._connection)

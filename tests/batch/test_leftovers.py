@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from doitong_async import Item, Plan
 from doitong_async.batch.batch import Batch
 from doitong_async.batch.ledger import Ledger, LedgerFile
 from doitong_async.cli.batch_run import gallery_of
-from doitong_async.files import Existing, Part, new_owner
+from doitong_async.files import Existing, Part, new_owner, remove_leftovers
 from tests.virtual import virtual, with_emulator
 
 WIDE = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4)
@@ -103,6 +104,35 @@ def test_a_ledger_that_was_being_made_is_made_anew(tmp_path: Path) -> None:
     test()
     [left] = parts(tmp_path)
     assert left.startswith(".other.db.")
+
+
+def test_all_that_a_ledger_writes_has_its_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The outputs and the page: whatever of them is left, its next run knows it."""
+    usual: Callable[..., None] = os.link
+    marks: list[str] = []
+
+    def link(part: Path, name: Path) -> None:
+        marks.append(part.name.removesuffix(".part").rpartition(".")[2][:12])
+        usual(part, name)
+
+    monkeypatch.setattr(os, "link", link)
+
+    @virtual
+    async def test() -> None:
+        async with with_emulator(WIDE) as (doitong, _):
+            await all_of(doitong.generate_many(["a", "b"], ledger=tmp_path / "l.db", out=tmp_path))
+
+    test()
+    assert gallery_of(tmp_path / "l.db", tmp_path, "Foxes") == (tmp_path / "index.html", None)
+    with Ledger.read(tmp_path / "l.db") as ledger:
+        assert marks == [ledger.owner] * 3
+
+
+def test_what_has_no_owner_is_nobody_s_to_remove(tmp_path: Path) -> None:
+    """It may be a download of somebody else, on a file system without locks."""
+    (tmp_path / f".fox.jpg.{new_owner()}.part").touch()
+    remove_leftovers(tmp_path, "")
+    assert len(parts(tmp_path)) == 1
 
 
 @virtual
