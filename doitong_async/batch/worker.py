@@ -354,6 +354,9 @@ class ItemWorker:
                 is_resumed=pending.action in (Action.TAKE_UP, Action.FETCH),
                 owner=self._backend.owner,
             )
+            before = kept(pending.record, out)
+            if before not in (None, written.path) and before.suffix == written.path.suffix:
+                log.warning("%s is not as this batch wrote it: it stays, beside %s", before, written.path)
             if result.generation is not generation:
                 # The URL had expired and was renewed.
                 pending.job = result.generation

@@ -89,8 +89,10 @@ async def test_a_name_that_another_ledger_took_meanwhile_is_left_to_it(tmp_path:
 
 
 @virtual
-async def test_a_picture_that_was_edited_stays_and_half_a_copy_does_not(tmp_path: Path) -> None:
-    """The user's work is kept beside the output; of half a copy nothing is lost when it is made whole."""
+async def test_a_picture_that_was_edited_stays_and_half_a_copy_does_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The user's work is kept beside the output, and that is said; half a copy is made whole."""
     prompts = [{"prompt": "a fox", "key": "fox"}, {"prompt": "a whale", "key": "whale"}]
     async with with_emulator(WIDE) as (doitong, _):
         await run(doitong, prompts, tmp_path / "l.db")
@@ -101,6 +103,10 @@ async def test_a_picture_that_was_edited_stays_and_half_a_copy_does_not(tmp_path
     assert again == {"fox": ("fox.2.jpg", True), "whale": ("whale.jpg", True)}
     assert (tmp_path / "fox.jpg").read_bytes() == b"edited"
     assert (tmp_path / "whale.jpg").read_bytes() == whole
+    fox = tmp_path / "fox.jpg"
+    assert caplog.messages == [
+        f"{fox} is not as this batch wrote it: it stays, beside {tmp_path / 'fox.2.jpg'}"
+    ]
 
 
 KEYS = st.text("fox-_.2A", min_size=1, max_size=6) | st.text(min_size=1, max_size=20)
