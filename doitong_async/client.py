@@ -365,11 +365,13 @@ class AsyncDoitong:
             requests: an iterable or async iterable of prompts, mappings (`key` and fields of
                 `GenerateRequest`) or `GenerateRequest`; read no further ahead than the plan can use.
             ledger: the file that lets the batch survive a crash; without one nothing is kept.
-            out: the folder for the outputs; without one they are not downloaded.
+            out: the folder for the outputs; without one they are not downloaded. No file in it that is not
+                the item's is ever replaced: the new name gets a number, as in `fox.2.jpg`.
             budget: credits to spend at most over all runs on the ledger, or a `Budget`.
             price: credits for a job whose price is not documented; or credits by provider.
             retry_failed: whether to make failed items again, and pay for them again.
-            verify: whether to hash the files of finished items, and download those that changed again.
+            verify: whether to hash the files of finished items, and download those that changed again; a
+                changed file stays beside the new one.
             key_lives: seconds for which the service remembers an idempotency key (assumption: 24 hours).
 
         Raises:

@@ -1,4 +1,10 @@
-"""Writes files whole or not at all: to a temporary file beside the target, renamed at the end."""
+"""Writes files whole or not at all: to a temporary file beside the target, renamed at the end.
+
+Whoever writes says what may happen to an existing file (`Existing`). A name that we choose is created
+exclusively: of two writers of one name, in whatever processes, one gets it, and the other takes the next of
+`numbered`. Temporary files carry the mark of their owner, and their writer holds a lock on them: so an owner
+can remove what a killed process left (`remove_leftovers`), and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +19,18 @@ import stat
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
 from doitong_async.errors import DownloadError
+
+try:
+    import fcntl
+except ImportError:
+    # Windows, where no open file can be removed: it needs no lock.
+    fcntl = None  # type: ignore[assignment]  # the type of a module that exists
 
 _T = TypeVar("_T")
 _BUFFER: Final = 1 << 20
@@ -43,25 +56,44 @@ class SavedFile:
     sha256: str
 
 
+class Existing(Enum):
+    """What happens to a file that exists under the name to be written."""
+
+    REPLACE = auto()
+    """It is replaced: the user chose the name. Links are followed."""
+    ADOPT = auto()
+    """It is replaced if nothing is lost: it has the bytes to be written, or some of the first.
+
+    Any other file, and any link, stays, and the new name gets a number.
+    """
+    KEEP = auto()
+    """It stays, whatever it is, and the new name gets a number."""
+
+
 async def write_whole(
-    target: Path | Callable[[str], Path], pieces: AsyncIterator[Start | bytes], *, replaces: bool = True
+    target: Path | Callable[[str], Path],
+    pieces: AsyncIterator[Start | bytes],
+    *,
+    existing: Existing = Existing.REPLACE,
+    owner: str = "",
 ) -> SavedFile:
     """Write a file and return what was written.
 
     The final name appears only once the last byte is on disk; until then an existing file stays. An error, a
-    cancellation or a full disk leaves nothing behind. Links are followed.
+    cancellation or a full disk leaves nothing behind.
 
     Args:
         target: the file, or a function from its ending to the file.
         pieces: its bytes; each `Start` begins them again.
-        replaces: whether to replace an existing file; otherwise a different file stays, and the new name
-            gets a number.
+        existing: what happens to an existing file.
+        owner: the mark of whoever removes the temporary file if this process is killed; see
+            `remove_leftovers`.
 
     Raises:
         DownloadError: if the file cannot be written, with the system's reason; or if the target is a device,
             a pipe, a socket or a folder.
     """
-    part = _Part(target if isinstance(target, Path) else Path(), replaces=replaces)
+    part = Part(target if isinstance(target, Path) else Path(), existing=existing, owner=owner)
     try:
         if isinstance(target, Path):
             # Before anything is downloaded in vain.
@@ -82,17 +114,18 @@ async def write_whole(
 
 
 @contextlib.contextmanager
-def replacing(target: Path) -> Iterator[BinaryIO]:
+def writing(target: Path, *, existing: Existing, owner: str = "") -> Iterator[Part]:
     """Write a file in this thread: it appears under its name, whole and on disk, when the block ends well.
 
-    An existing file stays until then; an error leaves nothing behind. Links are followed.
+    An existing file stays until then; an error leaves nothing behind. The arguments are those of
+    `write_whole`; write to `opened()` of what this yields. Its `target` is the file's name after the block.
 
     Raises:
         OSError: if the file cannot be written.
     """
-    part = _Part(target, replaces=True)
+    part = Part(target, existing=existing, owner=owner)
     try:
-        yield part.opened()
+        yield part
         part.finish()
     except BaseException:
         part.discard()
@@ -108,17 +141,73 @@ def safe_name(job_id: str, suffix: str) -> str:
 
 
 RESERVED_NAMES: Final = frozenset(
-    {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
+    {
+        # On Windows no file can have these names, whatever its ending.
+        *("con", "prn", "aux", "nul"),
+        *(f"{port}{number}" for port in ("com", "lpt") for number in range(10)),
+        # In the same folder: a batch's page, index.html, and its ledger.db, -wal, -shm and .lock.
+        *("index", "ledger"),
+    }
 )
-"""Names that no file can have on Windows, whatever its ending."""
+"""Names without ending that no output gets."""
 
 
-class _Part:
+def numbered(target: Path) -> Iterator[Path]:
+    """Yield a name, and then the names to take if it is taken: fox.jpg, fox.2.jpg, fox.3.jpg …
+
+    The names that we choose have no dot before their ending. So a numbered name is never another item's own.
+    """
+    yield target
+    yield from (target.with_name(f"{target.stem}.{number}{target.suffix}") for number in count(2))
+
+
+def remove_leftovers(folder: Path, owner: str) -> None:
+    """Remove the temporary files that killed processes left in a folder, as far as they are the owner's.
+
+    A file that is being written stays, whoever writes it, and so does one that cannot be removed.
+
+    Args:
+        folder: a folder in which the owner writes; it need not exist.
+        owner: the mark that the files were written with, 12 hexadecimal digits; files without one are
+            nobody's to remove.
+    """
+    if not owner:
+        return
+    is_ours = re.compile(rf"\..*\.{re.escape(owner)}[0-9a-f]{{{_RANDOM}}}\.part", re.DOTALL).fullmatch
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for path in [Path(entry.path) for entry in entries if is_ours(entry.name)]:
+            # Whoever writes it holds the lock, which dies with the process.
+            with contextlib.suppress(OSError), path.open("r+b") as file:
+                _lock(file)
+                path.unlink()
+
+
+_RANDOM: Final = 12
+"""Hexadecimal digits that tell temporary files apart, and as many are an owner's mark."""
+
+
+def _lock(file: BinaryIO) -> None:
+    """Lock a file until it is closed or the process dies.
+
+    Raises:
+        OSError: if it is locked, or the file system has no locks.
+    """
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def new_owner() -> str:
+    """Return a mark for the temporary files of one owner."""
+    return secrets.token_hex(_RANDOM // 2)
+
+
+class Part:
     """The unfinished file, hidden beside its target."""
 
-    def __init__(self, target: Path, *, replaces: bool) -> None:
+    def __init__(self, target: Path, *, existing: Existing, owner: str = "") -> None:
         self.target = target
-        self._replaces = replaces
+        self._existing = existing
+        self._owner = owner
         self._path: Path | None = None
         self._file: BinaryIO | None = None
         # A late thread must not open a file that nobody removes.
@@ -134,14 +223,19 @@ class _Part:
         with self._opening:
             if self._is_discarded:
                 return
-            target = _resolved(self.target)
+            target = self._place()
             name = os.fsdecode(os.fsencode(target.name)[:_SHOWN]).encode(errors="ignore").decode()
-            self._path = target.with_name(f".{name}.{secrets.token_hex(6)}.part")
+            self._path = target.with_name(f".{name}.{self._owner}{secrets.token_hex(_RANDOM // 2)}.part")
             # Exclusive, and with the permissions that the user's umask gives a new file.
             self._file = self._path.open("xb", buffering=_BUFFER)
+            # Not every file system has locks.
+            with contextlib.suppress(OSError):
+                _lock(self._file)
 
     def opened(self) -> BinaryIO:
-        self.open()
+        """Return the file to write to."""
+        if self._file is None:
+            self.open()
         assert self._file is not None, "it was discarded"
         return self._file
 
@@ -167,9 +261,20 @@ class _Part:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        if not self._replaces:
-            self.target = self._free(self.target)
-        os.replace(self._path, _resolved(self.target))
+        if self._existing is Existing.REPLACE:
+            os.replace(self._path, self._place())
+            return
+        for name in numbered(self.target):
+            if self._existing is Existing.ADOPT and self._is_begun_at(name):
+                os.replace(self._path, name)
+            elif not _rename_new(self._path, name):
+                continue
+            self.target = name
+            return
+
+    def _place(self) -> Path:
+        """Return the path to write to: only who may replace the file follows a link to it."""
+        return _resolved(self.target) if self._existing is Existing.REPLACE else self.target
 
     def discard(self) -> None:
         with self._opening:
@@ -181,24 +286,49 @@ class _Part:
                 if self._path is not None:
                     self._path.unlink()
 
-    def _free(self, target: Path) -> Path:
-        """Return the first name that is free, or whose file has the same bytes."""
-        stem = target.stem
-        for number in count(2):
-            if not os.path.lexists(target) or self._is_same(target):
-                return target
-            target = target.with_stem(f"{stem}-{number}")
-        raise AssertionError
-
-    def _is_same(self, target: Path) -> bool:
+    def _is_begun_at(self, name: Path) -> bool:
+        """Whether the file of that name has the bytes of this one, or the first of them, and no others."""
         try:
-            info = os.lstat(target)
-            if not stat.S_ISREG(info.st_mode) or info.st_size != self.length:
+            info = os.lstat(name)
+            # An empty file may be the claim of another writer, in `_rename_new`.
+            is_part = stat.S_ISREG(info.st_mode) and 0 < info.st_size <= self.length
+            if not is_part or self._path is None:
                 return False
-            with target.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").digest() == self.digest.digest()
+            with name.open("rb") as old, self._path.open("rb") as new:
+                while data := old.read(_BUFFER):
+                    if new.read(len(data)) != data:
+                        return False
         except OSError:
             return False
+        return True
+
+
+def _rename_new(path: Path, name: Path) -> bool:
+    """Give a file a name that no file has, and return whether it got it: no existing file is replaced.
+
+    Raises:
+        OSError: if the file cannot be renamed.
+    """
+    try:
+        # Not `os.rename`, which replaces an existing file, except on Windows.
+        os.link(path, name)
+    except FileExistsError:
+        return False
+    except OSError:
+        # No hard links, as on FAT: an empty file claims the name for a moment. It stays if the process is
+        # killed in it, and is then a name that is taken.
+        try:
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            return False
+        try:
+            os.replace(path, name)
+        except BaseException:
+            os.unlink(name)
+            raise
+        return True
+    os.unlink(path)
+    return True
 
 
 _SHOWN: Final = 40

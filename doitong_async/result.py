@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from pydantic import JsonValue
 
 from doitong_async.errors import DoitongError, DownloadError, about_job
-from doitong_async.files import SavedFile, Start, in_thread, safe_name, write_whole
+from doitong_async.files import Existing, SavedFile, Start, in_thread, safe_name, write_whole
 from doitong_async.jobs.token import JobRef, write_token
 from doitong_async.types import Generation, MediaType
 
@@ -207,7 +207,9 @@ class Result:
         with self._named():
             is_folder = os.fspath(path).endswith(("/", os.sep)) or await in_thread(target.is_dir, target)
             if is_folder:
-                written = await self._write(lambda suffix: target / safe_name(self.id, suffix), check, False)
+                written = await self._write(
+                    lambda suffix: target / safe_name(self.id, suffix), check, existing=Existing.ADOPT
+                )
             else:
                 written = await self._write(target, check)
         return written.path
@@ -226,11 +228,34 @@ class Result:
         with self._named():
             return await self._write(name, check)
 
+    async def write_beside(
+        self, name: Callable[[str], Path], *, is_resumed: bool = False, owner: str = ""
+    ) -> SavedFile:
+        """Write the output of a batch's item; unlike `write`, never over a file that is not the item's.
+
+        Args:
+            name: as in `write`; if the name is taken, the new one gets a number.
+            is_resumed: whether an earlier run may have written this output: a file that has the same bytes,
+                or the first of them, is then the item's.
+            owner: the mark of the ledger, which removes the temporary file if this process is killed.
+
+        Raises:
+            DownloadError: as in `write`.
+        """
+        existing = Existing.ADOPT if is_resumed else Existing.KEEP
+        with self._named():
+            return await self._write(name, True, existing=existing, owner=owner)
+
     async def _write(
-        self, target: Path | Callable[[str], Path], check: bool, replaces: bool = True
+        self,
+        target: Path | Callable[[str], Path],
+        check: bool,
+        *,
+        existing: Existing = Existing.REPLACE,
+        owner: str = "",
     ) -> SavedFile:
         async with aclosing(self._pieces(check)) as pieces:
-            return await write_whole(target, pieces, replaces=replaces)
+            return await write_whole(target, pieces, existing=existing, owner=owner)
 
     async def _pieces(self, check: bool) -> AsyncGenerator[Start | bytes, None]:
         """Yield the output, from a new URL if this one has expired."""

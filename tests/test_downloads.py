@@ -729,11 +729,11 @@ async def test_a_rejected_output_can_be_read_raw(tmp_path: Path) -> None:
 async def test_a_users_file_in_the_folder_is_left_alone(tmp_path: Path) -> None:
     """The service chose the id and so the name; only a file with the same bytes is ours."""
     (tmp_path / "plain00001.jpg").write_bytes(b"mine")
-    (tmp_path / "plain00001-2.jpg").symlink_to("nowhere")
+    (tmp_path / "plain00001.2.jpg").symlink_to("nowhere")
     async with plain(seconds=0.0) as (doitong, _):
         result = await doitong.generate("a fox")
         for _ in range(2):
-            assert await result.save(tmp_path) == tmp_path / "plain00001-3.jpg"
+            assert await result.save(tmp_path) == tmp_path / "plain00001.3.jpg"
     assert (tmp_path / "plain00001.jpg").read_bytes() == b"mine"
     assert len(list(tmp_path.iterdir())) == 3
 

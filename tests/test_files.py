@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doitong_async.errors import DownloadError
-from doitong_async.files import Start, _Part, safe_name, write_whole
+from doitong_async.files import Existing, Part, Start, safe_name, write_whole
 
 
 async def chunks_of(*chunks: bytes, then: BaseException | None = None) -> AsyncIterator[bytes]:
@@ -316,13 +316,13 @@ class TestExistingTargets:
     async def test_replaces_false_leaves_an_existing_file_alone(self, tmp_path: Path) -> None:
         """The same bytes are the same file; another file, or a link, belongs to somebody else."""
         (tmp_path / "fox.jpg").write_bytes(b"old")
-        (tmp_path / "fox-2.jpg").symlink_to("fox-3.jpg")
-        (tmp_path / "fox-3.jpg").write_bytes(b"new")
-        (tmp_path / "fox-4.jpg").mkdir()
-        written = await write_whole(tmp_path / "fox.jpg", chunks_of(b"new"), replaces=False)
-        assert written.path == tmp_path / "fox-3.jpg"
-        written = await write_whole(tmp_path / "fox.jpg", chunks_of(b"NEW"), replaces=False)
-        assert written.path == tmp_path / "fox-5.jpg"
+        (tmp_path / "fox.2.jpg").symlink_to("fox.3.jpg")
+        (tmp_path / "fox.3.jpg").write_bytes(b"new")
+        (tmp_path / "fox.4.jpg").mkdir()
+        written = await write_whole(tmp_path / "fox.jpg", chunks_of(b"new"), existing=Existing.ADOPT)
+        assert written.path == tmp_path / "fox.3.jpg"
+        written = await write_whole(tmp_path / "fox.jpg", chunks_of(b"NEW"), existing=Existing.ADOPT)
+        assert written.path == tmp_path / "fox.5.jpg"
         assert (tmp_path / "fox.jpg").read_bytes() == b"old"
 
     @pytest.mark.asyncio
@@ -368,7 +368,7 @@ class TestThreads:
                 )
             assert isinstance(caught.value.__cause__, OSError)
         monkeypatch.undo()
-        part = _Part(tmp_path / "fox.jpg", replaces=True)
+        part = Part(tmp_path / "fox.jpg", existing=Existing.REPLACE)
         part.discard()
         for work in (*late, part.open, lambda: part.write(b"x"), part.finish):
             work()
@@ -377,7 +377,7 @@ class TestThreads:
     @pytest.mark.parametrize("name", ["f" * 255, "狐" * 85, "🦊" * 60, "a" * 39 + "狐", "\udcff" * 99])
     def test_the_name_of_a_part_fits_where_names_are_short(self, tmp_path: Path, name: str) -> None:
         """Some file systems allow no more than 143 bytes."""
-        part = _Part(tmp_path / name, replaces=True)
+        part = Part(tmp_path / name, existing=Existing.REPLACE)
         part.open()
         [made] = names_in(tmp_path)
         assert len(os.fsencode(made)) <= 60

@@ -23,7 +23,7 @@ from doitong_async import (
 from doitong_async.batch.batch import Batch
 from doitong_async.batch.ledger import LedgerFile
 from doitong_async.emulator import Emulator
-from doitong_async.files import _Part, write_whole
+from doitong_async.files import Part, write_whole
 from doitong_async.testing import run_virtual
 from tests.virtual import now, until, virtual, with_emulator
 
@@ -77,14 +77,14 @@ def test_the_end_of_the_loop_waits_for_the_writer_thread(
 ) -> None:
     """A thread left alone would make a file that nobody removes."""
     begun, may_go_on = threading.Event(), threading.Event()
-    usual = _Part.open
+    usual = Part.open
 
-    def slowly(part: _Part) -> None:
+    def slowly(part: Part) -> None:
         begun.set()
         assert may_go_on.wait(300)
         usual(part)
 
-    monkeypatch.setattr(_Part, "open", slowly)
+    monkeypatch.setattr(Part, "open", slowly)
 
     async def chunks() -> AsyncIterator[bytes]:
         yield b"half"

@@ -26,6 +26,7 @@ from doitong_async.errors import (
     LedgerError,
 )
 from doitong_async.events import pass_on
+from doitong_async.files import remove_leftovers
 from doitong_async.log import log
 
 if TYPE_CHECKING:
@@ -299,6 +300,8 @@ class Batch:
                 raise _no_folder(terms.out, error) from None
         if self._ledger_path is not None:
             self._backend = ledger = await self._opened(self._ledger_path)
+            if terms.out is not None:
+                await asyncio.to_thread(remove_leftovers, terms.out, ledger.owner)
             seen = ledger.seen()
             spending.carry(seen.totals().spent, [*seen.records(unsettled=True)])
             wall, day = wall_time(), self._runtime.limiter.day

@@ -19,7 +19,7 @@ from doitong_async.batch import promises, sqlite
 from doitong_async.batch.item import Glimpse, ItemRecord, ItemState
 from doitong_async.batch.sqlite import LedgerTotals
 from doitong_async.errors import DoitongError, LedgerError
-from doitong_async.files import SavedFile
+from doitong_async.files import SavedFile, new_owner
 from doitong_async.log import log
 from doitong_async.urls import is_here
 
@@ -71,6 +71,12 @@ class Ledger:
         """The service of its jobs: a base URL, or "an emulator"."""
         with self._reading() as connection:
             return sqlite.fact(connection, "service")
+
+    @property
+    def owner(self) -> str:
+        """The mark of what is written for this ledger, such as its temporary files and its gallery."""
+        with self._reading() as connection:
+            return sqlite.fact(connection, "owner") or ""
 
     def check_service(self, service: str) -> None:
         """Check that the ledger's jobs are at this service.
@@ -134,6 +140,9 @@ class LedgerBackend:
 
     This one stores nothing, for a batch that cannot be resumed.
     """
+
+    owner: str = ""
+    """The mark of the temporary files that the ledger's next run may remove."""
 
     @property
     def is_new(self) -> bool:
@@ -225,6 +234,7 @@ class LedgerFile(LedgerBackend):
 
     def __init__(self, path: Path, thread: ThreadPoolExecutor, writer: _Writer, reader: Ledger) -> None:
         self.path = path
+        self.owner = writer.owner
         self._loop = asyncio.get_running_loop()
         self._thread = thread
         self._writer = writer
@@ -386,6 +396,7 @@ class _Writer:
         self._connection: sqlite3.Connection
         self._identity: os.stat_result
         self.is_new: bool = False
+        self.owner: str = ""
         self._changes = 0
         """How many changes are in the log and not yet in the ledger's file."""
         self._most_changes = promises.EVERY
@@ -401,6 +412,10 @@ class _Writer:
                 _check_service(self._path, known, service)
                 if known is None:
                     sqlite.state_fact(self._connection, name="service", value=service)
+                self.owner = sqlite.fact(self._connection, "owner") or ""
+                if not self.owner:
+                    self.owner = new_owner()
+                    sqlite.state_fact(self._connection, name="owner", value=self.owner)
                 self._identity = self._path.stat()
                 promises.begin(self._path, self._connection)
             except (OSError, sqlite3.Error) as error:

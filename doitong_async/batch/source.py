@@ -12,14 +12,13 @@ import re
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from itertools import count
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
 
 from doitong_async import media
 from doitong_async.budget import Budget
 from doitong_async.errors import BadRequestError, ConfigurationError
-from doitong_async.files import RESERVED_NAMES
+from doitong_async.files import RESERVED_NAMES, numbered
 from doitong_async.pricing import PriceArgument, check_price
 from doitong_async.settings import Options
 from doitong_async.types import GenerateRequest
@@ -186,6 +185,7 @@ class Reading:
 _TABLE = "CREATE TABLE seen (key PRIMARY KEY, times INTEGER NOT NULL, number INTEGER NOT NULL) WITHOUT ROWID"
 _SEE = "INSERT INTO seen VALUES (?, 1, ?) ON CONFLICT DO UPDATE SET times = times + 1 RETURNING times, number"
 _MADE = re.compile(rf"([0-9a-f]{{{KEY_LENGTH}}})(?:-(\d{{1,9}}))?")
+_MADE_STEM = re.compile(rf"(?:.*-)?{_MADE.pattern}")
 
 
 class ItemKeys:
@@ -257,7 +257,8 @@ def _duplicate(key: str, first: int, second: int) -> BadRequestError:
 def stem_of(key: str, request: GenerateRequest, *, is_given: bool) -> str:
     """Return the name, without suffix, of the file for an item's output.
 
-    The name is unique even on case-insensitive file systems.
+    It is the item's claim to the name: no other key has the same one, even on case-insensitive file systems,
+    and none gets it by a number (see `files.numbered`, which sets numbers off by a dot).
 
     Args:
         key: the item's key.
@@ -268,8 +269,8 @@ def stem_of(key: str, request: GenerateRequest, *, is_given: bool) -> str:
         words = re.sub(r"[^a-z0-9]+", "-", (request.prompt or request.provider or "").lower())
         return f"{words[:40].strip('-')}-{key}".lstrip("-")
     plain = re.sub(r"[^a-z0-9_-]", "_", key.lower())[:100]
-    # The batch's page, index.html, is in the same folder.
-    is_safe = plain == key and plain != "index" and plain not in RESERVED_NAMES
+    # A key that ends like a generated one could be the name of another item.
+    is_safe = plain == key and plain not in RESERVED_NAMES and not _MADE_STEM.fullmatch(plain)
     return plain if is_safe else f"{plain}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
@@ -280,9 +281,8 @@ def taken(folder: Path, stem: str) -> Path | None:
 
 
 def free_stem(folder: Path, stem: str) -> str:
-    """Return a name that no file has: an existing output may be somebody's, and paid for."""
-    names = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
-    return next(name for name in names if taken(folder, name) is None)
+    """Return a name, numbered if files have it: an existing output may be somebody's, and paid for."""
+    return next(path.name for path in numbered(Path(stem)) if taken(folder, path.name) is None)
 
 
 class BatchArguments(TypedDict, total=False):

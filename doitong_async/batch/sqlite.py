@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any, Final
 from doitong_async.batch import promises
 from doitong_async.batch.item import UNSETTLED, Glimpse, ItemEvent, ItemRecord, ItemState, states_before
 from doitong_async.errors import DoitongError, LedgerError, SubmitOutcomeUnknownError
-from doitong_async.files import SavedFile, replacing
+from doitong_async.files import Existing, SavedFile, remove_leftovers, writing
 
 APPLICATION: Final = 0x444F4954
 """Marks the file as ours, in SQLite's own field for that ("DOIT")."""
@@ -139,8 +140,11 @@ def _make(path: Path) -> None:
         connection.executescript(f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION};")
         connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
         data = connection.serialize()
-    with replacing(path) as file:
-        file.write(data)
+    # There is no ledger yet that could name its owner; its path does, of which the caller has the lock.
+    owner = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
+    remove_leftovers(path.parent, owner)
+    with writing(path, existing=Existing.REPLACE, owner=owner) as part:
+        part.opened().write(data)
 
 
 def reader(path: Path) -> sqlite3.Connection:

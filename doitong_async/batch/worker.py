@@ -349,7 +349,14 @@ class ItemWorker:
             usual = stem_of(pending.key, pending.request, is_given=pending.is_key_given)
             stem = pending.stem or free_stem(out, usual)
             generation = result.generation
-            written = await result.write(lambda suffix: out / f"{stem}{suffix}")
+            written = await result.write_beside(
+                lambda suffix: out / f"{stem}{suffix}",
+                is_resumed=pending.action in (Action.TAKE_UP, Action.FETCH),
+                owner=self._backend.owner,
+            )
+            before = kept(pending.record, out)
+            if before not in (None, written.path) and before.suffix == written.path.suffix:
+                log.warning("%s is not as this batch wrote it: it stays, beside %s", before, written.path)
             if result.generation is not generation:
                 # The URL had expired and was renewed.
                 pending.job = result.generation

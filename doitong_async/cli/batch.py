@@ -89,7 +89,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Check FILE and show its
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Submit failed items again, and pay again.")
 ]
-Verify = Annotated[bool, typer.Option("--verify", help="Hash the existing files; fetch changed ones again.")]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Hash the existing files; fetch changed ones again, beside them.")
+]
 EmulatorOption = Annotated[
     bool,
     typer.Option("--emulator", help="A trial at a private emulator, which ends with it: no key, no cost."),

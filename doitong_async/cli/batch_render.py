@@ -89,7 +89,7 @@ class BatchLines(BatchRenderer):
     def end(self, end: End) -> None:
         self.report(f"{end.summary()}; {span(end.seconds)}")
         if end.gallery is not None:
-            self.report(f"gallery {end.gallery}")
+            self.report(f"gallery {end.page()}")
 
 
 class BatchScreen(BatchRenderer):
@@ -137,7 +137,7 @@ class BatchScreen(BatchRenderer):
         mark, style = ("✓", "green") if is_good else ("·", "")
         self._console.print(Text(f"{mark} {end.summary()}; {span(end.seconds)}", style=style), soft_wrap=True)
         if end.gallery is not None:
-            page = clean(str(end.gallery))
+            page = clean(end.page())
             self._console.print(Text.assemble(("  gallery  ", "dim"), page), soft_wrap=True)
 
 

@@ -24,6 +24,7 @@ from doitong_async.cli.units import outcome_of, some, span
 from doitong_async.client import AsyncDoitong
 from doitong_async.errors import ClientClosedError, DoitongError, LedgerError
 from doitong_async.events import Event, StatusChanged, SubmitAttempted
+from doitong_async.files import remove_leftovers
 from doitong_async.pricing import PriceArgument
 from doitong_async.transport.failure import FailureKind
 
@@ -199,10 +200,15 @@ def _draining(running: int, seconds: float | None, again: str) -> str:
 
 
 def gallery_of(ledger: Path, out: Path, title: str) -> tuple[Path | None, str | None]:
-    """Write the gallery of a batch from its ledger; return its path, or why there is none."""
+    """Write the gallery of a batch from its ledger; return its path, or why there is none.
+
+    Temporary files of earlier runs that were killed go with it, also where no batch had to run.
+    """
     try:
         with Ledger.read(ledger) as reader:
-            return write_gallery(out, map(card_of, reader.records()), title=title), None
+            remove_leftovers(out, reader.owner)
+            cards = map(card_of, reader.records())
+            return write_gallery(out, cards, title=title, owner=reader.owner), None
     except LedgerError as error:
         return None, error.message
     except OSError as error:

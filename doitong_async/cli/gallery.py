@@ -3,12 +3,16 @@
 `gallery.html` is the page around the cards and `gallery.js` its script; both are embedded, so the folder
 can be moved anywhere. The cards are plain HTML, streamed one by one: the page works without its script, and
 memory stays flat. The totals are written last, into space reserved at the top.
+
+A page names its ledger in a mark, and only the page of the same ledger is ever replaced: an `index.html` that
+the user or another batch wrote stays, and this page gets a number.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,13 +23,17 @@ from urllib.parse import quote
 
 from doitong_async.batch.item import Outcome
 from doitong_async.cli.units import RUNNING, credit_words, short_span
-from doitong_async.files import replacing
+from doitong_async.files import Existing, numbered, writing
 
 _HERE: Final = Path(__file__).parent
 _TOTALS_SIZE: Final = 4096
 """Bytes reserved for the totals: the longest, with numbers of 300 digits, take half."""
 _SHEET: Final = 120
 """Cards laid out together: whole rows of 1, 2, 3, 4, 5, 6 or 8 columns."""
+PAGE: Final = "index.html"
+"""The name of the page, unless a page that is not ours has it."""
+_MARK_WITHIN: Final = 1024
+"""Bytes at the beginning of a page that have its mark."""
 _ALT: Final = 100
 """Letters of a prompt used as the alternative text of a picture."""
 
@@ -71,30 +79,48 @@ class Card:
     reason: str | None = None
 
 
-def write_gallery(folder: Path, cards: Iterable[Card], *, title: str) -> Path:
+def write_gallery(folder: Path, cards: Iterable[Card], *, title: str, owner: str = "") -> Path:
     """Write the page whole and return its path.
 
     The old page stays until the last card of the new one is on disk. On any error it stays for good, and no
     temporary file is left.
 
     Args:
-        folder: the folder of the pictures; the page is its `index.html`.
+        folder: the folder of the pictures; the page is its `index.html`, or `index.2.html` and so on if that
+            is not a page of this owner.
         cards: read once, one by one, and not kept.
         title: the page's title.
+        owner: the mark of the ledger, on the page and on its temporary file.
 
     Raises:
         ValueError: if a card has an unknown outcome.
         OSError: if the page cannot be written.
     """
-    page = folder / "index.html"
-    with replacing(page) as file:
-        _write_page(file, cards, title)
-    return page
+    mark = f'<meta name="generator" content="{" ".join(["doitong_async", owner]).rstrip()}">'
+    pages = numbered(folder / PAGE)
+    page, is_old = next((page, is_ours) for page in pages if (is_ours := _is_ours(page, mark)) is not False)
+    # A page that somebody writes meanwhile stays, too.
+    existing = Existing.REPLACE if is_old else Existing.KEEP
+    with writing(page, existing=existing, owner=owner) as part:
+        _write_page(part.opened(), cards, title, mark)
+    return part.target
 
 
-def _write_page(file: BinaryIO, cards: Iterable[Card], title: str) -> None:
+def _is_ours(page: Path, mark: str) -> bool | None:
+    """Whether a page has the mark; None if there is no page."""
+    if not os.path.lexists(page):
+        return None
+    try:
+        with page.open("rb") as file:
+            return mark.encode() in file.read(_MARK_WITHIN)
+    except OSError:
+        return False
+
+
+def _write_page(file: BinaryIO, cards: Iterable[Card], title: str, mark: str) -> None:
     script = (_HERE / "gallery.js").read_text("utf-8")
     parts = {
+        "mark": mark,
         "title": escape(title),
         "script": script,
         "sheet": str(_SHEET),

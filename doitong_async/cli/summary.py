@@ -11,6 +11,7 @@ from typing import Any
 from doitong_async import errors
 from doitong_async.batch.item import Outcome
 from doitong_async.cli.exits import CommandError, Exit, exit_of
+from doitong_async.cli.gallery import PAGE
 from doitong_async.cli.job_progress import before_again
 from doitong_async.cli.progress import BatchProgress
 from doitong_async.cli.render import CommandFailure
@@ -145,6 +146,12 @@ class End:
             "exit_code": int(self.code),
             "next": None if failure is None else failure.next,
         }
+
+    def page(self) -> str:
+        """Return where the gallery is, and why if it has not its usual name."""
+        if self.gallery is None or self.gallery.name == PAGE:
+            return str(self.gallery or "")
+        return f"{self.gallery} ({PAGE} there is not the page of this ledger and was left alone)"
 
     def summary(self) -> str:
         """Return what was done, in one line."""

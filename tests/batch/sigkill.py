@@ -81,12 +81,14 @@ async def _round(emulator: Emulator, key: str, folder: Path, chance: random.Rand
             break
     charged = sum(emulator.world._accounts[key].jobs_by_day.values())
     files = [path for path in (folder / "out").iterdir() if path.suffix == ".jpg"]
+    left = [path.name for path in folder.rglob(".*")]
     whole = {hashlib.sha256(path.read_bytes()).hexdigest() for path in files if _is_complete(path)}
     wrong = {
         f"exit code {code}": code != 0,
         f"{charged} jobs charged": charged != ITEMS,
         f"{len(files)} files": len(files) != ITEMS,
         f"{len(whole)} whole": len(whole) != ITEMS,
+        f"left behind: {left}": left != [],
     }
     return [f"{key}: {message}" for message, is_wrong in wrong.items() if is_wrong]
 

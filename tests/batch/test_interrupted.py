@@ -340,7 +340,7 @@ async def test_a_foreign_file_is_never_overwritten(tmp_path: Path) -> None:
             (item,) = await all_of(doitong.generate_many(given, ledger=ledger, out=tmp_path))
             assert item.file is not None
             files.append(item.file.name)
-        assert files == ["fox-2.jpg", "fox-3.jpg", "fox-4.jpg", "fox-5.jpg", "fox-5.jpg"]
+        assert files == ["fox.2.jpg", "fox.3.jpg", "fox.4.jpg", "fox.5.jpg", "fox.5.jpg"]
         assert (tmp_path / "fox.png").read_bytes() == b"a photograph"
 
 

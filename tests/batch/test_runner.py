@@ -678,7 +678,7 @@ async def test_a_full_disk_stops_the_batch_and_loses_nothing(
     prompts = [f"fox {number}" for number in range(20)]
     async with with_emulator(WIDE) as (doitong, emulator):
         with monkeypatch.context() as full:
-            full.setattr("doitong_async.files._Part.write", _no_space)
+            full.setattr("doitong_async.files.Part.write", _no_space)
             items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db", out=tmp_path))
         made = emulator.world.charges
         assert outcomes(items) == {Outcome.FAILED: made, Outcome.SKIPPED: 20 - made}

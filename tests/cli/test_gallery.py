@@ -23,6 +23,7 @@ from doitong_async.cli.gallery import Card, write_gallery
 FOX = Card(
     key="1", prompt="a red fox", provider="flux-pro", outcome="done", credits=12, seconds=6.25, file="1.jpg"
 )
+OLD = '<meta name="generator" content="doitong_async">old'
 FAILED = replace(FOX, key="2", outcome="failed", credits=0, seconds=None, file=None, reason="flagged")
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -345,7 +346,7 @@ class TestCompleteOrAbsent:
 
     def test_the_old_page_stays_until_the_new_one_is_complete(self, tmp_path: Path) -> None:
         """A reload during the writing shows the old page."""
-        (tmp_path / "index.html").write_text("old")
+        (tmp_path / "index.html").write_text(OLD)
         seen: list[str] = []
 
         def cards() -> Iterator[Card]:
@@ -354,13 +355,13 @@ class TestCompleteOrAbsent:
                 yield FOX
 
         write_gallery(tmp_path, cards(), title="Foxes")
-        assert seen == ["old"] * 3
+        assert seen == [OLD] * 3
         assert "a red fox" in (tmp_path / "index.html").read_text("utf-8")
 
     @pytest.mark.parametrize("error", [RuntimeError("the ledger is gone"), KeyboardInterrupt()])
     def test_an_error_of_the_cards_changes_nothing(self, tmp_path: Path, error: BaseException) -> None:
         """The error reaches the caller, the old page stays, and no temporary file remains."""
-        (tmp_path / "index.html").write_text("old")
+        (tmp_path / "index.html").write_text(OLD)
 
         def cards() -> Iterator[Card]:
             yield FOX
@@ -368,14 +369,14 @@ class TestCompleteOrAbsent:
 
         with pytest.raises(type(error)):
             write_gallery(tmp_path, cards(), title="Foxes")
-        assert (os.listdir(tmp_path), (tmp_path / "index.html").read_text()) == (["index.html"], "old")
+        assert (os.listdir(tmp_path), (tmp_path / "index.html").read_text()) == (["index.html"], OLD)
 
     @pytest.mark.parametrize("call", ["fsync", "replace"])
     def test_a_failing_disk_changes_nothing(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
     ) -> None:
         """It is full at the very end, after all cards are written."""
-        (tmp_path / "index.html").write_text("old")
+        (tmp_path / "index.html").write_text(OLD)
 
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device")
@@ -383,7 +384,7 @@ class TestCompleteOrAbsent:
         monkeypatch.setattr(os, call, full)
         with pytest.raises(OSError, match="No space left"):
             write_gallery(tmp_path, [FOX], title="Foxes")
-        assert (os.listdir(tmp_path), (tmp_path / "index.html").read_text()) == (["index.html"], "old")
+        assert (os.listdir(tmp_path), (tmp_path / "index.html").read_text()) == (["index.html"], OLD)
 
     def test_a_missing_folder_is_named(self, tmp_path: Path) -> None:
         """The writer does not create it silently."""
