@@ -24,7 +24,7 @@ from tests.sources import (
 # Bottom to top; a module imports what stands below it, or beside it in its own layer. The errors stand at
 # the bottom: values are checked when they are built, and say so in errors of this library.
 LAYERS = [
-    ["errors", "catalog", "clock", "log", "secret"],
+    ["unicode", "errors", "catalog", "clock", "log", "secret"],
     ["types"],
     [
         "events",
@@ -156,6 +156,7 @@ SMALL = {
     "cli.job": "each command has its module",
     "connections": "the one place that opens a session of our own",
     "log": "one logger, one filter for secrets",
+    "unicode": "the one rule for text that UTF-8 cannot write",
     "webhooks": "the module's public names",
     "webhooks.serving": "the receiver that a command opens",
     "emulator": "the module's public names",

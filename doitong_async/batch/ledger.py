@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from doitong_async.batch import promises, sqlite
 from doitong_async.batch.item import Glimpse, ItemRecord, ItemState
 from doitong_async.batch.sqlite import LedgerTotals
-from doitong_async.errors import DoitongError, LedgerError
+from doitong_async.errors import DoitongError, LedgerError, ProtocolError
 from doitong_async.files import SavedFile
 from doitong_async.log import log
 from doitong_async.urls import is_here
@@ -459,14 +459,24 @@ class _Writer:
             )
 
 
+_OF_ONE_VALUE: Final = (
+    ValueError,
+    OverflowError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)
+"""What SQLite raises for a single value: too large a number, too long a text, another type."""
+
+
 def _outcome(connection: sqlite3.Connection, change: _Change) -> DoitongError | None:
     try:
         change.write(connection)
     except DoitongError as error:
         return error
-    except (ValueError, OverflowError) as error:
-        # The service sent a number or a text that SQLite cannot store; the first statement failed.
-        return LedgerError(f"The ledger cannot store a value that the service sent: {error}.")
+    except _OF_ONE_VALUE as error:
+        # Not a LedgerError, which would end the batch: the other items are fine. The first statement failed.
+        return ProtocolError(f"The ledger cannot store a value of this item: {error}.")
     return None
 
 

@@ -14,6 +14,7 @@ from doitong_async.batch import promises
 from doitong_async.batch.item import UNSETTLED, Glimpse, ItemEvent, ItemRecord, ItemState, states_before
 from doitong_async.errors import DoitongError, LedgerError, SubmitOutcomeUnknownError
 from doitong_async.files import SavedFile, replacing
+from doitong_async.unicode import writable
 
 APPLICATION: Final = 0x444F4954
 """Marks the file as ours, in SQLite's own field for that ("DOIT")."""
@@ -281,6 +282,7 @@ def accept(connection: sqlite3.Connection, *, day: int, **values: Any) -> None:
         SubmitOutcomeUnknownError: if the job was created under another idempotency key: this submit may have
             created another job.
     """
+    values = _storable(values)
     if (keys := connection.execute(_MADE_BY_ANOTHER, values).fetchone()) is not None:
         own, other = keys
         raise SubmitOutcomeUnknownError(
@@ -297,6 +299,7 @@ def accept(connection: sqlite3.Connection, *, day: int, **values: Any) -> None:
 
 def note(connection: sqlite3.Connection, **values: Any) -> None:
     """Record a status, and the state that follows from it."""
+    values = _storable(values)
     _swap(connection, _STATUS, values)
     connection.execute(_NOTE, values)
 
@@ -323,11 +326,16 @@ def end(
 
 def _swap(connection: sqlite3.Connection, statement: str, values: dict[str, Any]) -> None:
     """Change a row from its expected state; leave a row in another state unchanged."""
-    if connection.execute(statement, values).rowcount != 1:
+    if connection.execute(statement, _storable(values)).rowcount != 1:
         raise LedgerError(
             f"The ledger's record of the item {values['key']!r} is not as this run left it: another "
             "program changed it."
         )
+
+
+def _storable(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values as SQLite can store them: its texts are UTF-8."""
+    return {name: writable(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 def _record(row: tuple[Any, ...]) -> ItemRecord:

@@ -20,6 +20,7 @@ from urllib.parse import quote
 from doitong_async.batch.item import Outcome
 from doitong_async.cli.units import RUNNING, credit_words, short_span
 from doitong_async.files import replacing
+from doitong_async.unicode import writable
 
 _HERE: Final = Path(__file__).parent
 _TOTALS_SIZE: Final = 4096
@@ -123,8 +124,7 @@ def _write_page(file: BinaryIO, cards: Iterable[Card], title: str) -> None:
 
 
 def _bytes(text: str) -> bytes:
-    # A lone surrogate is a str but not UTF-8.
-    return text.encode("utf-8", "replace")
+    return writable(text).encode()
 
 
 class _Totals:
