@@ -91,7 +91,7 @@ def page(folder: Path, *cards: Card, title: str = "Foxes") -> Page:
 
 def legible(text: str) -> str:
     """Return a text as UTF-8 can say it."""
-    return text.encode("utf-8", "replace").decode()
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class TestWordsFromOutside:

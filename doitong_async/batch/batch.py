@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -282,9 +283,11 @@ class Batch:
             self._flight.put_error(ClientClosedError("The event loop of the batch is closed."))
 
     def is_leaving(self, ledger: Path) -> bool:
-        """Whether this batch closes that ledger soon; not while it waits for one itself."""
-        is_open = self._opening is not None and self._opening.done()
-        return is_open and self._closing is not None and self._ledger_path == ledger
+        """Whether this batch closes that ledger soon, even if it is still opening it."""
+        own = self._ledger_path
+        return (
+            self._closing is not None and own is not None and os.path.abspath(own) == os.path.abspath(ledger)
+        )
 
     async def _open(self) -> None:
         if self._runtime.is_closing:
@@ -316,15 +319,16 @@ class Batch:
 
     async def _opened(self, path: Path) -> LedgerFile:
         service = service_of(self._runtime.settings.base_url)
-        try:
-            return await LedgerFile.open(path, service=service)
-        except LedgerError:
-            # A batch that is being left still reads late answers; then it closes its ledger.
-            leaving = [other for other in self._runtime.batches if other.is_leaving(path)]
-            if not leaving:
-                raise
+        while True:
+            try:
+                return await LedgerFile.open(path, service=service)
+            except LedgerError:
+                # A batch that is being left still reads late answers; then it closes its ledger.
+                leaving = [other for other in self._runtime.batches if other.is_leaving(path)]
+                # One that leaves waits for no other, or two could wait for each other.
+                if not leaving or self._closing is not None:
+                    raise
             await asyncio.gather(*(other.aclose() for other in leaving))
-            return await LedgerFile.open(path, service=service)
 
     async def _read(self, worker: ItemWorker) -> None:
         """Read requests, no further ahead than the plan can use, and start each of them."""

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
+from importlib import resources
 from pathlib import Path, PurePath
 from typing import BinaryIO, Final
 from urllib.parse import quote
@@ -22,7 +23,6 @@ from doitong_async.cli.units import RUNNING, credit_words, short_span
 from doitong_async.files import replacing
 from doitong_async.unicode import writable
 
-_HERE: Final = Path(__file__).parent
 _TOTALS_SIZE: Final = 4096
 """Bytes reserved for the totals: the longest, with numbers of 300 digits, take half."""
 _SHEET: Final = 120
@@ -94,7 +94,7 @@ def write_gallery(folder: Path, cards: Iterable[Card], *, title: str) -> Path:
 
 
 def _write_page(file: BinaryIO, cards: Iterable[Card], title: str) -> None:
-    script = (_HERE / "gallery.js").read_text("utf-8")
+    script = _own("gallery.js")
     parts = {
         "title": escape(title),
         "script": script,
@@ -105,7 +105,7 @@ def _write_page(file: BinaryIO, cards: Iterable[Card], title: str) -> None:
     totals = _Totals()
     totals_at = 0
     # Even pieces are the page's own text, odd ones name placeholders.
-    for number, piece in enumerate(re.split(r"\{\{(\w+)\}\}", (_HERE / "gallery.html").read_text("utf-8"))):
+    for number, piece in enumerate(re.split(r"\{\{(\w+)\}\}", _own("gallery.html"))):
         if piece == "totals":
             totals_at = file.tell()
             file.write(b" " * _TOTALS_SIZE)
@@ -121,6 +121,11 @@ def _write_page(file: BinaryIO, cards: Iterable[Card], title: str) -> None:
             file.write(_bytes(parts[piece] if number % 2 else piece))
     file.seek(totals_at)
     file.write(_bytes(totals.html()))
+
+
+def _own(name: str) -> str:
+    """Return a file of this package, which may be in a zip."""
+    return resources.files("doitong_async.cli").joinpath(name).read_text(encoding="utf-8")
 
 
 def _bytes(text: str) -> bytes:
