@@ -79,7 +79,7 @@ LAYERS = [
     ["submissions"],
     ["runtime"],
     ["budget"],
-    ["batch.item", "batch.promises", "batch.source"],
+    ["batch.item", "batch.damage", "batch.promises", "batch.source"],
     ["batch.sqlite", "batch.spending"],
     ["batch.ledger"],
     ["batch.planner"],
@@ -106,7 +106,7 @@ LAYERS = [
     ],
 ]
 PURE = {
-    *("batch.item", "budget", "catalog", "pricing", "errors", "media", "secret", "types"),
+    *("batch.item", "batch.damage", "budget", "catalog", "pricing", "errors", "media", "secret", "types"),
     *("decoding", "received", "urls"),
     *("transport.introspection", "transport.failure", "transport.retry", "transport.wire"),
     *(

@@ -113,7 +113,12 @@ class Planner:
             "idempotency key. To make the new one, give it its own item key.",
             record.key,
         )
-        request = GenerateRequest(**record.asked)
+        try:
+            request = GenerateRequest(**record.asked)
+        except (TypeError, BadRequestError) as error:
+            raise LedgerError(
+                f"The ledger is damaged: the request of the item {record.key!r} is none: {error}"
+            ) from None
         asked = asked._replace(request=request, text=record.request, digest=record.digest)
         return asked, self._action(record, record.digest)
 
