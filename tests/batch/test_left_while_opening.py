@@ -9,30 +9,37 @@ from pathlib import Path
 import pytest
 
 from doitong_async import AsyncDoitong, Item, LedgerError, Outcome
+from doitong_async.batch.batch import Batch
 from doitong_async.batch.ledger import _Writer
 from tests.virtual import until, virtual, with_emulator
 
 
 class Slowly:
-    """The first ledger opens, and then hesitates until it may go on; counts who finds it in use."""
+    """The first ledger opens, and then hesitates until it may go on.
+
+    `asked` counts who found the ledger in use, and asked whether the first batch leaves.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_open = threading.Event()
         self.may_go_on = threading.Event()
-        self.rejected = 0
-        usual = _Writer.open
+        self.asked = 0
+        usual, is_leaving = _Writer.open, Batch.is_leaving
+        first: list[Batch] = []
 
         def slow(writer: _Writer, service: str) -> None:
-            try:
-                usual(writer, service)
-            except LedgerError:
-                self.rejected += 1
-                raise
+            usual(writer, service)
             if not self.is_open.is_set():
                 self.is_open.set()
                 assert self.may_go_on.wait(30)
 
+        def counted(batch: Batch, ledger: Path) -> bool:
+            first.append(batch)
+            self.asked += batch is first[0]
+            return is_leaving(batch, ledger)
+
         monkeypatch.setattr(_Writer, "open", slow)
+        monkeypatch.setattr(Batch, "is_leaving", counted)
 
 
 async def run_one(doitong: AsyncDoitong, ledger: Path) -> list[Item]:
@@ -53,7 +60,7 @@ async def test_a_request_that_is_cancelled_and_tried_again_at_once(
         first.cancel()
         await asyncio.sleep(0)
         again = asyncio.create_task(run_one(doitong, tmp_path / "folder" / ".." / "run.db"))
-        await until(lambda: slowly.rejected)
+        await until(lambda: slowly.asked)
         slowly.may_go_on.set()
         (item,) = await again
         assert item.outcome is Outcome.DONE
@@ -75,11 +82,11 @@ async def test_of_many_tries_only_the_last_one_runs(tmp_path: Path, monkeypatch:
         for number in range(1, 4):
             await asyncio.sleep(0)
             tries.append(asyncio.create_task(run_one(doitong, ledger)))
-            await until(lambda number=number: slowly.rejected >= number)  # type: ignore[misc]  # bound at once
+            await until(lambda number=number: slowly.asked >= number)  # type: ignore[misc]  # bound at once
             tries[-1].cancel()
         await asyncio.sleep(0)
         last = asyncio.create_task(run_one(doitong, ledger))
-        await until(lambda: slowly.rejected >= 4)
+        await until(lambda: slowly.asked >= 4)
         slowly.may_go_on.set()
         (item,) = await last
         assert item.outcome is Outcome.DONE
