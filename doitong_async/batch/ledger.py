@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 
 from doitong_async.batch import promises, sqlite
 from doitong_async.batch.item import Glimpse, ItemRecord, ItemState
+from doitong_async.batch.locked import LockWait
 from doitong_async.batch.sqlite import LedgerTotals
 from doitong_async.errors import DoitongError, LedgerError, ProtocolError
 from doitong_async.files import SavedFile
@@ -382,6 +383,7 @@ class _Writer:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock_wait = LockWait(path)
         self._opened = ExitStack()
         self._connection: sqlite3.Connection
         self._identity: os.stat_result
@@ -399,13 +401,17 @@ class _Writer:
             try:
                 known = sqlite.fact(self._connection, "service")
                 _check_service(self._path, known, service)
-                if known is None:
-                    sqlite.state_fact(self._connection, name="service", value=service)
                 self._identity = self._path.stat()
-                promises.begin(self._path, self._connection)
+                self._lock_wait.run(partial(self._begin, service if known is None else None))
             except (OSError, sqlite3.Error) as error:
                 raise sqlite.broken(self._path, error) from error
             self._opened = opened.pop_all()
+
+    def _begin(self, service: str | None) -> None:
+        """Write the first changes; this may be repeated."""
+        if service is not None:
+            sqlite.state_fact(self._connection, name="service", value=service)
+        promises.begin(self._path, self._connection)
 
     def close(self) -> None:
         """Close the ledger, then release the lock."""
@@ -423,7 +429,7 @@ class _Writer:
             connection.execute(f"PRAGMA synchronous = {'FULL' if is_urgent else 'NORMAL'}")
             if is_urgent:
                 self._check_identity()
-            connection.execute("BEGIN IMMEDIATE")
+            self._lock_wait.run(partial(connection.execute, "BEGIN IMMEDIATE"))
             outcomes: list[Exception | None] = [_outcome(connection, change) for change in group]
             connection.execute("COMMIT")
         except Exception as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from doitong_async.batch import promises
+from doitong_async.batch import locked, promises
 from doitong_async.batch.damage import STATES, damage_of
 from doitong_async.batch.item import UNSETTLED, Glimpse, ItemEvent, ItemRecord, ItemState, states_before
 from doitong_async.errors import DoitongError, LedgerError, SubmitOutcomeUnknownError
@@ -127,7 +127,7 @@ def writer(path: Path) -> sqlite3.Connection:
             raise LedgerError(f"The log {path}-wal has no ledger. Put {path.name} back beside it.")
         else:
             _make(path)
-        connection = sqlite3.connect(path, isolation_level=None)
+        connection = sqlite3.connect(path, timeout=locked.EACH, isolation_level=None)
         connection.execute("PRAGMA journal_mode = WAL")
         # Only `promises` moves the log into the file.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
