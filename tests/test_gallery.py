@@ -219,7 +219,7 @@ class TestCards:
         read = page(tmp_path, replace(FOX, file="fox.tif"))
         assert (read.all("img"), read.all("a", "file")[0]["href"]) == ([], "./fox.tif")
 
-    @pytest.mark.parametrize("outcome", ["failed", "rejected", "in_doubt", "skipped", "running"])
+    @pytest.mark.parametrize("outcome", ["failed", "rejected", "in_doubt", "left", "running"])
     def test_what_is_not_done_is_a_card_that_says_why(self, tmp_path: Path, outcome: str) -> None:
         """With its outcome in words, its reason and its prompt, and neither a picture nor a link."""
         read = page(tmp_path, replace(FAILED, outcome=outcome))
@@ -291,7 +291,7 @@ class TestTotals:
 
     def test_the_largest_numbers_fit_into_their_room(self, tmp_path: Path) -> None:
         """What stands behind the totals is not written over."""
-        outcomes = ("done", "failed", "rejected", "in_doubt", "skipped", "running")
+        outcomes = ("done", "failed", "rejected", "in_doubt", "left", "running")
         cards = [replace(FOX, outcome=outcome, credits=1e307, seconds=1e307) for outcome in outcomes]
         text = written(tmp_path, *cards)
         assert re.search(r"</ul>\s+</header>\n<div class=\"bar", text)

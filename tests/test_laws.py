@@ -79,7 +79,7 @@ LAYERS = [
     ["submissions"],
     ["runtime"],
     ["budget"],
-    ["batch.item", "batch.damage", "batch.locked", "batch.promises", "batch.source"],
+    ["batch.item", "batch.backend", "batch.damage", "batch.locked", "batch.promises", "batch.source"],
     ["batch.sqlite", "batch.spending"],
     ["batch.ledger"],
     ["batch.planner"],

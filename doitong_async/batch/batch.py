@@ -13,8 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from doitong_async.batch.backend import LedgerBackend
 from doitong_async.batch.item import Item, Outcome, PendingItem
-from doitong_async.batch.ledger import LedgerBackend, LedgerFile, service_of
+from doitong_async.batch.ledger import LedgerFile, service_of
 from doitong_async.batch.planner import Planner
 from doitong_async.batch.source import RequestSource, Terms
 from doitong_async.batch.spending import Spending, StopReason
@@ -300,9 +301,11 @@ class Batch:
             except RuntimeError as error:
                 # No thread can be started.
                 raise _no_folder(terms.out, error) from None
+        rows = 0
         if self._ledger_path is not None:
             self._backend = ledger = await self._opened(self._ledger_path)
             seen = ledger.seen()
+            rows = sum(seen.totals().items.values())
             spending.carry(seen.totals().spent, [*seen.records(unsettled=True)])
             wall, day = wall_time(), self._runtime.limiter.day
             day.carry(wall, seen.made_on(day.number(wall)), source=ledger.name)
@@ -314,7 +317,7 @@ class Batch:
         stop_reason, wake = self._stop_reason, self._flight.changed.set
         sender = Sender(self._runtime, submits, terms, self._backend, spending, stop_reason, wake)
         worker = ItemWorker(self._runtime, terms, self._backend, spending, stop_reason, sender)
-        self._reader = asyncio.create_task(self._read(worker), name="doitong batch reader")
+        self._reader = asyncio.create_task(self._read(worker, rows), name="doitong batch reader")
         self._runner = asyncio.create_task(self._run(self._reader), name="doitong batch")
 
     async def _opened(self, path: Path) -> LedgerFile:
@@ -330,15 +333,23 @@ class Batch:
                     raise
             await asyncio.gather(*(other.aclose() for other in leaving))
 
-    async def _read(self, worker: ItemWorker) -> None:
-        """Read requests, no further ahead than the plan can use, and start each of them."""
+    async def _read(self, worker: ItemWorker, rows: int) -> None:
+        """Read requests, no further ahead than the plan can use, and start each of them.
+
+        Args:
+            worker: carries them out.
+            rows: how many items the ledger had before.
+        """
         number, most_ahead = 0, self._runtime.limiter.plan.concurrent_jobs
         requests = self._source.each()
         planner = Planner(self._runtime, self._terms, self._backend, self._stop_reason)
+        planner.begin(self._source.left(0, fallback=0))
+        is_whole = False
         try:
             while not self._is_read:
                 await self._flight.has_room(most_ahead)
                 if (given := await anext(requests, _NO_MORE)) is _NO_MORE:
+                    is_whole = True
                     break
                 number += 1
                 self._expect(number)
@@ -349,7 +360,7 @@ class Batch:
                     self._flight.start(planned, self._carry_out(worker, planned))
         finally:
             self._expect(None)
-            planner.close()
+            planner.close(rows if is_whole else None)
             await requests.aclose()
 
     def _expect(self, number: int | None) -> None:

@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from doitong_async.batch import promises, sqlite
-from doitong_async.batch.item import Glimpse, ItemRecord, ItemState
+from doitong_async.batch.backend import LedgerBackend
+from doitong_async.batch.item import Glimpse, ItemRecord
 from doitong_async.batch.locked import LockWait
 from doitong_async.batch.sqlite import LedgerTotals
 from doitong_async.errors import DoitongError, LedgerError, ProtocolError
-from doitong_async.files import SavedFile
 from doitong_async.log import log
 from doitong_async.urls import is_here
 
@@ -101,6 +101,11 @@ class Ledger:
         with self._reading() as connection:
             return sqlite.totals(connection)
 
+    def left(self) -> int:
+        """Return how many items of the last run's source the ledger does not have, as far as is known."""
+        with self._reading() as connection:
+            return sqlite.left(connection)
+
     def made_on(self, day: int) -> int:
         """Return how many jobs were created on a day of the service, counted from 1970-01-01."""
         with self._reading() as connection:
@@ -128,84 +133,6 @@ class Ledger:
             yield self._connection
         except sqlite3.Error as error:
             raise sqlite.broken(self._path, error) from error
-
-
-class LedgerBackend:
-    """Stores the item records of a batch; each update names the state that it expects.
-
-    This one stores nothing, for a batch that cannot be resumed.
-    """
-
-    @property
-    def is_new(self) -> bool:
-        """Whether this run created the ledger, so that no earlier run can have submitted an unknown item."""
-        return True
-
-    @property
-    def name(self) -> str:
-        """A name that is unique among ledgers."""
-        return ""
-
-    def find(self, key: str) -> ItemRecord | None:
-        """Return an item's record."""
-        return None
-
-    def glance(self, key: str) -> Glimpse | None:
-        """Return the few fields that say whether an item is done; faster than `find`."""
-        return None
-
-    async def begin(
-        self,
-        key: str,
-        *,
-        attempt: int,
-        digest: str,
-        request: str,
-        idempotency_key: str,
-        body: str,
-        reserved: float | None,
-        file: str | None,
-        at: float,
-    ) -> None:
-        """Record the intent to submit an item; it is on disk when this returns."""
-
-    async def accept(
-        self, key: str, *, attempt: int, job_id: str, status: str, cost: float | None, at: float, day: int
-    ) -> None:
-        """Record the job that a submit created."""
-
-    def note(
-        self,
-        key: str,
-        *,
-        attempt: int,
-        before: ItemState,
-        state: ItemState,
-        status: str,
-        cost: float | None,
-        url: str | None,
-        at: float,
-    ) -> None:
-        """Record a status, and the state that follows from it, at the next write."""
-
-    async def end(
-        self,
-        key: str,
-        *,
-        attempt: int,
-        before: ItemState,
-        state: ItemState,
-        error: DoitongError | None = None,
-        written: SavedFile | None = None,
-        ended_at: float | None = None,
-    ) -> None:
-        """Record how an item ended, or (as `ItemState.OPEN`) withdraw its intent."""
-
-    async def close(self) -> None:
-        """Close what is open."""
-
-    def drop(self) -> None:
-        """Close what is open while the event loop closes."""
 
 
 @dataclass(slots=True)
@@ -313,6 +240,11 @@ class LedgerFile(LedgerBackend):
         """Record a status, with the next write."""
         write = partial(sqlite.note, key=key, **values)
         self._waiting.append(_Change(f"the status of {key!r}", write, False, None))
+
+    def count(self, items: int, *, others: int | None) -> None:
+        """Record how many items the source of this run has, with the next write."""
+        write = partial(sqlite.count, items=items, others=others)
+        self._waiting.append(_Change("the number of items", write, False, None))
 
     async def end(self, key: str, **values: Any) -> None:
         """Record how an item ended, or withdraw its intent."""

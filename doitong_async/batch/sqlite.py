@@ -278,6 +278,22 @@ def totals(connection: sqlite3.Connection) -> LedgerTotals:
     )
 
 
+def count(connection: sqlite3.Connection, *, items: int, others: int | None) -> None:
+    """Store how many items the last run's source has, and, if known, how many of the ledger's are others."""
+    state_fact(connection, name="items", value=str(items))
+    if others is not None:
+        state_fact(connection, name="others", value=str(others))
+
+
+def left(connection: sqlite3.Connection) -> int:
+    """Return how many items of the last run's source have no row."""
+    items, others = (fact(connection, name) or "0" for name in ("items", "others"))
+    if not items.isdecimal() or not others.isdecimal():
+        raise LedgerError(f"The ledger is damaged: it counts {items!r} items and {others!r} others.")
+    rows: int = connection.execute("SELECT count(*) FROM items").fetchone()[0]
+    return max(0, int(items) - max(0, rows - int(others)))
+
+
 def made_on(connection: sqlite3.Connection, day: int) -> int:
     """Return how many jobs were created on that day of the service."""
     row = connection.execute("SELECT made FROM days WHERE day = ?", (day,)).fetchone()

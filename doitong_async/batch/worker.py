@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import backoff
 
 from doitong_async import errors
+from doitong_async.batch.backend import LedgerBackend
 from doitong_async.batch.item import (
     UNSETTLED,
     Action,
@@ -25,7 +26,6 @@ from doitong_async.batch.item import (
     follow,
     is_alive,
 )
-from doitong_async.batch.ledger import LedgerBackend
 from doitong_async.batch.planner import in_doubt, kept, known
 from doitong_async.batch.source import Terms, free_stem, stem_of
 from doitong_async.batch.spending import Spending, Stopped, StopReason

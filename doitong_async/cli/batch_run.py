@@ -202,7 +202,7 @@ def gallery_of(ledger: Path, out: Path, title: str) -> tuple[Path | None, str | 
     """Write the gallery of a batch from its ledger; return its path, or why there is none."""
     try:
         with Ledger.read(ledger) as reader:
-            return write_gallery(out, map(card_of, reader.records()), title=title), None
+            return write_gallery(out, map(card_of, reader.records()), title=title, left=reader.left()), None
     except LedgerError as error:
         return None, error.message
     except OSError as error:

@@ -19,7 +19,7 @@ from typing import BinaryIO, Final
 from urllib.parse import quote
 
 from doitong_async.batch.item import Outcome
-from doitong_async.cli.units import RUNNING, credit_words, short_span
+from doitong_async.cli.units import LEFT, RUNNING, credit_words, short_span
 from doitong_async.files import replacing
 from doitong_async.unicode import writable
 
@@ -30,7 +30,7 @@ _SHEET: Final = 120
 _ALT: Final = 100
 """Letters of a prompt used as the alternative text of a picture."""
 
-_OUTCOMES: Final = (*map(str, Outcome), RUNNING)
+_OUTCOMES: Final = (*(str(each) for each in Outcome if each is not Outcome.SKIPPED), LEFT, RUNNING)
 _SHOWN_BY: Final = {
     "image": (".jpg", ".jpeg", ".png", ".gif", ".webp", ".avif", ".bmp", ".svg"),
     "video": (".mp4", ".webm", ".mov", ".m4v"),
@@ -51,7 +51,7 @@ class Card:
         key: the item's key in the ledger.
         prompt: the prompt of the request.
         provider: the provider of the request.
-        outcome: "done", "failed", "rejected", "in_doubt", "skipped" or "running".
+        outcome: "done", "failed", "rejected", "in_doubt", "left" or "running".
         credits: its cost, or None if unknown.
         seconds: how long it took, or None.
         file: the name of its file relative to the page, with "/" between folders; None if there is none.
@@ -72,7 +72,7 @@ class Card:
     reason: str | None = None
 
 
-def write_gallery(folder: Path, cards: Iterable[Card], *, title: str) -> Path:
+def write_gallery(folder: Path, cards: Iterable[Card], *, title: str, left: int = 0) -> Path:
     """Write the page whole and return its path.
 
     The old page stays until the last card of the new one is on disk. On any error it stays for good, and no
@@ -82,6 +82,7 @@ def write_gallery(folder: Path, cards: Iterable[Card], *, title: str) -> Path:
         folder: the folder of the pictures; the page is its `index.html`.
         cards: read once, one by one, and not kept.
         title: the page's title.
+        left: how many items of the batch have no card: they were not submitted.
 
     Raises:
         ValueError: if a card has an unknown outcome.
@@ -89,11 +90,11 @@ def write_gallery(folder: Path, cards: Iterable[Card], *, title: str) -> Path:
     """
     page = folder / "index.html"
     with replacing(page) as file:
-        _write_page(file, cards, title)
+        _write_page(file, cards, title, left)
     return page
 
 
-def _write_page(file: BinaryIO, cards: Iterable[Card], title: str) -> None:
+def _write_page(file: BinaryIO, cards: Iterable[Card], title: str, left: int) -> None:
     script = _own("gallery.js")
     parts = {
         "title": escape(title),
@@ -102,7 +103,7 @@ def _write_page(file: BinaryIO, cards: Iterable[Card], title: str) -> None:
         # Only this script may run on the page, whatever a prompt contains.
         "hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
-    totals = _Totals()
+    totals = _Totals(left)
     totals_at = 0
     # Even pieces are the page's own text, odd ones name placeholders.
     for number, piece in enumerate(re.split(r"\{\{(\w+)\}\}", _own("gallery.html"))):
@@ -115,7 +116,7 @@ def _write_page(file: BinaryIO, cards: Iterable[Card], title: str) -> None:
                 if count % _SHEET == 0:
                     file.write(_bytes(f'{"</ul>" if count else ""}<ul class="sheet" role="list">'))
                 file.write(_bytes(_item(card)))
-            if totals.total:
+            if totals.total > left:
                 file.write(b"</ul>")
         else:
             file.write(_bytes(parts[piece] if number % 2 else piece))
@@ -135,8 +136,8 @@ def _bytes(text: str) -> bytes:
 class _Totals:
     """The totals over all cards."""
 
-    def __init__(self) -> None:
-        self._outcomes = dict.fromkeys(_OUTCOMES, 0)
+    def __init__(self, left: int) -> None:
+        self._outcomes = {**dict.fromkeys(_OUTCOMES, 0), LEFT: left}
         self._credits = 0.0
         self._seconds = 0.0
         self._timed = 0
