@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import length_hint
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from doitong_async.batch.item import ItemState
 from doitong_async.batch.ledger import Ledger
 from doitong_async.cli import main
 from doitong_async.cli.batch_run import gallery_of
+from doitong_async.cli.prompts import open_prompts
 from tests.virtual import virtual, with_emulator
 
 WIDE = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=2)
@@ -89,3 +91,13 @@ async def test_a_batch_that_was_left_early(tmp_path: Path) -> None:
             items = reader.totals().items
             withdrawn = items.get(ItemState.OPEN, 0)
             assert reader.left() + withdrawn == 50 - emulator.world.charges
+
+
+def test_the_command_line_knows_the_total_from_its_check(tmp_path: Path) -> None:
+    """So the ledger has it even if the run is interrupted before the end of the file."""
+    file = tmp_path / "prompts.txt"
+    file.write_text("a fox\na whale\na frog\n")
+    with open_prompts(str(file), format=None, defaults={}, limit=2) as given:
+        assert length_hint(given, 7) == 7
+        given.check()
+        assert length_hint(given, 7) == 2
