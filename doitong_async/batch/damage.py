@@ -23,7 +23,7 @@ _TIMES: Final = ("intended_at", "accepted_at", "ended_at")
 _CREDITS: Final = ("reserved", "cost")
 _HAS_JOB: Final = (ItemState.SUBMITTED, ItemState.MISSING, ItemState.DONE)
 _NEEDED: Final[Mapping[ItemState, tuple[str, ...]]] = {
-    ItemState.INTENT: ("idempotency_key", "intended_at", "body"),
+    ItemState.INTENT: ("idempotency_key", "intended_at"),
     **dict.fromkeys(_HAS_JOB, ("idempotency_key", "job_id")),
 }
 """What a row must have in a state."""
