@@ -27,6 +27,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar, Final, TypeVar
 
+from doitong_async.unicode import writable
+
 
 class DoitongWarning(UserWarning):
     """The caller's own code probably contains a mistake; the call goes ahead all the same."""
@@ -64,14 +66,15 @@ class DoitongError(Exception):
         code: str | None = None,
         retry_after: float | None = None,
     ) -> None:
+        message = writable(message)
         super().__init__(message)
         self.message = message
         self.job_id = job_id
         self.token = token
         self.idempotency_key = idempotency_key
-        self.request_id = request_id
+        self.request_id = None if request_id is None else writable(request_id)
         self.http_status = http_status
-        self.code = code
+        self.code = None if code is None else writable(code)
         self.retry_after = retry_after
 
     def __str__(self) -> str:

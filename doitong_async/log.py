@@ -6,6 +6,8 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from doitong_async.unicode import writable
+
 if TYPE_CHECKING:
     _Adapter = logging.LoggerAdapter[logging.Logger]
 else:
@@ -20,7 +22,8 @@ class _Log(_Adapter):
         with suppress(Exception):
             if self.isEnabledFor(level):
                 # Report the position of the caller: skip `log` and the method that called it.
-                self.logger.log(level, msg, *args, stacklevel=3, **named)
+                texts = (writable(each) if isinstance(each, str) else each for each in args)
+                self.logger.log(level, msg, *texts, stacklevel=3, **named)
 
 
 log: Final = _Log(logging.getLogger("doitong_async"), None)

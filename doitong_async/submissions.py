@@ -294,8 +294,9 @@ class Submissions:
             SubmitOutcomeUnknownError: if another key made it; the outcome for this key is unknown.
         """
         tracker = self._poller.tracker
-        other = self._submitter.admission.limiter.users.claim(
-            job_id, key, is_known=lambda each: tracker.find(each) is not None
+        admission = self._submitter.admission
+        other = admission.limiter.users.claim(
+            job_id, key, user=admission.user, is_known=lambda each: tracker.find(each) is not None
         )
         if other != key:
             raise SubmitOutcomeUnknownError(

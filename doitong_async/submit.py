@@ -276,7 +276,9 @@ class Submitter:
         limiter = self.admission.limiter
         if call.limit is not Limit.DAY:
             return 0.0
-        return limiter.seconds_to_next_day() if call.options.wait_for_next_day else limiter.daily_limit()
+        wait, now = limiter.seconds_to_next_day(), asyncio.get_running_loop().time()
+        is_too_long = call.waits_until is not None and now + wait > call.waits_until
+        return wait if call.options.wait_for_next_day and not is_too_long else limiter.daily_limit()
 
 
 def _wait_for_key(failure: Failure, waits: Generator[float, None, None]) -> float:

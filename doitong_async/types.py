@@ -19,6 +19,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from doitong_async import catalog
 from doitong_async.errors import BadRequestError, DoitongWarning
+from doitong_async.unicode import is_unicode
 
 MAX_SIDE: Final = 16_384
 """Pixels; we assume that no model makes more, so that a typing error costs nothing."""
@@ -276,15 +277,6 @@ def checked_side(name: str, value: object) -> int:
 def _check_word(name: str, value: object) -> None:
     if not isinstance(value, str) or not value.strip() or not is_unicode(value):
         raise BadRequestError(f"{name} is {value!r}; expected a word, or nothing.")
-
-
-def is_unicode(text: str) -> bool:
-    """Whether a text can be encoded as UTF-8: it has no lone surrogate."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _checked_json(name: str, value: object) -> dict[str, JsonValue]:

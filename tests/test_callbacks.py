@@ -29,6 +29,7 @@ from doitong_async.events import (
     Event,
     Hook,
     JobFinished,
+    LimitLowered,
     RequestSent,
     SlotExpired,
     StatusChanged,
@@ -773,3 +774,20 @@ async def test_a_submit_in_doubt_survives_a_broken_log_handler() -> None:
             assert (await doitong.generate("a hare")).id in server.jobs
     finally:
         logging.getLogger("doitong_async").removeHandler(handler)
+
+
+@virtual
+async def test_an_event_about_the_limits_cannot_lose_the_job_of_its_answer() -> None:
+    """The header comes with the answer to a submit, which is about a paid job."""
+    raised: list[BaseException] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context["exception"]))
+    limits = PlanLimits(30, 10, 1_000)
+    callback = Breaking(Mine(), at(LimitLowered))
+    async with with_emulator(MANY, emulator={"plan": limits, "durations": 3.0}, on_event=callback) as (
+        doitong,
+        emulator,
+    ):
+        job = await doitong.submit("a fox")
+        assert (await job).id == job.id
+        assert emulator.charges == 1
+    assert [type(error) for error in raised] == [Mine]

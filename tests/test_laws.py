@@ -24,7 +24,7 @@ from tests.sources import (
 # Bottom to top; a module imports what stands below it, or beside it in its own layer. The errors stand at
 # the bottom: values are checked when they are built, and say so in errors of this library.
 LAYERS = [
-    ["errors", "catalog", "clock", "log", "secret"],
+    ["unicode", "errors", "catalog", "clock", "log", "secret"],
     ["types"],
     [
         "events",
@@ -79,7 +79,7 @@ LAYERS = [
     ["submissions"],
     ["runtime"],
     ["budget"],
-    ["batch.item", "batch.promises", "batch.source"],
+    ["batch.item", "batch.backend", "batch.damage", "batch.locked", "batch.promises", "batch.source"],
     ["batch.sqlite", "batch.spending"],
     ["batch.ledger"],
     ["batch.planner"],
@@ -106,7 +106,7 @@ LAYERS = [
     ],
 ]
 PURE = {
-    *("batch.item", "budget", "catalog", "pricing", "errors", "media", "secret", "types"),
+    *("batch.item", "batch.damage", "budget", "catalog", "pricing", "errors", "media", "secret", "types"),
     *("decoding", "received", "urls"),
     *("transport.introspection", "transport.failure", "transport.retry", "transport.wire"),
     *(
@@ -156,6 +156,7 @@ SMALL = {
     "cli.job": "each command has its module",
     "connections": "the one place that opens a session of our own",
     "log": "one logger, one filter for secrets",
+    "unicode": "the one rule for text that UTF-8 cannot write",
     "webhooks": "the module's public names",
     "webhooks.serving": "the receiver that a command opens",
     "emulator": "the module's public names",

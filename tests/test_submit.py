@@ -434,3 +434,14 @@ async def test_a_clock_that_is_hours_off_costs_a_minute_not_a_day() -> None:
         with pytest.raises(DailyLimitError):
             await doitong.generate("a hare")
         assert 120.0 <= now() <= 123.0
+
+
+@virtual
+async def test_the_bound_of_the_caller_holds_for_the_next_day_as_well() -> None:
+    """The service says that the day is full: no wait of hours begins that is longer than `slot_timeout`."""
+    settings: dict[str, Any] = {"wait_for_next_day": True, "slot_timeout": 10.0}
+    async with with_emulator(emulator={"faults": ["submit 1: 429-day"]}, **settings) as (doitong, _):
+        with pytest.raises(DailyLimitError):
+            await doitong.submit("a fox")
+        assert now() <= 10.0
+        assert doitong.stats().slots_in_use == 0

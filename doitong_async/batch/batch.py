@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -12,8 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from doitong_async.batch.backend import LedgerBackend
 from doitong_async.batch.item import Item, Outcome, PendingItem
-from doitong_async.batch.ledger import LedgerBackend, LedgerFile, service_of
+from doitong_async.batch.ledger import LedgerFile, service_of
 from doitong_async.batch.planner import Planner
 from doitong_async.batch.source import RequestSource, Terms
 from doitong_async.batch.spending import Spending, StopReason
@@ -283,9 +285,11 @@ class Batch:
             self._flight.put_error(ClientClosedError("The event loop of the batch is closed."))
 
     def is_leaving(self, ledger: Path) -> bool:
-        """Whether this batch closes that ledger soon; not while it waits for one itself."""
-        is_open = self._opening is not None and self._opening.done()
-        return is_open and self._closing is not None and self._ledger_path == ledger
+        """Whether this batch closes that ledger soon, even if it is still opening it."""
+        own = self._ledger_path
+        return (
+            self._closing is not None and own is not None and os.path.abspath(own) == os.path.abspath(ledger)
+        )
 
     async def _open(self) -> None:
         if self._runtime.is_closing:
@@ -298,11 +302,13 @@ class Batch:
             except RuntimeError as error:
                 # No thread can be started.
                 raise _no_folder(terms.out, error) from None
+        rows = 0
         if self._ledger_path is not None:
             self._backend = ledger = await self._opened(self._ledger_path)
             if terms.out is not None:
                 await asyncio.to_thread(remove_leftovers, terms.out, ledger.owner)
             seen = ledger.seen()
+            rows = sum(seen.totals().items.values())
             spending.carry(seen.totals().spent, [*seen.records(unsettled=True)])
             wall, day = wall_time(), self._runtime.limiter.day
             day.carry(wall, seen.made_on(day.number(wall)), source=ledger.name)
@@ -314,30 +320,39 @@ class Batch:
         stop_reason, wake = self._stop_reason, self._flight.changed.set
         sender = Sender(self._runtime, submits, terms, self._backend, spending, stop_reason, wake)
         worker = ItemWorker(self._runtime, terms, self._backend, spending, stop_reason, sender)
-        self._reader = asyncio.create_task(self._read(worker), name="doitong batch reader")
+        self._reader = asyncio.create_task(self._read(worker, rows), name="doitong batch reader")
         self._runner = asyncio.create_task(self._run(self._reader), name="doitong batch")
 
     async def _opened(self, path: Path) -> LedgerFile:
         service = service_of(self._runtime.settings.base_url)
-        try:
-            return await LedgerFile.open(path, service=service)
-        except LedgerError:
-            # A batch that is being left still reads late answers; then it closes its ledger.
-            leaving = [other for other in self._runtime.batches if other.is_leaving(path)]
-            if not leaving:
-                raise
+        while True:
+            try:
+                return await LedgerFile.open(path, service=service)
+            except LedgerError:
+                # A batch that is being left still reads late answers; then it closes its ledger.
+                leaving = [other for other in self._runtime.batches if other.is_leaving(path)]
+                # One that leaves waits for no other, or two could wait for each other.
+                if not leaving or self._closing is not None:
+                    raise
             await asyncio.gather(*(other.aclose() for other in leaving))
-            return await LedgerFile.open(path, service=service)
 
-    async def _read(self, worker: ItemWorker) -> None:
-        """Read requests, no further ahead than the plan can use, and start each of them."""
+    async def _read(self, worker: ItemWorker, rows: int) -> None:
+        """Read requests, no further ahead than the plan can use, and start each of them.
+
+        Args:
+            worker: carries them out.
+            rows: how many items the ledger had before.
+        """
         number, most_ahead = 0, self._runtime.limiter.plan.concurrent_jobs
         requests = self._source.each()
         planner = Planner(self._runtime, self._terms, self._backend, self._stop_reason)
+        planner.begin(self._source.left(0, fallback=0))
+        is_whole = False
         try:
             while not self._is_read:
                 await self._flight.has_room(most_ahead)
                 if (given := await anext(requests, _NO_MORE)) is _NO_MORE:
+                    is_whole = True
                     break
                 number += 1
                 self._expect(number)
@@ -348,7 +363,7 @@ class Batch:
                     self._flight.start(planned, self._carry_out(worker, planned))
         finally:
             self._expect(None)
-            planner.close()
+            planner.close(rows if is_whole else None)
             await requests.aclose()
 
     def _expect(self, number: int | None) -> None:

@@ -251,8 +251,21 @@ class ItemRecord:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """The fields of the request."""
-        request_fields: dict[str, Any] = json.loads(self.request)
+        """The fields of the request.
+
+        Raises:
+            LedgerError: if its text is damaged.
+        """
+        try:
+            request_fields = json.loads(self.request)
+        except (ValueError, RecursionError) as error:
+            raise errors.LedgerError(
+                f"The ledger is damaged: the request of the item {self.key!r} cannot be read: {error}."
+            ) from None
+        if not isinstance(request_fields, dict):
+            raise errors.LedgerError(
+                f"The ledger is damaged: the request of the item {self.key!r} is {self.request!r:.100}."
+            )
         return request_fields
 
     @property

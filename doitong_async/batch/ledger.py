@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from doitong_async.batch import promises, sqlite
-from doitong_async.batch.item import Glimpse, ItemRecord, ItemState
+from doitong_async.batch.backend import LedgerBackend
+from doitong_async.batch.item import Glimpse, ItemRecord
+from doitong_async.batch.locked import LockWait
 from doitong_async.batch.sqlite import LedgerTotals
-from doitong_async.errors import DoitongError, LedgerError
-from doitong_async.files import SavedFile, new_owner
+from doitong_async.errors import DoitongError, LedgerError, ProtocolError
+from doitong_async.files import new_owner
 from doitong_async.log import log
 from doitong_async.urls import is_here
 
@@ -106,6 +108,11 @@ class Ledger:
         with self._reading() as connection:
             return sqlite.totals(connection)
 
+    def left(self) -> int:
+        """Return how many items of the last run's source the ledger does not have, as far as is known."""
+        with self._reading() as connection:
+            return sqlite.left(connection)
+
     def made_on(self, day: int) -> int:
         """Return how many jobs were created on a day of the service, counted from 1970-01-01."""
         with self._reading() as connection:
@@ -133,87 +140,6 @@ class Ledger:
             yield self._connection
         except sqlite3.Error as error:
             raise sqlite.broken(self._path, error) from error
-
-
-class LedgerBackend:
-    """Stores the item records of a batch; each update names the state that it expects.
-
-    This one stores nothing, for a batch that cannot be resumed.
-    """
-
-    owner: str = ""
-    """The mark of the temporary files that the ledger's next run may remove."""
-
-    @property
-    def is_new(self) -> bool:
-        """Whether this run created the ledger, so that no earlier run can have submitted an unknown item."""
-        return True
-
-    @property
-    def name(self) -> str:
-        """A name that is unique among ledgers."""
-        return ""
-
-    def find(self, key: str) -> ItemRecord | None:
-        """Return an item's record."""
-        return None
-
-    def glance(self, key: str) -> Glimpse | None:
-        """Return the few fields that say whether an item is done; faster than `find`."""
-        return None
-
-    async def begin(
-        self,
-        key: str,
-        *,
-        attempt: int,
-        digest: str,
-        request: str,
-        idempotency_key: str,
-        body: str,
-        reserved: float | None,
-        file: str | None,
-        at: float,
-    ) -> None:
-        """Record the intent to submit an item; it is on disk when this returns."""
-
-    async def accept(
-        self, key: str, *, attempt: int, job_id: str, status: str, cost: float | None, at: float, day: int
-    ) -> None:
-        """Record the job that a submit created."""
-
-    def note(
-        self,
-        key: str,
-        *,
-        attempt: int,
-        before: ItemState,
-        state: ItemState,
-        status: str,
-        cost: float | None,
-        url: str | None,
-        at: float,
-    ) -> None:
-        """Record a status, and the state that follows from it, at the next write."""
-
-    async def end(
-        self,
-        key: str,
-        *,
-        attempt: int,
-        before: ItemState,
-        state: ItemState,
-        error: DoitongError | None = None,
-        written: SavedFile | None = None,
-        ended_at: float | None = None,
-    ) -> None:
-        """Record how an item ended, or (as `ItemState.OPEN`) withdraw its intent."""
-
-    async def close(self) -> None:
-        """Close what is open."""
-
-    def drop(self) -> None:
-        """Close what is open while the event loop closes."""
 
 
 @dataclass(slots=True)
@@ -323,6 +249,11 @@ class LedgerFile(LedgerBackend):
         write = partial(sqlite.note, key=key, **values)
         self._waiting.append(_Change(f"the status of {key!r}", write, False, None))
 
+    def count(self, items: int, *, others: int | None) -> None:
+        """Record how many items the source of this run has, with the next write."""
+        write = partial(sqlite.count, items=items, others=others)
+        self._waiting.append(_Change("the number of items", write, False, None))
+
     async def end(self, key: str, **values: Any) -> None:
         """Record how an item ended, or withdraw its intent."""
         await self._write(f"the end of {key!r}", partial(sqlite.end, key=key, **values))
@@ -392,6 +323,7 @@ class _Writer:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock_wait = LockWait(path)
         self._opened = ExitStack()
         self._connection: sqlite3.Connection
         self._identity: os.stat_result
@@ -410,17 +342,21 @@ class _Writer:
             try:
                 known = sqlite.fact(self._connection, "service")
                 _check_service(self._path, known, service)
-                if known is None:
-                    sqlite.state_fact(self._connection, name="service", value=service)
-                self.owner = sqlite.fact(self._connection, "owner") or ""
-                if not self.owner:
-                    self.owner = new_owner()
-                    sqlite.state_fact(self._connection, name="owner", value=self.owner)
                 self._identity = self._path.stat()
-                promises.begin(self._path, self._connection)
+                self._lock_wait.run(partial(self._begin, service if known is None else None))
             except (OSError, sqlite3.Error) as error:
                 raise sqlite.broken(self._path, error) from error
             self._opened = opened.pop_all()
+
+    def _begin(self, service: str | None) -> None:
+        """Write the first changes; this may be repeated."""
+        if service is not None:
+            sqlite.state_fact(self._connection, name="service", value=service)
+        self.owner = sqlite.fact(self._connection, "owner") or ""
+        if not self.owner:
+            self.owner = new_owner()
+            sqlite.state_fact(self._connection, name="owner", value=self.owner)
+        promises.begin(self._path, self._connection)
 
     def close(self) -> None:
         """Close the ledger, then release the lock."""
@@ -438,7 +374,7 @@ class _Writer:
             connection.execute(f"PRAGMA synchronous = {'FULL' if is_urgent else 'NORMAL'}")
             if is_urgent:
                 self._check_identity()
-            connection.execute("BEGIN IMMEDIATE")
+            self._lock_wait.run(partial(connection.execute, "BEGIN IMMEDIATE"))
             outcomes: list[Exception | None] = [_outcome(connection, change) for change in group]
             connection.execute("COMMIT")
         except Exception as error:
@@ -474,14 +410,24 @@ class _Writer:
             )
 
 
+_OF_ONE_VALUE: Final = (
+    ValueError,
+    OverflowError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)
+"""What SQLite raises for a single value: too large a number, too long a text, another type."""
+
+
 def _outcome(connection: sqlite3.Connection, change: _Change) -> DoitongError | None:
     try:
         change.write(connection)
     except DoitongError as error:
         return error
-    except (ValueError, OverflowError) as error:
-        # The service sent a number or a text that SQLite cannot store; the first statement failed.
-        return LedgerError(f"The ledger cannot store a value that the service sent: {error}.")
+    except _OF_ONE_VALUE as error:
+        # Not a LedgerError, which would end the batch: the other items are fine. The first statement failed.
+        return ProtocolError(f"The ledger cannot store a value of this item: {error}.")
     return None
 
 

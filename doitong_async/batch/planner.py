@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Final
 
+from doitong_async.batch.backend import LedgerBackend
 from doitong_async.batch.item import (
     Action,
     Glimpse,
@@ -19,7 +20,6 @@ from doitong_async.batch.item import (
     decide,
     follow,
 )
-from doitong_async.batch.ledger import LedgerBackend
 from doitong_async.batch.source import Asked, Reading, Terms, stem_of, taken
 from doitong_async.batch.spending import StopReason
 from doitong_async.clock import wall_time
@@ -52,18 +52,36 @@ class Planner:
         self._backend = backend
         self._stop_reason = stop_reason
         self._reading = Reading(terms.options)
+        self._size = self._read = self._recorded = 0
+        """How many items the source has, as far as it says; were read; and of these, were in the ledger."""
 
-    def close(self) -> None:
-        """Forget the keys seen so far."""
+    def begin(self, size: int) -> None:
+        """Record how many items the source has, for whoever reads the ledger of a batch that was killed."""
+        self._size = size
+        if size:
+            self._backend.count(size, others=None)
+
+    def close(self, rows: int | None) -> None:
+        """Record how many items there were, and forget their keys.
+
+        Args:
+            rows: how many items the ledger had before; None if the source was not read whole.
+        """
         self._reading.close()
+        if rows is None:
+            self._backend.count(max(self._read, self._size), others=None)
+        else:
+            self._backend.count(self._read, others=rows - self._recorded)
 
     def plan(self, number: int, given: object) -> PendingItem | Item:
         """Return the pending item for a request, or the finished item if there is nothing to do."""
+        self._read = number
         key = str(given.get("key") or f"item {number}") if isinstance(given, Mapping) else f"item {number}"
         try:
             asked = self._reading.read(number, given)
             key = asked.key
             glimpse = self._backend.glance(key)
+            self._recorded += glimpse is not None
             if (item := self._done(number, asked, glimpse)) is not None:
                 return item
             record = None if glimpse is None else self._backend.find(key)
@@ -113,7 +131,12 @@ class Planner:
             "idempotency key. To make the new one, give it its own item key.",
             record.key,
         )
-        request = GenerateRequest(**record.asked)
+        try:
+            request = GenerateRequest(**record.asked)
+        except (TypeError, BadRequestError) as error:
+            raise LedgerError(
+                f"The ledger is damaged: the request of the item {record.key!r} is none: {error}"
+            ) from None
         asked = asked._replace(request=request, text=record.request, digest=record.digest)
         return asked, self._action(record, record.digest)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -11,10 +12,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from doitong_async.batch import promises
+from doitong_async.batch import locked, promises
+from doitong_async.batch.damage import STATES, damage_of
 from doitong_async.batch.item import UNSETTLED, Glimpse, ItemEvent, ItemRecord, ItemState, states_before
 from doitong_async.errors import DoitongError, LedgerError, SubmitOutcomeUnknownError
 from doitong_async.files import Existing, SavedFile, remove_leftovers, writing
+from doitong_async.unicode import writable
 
 APPLICATION: Final = 0x444F4954
 """Marks the file as ours, in SQLite's own field for that ("DOIT")."""
@@ -125,7 +128,7 @@ def writer(path: Path) -> sqlite3.Connection:
             raise LedgerError(f"The log {path}-wal has no ledger. Put {path.name} back beside it.")
         else:
             _make(path)
-        connection = sqlite3.connect(path, isolation_level=None)
+        connection = sqlite3.connect(path, timeout=locked.EACH, isolation_level=None)
         connection.execute("PRAGMA journal_mode = WAL")
         # Only `promises` moves the log into the file.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -219,42 +222,89 @@ def _unlockable(path: Path, error: sqlite3.Error) -> LedgerError:
 
 def find(connection: sqlite3.Connection, key: str) -> ItemRecord | None:
     """Return the record of one item."""
-    row = connection.execute(f"SELECT {_COLUMNS} FROM items WHERE key = ?", (key,)).fetchone()
+    with _naming(f"of the item {key!r}"):
+        row = connection.execute(f"SELECT {_COLUMNS} FROM items WHERE key = ?", (key,)).fetchone()
     return None if row is None else _record(row)
 
 
 def glance(connection: sqlite3.Connection, key: str) -> Glimpse | None:
     """Return the few fields that say whether an item is done."""
-    row = connection.execute(_GLANCE, (key,)).fetchone()
-    return None if row is None else Glimpse(*row)
+    with _naming(f"of the item {key!r}"):
+        row = connection.execute(_GLANCE, (key,)).fetchone()
+    if row is None:
+        return None
+    glimpse = Glimpse(*row)
+    if glimpse.state == ItemState.DONE:
+        # Only such a glimpse is used; this checks the whole row, at a glimpse's price if it is sound.
+        is_sound = type(glimpse.job_id) is str and isinstance(glimpse.length, int | None)
+        if not is_sound or "/" in (glimpse.file or "") or not isinstance(glimpse.cost, int | float | None):
+            find(connection, key)
+    return glimpse
 
 
 def records(connection: sqlite3.Connection, *, unsettled: bool = False) -> Iterator[ItemRecord]:
     """Yield every record in the order of first submits, or only the unsettled ones."""
     where = f"WHERE state IN ({_listed(UNSETTLED)})" if unsettled else ""
-    for row in connection.execute(f"SELECT {_COLUMNS} FROM items {where} ORDER BY number"):
-        yield _record(row)
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM items {where} ORDER BY number")
+    after = "of the first item"
+    while True:
+        with _naming(after):
+            row = rows.fetchone()
+        if row is None:
+            return
+        record = _record(row)
+        yield record
+        after = f"after the item {record.key!r}"
 
 
 def statuses(connection: sqlite3.Connection, number: int) -> list[tuple[int, str, float]]:
     """Return each recorded status of an item: attempt, status and epoch seconds."""
     query = "SELECT attempt, status, at FROM statuses WHERE item = ? ORDER BY rowid"
-    return connection.execute(query, (number,)).fetchall()
+    rows: list[tuple[int, str, float]] = connection.execute(query, (number,)).fetchall()
+    for attempt, status, at in rows:
+        is_sound = isinstance(attempt, int) and isinstance(status, str) and isinstance(at, int | float)
+        if not is_sound:
+            raise LedgerError(f"The ledger is damaged: a status of the item number {number} is {status!r}.")
+    return rows
 
 
 def totals(connection: sqlite3.Connection) -> LedgerTotals:
     """Add up the ledger's items and credits."""
     query = f"SELECT state, count(*), sum(earlier_cost + {_COST}) FROM items GROUP BY state"
     rows = connection.execute(query).fetchall()
+    if any(state not in STATES or not math.isfinite(cost) for state, _, cost in rows):
+        for _ in records(connection):
+            # Raises at the row that cannot be true, and names it.
+            pass
+        raise LedgerError("The ledger is damaged: its credits add up to no number.")
     return LedgerTotals(
         {ItemState(state): count for state, count, _ in rows}, float(sum(cost for *_, cost in rows))
     )
 
 
+def count(connection: sqlite3.Connection, *, items: int, others: int | None) -> None:
+    """Store how many items the last run's source has, and, if known, how many of the ledger's are others."""
+    state_fact(connection, name="items", value=str(items))
+    if others is not None:
+        state_fact(connection, name="others", value=str(others))
+
+
+def left(connection: sqlite3.Connection) -> int:
+    """Return how many items of the last run's source have no row."""
+    items, others = (fact(connection, name) or "0" for name in ("items", "others"))
+    if not items.isdecimal() or not others.isdecimal():
+        raise LedgerError(f"The ledger is damaged: it counts {items!r} items and {others!r} others.")
+    rows: int = connection.execute("SELECT count(*) FROM items").fetchone()[0]
+    return max(0, int(items) - max(0, rows - int(others)))
+
+
 def made_on(connection: sqlite3.Connection, day: int) -> int:
     """Return how many jobs were created on that day of the service."""
     row = connection.execute("SELECT made FROM days WHERE day = ?", (day,)).fetchone()
-    return 0 if row is None else int(row[0])
+    made = 0 if row is None else row[0]
+    if not isinstance(made, int) or made < 0:
+        raise LedgerError(f"The ledger is damaged: the jobs of day {day} are {made!r}.")
+    return made
 
 
 def fact(connection: sqlite3.Connection, name: str) -> str | None:
@@ -285,6 +335,7 @@ def accept(connection: sqlite3.Connection, *, day: int, **values: Any) -> None:
         SubmitOutcomeUnknownError: if the job was created under another idempotency key: this submit may have
             created another job.
     """
+    values = _storable(values)
     if (keys := connection.execute(_MADE_BY_ANOTHER, values).fetchone()) is not None:
         own, other = keys
         raise SubmitOutcomeUnknownError(
@@ -301,6 +352,7 @@ def accept(connection: sqlite3.Connection, *, day: int, **values: Any) -> None:
 
 def note(connection: sqlite3.Connection, **values: Any) -> None:
     """Record a status, and the state that follows from it."""
+    values = _storable(values)
     _swap(connection, _STATUS, values)
     connection.execute(_NOTE, values)
 
@@ -327,19 +379,42 @@ def end(
 
 def _swap(connection: sqlite3.Connection, statement: str, values: dict[str, Any]) -> None:
     """Change a row from its expected state; leave a row in another state unchanged."""
-    if connection.execute(statement, values).rowcount != 1:
+    if connection.execute(statement, _storable(values)).rowcount != 1:
         raise LedgerError(
             f"The ledger's record of the item {values['key']!r} is not as this run left it: another "
             "program changed it."
         )
 
 
+def damaged_row(key: object, damage: str) -> LedgerError:
+    """Return the LedgerError about a row that cannot be true."""
+    return LedgerError(
+        f"The ledger is damaged: of the item {key!r}, {damage}. Restore a copy, or correct it."
+    )
+
+
+@contextlib.contextmanager
+def _naming(which: str) -> Iterator[None]:
+    """Name the row whose text SQLite cannot decode."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", None) is not None:
+            # One of SQLite, not of Python's decoding.
+            raise
+        raise LedgerError(f"The ledger is damaged: the row {which} cannot be read: {error}.") from error
+
+
+def _storable(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values as SQLite can store them: its texts are UTF-8."""
+    return {name: writable(value) if isinstance(value, str) else value for name, value in values.items()}
+
+
 def _record(row: tuple[Any, ...]) -> ItemRecord:
     record = ItemRecord(**dict(zip(_NAMES, row, strict=True)))
-    try:
-        object.__setattr__(record, "state", ItemState(record.state))
-    except ValueError:
-        raise LedgerError(f"The ledger is damaged: the item {record.key!r} is {record.state!r}.") from None
+    if (damage := damage_of(record)) is not None:
+        raise damaged_row(record.key, damage)
+    object.__setattr__(record, "state", ItemState(record.state))
     return record
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import backoff
 
 from doitong_async import errors
+from doitong_async.batch.backend import LedgerBackend
 from doitong_async.batch.item import (
     UNSETTLED,
     Action,
@@ -25,7 +26,6 @@ from doitong_async.batch.item import (
     follow,
     is_alive,
 )
-from doitong_async.batch.ledger import LedgerBackend
 from doitong_async.batch.planner import in_doubt, kept, known
 from doitong_async.batch.source import Terms, free_stem, stem_of
 from doitong_async.batch.spending import Spending, Stopped, StopReason
@@ -34,6 +34,7 @@ from doitong_async.errors import (
     ClientClosedError,
     DoitongError,
     LedgerError,
+    ProtocolError,
     SubmitOutcomeUnknownError,
     about_job,
 )
@@ -274,6 +275,12 @@ class ItemWorker:
             return await (self._skip(pending) if is_queued else self._fail(pending, error))
         except DoitongError as error:
             return await self._fail(pending, error)
+        except Exception as error:
+            # Nobody foresaw it; yet it is about this item, and the others are fine.
+            log.error("item %r broke; please report it", pending.key, exc_info=error)
+            unforeseen = ProtocolError(f"The item broke unexpectedly: {type(error).__name__}: {error}.")
+            unforeseen.__cause__ = error
+            return await self._fail(pending, unforeseen)
         return replace(self._item(pending, Outcome.DONE, result=result), file=path)
 
     async def _result(self, pending: PendingItem) -> Result:

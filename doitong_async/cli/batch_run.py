@@ -208,7 +208,7 @@ def gallery_of(ledger: Path, out: Path, title: str) -> tuple[Path | None, str | 
         with Ledger.read(ledger) as reader:
             remove_leftovers(out, reader.owner)
             cards = map(card_of, reader.records())
-            return write_gallery(out, cards, title=title, owner=reader.owner), None
+            return write_gallery(out, cards, title=title, owner=reader.owner, left=reader.left()), None
     except LedgerError as error:
         return None, error.message
     except OSError as error:

@@ -17,15 +17,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
+from importlib import resources
 from pathlib import Path, PurePath
 from typing import BinaryIO, Final
 from urllib.parse import quote
 
 from doitong_async.batch.item import Outcome
-from doitong_async.cli.units import RUNNING, credit_words, short_span
+from doitong_async.cli.units import LEFT, RUNNING, credit_words, short_span
 from doitong_async.files import Existing, numbered, writing
+from doitong_async.unicode import writable
 
-_HERE: Final = Path(__file__).parent
 _TOTALS_SIZE: Final = 4096
 """Bytes reserved for the totals: the longest, with numbers of 300 digits, take half."""
 _SHEET: Final = 120
@@ -37,7 +38,7 @@ _MARK_WITHIN: Final = 1024
 _ALT: Final = 100
 """Letters of a prompt used as the alternative text of a picture."""
 
-_OUTCOMES: Final = (*map(str, Outcome), RUNNING)
+_OUTCOMES: Final = (*(str(each) for each in Outcome if each is not Outcome.SKIPPED), LEFT, RUNNING)
 _SHOWN_BY: Final = {
     "image": (".jpg", ".jpeg", ".png", ".gif", ".webp", ".avif", ".bmp", ".svg"),
     "video": (".mp4", ".webm", ".mov", ".m4v"),
@@ -58,7 +59,7 @@ class Card:
         key: the item's key in the ledger.
         prompt: the prompt of the request.
         provider: the provider of the request.
-        outcome: "done", "failed", "rejected", "in_doubt", "skipped" or "running".
+        outcome: "done", "failed", "rejected", "in_doubt", "left" or "running".
         credits: its cost, or None if unknown.
         seconds: how long it took, or None.
         file: the name of its file relative to the page, with "/" between folders; None if there is none.
@@ -79,7 +80,7 @@ class Card:
     reason: str | None = None
 
 
-def write_gallery(folder: Path, cards: Iterable[Card], *, title: str, owner: str = "") -> Path:
+def write_gallery(folder: Path, cards: Iterable[Card], *, title: str, owner: str = "", left: int = 0) -> Path:
     """Write the page whole and return its path.
 
     The old page stays until the last card of the new one is on disk. On any error it stays for good, and no
@@ -91,6 +92,7 @@ def write_gallery(folder: Path, cards: Iterable[Card], *, title: str, owner: str
         cards: read once, one by one, and not kept.
         title: the page's title.
         owner: the mark of the ledger, on the page and on its temporary file.
+        left: how many items of the batch have no card: they were not submitted.
 
     Raises:
         ValueError: if a card has an unknown outcome.
@@ -102,7 +104,7 @@ def write_gallery(folder: Path, cards: Iterable[Card], *, title: str, owner: str
     # A page that somebody writes meanwhile stays, too.
     existing = Existing.REPLACE if is_old else Existing.KEEP
     with writing(page, existing=existing, owner=owner) as part:
-        _write_page(part.opened(), cards, title, mark)
+        _write_page(part.opened(), cards, title, mark, left)
     return part.target
 
 
@@ -117,8 +119,8 @@ def _is_ours(page: Path, mark: str) -> bool | None:
         return False
 
 
-def _write_page(file: BinaryIO, cards: Iterable[Card], title: str, mark: str) -> None:
-    script = (_HERE / "gallery.js").read_text("utf-8")
+def _write_page(file: BinaryIO, cards: Iterable[Card], title: str, mark: str, left: int) -> None:
+    script = _own("gallery.js")
     parts = {
         "mark": mark,
         "title": escape(title),
@@ -127,10 +129,10 @@ def _write_page(file: BinaryIO, cards: Iterable[Card], title: str, mark: str) ->
         # Only this script may run on the page, whatever a prompt contains.
         "hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
-    totals = _Totals()
+    totals = _Totals(left)
     totals_at = 0
     # Even pieces are the page's own text, odd ones name placeholders.
-    for number, piece in enumerate(re.split(r"\{\{(\w+)\}\}", (_HERE / "gallery.html").read_text("utf-8"))):
+    for number, piece in enumerate(re.split(r"\{\{(\w+)\}\}", _own("gallery.html"))):
         if piece == "totals":
             totals_at = file.tell()
             file.write(b" " * _TOTALS_SIZE)
@@ -140,7 +142,7 @@ def _write_page(file: BinaryIO, cards: Iterable[Card], title: str, mark: str) ->
                 if count % _SHEET == 0:
                     file.write(_bytes(f'{"</ul>" if count else ""}<ul class="sheet" role="list">'))
                 file.write(_bytes(_item(card)))
-            if totals.total:
+            if totals.total > left:
                 file.write(b"</ul>")
         else:
             file.write(_bytes(parts[piece] if number % 2 else piece))
@@ -148,16 +150,20 @@ def _write_page(file: BinaryIO, cards: Iterable[Card], title: str, mark: str) ->
     file.write(_bytes(totals.html()))
 
 
+def _own(name: str) -> str:
+    """Return a file of this package, which may be in a zip."""
+    return resources.files("doitong_async.cli").joinpath(name).read_text(encoding="utf-8")
+
+
 def _bytes(text: str) -> bytes:
-    # A lone surrogate is a str but not UTF-8.
-    return text.encode("utf-8", "replace")
+    return writable(text).encode()
 
 
 class _Totals:
     """The totals over all cards."""
 
-    def __init__(self) -> None:
-        self._outcomes = dict.fromkeys(_OUTCOMES, 0)
+    def __init__(self, left: int) -> None:
+        self._outcomes = {**dict.fromkeys(_OUTCOMES, 0), LEFT: left}
         self._credits = 0.0
         self._seconds = 0.0
         self._timed = 0

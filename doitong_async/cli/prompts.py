@@ -78,6 +78,7 @@ class Prompts:
         self._defaults = defaults
         self._limit = limit
         self._comments = comments
+        self._items = 0
 
     def __enter__(self) -> Self:
         return self
@@ -88,6 +89,10 @@ class Prompts:
     def close(self) -> None:
         """Close the file; a temporary one vanishes."""
         self._file.close()
+
+    def __length_hint__(self) -> int:
+        """Return how many items `check` found."""
+        return self._items or NotImplemented
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield each item as a mapping with its `key`, if any, and the fields of its request.
@@ -123,7 +128,8 @@ class Prompts:
             raise CommandError(_summary(self._name, bad, len(complaints)), details=complaints)
         if not total:
             raise CommandError(f"{self._name} has no prompt. Nothing was sent.")
-        return Checked(total if self._limit is None else min(total, self._limit), total)
+        self._items = total if self._limit is None else min(total, self._limit)
+        return Checked(self._items, total)
 
     def seems_commented(self) -> str | None:
         """Return the first line, if it looks like a comment but will be sent, and paid for, as a prompt."""

@@ -18,7 +18,7 @@ from doitong_async.batch.ledger import Ledger
 from doitong_async.cli.exits import CommandError
 from doitong_async.cli.render import console_on, is_screen, write_json, write_line
 from doitong_async.cli.text import clean
-from doitong_async.cli.units import credits_of, outcome_of, some
+from doitong_async.cli.units import LEFT, credits_of, outcome_of, some
 
 NAME: Final = "batch status"
 LEDGER: Final = "ledger.db"
@@ -73,8 +73,9 @@ def show_status(
     found: Counter[str] = Counter()
     with Ledger.read(path) as reader:
         _show(_counted(reader.records(), found), sys.stdout, as_json=as_json)
+        found[LEFT] += reader.left()
         spent = reader.totals().spent
-    counts = (f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in sorted(found.items()))
+    counts = (f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in sorted(found.items()) if count)
     items = some(found.total(), "item")
     summary = ", ".join(counts)
     write_line(sys.stderr, f"{items}{f': {summary}' if summary else ''}; {credits_of(spent)} credits")

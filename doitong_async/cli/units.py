@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from doitong_async.batch.item import ItemRecord
+from doitong_async.batch.item import ItemRecord, Outcome
 
 RUNNING: Final = "running"
 """Stands for an outcome while an item has none."""
+LEFT: Final = "left"
+"""What was not submitted: a run, the status and the gallery use this one word for it."""
 
 
 def outcome_of(record: ItemRecord) -> str:
     """Return how far an item is, in one word."""
-    return str(record.outcome or RUNNING)
+    return LEFT if record.outcome is Outcome.SKIPPED else str(record.outcome or RUNNING)
 
 
 def span(seconds: float) -> str:

@@ -191,7 +191,9 @@ class Poller:
     def _next_moment(self) -> float | None:
         if self._stopped is not None:
             return None
-        due = (tracked.polls.due for tracked in self.tracker)
+        # A job is never polled sooner than `may_join` allows: a tick before that would send nothing, and come
+        # again at once.
+        due = (max(tracked.polls.due, tracked.submitted + schedule.TICK) for tracked in self.tracker)
         if any(tracked.polls.overdue for tracked in self.tracker):
             return schedule.next_tick(due, last=self._last_tick, spacing=schedule.TICK)
         usual = self._pacer.tick(self.tracker, self._status_poll.most)

@@ -49,7 +49,7 @@ class Admission:
 
     def __init__(self, limiter: RateLimiter, user: KeyUser, notify: Hook) -> None:
         self.limiter = limiter
-        self._user = user
+        self.user = user
         limiter.join(user)
         self._notify = notify
         self._waits: dict[Waiter[Any], Priority | None] = {}
@@ -107,7 +107,7 @@ class Admission:
     def close(self) -> None:
         """End every wait, now and later, with an error; none of the waiters has sent anything."""
         if not self._closed.is_set():
-            self.limiter.leave(self._user)
+            self.limiter.leave(self.user)
         self._closed.set()
         for waiting in self._waits:
             waiting.fail(_closed())
@@ -126,7 +126,7 @@ class Admission:
         limit, plan = observed.limit, self.limiter.plan
         if limit is None:
             return
-        per_minute, warned_of = plan.requests_per_minute, self._user.warned_of
+        per_minute, warned_of = plan.requests_per_minute, self.user.warned_of
         if limit < per_minute and "lower" not in warned_of:
             warned_of.add("lower")
             log.warning(
@@ -136,8 +136,9 @@ class Admission:
                 plan.name,
                 per_minute,
             )
-            self._notify(LimitLowered(limit=limit, plan_limit=per_minute))
-        if limit > per_minute and self._user.plan_is_assumed and "higher" not in warned_of:
+            # Aside: the answer that says so may be about a paid job, and is not read yet.
+            self._notify.aside(LimitLowered(limit=limit, plan_limit=per_minute))
+        if limit > per_minute and self.user.plan_is_assumed and "higher" not in warned_of:
             warned_of.add("higher")
             log.warning(
                 "No plan was given, so the limits of %r apply, but the service allows %d requests a minute. "
@@ -158,7 +159,8 @@ class Admission:
                 return await waiting
             wait_id, reason = next(_WAIT_IDS), self.limiter.reason(priority)
             request: Literal["submit", "poll"] = "poll" if priority is Priority.POLL else "submit"
-            begun = asyncio.get_running_loop().time()
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
             self._waits[waiting] = priority
             try:
                 notify(WaitBegan(wait_id=wait_id, request=request, reason=reason))
@@ -168,7 +170,8 @@ class Admission:
                 raise self._too_long(self.limiter.reason(priority)) from None
             finally:
                 del self._waits[waiting]
-                seconds = asyncio.get_running_loop().time() - begun
+                # Not the running loop: a coroutine that is collected after its loop closed ends here, too.
+                seconds = loop.time() - begun
                 notify(WaitEnded(wait_id=wait_id, request=request, reason=reason, seconds=seconds))
 
     def _too_long(self, reason: WaitReason) -> RateLimitError:

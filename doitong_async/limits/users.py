@@ -37,7 +37,8 @@ class KeyUsers:
         """Whether polls count against the requests of a minute, for any of the clients."""
         self._users: list[KeyUser] = []
         self._reported_limit: int | None = None
-        self._made_by: dict[str, str] = {}
+        self._made_by: dict[str, tuple[str, KeyUser]] = {}
+        """By job: the idempotency key that made it, and the client that submitted it."""
         self._forget_at = MOST_KNOWN
 
     def __len__(self) -> int:
@@ -66,22 +67,31 @@ class KeyUsers:
         else:
             self._made_by.clear()
 
-    def claim(self, job_id: str, key: str, *, is_known: Callable[[str], bool]) -> str:
+    def claim(self, job_id: str, key: str, *, user: KeyUser, is_known: Callable[[str], bool]) -> str:
         """Return the idempotency key that made a job: this one, unless it was an earlier one.
 
         Args:
             job_id: of the job.
             key: of the submit that was answered with it.
-            is_known: whether a job is still tracked, or held; the most recent others are remembered, too.
+            user: the client that submitted it.
+            is_known: whether this client still tracks a job, or somebody holds it. The most recent others are
+                remembered, too; those of another client are for that one to forget.
         """
-        maker = self._made_by.setdefault(job_id, key)
+        maker, _ = self._made_by.setdefault(job_id, (key, user))
         if len(self._made_by) > self._forget_at:
-            ended = [each for each in self._made_by if not is_known(each)]
+            ended = [
+                each for each, (_, of) in self._made_by.items() if self._may_forget(each, of, user, is_known)
+            ]
             for each in ended[: -MOST_KNOWN // 2]:
                 del self._made_by[each]
             # Not before as many new ones came as are left: else each submit would look through all of them.
             self._forget_at = MOST_KNOWN + 2 * len(self._made_by)
         return maker
+
+    def _may_forget(self, job_id: str, of: KeyUser, user: KeyUser, is_known: Callable[[str], bool]) -> bool:
+        # By identity: clients with equal settings are equal.
+        is_left = all(of is not each for each in self._users)
+        return is_left or (of is user and not is_known(job_id))
 
     def _apply_plans(self) -> None:
         # An assumed plan does not narrow one that another client was given.

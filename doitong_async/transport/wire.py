@@ -23,7 +23,8 @@ from doitong_async.transport.failure import (
     failure_of,
     was_executed,
 )
-from doitong_async.types import GenerateRequest, Generation, JobStatus, is_unicode
+from doitong_async.types import GenerateRequest, Generation, JobStatus
+from doitong_async.unicode import is_unicode
 
 GENERATE: Final = (
     "mutation Generate($input: GenerateInput!) "

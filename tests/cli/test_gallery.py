@@ -91,8 +91,8 @@ def page(folder: Path, *cards: Card, title: str = "Foxes") -> Page:
 
 
 def utf8_of(text: str) -> str:
-    """Return a text with the characters replaced that UTF-8 cannot encode."""
-    return text.encode("utf-8", "replace").decode()
+    """Return a text with the characters escaped that UTF-8 cannot encode."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class TestForeignText:
@@ -220,7 +220,7 @@ class TestCards:
         read = page(tmp_path, replace(FOX, file="fox.tif"))
         assert (read.all("img"), read.all("a", "file")[0]["href"]) == ([], "./fox.tif")
 
-    @pytest.mark.parametrize("outcome", ["failed", "rejected", "in_doubt", "skipped", "running"])
+    @pytest.mark.parametrize("outcome", ["failed", "rejected", "in_doubt", "left", "running"])
     def test_an_item_without_a_file_has_a_card_with_its_reason(self, tmp_path: Path, outcome: str) -> None:
         """It has the outcome in words, the reason and the prompt, but no picture or link."""
         read = page(tmp_path, replace(FAILED, outcome=outcome))
@@ -292,7 +292,7 @@ class TestTotals:
 
     def test_the_largest_numbers_fit_into_their_space(self, tmp_path: Path) -> None:
         """The space for the totals is reserved; a longer text must not overwrite what follows."""
-        outcomes = ("done", "failed", "rejected", "in_doubt", "skipped", "running")
+        outcomes = ("done", "failed", "rejected", "in_doubt", "left", "running")
         cards = [replace(FOX, outcome=outcome, credits=1e307, seconds=1e307) for outcome in outcomes]
         text = written(tmp_path, *cards)
         assert re.search(r"</ul>\s+</header>\n<div class=\"bar", text)

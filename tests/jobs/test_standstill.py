@@ -193,3 +193,18 @@ async def test_a_slot_that_expired_meanwhile_is_kept_until_the_next_poll(
         stuck = await doitong.submit("never", width=512)
         assert doitong.stats().slots_in_use == 1
         assert [each.id for each in doitong.jobs()] == [stuck.id]
+
+
+@virtual
+async def test_a_late_wait_for_a_young_job_does_not_spin() -> None:
+    """A job is not polled in its first 2 s, however late its waiter is; the loop goes on meanwhile."""
+    async with with_emulator(emulator={"durations": 5.0}) as (doitong, _):
+        job = await doitong.submit("a fox")
+        waiting = asyncio.create_task(job.wait(timeout=0.3))
+        await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        loop.skip(0.6)
+        with pytest.raises(JobTimeoutError):
+            await waiting
+        assert (await job).id == job.id

@@ -43,7 +43,7 @@ def test_a_job_belongs_to_the_key_it_was_first_returned_for() -> None:
     users.join(user)
 
     def claim(job_id: str, key: str) -> str:
-        return users.claim(job_id, key, is_known=lambda each: each == "running")
+        return users.claim(job_id, key, user=user, is_known=lambda each: each == "running")
 
     assert claim("running", "k0") == "k0"
     assert claim("old", "k1") == claim("old", "k2") == "k1"
@@ -54,3 +54,19 @@ def test_a_job_belongs_to_the_key_it_was_first_returned_for() -> None:
     assert claim(f"j{2 * MOST_KNOWN - 1}", "k3") == "k"
     users.leave(user)
     assert claim("running", "k3") == "k3"
+
+
+def test_a_client_does_not_forget_the_jobs_of_another() -> None:
+    """Only the other one knows whether they still run; with it gone they are forgotten like any."""
+    users = KeyUsers(Plan.PRO)
+    one, other = KeyUser(Plan.PRO), KeyUser(Plan.PRO)
+    users.join(one)
+    users.join(other)
+    assert users.claim("long", "k0", user=one, is_known=lambda _: True) == "k0"
+    for number in range(6 * MOST_KNOWN):
+        users.claim(f"j{number}", "k", user=other, is_known=lambda _: False)
+    assert users.claim("long", "k1", user=other, is_known=lambda _: False) == "k0"
+    users.leave(one)
+    for number in range(6 * MOST_KNOWN):
+        users.claim(f"m{number}", "k", user=other, is_known=lambda _: False)
+    assert users.claim("long", "k2", user=other, is_known=lambda _: False) == "k2"
