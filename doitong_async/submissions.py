@@ -54,7 +54,7 @@ class SlotsInDoubt:
         log.warning("submit %s may have made a job; keeping its slot for %.0f s.", key, seconds)
         if self._loop.is_closed():
             # The submit was garbage-collected after its loop closed: no timer will fire.
-            slot.keep(self._loop.time() + seconds)
+            slot.keep(self._loop.time() + seconds, key)
             return
         self._held[key] = slot, self._loop.call_later(seconds, self._expire, key, seconds)
 
@@ -67,9 +67,9 @@ class SlotsInDoubt:
 
     def close(self) -> None:
         """Leave each slot taken until it would have expired."""
-        for slot, timer in self._held.values():
+        for key, (slot, timer) in self._held.items():
             timer.cancel()
-            slot.keep(timer.when())
+            slot.keep(timer.when(), key)
 
     def _expire(self, key: str, seconds: float) -> None:
         slot, _ = self._held.pop(key)
@@ -170,6 +170,7 @@ class Submissions:
         )
         with self._counted():
             earlier = self._in_doubt.take(idempotency_key)
+            earlier = earlier or submits.admission.limiter.kept_slot(idempotency_key)
             call.was_in_doubt = earlier is not None
             with earlier or await submits.admission.slot(
                 timeout=bound, waits_for_day=options.wait_for_next_day
@@ -271,6 +272,8 @@ class Submissions:
             self._poller.tracker.resume(tracked)
         else:
             slot.job_is_made()
+            # A closed client may have left one with this very job.
+            self._submitter.admission.limiter.give_back_kept(made.id)
             now = self._loop.time()
             tracked = TrackedJob(
                 made,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from typing import Any
 
 import pytest
 
@@ -175,3 +176,33 @@ def test_a_closed_event_loop_is_not_kept_alive() -> None:
         run_virtual(once())
     gc.collect()
     assert len(admission._LIMITERS) <= 1
+
+
+@virtual
+async def test_a_job_that_a_new_client_gets_by_its_key_has_one_slot() -> None:
+    """The closed client left its slot with the job; the answer to the same key shows that it is this job."""
+    plan = Plan.enterprise(requests_per_minute=60, concurrent_jobs=2)
+    async with with_emulator(plan, emulator={"durations": 5.0}) as (doitong, emulator):
+        await doitong.submit("a fox", idempotency_key="mine")
+        await doitong.aclose()
+        async with doitong:
+            job = await doitong.submit("a fox", idempotency_key="mine")
+            assert doitong.stats().slots_in_use == 1
+            await job
+            assert doitong.stats().slots_in_use == 0
+        assert emulator.charges == 1
+
+
+@virtual
+async def test_a_submit_in_doubt_finds_its_slot_after_its_client_was_closed() -> None:
+    """On a plan of one job it would wait for the slot of its own job."""
+    settings: dict[str, Any] = {"resend_unanswered": False, "slot_timeout": 5.0}
+    rules = {"durations": 300.0, "faults": ["submit 1: cut-after"]}
+    async with with_emulator(Plan.FREE, emulator=rules, **settings) as (doitong, emulator):
+        with pytest.raises(SubmitOutcomeUnknownError):
+            await doitong.submit("a fox", idempotency_key="mine")
+        await doitong.aclose()
+        async with doitong:
+            await doitong.submit("a fox", idempotency_key="mine")
+            assert doitong.stats().slots_in_use == 1
+        assert emulator.charges == 1

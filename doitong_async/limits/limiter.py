@@ -145,6 +145,16 @@ class RateLimiter:
         self._slots.take_for(job_id)
         return Slot(self, is_counted=False)
 
+    def kept_slot(self, key: str) -> Slot | None:
+        """Take the slot that a closed client kept for a submit in doubt, to send it again under its key."""
+        return Slot(self, is_counted=False) if self._slots.take_kept(key) else None
+
+    def give_back_kept(self, job_id: str) -> None:
+        """Return the slot that a closed client kept for a job which has one of its own again."""
+        if self._slots.take_kept(job_id):
+            self._slots.give_back()
+            self._serve()
+
     def permit_at_once(self, priority: Priority) -> RequestPermit | None:
         """Return a permit to send one request now, or None if others wait or a limit forbids it."""
         now = self._loop.time()
@@ -226,9 +236,9 @@ class RateLimiter:
             self.rate.job_ended()
         self._serve()
 
-    def slot_is_kept(self, until: float, job_id: str = "") -> None:
+    def slot_is_kept(self, until: float, name: str) -> None:
         """Take a slot back at `until`, or earlier when its job is resumed and ends."""
-        self._slots.keep(until, job_id)
+        self._slots.keep(until, name)
 
     def job_is_settled(self, *, was_made: bool) -> None:
         """End the job's reservation of the day, and count the job if it was made."""

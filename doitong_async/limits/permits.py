@@ -19,7 +19,7 @@ class Grantor(Protocol):
     def slot_is_back(self, *, was_of_a_job: bool) -> None:
         """Take a slot back."""
 
-    def slot_is_kept(self, until: float, job_id: str = "") -> None:
+    def slot_is_kept(self, until: float, name: str) -> None:
         """Take a slot back at a moment of the loop's clock."""
 
     def job_is_settled(self, *, was_made: bool) -> None:
@@ -74,12 +74,17 @@ class Slot:
 
     give_back = release
 
-    def keep(self, until: float, job_id: str = "") -> None:
-        """Leave the slot with a job that nobody here tracks any more, until a moment of the loop's clock."""
+    def keep(self, until: float, name: str) -> None:
+        """Leave the slot with a job that nobody here tracks any more, until a moment of the loop's clock.
+
+        Args:
+            until: the moment.
+            name: the job's id, or the idempotency key of its submit, by which it is found again.
+        """
         if self._limiter is not None:
             self._settle(was_made=True)
             limiter, self._limiter = self._limiter, None
-            limiter.slot_is_kept(until, job_id)
+            limiter.slot_is_kept(until, name)
 
     def _settle(self, *, was_made: bool) -> None:
         if self._is_counted and self._limiter is not None:

@@ -18,7 +18,7 @@ class SlotCount:
         self.limit: int = limit
         self._taken = 0
         self._kept: list[tuple[float, str]] = []
-        """When the slots of jobs that nobody tracks any more expire, with the id of the job."""
+        """When the slots expire that no job here holds, with the job's id, or the key of its submit."""
 
     def taken(self, now: float) -> int:
         """Return how many are taken; more than the plan has if jobs were resumed."""
@@ -41,17 +41,22 @@ class SlotCount:
 
     def take_for(self, job_id: str) -> None:
         """Take the slot of a job that is running: the one that was kept for it, or one more."""
-        kept = next((kept for kept in self._kept if kept[1] == job_id != ""), None)
-        if kept is None:
+        if not self.take_kept(job_id):
             self._taken += 1
-        else:
-            self._kept.remove(kept)
-            heapify(self._kept)
+
+    def take_kept(self, name: str) -> bool:
+        """Take the slot that was kept under a job's id, or an idempotency key; False if there is none."""
+        kept = next((kept for kept in self._kept if kept[1] == name != ""), None)
+        if kept is None:
+            return False
+        self._kept.remove(kept)
+        heapify(self._kept)
+        return True
 
     def give_back(self) -> None:
         """Return a slot."""
         self._taken -= 1
 
-    def keep(self, until: float, job_id: str) -> None:
-        """Return a slot at `until`, unless its job is resumed before that."""
-        heappush(self._kept, (until, job_id))
+    def keep(self, until: float, name: str) -> None:
+        """Return a slot at `until`, unless it is taken under that name before."""
+        heappush(self._kept, (until, name))

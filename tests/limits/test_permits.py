@@ -20,8 +20,8 @@ class Grants:
     def slot_is_back(self, *, was_of_a_job: bool) -> None:
         self.returned.append("slot of a job" if was_of_a_job else "slot")
 
-    def slot_is_kept(self, until: float, job_id: str = "") -> None:
-        self.returned.append(f"slot kept until {until} with {job_id}")
+    def slot_is_kept(self, until: float, name: str) -> None:
+        self.returned.append(f"slot kept until {until} with {name}")
 
     def job_is_settled(self, *, was_made: bool) -> None:
         self.returned.append("job made" if was_made else "no job made")
@@ -47,7 +47,7 @@ def test_a_slot_handed_over_belongs_to_its_new_holder() -> None:
         slot.job_is_made()
         of_job = slot.hand_over()
         assert not slot.hand_over().is_held
-        slot.keep(5.0)
+        slot.keep(5.0, "j0")
     assert grants.returned == ["job made"]
     of_job.release()
     assert grants.returned == ["job made", "slot of a job"]
