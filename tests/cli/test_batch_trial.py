@@ -80,8 +80,8 @@ def test_a_killed_trial_cannot_be_resumed(capsys: pytest.CaptureFixture[str]) ->
     write_prompts(12)
     command = ["batch", "prompts.txt", "--out", "pictures", "--emulator", "--speed", "50", *WIDE]
     killed = spawn(*command)
-    assert killed.stdout is not None
-    while " of 12: " not in killed.stdout.readline():
+    assert killed.stderr is not None
+    while " of 12: " not in killed.stderr.readline():
         pass
     killed.kill()
     killed.communicate()

@@ -182,8 +182,8 @@ def test_the_command_that_an_interrupt_prints_resumes_the_job(number: signal.Sig
     target = tmp_path / "a fox.jpg"
     with running(Emulator(durations=1.0)) as emulator:
         process = spawn("generate", "a fox", "--base-url", emulator.url, "-o", str(target))
-        assert process.stdout is not None
-        while "token" not in process.stdout.readline():
+        assert process.stderr is not None
+        while "token" not in process.stderr.readline():
             pass
         process.send_signal(number)
         _, err = process.communicate()
@@ -193,8 +193,8 @@ def test_the_command_that_an_interrupt_prints_resumes_the_job(number: signal.Sig
         assert match is not None
         again = spawn(*shlex.split(match[1]))
         out, err = again.communicate()
-    assert (again.returncode, err) == (0, "")
-    assert f"saved {target}" in out
+    assert (again.returncode, out) == (0, f"{target}\n")
+    assert f"saved {target}" in err
     assert size_of(target) == (1024, 1024)
     assert emulator.world.charges == 1
 
@@ -238,7 +238,7 @@ def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
         process = spawn_ignoring("HUP", "generate", "a fox", "--base-url", emulator.url, "-o", str(target))
         wait_for(arrived, process)
         process.send_signal(signal.SIGHUP)
-        assert (process.communicate()[1], process.returncode) == ("", 0)
+        assert (process.communicate()[0], process.returncode) == (f"{target}\n", 0)
     assert size_of(target) == (1024, 1024)
 
 

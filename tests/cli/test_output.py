@@ -167,7 +167,8 @@ def test_a_reader_that_closes_the_pipe_does_not_stop_the_job(tmp_path: Path) -> 
         process.stdout.close()
         assert process.stderr is not None
         err = process.stderr.read()
-        assert (process.wait(), err) == (0, "")
+        assert process.wait() == 0
+        assert "Traceback" not in err
         process.stderr.close()
     assert target.exists()
 
@@ -179,10 +180,8 @@ def test_output_on_a_full_disk_does_not_stop_the_job(tmp_path: Path) -> None:
     with running(Emulator(durations=0.0)) as emulator, open("/dev/full", "w") as full:
         process = spawn("generate", "a fox", "--base-url", emulator.url, "-o", str(target), stdout=full)
         _, err = process.communicate()
-    assert (process.returncode, err) == (
-        0,
-        "The output cannot be written any more: No space left on device.\n",
-    )
+    assert process.returncode == 0
+    assert err.splitlines()[-1] == "The output cannot be written any more: No space left on device."
     assert size_of(target) == (1024, 1024)
 
 
