@@ -147,7 +147,7 @@ class _OrNone:
 
 _Credits: TypeAlias = Annotated[int | float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 """A plausible cost; any other value from the service counts as none."""
-_LENIENT: Final = ConfigDict(defer_build=True, coerce_numbers_to_str=True, hide_input_in_errors=True)
+_LENIENT: Final = ConfigDict(coerce_numbers_to_str=True, hide_input_in_errors=True)
 
 
 @checked_dataclass(frozen=True, slots=True, kw_only=True, config=_LENIENT)
