@@ -8,7 +8,6 @@ from contextlib import aclosing
 from typing import Any, Final, NoReturn
 
 import aiohttp
-import backoff
 from yarl import URL
 
 from doitong_async import media
@@ -28,6 +27,7 @@ from doitong_async.transport.exchange import (
 )
 from doitong_async.types import Generation
 from doitong_async.urls import Places, joined
+from doitong_async.waits import backoff_waits
 
 AT_ONCE: Final = 8
 """Concurrent downloads; the plan's limits do not cover them."""
@@ -38,6 +38,8 @@ RATE_OVER: Final = 60.0
 _CHUNK: Final = 1 << 18
 _LONGEST_SILENCE: Final = 60.0
 """Seconds."""
+_LONGEST_WAIT: Final = 30.0
+"""Seconds between two attempts."""
 _HEAD_WITHIN: Final = 90.0
 """Seconds to connect to a host and get its headers."""
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
@@ -111,8 +113,7 @@ class Downloads:
         self._check_usable()
         url = self._places.checked(job.url)
         last = AttemptFailed("")
-        waits = backoff.expo(max_value=30)
-        next(waits)  # backoff's generators yield their first value at the second step
+        waits = backoff_waits(longest=_LONGEST_WAIT)
         async with self._slots:
             received = Received(job, url, self._loop.time() + self._timeout, check)
             for number in range(1, MAX_ATTEMPTS + 1):
@@ -133,7 +134,7 @@ class Downloads:
                     )
                     raise DownloadError(message, http_status=last.status, is_remote=True) from last.cause
                 if number < MAX_ATTEMPTS:
-                    await asyncio.sleep(max(last.retry_after, backoff.full_jitter(next(waits))))
+                    await asyncio.sleep(max(last.retry_after, next(waits)))
                     self._check_deadline(received)
         message = f"{last} That was attempt {MAX_ATTEMPTS} of {MAX_ATTEMPTS}."
         raise DownloadError(message, http_status=last.status, is_remote=True) from last.cause

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
-
-import backoff
 
 from doitong_async.clock import wall_time
 from doitong_async.errors import (
@@ -27,6 +25,7 @@ from doitong_async.transport import wire
 from doitong_async.transport.failure import Failure, FailureKind
 from doitong_async.transport.retry import DOUBTFUL, SILENT, RetryDecision, decide_retry
 from doitong_async.types import Generation, JobStatus, with_failures
+from doitong_async.waits import backoff_waits
 
 if TYPE_CHECKING:
     from doitong_async.transport.graphql import GraphQLTransport
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
 
 IN_PROGRESS_FOR: Final = 60.0
 """Seconds that a submit waits for the service to finish an earlier attempt under its key: our choice."""
+_LONGEST_WAIT: Final = 60.0
+"""Seconds; the documented waits are 1 s, 2 s, 4 s …"""
 
 
 @dataclass(slots=True)
@@ -110,7 +111,7 @@ class Submitter:
         Raises:
             DoitongError: see the tree in `errors`; it carries the idempotency key.
         """
-        waits = _backoff_waits()
+        waits = backoff_waits(longest=_LONGEST_WAIT)
         while True:
             try:
                 outcome = await self._attempt(call)
@@ -134,9 +135,7 @@ class Submitter:
                     raise
                 raise _in_doubt(error) from (error.__cause__ or error)
 
-    def _next_step(
-        self, call: SubmitCall, failure: Failure, waits: Generator[float, None, None]
-    ) -> float | DoitongError:
+    def _next_step(self, call: SubmitCall, failure: Failure, waits: Iterator[float]) -> float | DoitongError:
         """Return the seconds to wait before the next attempt, or the error to give up with."""
         decision = self._decide(call, failure)
         if decision is RetryDecision.WAIT and failure.kind is FailureKind.IN_PROGRESS:
@@ -281,7 +280,7 @@ class Submitter:
         return wait if call.options.wait_for_next_day and not is_too_long else limiter.daily_limit()
 
 
-def _wait_for_key(failure: Failure, waits: Generator[float, None, None]) -> float:
+def _wait_for_key(failure: Failure, waits: Iterator[float]) -> float:
     """Return the seconds to wait for an earlier attempt: the `Retry-After`, capped, or else the backoff."""
     retry_after = read_headers(failure.headers or {}, wall_time()).retry_after
     return float(next(waits) if retry_after is None else min(retry_after, IN_PROGRESS_FOR))
@@ -290,14 +289,6 @@ def _wait_for_key(failure: Failure, waits: Generator[float, None, None]) -> floa
 def _retry_after(failure: Failure) -> float | None:
     """Return the seconds that the service asks to wait, capped."""
     return read_headers(failure.headers or {}, wall_time()).retry_in
-
-
-def _backoff_waits() -> Generator[float, None, None]:
-    """Yield the documented waits, 1 s, 2 s, 4 s …, each with full jitter."""
-    waits = backoff.expo(max_value=60)
-    next(waits)  # backoff's generators yield their first value at the second step
-    for wait in waits:
-        yield backoff.full_jitter(wait)
 
 
 def _error(failure: Failure, decision: RetryDecision, idempotency_key: str) -> DoitongError:

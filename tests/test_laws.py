@@ -24,7 +24,7 @@ from tests.sources import (
 # Bottom to top; a module imports what stands below it, or beside it in its own layer. The errors stand at
 # the bottom: values are checked when they are built, and say so in errors of this library.
 LAYERS = [
-    ["unicode", "errors", "catalog", "clock", "log", "secret"],
+    ["unicode", "errors", "catalog", "clock", "log", "secret", "waits"],
     ["types"],
     [
         "events",
@@ -127,6 +127,7 @@ PURE = {
 }
 IMPURE_LIBRARIES = {"asyncio", "aiohttp", "gql", "time", "random", "secrets", "os", "socket"}
 KNOWS_GQL = {"transport.graphql"}
+KNOWS_BACKOFF = {"waits"}
 KNOWS_AIOHTTP = {
     *("transport.exchange", "transport.graphql"),
     *("connections", "downloads", "resolver", "runtime", "webhooks.adapters", "webhooks.serving"),
@@ -157,6 +158,7 @@ SMALL = {
     "connections": "the one place that opens a session of our own",
     "log": "one logger, one filter for secrets",
     "unicode": "the one rule for text that UTF-8 cannot write",
+    "waits": "the one place that knows backoff",
     "webhooks": "the module's public names",
     "webhooks.serving": "the receiver that a command opens",
     "emulator": "the module's public names",
@@ -252,10 +254,11 @@ def test_the_pure_decide_without_the_world() -> None:
 
 
 def test_gql_and_aiohttp_stand_where_they_may() -> None:
-    """One file knows gql; aiohttp is known where bytes are sent."""
+    """One file knows gql, one knows backoff; aiohttp is known where bytes are sent."""
     for name, path in CLIENT.items():
         libraries = {imported.partition(".")[0] for imported, _ in imports(path, typing_too=False)}
         assert "gql" not in libraries or name in KNOWS_GQL, name
+        assert "backoff" not in libraries or name in KNOWS_BACKOFF, name
         assert "aiohttp" not in libraries or name in KNOWS_AIOHTTP, name
 
 

@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import backoff
-
 from doitong_async import errors
 from doitong_async.batch.backend import LedgerBackend
 from doitong_async.batch.item import (
@@ -46,6 +44,7 @@ from doitong_async.log import log
 from doitong_async.result import Result
 from doitong_async.settings import new_idempotency_key
 from doitong_async.types import Generation
+from doitong_async.waits import backoff_waits
 
 if TYPE_CHECKING:
     from doitong_async.runtime import Runtime
@@ -53,7 +52,9 @@ if TYPE_CHECKING:
 
 OUTAGE: Final = 600.0
 """Seconds for which a batch endures an unreachable or failing service: our choice."""
-_MAX_DELAY: Final = 60.0
+_FIRST_WAIT: Final = 5.0
+"""Seconds; likewise the next: our choice."""
+_LONGEST_WAIT: Final = 60.0
 
 
 class _OldKeyError(Exception):
@@ -95,8 +96,7 @@ class Sender:
         else:
             await self._spending.reserve(pending, self._stop_reason)
         loop = asyncio.get_running_loop()
-        delays = backoff.expo(factor=5, max_value=_MAX_DELAY)
-        next(delays)  # backoff's generators give their first value at the second step
+        waits = backoff_waits(first=_FIRST_WAIT, longest=_LONGEST_WAIT)
         until: float | None = None
         while True:
             try:
@@ -113,9 +113,7 @@ class Sender:
                     raise
                 pending.is_sending = False
                 self._on_change()
-                if await self._stop_reason.stops_within(
-                    max(e.retry_after or 0.0, backoff.full_jitter(next(delays)))
-                ):
+                if await self._stop_reason.stops_within(max(e.retry_after or 0.0, next(waits))):
                     raise
         await self._accept(pending, job.last)
         return job
