@@ -72,6 +72,11 @@ class SubmitCall:
         """Note that a job may have been made."""
         self.in_doubt = True
 
+    def is_too_long(self, wait: float) -> bool:
+        """Return whether a wait of so many seconds from now passes `waits_until`."""
+        now = asyncio.get_running_loop().time()
+        return self.waits_until is not None and now + wait > self.waits_until
+
 
 class Submitter:
     """Sends submits, each with its retries.
@@ -262,9 +267,7 @@ class Submitter:
         If that is longer than the caller allows, return the error to give up with at once.
         """
         retry_after = _retry_after(failure)
-        is_bounded = retry_after is not None and call.waits_until is not None
-        now = asyncio.get_running_loop().time()
-        if is_bounded and now + (retry_after or 0.0) > (call.waits_until or 0.0):
+        if retry_after is not None and call.is_too_long(retry_after):
             why = f"{failure.message} It asks to wait {retry_after:,.0f} s, longer than slot_timeout allows."
             decision = RetryDecision.IN_DOUBT if call.was_silent else RetryDecision.FAIL
             return _error(replace(failure, message=why), decision, call.key)
@@ -275,9 +278,10 @@ class Submitter:
         limiter = self.admission.limiter
         if call.limit is not Limit.DAY:
             return 0.0
-        wait, now = limiter.seconds_to_next_day(), asyncio.get_running_loop().time()
-        is_too_long = call.waits_until is not None and now + wait > call.waits_until
-        return wait if call.options.wait_for_next_day and not is_too_long else limiter.daily_limit()
+        wait = limiter.seconds_to_next_day()
+        if call.options.wait_for_next_day and not call.is_too_long(wait):
+            return wait
+        return limiter.daily_limit()
 
 
 def _wait_for_key(failure: Failure, waits: Iterator[float]) -> float:
