@@ -100,10 +100,9 @@ _DOUBTS: Final = [
     "share with, costs 0.5 ms; on a busy machine 0.37 ms an item was measured here. A wait of 50 ms for"
     " company was tried, and cost more than it saved.",
     "The CPU of the ledger is the difference of two medians, each of a whole item.",
-    "The resumed batch is over the target where it is: each item is read, checked, spelled, hashed, "
-    "looked up and its file checked, some 40 µs on this machine, and so is the whole ledger, before "
-    "it is trusted. Counted is from the call to the event of the first submit, in code; the command "
-    "line reads its file twice before, to check and to estimate it. The files are one byte long here.",
+    "A resumed batch compares each item with the next row of the ledger, and checks its file and, before "
+    "it is trusted, the whole ledger. Counted is from the call to the event of the first submit, in code; "
+    "the command line reads its file twice before, to check and to estimate it. The files are one byte long.",
     "fsyncs are counted as SQLite's documentation has them: one for each group that is written with "
     "synchronous=FULL, five for each checkpoint, of which the header of the log tells the number. Items "
     "that begin together share theirs; one alone has one, and its share of a checkpoint.",

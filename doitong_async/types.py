@@ -220,13 +220,24 @@ class GenerateRequest:
         if self.version is not None:
             _advise_on_version(self.provider, self.version)
 
+    def with_prompt(self, prompt: str) -> GenerateRequest:
+        """Return the request with another prompt, which was checked before."""
+        other = self._copy()
+        object.__setattr__(other, "prompt", prompt)
+        return other
+
+    def _copy(self) -> GenerateRequest:
+        # Skips the checks of a new request: all fields were checked before, and thousands pass here.
+        other = object.__new__(GenerateRequest)
+        for field in _FIELDS:
+            object.__setattr__(other, field, getattr(self, field))
+        return other
+
     def with_defaults(self, *, provider: str, width: int | None, height: int | None) -> GenerateRequest:
         """Return the request with defaults filled in; a size only for a picture."""
         if self.provider is None and self.version is not None:
             _advise_on_version(provider, self.version)
-        filled = object.__new__(GenerateRequest)
-        for field in _FIELDS:
-            object.__setattr__(filled, field, getattr(self, field))
+        filled = self._copy()
         _fill(filled, "provider", provider)
         _fill(filled, "type", catalog.type_of(filled.provider or provider))
         if filled.type == MediaType.IMAGE:
@@ -237,7 +248,6 @@ class GenerateRequest:
 
 
 def _fill(request: GenerateRequest, name: str, value: object) -> None:
-    # Skips the checks of a new request: all fields were checked before, and thousands pass here.
     if getattr(request, name) is None:
         object.__setattr__(request, name, value)
 

@@ -81,7 +81,7 @@ LAYERS = [
     ["budget"],
     ["batch.item", "batch.backend", "batch.damage", "batch.locked", "batch.promises", "batch.source"],
     ["batch.sqlite", "batch.spending"],
-    ["batch.ledger"],
+    ["batch.ledger", "batch.in_step"],
     ["batch.planner"],
     ["batch.worker"],
     ["batch.batch"],

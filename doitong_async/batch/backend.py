@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from doitong_async.batch.item import Glimpse, ItemRecord, ItemState
+from collections.abc import Sequence
+
+from doitong_async.batch.item import Glimpse, ItemRecord, ItemState, Row
 from doitong_async.errors import DoitongError
 from doitong_async.files import SavedFile
 
@@ -33,6 +35,14 @@ class LedgerBackend:
     def glance(self, key: str) -> Glimpse | None:
         """Return the few fields that say whether an item is done; faster than `find`."""
         return None
+
+    def last_row(self) -> int:
+        """Return the number of the last row, 0 if there is none."""
+        return 0
+
+    def rows_after(self, number: int, most: int) -> Sequence[Row]:
+        """Return the next rows in order, at most so many; none from a row on that is damaged."""
+        return ()
 
     async def begin(
         self,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Final
 
-from doitong_async.batch.item import ItemRecord, ItemState
+from doitong_async.batch.item import Glimpse, ItemRecord, ItemState
 
 STATES: Final = frozenset(str(state) for state in ItemState if state is state.recorded)
 """The states that a ledger can have."""
@@ -72,3 +72,14 @@ def _is_count(value: object) -> bool:
 def _is_file_name(value: object) -> bool:
     """Whether a file is in the output folder: another path could be anybody's."""
     return value is None or (_is_text(value) and PurePath(str(value)).name == value)
+
+
+def seems_sound(done: Glimpse) -> bool:
+    """Whether what was glimpsed of a finished item can be true; if not, `damage_of` says why."""
+    return (
+        type(done.job_id) is str
+        and type(done.digest) is str
+        and isinstance(done.length, int | None)
+        and "/" not in (done.file or "")
+        and isinstance(done.cost, int | float | None)
+    )

@@ -301,6 +301,16 @@ class Glimpse(NamedTuple):
     cost: float | None
     file: str | None
     length: int | None
+    number: int = 0
+    """Of its row: items are numbered in the order of their first submits."""
+
+
+class Row(NamedTuple):
+    """What it takes to recognise a finished item without building its request."""
+
+    key: str
+    request: str
+    glimpse: Glimpse
 
 
 KEY_LIVES: Final = 86_400.0

@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 from doitong_async.batch import promises, sqlite
 from doitong_async.batch.backend import LedgerBackend
-from doitong_async.batch.item import Glimpse, ItemRecord
+from doitong_async.batch.item import Glimpse, ItemRecord, Row
 from doitong_async.batch.locked import LockWait
 from doitong_async.batch.sqlite import LedgerTotals
 from doitong_async.errors import DoitongError, LedgerError, ProtocolError
@@ -122,6 +122,14 @@ class Ledger:
         with self._reading() as connection:
             return sqlite.glance(connection, key)
 
+    def _last_row(self) -> int:
+        with self._reading() as connection:
+            return sqlite.last_row(connection)
+
+    def _rows_after(self, number: int, most: int) -> list[Row]:
+        with self._reading() as connection:
+            return sqlite.rows_after(connection, number, most)
+
     def _begin(self) -> bool:
         """Begin a snapshot, unless there is one; return whether there was none."""
         if self._connection.in_transaction:
@@ -224,6 +232,14 @@ class LedgerFile(LedgerBackend):
     def glance(self, key: str) -> Glimpse | None:
         """Return the few fields that say whether an item is done; faster than `find`."""
         return self.seen()._glance(key)
+
+    def last_row(self) -> int:
+        """Return the number of the last row, 0 if there is none."""
+        return self.seen()._last_row()
+
+    def rows_after(self, number: int, most: int) -> Sequence[Row]:
+        """Return the next rows in order, at most so many; none from a row on that is damaged."""
+        return self.seen()._rows_after(number, most)
 
     def seen(self) -> Ledger:
         """Return the ledger to read in, up to the last change that was written.

@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Final
 
 from doitong_async.batch.backend import LedgerBackend
+from doitong_async.batch.in_step import InStep
 from doitong_async.batch.item import (
     Action,
     Glimpse,
@@ -52,6 +53,7 @@ class Planner:
         self._backend = backend
         self._stop_reason = stop_reason
         self._reading = Reading(terms.options)
+        self._in_step = InStep(backend, self._reading, terms.options)
         self._size = self._read = self._recorded = 0
         """How many items the source has, as far as it says; were read; and of these, were in the ledger."""
 
@@ -78,9 +80,10 @@ class Planner:
         self._read = number
         key = str(given.get("key") or f"item {number}") if isinstance(given, Mapping) else f"item {number}"
         try:
-            asked = self._reading.read(number, given)
+            done = self._in_step.take(number, given)
+            asked = self._reading.read(number, given) if done is None else done[0]
             key = asked.key
-            glimpse = self._backend.glance(key)
+            glimpse = self._glance(key) if done is None else done[1]
             self._recorded += glimpse is not None
             if (item := self._done(number, asked, glimpse)) is not None:
                 return item
@@ -102,6 +105,11 @@ class Planner:
             return Item(number=number, key=key, request=None, outcome=Outcome.REJECTED, error=invalid)
         pending = _pending(number, asked, action, record)
         return self._at_once(pending) or pending
+
+    def _glance(self, key: str) -> Glimpse | None:
+        if (glimpse := self._backend.glance(key)) is not None:
+            self._in_step.took(glimpse.number)
+        return glimpse
 
     def _done(self, number: int, asked: Asked, done: Glimpse | None) -> Item | None:
         """Return the item if it is done and its file exists; this costs one `stat`."""

@@ -129,14 +129,15 @@ class RequestSource:
         self._requests = ()
 
 
-_spell: Final = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
+spelled_text: Final = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
+"""Return a value as canonical JSON."""
 _SPELLED: Final = tuple(sorted(field.name for field in fields(GenerateRequest)))
 
 
 def spelled(request: GenerateRequest) -> str:
     """Return a request as canonical JSON: equal requests give equal text."""
     given = {name: value for name in _SPELLED if (value := getattr(request, name)) is not None}
-    return _spell(given)
+    return spelled_text(given)
 
 
 def digest_of(text: str) -> str:
@@ -165,6 +166,10 @@ class Reading:
         """Forget the keys seen so far."""
         self._keys.close()
 
+    def known(self, number: int, asked: Asked) -> None:
+        """Record the key of an item that was recognised in the ledger, where keys are unique."""
+        self._keys.known(asked.key if asked.is_key_given else None, asked.digest, number)
+
     def read(self, number: int, given: object) -> Asked:
         """Return the item's request and key.
 
@@ -183,7 +188,10 @@ class Reading:
 
 
 _TABLE = "CREATE TABLE seen (key PRIMARY KEY, times INTEGER NOT NULL, number INTEGER NOT NULL) WITHOUT ROWID"
-_SEE = "INSERT INTO seen VALUES (?, 1, ?) ON CONFLICT DO UPDATE SET times = times + 1 RETURNING times, number"
+_ADD = "INSERT INTO seen VALUES (?, 1, ?) ON CONFLICT DO UPDATE SET times = times + 1"
+_SEE = f"{_ADD} RETURNING times, number"
+_AT_ONCE = 500
+"""Keys that are added together."""
 _MADE = re.compile(rf"([0-9a-f]{{{KEY_LENGTH}}})(?:-(\d{{1,9}}))?")
 _MADE_STEM = re.compile(rf"(?:.*-)?{_MADE.pattern}")
 
@@ -198,6 +206,8 @@ class ItemKeys:
         self._seen.execute(_TABLE)
         # One endless transaction: nothing has to outlive this object.
         self._seen.execute("BEGIN")
+        self._known: list[tuple[str | bytes, int]] = []
+        """Keys that are still to be added."""
         self._has_lookalikes = False
         """Whether a user gave a key that looks like a generated one."""
 
@@ -216,6 +226,7 @@ class ItemKeys:
         Raises:
             BadRequestError: if the key occurred before in this run.
         """
+        self._add_known()
         if given is not None:
             times, first = self._see(f"given {given}", number)
             lookalike = _MADE.fullmatch(given)
@@ -232,6 +243,17 @@ class ItemKeys:
             if seen is not None:
                 raise _duplicate(key, seen[0], number)
         return key
+
+    def known(self, given: str | None, digest: str, number: int) -> None:
+        """Add a key that is known to be new in this run, and no lookalike; many at once cost less."""
+        self._known.append((bytes.fromhex(digest) if given is None else f"given {given}", number))
+        if len(self._known) >= _AT_ONCE:
+            self._add_known()
+
+    def _add_known(self) -> None:
+        if self._known:
+            self._seen.executemany(_ADD, self._known)
+            self._known.clear()
 
     def _find_generated(self, given: re.Match[str]) -> tuple[int, int]:
         """Return 2 and the item's number if exactly this key was generated before; otherwise 1."""
@@ -252,6 +274,11 @@ def _duplicate(key: str, first: int, second: int) -> BadRequestError:
     return BadRequestError(
         f"The item key {key!r} is used twice, by the items {first} and {second}. Give each item its own key."
     )
+
+
+def is_like_generated(key: str) -> bool:
+    """Whether a user's key looks like one that is generated from a request's digest."""
+    return _MADE.fullmatch(key) is not None
 
 
 def stem_of(key: str, request: GenerateRequest, *, is_given: bool) -> str:

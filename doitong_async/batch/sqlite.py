@@ -13,8 +13,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from doitong_async.batch import locked, promises
-from doitong_async.batch.damage import STATES, damage_of
-from doitong_async.batch.item import UNSETTLED, Glimpse, ItemEvent, ItemRecord, ItemState, states_before
+from doitong_async.batch.damage import STATES, damage_of, seems_sound
+from doitong_async.batch.item import (
+    UNSETTLED,
+    Glimpse,
+    ItemEvent,
+    ItemRecord,
+    ItemState,
+    Row,
+    states_before,
+)
 from doitong_async.errors import DoitongError, LedgerError, SubmitOutcomeUnknownError
 from doitong_async.files import Existing, SavedFile, remove_leftovers, writing
 from doitong_async.unicode import writable
@@ -65,7 +73,9 @@ CREATE TABLE jobs (job_id TEXT PRIMARY KEY, idempotency_key TEXT NOT NULL) WITHO
 _COLUMNS: Final = ", ".join(field.name for field in fields(ItemRecord))
 # What an attempt cost, or may cost: the service's figure, or else the reservation.
 _COST: Final = "CASE WHEN state IN ('open', 'rejected') THEN 0 ELSE coalesce(cost, reserved, 0) END"
-_GLANCE: Final = "SELECT state, digest, job_id, url, cost, file, length FROM items WHERE key = ?"
+_GLIMPSED: Final = "state, digest, job_id, url, cost, file, length, number"
+_GLANCE: Final = f"SELECT {_GLIMPSED} FROM items WHERE key = ?"
+_ROWS_AFTER: Final = f"SELECT key, request, {_GLIMPSED} FROM items WHERE number > ? ORDER BY number LIMIT ?"
 _BEGIN_FIRST: Final = """
 INSERT INTO items
     (key, digest, request, state, attempt, idempotency_key, intended_at, reserved, earlier_cost, file, body)
@@ -234,12 +244,33 @@ def glance(connection: sqlite3.Connection, key: str) -> Glimpse | None:
     if row is None:
         return None
     glimpse = Glimpse(*row)
-    if glimpse.state == ItemState.DONE:
+    if glimpse.state == ItemState.DONE and not seems_sound(glimpse):
         # Only such a glimpse is used; this checks the whole row, at a glimpse's price if it is sound.
-        is_sound = type(glimpse.job_id) is str and isinstance(glimpse.length, int | None)
-        if not is_sound or "/" in (glimpse.file or "") or not isinstance(glimpse.cost, int | float | None):
-            find(connection, key)
+        find(connection, key)
     return glimpse
+
+
+def last_row(connection: sqlite3.Connection) -> int:
+    """Return the number of the last row, 0 if there is none."""
+    number: int = connection.execute("SELECT coalesce(max(number), 0) FROM items").fetchone()[0]
+    return number
+
+
+def rows_after(connection: sqlite3.Connection, number: int, most: int) -> list[Row]:
+    """Return the next rows in order, at most so many; none from a row on that is damaged."""
+    cursor = connection.execute(_ROWS_AFTER, (number, most))
+    rows: list[Row] = []
+    try:
+        for key, request, *fields in cursor:
+            glimpse = Glimpse(*fields)
+            if not seems_sound(glimpse):
+                break
+            rows.append(Row(key, request, glimpse))
+    except sqlite3.OperationalError as error:
+        # Text that Python cannot decode: whoever looks for this row by its key says so.
+        if getattr(error, "sqlite_errorcode", None) is not None:
+            raise
+    return rows
 
 
 def records(connection: sqlite3.Connection, *, unsettled: bool = False) -> Iterator[ItemRecord]:
