@@ -12,11 +12,9 @@ Everything else is internal and may change at any time.
 
 __version__ = "0.1.0"
 
-from doitong_async.batch.batch import Batch, Progress
-from doitong_async.batch.item import Item, ItemRecord, ItemState, Outcome
-from doitong_async.batch.ledger import Ledger
-from doitong_async.batch.source import BatchArguments
-from doitong_async.batch.sqlite import LedgerTotals
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
 from doitong_async.budget import Budget
 from doitong_async.client import AsyncDoitong
 from doitong_async.errors import (
@@ -51,6 +49,13 @@ from doitong_async.settings import OptionArguments, RequestArguments
 from doitong_async.transport.failure import FailureKind
 from doitong_async.types import GenerateRequest, Generation, JobStatus, MediaType
 from doitong_async.webhooks.endpoint import Webhooks
+
+if TYPE_CHECKING:
+    from doitong_async.batch.batch import Batch, Progress
+    from doitong_async.batch.item import Item, ItemRecord, ItemState, Outcome
+    from doitong_async.batch.ledger import Ledger
+    from doitong_async.batch.source import BatchArguments
+    from doitong_async.batch.sqlite import LedgerTotals
 
 __all__ = [
     "AsyncDoitong",
@@ -101,3 +106,23 @@ __all__ = [
     "WebhookSignatureError",
     "Webhooks",
 ]
+
+# Batches and SQLite are a quarter of the package's own import time: they load at first use.
+_OF_BATCHES: Final = {
+    **dict.fromkeys(("Batch", "Progress"), "batch.batch"),
+    **dict.fromkeys(("Item", "ItemRecord", "ItemState", "Outcome"), "batch.item"),
+    "Ledger": "batch.ledger",
+    "BatchArguments": "batch.source",
+    "LedgerTotals": "batch.sqlite",
+}
+
+if not TYPE_CHECKING:
+    # Type checkers would take any name for one of these.
+
+    def __getattr__(name: str) -> object:
+        if name not in _OF_BATCHES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_OF_BATCHES[name]}"), name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -12,9 +12,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack
 
 from doitong_async import __version__
-from doitong_async.batch.batch import Batch
-from doitong_async.batch.item import KEY_LIVES, Item
-from doitong_async.batch.source import BatchArguments, Requests, RequestSource, read_item, terms_of
 from doitong_async.budget import Budget
 from doitong_async.errors import ClientClosedError, ConfigurationError
 from doitong_async.events import Event, Hook, Stats
@@ -26,6 +23,7 @@ from doitong_async.result import Result
 from doitong_async.secret import hidden
 from doitong_async.settings import (
     DOWNLOAD_TIMEOUT,
+    KEY_LIVES,
     MIN_DOWNLOAD_RATE,
     OptionArguments,
     Options,
@@ -44,6 +42,9 @@ from doitong_async.webhooks.signature import Secrets
 if TYPE_CHECKING:
     import aiohttp
 
+    from doitong_async.batch.batch import Batch
+    from doitong_async.batch.item import Item
+    from doitong_async.batch.source import BatchArguments, Requests
     from doitong_async.runtime import Runtime
 
 USER_AGENT: Final = f"doitong-async/{__version__}"
@@ -379,6 +380,9 @@ class AsyncDoitong:
                 errors that come later.
             ClientClosedError: if the client is not open.
         """
+        from doitong_async.batch.batch import Batch
+        from doitong_async.batch.source import RequestSource, terms_of
+
         return Batch(
             self._running(),
             RequestSource(requests),
@@ -422,6 +426,8 @@ class AsyncDoitong:
             BadRequestError: if one of them is invalid.
             ConfigurationError: if one has no documented price and `price` gives none.
         """
+        from doitong_async.batch.source import read_item
+
         settings, runtime = self._shared.settings, self._shared.runtime
         seen = runtime.poller.durations.means().values() if runtime else ()
         return estimate(

@@ -28,6 +28,8 @@ DOWNLOAD_TIMEOUT: Final = 3_600.0
 """Seconds that one output may take: our choice."""
 MIN_DOWNLOAD_RATE: Final = 1_000.0
 """Bytes a second below which a download attempt fails: our choice."""
+KEY_LIVES: Final = 86_400.0
+"""Seconds for which the service remembers an idempotency key (assumption: 24 hours)."""
 SHORTEST_INTERVAL: Final = 2.0
 """Seconds between polls in the documented loop; nothing here polls more often."""
 _FIELD_PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)

@@ -132,9 +132,10 @@ KNOWS_AIOHTTP = {
     *("transport.exchange", "transport.graphql"),
     *("connections", "downloads", "resolver", "runtime", "webhooks.adapters", "webhooks.serving"),
 }
-# gql and aiohttp cost a quarter of a second: they are imported when a client opens, or a command runs.
+# gql and aiohttp cost a quarter of a second: they are imported when a client opens, or a command runs. So are
+# batches, with SQLite, by those who have one.
 MAY_IMPORT_LATE = {
-    "client": {"doitong_async.runtime"},
+    "client": {"doitong_async.runtime", "doitong_async.batch.batch", "doitong_async.batch.source"},
     "webhooks.endpoint": {"doitong_async.webhooks.adapters"},
     # These tell which extra is missing, instead of showing a traceback.
     "cli": {"doitong_async.cli.app"},

@@ -6,6 +6,8 @@ import importlib
 import importlib.metadata
 import inspect
 import re
+import subprocess
+import sys
 import typing
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,10 +17,16 @@ from aiohttp import web
 
 import doitong_async
 from doitong_async import AsyncDoitong, events
+from doitong_async.batch.source import Requests
 from doitong_async.webhooks.adapters import AsgiApp
 
-LATE = {"web": web, "AsgiApp": AsgiApp}
-"""What a module imports for its types alone, as it costs a quarter of a second."""
+LATE = {
+    "web": web,
+    "AsgiApp": AsgiApp,
+    "Requests": Requests,
+    **{name: getattr(doitong_async, name) for name in ("Batch", "BatchArguments", "Item")},
+}
+"""What a module imports for its types alone, to load it later or never."""
 MODULES = re.findall(r"^- `([\w.]+)`:", doitong_async.__doc__ or "", re.M)
 CLASSES = [
     getattr(doitong_async, name)
@@ -32,6 +40,22 @@ def test_the_public_names_are_sorted_and_real() -> None:
     names = doitong_async.__all__
     assert names == sorted(set(names))
     assert [name for name in names if not hasattr(doitong_async, name)] == []
+
+
+def test_what_few_programs_need_is_loaded_when_they_need_it() -> None:
+    """The HTTP client when a client opens, SQLite for the first batch; a wrong name is an error as usual."""
+    program = """
+import sys
+import doitong_async
+heavy = ("aiohttp", "gql", "sqlite3", "doitong_async.batch.item")
+print(*(name for name in heavy if name in sys.modules))
+doitong_async.Batch
+print("sqlite3" in sys.modules, set(doitong_async.__all__) <= set(dir(doitong_async)))
+doitong_async.Batches
+"""
+    end = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=False)
+    assert end.stdout.splitlines() == ["", "True True"]
+    assert "AttributeError: module 'doitong_async' has no attribute 'Batches'" in end.stderr
 
 
 def test_the_public_modules_are_real() -> None:

@@ -313,8 +313,6 @@ class Row(NamedTuple):
     glimpse: Glimpse
 
 
-KEY_LIVES: Final = 86_400.0
-"""Seconds for which the service remembers an idempotency key (assumption: 24 hours)."""
 _CLOCK_SLIP: Final = 300.0
 """Seconds by which a clock may be set back before a key is distrusted: our choice."""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from doitong_async.batch.item import KEY_LIVES, UNSETTLED, Action, ItemRecord, Outcome, decide
+from doitong_async.batch.item import UNSETTLED, Action, ItemRecord, Outcome, decide
 from doitong_async.batch.ledger import Ledger
 from doitong_async.batch.planner import has_file
 from doitong_async.batch.source import Asked, Reading
@@ -17,7 +17,7 @@ from doitong_async.cli.prompts import KEPT, Prompts
 from doitong_async.errors import ConfigurationError, LedgerError
 from doitong_async.limits.plan import Plan
 from doitong_async.pricing import Estimate, PriceArgument, estimate
-from doitong_async.settings import Options
+from doitong_async.settings import KEY_LIVES, Options
 from doitong_async.types import GenerateRequest
 
 
