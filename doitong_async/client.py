@@ -25,6 +25,7 @@ from doitong_async.settings import (
     DOWNLOAD_TIMEOUT,
     KEY_LIVES,
     MIN_DOWNLOAD_RATE,
+    STATUS_PATH,
     OptionArguments,
     Options,
     RequestArguments,
@@ -87,8 +88,13 @@ class AsyncDoitong:
         api_key: defaults to the environment variable DOITONG_API_KEY.
         plan: a `Plan` or its name; defaults to DOITONG_PLAN, then to `Plan.FREE`, the smallest.
         base_url: the root of the API; defaults to DOITONG_BASE_URL, then to https://api.doitong.com.
+        transport: the documented form of the calls: "graphql", the default; "graphql-flat", the older
+            mutations; or "rest", for pictures alone, which polls each job by itself. Defaults to
+            DOITONG_TRANSPORT. What a form cannot carry is an error before anything is sent.
         status_operation: the query field that returns a job's status, as in "generation(id: ID!)"; with `Int`
             or `Int!`, ids are sent as numbers. Not documented: an assumption.
+        status_path: with `transport="rest"`, the path that returns a job, as in "/v1/generations/{id}". Not
+            documented: an assumption.
         failure_statuses: more status words that mean a job failed, such as ("withdrawn",), beside the known
             ones (an assumption). Case, "-", "_" and white space make no difference.
         polls_count: whether status polls count against the requests per minute (assumption: they do).
@@ -137,7 +143,9 @@ class AsyncDoitong:
         api_key: str | None = None,
         plan: Plan | str | None = None,
         base_url: str | None = None,
+        transport: Literal["graphql", "graphql-flat", "rest"] | None = None,
         status_operation: str = "generation(id: ID!)",
+        status_path: str = STATUS_PATH,
         failure_statuses: Iterable[str] = (),
         polls_count: bool = True,
         day_starts_at: float = 0.0,
@@ -169,7 +177,9 @@ class AsyncDoitong:
             api_key=api_key,
             base_url=base_url,
             plan=plan,
+            transport=transport,
             status_operation=status_operation,
+            status_path=status_path,
             failure_statuses=failure_statuses,
             allow_insecure_http=allow_insecure_http,
             polls_count=polls_count,

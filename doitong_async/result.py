@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -119,6 +119,11 @@ class Result:
     def metadata(self) -> JsonValue:
         """The service's other data about the job, as JSON."""
         return self.generation.metadata
+
+    @property
+    def extra(self) -> Mapping[str, JsonValue]:
+        """Every other field that the service sent, such as `duration` or `completedAt`, as JSON."""
+        return self.generation.extra
 
     @property
     def credit_cost(self) -> int | float | None:

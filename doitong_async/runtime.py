@@ -27,8 +27,11 @@ from doitong_async.result import Result
 from doitong_async.settings import Options, Settings
 from doitong_async.submissions import SlotsInDoubt, Submissions, with_update
 from doitong_async.submit import Submitter
+from doitong_async.transport.calls import Transport
 from doitong_async.transport.exchange import drop_sockets
+from doitong_async.transport.forms import Form
 from doitong_async.transport.graphql import GraphQLTransport
+from doitong_async.transport.rest import RestTransport
 from doitong_async.types import Generation, JobStatus
 from doitong_async.urls import Places
 from doitong_async.webhooks.endpoint import Webhooks
@@ -70,7 +73,8 @@ class Runtime:
         self._user = KeyUser(settings.plan, settings.plan_is_assumed, settings.polls_count)
         self._admissions: set[Admission] = set()
         self.admission: Admission = self.new_admission()
-        self.transport: GraphQLTransport = GraphQLTransport(
+        transport = RestTransport if settings.form is Form.REST else GraphQLTransport
+        self.transport: Transport = transport(
             base_url=settings.base_url,
             api_key=settings.api_key.reveal(),
             session=self._session,
@@ -89,7 +93,7 @@ class Runtime:
             min_rate=settings.min_download_rate,
         )
         status_poll = StatusPoll(
-            self.transport, self.admission, settings.status_operation, self.notify, settings.failure_words
+            self.transport, self.admission, settings.status_query, self.notify, settings.failure_words
         )
         self.poller: Poller = Poller(
             self.admission, status_poll, self.notify, has_webhooks=settings.webhook_url is not None

@@ -18,12 +18,15 @@ from doitong_async import catalog
 from doitong_async.errors import BadRequestError, ConfigurationError
 from doitong_async.limits.plan import Plan
 from doitong_async.secret import Sealed, Secret, hidden
-from doitong_async.transport.wire import StatusOperation
+from doitong_async.transport.forms import Form
+from doitong_async.transport.status import StatusOperation, StatusPath, StatusQuery
 from doitong_async.types import JobStatus, bare_word, checked_side
 from doitong_async.urls import is_loopback, split_http
 from doitong_async.webhooks.signature import Secrets
 
 DEFAULT_BASE_URL: Final = "https://api.doitong.com"
+STATUS_PATH: Final = "/v1/generations/{id}"
+"""Where REST has a job (assumption: reference, "Unknown")."""
 DOWNLOAD_TIMEOUT: Final = 3_600.0
 """Seconds that one output may take: our choice."""
 MIN_DOWNLOAD_RATE: Final = 1_000.0
@@ -118,7 +121,9 @@ class Settings:
     plan_is_assumed: bool
     polls_count: bool
     day_starts_at: float
+    form: Form
     status_operation: StatusOperation
+    status_path: StatusPath
     ssl: ssl.SSLContext | Literal[True]
     trust_env: bool
     proxy: Sealed[Secret] | None
@@ -135,6 +140,11 @@ class Settings:
     failure_words: frozenset[str]
     output_hosts: Iterable[str] | None = None
 
+    @property
+    def status_query(self) -> StatusQuery:
+        """How the status of a job is asked for."""
+        return self.status_path if self.form is Form.REST else self.status_operation
+
 
 def settle(
     *,
@@ -142,6 +152,8 @@ def settle(
     base_url: str | None,
     plan: Plan | str | None,
     status_operation: str,
+    transport: str | None = None,
+    status_path: str = STATUS_PATH,
     allow_insecure_http: bool,
     download_timeout: float = DOWNLOAD_TIMEOUT,
     min_download_rate: float = MIN_DOWNLOAD_RATE,
@@ -184,7 +196,9 @@ def settle(
         allow_insecure_http=allow_insecure_http,
         download_timeout=download_timeout,
         min_download_rate=min_download_rate,
+        form=form_of(transport),
         status_operation=StatusOperation.parse(status_operation),
+        status_path=StatusPath.parse(status_path),
         failure_words=_checked_failure_statuses(failure_statuses),
         webhook_url=_checked_webhook_url(webhook_url, has_secret=bool(secret)),
         # An empty argument is a mistake, which the code that reads the secret reports.
@@ -193,6 +207,20 @@ def settle(
         proxy=None if proxy is None else Sealed(_checked_proxy(proxy)),
         **others,
     )
+
+
+def form_of(name: str | None) -> Form:
+    """Return the form of the calls: as named, or as DOITONG_TRANSPORT says, or the default.
+
+    Raises:
+        ConfigurationError: if there is no such form.
+    """
+    name = name if name is not None else os.environ.get("DOITONG_TRANSPORT") or Form.GRAPHQL
+    try:
+        return Form(name)
+    except ValueError:
+        known = ", ".join(repr(form.value) for form in Form)
+        raise ConfigurationError(f"transport is {name!r}; expected one of {known}.") from None
 
 
 def _checked_failure_statuses(words: object) -> frozenset[str]:

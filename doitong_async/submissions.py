@@ -22,7 +22,7 @@ from doitong_async.limits.permits import Slot
 from doitong_async.log import log
 from doitong_async.settings import Options, Settings
 from doitong_async.submit import SubmitCall, Submitter
-from doitong_async.transport import wire
+from doitong_async.transport.forms import Form, is_sent_alike, submit_body
 from doitong_async.types import GenerateRequest, Generation
 from doitong_async.webhooks.endpoint import Webhooks
 
@@ -159,10 +159,11 @@ class Submissions:
         waits_until = None if bound is None else self._loop.time() + bound
         submits = submits or self._submitter
         call = SubmitCall(
-            body or self._body(request),
+            self._body(request) if body is None else self._checked(body, idempotency_key),
             idempotency_key,
             options,
             kind_of(request),
+            request.type,
             request.prompt,
             waits_until,
             in_doubt=in_doubt,
@@ -191,10 +192,25 @@ class Submissions:
 
     def _body(self, request: GenerateRequest) -> bytes:
         settings = self._settings
-        variables = wire.submit_variables(
-            request, webhook_url=settings.webhook_url, webhook_field=settings.webhook_field
+        return submit_body(
+            settings.form, request, webhook_url=settings.webhook_url, webhook_field=settings.webhook_field
         )
-        return wire.encoded(wire.GENERATE, variables)
+
+    def _checked(self, body: bytes, idempotency_key: str) -> bytes:
+        """Return a body that was sent before, if this client would send it to the same address.
+
+        Raises:
+            SubmitOutcomeUnknownError: if not: only under its own address does the service know its key.
+        """
+        form = self._settings.form
+        if is_sent_alike(form, body):
+            return body
+        other = Form.GRAPHQL if form is Form.REST else Form.REST
+        raise SubmitOutcomeUnknownError(
+            f"It was sent by another transport than {form.value!r} and got no answer. To send it again under "
+            f"its idempotency key, use the transport {other.value!r}.",
+            idempotency_key=idempotency_key,
+        )
 
     def _start(self, submits: Submitter, call: SubmitCall, slot: Slot) -> asyncio.Task[AsyncJob]:
         task = self._loop.create_task(self._submit(submits, call, slot), name="doitong submit")

@@ -28,7 +28,7 @@ from doitong_async.types import Generation, JobStatus, with_failures
 from doitong_async.waits import backoff_waits
 
 if TYPE_CHECKING:
-    from doitong_async.transport.graphql import GraphQLTransport
+    from doitong_async.transport.calls import Transport
 
 
 IN_PROGRESS_FOR: Final = 60.0
@@ -55,6 +55,7 @@ class SubmitCall:
     key: str
     options: Options
     kind: JobKind = NO_KIND
+    media_type: str | None = None
     prompt: str | None = None
     waits_until: float | None = None
     limit: Limit | None = None
@@ -92,7 +93,7 @@ class Submitter:
 
     def __init__(
         self,
-        transport: GraphQLTransport,
+        transport: Transport,
         admission: Admission,
         *,
         max_attempts: int,
@@ -222,6 +223,9 @@ class Submitter:
             # No job exists yet, so what the service did not find is something in the request.
             return replace(outcome, kind=FailureKind.BAD_REQUEST)
         if isinstance(outcome, Generation):
+            # The answers of the flat forms name neither.
+            provider = outcome.provider or call.kind.provider
+            outcome = replace(outcome, type=outcome.type or call.media_type, provider=provider)
             return with_failures(outcome, self._failure_words)
         return outcome
 

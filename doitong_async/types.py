@@ -8,7 +8,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, TypeAlias
@@ -145,6 +145,13 @@ class _OrNone:
         return core_schema.with_default_schema(handler(source), default=None, on_error="default")
 
 
+class _OrEmpty:
+    """Marks a mapping not worth losing a paid job for: a value of the wrong type becomes an empty one."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_default_schema(handler(source), default_factory=dict, on_error="default")
+
+
 _Credits: TypeAlias = Annotated[int | float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 """A plausible cost; any other value from the service counts as none."""
 _LENIENT: Final = ConfigDict(coerce_numbers_to_str=True, hide_input_in_errors=True)
@@ -155,7 +162,8 @@ class Generation:
     """A snapshot of a job, as the service reported it.
 
     Only `id` and `status` are always there. `url` is None until the job is completed,
-    `credit_cost` (credits) is the actual cost, `created_at` is the service's own clock.
+    `credit_cost` (credits) is the actual cost, `created_at` is the service's own clock. `extra` has every
+    field that the service sent and that has no attribute here, such as `duration` or `completedAt`.
     """
 
     id: Annotated[str, Field(min_length=1)]
@@ -166,6 +174,7 @@ class Generation:
     metadata: Annotated[JsonValue, _OrNone()] = None
     credit_cost: Annotated[_Credits | None, _OrNone()] = None
     created_at: Annotated[datetime | None, _OrNone()] = None
+    extra: Annotated[dict[str, JsonValue], _OrEmpty()] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,8 +238,8 @@ class GenerateRequest:
     def _copy(self) -> GenerateRequest:
         # Skips the checks of a new request: all fields were checked before, and thousands pass here.
         other = object.__new__(GenerateRequest)
-        for field in _FIELDS:
-            object.__setattr__(other, field, getattr(self, field))
+        for name in _FIELDS:
+            object.__setattr__(other, name, getattr(self, name))
         return other
 
     def with_defaults(self, *, provider: str, width: int | None, height: int | None) -> GenerateRequest:
@@ -252,7 +261,7 @@ def _fill(request: GenerateRequest, name: str, value: object) -> None:
         object.__setattr__(request, name, value)
 
 
-_FIELDS: Final = tuple(field.name for field in fields(GenerateRequest))
+_FIELDS: Final = tuple(each.name for each in fields(GenerateRequest))
 
 
 def as_request(prompt: str | GenerateRequest | None, **more: Any) -> GenerateRequest:

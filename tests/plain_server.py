@@ -33,11 +33,22 @@ _SCHEMA = {
     "GenerateInput": "type:String! provider:String! input:JSON! options:JSON webhookUrl:String",
     "ImageGenerationInput": "service:String! prompt:String! width:Int height:Int version:String "
     "webhookUrl:String",
+    "ImageAnimationInput": "service:String! imageUrl:String! duration:Float motionIntensity:String "
+    "webhookUrl:String",
+    "AvatarGenerationInput": "service:String! text:String! avatarId:String voice:String webhookUrl:String",
+    "TTSInput": "service:String! text:String! voice:String speed:Float webhookUrl:String",
     "Generation": "id:ID! status:String type:String provider:String url:String metadata:JSON creditCost:Int "
     "createdAt:String duration:Float webhookUrl:String width:Int height:Int videoUrl:String audioUrl:String",
 }
 TYPES = {name: dict(part.split(":") for part in parts.split()) for name, parts in _SCHEMA.items()}
-MUTATIONS = {"generate": "GenerateInput", "generateImage": "ImageGenerationInput"}
+MUTATIONS = {
+    "generate": "GenerateInput",
+    "generateImage": "ImageGenerationInput",
+    "animateImage": "ImageAnimationInput",
+    "generateAvatar": "AvatarGenerationInput",
+    "generateSpeech": "TTSInput",
+}
+KINDS = {"animateImage": "VIDEO", "generateAvatar": "AVATAR", "generateSpeech": "AUDIO"}  # else as given
 SCALARS = {"ID": "str", "String": "str", "Int": "int", "Float": "float int", "JSON": "dict", "Boolean": ""}
 
 
@@ -415,18 +426,19 @@ class PlainServer:
         if wrong:
             raise RefusedError(400, f"Bad Request: of {MUTATIONS[mutation]}, what is wrong is {wrong}")
         inner, options = given.get("input", given), given.get("options") or given
-        kind, text = given.get("type", "IMAGE"), inner.get("text", given.get("prompt"))
+        kind, text = KINDS.get(mutation, given.get("type", "IMAGE")), inner.get("text", given.get("prompt"))
         sizes = [options.get(name, 1024) for name in ("width", "height")]
         if (kind == "IMAGE" and not text) or any(type(size) is not int or size <= 0 for size in sizes):
             raise RefusedError(400, "Bad Request: an image needs a text, a size is a positive whole number")
         shown = {"type": kind, "provider": given.get("provider") or given.get("service")}
         shown |= {"__typename": "Generation", "webhookUrl": {**inner, **options, **given}.get("webhookUrl")}
-        return shown | {"width": sizes[0], "height": sizes[1], "duration": None, "audioUrl": None}
+        return shown | {"width": sizes[0], "height": sizes[1], "duration": None}
 
     def _rendered(self, job: Job, at: float) -> Json:
         done = at >= job.ends
         url = f"{self.outputs_url}/outputs/{job.id}.jpg" if done else None
         urls = {"url": url, "videoUrl": url if job.shown["type"] in ("VIDEO", "AVATAR") else None}
+        urls["audioUrl"] = url if job.shown["type"] == "AUDIO" else None
         metadata = {name: job.shown[name] for name in ("duration", "width", "height")}
         return {**job.shown, **urls, "status": "completed" if done else "processing", "metadata": metadata}
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from doitong_async.errors import ConfigurationError
 from doitong_async.limits.plan import Plan
 from doitong_async.settings import DEFAULT_BASE_URL, Options, Settings, settle
-from doitong_async.transport.wire import StatusOperation
+from doitong_async.transport.forms import Form
+from doitong_async.transport.status import StatusOperation, StatusPath
 from doitong_async.urls import is_loopback
 
 KEY = "sesame-open-0123456789"
@@ -103,6 +104,26 @@ class TestOrder:
         )
         assert taken.plan is Plan.PRO
         assert taken.status_operation == StatusOperation("job", "id", "ID!")
+
+
+class TestTransport:
+    def test_it_is_named_by_argument_or_environment(self) -> None:
+        """The general form is the default, also where the variable is empty."""
+        assert settled().form is settled({"DOITONG_TRANSPORT": ""}).form is Form.GRAPHQL
+        assert settled({"DOITONG_TRANSPORT": "rest"}).form is Form.REST
+        assert settled({"DOITONG_TRANSPORT": "rest"}, transport="graphql-flat").form is Form.FLAT
+
+    @pytest.mark.parametrize("name", ["", "soap", "REST", 5])
+    def test_an_unknown_one_is_an_error_that_lists_the_known(self, name: Any) -> None:
+        """Whether it is an argument or in the environment."""
+        with pytest.raises(ConfigurationError, match="expected one of 'graphql', 'graphql-flat', 'rest'"):
+            settled(transport=name)
+
+    def test_each_form_asks_for_a_status_in_its_own_way(self) -> None:
+        """GraphQL by a query field, REST by a path."""
+        assert settled(transport="graphql-flat").status_query == StatusOperation("generation", "id", "ID!")
+        rest = settled(transport="rest", status_path="/v2/jobs/{id}")
+        assert rest.status_query == StatusPath("/v2/jobs/{id}")
 
 
 class TestKey:

@@ -34,6 +34,7 @@ from doitong_async.cli.options import (
     Proxy,
     RequestsPerMinute,
     Speed,
+    TransportOption,
     Verbose,
     WidthOption,
     plan_of,
@@ -49,7 +50,7 @@ from doitong_async.cli.status import LEDGER
 from doitong_async.cli.summary import End
 from doitong_async.limits.plan import Plan
 from doitong_async.pricing import PriceArgument
-from doitong_async.settings import root_of, secret_of_environment
+from doitong_async.settings import form_of, root_of, secret_of_environment
 
 EXAMPLES: Final = """[bold]Examples[/bold]
 doitong batch prompts.txt --out trial --emulator
@@ -146,6 +147,7 @@ def batch_file(
     emulator: EmulatorOption = False,
     speed: Speed = 1.0,
     base_url: BaseUrl = None,
+    transport: TransportOption = None,
     proxy: Proxy = None,
     webhook_url: WebhookUrl = None,
     webhook_port: WebhookPort = None,
@@ -171,6 +173,7 @@ def batch_file(
             has_own_emulator=emulator,
             speed=speed,
             proxy=proxy,
+            transport=transport,
             receiver=_receiver(webhook_url, webhook_port, has_emulator=emulator),
         ),
     )
@@ -204,7 +207,7 @@ def _limits(
 
 def _end_of(arguments: _Arguments, prompts: Prompts, renderer: BatchRenderer) -> End | None:
     """Check everything, then run the batch if there is something to do; None after a dry run."""
-    checked = prompts.check()
+    checked = prompts.check(form_of(arguments.service.transport))
     if (line := prompts.seems_commented()) is not None:
         renderer.note(
             f"The first line begins with # and is paid for like any prompt: {line[:60]!r}. "

@@ -10,7 +10,16 @@ import typer
 
 from doitong_async.cli import run_job
 from doitong_async.cli.exits import CommandError
-from doitong_async.cli.options import AsJson, BaseUrl, Output, PlanOption, Proxy, Timeout, Verbose
+from doitong_async.cli.options import (
+    AsJson,
+    BaseUrl,
+    Output,
+    PlanOption,
+    Proxy,
+    Timeout,
+    TransportOption,
+    Verbose,
+)
 from doitong_async.cli.outputs import Destination
 from doitong_async.cli.service import Service
 from doitong_async.types import as_request
@@ -56,12 +65,20 @@ def generate(
     emulator: Annotated[
         bool, typer.Option("--emulator", help="Use a private emulator: no key, no network, no cost.")
     ] = False,
+    transport: TransportOption = None,
     proxy: Proxy = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Make one output, wait for it, and save it."""
-    service = Service(base_url=base_url, plan=plan, timeout=timeout, has_own_emulator=emulator, proxy=proxy)
+    service = Service(
+        base_url=base_url,
+        plan=plan,
+        timeout=timeout,
+        has_own_emulator=emulator,
+        proxy=proxy,
+        transport=transport,
+    )
     progress = context.obj.begin(
         service, Destination(output), as_json=as_json, idempotency_key=idempotency_key
     )

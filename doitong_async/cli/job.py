@@ -7,7 +7,16 @@ from typing import Annotated, Final
 import typer
 
 from doitong_async.cli import run_job
-from doitong_async.cli.options import AsJson, BaseUrl, Output, PlanOption, Proxy, Timeout, Verbose
+from doitong_async.cli.options import (
+    AsJson,
+    BaseUrl,
+    Output,
+    PlanOption,
+    Proxy,
+    Timeout,
+    TransportOption,
+    Verbose,
+)
 from doitong_async.cli.outputs import Destination
 from doitong_async.cli.service import EMULATOR_PORT, Service
 
@@ -35,6 +44,7 @@ def take_up(
             f"http://127.0.0.1:{EMULATOR_PORT}; no key is needed.",
         ),
     ] = False,
+    transport: TransportOption = None,
     proxy: Proxy = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -42,7 +52,14 @@ def take_up(
     """Resume a job that another command submitted: wait for it, and save it."""
     if emulator and base_url is None:
         base_url = f"http://127.0.0.1:{EMULATOR_PORT}"
-    service = Service(base_url=base_url, plan=plan, timeout=timeout, is_keyless=emulator, proxy=proxy)
+    service = Service(
+        base_url=base_url,
+        plan=plan,
+        timeout=timeout,
+        is_keyless=emulator,
+        proxy=proxy,
+        transport=transport,
+    )
     progress = context.obj.begin(service, Destination(output), as_json=as_json, idempotency_key=None)
     progress.idempotency_key = None
     run_job.run_to_end(progress, lambda: run_job.take_up(progress, id_or_token), is_verbose=verbose)

@@ -17,6 +17,7 @@ from doitong_async.cli.formats import Format
 from doitong_async.errors import ConfigurationError
 from doitong_async.limits.plan import Plan
 from doitong_async.pricing import PriceArgument
+from doitong_async.transport.forms import Form
 
 _ENTERPRISE = "enterprise"
 
@@ -121,6 +122,15 @@ Proxy = Annotated[
 ]
 BaseUrl = Annotated[
     str | None, typer.Option(metavar="URL", help="The base URL of another API.  [DOITONG_BASE_URL]")
+]
+TransportOption = Annotated[
+    Form | None,
+    typer.Option(
+        "--transport",
+        metavar="NAME",
+        case_sensitive=False,
+        help="The form of the calls: graphql (the default), graphql-flat or rest.  [DOITONG_TRANSPORT]",
+    ),
 ]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show retries and waits, on stderr.")]
 

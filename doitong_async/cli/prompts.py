@@ -25,6 +25,7 @@ from doitong_async.batch.source import FIELDS, read_item, unknown_field
 from doitong_async.cli.exits import CommandError
 from doitong_async.cli.formats import Format, columns_of, guessed, separator_of
 from doitong_async.errors import BadRequestError
+from doitong_async.transport.forms import Form, check_form
 from doitong_async.types import GenerateRequest, MediaType
 
 KEPT: Final = 10
@@ -107,8 +108,11 @@ class Prompts:
                 raise CommandError(f"{self._name}, line {number}: {row}")
             yield row
 
-    def check(self) -> Checked:
+    def check(self, form: Form = Form.GRAPHQL) -> Checked:
         """Read the whole file once, and check that each item can be sent.
+
+        Args:
+            form: the form of the calls, which has to carry each item.
 
         Raises:
             CommandError: naming the first ten bad lines; or if the file has no item.
@@ -119,7 +123,7 @@ class Prompts:
             for number, row in self._rows():
                 total += 1
                 try:
-                    _check(row, number, keys)
+                    _check(row, number, keys, form)
                 except (_BadLineError, BadRequestError) as error:
                     bad += 1
                     if len(complaints) < KEPT:
@@ -479,10 +483,11 @@ class _Keys:
         self._database.close()
 
 
-def _check(row: dict[str, Any] | _BadLineError, number: int, keys: _Keys) -> None:
+def _check(row: dict[str, Any] | _BadLineError, number: int, keys: _Keys, form: Form) -> None:
     if isinstance(row, _BadLineError):
         raise row
-    key, _ = read_item(row)
+    key, request = read_item(row)
+    check_form(form, request.with_defaults(provider=catalog.DEFAULT_PROVIDER, width=None, height=None))
     if key is not None and (first := keys.line_of(key, number)) != number:
         raise _BadLineError(f"the key {key!r} is already used on line {first}; expected another one.")
 

@@ -15,6 +15,7 @@ from doitong_async.errors import ConfigurationError
 from doitong_async.events import Event
 from doitong_async.limits.plan import Plan
 from doitong_async.settings import checked_api_key, secret_of_environment
+from doitong_async.transport.forms import Form
 
 EMULATOR_PORT: Final = 8000
 """The default port of `doitong emulator`."""
@@ -62,6 +63,7 @@ class Service:
 
     With `has_own_emulator` a command runs an emulator inside its own process, whose jobs end `speed` times
     faster, and uses no other server. `proxy` is the URL of a proxy; by default those of the environment.
+    `transport` is the form of the calls; by default DOITONG_TRANSPORT.
     """
 
     base_url: str | None = None
@@ -72,6 +74,7 @@ class Service:
     is_keyless: bool = False
     receiver: Receiver | None = None
     proxy: str | None = None
+    transport: Form | None = None
 
     def __post_init__(self) -> None:
         if self.has_own_emulator and self.base_url is not None:
@@ -88,6 +91,8 @@ class Service:
         arguments: dict[str, Any] = {"on_event": on_event}
         if self.timeout is not None:
             arguments["timeout"] = self.timeout
+        if self.transport is not None:
+            arguments["transport"] = self.transport
         if self.has_own_emulator:
             async with self._emulated(arguments) as doitong:
                 yield doitong

@@ -13,6 +13,7 @@ from doitong_async.errors import (
     DoitongError,
     about_job,
 )
+from doitong_async.jobs import lifecycle
 from doitong_async.jobs.poller import Poller
 from doitong_async.jobs.tracked import TrackedJob
 from doitong_async.log import log
@@ -231,7 +232,8 @@ class AsyncJob:
             raise self._tracked.terminal_error()
         last = self._tracked.last
         if last.status.is_failure:
-            details = "" if last.metadata is None else f" The service said: {str(last.metadata)[:300]}."
+            reason = lifecycle.reason_of(last)
+            details = "" if reason is None else f" The service said: {reason[:300].rstrip('.')}."
             raise JobFailedError(
                 f"Job {self.id} ended as {last.status.value!r}.{details}",
                 generation=last,

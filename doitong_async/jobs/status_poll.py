@@ -14,13 +14,22 @@ from doitong_async.jobs.poll_size import PollSize
 from doitong_async.limits.admission import Admission
 from doitong_async.limits.permits import Priority, RequestPermit
 from doitong_async.log import log
-from doitong_async.transport import introspection, wire
+from doitong_async.transport import introspection
 from doitong_async.transport.failure import Failure, FailureKind, failure_of
-from doitong_async.transport.wire import Answer, PollAnswer, StatusOperation
+from doitong_async.transport.forms import graphql_body
+from doitong_async.transport.status import (
+    Message,
+    StatusOperation,
+    StatusPath,
+    StatusQuery,
+    most_in_one_poll,
+    poll_message,
+)
+from doitong_async.transport.wire import Answer, PollAnswer, read_poll
 from doitong_async.types import Generation, with_failures
 
 if TYPE_CHECKING:
-    from doitong_async.transport.graphql import GraphQLTransport
+    from doitong_async.transport.calls import Transport
 
 
 _ABOUT_THE_QUERY: Final = frozenset({FailureKind.BAD_REQUEST, FailureKind.SERVER, FailureKind.NOT_FOUND})
@@ -28,6 +37,8 @@ _ABOUT_THE_QUERY: Final = frozenset({FailureKind.BAD_REQUEST, FailureKind.SERVER
 _TOO_LARGE: Final = 413
 _TOO_EARLY_OR_LATE: Final = frozenset({408, 425})
 
+_NO_SUCH_PATH: Final = frozenset({404, 405, 410})
+"""What a server answers for a path that it does not have."""
 _PASSING: Final = frozenset(
     {FailureKind.RATE_LIMIT, FailureKind.SERVER, FailureKind.AUTHENTICATION, FailureKind.CREDITS}
 )
@@ -86,18 +97,18 @@ class StatusPoll:
 
     def __init__(
         self,
-        transport: GraphQLTransport,
+        transport: Transport,
         admission: Admission,
-        operation: StatusOperation,
+        query: StatusQuery,
         notify: Hook,
         failure_words: frozenset[str] = frozenset(),
     ) -> None:
         self._transport = transport
         self._admission = admission
-        self._operation = operation
+        self._query = query
         self._notify = notify
         self._failure_words = failure_words
-        self._size = PollSize(wire.MOST_IN_ONE_POLL)
+        self._size = PollSize(most_in_one_poll(query))
         self._standing = _Standing.UNPROVEN
 
     @property
@@ -122,16 +133,21 @@ class StatusPoll:
         self, ids: Sequence[str], timeout: float, permit: RequestPermit | None, *, is_hopeless: bool
     ) -> PollResult:
         """Poll; a hopeless poll is not halved, as every request just before it failed."""
-        askable = [job_id for job_id in ids if self._operation.value_of(job_id) is not None]
+        askable = [job_id for job_id in ids if self._query.value_of(job_id) is not None]
         if len(askable) < len(ids):
             return await self._poll_beside_unaskable(ids, askable, timeout, permit, is_hopeless=is_hopeless)
         answer = await self._ask(ids, timeout, permit)
         if isinstance(answer, PollAnswer):
             return await self._read(answer, timeout)
+        if isinstance(self._query, StatusPath) and answer.http_status in _NO_SUCH_PATH:
+            return self._nothing_there(self._query, ids, answer)
         if not _is_about_the_query(answer):
             return PollResult(failure=answer)
-        if self._standing is _Standing.UNPROVEN and answer.is_of_document:
-            return await self._poll_by_another_name(ids, timeout, answer, is_hopeless=is_hopeless)
+        is_document_wrong = self._standing is _Standing.UNPROVEN and answer.is_of_document
+        if isinstance(self._query, StatusOperation) and is_document_wrong:
+            return await self._poll_by_another_name(
+                self._query, ids, timeout, answer, is_hopeless=is_hopeless
+            )
         if len(ids) == 1:
             is_missing = answer.kind is FailureKind.NOT_FOUND and not answer.is_of_document
             return PollResult(missing=list(ids)) if is_missing else PollResult(spoilers={ids[0]: answer})
@@ -153,7 +169,7 @@ class StatusPoll:
         if askable:
             result.add(await self._poll(askable, timeout, permit, is_hopeless=is_hopeless))
         odd = set(ids) - set(askable)
-        result.unaskable |= {job_id: _no_argument(self._operation, job_id) for job_id in ids if job_id in odd}
+        result.unaskable |= {job_id: _unaskable(self._query, job_id) for job_id in ids if job_id in odd}
         return result
 
     async def _read(self, statuses: PollAnswer, timeout: float) -> PollResult:
@@ -166,6 +182,19 @@ class StatusPoll:
             result.came_in_parts(len(statuses.found) + len(statuses.missing) + len(statuses.unreadable))
             result.add(await self._poll(statuses.unanswered, timeout, None, is_hopeless=False))
         return result
+
+    def _nothing_there(self, path: StatusPath, ids: Sequence[str], answer: Failure) -> PollResult:
+        """Tell a job that the service does not know from a path that it does not have."""
+        is_of_job = answer.is_listed or self._standing is _Standing.PROVEN
+        if is_of_job and answer.kind in (FailureKind.NOT_FOUND, FailureKind.MISPLACED):
+            return PollResult(missing=list(ids))
+        if self._standing is _Standing.PROVEN:
+            return PollResult(failure=answer)
+        message = (
+            f"The service has nothing at the status path {str(path)!r}, as far as is known: no job was found "
+            f"there yet. {answer.message} Set status_path to the right one."
+        )
+        return PollResult(failure=replace(answer, kind=FailureKind.NO_OPERATION, message=message))
 
     async def _poll_in_halves(self, ids: Sequence[str], timeout: float) -> PollResult:
         half = (len(ids) + 1) // 2
@@ -183,11 +212,17 @@ class StatusPoll:
         return result
 
     async def _poll_by_another_name(
-        self, ids: Sequence[str], timeout: float, failure: Failure, *, is_hopeless: bool
+        self,
+        operation: StatusOperation,
+        ids: Sequence[str],
+        timeout: float,
+        failure: Failure,
+        *,
+        is_hopeless: bool,
     ) -> PollResult:
         """Look up the status operation in the schema, as the document failed and never worked before."""
         with await self._admission.permit(Priority.POLL) as permit:
-            answer = await self._send(wire.encoded(introspection.DOCUMENT, {}), timeout, permit)
+            answer = await self._send(graphql_body(introspection.DOCUMENT, {}), timeout, permit)
         if isinstance(answer, Failure):
             return PollResult(failure=answer)
         failed = failure_of(answer.status, answer.headers, answer.body, answer.excerpt)
@@ -195,14 +230,12 @@ class StatusPoll:
             self._obey(failed)
             return PollResult(failure=failed)
         candidates = introspection.status_candidates(answer.body)
-        is_known = self._operation in candidates or introspection.has_query(
-            answer.body, self._operation.field
-        )
+        is_known = operation in candidates or introspection.has_query(answer.body, operation.field)
         if not is_known and not failure.is_of_field:
             # The failure names no field, so it may be about this one id, or pass by the next poll.
             return PollResult(failure=failure) if len(ids) > 1 else PollResult(spoilers={ids[0]: failure})
         if not is_known and len(candidates) != 1:
-            message = _no_operation(self._operation, candidates, failure)
+            message = _no_operation(operation, candidates, failure)
             return PollResult(failure=replace(failure, kind=FailureKind.NO_OPERATION, message=message))
         if not is_known:
             self._adopt(candidates[0])
@@ -213,26 +246,25 @@ class StatusPoll:
         log.warning(
             "The service does not know the status operation %r; its schema has %r, which is used now. "
             'Set status_operation="%s" to spare the detour.',
-            str(self._operation),
+            str(self._query),
             str(operation),
             operation,
         )
-        self._operation = operation
+        self._query = operation
 
     async def _ask(
         self, ids: Sequence[str], timeout: float, permit: RequestPermit | None
     ) -> PollAnswer | Failure:
-        document = wire.status_document(self._operation, len(ids))
         with permit or await self._admission.permit(Priority.POLL) as permit:
             # Send the poll in any case: other callers' jobs wait for it.
             self._notify.aside(RequestSent(kind="poll", jobs=len(ids)))
             try:
-                body = wire.encoded(document, wire.status_variables(self._operation, ids))
+                message = poll_message(self._query, ids)
             except BadRequestError as error:
                 # The id has characters that cannot be encoded.
                 return Failure(FailureKind.BAD_REQUEST, error.message)
-            answer = await self._send(body, timeout, permit)
-        statuses = answer if isinstance(answer, Failure) else wire.read_poll(answer, ids)
+            answer = await self._send(message, timeout, permit)
+        statuses = answer if isinstance(answer, Failure) else read_poll(answer, ids)
         if isinstance(statuses, Failure):
             self._obey(statuses)
         return statuses
@@ -244,9 +276,9 @@ class StatusPoll:
         else:
             self._admission.limiter.delay_polls(failure)
 
-    async def _send(self, body: bytes, timeout: float, permit: RequestPermit) -> Answer | Failure:
+    async def _send(self, message: Message, timeout: float, permit: RequestPermit) -> Answer | Failure:
         permit.sends()
-        answer = await self._transport.send(body, timeout=timeout)
+        answer = await self._transport.send(message, timeout=timeout)
         if isinstance(answer, Answer):
             self._admission.observe_headers(answer.headers, permit, was_accepted=answer.status < 400)
         elif answer.kind is FailureKind.NOT_SENT:
@@ -266,7 +298,13 @@ def _is_about_the_query(failure: Failure) -> bool:
     return failure.kind in _ABOUT_THE_QUERY and failure.names_error and not is_about_now
 
 
-def _no_argument(operation: StatusOperation, job_id: str) -> Failure:
+def _unaskable(query: StatusQuery, job_id: str) -> Failure:
+    if isinstance(query, StatusPath):
+        return Failure(
+            FailureKind.PROTOCOL,
+            f"The status of job {job_id!r} cannot be asked for: this id can be no part of a path.",
+        )
+    operation = query
     return Failure(
         FailureKind.PROTOCOL,
         f"The status of job {job_id!r} cannot be asked for: the status operation {str(operation)!r} takes a "

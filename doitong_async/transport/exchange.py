@@ -96,6 +96,21 @@ class RequestBody(aiohttp.BytesPayload):
             raise
 
 
+class NoBody(RequestBody):
+    """The lack of a body in a request such as a poll: nothing tells how far it got.
+
+    So all but a connection that failed, and a session that cannot send, count as sent.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(b"")
+
+    def may_have_left(self, error: BaseException, cause: BaseException | None) -> bool:
+        """Whether any byte can have left."""
+        is_unsent = isinstance(error, aiohttp.ClientConnectorError) or _is_about_the_session(error)
+        return self.is_answered or not is_unsent
+
+
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     if (
         "Content-Encoding" not in response.headers

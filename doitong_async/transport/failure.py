@@ -53,6 +53,8 @@ class Failure:
     """Whether the message is about a field, as when the service does not know one."""
     names_error: bool = False
     """Whether the answer is JSON that names an error, and not a page or other text, as from a gateway."""
+    is_listed: bool = False
+    """Whether the error stands in the documented list `errors`, as only the API itself writes it."""
     credits_required: float | None = None
     credits_available: float | None = None
     is_local: bool = False
@@ -253,6 +255,7 @@ def failure_of(status: int, headers: Mapping[str, str], body: object, excerpt: s
         is_of_document="data" not in as_mapping(body) and "path" not in fields,
         is_of_field="field" in (message or "").lower(),
         names_error=error is not None,
+        is_listed=isinstance(as_mapping(body).get("errors"), list),
         credits_required=required,
         credits_available=available,
     )

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import html
-import re
-from collections.abc import AsyncGenerator, Callable
-from functools import lru_cache
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final
-from urllib.parse import unquote
 
 import aiohttp
 from gql import Client, GraphQLRequest
@@ -16,14 +11,12 @@ from gql.client import AsyncClientSession
 from gql.transport.async_transport import AsyncTransport
 from graphql import DocumentNode, ExecutionResult
 
-from doitong_async.clock import RunningTimeout
 from doitong_async.secret import Secret
-from doitong_async.transport.exchange import Reply, RequestBody, failure_of, is_cancelled
-from doitong_async.transport.failure import Failure, FailureKind
-from doitong_async.transport.wire import KEPT_HEADERS, Answer, read_json, read_text
-
-SHORTEST_KEY: Final = 12
-"""Characters; we assume that no real key is shorter."""
+from doitong_async.transport.calls import Caller
+from doitong_async.transport.exchange import RequestBody
+from doitong_async.transport.failure import Failure
+from doitong_async.transport.status import Message
+from doitong_async.transport.wire import Answer
 
 _ANY_REQUEST: Final = GraphQLRequest(DocumentNode(definitions=()))
 
@@ -48,7 +41,7 @@ class _Posting(AsyncTransport):
     async def execute(self, request: GraphQLRequest, **post: Any) -> ExecutionResult:
         """Post `data`, a `RequestBody`; the document is not used."""
         body: RequestBody = post["data"]
-        response = await self._session.post(self._url, allow_redirects=False, raise_for_status=False, **post)
+        response = await self._session.post(self._url, **post)
         await body.exchange(response)
         return ExecutionResult(data={})
 
@@ -71,14 +64,10 @@ class GraphQLTransport:
     def __init__(
         self, *, base_url: str, api_key: str, session: aiohttp.ClientSession, ssl: Any, user_agent: str
     ) -> None:
-        api_key = Secret(api_key)
-        self._headers = {
-            "Authorization": Secret(f"Bearer {api_key}"),
-            "Content-Type": "application/json",
-            "User-Agent": user_agent,
-        }
-        self._ssl = ssl
-        self._redactor = _Redactor(api_key)
+        key = Secret(api_key)
+        self._caller = Caller(
+            ("Authorization", Secret(f"Bearer {key}")), api_key=key, ssl=ssl, user_agent=user_agent
+        )
         # gql's own timeout of 10 s would count the wait for a connection.
         self._client = Client(transport=_Posting(f"{base_url}/graphql", session), execute_timeout=None)
         self._session: AsyncClientSession
@@ -93,105 +82,21 @@ class GraphQLTransport:
 
     async def send(
         self,
-        body: bytes,
+        message: Message,
         *,
         timeout: float,
         idempotency_key: str | None = None,
         on_doubt: Callable[[], None] | None = None,
     ) -> Answer | Failure:
-        """Send one request and read its answer whole.
+        """Post one request and read its answer whole; see `Transport.send`."""
+        assert isinstance(message, bytes), "every GraphQL request is posted"
+        return await self._caller.call(
+            self._execute,
+            RequestBody(message),
+            timeout=timeout,
+            idempotency_key=idempotency_key,
+            on_doubt=on_doubt,
+        )
 
-        Args:
-            body: the request as JSON (`wire.encoded`), sent unchanged.
-            timeout: seconds from now to the last byte of the answer.
-            idempotency_key: goes into the `Idempotency-Key` header.
-            on_doubt: called if this call is cancelled, or ended by an exit, after the request left.
-
-        Returns:
-            The answer, whatever its status; or a `Failure` of kind NOT_SENT, UNANSWERED or UNUSABLE, or of
-            PROTOCOL if the answer cannot be read.
-        """
-        headers = self._headers
-        if idempotency_key is not None:
-            headers = {**headers, "Idempotency-Key": idempotency_key}
-        post = {"headers": headers, "timeout": _connecting(timeout), "ssl": self._ssl}
-        payload = RequestBody(body)
-        try:
-            async with RunningTimeout(timeout):
-                await self._session.execute(_ANY_REQUEST, data=payload, **post)
-        except BaseException as error:
-            is_exit = not isinstance(error, Exception | asyncio.CancelledError)
-            if is_exit or (isinstance(error, asyncio.CancelledError) and is_cancelled()):
-                if payload.has_left and on_doubt is not None:
-                    on_doubt()
-                raise
-            # A value, not an exception: the context of an aiohttp error shows the request's headers.
-            failure = failure_of(error, payload)
-        # An answer that was read whole is never lost, whatever is raised after it.
-        reply = payload.reply
-        return failure if reply is None else self._answer(reply)
-
-    def _answer(self, reply: Reply) -> Answer | Failure:
-        """Read an answer without importing or opening anything, and without raising."""
-        status, given, raw = reply
-        try:
-            headers = {
-                name: self._redactor.text(value)
-                for name in KEPT_HEADERS
-                if (value := given.get(name)) is not None
-            }
-            text, body = read_text(raw), read_json(raw)
-            shown = self._redactor.text(text)
-            if shown != text:
-                body = self._redactor.body(body)
-            return Answer(status, headers, body, shown)
-        except Exception as error:
-            name = type(error).__name__
-        return Failure(FailureKind.PROTOCOL, f"The answer arrived but cannot be read here ({name}).", status)
-
-
-@lru_cache(maxsize=64)
-def _connecting(timeout: float) -> aiohttp.ClientTimeout:
-    # A connection that took more than half of the time surely sent nothing.
-    return aiohttp.ClientTimeout(total=None, connect=timeout / 2)
-
-
-_JSON_ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
-
-
-class _Redactor:
-    """Remove the key from what the service sends, should it echo it.
-
-    This answers a service or gateway that shows the `Authorization` header in its error page, escaped as
-    JSON, HTML or percent-encoded. A key shorter than any real one is left in: it would match ordinary words.
-    """
-
-    def __init__(self, key: Secret) -> None:
-        self._key = key if len(key) >= SHORTEST_KEY else None
-
-    def text(self, text: str) -> str:
-        """Return a text without the key; a text that holds it in escaped form is withheld whole."""
-        if self._key is None:
-            return text
-        text = text.replace(self._key, "***")
-        if any(self._key in plain for plain in _unescaped(text)):
-            return "(withheld: it contains the API key)"
-        return text
-
-    def body(self, body: object) -> object:
-        """Return a parsed body without the key."""
-        if isinstance(body, str):
-            return self.text(body)
-        if isinstance(body, list):
-            return [self.body(item) for item in body]
-        if isinstance(body, dict):
-            return {self.text(name): self.body(value) for name, value in body.items()}
-        return body
-
-
-def _unescaped(text: str) -> tuple[str, ...]:
-    """Return what a text says without JSON's escapes, and then without HTML's or a URL's."""
-    if not any(mark in text for mark in ("\\", "&", "%")):
-        return ()
-    plain = _JSON_ESCAPE.sub(lambda match: chr(int(match[1], 16)), text).replace("\\/", "/")
-    return plain, html.unescape(plain), unquote(plain)
+    async def _execute(self, payload: RequestBody, post: Mapping[str, Any]) -> None:
+        await self._session.execute(_ANY_REQUEST, data=payload, **post)

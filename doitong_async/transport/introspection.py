@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from doitong_async.transport.failure import as_mapping
-from doitong_async.transport.wire import StatusOperation
+from doitong_async.transport.status import StatusOperation
 
 _TYPE: Final = "{ kind name ofType { kind name ofType { kind name ofType { kind name } } } }"
 

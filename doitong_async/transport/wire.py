@@ -1,20 +1,17 @@
-"""Encode requests and read answers; nothing here sends anything."""
+"""Reads the answers of the service by their shape; nothing here sends anything."""
 
 from __future__ import annotations
 
 import codecs
 import json
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Final
 
 from pydantic import ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
-from doitong_async.errors import BadRequestError, ConfigurationError
 from doitong_async.transport.failure import (
     Failure,
     FailureKind,
@@ -23,23 +20,11 @@ from doitong_async.transport.failure import (
     failure_of,
     was_executed,
 )
-from doitong_async.types import GenerateRequest, Generation, JobStatus
+from doitong_async.types import Generation, JobStatus
 from doitong_async.unicode import is_unicode
-
-GENERATE: Final = (
-    "mutation Generate($input: GenerateInput!) "
-    "{ generate(input: $input) { id status type provider url metadata creditCost createdAt } }"
-)
-"""The documented mutation, with the documented fields and no other."""
-
-POLLED: Final = "id status url metadata creditCost"
-"""The fields that may change after the submit; its answer has type, provider and createdAt."""
 
 EXCERPT: Final = 200
 """Characters of an answer that an error quotes."""
-
-MOST_IN_ONE_POLL: Final = 100
-"""Jobs in one status request; more gain little (measured)."""
 
 KEPT_HEADERS: Final = (
     "content-type",
@@ -105,63 +90,6 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class StatusOperation:
-    """The query field for a job's status: undocumented, so a setting."""
-
-    field: str
-    argument: str
-    argument_type: str
-
-    @classmethod
-    def parse(cls, text: str) -> StatusOperation:
-        """Read `"generation(id: ID!)"`, or only `"generation"`.
-
-        Raises:
-            ConfigurationError: if the text is neither, or the argument cannot take an id.
-        """
-        match = _OPERATION.fullmatch(text.strip()) if isinstance(text, str) else None
-        if match is None:
-            raise ConfigurationError(
-                f"status_operation is {text!r}; expected a query field with its id argument, "
-                'as in "generation(id: ID!)".'
-            )
-        field, argument, argument_type = match.groups()
-        operation = cls(field, argument or "id", argument_type or "ID!")
-        if operation._scalar == "Boolean":
-            raise ConfigurationError(
-                f"status_operation is {text!r}; expected an argument that takes an id, and no Boolean does."
-            )
-        return operation
-
-    @property
-    def _scalar(self) -> str:
-        return self.argument_type.removesuffix("!")
-
-    def value_of(self, job_id: str) -> str | int | None:
-        """Return an id as a variable of the argument's type, or None if it does not fit.
-
-        An Int or Float takes only a numeric id, sent as a number; every other type takes the id unchanged.
-        """
-        greatest = _GREATEST.get(self._scalar)
-        if greatest is None:
-            return job_id
-        # Only the canonical form: an answer is matched by its id.
-        is_number = _NUMBER.fullmatch(job_id) is not None and len(job_id) <= len(str(greatest)) + 1
-        return int(job_id) if is_number and abs(int(job_id)) <= greatest else None
-
-    def __str__(self) -> str:
-        return f"{self.field}({self.argument}: {self.argument_type})"
-
-
-_GREATEST: Final = {"Int": 2**31 - 1, "Float": 2**53}
-"""The greatest whole number that a GraphQL scalar surely holds; types that are not here take strings."""
-_NUMBER: Final = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
-_OPERATION: Final = re.compile(
-    r"([A-Za-z_]\w*)(?:\s*\(\s*([A-Za-z_]\w*)\s*:\s*([A-Za-z_]\w*!?)\s*\))?", re.ASCII
-)
-
-
-@dataclass(frozen=True, slots=True)
 class PollAnswer:
     """What one status request returned.
 
@@ -173,69 +101,6 @@ class PollAnswer:
     missing: Sequence[str]
     unanswered: Sequence[str]
     unreadable: Mapping[str, str]
-
-
-def encoded(document: str, variables: Mapping[str, object]) -> bytes:
-    """Return the body of a GraphQL request; every attempt sends these same bytes.
-
-    Raises:
-        BadRequestError: if it cannot be encoded as JSON, for example because it is nested too deep.
-    """
-    try:
-        return to_json({"query": document, "variables": variables})
-    except ValueError as error:
-        raise BadRequestError(f"The request cannot be written as JSON: {error}.") from None
-
-
-def submit_variables(
-    request: GenerateRequest, *, webhook_url: str | None = None, webhook_field: str = "webhookUrl"
-) -> dict[str, object]:
-    """Return the variables of the `generate` mutation, without what the request leaves open.
-
-    Args:
-        request: with the defaults filled in.
-        webhook_url: where the service reports the end of the job; the request's own URL takes precedence.
-        webhook_field: the input field for that URL: an assumption (reference, "Unknown").
-    """
-    content: dict[str, object] = dict(request.input or {})
-    if request.prompt is not None:
-        content = {"text": request.prompt, **content}
-    short = {
-        "width": request.width,
-        "height": request.height,
-        "version": request.version,
-        "quality": request.quality,
-    }
-    options: dict[str, object] = {name: value for name, value in short.items() if value is not None}
-    options.update(request.options or {})
-    whole: dict[str, object] = {"type": request.type, "provider": request.provider, "input": content}
-    if options:
-        whole["options"] = options
-    return {"input": _with(whole, webhook_field.split("."), webhook_url) if webhook_url else whole}
-
-
-def _with(fields: Mapping[str, object], path: Sequence[str], value: object) -> dict[str, object]:
-    """Return a copy with the value at `path`, unless one is there."""
-    name, *below = path
-    return {
-        **fields,
-        name: _with(as_mapping(fields.get(name)), below, value) if below else fields.get(name) or value,
-    }
-
-
-@lru_cache(maxsize=4 * MOST_IN_ONE_POLL)
-def status_document(operation: StatusOperation, count: int) -> str:
-    """Return the query for `count` jobs at once, one alias per job, with the ids as variables."""
-    variables = ", ".join(f"$i{n}: {operation.argument_type}" for n in range(count))
-    statuses = " ".join(
-        f"j{n}: {operation.field}({operation.argument}: $i{n}) {{ {POLLED} }}" for n in range(count)
-    )
-    return f"query Status({variables}) {{ {statuses} }}"
-
-
-def status_variables(operation: StatusOperation, ids: Sequence[str]) -> dict[str, object]:
-    """Return the variables of `status_document` for these ids, in the operation's type."""
-    return {f"i{n}": operation.value_of(job_id) for n, job_id in enumerate(ids)}
 
 
 def read_submit(answer: Answer) -> Generation | Failure:
@@ -287,9 +152,9 @@ def read_poll(answer: Answer, ids: Sequence[str]) -> PollAnswer | Failure:
     if not 200 <= answer.status < 300:
         return failure or _unreadable(answer, "an answer without a meaning")
     data = as_mapping(as_mapping(answer.body).get("data"))
-    jobs = [job for value in _payloads(answer.body) if (job := read_generation(value)) is not None]
-    found = {job.id: job for job in jobs if job.id in ids}
     failed = _errors_by_alias(answer.body)
+    jobs = [job for value in _payloads(answer.body) if (job := read_generation(value)) is not None]
+    found = {job.id: _with_errors(job, answer.body) for job in jobs if job.id in ids}
     if len(ids) == 1 and len(data) == 1:
         # Another alias is no problem where no other job can be meant.
         data, failed = {"j0": next(iter(data.values()))}, {"j0": errors_in(answer.body)}
@@ -324,6 +189,7 @@ def read_generation(value: object) -> Generation | None:
             metadata=fields.get("metadata"),  # type: ignore[arg-type]
             credit_cost=fields.get("creditCost"),  # type: ignore[arg-type]
             created_at=fields.get("createdAt"),  # type: ignore[arg-type]
+            extra=_extra(fields, url),  # type: ignore[arg-type]
         )
     except ValidationError:
         pass
@@ -332,6 +198,23 @@ def read_generation(value: object) -> Generation | None:
         return Generation(id=fields.get("id"), status=JobStatus.PROCESSING)  # type: ignore[arg-type]
     except ValidationError:
         return None
+
+
+_READ: Final = frozenset(
+    {"id", "status", "url", "type", "provider", "service", "metadata", "creditCost", "createdAt"}
+)
+_URLS: Final = frozenset({"videoUrl", "audioUrl"})
+
+
+def _extra(fields: Mapping[str, object], url: object) -> dict[str, object]:
+    """Return the fields that no other attribute has; of the URLs, those that are not the output's."""
+    if fields.keys() <= _READ:
+        return {}
+    return {
+        name: value
+        for name, value in fields.items()
+        if name not in _READ and not (name in _URLS and value in (None, url))
+    }
 
 
 def _failure(answer: Answer) -> Failure | None:
@@ -343,10 +226,19 @@ def _failure(answer: Answer) -> Failure | None:
 def _payloads(body: object) -> list[object]:
     """Return the values that may be jobs: those under `data`, or a REST body itself."""
     fields = as_mapping(body)
+    if "id" in fields:
+        return [fields]
     if "data" not in fields:
-        return [fields] if "id" in fields else []
+        return _nested(fields)
     data = as_mapping(fields["data"])
     return [data] if "id" in data else list(data.values())
+
+
+def _nested(fields: Mapping[str, object]) -> list[object]:
+    """Return the jobs one level below a REST body, of which none is documented; an error's id is no job's."""
+    jobs = [as_mapping(value) for value in fields.values()]
+    is_error = "error" in fields or "errors" in fields
+    return [] if is_error else [job for job in jobs if "id" in job and ("status" in job or "url" in job)]
 
 
 def _errors_by_alias(body: object) -> dict[object, list[object]]:
@@ -357,6 +249,14 @@ def _errors_by_alias(body: object) -> dict[object, list[object]]:
         alias = path[0] if isinstance(path, list) and path and isinstance(path[0], str) else None
         by_alias.setdefault(alias, []).append(error)
     return by_alias
+
+
+def _with_errors(job: Generation, body: object) -> Generation:
+    """Return a job that failed with the errors beside it, which may say why."""
+    is_over = job.status.is_failure or not job.status.is_known
+    if not is_over or "errors" in job.extra or not (errors := errors_in(body)):
+        return job
+    return replace(job, extra={**job.extra, "errors": errors})  # type: ignore[dict-item]  # parsed from JSON
 
 
 def _is_missing(alias: str, data: Mapping[str, object], failed: Mapping[object, list[object]]) -> bool:

@@ -20,7 +20,8 @@ from tests.plain_server import PlainServer
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Set a key and an empty working directory, and hide what the developer's shell has set."""
-    for name in ("DOITONG_PLAN", "DOITONG_WEBHOOK_SECRET", "FORCE_COLOR", "NO_COLOR", "PYTHONWARNINGS"):
+    hidden = ("DOITONG_PLAN", "DOITONG_TRANSPORT", "DOITONG_WEBHOOK_SECRET")
+    for name in (*hidden, "FORCE_COLOR", "NO_COLOR", "PYTHONWARNINGS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOITONG_API_KEY", KEY)
     monkeypatch.setenv("DOITONG_BASE_URL", "http://127.0.0.1:9")

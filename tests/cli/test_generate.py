@@ -15,7 +15,7 @@ from doitong_async.cli import main
 from doitong_async.cli.exits import Exit
 from doitong_async.emulator import Emulator
 from doitong_async.testing import run_virtual
-from tests.cli.commands import COMMAND, Serve, running, size_of
+from tests.cli.commands import COMMAND, KEY, Serve, running, size_of
 
 
 @pytest.mark.usefixtures("virtual_time")
@@ -142,3 +142,19 @@ def test_a_name_that_does_not_fit_the_output_is_said(
     assert main(["generate", "a fox", "-o", str(tmp_path / name)]) == 0
     assert (tmp_path / name).exists()
     assert ("holds a .jpg file" in capsys.readouterr().err) == is_said
+
+
+def test_the_transport_is_an_option(serve: Serve, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """In any of the documented forms; what a form cannot carry is said before anything is sent."""
+    emulator = Emulator(key=KEY)
+    serve(emulator)
+    for form in ("graphql-flat", "rest"):
+        assert main(["generate", "a fox", "--transport", form, "-o", str(tmp_path / f"{form}.jpg")]) == 0
+    assert len(emulator.world.jobs) == 2
+    assert main(["generate", "waves", "--provider", "kling", "--transport", "rest"]) == Exit.USAGE
+    assert "The transport 'rest' has no VIDEO, only IMAGE" in capsys.readouterr().err
+    prompts = tmp_path / "prompts.csv"
+    prompts.write_text("prompt,quality\na fox,\na whale,high\n")
+    assert main(["batch", str(prompts), "--out", str(tmp_path / "out"), "--transport", "rest"]) == Exit.USAGE
+    assert "line 3: The transport 'rest' has no place for quality" in capsys.readouterr().err
+    assert len(emulator.world.jobs) == 2

@@ -2,7 +2,8 @@
 
 The emulator and the plain server run in virtual time. The live service takes part if and only if
 DOITONG_LIVE is 1 and DOITONG_API_KEY is set: `DOITONG_LIVE=1 python -m pytest tests/contract`. Then
-DOITONG_PLAN must name the key's plan (free by default), and DOITONG_BASE_URL may name another root.
+DOITONG_PLAN must name the key's plan (free by default); DOITONG_BASE_URL may name another root, and
+DOITONG_TRANSPORT another form of the calls.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import functools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +27,7 @@ from tests.contract.budget import PICTURE, BudgetTracker
 from tests.plain_server import Behaviour, PlainServer
 from tests.virtual import virtual
 
+FORMS = ("graphql", "graphql-flat", "rest")
 SIDE = 512
 """Pixels: the smallest picture that has a documented price, which is the lowest."""
 GENERATE = (
@@ -58,6 +60,8 @@ class Service:
     base_url: str
     key: str = field(repr=False)
     plan: Plan
+    form: str = "graphql"
+    """The form of the client's calls."""
     draws: bool = True
     """Whether its pictures have the requested size; the plain server's are always the same pixel."""
     jobs: Callable[[], int] | None = None
@@ -77,7 +81,8 @@ class Service:
     @asynccontextmanager
     async def client(self, **arguments: Any) -> AsyncIterator[AsyncDoitong]:
         """Open the public client with the smallest picture size."""
-        given = {"api_key": self.key, "base_url": self.base_url, "plan": self.plan, **arguments}
+        given: dict[str, Any] = {"api_key": self.key, "base_url": self.base_url, "plan": self.plan}
+        given |= {"transport": self.form, **arguments}
         async with AsyncDoitong(width=SIDE, height=SIDE, on_event=self._note, **given) as doitong:
             yield doitong
 
@@ -121,6 +126,8 @@ class Target:
 
     name: str
     start: Start
+    form: str | None = None
+    """The form of the client's calls; None leaves it to the service."""
     tracker: BudgetTracker | None = None
     """Only for the live service, where time and money are real."""
 
@@ -159,6 +166,7 @@ async def live() -> AsyncIterator[Service]:
         base_url=(environment.get("DOITONG_BASE_URL") or DEFAULT_BASE_URL).rstrip("/"),
         key=environment["DOITONG_API_KEY"],
         plan=Plan.named(environment.get("DOITONG_PLAN") or "free"),
+        form=environment.get("DOITONG_TRANSPORT") or "graphql",
     )
 
 
@@ -181,13 +189,11 @@ def is_live_requested(environment: Mapping[str, str]) -> bool:
 
 
 def targets(environment: Mapping[str, str]) -> list[Target]:
-    """Return the services under test."""
-    local = [
-        Target("emulator", emulator),
-        Target("plain", plain(Behaviour())),
-        Target("contrary", plain(CONTRARY)),
-    ]
-    return [*local, Target("live", live, BudgetTracker())] if is_live_requested(environment) else local
+    """Return the services under test, those of this machine in each form of the calls."""
+    servers = {"emulator": emulator, "plain": plain(Behaviour()), "contrary": plain(CONTRARY)}
+    local = [Target(f"{name} {form}", start, form) for name, start in servers.items() for form in FORMS]
+    live_too = [Target("live", live, tracker=BudgetTracker())] if is_live_requested(environment) else []
+    return local + live_too
 
 
 Case = Callable[[Service], Awaitable[None]]
@@ -207,8 +213,9 @@ def contract(*, pictures: int) -> Callable[[Case], Callable[[Target], None]]:
 
         async def run_case(target: Target) -> None:
             async with target.start() as service:
+                form = target.form or service.form
                 try:
-                    await case(service)
+                    await case(replace(service, form=form))
                 finally:
                     if target.tracker:
                         target.tracker.settle(reserved, sum(service.costs.values()))

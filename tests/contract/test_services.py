@@ -35,7 +35,7 @@ def test_the_live_service_is_tested_on_request() -> None:
 )
 def test_the_live_service_needs_both_variables(environment: dict[str, str]) -> None:
     """One alone does not request it, nor does a key that the environment has for other work."""
-    assert [target.name for target in targets(environment)] == ["emulator", "plain", "contrary"]
+    assert {target.name.split(" ")[0] for target in targets(environment)} == {"emulator", "plain", "contrary"}
     both = {"DOITONG_LIVE": "1", "DOITONG_API_KEY": "k"}
     assert [target.name for target in targets(both) if target.tracker] == ["live"]
 
@@ -118,9 +118,9 @@ def test_a_case_over_the_budget_is_rejected_before_anything_is_sent() -> None:
             yield service
 
     tracker = BudgetTracker(PICTURE + 1)
-    one_picture(Target("dear", start, tracker))
+    one_picture(Target("dear", start, tracker=tracker))
     with pytest.raises(BudgetError):
-        one_picture(Target("dear", start, tracker))
+        one_picture(Target("dear", start, tracker=tracker))
     assert (started, tracker.left) == ([True], 1)
 
 
@@ -130,7 +130,7 @@ def test_the_real_cost_of_a_case_is_subtracted() -> None:
         one_picture_for_nothing(Target("emulator", at_once))
     tracker = BudgetTracker()
     with pytest.raises(AssertionError):
-        one_picture_for_nothing(Target("dear", at_once, tracker))
+        one_picture_for_nothing(Target("dear", at_once, tracker=tracker))
     assert tracker.left == BUDGET - 10
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doitong_async.jobs.lifecycle import is_settled, leaves_open, merge
+from doitong_async.jobs.lifecycle import is_settled, leaves_open, merge, reason_of
 from doitong_async.types import Generation, JobStatus
 
 TERMINAL = [status for status in JobStatus if status.is_terminal]
@@ -33,6 +33,7 @@ def snapshots_of(*statuses: JobStatus) -> st.SearchStrategy[Generation]:
         metadata=texts,
         credit_cost=st.none() | st.integers(0, 50),
         created_at=st.none() | st.just(datetime(2024, 1, 1, tzinfo=UTC)),
+        extra=st.dictionaries(st.sampled_from(["width", "completedAt"]), texts),
     )
 
 
@@ -182,3 +183,40 @@ def test_a_job_is_settled_by_a_failure_or_a_url(status: JobStatus, url: str | No
     """A completed job without a URL is not settled."""
     settled = status in TERMINAL and (status is not JobStatus.COMPLETED or url is not None)
     assert is_settled(snapshot(status.value, url)) is settled
+
+
+def with_extra(**extra: Any) -> Generation:
+    """Return a snapshot of a running job with fields that have no attribute."""
+    return Generation(id="abc", status=JobStatus.PROCESSING, extra=extra)
+
+
+def test_fields_without_an_attribute_are_collected() -> None:
+    """Each update adds its own; a null takes nothing away, and no update changes the one before it."""
+    first = with_extra(width=512, duration=None)
+    both = merge(first, with_extra(width=None, completedAt="2024", height=None))
+    assert both.extra == {"width": 512, "duration": None, "completedAt": "2024", "height": None}
+    assert first.extra == {"width": 512, "duration": None}
+    assert merge(both, with_extra()) is both
+    assert merge(both, with_extra(width=1024)).extra["width"] == 1024
+
+
+@pytest.mark.parametrize(
+    ("extra", "metadata", "reason"),
+    [
+        ({}, None, None),
+        ({"error": "too spicy"}, None, "too spicy"),
+        ({"errorMessage": "too spicy", "width": 5}, {"reason": "other"}, "too spicy"),
+        ({"failure_reason": {"code": "E1", "message": "too spicy"}}, None, "too spicy"),
+        ({"error": {"code": "E1"}}, None, "{'code': 'E1'}"),
+        ({"errors": [{"message": "too spicy"}, {"message": "too long"}]}, None, "too spicy; too long"),
+        ({"reason": None, "width": 5}, {"reason": "too spicy", "seed": 7}, "too spicy"),
+        ({"width": 5}, {"seed": 7}, "{'seed': 7}"),
+        ({}, "too spicy", "too spicy"),
+    ],
+)
+def test_the_reason_of_a_failure_is_found_wherever_it_is(
+    extra: dict[str, Any], metadata: Any, reason: str | None
+) -> None:
+    """Under the usual names, beside the status before the metadata; else all of the metadata."""
+    failed = Generation(id="abc", status=JobStatus("failed"), metadata=metadata, extra=extra)
+    assert reason_of(failed) == reason

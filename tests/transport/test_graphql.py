@@ -21,8 +21,9 @@ from yarl import URL
 from doitong_async import ConfigurationError
 from doitong_async.transport.exchange import MOST_BYTES
 from doitong_async.transport.failure import Failure, FailureKind
+from doitong_async.transport.forms import graphql_body
 from doitong_async.transport.graphql import GraphQLTransport
-from doitong_async.transport.wire import Answer, encoded
+from doitong_async.transport.wire import Answer
 from tests.odd_answers import OddAnswers
 from tests.virtual import virtual
 
@@ -52,7 +53,7 @@ async def opened() -> AsyncIterator[tuple[GraphQLTransport, OddAnswers]]:
 
 async def send(transport: GraphQLTransport) -> Answer | Failure:
     """Send a small query."""
-    return await transport.send(encoded("query { x }", {"n": 1}), timeout=5, idempotency_key="i-1")
+    return await transport.send(graphql_body("query { x }", {"n": 1}), timeout=5, idempotency_key="i-1")
 
 
 @virtual

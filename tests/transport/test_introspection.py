@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from doitong_async.transport import introspection
 from doitong_async.transport.introspection import status_candidates
-from doitong_async.transport.wire import StatusOperation
+from doitong_async.transport.status import StatusOperation
 
 SCHEMA = """
 scalar JSON

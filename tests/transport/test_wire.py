@@ -1,4 +1,4 @@
-"""How requests are written and answers read, checked with the documented bodies and with nonsense."""
+"""How answers are read, checked with the documented bodies and with nonsense."""
 
 from __future__ import annotations
 
@@ -7,25 +7,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from graphql import FieldNode, OperationDefinitionNode, parse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doitong_async.errors import BadRequestError, ConfigurationError
 from doitong_async.transport import wire
 from doitong_async.transport.failure import Failure, FailureKind
-from doitong_async.transport.wire import Answer, PollAnswer, StatusOperation
-from doitong_async.types import GenerateRequest, Generation, JobStatus
+from doitong_async.transport.wire import Answer, PollAnswer
+from doitong_async.types import Generation, JobStatus
 
 # The bodies of the reference (`wire/`) as data.
-DOCUMENTED_VARIABLES = {
-    "input": {
-        "type": "IMAGE",
-        "provider": "flux-kontext",
-        "input": {"text": "A futuristic city with flying cars and neon lights"},
-        "options": {"width": 1024, "height": 1024},
-    }
-}
 DOCUMENTED_COMPLETED = {
     "id": "abc123xyz",
     "status": "completed",
@@ -41,7 +31,6 @@ DOCUMENTED_PROCESSING = {
     "createdAt": "2024-01-01T00:00:00Z",
 }
 DOCUMENTED_DAY = datetime(2024, 1, 1, tzinfo=UTC)
-OPERATION = StatusOperation("generation", "id", "ID!")
 
 
 def answer_of(body: object, status: int = 200, text: str = "…", **headers: str) -> Answer:
@@ -65,163 +54,6 @@ def failure_in(read: object) -> Failure:
 def job(job_id: str, status: str = "processing", **fields: object) -> dict[str, object]:
     """Write a job as the service does."""
     return {"id": job_id, "status": status, **fields}
-
-
-class TestSubmitVariables:
-    def test_they_match_the_documentation(self) -> None:
-        """They equal wire/generate-request.json, name by name."""
-        request = GenerateRequest(
-            prompt="A futuristic city with flying cars and neon lights",
-            provider="flux-kontext",
-            type="IMAGE",
-            width=1024,
-            height=1024,
-        )
-        assert wire.submit_variables(request) == DOCUMENTED_VARIABLES
-
-    def test_omitted_values_are_not_sent(self) -> None:
-        """The service has its own defaults; there are no empty options."""
-        request = GenerateRequest(prompt="a fox", provider="flux-pro", type="IMAGE")
-        assert wire.submit_variables(request) == {
-            "input": {"type": "IMAGE", "provider": "flux-pro", "input": {"text": "a fox"}}
-        }
-
-    def test_further_input_and_options_are_passed_through(self) -> None:
-        """They go beside the prompt and the short names."""
-        request = GenerateRequest(
-            prompt="hello",
-            provider="hedra",
-            type="AVATAR",
-            quality="high",
-            version="v1",
-            input={"avatarId": "a1"},
-            options={"voice": "deep", "seed": None},
-        )
-        assert wire.submit_variables(request) == {
-            "input": {
-                "type": "AVATAR",
-                "provider": "hedra",
-                "input": {"text": "hello", "avatarId": "a1"},
-                "options": {"version": "v1", "quality": "high", "voice": "deep", "seed": None},
-            }
-        }
-
-    def test_an_input_without_a_prompt_has_no_text(self) -> None:
-        """runway-i2v takes an image alone."""
-        request = GenerateRequest(provider="runway-i2v", type="VIDEO", input={"image": "https://e.example/a"})
-        assert wire.submit_variables(request)["input"] == {
-            "type": "VIDEO",
-            "provider": "runway-i2v",
-            "input": {"image": "https://e.example/a"},
-        }
-
-    def test_the_webhook_field_sets_where_the_webhook_url_goes(self) -> None:
-        """By default it goes beside `type` (an assumption); a URL that the request sets itself stays."""
-        request = GenerateRequest(
-            prompt="fox", options={"seed": 7, "mine": {"webhookUrl": "https://b.example"}}
-        )
-
-        def fields(**place: str) -> Any:
-            return wire.submit_variables(request, webhook_url="https://a.example", **place)["input"]
-
-        plain = wire.submit_variables(request)["input"]
-        assert isinstance(plain, dict)
-        assert fields() == {**plain, "webhookUrl": "https://a.example"}
-        assert fields(webhook_field="options.webhookUrl")["options"]["webhookUrl"] == "https://a.example"
-        assert fields(webhook_field="options.mine.webhookUrl") == plain
-        assert fields(webhook_field="options.hooks.done")["options"]["seed"] == 7
-        assert request.options == {"seed": 7, "mine": {"webhookUrl": "https://b.example"}}
-
-    def test_the_mutation_is_valid_graphql(self) -> None:
-        """It asks for the documented fields and no others."""
-        (operation,) = parse(wire.GENERATE).definitions
-        assert isinstance(operation, OperationDefinitionNode)
-        (field,) = operation.selection_set.selections
-        assert isinstance(field, FieldNode)
-        assert field.selection_set is not None
-        assert [
-            part.name.value for part in field.selection_set.selections if isinstance(part, FieldNode)
-        ] == [*("id", "status", "type", "provider", "url", "metadata", "creditCost", "createdAt")]
-
-
-class TestStatusDocument:
-    @pytest.mark.parametrize("count", [1, 2, 7, wire.MOST_IN_ONE_POLL])
-    def test_it_has_one_alias_per_job(self, count: int) -> None:
-        """It is valid GraphQL; each alias asks for one field with its own variable."""
-        (operation,) = parse(
-            wire.status_document(StatusOperation("job", "jobId", "String"), count)
-        ).definitions
-        assert isinstance(operation, OperationDefinitionNode)
-        asked = [part for part in operation.selection_set.selections if isinstance(part, FieldNode)]
-        assert [field.alias and field.alias.value for field in asked] == [f"j{n}" for n in range(count)]
-        assert {field.name.value for field in asked} == {"job"}
-        assert {argument.name.value for field in asked for argument in field.arguments or ()} == {"jobId"}
-        assert len(operation.variable_definitions or ()) == count
-
-    def test_the_document_for_one_job_in_full(self) -> None:
-        """This is the text that goes over the wire."""
-        assert wire.status_document(OPERATION, 1) == (
-            "query Status($i0: ID!) { j0: generation(id: $i0) { id status url metadata creditCost } }"
-        )
-
-    def test_the_ids_are_variables(self) -> None:
-        """No id ever becomes part of the text."""
-        assert wire.status_variables(OPERATION, ["a", '") { x }']) == {"i0": "a", "i1": '") { x }'}
-
-
-class TestStatusOperation:
-    @pytest.mark.parametrize(
-        ("text", "whole"),
-        [
-            ("generation", "generation(id: ID!)"),
-            ("generation(id: ID!)", "generation(id: ID!)"),
-            ("  job ( jobId : String ) ", "job(jobId: String)"),
-            ("_job2(n: Int!)", "_job2(n: Int!)"),
-        ],
-    )
-    def test_a_query_field_may_name_its_argument(self, text: str, whole: str) -> None:
-        """Without one it takes the documented id."""
-        assert str(StatusOperation.parse(text)) == whole
-
-    @pytest.mark.parametrize(
-        "text", ["", "two words", "job(id)", "job(id: ID!) { x }", "job(id: [ID!])", "2job", "狐", None, 5]
-    )
-    def test_anything_else_is_a_configuration_error(self, text: Any) -> None:
-        """The client raises it when it is created, not at the first poll."""
-        with pytest.raises(ConfigurationError, match="expected a query field with its id argument"):
-            StatusOperation.parse(text)
-        with pytest.raises(ConfigurationError, match="no Boolean does"):
-            StatusOperation.parse("job(id: Boolean!)")
-
-    @pytest.mark.parametrize(
-        ("scalar", "job_id", "value"),
-        [
-            *(("ID", "abc", "abc"), ("ID", "17", "17"), ("String", "17", "17"), ("Uuid", "17", "17")),
-            *(("Int", "17", 17), ("Int", "-17", -17), ("Int", "0", 0), ("Float", "17", 17)),
-            *(("Int", "017", None), ("Int", "+17", None), ("Int", "1.0", None), ("Int", "abc", None)),
-            *(("Int", "2147483647", 2**31 - 1), ("Int", "-2147483647", 1 - 2**31)),
-            *(("Int", "2147483648", None), ("Int", "9" * 5_000, None)),
-            *(("Float", "9007199254740992", 2**53), ("Float", "9007199254740993", None)),
-        ],
-    )
-    def test_an_id_is_sent_in_the_type_of_the_argument(
-        self, scalar: str, job_id: str, value: str | int | None
-    ) -> None:
-        """As a number only if the answer will spell it like the id."""
-        for mark in ("", "!"):
-            assert StatusOperation("job", "id", scalar + mark).value_of(job_id) == value
-
-
-class TestEncoded:
-    def test_a_request_is_a_document_and_its_variables(self) -> None:
-        """As GraphQL over HTTP specifies."""
-        body = wire.encoded("query { x }", {"狐": [1, None]})
-        assert json.loads(body) == {"query": "query { x }", "variables": {"狐": [1, None]}}
-
-    def test_a_value_that_json_cannot_hold_is_rejected(self) -> None:
-        """Nothing is sent."""
-        with pytest.raises(BadRequestError, match="cannot be written as JSON"):
-            wire.encoded("query { x }", {"n": "\ud800"})
 
 
 class TestReadJson:
@@ -309,13 +141,17 @@ class TestReadSubmit:
     def test_the_documented_bodies_are_read_under_any_key(self, key: str) -> None:
         """The reference answers under a key that is not the mutation's name."""
         assert wire.read_submit(answer_of({"data": {key: DOCUMENTED_PROCESSING}})) == Generation(
-            id="abc123xyz", status=JobStatus.PROCESSING, created_at=DOCUMENTED_DAY
+            id="abc123xyz",
+            status=JobStatus.PROCESSING,
+            created_at=DOCUMENTED_DAY,
+            extra={"webhookUrl": "https://your-webhook.com/callback"},
         )
         assert wire.read_submit(answer_of({"data": {key: DOCUMENTED_COMPLETED}})) == Generation(
             id="abc123xyz",
             status=JobStatus.COMPLETED,
             url="https://cdn.doitong.com/outputs/abc123xyz.jpg",
             created_at=DOCUMENTED_DAY,
+            extra={"duration": None},
         )
 
     @pytest.mark.parametrize("body", [DOCUMENTED_PROCESSING, {"data": DOCUMENTED_PROCESSING}])
@@ -586,6 +422,7 @@ snapshots = st.builds(
     metadata=jsons,
     credit_cost=st.none() | st.integers(0, 10_000),
     created_at=st.none() | st.datetimes(timezones=st.just(UTC)),
+    extra=st.dictionaries(st.sampled_from(["width", "completedAt", "reason"]), jsons),
 )
 
 
@@ -600,7 +437,27 @@ def as_service_json(snapshot: Generation) -> dict[str, Any]:
         "metadata": snapshot.metadata,
         "creditCost": snapshot.credit_cost,
         "createdAt": snapshot.created_at and snapshot.created_at.isoformat(),
+        **snapshot.extra,
     }
+
+
+def test_what_has_no_attribute_is_kept() -> None:
+    """All but the URL that is the output's own; a value that is no JSON costs only the extra fields."""
+    odd = {**job("a"), "url": "u", "videoUrl": "u", "audioUrl": "v", "width": 5, "nested": {"a": [1, None]}}
+    read = wire.read_generation(odd)
+    assert read is not None
+    assert (read.url, read.extra) == ("u", {"audioUrl": "v", "width": 5, "nested": {"a": [1, None]}})
+    read = wire.read_generation({**job("a"), "width": object()})
+    assert read == Generation(id="a", status=JobStatus.PROCESSING)
+
+
+def test_errors_beside_a_failed_job_are_kept() -> None:
+    """They may say why it failed; beside a running one they are about its fields."""
+    errors = [{"message": "too spicy", "path": ["j0"]}]
+    failed = poll_answer({"data": {"j0": job("a", "failed")}, "errors": errors}, ["a"]).found
+    assert [each.extra for each in failed] == [{"errors": errors}]
+    running = poll_answer({"data": {"j0": job("a")}, "errors": errors}, ["a"]).found
+    assert [each.extra for each in running] == [{}]
 
 
 @settings(deadline=None, max_examples=200)

@@ -87,7 +87,7 @@ async def test_webhook_field_sets_where_the_url_is_sent(place: str | None, where
             sent_inputs.append(json.loads(body)["variables"]["input"])
             return await send(body, **more)
 
-        runtime.transport.send = record_and_send  # type: ignore[method-assign]
+        runtime.transport.send = record_and_send  # type: ignore[assignment,method-assign]
         await doitong.submit("a fox", width=512)
     (fields,) = sent_inputs
     assert fields["options"]["width"] == 512
