@@ -223,10 +223,7 @@ class Submitter:
             # No job exists yet, so what the service did not find is something in the request.
             return replace(outcome, kind=FailureKind.BAD_REQUEST)
         if isinstance(outcome, Generation):
-            # The answers of the flat forms name neither.
-            provider = outcome.provider or call.kind.provider
-            outcome = replace(outcome, type=outcome.type or call.media_type, provider=provider)
-            return with_failures(outcome, self._failure_words)
+            return with_failures(_named(outcome, call), self._failure_words)
         return outcome
 
     def _note(self, call: SubmitCall, outcome: Generation | Failure) -> None:
@@ -286,6 +283,13 @@ class Submitter:
         if call.options.wait_for_next_day and not call.is_too_long(wait):
             return wait
         return limiter.daily_limit()
+
+
+def _named(job: Generation, call: SubmitCall) -> Generation:
+    """Return a job with the type and provider of its request, which the flat forms' answers do not name."""
+    if job.type is not None and job.provider is not None:
+        return job
+    return replace(job, type=job.type or call.media_type, provider=job.provider or call.kind.provider)
 
 
 def _wait_for_key(failure: Failure, waits: Iterator[float]) -> float:
