@@ -2,8 +2,12 @@
 
 Whoever writes says what may happen to an existing file (`Existing`). A name that we choose is created
 exclusively: of two writers of one name, in whatever processes, one gets it, and the other takes the next of
-`numbered`. Temporary files carry the mark of their owner, and their writer holds a lock on them: so an owner
-can remove what a killed process left (`remove_leftovers`), and nothing else.
+`numbered`.
+
+What is written for an owner, such as a ledger, has its mark. Temporary files carry it in their names, and
+their writer holds a lock on them: so an owner can remove what a killed process left (`remove_leftovers`), and
+nothing else. Whole files carry it in the digits of their modification times below a second: so an owner can
+tell what others wrote from what its own killed process wrote and did not record (`is_of_another`).
 """
 
 from __future__ import annotations
@@ -64,7 +68,7 @@ class Existing(Enum):
     ADOPT = auto()
     """It is replaced if nothing is lost: it has the bytes to be written, or some of the first.
 
-    Any other file, and any link, stays, and the new name gets a number.
+    Any other file, any link, and what has another owner's mark stays, and the new name gets a number.
     """
     KEEP = auto()
     """It stays, whatever it is, and the new name gets a number."""
@@ -86,8 +90,8 @@ async def write_whole(
         target: the file, or a function from its ending to the file.
         pieces: its bytes; each `Start` begins them again.
         existing: what happens to an existing file.
-        owner: the mark of whoever removes the temporary file if this process is killed; see
-            `remove_leftovers`.
+        owner: the mark of whom it is written for, who can clean up if this process is killed; see
+            `remove_leftovers` and `is_of_another`.
 
     Raises:
         DownloadError: if the file cannot be written, with the system's reason; or if the target is a device,
@@ -197,8 +201,37 @@ def _lock(file: BinaryIO) -> None:
 
 
 def new_owner() -> str:
-    """Return a mark for the temporary files of one owner."""
+    """Return a mark for the files of one owner."""
     return secrets.token_hex(_RANDOM // 2)
+
+
+def is_of_another(path: Path, owner: str) -> bool:
+    """Whether a file has the mark of another owner.
+
+    It has none if a stranger wrote it, or if the file system or a program that copied it kept no exact time.
+
+    Raises:
+        OSError: if there is no such file.
+    """
+    microseconds, nanoseconds = divmod(os.lstat(path).st_mtime_ns % 1_000_000_000, 1_000)
+    return nanoseconds == _MARKED and microseconds != _microseconds_of(owner)
+
+
+_MARKED: Final = 700
+"""Nanoseconds of a time whose microseconds are a mark: one of a thousand others has them by chance."""
+
+
+def _microseconds_of(owner: str) -> int:
+    return int(owner, 16) % 1_000_000
+
+
+def _mark(path: Path, owner: str) -> None:
+    """Set a file's modification time back to the latest one with the owner's mark, if that can be kept."""
+    mark = _microseconds_of(owner) * 1_000 + _MARKED
+    with contextlib.suppress(OSError):
+        info = os.stat(path)
+        written_at = info.st_mtime_ns
+        os.utime(path, ns=(info.st_atime_ns, written_at - (written_at - mark) % 1_000_000_000))
 
 
 class Part:
@@ -264,6 +297,8 @@ class Part:
         if self._existing is Existing.REPLACE:
             os.replace(self._path, self._place())
             return
+        if self._owner:
+            _mark(self._path, self._owner)
         for name in numbered(self.target):
             if self._existing is Existing.ADOPT and self._is_begun_at(name):
                 os.replace(self._path, name)
@@ -287,12 +322,14 @@ class Part:
                     self._path.unlink()
 
     def _is_begun_at(self, name: Path) -> bool:
-        """Whether the file of that name has the bytes of this one, or the first of them, and no others."""
+        """Whether the file of that name may be replaced: it has these bytes, or the first, and no others."""
         try:
             info = os.lstat(name)
             # An empty file may be the claim of another writer, in `_rename_new`.
             is_part = stat.S_ISREG(info.st_mode) and 0 < info.st_size <= self.length
             if not is_part or self._path is None:
+                return False
+            if self._owner and is_of_another(name, self._owner):
                 return False
             with name.open("rb") as old, self._path.open("rb") as new:
                 while data := old.read(_BUFFER):

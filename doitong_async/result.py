@@ -241,8 +241,8 @@ class Result:
         Args:
             name: as in `write`; if the name is taken, the new one gets a number.
             is_resumed: whether an earlier run may have written this output: a file that has the same bytes,
-                or the first of them, is then the item's.
-            owner: the mark of the ledger, which removes the temporary file if this process is killed.
+                or the first of them, is then the item's, unless it has another ledger's mark.
+            owner: the mark of the ledger.
 
         Raises:
             DownloadError: as in `write`.

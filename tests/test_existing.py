@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from doitong_async import files
 from doitong_async.errors import DownloadError
-from doitong_async.files import Existing, Part, safe_name, write_whole
+from doitong_async.files import Existing, Part, is_of_another, safe_name, write_whole
 
 WRITERS = 8
 
@@ -28,9 +29,16 @@ def links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(os, "link", link)
 
 
-def write(target: Path, existing: Existing, data: bytes, ready: threading.Barrier | None = None) -> Path:
+def write(
+    target: Path,
+    existing: Existing,
+    data: bytes,
+    ready: threading.Barrier | None = None,
+    *,
+    owner: str = "",
+) -> Path:
     """Write a file in this thread; all writers end at the same moment."""
-    part = Part(target, existing=existing)
+    part = Part(target, existing=existing, owner=owner)
     try:
         part.write(data)
         if ready is not None:
@@ -76,6 +84,42 @@ def test_only_what_is_the_beginning_of_a_file_is_adopted(tmp_path: Path, old: by
     """Replacing it loses nothing; any other byte is somebody's, and an empty file may be a claim."""
     (tmp_path / "fox.jpg").write_bytes(old)
     assert write(tmp_path / "fox.jpg", Existing.ADOPT, b"fox").name == name
+
+
+@pytest.mark.usefixtures("links")
+def test_what_another_owner_wrote_is_not_adopted(tmp_path: Path) -> None:
+    """Not even if it has the same bytes; what this owner wrote is."""
+    own, other = "0" * 11 + "1", "0" * 11 + "2"
+    fox = write(tmp_path / "fox.jpg", Existing.KEEP, b"fox", owner=other)
+    assert fox.name == "fox.jpg"
+    assert write(tmp_path / "fox.jpg", Existing.KEEP, b"fox", owner=own).name == "fox.2.jpg"
+    assert write(tmp_path / "fox.jpg", Existing.ADOPT, b"fox", owner=own).name == "fox.2.jpg"
+    assert write(tmp_path / "fox.jpg", Existing.ADOPT, b"fox", owner=other).name == "fox.jpg"
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def test_a_file_without_a_mark_may_be_anybody_s(tmp_path: Path) -> None:
+    """A file system, or a program that copied it, kept no exact time."""
+    fox = write(tmp_path / "fox.jpg", Existing.KEEP, b"fox", owner="0" * 11 + "2")
+    marked = fox.stat().st_mtime_ns
+    for coarse in (1_000, 1_000_000, 1_000_000_000):
+        os.utime(fox, ns=(marked, marked // coarse * coarse))
+        assert not is_of_another(fox, "0" * 11 + "1")
+    os.utime(fox, ns=(marked, marked // 100 * 100))
+    assert is_of_another(fox, "0" * 11 + "1")
+
+
+@pytest.mark.parametrize(
+    ("written_at", "marked"), [(5_000_002_700, 5_000_002_700), (5_000_002_699, 4_000_002_700)]
+)
+def test_a_mark_sets_the_time_back_by_less_than_a_second(
+    tmp_path: Path, written_at: int, marked: int
+) -> None:
+    """No file comes from the future."""
+    (tmp_path / "fox.jpg").touch()
+    os.utime(tmp_path / "fox.jpg", ns=(0, written_at))
+    files._mark(tmp_path / "fox.jpg", "0" * 11 + "2")
+    assert (tmp_path / "fox.jpg").stat().st_mtime_ns == marked
 
 
 @pytest.mark.asyncio

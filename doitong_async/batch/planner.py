@@ -21,7 +21,7 @@ from doitong_async.batch.item import (
     decide,
     follow,
 )
-from doitong_async.batch.source import Asked, Reading, Terms, stem_of, taken
+from doitong_async.batch.source import Asked, Reading, Terms, output_of, stem_of
 from doitong_async.batch.spending import StopReason
 from doitong_async.clock import wall_time
 from doitong_async.errors import (
@@ -152,12 +152,13 @@ class Planner:
         """Check that an item is new if an earlier run created the ledger and the ledger does not know it.
 
         Raises:
-            BadRequestError: if its output exists: an older copy of the ledger would submit everything again.
+            BadRequestError: if this ledger may have written its output: an older copy of the ledger would
+                submit everything again.
         """
         if self._terms.out is None or self._backend.is_new:
             return
         stem = stem_of(asked.key, asked.request, is_given=asked.is_key_given)
-        if (path := taken(self._terms.out, stem)) is None:
+        if (path := output_of(self._terms.out, stem, self._backend.owner)) is None:
             return
         error = BadRequestError(
             f"{path} exists, but this ledger does not know the item {asked.key!r}: another run may have "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
@@ -18,7 +19,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
 from doitong_async import media
 from doitong_async.budget import Budget
 from doitong_async.errors import BadRequestError, ConfigurationError
-from doitong_async.files import RESERVED_NAMES, numbered
+from doitong_async.files import RESERVED_NAMES, is_of_another, numbered
 from doitong_async.pricing import PriceArgument, check_price
 from doitong_async.settings import Options
 from doitong_async.types import GenerateRequest
@@ -301,15 +302,28 @@ def stem_of(key: str, request: GenerateRequest, *, is_given: bool) -> str:
     return plain if is_safe else f"{plain}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
-def taken(folder: Path, stem: str) -> Path | None:
-    """Return the output under a name, whatever its suffix; None if there is none."""
+def outputs(folder: Path, stem: str) -> list[Path]:
+    """Return the outputs under a name, whatever their suffixes."""
     paths = (folder / f"{stem}{suffix}" for suffix in media.SUFFIXES)
-    return next((path for path in paths if os.path.lexists(path)), None)
+    return [path for path in paths if os.path.lexists(path)]
 
 
 def free_stem(folder: Path, stem: str) -> str:
     """Return a name, numbered if files have it: an existing output may be somebody's, and paid for."""
-    return next(path.name for path in numbered(Path(stem)) if taken(folder, path.name) is None)
+    return next(path.name for path in numbered(Path(stem)) if not outputs(folder, path.name))
+
+
+def output_of(folder: Path, stem: str, owner: str) -> Path | None:
+    """Return an output under a name, or its numbers, that may have been written for an owner."""
+    for name in numbered(Path(stem)):
+        paths = outputs(folder, name.name)
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                if not is_of_another(path, owner):
+                    return path
+        if not paths:
+            return None
+    return None
 
 
 class BatchArguments(TypedDict, total=False):

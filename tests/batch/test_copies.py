@@ -373,6 +373,22 @@ async def test_a_picture_unknown_to_an_older_ledger_is_not_paid_for_again(tmp_pa
 
 
 @virtual
+async def test_a_numbered_picture_unknown_to_an_older_ledger_is_found(tmp_path: Path) -> None:
+    """Another ledger has the name itself, and that file tells nothing."""
+    prompts = [{"prompt": "a fox", "key": "fox"}]
+    out, ledger = tmp_path / "out", tmp_path / "l.db"
+    async with with_emulator(WIDE) as (doitong, emulator):
+        await all_of(doitong.generate_many(prompts, ledger=tmp_path / "other.db", out=out))
+        await all_of(doitong.generate_many(["a whale"], ledger=ledger, out=out))
+        shutil.copy(ledger, tmp_path / "older.db")
+        await all_of(doitong.generate_many(prompts, ledger=ledger, out=out))
+        items = await all_of(doitong.generate_many(prompts, ledger=tmp_path / "older.db", out=out))
+        assert outcomes(items) == {Outcome.REJECTED: 1}
+        assert str(out / "fox.2.jpg") in str(items[0].error)
+        assert emulator.world.charges == 3
+
+
+@virtual
 async def test_batches_with_separate_ledgers_share_a_folder(tmp_path: Path) -> None:
     """A batch with a new ledger, or none, picks another name than an existing file."""
     async with with_emulator(WIDE) as (doitong, emulator):

@@ -18,7 +18,7 @@ from doitong_async.batch.batch import Batch
 from doitong_async.batch.source import stem_of
 from doitong_async.files import numbered
 from doitong_async.types import GenerateRequest
-from tests.virtual import plain, virtual, with_emulator
+from tests.virtual import plain, until, virtual, with_emulator
 
 WIDE = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4)
 FOX = GenerateRequest(prompt="a fox")
@@ -86,6 +86,31 @@ async def test_a_name_that_another_ledger_took_meanwhile_is_left_to_it(tmp_path:
         ):
             again = await run(doitong, prompts[ledger], tmp_path / ledger, verify=True)
             assert again == {"fox": (name, is_new)}
+
+
+@virtual
+async def test_a_batch_goes_on_where_another_ledger_took_its_names_meanwhile(tmp_path: Path) -> None:
+    """Nothing of it was lost: what the other ledger wrote tells nothing about this one."""
+    prompts = [{"prompt": f"fox {number}", "key": f"fox-{number}"} for number in range(3)]
+    async with with_emulator(WIDE) as (doitong, emulator):
+        await run(doitong, prompts[:1], tmp_path / "a.db")
+        for _ in range(2):
+            await run(doitong, prompts, tmp_path / "b.db")
+            names = {name for name, _ in (await run(doitong, prompts, tmp_path / "a.db")).values()}
+        assert names == {"fox-0.jpg", "fox-1.2.jpg", "fox-2.2.jpg"}
+        assert emulator.world.charges == 6
+
+
+@virtual
+async def test_a_job_that_is_resumed_takes_no_other_ledger_s_file_for_its_own(tmp_path: Path) -> None:
+    """Both planned the same name, and the service made the same bytes for both."""
+    prompts = [{"prompt": "a fox", "key": "fox"}]
+    async with plain(WIDE, seconds=3.0) as (doitong, server):
+        async with doitong.batch(prompts, ledger=tmp_path / "a.db", out=tmp_path):
+            await until(lambda: server.jobs)
+        runs = [await run(doitong, prompts, tmp_path / name) for name in ("b.db", "a.db") * 2]
+    assert [name for each in runs for name, _ in each.values()] == ["fox.jpg", "fox.2.jpg"] * 2
+    assert len(server.jobs) == 2
 
 
 @virtual
