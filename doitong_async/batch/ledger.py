@@ -31,6 +31,20 @@ def service_of(base_url: str) -> str:
     return "an emulator" if is_here(base_url) else base_url
 
 
+def move_log_in(path: Path, *, service: str) -> None:
+    """Move what a killed batch left in a ledger's log into the ledger, and remove the log.
+
+    A batch does so itself; this is for a caller that finds nothing to run. The log stays if a batch uses the
+    ledger, or if the ledger cannot be written: reading it shows why.
+    """
+    with suppress(LedgerError, OSError):
+        path = path.resolve()
+        if promises.log_of(path).exists():
+            writer = _Writer(path)
+            writer.open(service)
+            writer.close()
+
+
 class Ledger:
     """A ledger opened for reading, safe beside a batch that writes it.
 

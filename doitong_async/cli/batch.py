@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from doitong_async.batch.item import Outcome
-from doitong_async.batch.ledger import service_of
+from doitong_async.batch.ledger import move_log_in, service_of
 from doitong_async.budget import Budget
 from doitong_async.cli.batch_render import BatchRenderer, renderer_for, title_of
 from doitong_async.cli.batch_run import Order, Run, gallery_of
@@ -235,6 +235,7 @@ def _end_of(arguments: _Arguments, prompts: Prompts, renderer: BatchRenderer) ->
     if arguments.service.has_own_emulator and (preflight.unsettled or preflight.under_way):
         raise CommandError(_NOT_RESUMED.format(arguments.ledger))
     if preflight.is_over and not arguments.verify:
+        move_log_in(arguments.ledger, service=_named(arguments.service))
         return _nothing_to_do(preflight, progress, arguments.ledger, arguments.out, arguments.title)
     order = Order(
         prompts=prompts,

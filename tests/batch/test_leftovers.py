@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
 
 from doitong_async import Item, Plan
+from doitong_async.batch import promises, sqlite
 from doitong_async.batch.batch import Batch
-from doitong_async.batch.ledger import Ledger, LedgerFile
+from doitong_async.batch.ledger import Ledger, LedgerFile, service_of
+from doitong_async.cli import main as doitong_command
 from doitong_async.cli.batch_run import gallery_of
 from doitong_async.files import Existing, Part, new_owner, remove_leftovers
 from tests.virtual import virtual, with_emulator
@@ -36,6 +38,14 @@ from pathlib import Path
 from doitong_async.batch.ledger import LedgerFile
 os.replace = os.link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 asyncio.run(LedgerFile.open(Path(sys.argv[1]), service="s"))
+"""
+
+KILLED_BATCH = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from doitong_async.batch.ledger import LedgerFile
+asyncio.run(LedgerFile.open(Path(sys.argv[1]), service=sys.argv[2]))
+os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -88,6 +98,33 @@ def test_a_batch_with_nothing_left_to_do_removes_them_too(tmp_path: Path) -> Non
         kill(KILLED, str(tmp_path / "index.html"), ledger.owner)
     assert gallery_of(tmp_path / "l.db", tmp_path, "Foxes") == (tmp_path / "index.html", None)
     assert parts(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_command_with_nothing_left_to_do_removes_the_log_of_a_killed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was killed between its last item and the end; while another batch uses the ledger, the log stays."""
+    (tmp_path / "foxes.txt").write_text("a fox")
+    ledger, out = tmp_path / "l.db", tmp_path / "out"
+
+    @virtual
+    async def test() -> None:
+        async with with_emulator(WIDE) as (doitong, emulator):
+            service.append(emulator.url)
+            await all_of(doitong.generate_many(["a fox"], ledger=ledger, out=out))
+
+    service: list[str] = []
+    test()
+    monkeypatch.setenv("DOITONG_BASE_URL", service[0])
+    command = ["batch", str(tmp_path / "foxes.txt"), "--out", str(out), "--ledger", str(ledger)]
+    kill(KILLED_BATCH, str(ledger), service_of(service[0]))
+    assert promises.log_of(ledger).exists()
+    with closing(sqlite.lock(ledger)):
+        assert doitong_command(command) == 0
+        assert promises.log_of(ledger).exists()
+    assert doitong_command(command) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"foxes.txt", "out", "l.db", "l.db.lock"}
 
 
 @pytest.mark.slow
