@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -41,6 +40,9 @@ _MOST_HELD: Final = 32
 """Most items, beyond those that the plan can run, that were read and not yet taken by the loop."""
 _MANY_MINUTES: Final = 6
 """Minutes' worth of requests to expect when the source does not say how many will come."""
+_PROBE: Final = ".doitong.part"
+"""A file that exists for a moment to see if a folder can be written. Not `tempfile`, whose names are random:
+where a file needs a name, as on macOS, a killed process would leave one that no later run knows."""
 _NO_MORE: Final = object()
 
 
@@ -477,8 +479,10 @@ def _check_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        probe = folder / _PROBE
+        with suppress(FileExistsError):
+            probe.open("xb").close()
+        probe.unlink(missing_ok=True)
     except (OSError, ValueError) as error:
         raise _no_folder(folder, error) from None
 

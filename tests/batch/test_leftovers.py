@@ -48,6 +48,14 @@ asyncio.run(LedgerFile.open(Path(sys.argv[1]), service=sys.argv[2]))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
+KILLED_CHECK = """
+import os, signal, sys
+from pathlib import Path
+from doitong_async.batch.batch import _check_folder
+os.unlink = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+_check_folder(Path(sys.argv[1]))
+"""
+
 
 async def all_of(batch: AsyncIterator[Item]) -> list[Item]:
     async with batch if isinstance(batch, Batch) else nullcontext():
@@ -82,6 +90,17 @@ async def test_the_next_run_removes_what_its_ledger_s_killed_runs_left(tmp_path:
         await all_of(doitong.generate_many(["a fox"], ledger=tmp_path / "l.db", out=tmp_path))
         assert set(before) - set(parts(tmp_path)) == {name for name in before if "\n" in name}
         alive.discard()
+
+
+@pytest.mark.slow
+@virtual
+async def test_the_next_run_removes_the_file_that_tried_the_folder(tmp_path: Path) -> None:
+    """Whichever ledger it has."""
+    kill(KILLED_CHECK, str(tmp_path))
+    assert len(parts(tmp_path)) == 1
+    async with with_emulator(WIDE) as (doitong, _):
+        await all_of(doitong.generate_many([], ledger=tmp_path / "l.db", out=tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"l.db", "l.db.lock"}
 
 
 @pytest.mark.slow
