@@ -209,7 +209,7 @@ class PlainServer:
 
     `rewrite(request, honest)` returns what to send instead of the honest answer to an API request.
     `script(kind, nth)` returns raw bytes or "cut" instead of handling a request, "cut-after" to cut after
-    handling it, or None.
+    handling it, or None. `pause(kind, nth)` returns how many seconds pass in the middle of an answer.
     """
 
     behaviour: Behaviour = Behaviour()
@@ -219,6 +219,8 @@ class PlainServer:
     seconds: Callable[[int], float] | float = 6.0
     key: str = "k-plain"
     script: Callable[[str, int], bytes | str | None] = lambda kind, nth: None
+    pause: Callable[[str, int], float] = lambda kind, nth: 0.0
+    picture: Callable[[Job], bytes] = lambda job: JPEG
     rewrite: Callable[[bytes, bytes | None], bytes | None] = lambda request, honest: honest
     webhook_secret: str | None = None
 
@@ -274,7 +276,12 @@ class PlainServer:
             while raw := answer(*await read_request(reader)):
                 if raw == HANG:
                     await asyncio.Event().wait()
-                writer.write(raw)
+                kind, sent = self.requests[-1].kind, 0
+                if seconds := self.pause(kind, self._counts[kind]):
+                    sent = len(raw) // 2
+                    writer.write(raw[:sent])
+                    await asyncio.sleep(seconds)
+                writer.write(raw[sent:])
                 await writer.drain()
                 head, _, body = raw.partition(b"\r\n\r\n")
                 if f"content-length: {len(body)}" not in head.decode("latin-1").lower().split("\r\n"):
@@ -291,9 +298,10 @@ class PlainServer:
         seen, odd = self._saw("output", headers, 0, [asked])
         if odd is not None:
             return odd if isinstance(odd, bytes) else None
-        there = asked in self.jobs and self.jobs[asked].ends <= self._now()
-        seen.status = seen.meant = 200 if there else 404
-        return http(seen.status, JPEG if there else b"", "image/jpeg", {})
+        job = self.jobs.get(asked)
+        picture = self.picture(job) if job is not None and job.ends <= self._now() else None
+        seen.status = seen.meant = 404 if picture is None else 200
+        return http(seen.status, picture or b"", "image/jpeg", {})
 
     def _answer_api(self, path: str, headers: Heads, raw: bytes) -> bytes | None:
         return self.rewrite(raw, self._honest(path, headers, raw))

@@ -17,6 +17,7 @@ from graphql import build_client_schema, get_introspection_query, parse, validat
 from PIL import Image
 
 from tests.plain_server import JPEG, Behaviour, PlainServer
+from tests.virtual import now, virtual
 
 WIRE = Path(__file__).parents[2] / "shared" / "api" / "wire"
 INPUT = {"type": "IMAGE", "provider": "flux-pro", "input": {"text": "a city"}, "options": {"width": 512}}
@@ -219,6 +220,28 @@ async def test_a_script_cuts_or_sends_odd_answers() -> None:
         [],
         *[["plain00001"]] * 2,
     ]
+
+
+@virtual
+async def test_the_second_half_of_an_answer_may_come_late() -> None:
+    """The job is made all the same, and each picture may be its job's own."""
+    server = PlainServer(
+        seconds=0,
+        pause=lambda kind, nth: 5.0 if (kind, nth) == ("submit", 1) else 0.0,
+        picture=lambda job: JPEG + job.id.encode(),
+    )
+    async with serving(server) as client:
+        late = asyncio.ensure_future(client.ask(CREATE, input=INPUT))
+        await asyncio.sleep(4.9)
+        assert len(server.jobs) == 1
+        assert not late.done()
+        _, body = await late
+        assert now() == pytest.approx(5.0)
+        _, second = await client.ask(CREATE, input=INPUT)
+        assert now() == pytest.approx(5.0)
+        for made, name in ((body, b"plain00001"), (second, b"plain00002")):
+            async with client.session.get(made["data"]["generate"]["url"]) as response:
+                assert await response.read() == JPEG + name
 
 
 @pytest.mark.asyncio
