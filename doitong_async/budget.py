@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from doitong_async.callbacks import Callback, Throw, checked_callback
 from doitong_async.errors import ConfigurationError
-from doitong_async.events import Callback, Throw, checked_callback
 from doitong_async.pricing import is_amount
 
 

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
+from doitong_async.callbacks import pass_on
 from doitong_async.clock import wall_time
 from doitong_async.downloads import Downloads
 from doitong_async.errors import ServerError, SubmitOutcomeUnknownError
-from doitong_async.events import Hook, SlotExpired, pass_on
+from doitong_async.events import Hook, SlotExpired
 from doitong_async.jobs import lifecycle
 from doitong_async.jobs.durations import kind_of
 from doitong_async.jobs.job import AsyncJob

@@ -27,6 +27,7 @@ LAYERS = [
     ["unicode", "errors", "catalog", "clock", "log", "secret", "waits"],
     ["types"],
     [
+        "callbacks",
         "events",
         "jobs.durations",
         "decoding",

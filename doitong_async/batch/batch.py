@@ -19,6 +19,7 @@ from doitong_async.batch.planner import Planner
 from doitong_async.batch.source import RequestSource, Terms
 from doitong_async.batch.spending import Spending, StopReason
 from doitong_async.batch.worker import ItemWorker, Sender
+from doitong_async.callbacks import pass_on
 from doitong_async.clock import wall_time
 from doitong_async.errors import (
     ClientClosedError,
@@ -26,7 +27,6 @@ from doitong_async.errors import (
     DoitongError,
     LedgerError,
 )
-from doitong_async.events import pass_on
 from doitong_async.files import remove_leftovers
 from doitong_async.log import log
 

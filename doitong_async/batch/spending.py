@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from doitong_async.batch.item import ItemRecord, ItemState, PendingItem
 from doitong_async.batch.source import Terms
 from doitong_async.budget import BudgetTracker
+from doitong_async.callbacks import Throw
 from doitong_async.errors import BadRequestError, BudgetReachedError, DoitongError
-from doitong_async.events import Throw
 from doitong_async.pricing import price_of
 
 

@@ -27,6 +27,7 @@ from doitong_async.batch.item import (
 from doitong_async.batch.planner import in_doubt, kept, known
 from doitong_async.batch.source import Terms, free_stem, stem_of
 from doitong_async.batch.spending import Spending, Stopped, StopReason
+from doitong_async.callbacks import is_from_user
 from doitong_async.clock import wall_time
 from doitong_async.errors import (
     ClientClosedError,
@@ -36,7 +37,6 @@ from doitong_async.errors import (
     SubmitOutcomeUnknownError,
     about_job,
 )
-from doitong_async.events import is_from_user
 from doitong_async.files import SavedFile, in_thread
 from doitong_async.jobs.job import AsyncJob
 from doitong_async.jobs.token import JobRef

@@ -8,13 +8,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+from doitong_async.callbacks import own_task_is_over
 from doitong_async.clock import LATE
 from doitong_async.errors import ClientClosedError
-from doitong_async.events import (
-    Hook,
-    PollFailed,
-    own_task_is_over,
-)
+from doitong_async.events import Hook, PollFailed
 from doitong_async.jobs import lifecycle, schedule
 from doitong_async.jobs.durations import Durations
 from doitong_async.jobs.pacer import Pacer

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from doitong_async.callbacks import raise_in_loop
 from doitong_async.errors import ClientClosedError, DoitongError, JobNotFoundError
-from doitong_async.events import raise_in_loop
 from doitong_async.jobs import lifecycle
 from doitong_async.jobs.durations import NO_KIND, JobKind
 from doitong_async.jobs.token import JobRef, write_token

@@ -8,8 +8,9 @@ from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
+from doitong_async.callbacks import Throw
 from doitong_async.clock import LATE
-from doitong_async.events import Hook, JobFinished, SlotExpired, StatusChanged, Throw
+from doitong_async.events import Hook, JobFinished, SlotExpired, StatusChanged
 from doitong_async.jobs import lifecycle, schedule
 from doitong_async.jobs.pacer import Pacer
 from doitong_async.jobs.tracked import TrackedJob, not_found

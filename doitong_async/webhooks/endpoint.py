@@ -7,8 +7,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from doitong_async.callbacks import Throw
 from doitong_async.errors import ClientClosedError, ConfigurationError
-from doitong_async.events import Hook, Throw, WebhookDropped, WebhookReceived
+from doitong_async.events import Hook, WebhookDropped, WebhookReceived
 from doitong_async.secret import hidden
 from doitong_async.types import Generation, with_failures
 from doitong_async.webhooks.handler import READ_TIMEOUT, OnWebhook, WebhookHandler

@@ -21,13 +21,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+from doitong_async.callbacks import checked_callback, is_from_user, raise_in_loop
 from doitong_async.errors import (
     ConfigurationError,
     DoitongError,
     WebhookPayloadError,
     WebhookSignatureError,
 )
-from doitong_async.events import checked_callback, is_from_user, raise_in_loop
 from doitong_async.log import log
 from doitong_async.types import Generation
 

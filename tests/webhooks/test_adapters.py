@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from doitong_async import Generation
-from doitong_async.events import Throw
+from doitong_async.callbacks import Throw
 from doitong_async.webhooks.endpoint import Webhooks
 from doitong_async.webhooks.handler import LARGEST_BODY
 from doitong_async.webhooks.serving import free_port

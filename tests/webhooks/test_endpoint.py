@@ -18,7 +18,8 @@ from doitong_async import (
     WebhookPayloadError,
     WebhookSignatureError,
 )
-from doitong_async.events import Event, Hook, Throw, WebhookDropped, WebhookReceived
+from doitong_async.callbacks import Throw
+from doitong_async.events import Event, Hook, WebhookDropped, WebhookReceived
 from doitong_async.jobs import lifecycle
 from doitong_async.testing import VirtualTimeLoop
 from doitong_async.webhooks.endpoint import REMEMBERED, Webhooks
