@@ -14,6 +14,7 @@ from doitong_async import media
 from doitong_async.clock import wall_time
 from doitong_async.decoding import CodingError
 from doitong_async.errors import ClientClosedError, ConfigurationError, DoitongError, DownloadError
+from doitong_async.events import DownloadEnded, Hook
 from doitong_async.files import Start
 from doitong_async.limits.headers import read_headers
 from doitong_async.received import Announced, AttemptFailed, Received
@@ -60,6 +61,7 @@ class Downloads:
         max_bytes: the largest output to read.
         timeout: seconds that one output may take, once it is among the concurrent downloads.
         min_rate: bytes a second below which an attempt fails.
+        notify: receives an event for each download.
     """
 
     def __init__(
@@ -74,7 +76,9 @@ class Downloads:
         max_bytes: int,
         timeout: float,
         min_rate: float,
+        notify: Hook,
     ) -> None:
+        self._notify = notify
         self._loop = asyncio.get_running_loop()
         self._session = session
         self._places = places
@@ -111,6 +115,20 @@ class Downloads:
             ClientClosedError: if the client is closed.
         """
         self._check_usable()
+        begun, size, is_whole = self._loop.time(), 0, False
+        try:
+            async with aclosing(self._retried(job, check)) as pieces:
+                async for piece in pieces:
+                    size = 0 if isinstance(piece, Start) else size + len(piece)
+                    yield piece
+            is_whole = True
+        finally:
+            if self._notify:
+                seconds = self._loop.time() - begun
+                ended = DownloadEnded(job_id=job.id, seconds=seconds, size=size, is_whole=is_whole)
+                self._notify.aside(ended)
+
+    async def _retried(self, job: Generation, check: bool) -> AsyncGenerator[Start | bytes, None]:
         url = self._places.checked(job.url)
         last = AttemptFailed("")
         waits = backoff_waits(longest=_LONGEST_WAIT)

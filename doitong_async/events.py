@@ -1,20 +1,50 @@
-"""The events that `on_event` gets, and the counters of a client."""
+"""The events that `on_event` gets, and the counters of a client.
+
+An `Exception` out of `on_event` is logged and harms nothing. Anything else, such as `KeyboardInterrupt` or a
+test's failure, reaches you once the client's state is consistent: out of your own call, out of the `await` of
+whoever waits for the job, or in the event loop.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
 from doitong_async.callbacks import Callback
 from doitong_async.jobs.durations import JobKind
-from doitong_async.transport.failure import FailureKind
+from doitong_async.log import log
+from doitong_async.transport.failure import Failure, FailureKind
 from doitong_async.types import JobStatus
+
+__all__ = [
+    "DownloadEnded",
+    "Event",
+    "JobFinished",
+    "JobLetGo",
+    "JobTracked",
+    "LimitLowered",
+    "PollFailed",
+    "RequestEnded",
+    "RequestSent",
+    "SlotExpired",
+    "Stats",
+    "StatusChanged",
+    "SubmitAttempted",
+    "WaitBegan",
+    "WaitEnded",
+    "WaitReason",
+    "WebhookDropped",
+    "WebhookReceived",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSent:
-    """A request is about to be sent.
+    """A request is about to be sent; the one that reads the service's schema, if it is needed, has no event.
 
     Attributes:
         kind: "submit" or "poll".
@@ -25,6 +55,29 @@ class RequestSent:
 
     kind: Literal["submit", "poll"]
     jobs: int
+    attempt: int | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestEnded:
+    """A request that was sent is over: it was answered, failed, or was cut off.
+
+    Attributes:
+        kind: "submit" or "poll".
+        seconds: from sending it to the end of its answer.
+        http_status: of the answer; None if there was none.
+        failure: the kind of failure, if it failed; both are None if it was cut off, as by closing the client.
+        job_ids: the jobs that it asked for, or the one that it made.
+        attempt: of a submit, counted from 1.
+        idempotency_key: of a submit.
+    """
+
+    kind: Literal["submit", "poll"]
+    seconds: float
+    http_status: int | None = None
+    failure: FailureKind | None = None
+    job_ids: tuple[str, ...] = ()
     attempt: int | None = None
     idempotency_key: str | None = None
 
@@ -81,6 +134,36 @@ class PollFailed:
     http_status: int | None = None
     code: str | None = None
     request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobTracked:
+    """A job is in flight from now on: it was submitted, or resumed.
+
+    A job that had ended when its submit was answered never is.
+
+    Attributes:
+        job_id: the service's id.
+        is_resumed: whether it was resumed by its id or token, or awaited again after it was let go.
+        provider: as in the request; None for a resumed job.
+        version: as in the request; None for a resumed job.
+    """
+
+    job_id: str
+    is_resumed: bool
+    provider: str | None = None
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobLetGo:
+    """A job is in flight no more; each `JobTracked` has one, after the `JobFinished` of a job that ended.
+
+    A job without a `JobFinished` goes on at the service: its slot expired while nobody awaited it, or the
+    client closed.
+    """
+
+    job_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,12 +240,14 @@ class WaitEnded:
         request: what waited, a "submit" or a "poll".
         reason: why it waited at first.
         seconds: for which it waited.
+        is_granted: whether it goes on; False if it timed out, was cancelled, or the client closed.
     """
 
     wait_id: int
     request: Literal["submit", "poll"]
     reason: WaitReason
     seconds: float
+    is_granted: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,10 +276,30 @@ class WebhookDropped:
     job_id: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadEnded:
+    """The download of an output is over: it is whole, failed, or was left.
+
+    Attributes:
+        job_id: of the job whose output it is.
+        seconds: that it took, with its retries and its wait for one of the eight downloads at once.
+        size: bytes that were read of the output.
+        is_whole: whether these are all of it.
+    """
+
+    job_id: str
+    seconds: float
+    size: int
+    is_whole: bool
+
+
 Event: TypeAlias = (
     RequestSent
+    | RequestEnded
     | SubmitAttempted
     | PollFailed
+    | JobTracked
+    | JobLetGo
     | StatusChanged
     | JobFinished
     | SlotExpired
@@ -203,6 +308,7 @@ Event: TypeAlias = (
     | LimitLowered
     | WebhookReceived
     | WebhookDropped
+    | DownloadEnded
 )
 
 
@@ -227,10 +333,87 @@ class Stats:
     credits_spent: float
 
 
+@dataclass(slots=True)
+class RequestEnd:
+    """What becomes known of a request while it runs: the fields of `RequestEnded` of the same names."""
+
+    job_ids: tuple[str, ...] = ()
+    http_status: int | None = None
+    failure: FailureKind | None = None
+
+    def failed(self, failure: Failure) -> None:
+        """Note that the request failed."""
+        self.failure, self.http_status = failure.kind, failure.http_status or self.http_status
+
+
 class Hook(Callback[Event]):
-    """The user's `on_event`; `if hook: hook(SomethingHappened(…))` costs nothing where there is none."""
+    """The user's `on_event`, and the debug lines of the log.
+
+    `if hook: hook(SomethingHappened(…))` costs next to nothing where neither is wanted.
+    """
 
     __slots__ = ()
 
     def __init__(self, function: Callable[[Event], object] | None) -> None:
         super().__init__(function, "on_event", lambda event: f"on {type(event).__name__}")
+
+    def __bool__(self) -> bool:
+        return super().__bool__() or log.isEnabledFor(logging.DEBUG)
+
+    @contextmanager
+    def request(
+        self,
+        kind: Literal["submit", "poll"],
+        *,
+        job_ids: tuple[str, ...] = (),
+        attempt: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Iterator[RequestEnd]:
+        """Emit `RequestEnded` at the end of the block, with what the block found out, however it ends."""
+        loop = asyncio.get_running_loop()
+        begun, end = loop.time(), RequestEnd(job_ids)
+        try:
+            yield end
+        finally:
+            if self:
+                # Aside: the answer may be about a paid job, which is not tracked yet.
+                self.aside(
+                    RequestEnded(
+                        kind=kind,
+                        seconds=loop.time() - begun,
+                        http_status=end.http_status,
+                        failure=end.failure,
+                        job_ids=end.job_ids,
+                        attempt=attempt,
+                        idempotency_key=idempotency_key,
+                    )
+                )
+
+    def _error_of(self, value: Event) -> BaseException | None:
+        if log.isEnabledFor(logging.DEBUG) and not _is_implied(value):
+            log.debug("%s", line_of(value))
+        return super()._error_of(value)
+
+
+def line_of(event: Event) -> str:
+    """Return an event as a line of the log: its name, and each field that is set.
+
+    Without `message`, which may quote the service, and the service the prompt.
+    """
+    given = {field.name: getattr(event, field.name) for field in fields(event) if field.name != "message"}
+    facts = (f"{name}={_shown(value)}" for name, value in given.items() if value not in (None, ()))
+    return " ".join((type(event).__name__, *facts))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return str(round(value, 3))
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    # Ids and statuses are the service's: none may forge another line.
+    return text if text.isprintable() and " " not in text else repr(text)
+
+
+def _is_implied(event: Event) -> bool:
+    """Whether another event of the same request is logged: of a poll its end, of a submit its attempt."""
+    is_sent = isinstance(event, RequestSent) and event.kind == "poll"
+    return is_sent or (isinstance(event, RequestEnded) and event.kind == "submit")

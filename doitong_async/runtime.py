@@ -92,6 +92,7 @@ class Runtime:
             max_bytes=settings.max_download_bytes,
             timeout=settings.download_timeout,
             min_rate=settings.min_download_rate,
+            notify=notify,
         )
         status_poll = StatusPoll(
             self.transport, self.admission, settings.status_query, self.notify, settings.failure_words

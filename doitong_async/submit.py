@@ -14,7 +14,7 @@ from doitong_async.errors import (
     ServerError,
     SubmitOutcomeUnknownError,
 )
-from doitong_async.events import Hook, RequestSent, SubmitAttempted
+from doitong_async.events import Hook, RequestEnd, RequestSent, SubmitAttempted
 from doitong_async.jobs.durations import NO_KIND, JobKind
 from doitong_async.limits.admission import Admission
 from doitong_async.limits.headers import Limit, read_headers
@@ -185,14 +185,18 @@ class Submitter:
                     RequestSent(kind="submit", jobs=1, attempt=call.number + 1, idempotency_key=call.key)
                 )
             permit.sends()
-            outcome = await self._send(call, permit)
-            # Update the limiter before the permit ends: that lets the next submit go.
-            if isinstance(outcome, Generation):
-                limiter.accepted()
-            elif outcome.kind is FailureKind.NOT_SENT:
-                permit.unsent()
-            elif outcome.kind is FailureKind.RATE_LIMIT:
-                call.limit = limiter.rate_limited(outcome, permit)
+            with self._notify.request("submit", attempt=call.number + 1, idempotency_key=call.key) as end:
+                outcome = await self._send(call, permit, end)
+                # Update the limiter before the permit ends: that lets the next submit go.
+                if isinstance(outcome, Generation):
+                    end.job_ids = (outcome.id,)
+                    limiter.accepted()
+                elif outcome.kind is FailureKind.NOT_SENT:
+                    permit.unsent()
+                elif outcome.kind is FailureKind.RATE_LIMIT:
+                    call.limit = limiter.rate_limited(outcome, permit)
+                if isinstance(outcome, Failure):
+                    end.failed(outcome)
         if (
             isinstance(outcome, Failure)
             and outcome.kind in (FailureKind.CONFLICT, FailureKind.IN_PROGRESS)
@@ -204,7 +208,7 @@ class Submitter:
         self._note(call, outcome)
         return outcome
 
-    async def _send(self, call: SubmitCall, permit: RequestPermit) -> Generation | Failure:
+    async def _send(self, call: SubmitCall, permit: RequestPermit, end: RequestEnd) -> Generation | Failure:
         call.is_sending = True
         try:
             answer = await self._transport.send(
@@ -217,6 +221,7 @@ class Submitter:
             call.is_sending = False
         if isinstance(answer, Failure):
             return answer
+        end.http_status = answer.status
         self.admission.observe_headers(answer.headers, permit, was_accepted=answer.status < 400)
         outcome = wire.read_submit(answer)
         if isinstance(outcome, Failure) and outcome.kind is FailureKind.NOT_FOUND:

@@ -29,7 +29,10 @@ from doitong_async.events import (
     Event,
     Hook,
     JobFinished,
+    JobLetGo,
+    JobTracked,
     LimitLowered,
+    RequestEnded,
     RequestSent,
     SlotExpired,
     StatusChanged,
@@ -53,9 +56,13 @@ STRIDE = 3
 ONE = Plan.enterprise(requests_per_minute=20, concurrent_jobs=1)
 MANY = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4)
 FAULTS = ["submit 2: cut-after", "submit 3: 429-minute retry-after=3", "poll 2: 502"]
+OF_A_JOB = {
+    *(RequestSent, RequestEnded, SubmitAttempted, JobTracked, StatusChanged, JobFinished, JobLetGo),
+    *(WaitBegan, WaitEnded),
+}
 EVENTS = {
-    False: {RequestSent, SubmitAttempted, StatusChanged, JobFinished, WaitBegan, WaitEnded},
-    True: {RequestSent, SubmitAttempted, StatusChanged, JobFinished, WaitBegan, WaitEnded, WebhookReceived},
+    False: OF_A_JOB,
+    True: {*OF_A_JOB, WebhookReceived},
 }
 
 
@@ -265,10 +272,16 @@ async def test_events_of_a_submit_come_in_order() -> None:
     events: list[Event] = []
     async with with_emulator(MANY, emulator={"durations": 0.0}, on_event=events.append) as (doitong, _):
         await doitong.generate("a fox")
-    assert [type(event) for event in events] == [RequestSent, SubmitAttempted, StatusChanged, JobFinished]
+    assert [type(event) for event in events] == [
+        RequestSent,
+        RequestEnded,
+        SubmitAttempted,
+        StatusChanged,
+        JobFinished,
+    ]
 
 
-@pytest.mark.parametrize("kind", [SubmitAttempted, StatusChanged])
+@pytest.mark.parametrize("kind", [SubmitAttempted, JobTracked, StatusChanged])
 @virtual
 async def test_an_exception_about_an_accepted_submit_comes_out_of_it(
     kind: type[Event], caplog: pytest.LogCaptureFixture

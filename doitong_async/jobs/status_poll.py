@@ -256,15 +256,20 @@ class StatusPoll:
         self, ids: Sequence[str], timeout: float, permit: RequestPermit | None
     ) -> PollAnswer | Failure:
         with permit or await self._admission.permit(Priority.POLL) as permit:
-            # Send the poll in any case: other callers' jobs wait for it.
-            self._notify.aside(RequestSent(kind="poll", jobs=len(ids)))
             try:
                 message = poll_message(self._query, ids)
             except BadRequestError as error:
                 # The id has characters that cannot be encoded.
                 return Failure(FailureKind.BAD_REQUEST, error.message)
-            answer = await self._send(message, timeout, permit)
-        statuses = answer if isinstance(answer, Failure) else read_poll(answer, ids)
+            # Aside: send the poll in any case, as other callers' jobs wait for it.
+            self._notify.aside(RequestSent(kind="poll", jobs=len(ids)))
+            with self._notify.request("poll", job_ids=tuple(ids)) as end:
+                answer = await self._send(message, timeout, permit)
+                statuses = answer if isinstance(answer, Failure) else read_poll(answer, ids)
+                if isinstance(answer, Answer):
+                    end.http_status = answer.status
+                if isinstance(statuses, Failure):
+                    end.failed(statuses)
         if isinstance(statuses, Failure):
             self._obey(statuses)
         return statuses

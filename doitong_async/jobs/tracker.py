@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from doitong_async.callbacks import Throw
 from doitong_async.clock import LATE
-from doitong_async.events import Hook, JobFinished, SlotExpired, StatusChanged
+from doitong_async.events import Hook, JobFinished, JobLetGo, JobTracked, SlotExpired, StatusChanged
 from doitong_async.jobs import lifecycle, schedule
 from doitong_async.jobs.pacer import Pacer
 from doitong_async.jobs.tracked import TrackedJob, not_found
@@ -137,11 +137,17 @@ class JobTracker:
 
     def let_go(self, tracked: TrackedJob) -> None:
         """Free the slot of a job and follow it no more; whoever still holds it gets late updates."""
-        self._tracked_jobs.pop(tracked.last.id, None)
+        if self._is_let_go(tracked) and self._notify:
+            self._notify.aside(JobLetGo(job_id=tracked.last.id), tracked.throw)
+
+    def _is_let_go(self, tracked: TrackedJob) -> bool:
+        """Free the slot of a job and follow it no more; return whether it was in flight."""
+        was_in_flight = self._tracked_jobs.pop(tracked.last.id, None) is not None
         self._let_go_of[tracked.last.id] = tracked
         tracked.slot.release()
         if tracked.expiry is not None:
             tracked.expiry.cancel()
+        return was_in_flight
 
     def _observe_let_go(self, tracked: TrackedJob, update: Generation) -> None:
         """Apply a late update of a job that was let go before its end, for those that still hold it."""
@@ -168,6 +174,14 @@ class JobTracker:
             tracked.begun + tracked.options.slot_expiry, self._expire, tracked
         )
         self._on_begin(tracked)
+        if self._notify:
+            begun = JobTracked(
+                job_id=tracked.last.id,
+                is_resumed=tracked.submitted != tracked.begun,
+                provider=tracked.kind.provider,
+                version=tracked.kind.version,
+            )
+            self._notify.aside(begun, tracked.throw)
 
     def _count_credits(self, tracked: TrackedJob) -> None:
         if tracked.submitted == tracked.begun:
@@ -176,7 +190,7 @@ class JobTracker:
             tracked.counted_credits = cost
 
     def _end(self, tracked: TrackedJob) -> None:
-        self.let_go(tracked)
+        was_in_flight = self._is_let_go(tracked)
         tracked.wake()
         if self._notify:
             finished = JobFinished(
@@ -188,6 +202,8 @@ class JobTracker:
                 version=tracked.kind.version,
             )
             self._notify.aside(finished, tracked.throw)
+            if was_in_flight:
+                self._notify.aside(JobLetGo(job_id=tracked.last.id), tracked.throw)
 
     def _expire(self, tracked: TrackedJob) -> None:
         """Free a slot that expired, whatever becomes of the job."""

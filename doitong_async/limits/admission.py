@@ -160,19 +160,24 @@ class Admission:
             wait_id, reason = next(_WAIT_IDS), self.limiter.reason(priority)
             request: Literal["submit", "poll"] = "poll" if priority is Priority.POLL else "submit"
             loop = asyncio.get_running_loop()
-            begun = loop.time()
+            begun, is_granted = loop.time(), False
             self._waits[waiting] = priority
             try:
                 notify(WaitBegan(wait_id=wait_id, request=request, reason=reason))
                 async with asyncio.timeout(timeout):
-                    return await waiting
+                    granted = await waiting
+                is_granted = True
+                return granted
             except TimeoutError:
                 raise self._too_long(self.limiter.reason(priority)) from None
             finally:
                 del self._waits[waiting]
                 # Not the running loop: a coroutine that is collected after its loop closed ends here, too.
                 seconds = loop.time() - begun
-                notify(WaitEnded(wait_id=wait_id, request=request, reason=reason, seconds=seconds))
+                ended = WaitEnded(
+                    wait_id=wait_id, request=request, reason=reason, seconds=seconds, is_granted=is_granted
+                )
+                notify(ended)
 
     def _too_long(self, reason: WaitReason) -> RateLimitError:
         if reason == "day":

@@ -289,8 +289,8 @@ async def test_waits_are_counted_and_reported_as_events() -> None:
     assert events == [
         WaitBegan(wait_id=first, request="submit", reason="slot"),
         WaitBegan(wait_id=second, request="submit", reason="minute"),
-        WaitEnded(wait_id=first, request="submit", reason="slot", seconds=0.0),
-        WaitEnded(wait_id=second, request="submit", reason="minute", seconds=60.0),
+        WaitEnded(wait_id=first, request="submit", reason="slot", seconds=0.0, is_granted=True),
+        WaitEnded(wait_id=second, request="submit", reason="minute", seconds=60.0, is_granted=True),
     ]
 
 
