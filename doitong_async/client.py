@@ -18,6 +18,7 @@ from doitong_async.events import Event, Hook, Stats
 from doitong_async.jobs.job import AsyncJob, logged_if_cancelled
 from doitong_async.jobs.token import read_ref
 from doitong_async.limits.plan import Plan
+from doitong_async.log import log_as_asked
 from doitong_async.pricing import Estimate, PriceArgument, estimate
 from doitong_async.result import Result
 from doitong_async.secret import hidden
@@ -168,6 +169,7 @@ class AsyncDoitong:
         **options: Unpack[OptionArguments],
     ) -> None:
         api_key, webhook_secret, proxy = hidden(api_key), hidden(webhook_secret), hidden(proxy)
+        log_as_asked(os.environ.get("DOITONG_LOG", ""))
         if session is not None and proxy is not None:
             raise ConfigurationError(
                 "proxy is for a session of the client's own; give yours to its constructor."

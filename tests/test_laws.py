@@ -166,7 +166,6 @@ SMALL = {
     "__main__": "`python -m doitong_async`",
     "cli.job": "each command has its module",
     "connections": "the one place that opens a session of our own",
-    "log": "one logger, one filter for secrets",
     "unicode": "the one rule for text that UTF-8 cannot write",
     "waits": "the one place that knows backoff",
     "webhooks": "the module's public names",
