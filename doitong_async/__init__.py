@@ -6,6 +6,7 @@ Public are the names in `__all__` here, and these modules with all that has no u
 - `doitong_async.webhooks`: check, read and sign webhooks without a client.
 - `doitong_async.testing`: a client on its own emulator, and virtual time, for your own tests.
 - `doitong_async.emulator`: the emulated service itself.
+- `doitong_async.otel`: OpenTelemetry spans of jobs.
 
 Everything else is internal and may change at any time.
 """

@@ -18,6 +18,8 @@ PACKAGE = checks.ROOT / "doitong_async"
 PROJECT = tomllib.loads((checks.ROOT / "pyproject.toml").read_text())["project"]
 BROUGHT_BY_ANOTHER = {"pydantic-core"}
 """pydantic needs exactly one version of it and brings it along."""
+NAMESPACES = {"opentelemetry": ["opentelemetry-api"]}
+"""Packages of which several distributions are parts, with the one that a library uses."""
 
 
 def names_of(requirements: list[str]) -> set[str]:
@@ -38,7 +40,7 @@ def imported(modules: Iterable[Path]) -> set[str]:
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 names.add((node.module or "").partition(".")[0])
-    brought = packages_distributions()
+    brought = {**packages_distributions(), **NAMESPACES}
     foreign = names - sys.stdlib_module_names - {"doitong_async", "tests", "benchmarks"}
     return {_same(brought[name][0]) for name in foreign} - BROUGHT_BY_ANOTHER
 
@@ -48,11 +50,16 @@ def test_every_imported_library_is_declared() -> None:
     """A library that comes with another one may be gone in its next version."""
     extras = PROJECT["optional-dependencies"]
     needed = names_of(PROJECT["dependencies"])
-    parts = {"cli": names_of(extras["cli"]), "emulator": names_of(extras["emulator"])}
+    parts = {
+        "cli/*.py": names_of(extras["cli"]),
+        "emulator/*.py": names_of(extras["emulator"]),
+        "otel.py": names_of(extras["otel"]),
+    }
     modules = set(PACKAGE.rglob("*.py"))
     for part, more in parts.items():
-        those = set((PACKAGE / part).rglob("*.py"))
+        those = set(PACKAGE.glob(part))
         modules -= those
+        assert those
         assert imported(those) <= needed | more
     assert imported(modules) <= needed
     assert imported(PACKAGE.rglob("*.py")) == needed.union(*parts.values())

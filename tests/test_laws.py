@@ -92,7 +92,8 @@ LAYERS = [
     ["batch.batch"],
     ["client"],
     [
-        *("testing", "cli", "__main__", "cli.app", "cli.batch", "cli.batch_render", "cli.batch_run"),
+        *("testing", "otel"),
+        *("cli", "__main__", "cli.app", "cli.batch", "cli.batch_render", "cli.batch_run"),
         *("cli.generate", "cli.job"),
         *("cli.emulator", "cli.exits", "cli.formats", "cli.gallery", "cli.interrupts", "cli.options"),
         *("cli.outputs", "cli.estimate", "cli.prompts", "cli.render", "cli.service"),
@@ -269,6 +270,7 @@ def test_gql_and_aiohttp_stand_where_they_may() -> None:
         assert "gql" not in libraries or name in KNOWS_GQL, name
         assert "backoff" not in libraries or name in KNOWS_BACKOFF, name
         assert "aiohttp" not in libraries or name in KNOWS_AIOHTTP, name
+        assert "opentelemetry" not in libraries or name == "otel", name
 
 
 def test_the_emulator_shares_nothing_with_the_client() -> None:

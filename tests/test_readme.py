@@ -7,7 +7,7 @@ import asyncio
 import inspect
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,17 @@ from typing import Any
 import aiohttp
 import pytest
 import uvicorn
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from prometheus_client import generate_latest
 
 import doitong_async
-from doitong_async import DoitongError
+from doitong_async import DoitongError, Plan, events
 from doitong_async.emulator import Emulator
+from doitong_async.events import Event
 from doitong_async.settings import OptionArguments
-from doitong_async.testing import run_virtual
+from doitong_async.testing import emulated, run_virtual
 from doitong_async.webhooks import adapters, handler
 from doitong_async.webhooks.serving import free_port
 from tests.plain_server import PlainServer
@@ -42,7 +47,9 @@ FIRST_LINES = [
 SECRET = "whsec-readme"
 NAMES: dict[str, Any] = {name: getattr(doitong_async, name) for name in doitong_async.__all__}
 (SERVICE,) = [code for code in PYTHON if "FastAPI" in code]
-RECIPES = [code for code in PYTHON if code != SERVICE]
+(PROMETHEUS,) = [code for code in PYTHON if "prometheus_client" in code]
+(OPENTELEMETRY,) = [code for code in PYTHON if "opentelemetry" in code]
+RECIPES = [code for code in PYTHON if code not in (SERVICE, PROMETHEUS, OPENTELEMETRY)]
 
 
 @contextmanager
@@ -124,6 +131,57 @@ def test_the_fastapi_recipe_gets_its_picture_by_webhook() -> None:
     asyncio.run(main())
 
 
+async def three_jobs(on_event: Callable[[Event], object]) -> None:
+    """Make three jobs, one at a time, for 20 credits each; the first attempt of one fails."""
+    one = Plan.enterprise(requests_per_minute=600, concurrent_jobs=1)
+    rules = {"durations": 3.0, "faults": ["submit 2: 500"]}
+    async with emulated(plan=one, emulator=rules, on_event=on_event) as doitong:
+        await asyncio.gather(*(doitong.generate(f"fox {number}") for number in range(3)))
+        await doitong.submit("in flight when the client closes")
+
+
+def test_the_prometheus_recipe_counts_what_happens() -> None:
+    """On the real registry, with the names that a dashboard sees."""
+    names: dict[str, Any] = {"events": events}
+    exec(compile(PROMETHEUS, "README.md", "exec"), names)
+    run_virtual(three_jobs(names["on_event"]))
+    shown = generate_latest().decode()
+    for line in (
+        'doitong_requests_total{failure="None",http_status="200",kind="submit"} 4.0',
+        'doitong_requests_total{failure="server",http_status="500",kind="submit"} 1.0',
+        'doitong_job_seconds_count{provider="flux-pro",status="completed"} 3.0',
+        'doitong_job_seconds_sum{provider="flux-pro",status="completed"} 12.0',
+        'doitong_wait_seconds_count{reason="slot"} 2.0',
+        "doitong_credits_total 60.0",
+        "doitong_jobs_in_flight 0.0",
+    ):
+        assert line in shown.splitlines(), shown
+    assert 'kind="poll"' in shown
+
+
+def test_the_opentelemetry_recipe_counts_what_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the real SDK."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    # The global provider can be set once in a process.
+    monkeypatch.setattr(metrics, "get_meter", provider.get_meter)
+    names: dict[str, Any] = {"events": events}
+    exec(compile(OPENTELEMETRY, "README.md", "exec"), names)
+    run_virtual(three_jobs(names["on_event"]))
+    read = reader.get_metrics_data()
+    assert read is not None
+    points: dict[tuple[str, ...], Any] = {
+        (metric.name, *sorted(map(str, (point.attributes or {}).values()))): point
+        for metric in read.resource_metrics[0].scope_metrics[0].metrics
+        for point in metric.data.data_points
+    }
+    assert points["doitong.requests", "200", "None", "submit"].value == 4
+    assert points["doitong.requests", "500", "server", "submit"].value == 1
+    job, wait = points["doitong.job", "completed", "flux-pro"], points["doitong.wait", "slot"]
+    assert (job.count, job.sum, wait.count) == (3, 12.0, 2)
+    assert (points["doitong.credits",].value, points["doitong.jobs_in_flight",].value) == (60, 0)
+
+
 async def fetched(request: Any) -> Any:
     """Return the JSON of the response."""
     async with request as response:
@@ -156,7 +214,7 @@ def test_code_without_a_key_comes_by_line_15() -> None:
 def test_it_is_short_and_in_order() -> None:
     """Lines have at most 120 characters, except the one to copy; the guide comes first."""
     lines = TEXT.splitlines()
-    assert len(lines) <= 345
+    assert len(lines) <= 394
     assert [line for line in lines if len(line) > 120] == [FIRST_LINES[0].strip()]
     parts = [
         "## What it takes off your hands",
@@ -166,6 +224,7 @@ def test_it_is_short_and_in_order() -> None:
         "## Limits",
         "## Webhooks",
         "## Errors",
+        "## Logs and metrics",
         "## Testing your own code",
         "## The command line",
         "## Settings",
