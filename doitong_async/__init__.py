@@ -5,6 +5,7 @@ Public are the names in `__all__` here, and these modules with all that has no u
 - `doitong_async.events`: what `on_event` receives.
 - `doitong_async.webhooks`: check, read and sign webhooks without a client.
 - `doitong_async.testing`: a client on its own emulator, and virtual time, for your own tests.
+- `doitong_async.testing.fixtures`: the same as pytest fixtures.
 - `doitong_async.emulator`: the emulated service itself.
 - `doitong_async.otel`: OpenTelemetry spans of jobs.
 

@@ -92,7 +92,7 @@ LAYERS = [
     ["batch.batch"],
     ["client"],
     [
-        *("testing", "otel"),
+        *("testing", "testing.fixtures", "otel"),
         *("cli", "__main__", "cli.app", "cli.batch", "cli.batch_render", "cli.batch_run"),
         *("cli.generate", "cli.job"),
         *("cli.emulator", "cli.exits", "cli.formats", "cli.gallery", "cli.interrupts", "cli.options"),
@@ -150,7 +150,7 @@ MAY_IMPORT_LATE = {
     "cli.emulator": {"doitong_async.emulator"},
 }
 # The packages whose `__init__` holds more than a docstring.
-WITH_CONTENT = {"", "cli", "webhooks"}
+WITH_CONTENT = {"", "cli", "testing", "webhooks"}
 READ_BY_COMMANDS = {"batch.batch", "batch.item", "batch.ledger", "batch.planner", "batch.source"}
 """What a command may know of a batch; the file's tables and the carrying out of items are not among it."""
 NOBODYS_NAMES = {"utils", "helpers", "common", "base", "manager", "core"}
@@ -271,6 +271,7 @@ def test_gql_and_aiohttp_stand_where_they_may() -> None:
         assert "backoff" not in libraries or name in KNOWS_BACKOFF, name
         assert "aiohttp" not in libraries or name in KNOWS_AIOHTTP, name
         assert "opentelemetry" not in libraries or name == "otel", name
+        assert not {"pytest", "pytest_asyncio"} & libraries or name == "testing.fixtures", name
 
 
 def test_the_emulator_shares_nothing_with_the_client() -> None:

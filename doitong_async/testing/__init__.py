@@ -16,6 +16,8 @@ from doitong_async.secret import hidden
 from doitong_async.settings import OptionArguments
 from doitong_async.webhooks.serving import free_port, served
 
+__all__ = ["EmulatedDoitong", "VirtualTimeLoop", "emulated", "run_virtual"]
+
 _T = TypeVar("_T")
 _LONGEST: Final = 1e7
 """Virtual seconds, 115 days: at 2^24 s asyncio's 1 ns resolution is lost in rounding, and no timer fires."""
