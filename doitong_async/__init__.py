@@ -7,6 +7,7 @@ Public are the names in `__all__` here, and these modules with all that has no u
 - `doitong_async.testing`: a client on its own emulator, and virtual time, for your own tests.
 - `doitong_async.testing.fixtures`: the same as pytest fixtures.
 - `doitong_async.emulator`: the emulated service itself.
+- `doitong_async.emulator.faults`: the faults that it can show, as lines of text.
 - `doitong_async.otel`: OpenTelemetry spans of jobs.
 
 Everything else is internal and may change at any time.

@@ -35,9 +35,9 @@ class DoitongWarning(UserWarning):
 
 
 class DoitongError(Exception):
-    """The root of the tree; every error of this library is one.
+    """The root of the tree; every error of this library is one. What it does not know is None.
 
-    Attributes, each None if unknown:
+    Attributes:
         job_id: the service's id of the job.
         token: resumes the job, here or in another process: `doitong.job(token)`.
         idempotency_key: the key under which the submit was sent.

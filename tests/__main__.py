@@ -1,7 +1,8 @@
 """Runs every check, one tool after another: `python -m tests`; arguments go to pytest.
 
-`python -m tests --quick` leaves out slow tests and coverage. `python -m tests --lowest` prints the lowest
-allowed version of each direct dependency, as constraints for pip.
+`python -m tests --quick` leaves out slow tests and coverage. `python -m tests --docs` writes the API
+reference to docs/. `python -m tests --lowest` prints the lowest allowed version of each direct dependency,
+as constraints for pip.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ CHECKS = [
     ["ruff", "check", "."],
     ["ruff", "format", "--check", "."],
     ["mypy", "."],
+    ["tests", "--docs"],
     ["pytest", "-n", "auto", "-m", "not slow", "--cov", "--cov-report=term"],
     ["pytest", "-n", "auto", "-m", "slow"],
 ]
 """The slow tests run without coverage, which would double their time and find nothing more."""
-QUICK = [*CHECKS[:3], ["pytest", "-q", "-n", "auto", "-m", "not slow"]]
+QUICK = [*CHECKS[:4], ["pytest", "-q", "-n", "auto", "-m", "not slow"]]
 
 
 def lowest() -> Iterator[str]:
@@ -43,6 +45,17 @@ def lowest() -> Iterator[str]:
             yield f"{match[1]}=={match[2]}"
 
 
+def docs() -> int:
+    """Build the API reference; print what is wrong with it, and return 1 if anything is."""
+    # Late: `--lowest` runs before pdoc is installed.
+    from tests.docs import build
+
+    folder = ROOT / "docs"
+    wrong = build(folder)
+    print(*wrong or [f"The API reference is in {folder.name}/index.html."], sep="\n")  # noqa: T201
+    return bool(wrong)
+
+
 def _environment() -> dict[str, str]:
     """Return an environment that keeps compiled modules: each worker and each command needs them."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -53,6 +66,8 @@ def main() -> int:
     if sys.argv[1:] == ["--lowest"]:
         print(*lowest(), sep="\n")  # noqa: T201 - the command's own output
         return 0
+    if sys.argv[1:] == ["--docs"]:
+        return docs()
     failed = set()
     is_quick = sys.argv[1:2] == ["--quick"]
     for check in QUICK if is_quick else CHECKS:

@@ -142,8 +142,9 @@ def serve(
     except ImportError as missing:
         raise CommandError(f"{missing}.") from None
     if "help" in faults:
-        # The module that parses faults documents them.
-        write_line(sys.stdout, inspect.getdoc(sys.modules[parse_fault.__module__]) or "")
+        # The module that parses faults documents them; its tables are indented for the API reference.
+        text = inspect.getdoc(sys.modules[parse_fault.__module__]) or ""
+        write_line(sys.stdout, text.replace("\n    ", "\n"))
         return
     try:
         parsed = [parse_fault(text) for text in faults]

@@ -6,52 +6,52 @@
                                                  job 1: fail charged=no
                                                  output 5-: truncated every=2 times=3
 
-WHERE     submit, poll   requests that create jobs, or ask for their status, in order of arrival
-          any            every request to the API, of any kind
-          output         requests for outputs
-          job            jobs created; a request that fails or is repeated creates none
-          webhook        webhooks: one for each job with a webhookUrl, in the order of the jobs
-NUMBERS   3   2-4   5-   * or none: all; counted from 1 since the server started, failed requests included
-WHEN      every=3        only every third, from the first of NUMBERS on
-          p=0.2 seed=7   only with this probability; equal seed and number give an equal decision
-          times=2        at most this often
+    WHERE     submit, poll   requests that create jobs, or ask for their status, in order of arrival
+              any            every request to the API, of any kind
+              output         requests for outputs
+              job            jobs created; a request that fails or is repeated creates none
+              webhook        webhooks: one for each job with a webhookUrl, in the order of the jobs
+    NUMBERS   3   2-4   5-   * or none: all; counted from 1 since the server started, failed requests included
+    WHEN      every=3        only every third, from the first of NUMBERS on
+              p=0.2 seed=7   only with this probability; equal seed and number give an equal decision
+              times=2        at most this often
 
-of submit, poll, any
-  latency 10       the answer is delayed by so many seconds; inf is forever
-  500              server error, not executed; handled=yes: executed before the error
-  502              a gateway's HTML page, not executed; handled=yes: executed, the answer lost
-  401              the key is rejected
-  429-minute       too many requests; retry-after=5 sends that header
-  cut-before       the connection closes, nothing was executed
-  cut-after        the request is executed, then the connection closes without an answer
-  null             `data: null` and an error, not executed; handled=yes: executed
-of submit, poll
-  partial          the first job's nullable fields are null, each with an error
-  null-alias       the first job is null, with an error; the others are normal
-of submit
-  429-concurrency, 429-day   the other two limits; retry-after=5
-of output
-  latency, 500, 502, cut-before   as above
-  truncated        the full length is announced, half of it is sent
-  slow 10          in small pieces over so many seconds
-  oversized 2147483648   so many bytes are sent; announced=no: without Content-Length
-  redirect         once, to itself with a query; redirect URL: there; redirect ?round: forever
-  html             a page with status 200
-  empty            no bytes, with status 200
-of job
-  stuck            it never ends, and keeps its slot
-  fail             it fails, and is charged; charged=no: its credits come back
-  odd-status dreaming   before its end, this status for seconds=10; inf is forever
-  late 10          polls do not find it for so many seconds
-of webhook
-  lost             it is never sent
-  late 10          it is sent so many seconds after its job's end; inf is never
-  doubled          it is sent twice, one after the other
-  overtaken 10     it is sent after the next webhook of another job, or after so many seconds
-  outdated         it is followed by one with the status `processing`
-  forged           it is signed with another secret
-  early 10         the submit's answer is held back until it is sent, for at most so many seconds
-  down 3           its first so many attempts find no listener
+    of submit, poll, any
+      latency 10       the answer is delayed by so many seconds; inf is forever
+      500              server error, not executed; handled=yes: executed before the error
+      502              a gateway's HTML page, not executed; handled=yes: executed, the answer lost
+      401              the key is rejected
+      429-minute       too many requests; retry-after=5 sends that header
+      cut-before       the connection closes, nothing was executed
+      cut-after        the request is executed, then the connection closes without an answer
+      null             `data: null` and an error, not executed; handled=yes: executed
+    of submit, poll
+      partial          the first job's nullable fields are null, each with an error
+      null-alias       the first job is null, with an error; the others are normal
+    of submit
+      429-concurrency, 429-day   the other two limits; retry-after=5
+    of output
+      latency, 500, 502, cut-before   as above
+      truncated        the full length is announced, half of it is sent
+      slow 10          in small pieces over so many seconds
+      oversized 2147483648   so many bytes are sent; announced=no: without Content-Length
+      redirect         once, to itself with a query; redirect URL: there; redirect ?round: forever
+      html             a page with status 200
+      empty            no bytes, with status 200
+    of job
+      stuck            it never ends, and keeps its slot
+      fail             it fails, and is charged; charged=no: its credits come back
+      odd-status dreaming   before its end, this status for seconds=10; inf is forever
+      late 10          polls do not find it for so many seconds
+    of webhook
+      lost             it is never sent
+      late 10          it is sent so many seconds after its job's end; inf is never
+      doubled          it is sent twice, one after the other
+      overtaken 10     it is sent after the next webhook of another job, or after so many seconds
+      outdated         it is followed by one with the status `processing`
+      forged           it is signed with another secret
+      early 10         the submit's answer is held back until it is sent, for at most so many seconds
+      down 3           its first so many attempts find no listener
 
 Latencies add up; of a request's other faults, the first in the list applies. A job can have each of its
 four kinds of fault, a webhook each of its eight. `Seen.fault` or `Posted.fault` names those that applied.
