@@ -195,6 +195,17 @@ def test_the_recipe_with_fixtures_runs(tmp_path: Path) -> None:
     assert "1 passed" in ran.stdout, ran.stdout
 
 
+def test_the_advice_for_a_prompt_is_the_services() -> None:
+    """The three rules of its pages, in the recipe for one job."""
+    recipe = " ".join(TEXT.partition("## One job")[2].partition("\n## ")[0].split())
+    for rule in (
+        "visual elements, style and mood",
+        "lighting, camera angle and composition",
+        "contradictory",
+    ):
+        assert rule in recipe
+
+
 async def fetched(request: Any) -> Any:
     """Return the JSON of the response."""
     async with request as response:
@@ -227,7 +238,7 @@ def test_code_without_a_key_comes_by_line_15() -> None:
 def test_it_is_short_and_in_order() -> None:
     """Lines have at most 120 characters, except the one to copy; the guide comes first."""
     lines = TEXT.splitlines()
-    assert len(lines) <= 405
+    assert len(lines) <= 408
     assert [line for line in lines if len(line) > 120] == [FIRST_LINES[0].strip()]
     parts = [
         "## What it takes off your hands",

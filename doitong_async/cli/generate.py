@@ -30,6 +30,11 @@ doitong generate "a red fox" --provider flux-ultra --width 1920 -o pictures/
 doitong generate "waves" --provider kling --options '{"duration": 5}' --json
 echo "a red fox" | doitong generate - -o - > fox.jpg
 
+[bold]A good prompt[/bold]
+Be specific about visual elements, style and mood.
+Give lighting, camera angle and composition.
+Avoid contradictory requests.
+
 The API key is read only from DOITONG_API_KEY. Exit codes: doitong --help."""
 
 

@@ -31,6 +31,18 @@ def test_the_help_shows_examples_and_exit_codes(
         assert "Examples" in capsys.readouterr().out
 
 
+def test_the_help_of_generate_says_how_to_write_a_prompt(capsys: pytest.CaptureFixture[str]) -> None:
+    """The three rules of the service's pages."""
+    assert main(["generate", "--help"]) == 0
+    text = capsys.readouterr().out
+    for rule in (
+        "visual elements, style and mood",
+        "lighting, camera angle and composition",
+        "contradictory",
+    ):
+        assert rule in text
+
+
 @pytest.mark.parametrize(
     "word",
     [
