@@ -127,7 +127,7 @@ _EPILOG: Final = "\n".join(
         "DOITONG_PLAN      free, starter or pro: the limits to keep; free by default",
         "DOITONG_BASE_URL  the base URL of another API, such as an emulator",
         "DOITONG_WEBHOOK_SECRET   what the service signs its webhooks with",
-        "DOITONG_LOG       debug or info: tell on stderr what happens, without prompts or keys",
+        "DOITONG_LOG       debug or info: what happens, on stderr; no prompt, no key",
         "HTTPS_PROXY, NO_PROXY    the proxy to use, and the hosts to reach without it",
         "",
         "[bold]Exit codes[/bold]",

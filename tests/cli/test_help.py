@@ -22,6 +22,7 @@ def test_the_help_shows_examples_and_exit_codes(
     text = capsys.readouterr().out
     assert "--emulator -o city.jpg" in text
     assert "DOITONG_API_KEY" in text
+    assert "DOITONG_LOG  " in text
     for code, meaning in MEANINGS.items():
         assert re.search(rf"^ {code.value} +{re.escape(meaning)}", text, re.MULTILINE)
     assert main([]) == Exit.USAGE
