@@ -100,6 +100,7 @@ LAYERS = [
         *("cli.status", "cli.units"),
         *(
             "cli.job_progress",
+            "cli.lines",
             "cli.preflight",
             "cli.progress",
             "cli.text",
@@ -159,13 +160,13 @@ FEWEST_LINES_OF_A_MODULE = 50
 MOST_LINES_OF_A_CLASS = 250
 MOST_LINES_OF_A_FUNCTION = 60
 LONG_FUNCTIONS = {
-    ("client", "__init__"): "a line for each setting where it is given, and where it is passed on"
+    ("client", "__init__"): "a line for each setting where it is given, and where it is passed on",
+    ("cli.batch", "batch_file"): "a line for each option where it is given, and where it is passed on",
 }
 MOST_MUTABLE = 12
 SMALL = {
     "cli": "the command's entry point, which tells which extra is missing",
     "__main__": "`python -m doitong_async`",
-    "cli.job": "each command has its module",
     "connections": "the one place that opens a session of our own",
     "unicode": "the one rule for text that UTF-8 cannot write",
     "waits": "the one place that knows backoff",
@@ -315,7 +316,7 @@ def test_functions_fit_on_a_screen() -> None:
         for function in functions(path)
         if length_of(function) > MOST_LINES_OF_A_FUNCTION
     ]
-    assert long == [*LONG_FUNCTIONS]
+    assert set(long) == LONG_FUNCTIONS.keys()
 
 
 def test_a_class_holds_one_idea() -> None:

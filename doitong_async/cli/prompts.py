@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import sqlite3
 import stat
 import sys
 import tempfile
-from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,27 +22,20 @@ from doitong_async import catalog
 from doitong_async.batch.source import FIELDS, read_item, unknown_field
 from doitong_async.cli.exits import CommandError
 from doitong_async.cli.formats import Format, columns_of, guessed, separator_of
+from doitong_async.cli.lines import LONGEST_LINE, BadLineError, PromptLines, first_line
 from doitong_async.errors import BadRequestError
 from doitong_async.transport.forms import Form, check_form
 from doitong_async.types import GenerateRequest, MediaType
 
 KEPT: Final = 10
 """Bad lines to report in full; the others are only counted."""
-_LONGEST_LINE: Final = 1 << 24
 _CHUNK: Final = 1 << 13
-# UTF-16 without its mark is sound UTF-8 with a NUL in every second byte.
-_NO_TEXT: Final = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")
 _LONGEST_COMPLAINT: Final = 300
-_BOM: Final = b"\xef\xbb\xbf"
 _SIDES: Final = ("width", "height")
 _OBJECTS: Final = ("input", "options")
 
 
-Row: TypeAlias = "tuple[int, dict[str, Any] | _BadLineError]"
-
-
-class _BadLineError(Exception):
-    """One line is wrong; the next may be fine."""
+Row: TypeAlias = "tuple[int, dict[str, Any] | BadLineError]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +95,7 @@ class Prompts:
         for count, (number, row) in enumerate(self._rows()):
             if count == self._limit:
                 return
-            if isinstance(row, _BadLineError):
+            if isinstance(row, BadLineError):
                 raise CommandError(f"{self._name}, line {number}: {row}")
             yield row
 
@@ -124,7 +115,7 @@ class Prompts:
                 total += 1
                 try:
                     _check(row, number, keys, form)
-                except (_BadLineError, BadRequestError) as error:
+                except (BadLineError, BadRequestError) as error:
                     bad += 1
                     if len(complaints) < KEPT:
                         complaints.append(f"line {number}: {_short(error)}")
@@ -139,19 +130,19 @@ class Prompts:
         """Return the first line, if it looks like a comment but will be sent, and paid for, as a prompt."""
         if self._comments or self._kind is not Format.LINES:
             return None
-        line = _first_line(self._file, self._name).strip()
+        line = first_line(self._file, self._name).strip()
         return line if line.startswith("#") else None
 
     def _rows(self) -> Iterator[Row]:
-        lines = _Lines(self._file, self._name)
+        lines = PromptLines(self._file, self._name)
         if self._kind is Format.CSV:
-            header = _first_line(self._file, self._name, comments=self._comments)
+            header = first_line(self._file, self._name, comments=self._comments)
             rows = _csv_rows(lines, self._name, _separator(header), comments=self._comments)
         else:
             read = _read_object if self._kind is Format.JSONL else _read_prompt
             rows = _line_rows(lines, read, comments=self._comments)
         for number, row in rows:
-            yield number, row if isinstance(row, _BadLineError) else _filled(row, self._defaults)
+            yield number, row if isinstance(row, BadLineError) else _filled(row, self._defaults)
 
 
 def open_prompts(
@@ -190,8 +181,8 @@ def open_prompts(
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CommandError(f"{shown} cannot be read: {reason}.") from None
-    first_line = "" if format else _first_line(file, shown, comments=comments)
-    kind = Format(format) if format else guessed(Path(name).suffix, first_line, has_name=not is_spooled)
+    first = "" if format else first_line(file, shown, comments=comments)
+    kind = Format(format) if format else guessed(Path(name).suffix, first, has_name=not is_spooled)
     if kind is None:
         file.close()
         raise CommandError(
@@ -245,83 +236,7 @@ _NO_COPY: Final = "The prompts cannot be copied to a temporary file"
 _SET_TMPDIR: Final = "Nothing was sent. Set TMPDIR to a folder with room, or give a file of prompts."
 
 
-def _first_line(file: IO[bytes], name: str, *, comments: bool = False) -> str:
-    """Return the first line that is not blank, nor a comment if there are any."""
-    lines = _Lines(file, name)
-    try:
-        return next(
-            (line for line in lines if line.strip() and not (comments and line.lstrip().startswith("#"))), ""
-        )
-    except _BadLineError:
-        return ""
-
-
-class _Lines(Iterator[str]):
-    """The lines of a file from its start, whoever else reads it; a bad line raises and is skipped.
-
-    A line ends with LF, CR LF or a lone CR.
-    """
-
-    def __init__(self, file: IO[bytes], name: str) -> None:
-        self._file = file
-        self._name = name
-        self._offset = 0
-        self._whole: deque[bytes] = deque()
-        self._begun = b""
-        """The last line read, which may go on."""
-        self.number = 0
-        """The number of the last line read, from 1."""
-
-    def __next__(self) -> str:
-        line, is_too_long = self._line()
-        if not line:
-            raise StopIteration
-        self.number += 1
-        if is_too_long:
-            raise _BadLineError(f"it is longer than {_LONGEST_LINE:,} bytes; expected a prompt.")
-        try:
-            text = (line.removeprefix(_BOM) if self.number == 1 else line).decode()
-        except UnicodeDecodeError as error:
-            raise _BadLineError(
-                f"it is not UTF-8: {error.reason} at byte {error.start}; save the file as UTF-8."
-            ) from None
-        if (odd := _NO_TEXT.search(text)) is not None:
-            raise _BadLineError(
-                f"it is not text: it holds the control character {odd[0]!r}; save the file as UTF-8."
-            )
-        return text
-
-    def _line(self) -> tuple[bytes, bool]:
-        """Return the next line with its end, and whether it is too long; then this is its last part alone."""
-        is_too_long = False
-        while not self._whole:
-            if len(self._begun) > _LONGEST_LINE:
-                # The last byte may be the first half of CR LF.
-                is_too_long, self._begun = True, self._begun[-1:]
-            if not self._read():
-                break
-        if self._whole:
-            line = self._whole.popleft()
-        else:
-            line, self._begun = self._begun, b""
-        return line, is_too_long or len(line.rstrip(b"\r\n")) >= _LONGEST_LINE
-
-    def _read(self) -> bool:
-        """Read on, and cut what was read into lines; False at the end of the file."""
-        try:
-            self._file.seek(self._offset)
-            # As much again for a long line, so that its parts are not joined over and over.
-            more = self._file.read(max(_CHUNK, len(self._begun)))
-        except OSError as error:
-            raise CommandError(f"{self._name} cannot be read: {error.strerror or error}.") from None
-        self._offset += len(more)
-        lines = (self._begun + more).splitlines(keepends=True)
-        self._begun = b"" if not lines or lines[-1].endswith(b"\n") else lines.pop()
-        self._whole.extend(lines)
-        return bool(more)
-
-
-def _line_rows(lines: _Lines, read: Any, *, comments: bool) -> Iterator[Row]:
+def _line_rows(lines: PromptLines, read: Any, *, comments: bool) -> Iterator[Row]:
     while True:
         try:
             line = next(lines).strip()
@@ -329,7 +244,7 @@ def _line_rows(lines: _Lines, read: Any, *, comments: bool) -> Iterator[Row]:
                 yield lines.number, read(line)
         except StopIteration:
             return
-        except _BadLineError as error:
+        except BadLineError as error:
             yield lines.number, error
 
 
@@ -341,9 +256,9 @@ def _read_object(line: str) -> dict[str, Any]:
     try:
         value = _loaded(line)
     except (ValueError, RecursionError) as error:
-        raise _BadLineError(f'it is not JSON: {_where(error)}; expected {{"prompt": "…"}}.') from None
+        raise BadLineError(f'it is not JSON: {_where(error)}; expected {{"prompt": "…"}}.') from None
     if not isinstance(value, dict):
-        raise _BadLineError(f'it is {line[:40]}; expected an object such as {{"prompt": "…"}}.')
+        raise BadLineError(f'it is {line[:40]}; expected an object such as {{"prompt": "…"}}.')
     return {name: item for name, item in value.items() if item is not None or name not in FIELDS}
 
 
@@ -372,9 +287,9 @@ def _where(error: Exception) -> str:
     )
 
 
-def _csv_rows(lines: _Lines, name: str, separator: str, *, comments: bool) -> Iterator[Row]:
+def _csv_rows(lines: PromptLines, name: str, separator: str, *, comments: bool) -> Iterator[Row]:
     # A cell may be as long as a line; the module's own limit is 131,072 characters.
-    csv.field_size_limit(_LONGEST_LINE)
+    csv.field_size_limit(LONGEST_LINE)
     reader = csv.reader(lines, strict=True, delimiter=separator)
     columns: list[str] = []
     while True:
@@ -389,8 +304,8 @@ def _csv_rows(lines: _Lines, name: str, separator: str, *, comments: bool) -> It
                 columns = _read_header(cells)
         except StopIteration:
             return
-        except (_BadLineError, csv.Error) as error:
-            bad = error if isinstance(error, _BadLineError) else _BadLineError(f"it is not CSV: {error}.")
+        except (BadLineError, csv.Error) as error:
+            bad = error if isinstance(error, BadLineError) else BadLineError(f"it is not CSV: {error}.")
             if not columns:
                 raise CommandError(f"{name}, line {number}, the header: {_short(bad)}") from None
             yield number, bad
@@ -407,9 +322,9 @@ def _read_header(cells: list[str]) -> list[str]:
     for column in columns:
         if column not in FIELDS:
             advice = " Separate the columns by commas." if "|" in column else ""
-            raise _BadLineError(unknown_field(column, what="column") + advice)
+            raise BadLineError(unknown_field(column, what="column") + advice)
         if columns.count(column) > 1:
-            raise _BadLineError(f"the column {column!r} occurs twice; expected it once.")
+            raise BadLineError(f"the column {column!r} occurs twice; expected it once.")
     return columns
 
 
@@ -417,7 +332,7 @@ def _read_cells(columns: list[str], cells: list[str]) -> dict[str, Any]:
     while len(cells) > len(columns) and not cells[-1].strip():
         cells.pop()
     if len(cells) > len(columns):
-        raise _BadLineError(
+        raise BadLineError(
             f"it has {len(cells)} cells, the header {len(columns)}; put a cell with a comma in quotes."
         )
     given = zip(columns, cells, strict=False)
@@ -431,7 +346,7 @@ def _read_cell(column: str, cell: str) -> Any:
         try:
             return _loaded(cell)
         except (ValueError, RecursionError) as error:
-            raise _BadLineError(
+            raise BadLineError(
                 f"{column} is not JSON: {_where(error)}; expected an object in quotes."
             ) from None
     return cell
@@ -483,13 +398,13 @@ class _Keys:
         self._database.close()
 
 
-def _check(row: dict[str, Any] | _BadLineError, number: int, keys: _Keys, form: Form) -> None:
-    if isinstance(row, _BadLineError):
+def _check(row: dict[str, Any] | BadLineError, number: int, keys: _Keys, form: Form) -> None:
+    if isinstance(row, BadLineError):
         raise row
     key, request = read_item(row)
     check_form(form, request.with_defaults(provider=catalog.DEFAULT_PROVIDER, width=None, height=None))
     if key is not None and (first := keys.line_of(key, number)) != number:
-        raise _BadLineError(f"the key {key!r} is already used on line {first}; expected another one.")
+        raise BadLineError(f"the key {key!r} is already used on line {first}; expected another one.")
 
 
 def _short(error: Exception) -> str:

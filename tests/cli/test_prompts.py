@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from doitong_async.batch.source import read_item
+from doitong_async.cli import lines as lines_of_files
 from doitong_async.cli import prompts as reader
 from doitong_async.cli.exits import CommandError, Exit
 from doitong_async.cli.formats import Format
@@ -393,7 +394,7 @@ def test_every_line_end_ends_a_line(
     write: Write, monkeypatch: pytest.MonkeyPatch, end: str, name: str, lines: list[str], chunk: int
 ) -> None:
     """CR alone, as old Macs write it, ends a line too; CR LF may fall between two reads."""
-    monkeypatch.setattr(reader, "_CHUNK", chunk)
+    monkeypatch.setattr(lines_of_files, "_CHUNK", chunk)
     content = end.join(lines)
     for text in (content, content + end):
         assert read(write(name, text.encode())) == [{"prompt": "a fox"}, {"prompt": "a hen"}]
@@ -452,7 +453,7 @@ def test_a_key_given_twice_is_named_with_both_lines(write: Write) -> None:
 
 def test_an_endless_line_is_rejected(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not read into memory, and the lines after it are still checked."""
-    monkeypatch.setattr(reader, "_LONGEST_LINE", 8)
+    monkeypatch.setattr(lines_of_files, "LONGEST_LINE", 8)
     found = messages_of(write("p.txt", "1234567\n12345678\n1234567812345678123\nlast"))
     expected = "it is longer than 8 bytes; expected a prompt."
     assert found[1:] == [f"line 2: {expected}", f"line 3: {expected}"]

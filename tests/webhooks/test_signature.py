@@ -201,6 +201,7 @@ class TestParse:
             provider="flux-kontext",
             metadata={"duration": None, "width": 1920, "height": 1080},
             created_at=datetime(2024, 1, 1, tzinfo=UTC),
+            extra={"completedAt": "2024-01-01T00:01:00Z"},
         )
 
     def test_a_poll_brings_the_same_snapshot(self) -> None:
