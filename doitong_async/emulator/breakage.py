@@ -19,6 +19,7 @@ GATEWAY_PAGE = (
     "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n"
     "<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n"
 )
+SIGN_IN_PAGE = "<html><body>Please sign in</body></html>"
 _ERRORS = {
     "401": UNKNOWN_KEY,
     "429-minute": TOO_MANY_A_MINUTE,
@@ -38,7 +39,7 @@ def is_left_undone(fault: Fault) -> bool:
     """Whether the fault keeps the request from being executed."""
     if fault.what in ("500", "502", "null"):
         return not fault.handled
-    return fault.what == "cut-before"
+    return fault.what in ("cut-before", "html")
 
 
 def broken(reply: Reply, fault: Fault, *, graphql: bool) -> Reply:
@@ -48,6 +49,8 @@ def broken(reply: Reply, fault: Fault, *, graphql: bool) -> Reply:
             return replace(error_reply(ApiError(*BROKEN)), ids=reply.ids)
         case "502":
             return replace(reply, status=502, content_type="text/html", text=GATEWAY_PAGE, by_gateway=True)
+        case "html":
+            return replace(reply, status=200, content_type="text/html", text=SIGN_IN_PAGE, by_gateway=True)
         case "cut-before" | "cut-after":
             return replace(reply, cut=True)
         case "partial" if graphql:

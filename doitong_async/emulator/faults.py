@@ -24,6 +24,7 @@
       429-minute       too many requests; retry-after=5 sends that header
       cut-before       the connection closes, nothing was executed
       cut-after        the request is executed, then the connection closes without an answer
+      html             a page with status 200, as from a captive portal; not executed
       null             `data: null` and an error, not executed; handled=yes: executed
     of submit, poll
       partial          the first job's nullable fields are null, each with an error
@@ -132,7 +133,7 @@ _SHAPES: dict[What, _Shape] = {
     "slow": _Shape(("output",), "seconds"),
     "oversized": _Shape(("output",), "size", ("announced",)),
     "redirect": _Shape(("output",), "url"),
-    "html": _Shape(("output",)),
+    "html": _Shape(_SENT),
     "empty": _Shape(("output",)),
     "stuck": _Shape(("job",)),
     "fail": _Shape(("job",), None, ("charged",)),

@@ -100,12 +100,14 @@ class GraphQLFace:
         status_field: str = "generation",
         error_status: ErrorStatus = "table",
         answer_key: str | None = None,
+        introspection: bool = True,
     ) -> None:
         self._world = world
         self._outputs_url = outputs_url
         self._status_field = status_field
         self._error_status = error_status
         self._answer_key = answer_key
+        self._introspection = introspection
 
     def read(self, call: Call) -> Operation:
         """Read a call as far as its kind; it is executed once admitted."""
@@ -128,6 +130,8 @@ class GraphQLFace:
     def _run(
         self, call: Call, key: str, kind: Kind, parameters: Parameters, document: Document, content_type: str
     ) -> Reply:
+        if kind == "introspection" and not self._introspection:
+            raise ApiError("BAD_USER_INPUT", "GraphQL introspection is not allowed")
         sent = fingerprint(parameters.query, parameters.variables, parameters.operation_name)
         scene = Scene(self._world, self._outputs_url(), call, key, sent)
         result = self._execute(parameters, document, scene)

@@ -5,7 +5,7 @@ from email.utils import formatdate
 
 from aiohttp import web
 
-from doitong_async.emulator.breakage import GATEWAY_PAGE
+from doitong_async.emulator.breakage import GATEWAY_PAGE, SIGN_IN_PAGE
 from doitong_async.emulator.clocks import read_clocks
 from doitong_async.emulator.edges import Waits, cut, send_oddly
 from doitong_async.emulator.faults import Fault
@@ -66,7 +66,7 @@ def _broken(response: web.Response, fault: Fault) -> web.Response:
         case "redirect":
             return web.Response(status=302, headers={"Location": fault.url or f"?{_REDIRECTED}"})
         case "html":
-            return web.Response(text="<html><body>Please sign in</body></html>", content_type="text/html")
+            return web.Response(text=SIGN_IN_PAGE, content_type="text/html")
         case "empty":
             return web.Response(content_type=response.content_type)
     return response

@@ -41,7 +41,7 @@ class Emulator:
     `speed` makes jobs end that many times faster without changing the rate limits; `durations` is the
     seconds of every job, or a function from the job's number to its seconds. `faults` are values, or texts
     in the form of `doitong_async.emulator.faults`. With `keys_honoured=False` a repeated submit under the
-    same Idempotency-Key creates a second job.
+    same Idempotency-Key creates a second job; with `introspection=False` the schema is not shown.
 
     With a `webhook_secret` it sends a signed webhook when a job with a `webhookUrl` ends, in up to
     `webhook_attempts` attempts, after 1 s, 2 s, 4 s …, which `speed` shortens too: our assumptions. It sends
@@ -62,6 +62,7 @@ class Emulator:
         status_field: str = "generation",
         error_status: ErrorStatus = "table",
         answer_key: str | None = None,
+        introspection: bool = True,
         over_concurrency: OverConcurrency = "refuse",
         polls_count: bool = True,
         reset_unit: ResetUnit = "epoch_s",
@@ -90,6 +91,7 @@ class Emulator:
             status_field=status_field,
             error_status=error_status,
             answer_key=answer_key,
+            introspection=introspection,
         )
         self._api = Api(self.world, graphql, RestFace(self.world, lambda: self.outputs_url), reset_unit)
         self._waits = Waits()

@@ -26,7 +26,11 @@ _LATE: Final = 5.0
 
 # Seconds since 1970 exceed the first; milliseconds, microseconds and nanoseconds exceed the others.
 _EPOCH_SECONDS: Final = 1e9
-_FINER_UNITS: Final = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
+_FINER_UNITS: Final = (
+    (1e17, 1e9, "epoch nanoseconds"),
+    (1e14, 1e6, "epoch microseconds"),
+    (1e11, 1e3, "epoch milliseconds"),
+)
 
 
 class Limit(StrEnum):
@@ -141,28 +145,62 @@ def requested_wait(rate_limit: RateLimitHeaders, *, limit: Limit) -> float | Non
     return UNBELIEVED_WAIT if rate_limit.renews_in is None else rate_limit.renews_in
 
 
+def reset_spelling(headers: Mapping[str, str]) -> str | None:
+    """Return how the reset is spelled, such as "epoch seconds"; None if it is missing or cannot be read.
+
+    Args:
+        headers: with lower-case names.
+    """
+    read = _read_moment(headers.get("x-ratelimit-reset") or "")
+    return None if read is None else read[1]
+
+
+def clock_ahead(headers: Mapping[str, str], wall: float) -> float | None:
+    """Return the seconds by which this clock is ahead of the answer's `Date`; None without one.
+
+    Args:
+        headers: with lower-case names.
+        wall: epoch seconds here when the service answered.
+    """
+    served = _http_date(headers.get("date"))
+    # A `Date` has whole seconds, cut off.
+    return None if served is None else wall - (served + 0.5)
+
+
 def _seconds_until(text: str | None, clocks: Sequence[float], near: float = MINUTE_WAIT) -> float | None:
     """Parse a number of seconds, or a moment; return the seconds from now, negative if it is past.
 
     A moment is read by the first clock that makes it near, else by the first clock: either may be wrong.
     """
-    if text is None:
+    read = _read_moment(text or "")
+    if read is None:
         return None
+    moment, spelling = read
+    if spelling == _FROM_NOW:
+        return moment
+    waits = [moment - now for now in clocks]
+    return next((wait for wait in waits if -_LATE <= wait <= near), waits[0])
+
+
+_FROM_NOW: Final = "seconds from now"
+
+
+def _read_moment(text: str) -> tuple[float, str] | None:
+    """Return seconds from now or a moment in epoch seconds, and how it is spelled; None if it is neither."""
     try:
         number = float(text)
     except ValueError:
-        moment = _iso(text)
-        moment = _http_date(text) if moment is None else moment
-    else:
-        if not math.isfinite(number) or number < 0:
-            return None
-        if number <= _EPOCH_SECONDS:
-            return number
-        moment = number / next((per_second for above, per_second in _FINER_UNITS if number > above), 1.0)
-    if moment is None:
+        moment, spelling = _iso(text), "ISO 8601"
+        if moment is None:
+            moment, spelling = _http_date(text), "an HTTP date"
+        return None if moment is None else (moment, spelling)
+    if not math.isfinite(number) or number < 0:
         return None
-    waits = [moment - now for now in clocks]
-    return next((wait for wait in waits if -_LATE <= wait <= near), waits[0])
+    if number <= _EPOCH_SECONDS:
+        return number, _FROM_NOW
+    finer = ((per_second, unit) for above, per_second, unit in _FINER_UNITS if number > above)
+    per_second, unit = next(finer, (1.0, "epoch seconds"))
+    return number / per_second, unit
 
 
 def _iso(text: str) -> float | None:

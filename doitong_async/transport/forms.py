@@ -92,6 +92,13 @@ def submit_body(
     return encoded(fields) if form is Form.REST else graphql_body(document, {"input": fields})
 
 
+def document_of(form: Form, kind: str) -> str | None:
+    """Return the mutation with which a form makes a media type; None in REST, which has no document."""
+    if form is Form.REST:
+        return None
+    return GENERATE if form is Form.GRAPHQL else _FLAT[kind].document
+
+
 def check_form(form: Form, request: GenerateRequest) -> None:
     """Check that a form can carry a request.
 

@@ -26,6 +26,7 @@ class EmulatorApi:
         status_field: str = "generation",
         error_status: ErrorStatus = "table",
         answer_key: str | None = None,
+        introspection: bool = True,
         reset_unit: ResetUnit = "epoch_s",
         faults: Iterable[Fault | str] = (),
         **rules: Any,
@@ -37,6 +38,7 @@ class EmulatorApi:
             status_field=status_field,
             error_status=error_status,
             answer_key=answer_key,
+            introspection=introspection,
         )
         self.api = Api(self.world, graphql, RestFace(self.world, lambda: OUTPUTS), reset_unit)
 

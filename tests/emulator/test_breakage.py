@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from doitong_async.emulator.breakage import GATEWAY_PAGE
+from doitong_async.emulator.breakage import GATEWAY_PAGE, SIGN_IN_PAGE
 from doitong_async.emulator.calls import Reply
 from doitong_async.emulator.limits import PlanLimits
 from tests.emulator.direct import A_FOX, GENERATE, EmulatorApi, a_call, codes
@@ -103,6 +103,15 @@ def test_502_is_a_gateways_page() -> None:
     reply = submit(api)
     assert (reply.status, reply.content_type, reply.text) == (502, "text/html", GATEWAY_PAGE)
     assert headers(api, reply) == {}
+
+
+def test_html_is_a_page_that_says_nothing_went_wrong() -> None:
+    """As a captive portal answers: HTTP 200, and nothing was executed."""
+    api = EmulatorApi(faults=["submit: html"])
+    reply = submit(api)
+    assert (reply.status, reply.content_type, reply.text) == (200, "text/html", SIGN_IN_PAGE)
+    assert headers(api, reply) == {}
+    assert api.world.jobs == {}
 
 
 @pytest.mark.parametrize("text", ["cut-before", "cut-after"])

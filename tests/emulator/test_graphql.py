@@ -175,6 +175,15 @@ def test_introspection_shows_one_type_for_submits_and_polls() -> None:
     assert api.world.count("introspection") == 1
 
 
+def test_a_closed_schema_is_not_shown() -> None:
+    """The request is counted, and polls are answered as ever."""
+    api = EmulatorApi(introspection=False)
+    reply = api.graphql("{ __schema { queryType { name } } }")
+    assert (reply.status, codes(reply)) == (400, ["BAD_USER_INPUT"])
+    assert api.world.allowance("k", 0.0).remaining == 59
+    assert codes(api.graphql(POLL, {"id": "x"})) == ["NOT_FOUND"]
+
+
 @pytest.mark.parametrize(
     ("query", "kind"),
     [

@@ -14,8 +14,10 @@ from doitong_async.limits.headers import (
     UNBELIEVED_WAIT,
     Limit,
     RateLimitHeaders,
+    clock_ahead,
     read_headers,
     requested_wait,
+    reset_spelling,
     which_limit,
 )
 
@@ -241,6 +243,37 @@ def test_no_header_breaks_the_reader(headers: dict[str, str]) -> None:
     for limit in Limit:
         wait = requested_wait(rate_limit, limit=limit)
         assert wait is None or 0 <= wait <= DAY_WAIT
+
+
+@pytest.mark.parametrize(
+    ("text", "spelling"),
+    [
+        ("57", "seconds from now"),
+        ("1767225660", "epoch seconds"),
+        ("1767225660000", "epoch milliseconds"),
+        ("1767225660000000", "epoch microseconds"),
+        ("1767225660000000000", "epoch nanoseconds"),
+        ("2026-01-01T00:01:00Z", "ISO 8601"),
+        ("Thu, 01 Jan 2026 00:01:00 GMT", "an HTTP date"),
+        ("soon", None),
+        ("-1", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_the_spelling_of_a_reset_is_named(text: str | None, spelling: str | None) -> None:
+    """As it is read; None for what cannot be."""
+    headers = {} if text is None else {"x-ratelimit-reset": text}
+    assert reset_spelling(headers) == spelling
+    assert (read_headers(headers, NOW).reset_in is None) is (spelling is None)
+
+
+@pytest.mark.parametrize("ahead", [0.0, 120.0, -7.5])
+def test_a_clock_is_compared_with_the_date(ahead: float) -> None:
+    """A `Date` has whole seconds, of which half a second is the middle."""
+    headers = {"date": "Thu, 01 Jan 2026 00:00:00 GMT"}
+    assert clock_ahead(headers, NOW + 0.5 + ahead) == ahead
+    assert clock_ahead({}, NOW) is None
 
 
 @pytest.mark.parametrize("text", ["60", " 60 ", "60.0", "60;w=60", "60, 60;w=60"])

@@ -128,6 +128,67 @@ def test_an_unusable_schema_has_no_candidates(body: object) -> None:
     assert status_candidates(body) == []
 
 
+# What a mutation takes and returns.
+
+
+WHOLE = """
+scalar JSON
+input More {{ webhookUrl: String width: Int }}
+input GenerateInput {{ type: String! options: JSON more: More! {field} }}
+type Generation {{ id: ID! status: String url: String }}
+type Mutation {{ generate(input: GenerateInput!, dry: Boolean, region: String!): {made} }}
+type Query {{ generation(id: ID!): Generation }}
+"""
+
+
+def shown(field: str = "webhookUrl: String", made: str = "Generation") -> Any:
+    """Return what a real GraphQL server with this schema answers to the larger document."""
+    schema = build_schema(WHOLE.format(field=field, made=made))
+    answer = graphql_sync(schema, introspection.document_with_input("GenerateInput"))
+    assert answer.errors is None
+    return {"data": answer.data}
+
+
+@pytest.mark.parametrize("made", ["Generation", "Generation!"])
+def test_a_mutation_is_shown_with_its_arguments_and_fields(made: str) -> None:
+    """Which of the arguments are required, too."""
+    (mutation,) = introspection.mutations(shown(made=made)).values()
+    assert mutation.arguments == {"input": "GenerateInput", "dry": "Boolean", "region": "String"}
+    assert mutation.required == {"input", "region"}
+    assert mutation.fields == {"id", "status", "url"}
+
+
+def test_an_input_type_is_shown_with_the_fields_of_its_own_inputs() -> None:
+    """Wrapped or not; a scalar has none."""
+    assert introspection.input_fields(shown()) == {
+        "type": frozenset(),
+        "options": frozenset(),
+        "more": {"webhookUrl", "width"},
+        "webhookUrl": frozenset(),
+    }
+
+
+def test_the_larger_document_shows_the_status_query_as_well() -> None:
+    """One request is enough for a check."""
+    body = shown()
+    assert introspection.is_open(body)
+    assert status_candidates(body) == [StatusOperation("generation", "id", "ID!")]
+
+
+def test_a_type_that_the_schema_does_not_have_is_none() -> None:
+    """Unlike one without fields."""
+    assert introspection.input_fields({"data": {"__type": None}}) is None
+    assert introspection.input_fields({"data": {"__type": {"inputFields": []}}}) == {}
+
+
+@pytest.mark.parametrize(
+    "body", [None, {}, {"data": None}, {"data": {"__schema": None}}, by_hand(queryType={})]
+)
+def test_a_schema_that_is_kept_back_is_closed(body: object) -> None:
+    """Whatever the answer looks like."""
+    assert not introspection.is_open(body)
+
+
 names = st.sampled_from(["data", "__schema", "queryType", "mutationType", "fields", "args", "type", "name"])
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.sampled_from(["generate", "ID", "NON_NULL"]),
@@ -142,6 +203,10 @@ def test_any_answer_can_be_read(body: object, query: object, mutation: object) -
     """Whatever comes, the result is a list."""
     assert isinstance(status_candidates(body), list)
     assert isinstance(status_candidates(by_hand(queryType=query, mutationType=mutation)), list)
+    for answer in (body, by_hand(queryType=query, mutationType=mutation)):
+        assert isinstance(introspection.is_open(answer), bool)
+        assert isinstance(introspection.mutations(answer), dict)
+        introspection.input_fields(answer)
 
 
 def test_a_query_exists_by_its_name_alone() -> None:
