@@ -19,6 +19,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from doitong_async.budget import Budget
+from doitong_async.check.findings import (
+    Assumption,
+    CheckedJob,
+    CheckOutcome,
+    CheckReport,
+    Finding,
+    SettingsToUse,
+)
 from doitong_async.client import AsyncDoitong
 from doitong_async.errors import (
     AuthenticationError,
@@ -61,6 +69,7 @@ if TYPE_CHECKING:
     from doitong_async.batch.sqlite import LedgerTotals
 
 __all__ = [
+    "Assumption",
     "AsyncDoitong",
     "AsyncJob",
     "AuthenticationError",
@@ -69,6 +78,9 @@ __all__ = [
     "BatchArguments",
     "Budget",
     "BudgetReachedError",
+    "CheckOutcome",
+    "CheckReport",
+    "CheckedJob",
     "ClientClosedError",
     "ConfigurationError",
     "ConnectionFailedError",
@@ -78,6 +90,7 @@ __all__ = [
     "DownloadError",
     "Estimate",
     "FailureKind",
+    "Finding",
     "GenerateRequest",
     "Generation",
     "InsufficientCreditsError",
@@ -103,6 +116,7 @@ __all__ = [
     "Result",
     "SavedFile",
     "ServerError",
+    "SettingsToUse",
     "Stats",
     "SubmitOutcomeUnknownError",
     "WebhookPayloadError",

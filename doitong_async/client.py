@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack
 
 from doitong_async import __version__
 from doitong_async.budget import Budget
+from doitong_async.check.findings import CheckReport
 from doitong_async.errors import ClientClosedError, ConfigurationError
 from doitong_async.events import Event, Hook, Stats
 from doitong_async.jobs.job import AsyncJob, logged_if_cancelled
@@ -419,6 +420,23 @@ class AsyncDoitong:
         Python has closed this generator. The arguments and the errors are those of `batch`.
         """
         return _items_of(self.batch(requests, **arguments))
+
+    async def check(self, *, spend: float = 0.0) -> CheckReport:
+        """Find out which assumptions about the service fail at this endpoint, and which settings to use.
+
+        It sends at most six requests, which make no job: polls of ids that cannot exist, two of them with a
+        key that we made up, and an introspection. Two test events go to `webhook_url`, if that is set.
+
+        Args:
+            spend: credits to spend on one or two of the cheapest jobs on top, 20 or 40; 0 makes none.
+
+        Raises:
+            ConfigurationError: if `spend` is no amount, or does not cover one job; nothing was sent.
+            ClientClosedError: if the client is not open.
+        """
+        from doitong_async.check.run import run_check
+
+        return await run_check(self._running(), self._options, spend=spend)
 
     def jobs(self) -> list[AsyncJob]:
         """Return the jobs in flight: submitted or resumed by this client, and not known to have ended."""

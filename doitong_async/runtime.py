@@ -62,7 +62,7 @@ class Runtime:
         self.notify = notify
         self._webhooks = webhooks
         _check_session(session)
-        self._owns_session = session is None
+        self.owns_session: bool = session is None
         places = Places.of_service(
             settings.base_url, settings.output_hosts, allow_insecure_http=settings.allow_insecure_http
         )
@@ -86,7 +86,7 @@ class Runtime:
             self._session,
             places=places,
             resolver=self._resolver,
-            is_own_session=self._owns_session,
+            is_own_session=self.owns_session,
             ssl=settings.ssl,
             user_agent=settings.user_agent,
             max_bytes=settings.max_download_bytes,
@@ -113,6 +113,11 @@ class Runtime:
         self.is_closing: bool = False
         self.batches: set[Closable] = set()
         """The running batches; they end before the runtime closes."""
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The session that sends every request, the user's own or the client's."""
+        return self._session
 
     def check_loop(self) -> None:
         """Check that the running loop is the one that the client was opened on.
@@ -196,7 +201,7 @@ class Runtime:
             finally:
                 self.downloads.close()
                 await self.transport.close()
-                if self._owns_session:
+                if self.owns_session:
                     await self._session.close()
                 await self._resolver.close()
 
@@ -215,7 +220,7 @@ class Runtime:
             if task.get_name().startswith("doitong"):
                 # Private, but it keeps a task that can never finish from filling the log.
                 task._log_destroy_pending = False  # type: ignore[attr-defined]  # of both tasks, C and Python
-        if self._owns_session:
+        if self.owns_session:
             drop_sockets(self._session)
             await self._session.close()
 

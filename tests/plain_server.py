@@ -331,8 +331,10 @@ class PlainServer:
                 seen.meant, answer = self._run(document, body.get("variables"), key, seen.ids)
             elif kind == "submit":
                 seen.meant, answer = 200, self._submit("generateImage", body, key, 0, seen.ids)
-            else:
+            elif kind == "poll":
                 seen.meant, answer = 200, self._poll(path.rpartition("/")[2], seen.ids)
+            else:
+                raise RefusedError(404, f"Not Found: there is no {path}")
         except RefusedError as refused:
             seen.meant, answer = refused.status, {"errors": [refused.error]}
         status = 200 if graphql and (self.behaviour.errors_with_200 or seen.meant == 404) else seen.meant

@@ -1,0 +1,1 @@
+"""Checks, before a credit is spent, which assumption about the service fails on this endpoint."""
