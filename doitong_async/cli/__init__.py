@@ -1,4 +1,4 @@
-"""The entry point of the command line: `doitong generate`, `job`, `batch`, `estimate`, `emulator`."""
+"""The entry point of the command line, `doitong`; `cli.app` has its commands."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from typer import rich_utils
 from typer.main import get_command
 
 from doitong_async import __version__
-from doitong_async.cli import batch, emulator, estimate, generate, job, status
+from doitong_async.cli import batch, doctor, emulator, estimate, generate, job, status
 from doitong_async.cli.exits import MEANINGS, CommandError, Exit, exit_of
 from doitong_async.cli.interrupts import hangup_as_before
 from doitong_async.cli.job_progress import JobProgress
@@ -166,6 +166,7 @@ for name, command, examples in (
     ("batch", batch.batch_file, batch.EXAMPLES),
     (status.NAME, status.show_status, status.EXAMPLES),
     ("estimate", estimate.estimate_file, estimate.EXAMPLES),
+    ("doctor", doctor.diagnose, doctor.EXAMPLES),
     ("emulator", emulator.emulate, emulator.EXAMPLES),
 ):
     app.command(name, epilog=_lines(examples))(command)

@@ -58,6 +58,7 @@ doitong batch prompts.txt --out pictures --plan starter --budget 5000
 doitong batch shots.csv --out shots --price kling=100 --dry-run
 doitong batch status pictures
 
+Before the first large batch, `doitong doctor` checks the service for free.
 After a kill or Ctrl-C, give the same command again to continue: the ledger
 knows what is done, what is running, and what was paid. Ctrl-C once waits for
 the running jobs; twice leaves them to the next run. pictures/index.html shows
@@ -230,6 +231,10 @@ def _end_of(arguments: _Arguments, prompts: Prompts, renderer: BatchRenderer) ->
     beginning = _beginning(arguments.title, checked, preflight)
     (renderer.report if arguments.dry_run else renderer.say)(beginning)
     if arguments.dry_run:
+        if not arguments.service.has_own_emulator:
+            renderer.report(
+                "Before you pay: `doitong doctor` checks the service and your settings, for free."
+            )
         renderer.facts(_estimated(preflight))
         return None
     if arguments.service.has_own_emulator and (preflight.unsettled or preflight.under_way):

@@ -25,6 +25,7 @@ class Exit(IntEnum):
     DOWNLOAD = 10
     SOME_FAILED = 11
     BUDGET = 12
+    SETTINGS = 13
     INTERRUPTED = 130
 
 
@@ -41,6 +42,7 @@ MEANINGS: Final = {
     Exit.DOWNLOAD: "the job is done and paid; its output could not be fetched or saved, or the ledger failed",
     Exit.SOME_FAILED: "a batch ended, and some of its items failed, were rejected or are in doubt",
     Exit.BUDGET: "a batch reached its budget; a larger one continues it",
+    Exit.SETTINGS: "doctor: an assumption about the service fails; its report has the settings to use",
     Exit.INTERRUPTED: "Ctrl-C; submitted jobs continue",
 }
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, Final, TypeVar
 
+T = TypeVar("T")
 _HANGUP: Final[signal.Signals | None] = getattr(signal, "SIGHUP", None)
 """Windows has none."""
 
@@ -51,6 +52,33 @@ def handling_signals(
                 loop.remove_signal_handler(number)
         if _HANGUP is not None and handles_hangup:
             signal.signal(_HANGUP, signal.SIG_IGN)
+
+
+async def interruptible(run: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a command, and treat SIGTERM and SIGHUP like Ctrl-C: what it paid for is shown before it ends.
+
+    Raises:
+        KeyboardInterrupt: at any of them, once the command has cleaned up.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    is_interrupted = False
+
+    def interrupt() -> None:
+        # Do not send SIGINT to ourselves: a command in the background ignores it.
+        nonlocal is_interrupted
+        if task.cancelling():
+            raise KeyboardInterrupt
+        is_interrupted = True
+        task.cancel()
+
+    with handling_signals(interrupt, [signal.SIGTERM]):
+        try:
+            return await run()
+        except asyncio.CancelledError:
+            if is_interrupted:
+                raise KeyboardInterrupt from None
+            raise
 
 
 @contextlib.contextmanager

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from doitong_async.cli.interrupts import handling_signals
+from doitong_async.cli.interrupts import interruptible
 from doitong_async.cli.job_progress import JobProgress
 from doitong_async.cli.render import JobReport, Notes
 from doitong_async.cli.text import clean
@@ -30,35 +29,12 @@ def run_to_end(
         KeyboardInterrupt: at Ctrl-C, once the client is closed and `progress` is complete.
     """
     with heard(progress.renderer, is_verbose=is_verbose), progress.renderer:
-        outcome = asyncio.run(_interruptible(run))
+        outcome = asyncio.run(interruptible(run))
     progress.renderer.finish(outcome)
     if progress.service.has_own_emulator and outcome.saved is None:
         progress.renderer.note(
             "The emulator and its picture are gone with this command; -o saves the picture."
         )
-
-
-async def _interruptible(run: Callable[[], Coroutine[Any, Any, JobReport]]) -> JobReport:
-    """Treat SIGTERM and SIGHUP like Ctrl-C: the token of a paid job is shown before the command ends."""
-    task = asyncio.current_task()
-    assert task is not None
-    is_interrupted = False
-
-    def interrupt() -> None:
-        # Do not send SIGINT to ourselves: a command in the background ignores it.
-        nonlocal is_interrupted
-        if task.cancelling():
-            raise KeyboardInterrupt
-        is_interrupted = True
-        task.cancel()
-
-    with handling_signals(interrupt, [signal.SIGTERM]):
-        try:
-            return await run()
-        except asyncio.CancelledError:
-            if is_interrupted:
-                raise KeyboardInterrupt from None
-            raise
 
 
 async def generate(progress: JobProgress, request: GenerateRequest) -> JobReport:

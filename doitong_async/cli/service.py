@@ -29,10 +29,13 @@ _TRIAL_JOB: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """The URL at which the service reaches this command, and the port on which it listens."""
+    """The URL at which the service reaches this command, and the port on which it listens.
+
+    Without a port the command does not listen: an application of the user's receives there.
+    """
 
     url: str
-    port: int
+    port: int | None = None
 
     @asynccontextmanager
     async def serving(self, doitong: AsyncDoitong) -> AsyncIterator[None]:
@@ -41,6 +44,9 @@ class Receiver:
         Raises:
             CommandError: if the port is not available.
         """
+        if self.port is None:
+            yield
+            return
         # aiohttp takes an eighth of a second to import, which only a batch with webhooks should spend.
         from doitong_async.webhooks.serving import served
 

@@ -197,6 +197,7 @@ def test_a_dry_run_sends_nothing(capsys: pytest.CaptureFixture[str], monkeypatch
     assert err == ""
     assert "30 jobs on the plan starter: 300 to 600 credits." in out
     assert "They take three days, as the plan allows 10 jobs a day." in out
+    assert "Before you pay: `doitong doctor`" in out
     assert not Path("pictures").exists()
     assert run_batch("--dry-run", "--json") == Exit.OK
     facts = printed_json(capsys)

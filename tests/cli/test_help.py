@@ -27,7 +27,7 @@ def test_the_help_shows_examples_and_exit_codes(
         assert re.search(rf"^ {code.value} +{re.escape(meaning)}", text, re.MULTILINE)
     assert main([]) == Exit.USAGE
     assert capsys.readouterr().out == text
-    for command in ("generate", "job", "emulator"):
+    for command in ("generate", "job", "doctor", "emulator"):
         assert main([command, "-h"]) == 0
         assert "Examples" in capsys.readouterr().out
 
