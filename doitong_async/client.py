@@ -331,7 +331,9 @@ class AsyncDoitong:
 
         Raises:
             BadRequestError: if the request is invalid, before anything is sent, or the service rejects it.
-            AuthenticationError, InsufficientCreditsError: if the service says so; nothing was charged.
+            AuthenticationError: if the service says so; nothing was charged.
+            InsufficientCreditsError: if the service says so, or said so of another submit less than 30 s ago;
+                then nothing was sent. After that one submit is sent, and the others wait for its answer.
             RateLimitError: if the plan has no slot or permit within `slot_timeout`.
             DailyLimitError: if the day's jobs are used up, unless `wait_for_next_day`.
             ConnectionFailedError: if the service cannot be reached.
@@ -475,6 +477,7 @@ class AsyncDoitong:
     def stats(self) -> Stats:
         """Return a snapshot of the client's counters."""
         runtime = self._running()
+        circuit = runtime.limiter.rate.circuit
         return Stats(
             in_flight=len(runtime.poller.tracker),
             slots_in_use=runtime.limiter.slots_taken,
@@ -482,6 +485,8 @@ class AsyncDoitong:
             requests_left=runtime.limiter.free,
             mean_seconds=dict(runtime.poller.durations.means()),
             credits_spent=runtime.poller.tracker.credits_spent,
+            credits_available=circuit.available,
+            credits_available_age=circuit.age(runtime.loop.time()),
         )
 
     def _running(self) -> Runtime:

@@ -114,7 +114,7 @@ class AuthenticationError(DoitongError):
 
 
 class InsufficientCreditsError(DoitongError):
-    """The balance does not cover the job (HTTP 402).
+    """The balance does not cover the job (HTTP 402), or another 402 came just before, and this was not sent.
 
     Attributes:
         credits_required: what the job would cost, if the service said so.
@@ -141,7 +141,7 @@ class RateLimitError(DoitongError):
     """A limit of the plan would delay this call for longer than the caller allows.
 
     Attributes:
-        limit: "slot", "minute", "day" or "server": what the call waited for.
+        limit: "slot", "minute", "day", "server" or "credits": what the call waited for.
     """
 
     outcome = "No job was made, nothing was charged."

@@ -212,8 +212,9 @@ class SlotExpired:
     idempotency_key: str | None = None
 
 
-WaitReason: TypeAlias = Literal["slot", "minute", "day", "server"]
-"""Why a call waits: for a slot, for a permit, for the next day, or because the service asked for a pause."""
+WaitReason: TypeAlias = Literal["slot", "minute", "day", "server", "credits"]
+"""Why a call waits: for a slot, for a permit, for the next day, because the service asked for a pause, or,
+after a 402, for the answer to one submit that finds out whether the account has credits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,10 +320,13 @@ class Stats:
     Attributes:
         in_flight: jobs submitted or resumed, and not known to have ended.
         slots_in_use: slots that jobs hold, for all clients on the key in this process.
-        waiting: waiting callers, by reason: "slot", "minute", "day" or "server".
+        waiting: waiting callers, by reason: "slot", "minute", "day", "server" or "credits".
         requests_left: requests that the plan allows now, for all clients on the key in this process.
         mean_seconds: mean duration of jobs in seconds, by provider, version and size.
         credits_spent: credits that this client's jobs cost, as far as the service reported.
+        credits_available: the account's balance as the service last named it, or None. It names it with a
+            402, and perhaps never.
+        credits_available_age: seconds since then, or None.
     """
 
     in_flight: int
@@ -331,6 +335,8 @@ class Stats:
     requests_left: int
     mean_seconds: Mapping[JobKind, float]
     credits_spent: float
+    credits_available: float | None
+    credits_available_age: float | None
 
 
 @dataclass(slots=True)

@@ -176,7 +176,10 @@ class Submitter:
         left = None if call.waits_until is None else max(0.0, call.waits_until - now)
         limiter = self.admission.limiter
         with await self.admission.permit(
-            Priority.SUBMIT, timeout=left, waits_for_day=call.options.wait_for_next_day
+            Priority.SUBMIT,
+            timeout=left,
+            waits_for_day=call.options.wait_for_next_day,
+            in_doubt=call.in_doubt,
         ) as permit:
             if call.before_sending is not None:
                 await call.before_sending(call.body, call.in_doubt)
@@ -190,11 +193,13 @@ class Submitter:
                 # Update the limiter before the permit ends: that lets the next submit go.
                 if isinstance(outcome, Generation):
                     end.job_ids = (outcome.id,)
-                    limiter.accepted()
+                    limiter.accepted(permit)
                 elif outcome.kind is FailureKind.NOT_SENT:
                     permit.unsent()
                 elif outcome.kind is FailureKind.RATE_LIMIT:
                     call.limit = limiter.rate_limited(outcome, permit)
+                elif outcome.kind is FailureKind.CREDITS:
+                    limiter.out_of_credits(outcome)
                 if isinstance(outcome, Failure):
                     end.failed(outcome)
         if (

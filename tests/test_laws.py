@@ -39,6 +39,7 @@ LAYERS = [
         "limits.plan",
         "limits.foreign",
         "limits.window",
+        "limits.circuit",
         "limits.concurrency",
         "limits.quota",
         "limits.headers",
@@ -125,6 +126,7 @@ PURE = {
     *("transport.introspection", "transport.failure", "transport.retry", "transport.wire"),
     *("transport.forms", "transport.status"),
     *(
+        "limits.circuit",
         "limits.concurrency",
         "limits.foreign",
         "limits.rejections",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, ParamSpec
 
@@ -60,6 +61,11 @@ async def until(condition: Callable[[], object]) -> None:
     """Yield to other tasks until a condition holds; time stands still meanwhile."""
     while not condition():  # noqa: ASYNC110 - the condition is at a server, which sets no event
         await asyncio.sleep(0)
+
+
+async def ends_of(*waiting: Awaitable[Any]) -> Counter[type]:
+    """Wait for all of them, and count how they end."""
+    return Counter(type(end) for end in await asyncio.gather(*waiting, return_exceptions=True))
 
 
 def seen(emulator: Emulator, kind: str) -> list[Seen]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import count
 from typing import Any, Final, Literal, TypeVar
 
+from doitong_async.clock import wall_time
 from doitong_async.errors import ClientClosedError, RateLimitError
 from doitong_async.events import Hook, LimitLowered, WaitBegan, WaitEnded, WaitReason
 from doitong_async.limits.limiter import RateLimiter
 from doitong_async.limits.permits import Priority, RequestPermit, Slot
 from doitong_async.limits.plan import Plan
 from doitong_async.limits.users import KeyUser
-from doitong_async.limits.wait_queue import Returnable, Waiter
+from doitong_async.limits.wait_queue import Position, Returnable, Waiter
 from doitong_async.log import log
 from doitong_async.secret import Secret
 
@@ -52,12 +54,12 @@ class Admission:
         self.user = user
         limiter.join(user)
         self._notify = notify
-        self._waits: dict[Waiter[Any], Priority | None] = {}
+        self._waits: dict[Waiter[Any], Callable[[], WaitReason]] = {}
         self._closed = asyncio.Event()
 
     def waiting(self) -> Counter[str]:
         """Return how many callers wait, by reason."""
-        return Counter(self.limiter.reason(priority) for priority in self._waits.values())
+        return Counter(reason() for reason in self._waits.values())
 
     async def slot(self, *, timeout: float | None = None, waits_for_day: bool = False) -> Slot:
         """Wait for a slot, at most `timeout` seconds (None: without limit): `with await admission.slot()`.
@@ -69,12 +71,18 @@ class Admission:
         """
         self._check_open()
         at_once = self.limiter.free_slot()
+        position = Position(asyncio.get_running_loop().time(), waits_for_day)
         return at_once or await self._bounded(
-            self.limiter.queue_for_slot(waits_for_day=waits_for_day), None, timeout
+            self.limiter.queue_for_slot(position), self._reason_of_slot, timeout
         )
 
     async def permit(
-        self, priority: Priority, *, timeout: float | None = None, waits_for_day: bool = False
+        self,
+        priority: Priority,
+        *,
+        timeout: float | None = None,
+        waits_for_day: bool = False,
+        in_doubt: bool = False,
     ) -> RequestPermit:
         """Wait until one request may be sent, at most `timeout` seconds (None: without limit).
 
@@ -83,12 +91,17 @@ class Admission:
         Raises:
             RateLimitError: if it could not be sent by then.
             DailyLimitError: if the service says that the day's jobs are used up, unless `waits_for_day`.
+            InsufficientCreditsError: if another submit got a 402 just now, unless `in_doubt`.
             ClientClosedError: if the client closes first.
         """
         self._check_open()
         at_once = self.limiter.permit_at_once(priority)
+        position = Position(asyncio.get_running_loop().time(), waits_for_day, in_doubt)
         return at_once or await self._bounded(
-            self.limiter.queue_for_permit(priority, waits_for_day=waits_for_day), priority, timeout
+            self.limiter.queue_for_permit(priority, position),
+            partial(self._reason_of_permit, priority),
+            timeout,
+            is_poll=priority is Priority.POLL,
         )
 
     async def sleep(self, seconds: float) -> None:
@@ -151,17 +164,33 @@ class Admission:
         if self._closed.is_set():
             raise _closed()
 
-    async def _bounded(self, waiting: Waiter[T], priority: Priority | None, timeout: float | None) -> T:
+    def _reason_of_slot(self) -> WaitReason:
+        return "day" if self.limiter.day.is_over(wall_time()) else "slot"
+
+    def _reason_of_permit(self, priority: Priority) -> WaitReason:
+        rate = self.limiter.rate
+        if priority is Priority.SUBMIT and rate.circuit.is_probing():
+            return "credits"
+        return "server" if rate.is_held(asyncio.get_running_loop().time(), priority) else "minute"
+
+    async def _bounded(
+        self,
+        waiting: Waiter[T],
+        reason_now: Callable[[], WaitReason],
+        timeout: float | None,
+        *,
+        is_poll: bool = False,
+    ) -> T:
         # A poll belongs to no single caller: an exception in a callback about its wait must not end polling.
-        notify = self._notify.aside if priority is Priority.POLL else self._notify
+        notify = self._notify.aside if is_poll else self._notify
         with waiting:
             if waiting.is_over:
                 return await waiting
-            wait_id, reason = next(_WAIT_IDS), self.limiter.reason(priority)
-            request: Literal["submit", "poll"] = "poll" if priority is Priority.POLL else "submit"
+            wait_id, reason = next(_WAIT_IDS), reason_now()
+            request: Literal["submit", "poll"] = "poll" if is_poll else "submit"
             loop = asyncio.get_running_loop()
             begun, is_granted = loop.time(), False
-            self._waits[waiting] = priority
+            self._waits[waiting] = reason_now
             try:
                 notify(WaitBegan(wait_id=wait_id, request=request, reason=reason))
                 async with asyncio.timeout(timeout):
@@ -169,7 +198,7 @@ class Admission:
                 is_granted = True
                 return granted
             except TimeoutError:
-                raise self._too_long(self.limiter.reason(priority)) from None
+                raise self._too_long(reason_now()) from None
             finally:
                 del self._waits[waiting]
                 # Not the running loop: a coroutine that is collected after its loop closed ends here, too.
@@ -187,6 +216,7 @@ class Admission:
             "slot": f"the plan allows {plan.concurrent_jobs} jobs at once",
             "minute": f"the plan allows {plan.requests_per_minute} requests a minute",
             "server": "the service asked to wait",
+            "credits": "another submit is finding out whether the account has credits",
         }
         return RateLimitError(f"The wait timed out: {limits[reason]}.", limit=reason)
 

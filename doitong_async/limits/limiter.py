@@ -11,7 +11,6 @@ from typing import Final, TypeVar
 
 from doitong_async.clock import wall_time
 from doitong_async.errors import DailyLimitError
-from doitong_async.events import WaitReason
 from doitong_async.limits.headers import Limit, RateLimitHeaders, read_headers, requested_wait
 from doitong_async.limits.permits import Priority, RequestPermit, Slot
 from doitong_async.limits.plan import Plan
@@ -136,9 +135,9 @@ class RateLimiter:
         is_free = not self._slot_queue and self._slots.has_free(self._loop.time())
         return self._take_slot() if is_free and self.day.has_room(wall_time()) else None
 
-    def queue_for_slot(self, *, waits_for_day: bool) -> Waiter[Slot]:
+    def queue_for_slot(self, position: Position) -> Waiter[Slot]:
         """Join the wait queue for a slot."""
-        return self._join(self._slot_queue, waits_for_day=waits_for_day)
+        return self._join(self._slot_queue, position)
 
     def slot_at_once(self, job_id: str = "") -> Slot:
         """Take a slot without queueing: the remote job is running already, so its slot is taken anyway."""
@@ -160,20 +159,15 @@ class RateLimiter:
         now = self._loop.time()
         if priority is Priority.POLL and not self.polls_count:
             return None if now < self.rate.paused_until(priority) else _uncounted_poll()
-        if self._submit_queue or self._poll_queue:
+        is_barred = priority is Priority.SUBMIT and self.rate.circuit.is_open(now)
+        if is_barred or self._submit_queue or self._poll_queue:
             return None
         may_send = self.rate.may_send(now, priority, kept=self._kept_for_polls())
         return self._permit(priority) if may_send else None
 
-    def queue_for_permit(self, priority: Priority, *, waits_for_day: bool = False) -> Waiter[RequestPermit]:
+    def queue_for_permit(self, priority: Priority, position: Position) -> Waiter[RequestPermit]:
         """Join the wait queue for a request permit."""
-        return self._join(self._queue_of(priority), waits_for_day=waits_for_day)
-
-    def reason(self, waiting_for: Priority | None) -> WaitReason:
-        """Return why a caller waits for a permit of this priority, or for a slot (None)."""
-        if waiting_for is None:
-            return "day" if self.day.is_over(wall_time()) else "slot"
-        return "server" if self.rate.is_held(self._loop.time(), waiting_for) else "minute"
+        return self._join(self._queue_of(priority), position)
 
     def delay_polls(self, failure: Failure) -> None:
         """Send no poll before the retry-after of a failed one has passed, whatever the failure."""
@@ -220,10 +214,14 @@ class RateLimiter:
         self._serve()
         return limit
 
-    def accepted(self) -> None:
+    def accepted(self, permit: RequestPermit) -> None:
         """Record that a submit was accepted, which ends a series of holds."""
         self._rejections.accepted()
-        self.rate.accepted(self._loop.time())
+        self.rate.accepted(self._loop.time(), sent_at=permit.sent_at)
+
+    def out_of_credits(self, failure: Failure) -> None:
+        """Obey a 402: from the end of its permit on, submits that are not in doubt are sent away."""
+        self.rate.circuit.rejected(failure, self._loop.time())
 
     def daily_limit(self) -> DailyLimitError:
         """Return the error for callers that do not wait for the next day."""
@@ -247,13 +245,13 @@ class RateLimiter:
             self._made_at = self._loop.time()
         self._serve()
 
-    def permit_is_over(self, *, was_sent: bool, is_submit: bool) -> None:
-        """Take a permit back."""
-        self.rate.over(self._loop.time(), was_sent=was_sent, is_submit=is_submit)
+    def permit_is_over(self, *, was_sent: bool, is_submit: bool, number: int | None) -> None:
+        """Take a permit back; `number` is its request's."""
+        self.rate.over(self._loop.time(), was_sent=was_sent, is_submit=is_submit, number=number)
         self._serve()
 
-    def _join(self, queue: WaitQueue[T], *, waits_for_day: bool) -> Waiter[T]:
-        waiter = queue.join(Position(self._loop.time(), waits_for_day))
+    def _join(self, queue: WaitQueue[T], position: Position) -> Waiter[T]:
+        waiter = queue.join(position)
         self._serve()
         return waiter
 
@@ -288,6 +286,10 @@ class RateLimiter:
             self._slot_queue.fail(self.daily_limit, unless=lambda position: position.waits_for_day)
         if self.day.is_ended(wall):
             self._submit_queue.fail(self.daily_limit, unless=lambda position: position.waits_for_day)
+        if self.rate.circuit.is_open(now):
+            # Who waits for a slot learns of it with the slot that the rejected submit frees.
+            no_credits = partial(self.rate.circuit.error, now)
+            self._submit_queue.fail(no_credits, unless=lambda position: position.in_doubt)
         while self._slot_queue and self._slots.has_free(now) and self.day.has_room(wall):
             self._slot_queue.grant(self._take_slot)
 

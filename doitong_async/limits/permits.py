@@ -25,8 +25,8 @@ class Grantor(Protocol):
     def job_is_settled(self, *, was_made: bool) -> None:
         """End the job's reservation of the day, and count the job if it was made."""
 
-    def permit_is_over(self, *, was_sent: bool, is_submit: bool) -> None:
-        """Take a permit back."""
+    def permit_is_over(self, *, was_sent: bool, is_submit: bool, number: int | None) -> None:
+        """Take a permit back; `number` is its request's."""
 
 
 class Slot:
@@ -143,4 +143,4 @@ class RequestPermit:
     def _end(self, *, was_sent: bool) -> None:
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
-            limiter.permit_is_over(was_sent=was_sent, is_submit=self._is_submit)
+            limiter.permit_is_over(was_sent=was_sent, is_submit=self._is_submit, number=self.number)

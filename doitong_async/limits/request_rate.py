@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from doitong_async.limits.circuit import CreditCircuit
 from doitong_async.limits.concurrency import ConcurrencyBackoff
 from doitong_async.limits.foreign import Probing
 from doitong_async.limits.headers import Limit, RateLimitHeaders
@@ -31,12 +32,17 @@ class RequestRate:
         now: the moment.
     """
 
-    __slots__ = ("_concurrency", "_paused_until", "_poll_went_first", "_polls_from", "_probing", "_window")
+    __slots__ = (
+        *("_concurrency", "_paused_until", "_poll_went_first", "_polls_from", "_probing", "_window"),
+        "circuit",
+    )
 
     def __init__(self, limit: int, now: float) -> None:
         self._window = Window(limit)
         self._concurrency = ConcurrencyBackoff(now)
         self._probing = Probing(now)
+        self.circuit: CreditCircuit = CreditCircuit()
+        """Whether the account has credits."""
         self._paused_until = now
         self._polls_from = now
         """From when the service accepts polls again, by its retry-after."""
@@ -73,7 +79,7 @@ class RequestRate:
         """Whether nothing is known that a new one would not know."""
         held_until = max(self._concurrency.held_until, self._probing.contested_until)
         is_quiet = now >= max(self._paused_until, self._polls_from, held_until)
-        return is_quiet and self._window.free(now) == self._window.limit
+        return is_quiet and self.circuit.is_fresh(now) and self._window.free(now) == self._window.limit
 
     def kept_for_polls(self, *, concurrent_jobs: int, slots_taken: int) -> int:
         """Return how many requests submits leave for polls, where a burst could use up a whole minute."""
@@ -99,6 +105,8 @@ class RequestRate:
         free = self._window.free(now)
         if priority is Priority.POLL:
             return free > 0
+        if self.circuit.is_probing():
+            return False
         # The first answer after a reset says how many more may go; a submit must not wait for a poll to ask.
         return not self._concurrency.blocks(now) and free > (0 if self._window.is_renewed else kept)
 
@@ -139,22 +147,26 @@ class RequestRate:
     def send(self, now: float, priority: Priority) -> int:
         """Take a token for a request that is sent now, and return its number."""
         self._probing.sent(now)
+        number = self._window.spend()
         if priority is Priority.SUBMIT:
             self._concurrency.submit_sent(now)
-        return self._window.spend()
+            self.circuit.sends(number, now)
+        return number
 
-    def over(self, now: float, *, was_sent: bool, is_submit: bool) -> None:
+    def over(self, now: float, *, was_sent: bool, is_submit: bool, number: int | None) -> None:
         """Record that a request was answered or is lost, or that it never left this machine."""
         if is_submit:
             self._concurrency.submit_is_over()
+            self.circuit.over(number)
         if was_sent:
             self._window.answered(now)
         else:
             self._window.unsent()
 
-    def accepted(self, now: float) -> None:
+    def accepted(self, now: float, *, sent_at: float) -> None:
         """Record that a submit was accepted, which ends a series of holds."""
         self._concurrency.accepted(now)
+        self.circuit.accepted(sent_at=sent_at)
 
     def job_ended(self) -> None:
         """Let one more submit go while submits are held."""

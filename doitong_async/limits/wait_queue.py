@@ -21,10 +21,17 @@ T = TypeVar("T", bound=Returnable)
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """When a waiter joined the queue, and whether it would wait for the next day."""
+    """What the queue knows of a waiter.
+
+    Attributes:
+        since: when it joined.
+        waits_for_day: whether it would wait for the next day.
+        in_doubt: whether its submit may have made a job already.
+    """
 
     since: float
     waits_for_day: bool = False
+    in_doubt: bool = False
 
 
 class WaitQueue(Generic[T]):

@@ -404,6 +404,8 @@ async def test_a_402_stops_every_submit(tmp_path: Path) -> None:
             assert not list(sqlite.records(reading, unsettled=True))
             assert "InsufficientCreditsError" in [record.error for record in sqlite.records(reading)]
         emulator.world._accounts["k-test"].balance = 10_000
+        # After a 402 nothing is sent for half a minute, whoever asks.
+        await asyncio.sleep(30)
         assert outcomes(await all_of(doitong.generate_many(prompts, ledger=tmp_path / "l.db"))) == {
             Outcome.DONE: 30
         }

@@ -425,11 +425,12 @@ async def test_a_429_with_hours_to_wait_is_about_the_day_only_the_second_time(
     failure = too_many("Too Many Requests", **{"x-ratelimit-limit": "60", **far})
     # A burst counts as one 429, and a poll's 429 says nothing about jobs.
     assert [admission.limiter.rate_limited(failure) for _ in range(3)] == ["minute"] * 3
-    (await admission.permit(Priority.SUBMIT)).answered()
+    permit = await admission.permit(Priority.SUBMIT)
+    permit.answered()
     assert 60.0 <= now() <= 61.0
     assert admission.limiter.rate_limited(failure, is_submit=False) == "minute"
     await asyncio.sleep(100)
-    admission.limiter.accepted()
+    admission.limiter.accepted(permit)
     assert admission.limiter.rate_limited(failure) == "minute"
     await asyncio.sleep(62)
     assert admission.limiter.rate_limited(failure) == "day"

@@ -26,7 +26,7 @@ class Grants:
     def job_is_settled(self, *, was_made: bool) -> None:
         self.returned.append("job made" if was_made else "no job made")
 
-    def permit_is_over(self, *, was_sent: bool, is_submit: bool) -> None:
+    def permit_is_over(self, *, was_sent: bool, is_submit: bool, number: int | None) -> None:
         self.returned.append("sent" if was_sent else "unsent")
 
 

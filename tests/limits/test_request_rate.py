@@ -13,8 +13,8 @@ NOTHING = RateLimitHeaders()
 
 def send_and_answer(rate: RequestRate, now: float, priority: Priority = Priority.SUBMIT) -> None:
     """Send a request and have it answered at once."""
-    rate.send(now, priority)
-    rate.over(now, was_sent=True, is_submit=priority is Priority.SUBMIT)
+    number = rate.send(now, priority)
+    rate.over(now, was_sent=True, is_submit=priority is Priority.SUBMIT, number=number)
 
 
 def test_submits_go_first_and_overdue_polls_alternate_with_them() -> None:
@@ -85,7 +85,7 @@ def test_beside_other_users_requests_go_one_by_one() -> None:
     rate.observe(RateLimitHeaders(remaining=30), 0.0, number, was_accepted=True)
     assert not rate.may_send(0.5, Priority.SUBMIT, kept=0)
     assert rate.next_moment(0.5, Priority.SUBMIT, kept=0) == 1.0
-    rate.over(0.5, was_sent=True, is_submit=True)
+    rate.over(0.5, was_sent=True, is_submit=True, number=number)
     assert rate.may_send(0.5, Priority.SUBMIT, kept=0)
     assert not rate.is_fresh(59.9)
 
