@@ -138,7 +138,7 @@ class InsufficientCreditsError(DoitongError):
 
 
 class RateLimitError(DoitongError):
-    """A limit of the plan would delay this call for longer than the caller allows.
+    """A limit, of the plan or of a budget, would delay this call for longer than the caller allows.
 
     Attributes:
         limit: "slot", "minute", "day", "server" or "credits": what the call waited for.

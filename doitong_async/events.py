@@ -213,13 +213,14 @@ class SlotExpired:
 
 
 WaitReason: TypeAlias = Literal["slot", "minute", "day", "server", "credits"]
-"""Why a call waits: for a slot, for a permit, for the next day, because the service asked for a pause, or,
-after a 402, for the answer to one submit that finds out whether the account has credits."""
+"""Why a call waits: for a slot, for a permit, for the next day, because the service asked for a pause, or
+for credits: those that jobs in flight may leave of a budget; or, after a 402, for the answer to one submit
+that finds out whether the account has any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitBegan:
-    """A call waits for the plan.
+    """A call waits for the plan, or for credits.
 
     Attributes:
         wait_id: the same in the event of its end; unique in this process.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeGuard
 
 from doitong_async import catalog
-from doitong_async.errors import ConfigurationError
+from doitong_async.errors import BadRequestError, ConfigurationError
 from doitong_async.limits.plan import Plan
 from doitong_async.types import GenerateRequest, MediaType
 
@@ -55,6 +55,26 @@ def price_of(request: GenerateRequest, price: PriceArgument = None) -> Price | N
     """
     check_price(price)
     return _price(request, price)
+
+
+def most_of(request: GenerateRequest, price: PriceArgument, *, has_budget: bool) -> float | None:
+    """Return the most credits that a job costs, or None if nobody knows and no budget depends on it.
+
+    Args:
+        request: what to make.
+        price: see `price_of`.
+        has_budget: whether credits have to be reserved for it.
+
+    Raises:
+        BadRequestError: if there is a budget and no price.
+    """
+    known = _price(request, price)
+    if known is None and has_budget:
+        raise BadRequestError(
+            f"There is a budget, but no documented price for this {_kind(request)}. Give price= (--price on "
+            "the command line): the most credits that such a job costs."
+        )
+    return None if known is None else known.high
 
 
 def _price(request: GenerateRequest, price: PriceArgument) -> Price | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import Any
 
@@ -11,7 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doitong_async import ConfigurationError
-from doitong_async.budget import Budget, BudgetTracker
+from doitong_async.budget import Budget, BudgetTracker, Reservation, as_budget
+
+
+class CallbackError(BaseException):
+    """An exception that a user's callback may raise."""
 
 
 @pytest.mark.parametrize(
@@ -34,16 +37,23 @@ def test_a_budget_is_checked(arguments: dict[str, Any], complaint: str) -> None:
         Budget(**arguments)
 
 
+def test_a_number_of_credits_is_a_budget() -> None:
+    """And a budget is one, and none is none."""
+    assert as_budget(5) == Budget(5)
+    assert as_budget(budget := Budget(5, low_at=0.5)) is budget
+    assert as_budget(None) is None
+
+
 def test_a_tracker_reserves_and_settles() -> None:
     """A running job reserves its highest price; a finished one has spent what it really cost."""
     tracker = BudgetTracker(Budget(100))
-    assert tracker.reserve("a", 60)
-    assert not tracker.reserve("b", 41)
+    job = tracker.reserve(60)
+    assert not tracker.fits(41)
     assert (tracker.spent, tracker.reserved, tracker.left) == (0, 60, 40)
-    tracker.settle("a", 15)
+    job.settle(15)
     assert (tracker.spent, tracker.reserved, tracker.left) == (15, 0, 85)
-    assert tracker.reserve("b", 85)
-    tracker.release("b")
+    assert tracker.fits(85)
+    tracker.reserve(85).release()
     assert (tracker.spent, tracker.reserved, tracker.left) == (15, 0, 85)
 
 
@@ -51,173 +61,204 @@ def test_a_tracker_reserves_and_settles() -> None:
 def test_an_unknown_cost_counts_as_the_reserved_price(cost: float | None) -> None:
     """If the service reports no cost, or an impossible one, the highest price counts."""
     tracker = BudgetTracker(Budget(100))
-    tracker.reserve("a", 20)
-    tracker.settle("a", cost)
+    tracker.reserve(20).settle(cost)
     assert (tracker.spent, tracker.left) == (20, 80)
 
 
 def test_the_reported_cost_counts_even_above_the_reservation() -> None:
     """The budget is then overdrawn, and no further job starts."""
     tracker = BudgetTracker(Budget(20))
-    tracker.reserve("a", 20)
-    tracker.settle("a", 30)
+    tracker.reserve(20).settle(30)
     assert (tracker.spent, tracker.left) == (30, -10)
-    assert not tracker.reserve("b", 0.5)
+    assert not tracker.fits(0.5)
 
 
-def test_repeated_calls_count_once() -> None:
-    """A second settle, a late release or an unknown item changes nothing."""
+def test_a_later_cost_corrects_an_earlier_one() -> None:
+    """A failed job counts in full until its cost is reported, which may be zero; a release comes too late."""
     tracker = BudgetTracker(Budget(100))
-    tracker.reserve("a", 20)
-    tracker.settle("a", 10)
-    tracker.settle("a", 10)
-    tracker.release("a")
-    tracker.settle("never seen", 50)
-    tracker.release("never seen")
-    assert (tracker.spent, tracker.reserved) == (10, 0)
-
-
-def test_a_new_reservation_replaces_the_old_one() -> None:
-    """A retried item is not reserved twice."""
-    tracker = BudgetTracker(Budget(100))
-    assert tracker.reserve("a", 60)
-    assert tracker.reserve("a", 90)
-    assert tracker.reserved == 90
-    assert not tracker.reserve("a", 101)
-    assert tracker.reserved == 90
-
-
-def test_credits_in_doubt_are_reserved_whatever_is_left() -> None:
-    """They may be spent already. They replace the item's earlier reservation."""
-    tracker = BudgetTracker(Budget(100))
-    tracker.reserve("a", 60)
-    tracker.keep("b", 50)
-    assert (tracker.reserved, tracker.left) == (110, -10)
-    tracker.keep("b", 40)
-    assert (tracker.reserved, tracker.left) == (100, 0)
-    tracker.settle("b", None)
-    assert (tracker.spent, tracker.reserved) == (40, 60)
-
-
-def test_credits_in_doubt_may_make_the_budget_low() -> None:
-    """They count like any reservation."""
-    reported: list[float] = []
-    BudgetTracker(Budget(100, on_low=reported.append)).keep("a", 95)
-    assert reported == [5]
-
-
-def test_a_job_may_cost_zero() -> None:
-    """A failed job may cost zero, and zero is a known cost."""
-    tracker = BudgetTracker(Budget(100))
-    tracker.reserve("a", 60)
-    tracker.settle("a", 0)
+    job = tracker.reserve(60)
+    job.settle(None)
+    assert (tracker.spent, tracker.left) == (60, 40)
+    job.settle(20)
+    job.settle(20)
+    job.settle(None)
+    job.release()
+    assert (tracker.spent, tracker.left) == (20, 80)
+    job.settle(0)
     assert (tracker.spent, tracker.left) == (0, 100)
+
+
+def test_a_release_counts_once() -> None:
+    """What comes after it changes nothing."""
+    tracker = BudgetTracker(Budget(100))
+    tracker.reserve(10)
+    job = tracker.reserve(20)
+    job.release()
+    job.release()
+    job.settle(5)
+    job.keep()
+    job.resume()
+    assert (tracker.spent, tracker.reserved, len(tracker.in_flight)) == (0, 10, 1)
+
+
+def test_a_block_releases_its_reservation_whatever_ends_it() -> None:
+    """Unless it was settled or handed over in the block."""
+    tracker = BudgetTracker(Budget(100))
+    with pytest.raises(CallbackError), tracker.reserve(20):
+        raise CallbackError
+    assert tracker.left == 100
+    with tracker.reserve(20) as reservation:
+        of_job = reservation.hand_over()
+        reservation.settle(1)
+    with tracker.reserve(30) as settled:
+        settled.settle(30)
+    assert (tracker.spent, tracker.reserved) == (30, 20)
+    assert tracker.in_flight == {of_job}
+
+
+def test_credits_in_doubt_stay_reserved_and_are_not_waited_for() -> None:
+    """They may be spent already; once the submit is resumed, they may come back again."""
+    tracker = BudgetTracker(Budget(100))
+    reservation = tracker.reserve(60)
+    reservation.keep()
+    assert (tracker.reserved, tracker.in_flight) == (60, set())
+    reservation.resume()
+    assert tracker.in_flight == {reservation}
+    reservation.release()
+    assert tracker.left == 100
+
+
+def test_a_job_of_an_earlier_run_counts_only_by_its_correction() -> None:
+    """The total of that run has its cost already."""
+    tracker = BudgetTracker(Budget(100))
+    tracker.carry(50)
+    job = tracker.settled(50)
+    job.settle(50)
+    assert tracker.spent == 50
+    job.settle(40)
+    assert tracker.spent == 40
+
+
+def test_an_empty_reservation_counts_nothing() -> None:
+    """It stands for a job that no budget knows."""
+    with Reservation() as reservation:
+        reservation.hand_over().settle(5)
+        reservation.keep()
+        reservation.resume()
 
 
 def test_without_a_budget_everything_is_counted_and_allowed() -> None:
     """There are always credits left."""
     tracker = BudgetTracker(None)
-    assert tracker.reserve("a", 1e18)
-    tracker.settle("a", 5)
+    assert tracker.fits(1e18)
+    tracker.reserve(1e18).settle(5)
     tracker.carry(7)
     assert (tracker.spent, tracker.reserved, tracker.left) == (12, 0, math.inf)
+    assert tracker.falls_low() is None
 
 
 def test_earlier_runs_reduce_the_budget() -> None:
     """A resumed batch has only the rest of its budget."""
     tracker = BudgetTracker(Budget(100))
     tracker.carry(90)
-    assert not tracker.reserve("a", 11)
-    assert tracker.reserve("a", 10)
+    assert not tracker.fits(11)
+    assert tracker.fits(10)
 
 
 def test_tenths_of_credits_add_up_exactly() -> None:
     """Three times 0.1 fits into 0.3, although floats disagree."""
     tracker = BudgetTracker(Budget(0.3))
-    assert all(tracker.reserve(item, 0.1) for item in "abc")
+    for _ in range(3):
+        assert tracker.fits(0.1)
+        tracker.reserve(0.1)
     assert tracker.left == 0
 
 
-def test_a_low_budget_is_reported_once() -> None:
+def test_a_budget_falls_low_once() -> None:
     """At the chosen share, with the credits left, and not again when they fall further."""
-    reported: list[float] = []
-    tracker = BudgetTracker(Budget(100, low_at=0.25, on_low=reported.append))
-    tracker.reserve("a", 74)
-    assert reported == []
-    tracker.reserve("b", 1)
-    assert reported == [25]
-    tracker.release("a")
+    tracker = BudgetTracker(Budget(100, low_at=0.25))
+    job = tracker.reserve(74)
+    assert tracker.falls_low() is None
+    tracker.reserve(1)
+    assert tracker.falls_low() == 25
+    assert tracker.falls_low() is None
+    job.release()
     tracker.carry(80)
-    assert reported == [25]
+    assert tracker.falls_low() is None
 
 
 def test_a_settlement_or_earlier_runs_may_make_the_budget_low() -> None:
     """Not only a reservation can."""
-    reported: list[float] = []
-    dear = BudgetTracker(Budget(100, on_low=reported.append))
-    dear.reserve("a", 50)
-    dear.settle("a", 95)
-    BudgetTracker(Budget(100, on_low=reported.append)).carry(90)
-    assert reported == [5, 10]
+    dear, resumed = BudgetTracker(Budget(100)), BudgetTracker(Budget(100))
+    dear.reserve(50).settle(95)
+    resumed.carry(90)
+    assert (dear.falls_low(), resumed.falls_low()) == (5, 10)
 
 
-def test_a_callback_that_raises_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
-    """The error is logged, and the tracker continues."""
+def test_the_tracker_says_when_credits_may_have_come_back() -> None:
+    """At each settlement and release, and when a doubt leaves nobody to wait for."""
+    changes: list[float] = []
+    tracker = BudgetTracker(Budget(100), lambda: changes.append(tracker.left))
+    jobs = [tracker.reserve(20) for _ in range(3)]
+    jobs[0].settle(5)
+    jobs[0].settle(5)
+    jobs[1].release()
+    jobs[2].keep()
+    assert changes == [55, 75, 75]
 
-    def broken(left: float) -> None:
-        raise ValueError(left)
 
-    tracker = BudgetTracker(Budget(10, on_low=broken))
-    with caplog.at_level(logging.ERROR, logger="doitong_async"):
-        assert tracker.reserve("a", 10)
-    assert tracker.reserved == 10
-    assert "on_low failed at 0 credits left" in caplog.text
-
-
-items = st.sampled_from("abcdef")
 amounts = st.integers(0, 400).map(lambda tenths: tenths / 10)
 acts = st.lists(
     st.one_of(
-        st.tuples(st.just("reserve"), items, amounts),
-        st.tuples(st.just("settle"), items, st.none()),
-        st.tuples(st.just("release"), items),
+        st.tuples(st.just("reserve"), amounts),
+        st.tuples(st.just("settle"), st.integers(0, 9), st.none() | amounts),
+        st.tuples(st.just("release"), st.integers(0, 9)),
+        st.tuples(st.just("keep"), st.integers(0, 9)),
+        st.tuples(st.just("hand_over"), st.integers(0, 9)),
     ),
     max_size=40,
 )
 
 
-@given(acts, st.integers(1, 100), st.sampled_from([0.0, 0.1, 0.5, 0.9]))
-def test_reservations_never_pass_the_budget(acts: list[Any], credits: int, low_at: float) -> None:  # noqa: A002
-    """In any order of calls, at most the budget is reserved and spent, and low is reported once."""
-    reported: list[float] = []
-    tracker = BudgetTracker(Budget(credits, low_at=low_at, on_low=reported.append))
-    kept: dict[str, float] = {}
-    was_low = False
-    for name, item, *more in acts:
-        before = tracker.reserved
-        done = getattr(tracker, name)(item, *more)
-        if name == "reserve" and done:
-            kept[item] = more[0]
-        elif name == "reserve":
-            assert tracker.reserved == before
-        else:
-            kept.pop(item, None)
-        assert tracker.reserved == pytest.approx(sum(kept.values()))
-        assert tracker.spent + tracker.reserved <= credits
-        was_low = was_low or (name != "release" and tracker.left <= low_at * credits)
-        assert len(reported) == was_low
+@given(acts, st.integers(1, 100))
+def test_whatever_happens_each_job_counts_once(acts: list[Any], credits: int) -> None:  # noqa: A002
+    """In any order of calls: reserved until it is settled or released, spent at its last known cost."""
+    tracker = BudgetTracker(Budget(credits))
+    jobs: list[Reservation] = []
+    reserved: list[float | None] = []
+    spent: list[float | None] = []
+    for name, first, *more in acts:
+        if name == "reserve":
+            if tracker.fits(first):
+                jobs.append(tracker.reserve(first))
+                reserved.append(first)
+                spent.append(None)
+                assert tracker.left >= 0
+            continue
+        if first >= len(jobs):
+            continue
+        if name == "hand_over":
+            jobs[first] = jobs[first].hand_over()
+            continue
+        getattr(jobs[first], name)(*more)
+        held, booked = reserved[first], spent[first]
+        if name == "settle" and (held is not None or booked is not None):
+            spent[first] = more[0] if more[0] is not None else booked if booked is not None else held
+            reserved[first] = None
+        elif name == "release" and held is not None:
+            reserved[first] = None
+    assert tracker.reserved == pytest.approx(sum(each for each in reserved if each is not None))
+    assert tracker.spent == pytest.approx(sum(each for each in spent if each is not None))
 
 
-@given(st.dictionaries(items, st.tuples(amounts, st.none() | amounts), min_size=1), st.data())
-def test_the_order_of_ends_does_not_matter(jobs: dict[str, Any], data: st.DataObject) -> None:
+@given(st.lists(st.tuples(amounts, st.none() | amounts), min_size=1, max_size=6), st.data())
+def test_the_order_of_ends_does_not_matter(jobs: list[Any], data: st.DataObject) -> None:
     """The same jobs, ended in any order, leave the same credits to the last fraction."""
-    orders = [list(jobs), data.draw(st.permutations(list(jobs)))]
     ends = []
-    for order in orders:
+    for order in (range(len(jobs)), data.draw(st.permutations(range(len(jobs))))):
         tracker = BudgetTracker(Budget(10_000))
-        for item in order:
-            tracker.reserve(item, jobs[item][0])
-        for item in reversed(order):
-            tracker.settle(item, jobs[item][1])
+        reservations = [tracker.reserve(most) for most, _ in jobs]
+        for number in order:
+            reservations[number].settle(jobs[number][1])
         ends.append((tracker.spent, tracker.reserved, tracker.left))
     assert ends[0] == ends[1]

@@ -22,7 +22,6 @@ from doitong_async import (
     Result,
     SubmitOutcomeUnknownError,
 )
-from doitong_async.budget import BudgetTracker
 from doitong_async.emulator import Emulator, PlanLimits
 from doitong_async.emulator.world import World
 from doitong_async.events import (
@@ -42,6 +41,7 @@ from doitong_async.events import (
     WebhookReceived,
 )
 from doitong_async.jobs.job import AsyncJob
+from doitong_async.limits.credits import Credits
 from doitong_async.limits.limiter import RateLimiter
 from doitong_async.testing import run_virtual
 from doitong_async.webhooks.handler import Response, WebhookHandler
@@ -626,16 +626,16 @@ def test_an_exception_in_on_low_comes_out_of_the_batch(kind: type[BaseException]
     gc.collect()
 
 
-def test_an_exception_in_on_low_comes_out_of_the_tracker_without_a_loop() -> None:
-    """The tracker has counted by then."""
+def test_an_exception_in_on_low_comes_out_where_no_loop_runs() -> None:
+    """The credits are counted by then."""
 
     def on_low(left: float) -> None:
         raise Mine
 
-    tracker = BudgetTracker(Budget(10, on_low=on_low))
+    credits_ = Credits(Budget(10, on_low=on_low))
     with pytest.raises(Mine):
-        tracker.reserve("a", 10)
-    assert tracker.reserved == 10
+        credits_.at_once(10)
+    assert credits_.tracker.reserved == 10
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, asyncio.CancelledError])
@@ -645,7 +645,7 @@ def test_an_error_in_on_low_is_logged(kind: type[BaseException], caplog: pytest.
     def on_low(left: float) -> None:
         raise kind(left)
 
-    assert BudgetTracker(Budget(10, on_low=on_low)).reserve("a", 10)
+    assert Credits(Budget(10, on_low=on_low)).at_once(10)
     assert "on_low failed at 0 credits left" in caplog.text
 
 

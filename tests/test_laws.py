@@ -54,6 +54,7 @@ LAYERS = [
     [
         "pricing",
         "transport.forms",
+        "budget",
         "transport.wire",
         "webhooks.signature",
         "webhooks",
@@ -66,7 +67,7 @@ LAYERS = [
         "jobs.token",
         "webhooks.unmatched",
     ],
-    ["settings", "limits.limiter", "limits.admission", "check.observed"],
+    ["settings", "limits.credits", "limits.limiter", "limits.admission", "check.observed"],
     [
         "transport.exchange",
         "transport.calls",
@@ -89,7 +90,6 @@ LAYERS = [
     ["runtime"],
     ["check.jobs", "check.probes"],
     ["check.run"],
-    ["budget"],
     ["batch.item", "batch.backend", "batch.damage", "batch.locked", "batch.promises", "batch.source"],
     ["batch.sqlite", "batch.spending"],
     ["batch.ledger", "batch.in_step"],
@@ -361,7 +361,7 @@ def test_permits_and_slots_are_taken_in_a_block() -> None:
         }
         for node in ast.walk(tree):
             match node:
-                case ast.Await(value=ast.Call(func=ast.Attribute(attr="permit" | "slot"))):
+                case ast.Await(value=ast.Call(func=ast.Attribute(attr="permit" | "slot" | "reservation"))):
                     assert id(node) in blocks, (name, node.lineno)
 
 

@@ -260,7 +260,7 @@ class Batch:
 
     def progress(self) -> Progress:
         """Return the progress of the batch, also after its block."""
-        items, tracker = self._flight.items, self._spending.tracker
+        items, tracker = self._flight.items, self._spending.credits.tracker
         return Progress(
             items=dict(self._flight.counts),
             known=self._flight.known,
@@ -422,7 +422,6 @@ class Batch:
     def _wake(self) -> None:
         if self._admission is not None:
             self._admission.close()
-        self._spending.wake()
         self._flight.changed.set()
 
     async def _leave(self) -> None:

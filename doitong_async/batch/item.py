@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from doitong_async import errors
+from doitong_async.budget import Reservation
 from doitong_async.errors import DoitongError
 from doitong_async.jobs.job import JobFailedError
 from doitong_async.jobs.token import JobRef, write_token
@@ -159,6 +160,7 @@ _ERRORS: Final[Mapping[type[DoitongError], ItemEvent]] = {
     errors.DownloadError: ItemEvent.NOT_FETCHED,
     errors.BadRequestError: ItemEvent.REFUSED,
     errors.AuthenticationError: ItemEvent.NO_JOB,
+    errors.BudgetReachedError: ItemEvent.NO_JOB,
     errors.ClientClosedError: ItemEvent.NO_JOB,
     errors.ConnectionFailedError: ItemEvent.NO_JOB,
     errors.InsufficientCreditsError: ItemEvent.NO_JOB,
@@ -384,10 +386,10 @@ def is_alive(intended_at: float, wall: float, key_lives: float) -> bool:
 
 @dataclass(slots=True)
 class ItemCredits:
-    """What the budget knows of an item: the most that it may cost, and what counts as spent for it."""
+    """The most credits that an item costs, if that is known, and what the batch's budget reserves for it."""
 
-    reserved: float | None = None
-    booked: float | None = None
+    most: float | None = None
+    reservation: Reservation = field(default_factory=Reservation)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

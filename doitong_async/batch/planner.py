@@ -227,10 +227,9 @@ def _pending(number: int, asked: Asked, action: Action, record: ItemRecord | Non
     pending.idempotency_key = record.idempotency_key or pending.idempotency_key
     pending.intended_at, pending.accepted_at = record.intended_at, record.accepted_at
     pending.body = None if record.body is None else record.body.encode()
-    pending.credits.reserved, pending.stem = record.may_cost, record.file
+    pending.credits.most, pending.stem = record.reserved, record.file
     if record.state is ItemState.DONE:
-        # The total of earlier runs includes it; its file name has a suffix.
-        pending.credits.booked = record.may_cost
+        # Its file name has a suffix.
         pending.stem = None if record.file is None else PurePath(record.file).stem
     return pending
 

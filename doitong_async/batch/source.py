@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
 
 from doitong_async import media
-from doitong_async.budget import Budget
+from doitong_async.budget import Budget, as_budget
 from doitong_async.errors import BadRequestError, ConfigurationError
 from doitong_async.files import RESERVED_NAMES, is_of_another, numbered
 from doitong_async.pricing import PriceArgument, check_price
@@ -372,7 +372,7 @@ def terms_of(
         raise ConfigurationError(f"key_lives is {key_lives!r}; expected seconds, zero or more.")
     return Terms(
         out=None if out is None else Path(out),
-        budget=budget if budget is None or isinstance(budget, Budget) else Budget(budget),
+        budget=as_budget(budget),
         price=price,
         retry_failed=retry_failed,
         verify=verify,

@@ -1,4 +1,4 @@
-"""Lets items wait for the budget, and says why a batch submits no more."""
+"""Counts what the items of a batch reserve and spend, and says why a batch submits no more."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable
 
 from doitong_async.batch.item import ItemRecord, ItemState, PendingItem
 from doitong_async.batch.source import Terms
-from doitong_async.budget import BudgetTracker
+from doitong_async.budget import Reservation
 from doitong_async.callbacks import Throw
-from doitong_async.errors import BadRequestError, BudgetReachedError, DoitongError
-from doitong_async.pricing import price_of
+from doitong_async.errors import DoitongError
+from doitong_async.limits.admission import Admission
+from doitong_async.limits.credits import Credits
+from doitong_async.pricing import most_of
 
 
 class Stopped(Exception):  # noqa: N818 - a signal between methods, never an error that a user sees
@@ -58,89 +60,40 @@ class StopReason:
 
 
 class Spending:
-    """The budget of one batch, and the queue of items that wait for credits."""
+    """The budget of one batch, over all runs on its ledger."""
 
     def __init__(self, terms: Terms, throw: Throw | None = None) -> None:
         self._terms = terms
-        self.tracker: BudgetTracker = BudgetTracker(terms.budget, throw)
-        self._queue = asyncio.Lock()
-        self._changed = asyncio.Event()
-        self._in_flight: set[str] = set()
-        """Unsettled items of this run: they may turn out cheaper than their reservation."""
-
-    def wake(self) -> None:
-        """Wake the waiters to check the budget again."""
-        self._changed.set()
+        self.credits: Credits = Credits(terms.budget, throw)
 
     def carry(self, spent: float, unsettled: Iterable[ItemRecord]) -> None:
         """Carry over what earlier runs spent, and reserve what their unsettled items may cost."""
+        tracker = self.credits.tracker
         for record in unsettled:
             if record.state is ItemState.MISSING and self._terms.retry_failed:
                 # It is submitted again: what the lost job may have cost stays spent.
                 continue
-            reserved = record.may_cost
-            self.tracker.keep(record.key, reserved)
-            spent -= reserved + record.earlier_cost
-            self.tracker.carry(record.earlier_cost)
-        self.tracker.carry(spent)
+            self.credits.keep(record.key, tracker.reserve(record.may_cost))
+            spent -= record.may_cost + record.earlier_cost
+            tracker.carry(record.earlier_cost)
+        tracker.carry(spent)
 
-    async def reserve(self, pending: PendingItem, stop_reason: StopReason) -> None:
+    async def reserve(self, pending: PendingItem, admission: Admission) -> None:
         """Reserve the item's highest cost as soon as the budget allows.
 
         Raises:
             BudgetReachedError: if the budget never will, because all earlier items are settled.
             BadRequestError: if there is a budget and the price is unknown.
-            Stopped: if the batch is stopped first.
+            ClientClosedError: if the batch is stopped first.
         """
-        price = price_of(pending.request, self._terms.price)
-        pending.credits.reserved = None if price is None else price.high
-        if self._terms.budget is None:
-            self.tracker.reserve(pending.key, pending.credits.reserved or 0.0)
-            return
-        if pending.credits.reserved is None:
-            raise BadRequestError(
-                f"There is a budget, but no documented price for this {pending.request.type} of "
-                f"{pending.request.provider}. Give price=…, the most credits that such a job costs."
-            )
-        # First come, first served: a cheap item must not overtake one that waits for credits.
-        async with self._queue:
-            while stop_reason.why is None and not self.tracker.reserve(pending.key, pending.credits.reserved):
-                if not self._in_flight:
-                    raise _reached(pending.credits.reserved, self.tracker.left)
-                self._changed.clear()
-                await self._changed.wait()
-        if stop_reason.why is not None:
-            raise Stopped
-        self.begin(pending)
+        has_budget = self._terms.budget is not None
+        pending.credits.most = most_of(pending.request, self._terms.price, has_budget=has_budget)
+        with await admission.reservation(self.credits, pending.credits.most or 0.0) as reservation:
+            pending.credits.reservation = reservation.hand_over()
 
-    def begin(self, pending: PendingItem) -> None:
-        """Count an item as in flight: part of its reservation may come back."""
-        self._in_flight.add(pending.key)
-
-    def settle(self, pending: PendingItem, cost: float | None) -> None:
-        """Count an item's cost; if the service does not say, its reservation."""
-        if pending.credits.booked is None:
-            pending.credits.booked = cost if cost is not None else pending.credits.reserved or 0.0
-            self.tracker.settle(pending.key, pending.credits.booked)
-        elif cost is not None:
-            self.tracker.carry(cost - pending.credits.booked)
-            pending.credits.booked = cost
-        self._end(pending)
-
-    def release(self, pending: PendingItem) -> None:
-        """Release a reservation: nothing was charged."""
-        if pending.credits.booked is None:
-            self.tracker.release(pending.key)
-        self._end(pending)
-
-    def _end(self, pending: PendingItem) -> None:
-        self._in_flight.discard(pending.key)
-        self._changed.set()
-
-
-def _reached(required: float, left: float) -> BudgetReachedError:
-    return BudgetReachedError(
-        f"The next item may cost {required:,g} credits, but only {left:,g} are left of the budget.",
-        credits_required=required,
-        credits_available=left,
-    )
+    def resume(self, pending: PendingItem) -> None:
+        """Take up what an earlier run reserved, or spent, for an item."""
+        if pending.record is not None and pending.state is ItemState.DONE:
+            pending.credits.reservation = self.credits.tracker.settled(pending.record.may_cost)
+        else:
+            pending.credits.reservation = self.credits.resume(pending.key) or Reservation()

@@ -92,9 +92,9 @@ class Sender:
         if self._stop_reason.why is not None:
             raise Stopped
         if pending.action is Action.RESEND:
-            self._spending.begin(pending)
+            self._spending.resume(pending)
         else:
-            await self._spending.reserve(pending, self._stop_reason)
+            await self._spending.reserve(pending, self._submitter.admission)
         loop = asyncio.get_running_loop()
         waits = backoff_waits(first=_FIRST_WAIT, longest=_LONGEST_WAIT)
         until: float | None = None
@@ -197,7 +197,7 @@ class Sender:
             request=pending.text,
             idempotency_key=pending.idempotency_key,
             body=body.decode(),
-            reserved=pending.credits.reserved,
+            reserved=pending.credits.most,
             file=pending.stem,
             at=pending.intended_at,
         )
@@ -227,7 +227,7 @@ class Sender:
         pending.happen(ItemEvent.ACCEPTED)
         pending.is_sending = False
         if made.credit_cost is not None:
-            self._spending.settle(pending, made.credit_cost)
+            pending.credits.reservation.settle(made.credit_cost)
         if self._stop_reason.is_detached:
             raise asyncio.CancelledError
 
@@ -294,6 +294,7 @@ class ItemWorker:
             result = known(pending.record, pending.request, self._runtime)
             if pending.action is Action.FETCH or not await self._has_same_bytes(pending):
                 pending.action, pending.job = Action.FETCH, result.generation
+                self._spending.resume(pending)
             return result
         job = (
             self._resume(pending) if pending.action is Action.TAKE_UP else await self._sender.submit(pending)
@@ -309,7 +310,7 @@ class ItemWorker:
 
     def _resume(self, pending: PendingItem) -> AsyncJob:
         assert pending.ref is not None
-        self._spending.begin(pending)
+        self._spending.resume(pending)
         return self._runtime.take_up(pending.ref, self._terms.options)
 
     async def _wait(self, pending: PendingItem, job: AsyncJob) -> Result:
@@ -376,7 +377,7 @@ class ItemWorker:
             ended_at=pending.ended_at,
         )
         pending.state = state
-        self._spending.settle(pending, result.credit_cost)
+        pending.credits.reservation.settle(result.credit_cost)
         return written
 
     async def _fail(self, pending: PendingItem, error: DoitongError) -> Item:
@@ -399,9 +400,9 @@ class ItemWorker:
         except LedgerError as failure:
             self._stop_reason.stop(failure)
         if outcome in (Outcome.SKIPPED, Outcome.REJECTED):
-            self._spending.release(pending)
+            pending.credits.reservation.release()
         else:
-            self._spending.settle(pending, pending.job.credit_cost if pending.job else None)
+            pending.credits.reservation.settle(pending.job.credit_cost if pending.job else None)
         if outcome is Outcome.IN_DOUBT and pending.ref is None:
             error = in_doubt(error, pending.idempotency_key)
         return self._item(pending, outcome, error=error)
@@ -411,13 +412,13 @@ class ItemWorker:
         why = self._stop_reason.not_sent()
         _, outcome = follow(pending.state, ItemEvent.STOPPED)
         if outcome is Outcome.IN_DOUBT:
-            self._spending.settle(pending, None)
+            pending.credits.reservation.settle(None)
             return self._item(pending, outcome, error=in_doubt(why, pending.idempotency_key))
         try:
             await self._sender.withdraw(pending, ItemEvent.STOPPED)
         except LedgerError as failure:
             self._stop_reason.stop(failure)
-        self._spending.release(pending)
+        pending.credits.reservation.release()
         return self._item(pending, Outcome.SKIPPED, error=why)
 
     def _item(

@@ -133,8 +133,7 @@ class BatchProgress:
         waits = max(0, left - progress.running - progress.fetching)
         why = None
         if waits and stopping is None:
-            has_budget = self.budget is not None and progress.waiting > sum(waiting.values())
-            why = reason(waiting, self.plan, is_unreachable=is_unreachable, has_budget=has_budget)
+            why = reason(waiting, self.plan, is_unreachable=is_unreachable)
         return Moment(
             total=self.total,
             done=self.done,
@@ -180,19 +179,18 @@ def _least(jobs: int, plan: Plan) -> float:
     return 60.0 * minutes
 
 
-def reason(waiting: Mapping[str, int], plan: Plan, *, is_unreachable: bool, has_budget: bool) -> str | None:
+def reason(waiting: Mapping[str, int], plan: Plan, *, is_unreachable: bool) -> str | None:
     """Return in plain words what most items wait for.
 
     Args:
         waiting: how many callers wait, by reason, as in `Stats.waiting`.
         plan: the plan's limits.
         is_unreachable: whether the last submit got no answer.
-        has_budget: whether items wait for reserved credits to be spent or released.
     """
     if is_unreachable and not waiting.keys() & {"minute", "server", "day"}:
         return "for the service, which is unreachable"
     if not waiting:
-        return "for credits that are reserved" if has_budget else None
+        return None
     most = max(waiting, key=lambda name: waiting[name])
     day = "" if plan.jobs_per_day is None else f" ({plan.jobs_per_day:,} a day)"
     minute = f"({plan.requests_per_minute:,} requests a minute)"
@@ -201,4 +199,5 @@ def reason(waiting: Mapping[str, int], plan: Plan, *, is_unreachable: bool, has_
         "minute": f"for the next minute {minute}",
         "day": f"for the next day{day}",
         "server": "for a pause that the service requested",
+        "credits": "for credits that are reserved",
     }.get(most, f"for {most}")

@@ -10,9 +10,11 @@ from functools import partial
 from itertools import count
 from typing import Any, Final, Literal, TypeVar
 
+from doitong_async.budget import Reservation
 from doitong_async.clock import wall_time
 from doitong_async.errors import ClientClosedError, RateLimitError
 from doitong_async.events import Hook, LimitLowered, WaitBegan, WaitEnded, WaitReason
+from doitong_async.limits.credits import Credits
 from doitong_async.limits.limiter import RateLimiter
 from doitong_async.limits.permits import Priority, RequestPermit, Slot
 from doitong_async.limits.plan import Plan
@@ -47,7 +49,7 @@ def limiter_of(api_key: str, base_url: str, plan: Plan, *, day_starts_at: float 
 
 
 class Admission:
-    """Wait for slots and permits on behalf of a client; all clients on the key share the wait queues."""
+    """Wait for slots, credits and permits on behalf of a client; all clients on the key share the limiter."""
 
     def __init__(self, limiter: RateLimiter, user: KeyUser, notify: Hook) -> None:
         self.limiter = limiter
@@ -75,6 +77,28 @@ class Admission:
         return at_once or await self._bounded(
             self.limiter.queue_for_slot(position), self._reason_of_slot, timeout
         )
+
+    async def reservation(
+        self, credits_: Credits, most: float, *, timeout: float | None = None
+    ) -> Reservation:
+        """Wait for credits of a budget, at most `timeout` seconds (None: without limit).
+
+        Use it as `with await admission.reservation(…) as reservation`: no exception leaves them reserved.
+
+        Raises:
+            BudgetReachedError: if no job in flight can bring back as many as are needed.
+            RateLimitError: if none had by then.
+            ClientClosedError: if the client closes first.
+        """
+        self._check_open()
+        at_once = credits_.at_once(most)
+        if at_once is not None:
+            return at_once
+        try:
+            return await self._bounded(credits_.queue(most), lambda: "credits", timeout)
+        finally:
+            # One who leaves may be all that kept the next one waiting.
+            credits_.serve()
 
     async def permit(
         self,
@@ -216,7 +240,7 @@ class Admission:
             "slot": f"the plan allows {plan.concurrent_jobs} jobs at once",
             "minute": f"the plan allows {plan.requests_per_minute} requests a minute",
             "server": "the service asked to wait",
-            "credits": "another submit is finding out whether the account has credits",
+            "credits": "other jobs may yet give credits back, or show that the account has some",
         }
         return RateLimitError(f"The wait timed out: {limits[reason]}.", limit=reason)
 

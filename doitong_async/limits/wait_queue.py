@@ -27,11 +27,13 @@ class Position:
         since: when it joined.
         waits_for_day: whether it would wait for the next day.
         in_doubt: whether its submit may have made a job already.
+        credits: for which it waits.
     """
 
     since: float
     waits_for_day: bool = False
     in_doubt: bool = False
+    credits: float = 0.0
 
 
 class WaitQueue(Generic[T]):

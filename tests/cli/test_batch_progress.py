@@ -130,7 +130,7 @@ def test_the_batch_help_lists_exit_codes(
         ({"minute": 3}, {}, "for the next minute (30 requests a minute)"),
         ({"day": 3}, {}, "for the next day (1,000 a day)"),
         ({"server": 1}, {}, "for a pause that the service requested"),
-        ({}, {"has_budget": True}, "for credits that are reserved"),
+        ({"credits": 2, "slot": 1}, {}, "for credits that are reserved"),
         ({"slot": 1}, {"is_unreachable": True}, "for the service, which is unreachable"),
         ({"minute": 1}, {"is_unreachable": True}, "for the next minute (30 requests a minute)"),
         ({}, {}, None),
@@ -138,7 +138,7 @@ def test_the_batch_help_lists_exit_codes(
 )
 def test_the_reason_why_items_wait(waiting: dict[str, int], more: dict[str, bool], words: str | None) -> None:
     """It is the commonest reason; a limit hides an unreachable service, as no request is sent meanwhile."""
-    flags = {"is_unreachable": False, "has_budget": False, **more}
+    flags = {"is_unreachable": False, **more}
     assert reason(waiting, Plan.STARTER, **flags) == words
 
 
