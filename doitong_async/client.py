@@ -18,6 +18,7 @@ from doitong_async.errors import ClientClosedError, ConfigurationError
 from doitong_async.events import Event, Hook, Stats
 from doitong_async.jobs.job import AsyncJob, logged_if_cancelled
 from doitong_async.jobs.token import read_ref
+from doitong_async.limits.credits import Credits
 from doitong_async.limits.plan import Plan
 from doitong_async.log import log_as_asked
 from doitong_async.pricing import Estimate, PriceArgument, estimate
@@ -62,9 +63,14 @@ class _Shared:
         session: aiohttp.ClientSession | None,
         on_event: Callable[[Event], object] | None,
     ) -> None:
+        if session is not None and settings.proxy is not None:
+            raise ConfigurationError(
+                "proxy is for a session of the client's own; give yours to its constructor."
+            )
         self.settings = settings
         self.session = session
         self.notify = Hook(on_event)
+        self.credits = Credits(settings.budget)
         sealed = settings.webhook_secret
         self.webhooks = Webhooks(
             None if sealed is None else sealed.reveal(),
@@ -80,6 +86,7 @@ class _Shared:
         """Drop a runtime whose event loop was closed before the client: it can no longer close itself."""
         if (runtime := self.runtime) is not None and runtime.is_dead:
             self.runtime = self.closing = None
+            self.credits.drop()
             await runtime.drop()
 
 
@@ -118,6 +125,13 @@ class AsyncDoitong:
         user_agent: the `User-Agent` header.
         allow_insecure_http: allows plain http for a `base_url` outside this machine, where the key can be
             read in transit, and for outputs on the API's host.
+        budget: credits that the jobs which this client submits may cost at most, all its batches included, or
+            a `Budget`. The highest price of a job is reserved before its submit, and settled by its
+            `creditCost`; without one it counts in full, also if the job fails. A submit that does not fit
+            waits while jobs in flight may turn out cheaper, then it gets `BudgetReachedError`. Closing the
+            client and opening it again changes nothing; jobs that are resumed by token are not counted again.
+        price: credits for a job whose price is not documented, or credits by provider. With a budget, a job
+            without a price is rejected before anything is sent.
         on_event: a plain function that gets each value of `doitong_async.events` and must return quickly. To
             await something, put the events into a queue: `on_event=queue.put_nowait`. An exception in it
             harms nothing, see `doitong_async.events`.
@@ -162,6 +176,8 @@ class AsyncDoitong:
         ssl: tls.SSLContext | Literal[True] = True,
         user_agent: str = USER_AGENT,
         allow_insecure_http: bool = False,
+        budget: float | Budget | None = None,
+        price: PriceArgument = None,
         on_event: Callable[[Event], object] | None = None,
         webhook_url: str | None = None,
         webhook_secret: Secrets | None = None,
@@ -171,10 +187,6 @@ class AsyncDoitong:
     ) -> None:
         api_key, webhook_secret, proxy = hidden(api_key), hidden(webhook_secret), hidden(proxy)
         log_as_asked(os.environ.get("DOITONG_LOG", ""))
-        if session is not None and proxy is not None:
-            raise ConfigurationError(
-                "proxy is for a session of the client's own; give yours to its constructor."
-            )
         check_options(options, taker="AsyncDoitong", fixed=_ARGUMENTS)
         settings = settle(
             api_key=api_key,
@@ -200,6 +212,8 @@ class AsyncDoitong:
             webhook_secret=webhook_secret,
             webhook_field=webhook_field,
             output_hosts=output_hosts,
+            budget=budget,
+            price=price,
         )
         self._options = Options(**options)
         self._shared = _Shared(settings, session, on_event)
@@ -226,7 +240,7 @@ class AsyncDoitong:
         from doitong_async.runtime import Runtime
 
         shared = self._shared
-        runtime = Runtime(shared.settings, shared.session, shared.notify, shared.webhooks)
+        runtime = Runtime(shared.settings, shared.session, shared.notify, shared.webhooks, shared.credits)
         await runtime.open()
         shared.runtime, shared.was_closed = runtime, False
         return self
@@ -334,7 +348,8 @@ class AsyncDoitong:
             AuthenticationError: if the service says so; nothing was charged.
             InsufficientCreditsError: if the service says so, or said so of another submit less than 30 s ago;
                 then nothing was sent. After that one submit is sent, and the others wait for its answer.
-            RateLimitError: if the plan has no slot or permit within `slot_timeout`.
+            BudgetReachedError: if the client's budget does not cover it, and no job in flight changes that.
+            RateLimitError: if there is no slot, permit or credit of the budget within `slot_timeout`.
             DailyLimitError: if the day's jobs are used up, unless `wait_for_next_day`.
             ConnectionFailedError: if the service cannot be reached.
             ServerError, SubmitOutcomeUnknownError: if it is unknown whether a job was made.
@@ -383,8 +398,10 @@ class AsyncDoitong:
             ledger: the file that lets the batch survive a crash; without one nothing is kept.
             out: the folder for the outputs; without one they are not downloaded. No file in it that is not
                 the item's is ever replaced: the new name gets a number, as in `fox.2.jpg`.
-            budget: credits to spend at most over all runs on the ledger, or a `Budget`.
-            price: credits for a job whose price is not documented; or credits by provider.
+            budget: credits to spend at most over all runs on the ledger, or a `Budget`; a budget of the
+                client holds as well, and stops the batch likewise.
+            price: credits for a job whose price is not documented; or credits by provider. By default the
+                client's.
             retry_failed: whether to make failed items again, and pay for them again.
             verify: whether to hash the files of finished items, and download those that changed again; a
                 changed file stays beside the new one.
@@ -405,7 +422,7 @@ class AsyncDoitong:
                 self._options,
                 out=out,
                 budget=budget,
-                price=price,
+                price=self._shared.settings.price if price is None else price,
                 retry_failed=retry_failed,
                 verify=verify,
                 key_lives=key_lives,
@@ -452,7 +469,8 @@ class AsyncDoitong:
 
         Args:
             requests: prompts, mappings of `GenerateRequest`'s fields and `key`, or requests; read once.
-            price: credits for each job whose price is not documented, or credits by provider.
+            price: credits for each job whose price is not documented, or credits by provider; by default the
+                client's.
 
         Raises:
             BadRequestError: if one of them is invalid.
@@ -465,7 +483,7 @@ class AsyncDoitong:
         return estimate(
             (self._filled(read_item(each)[1]) for each in requests),
             settings.plan,
-            price=price,
+            price=settings.price if price is None else price,
             seconds=sum(seen) / len(seen) if seen else None,
             polls_count=settings.polls_count,
         )
@@ -477,14 +495,15 @@ class AsyncDoitong:
     def stats(self) -> Stats:
         """Return a snapshot of the client's counters."""
         runtime = self._running()
-        circuit = runtime.limiter.rate.circuit
+        tracker, circuit = runtime.credits.tracker, runtime.limiter.rate.circuit
         return Stats(
             in_flight=len(runtime.poller.tracker),
             slots_in_use=runtime.limiter.slots_taken,
             waiting={**runtime.waiting()},
             requests_left=runtime.limiter.free,
             mean_seconds=dict(runtime.poller.durations.means()),
-            credits_spent=runtime.poller.tracker.credits_spent,
+            credits_spent=tracker.spent,
+            credits_reserved=tracker.reserved,
             credits_available=circuit.available,
             credits_available_age=circuit.age(runtime.loop.time()),
         )

@@ -18,7 +18,7 @@ DoitongError
 ├── JobNotFoundError                         the service does not know the job
 ├── ClientClosedError                        the client is closed, or was never opened
 ├── DownloadError                            the output could not be fetched or written
-├── BudgetReachedError                       the budget does not cover the next item of a batch
+├── BudgetReachedError                       the budget does not cover the next job
 └── LedgerError                              the ledger of a batch cannot be used
 """
 
@@ -252,15 +252,15 @@ class DownloadError(DoitongError):
 
 
 class BudgetReachedError(DoitongError):
-    """The rest of a batch's budget does not cover its next item.
+    """The rest of a budget, of the client or of a batch, does not cover the next job.
 
     Attributes:
-        credits_required: the most that the item may cost.
+        credits_required: the most that the job may cost.
         credits_available: what is left of the budget.
     """
 
     outcome = "No job was made, nothing was charged."
-    advice = "Raise the budget and run the batch again; with a ledger it pays for nothing twice."
+    advice = "Raise the budget. A batch that is run again with its ledger pays for nothing twice."
 
     def __init__(
         self,

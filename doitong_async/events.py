@@ -324,7 +324,10 @@ class Stats:
         waiting: waiting callers, by reason: "slot", "minute", "day", "server" or "credits".
         requests_left: requests that the plan allows now, for all clients on the key in this process.
         mean_seconds: mean duration of jobs in seconds, by provider, version and size.
-        credits_spent: credits that this client's jobs cost, as far as the service reported.
+        credits_spent: credits that the jobs this client submitted cost, since it was made: as the service
+            reported, and at their highest price where it did not.
+        credits_reserved: credits set aside at the highest price, for jobs in flight whose cost is not
+            known yet, and for submits in doubt.
         credits_available: the account's balance as the service last named it, or None. It names it with a
             402, and perhaps never.
         credits_available_age: seconds since then, or None.
@@ -336,6 +339,7 @@ class Stats:
     requests_left: int
     mean_seconds: Mapping[JobKind, float]
     credits_spent: float
+    credits_reserved: float
     credits_available: float | None
     credits_available_age: float | None
 

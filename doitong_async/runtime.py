@@ -21,6 +21,7 @@ from doitong_async.jobs.status_poll import StatusPoll
 from doitong_async.jobs.token import JobRef
 from doitong_async.jobs.tracked import TrackedJob
 from doitong_async.limits.admission import Admission, limiter_of
+from doitong_async.limits.credits import Credits
 from doitong_async.limits.limiter import RateLimiter
 from doitong_async.limits.users import KeyUser
 from doitong_async.resolver import GuardedResolver
@@ -55,12 +56,18 @@ class Runtime:
     """Everything that lives while a client is open; create it on the loop it runs on."""
 
     def __init__(
-        self, settings: Settings, session: aiohttp.ClientSession | None, notify: Hook, webhooks: Webhooks
+        self,
+        settings: Settings,
+        session: aiohttp.ClientSession | None,
+        notify: Hook,
+        webhooks: Webhooks,
+        credits_: Credits,
     ) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.settings = settings
         self.notify = notify
         self._webhooks = webhooks
+        self.credits: Credits = credits_
         _check_session(session)
         self.owns_session: bool = session is None
         places = Places.of_service(
@@ -94,18 +101,14 @@ class Runtime:
             min_rate=settings.min_download_rate,
             notify=notify,
         )
-        status_poll = StatusPoll(
-            self.transport, self.admission, settings.status_query, self.notify, settings.failure_words
-        )
-        self.poller: Poller = Poller(
-            self.admission, status_poll, self.notify, has_webhooks=settings.webhook_url is not None
-        )
+        self.poller: Poller = self._new_poller()
         self._in_doubt = SlotsInDoubt(notify)
         self.submissions: Submissions = Submissions(
             self.new_submitter(self.admission),
             self.poller,
             webhooks,
             self._in_doubt,
+            credits_,
             notify=notify,
             settings=settings,
             downloads=self.downloads,
@@ -133,6 +136,13 @@ class Runtime:
             raise ConfigurationError(
                 "The client was opened on another event loop. Open one client per loop, with `async with`."
             )
+
+    def _new_poller(self) -> Poller:
+        settings = self.settings
+        status_poll = StatusPoll(
+            self.transport, self.admission, settings.status_query, self.notify, settings.failure_words
+        )
+        return Poller(self.admission, status_poll, self.notify, has_webhooks=settings.webhook_url is not None)
 
     def new_admission(self) -> Admission:
         """Return an admission to the rate limiter that can be closed on its own, with all its waiters."""
@@ -231,7 +241,10 @@ class Runtime:
         await self.submissions.close()
 
     def take_up(self, ref: JobRef, options: Options, *, idempotency_key: str | None = None) -> AsyncJob:
-        """Track a job of another process; it takes its submit's slot in doubt, or one without queueing."""
+        """Track a job of another process; it takes its submit's slot in doubt, or one without queueing.
+
+        Another process pays for it, unless this one keeps credits for its submit in doubt.
+        """
         with self.notify.in_order():
             tracked = self.poller.tracker.find(ref.id)
             if tracked is None or tracked.terminal_error is not None:
@@ -249,6 +262,7 @@ class Runtime:
                     options=options,
                     # A slot belongs to the remote job, so no block holds it here.
                     slot=self._in_doubt.take(idempotency_key) or self.limiter.slot_at_once(ref.id),
+                    reservation=self.credits.resume(idempotency_key or ""),
                 )
                 self.poller.tracker.add(tracked)
             self.poller.tracker.resume(tracked)

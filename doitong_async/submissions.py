@@ -19,8 +19,10 @@ from doitong_async.jobs.job import AsyncJob
 from doitong_async.jobs.poller import Poller
 from doitong_async.jobs.token import JobRef, write_token
 from doitong_async.jobs.tracked import TrackedJob
+from doitong_async.limits.credits import Credits
 from doitong_async.limits.permits import Slot
 from doitong_async.log import log
+from doitong_async.pricing import most_of
 from doitong_async.settings import Options, Settings
 from doitong_async.submit import SubmitCall, Submitter
 from doitong_async.transport.forms import Form, is_sent_alike, submit_body
@@ -86,6 +88,7 @@ class Submissions:
         poller: tracks the jobs that are made.
         webhooks: may have brought updates of them already.
         in_doubt: takes the slots of submits that may have made a job.
+        credits_: the client's budget.
         notify: receives the events.
         settings: say which webhook a request asks for.
         downloads: fetches the outputs of the jobs.
@@ -97,6 +100,7 @@ class Submissions:
         poller: Poller,
         webhooks: Webhooks,
         in_doubt: SlotsInDoubt,
+        credits_: Credits,
         *,
         notify: Hook,
         settings: Settings,
@@ -107,6 +111,7 @@ class Submissions:
         self._poller = poller
         self._webhooks = webhooks
         self._in_doubt = in_doubt
+        self._credits = credits_
         self._notify = notify
         self._settings = settings
         self._downloads = downloads
@@ -139,8 +144,9 @@ class Submissions:
         in_doubt: bool = False,
         before_sending: Callable[[bytes, bool], Awaitable[None]] | None = None,
         submits: Submitter | None = None,
+        most: float | None = None,
     ) -> AsyncJob:
-        """Take a slot, submit, and track the job.
+        """Take a slot, reserve credits, submit, and track the job.
 
         If the caller is cancelled before anything was sent, the submit ends too. Once it is sent, the answer
         is read whatever happens to the caller: it may be about a paid job.
@@ -155,8 +161,12 @@ class Submissions:
             before_sending: awaited before each attempt, once it holds a permit, with the body and whether
                 a job may have been made already.
             submits: a submitter to use instead of the client's own.
+            most: credits that the job costs at most; by default its documented price, or the client's.
         """
         bound = options.slot_timeout
+        if most is None:
+            prices = self._settings.price
+            most = most_of(request, prices, has_budget=self._settings.budget is not None)
         waits_until = None if bound is None else self._loop.time() + bound
         submits = submits or self._submitter
         call = SubmitCall(
@@ -177,7 +187,9 @@ class Submissions:
             with earlier or await submits.admission.slot(
                 timeout=bound, waits_for_day=options.wait_for_next_day
             ) as slot:
-                # A submit outlives its caller, so its task holds the slot from here on.
+                # With a slot in hand: what waits for one spends nothing soon, and needs no credits yet.
+                await self._reserve(submits, call, most or 0.0, slot)
+                # A submit outlives its caller, so its task holds slot and credits from here on.
                 task = self._start(submits, call, slot.hand_over())
             return await self._outcome(call, task)
 
@@ -213,6 +225,21 @@ class Submissions:
             idempotency_key=idempotency_key,
         )
 
+    async def _reserve(self, submits: Submitter, call: SubmitCall, most: float, slot: Slot) -> None:
+        """Reserve credits for a submit, unless they are kept for an earlier one under its key."""
+        if (kept := self._credits.resume(call.key)) is not None:
+            call.reservation, call.has_doubtful_credits = kept, True
+            return
+        try:
+            with await submits.admission.reservation(
+                self._credits, most, timeout=call.seconds_left()
+            ) as reservation:
+                call.reservation = reservation.hand_over()
+        except BaseException:
+            if call.was_in_doubt:
+                self._hold_slot(call, slot)
+            raise
+
     def _start(self, submits: Submitter, call: SubmitCall, slot: Slot) -> asyncio.Task[AsyncJob]:
         task = self._loop.create_task(self._submit(submits, call, slot), name="doitong submit")
         self.in_flight.add(task)
@@ -236,16 +263,19 @@ class Submissions:
             raise
 
     async def _submit(self, submits: Submitter, call: SubmitCall, slot: Slot) -> AsyncJob:
-        """Submit; however it ends, the slot and the log are in order before anybody learns of it."""
+        """Submit; however it ends, slot, credits and log are in order before anybody learns of it."""
         made: Generation | None = None
-        with slot:
+        with slot, call.reservation:
             try:
                 answered = await submits.submit(call)
-                self._claim(answered.id, call.key)
+                was_known = self._claim(answered.id, call.key)
                 made = answered
+                if (earlier := self._credits.resume(call.key)) is not None:
+                    # Another submit under this key got no answer: it made this job or none.
+                    earlier.release()
                 with self._notify.in_order():
                     submits.report(call, made)
-                    return self._track(call, made, slot)
+                    return self._track(call, made, slot, is_counted=was_known)
             except BaseException as error:
                 if made is None:
                     self._hold_if_in_doubt(call, slot, error)
@@ -258,28 +288,34 @@ class Submissions:
         error = None if task.cancelled() else task.exception()
         if task.cancelled():
             # Before its first step, so it never entered the block that returns its slot.
-            with slot:
+            with slot, call.reservation:
                 self._hold_if_in_doubt(call, slot, None)
         if call.is_abandoned:
             pass_on(error)
             _log_abandoned(call, task)
 
     def _hold_if_in_doubt(self, call: SubmitCall, slot: Slot, error: BaseException | None) -> None:
-        """Hand over the slot of a submit that ended without a job, if it may have made one."""
-        is_in_doubt = isinstance(error, SubmitOutcomeUnknownError | ServerError)
-        if is_in_doubt or call.in_doubt or call.was_in_doubt:
-            self._in_doubt.hold(call.key, slot.hand_over(), min(call.options.slot_expiry, IN_DOUBT_FOR))
+        """Hand over slot and credits of a submit that ended without a job, if it may have made one."""
+        is_in_doubt = isinstance(error, SubmitOutcomeUnknownError | ServerError) or call.in_doubt
+        if is_in_doubt or call.has_doubtful_credits:
+            self._credits.keep(call.key, call.reservation.hand_over())
+        if is_in_doubt or call.was_in_doubt:
+            self._hold_slot(call, slot)
+
+    def _hold_slot(self, call: SubmitCall, slot: Slot) -> None:
+        self._in_doubt.hold(call.key, slot.hand_over(), min(call.options.slot_expiry, IN_DOUBT_FOR))
 
     def _log_made(self, call: SubmitCall, made: Generation, slot: Slot, error: BaseException) -> None:
         """Log a job whose submit ended with an error after the job was made."""
         # Unless the tracked job has the slot: the job holds one at the service, whoever tracks it.
         slot.keep(self._loop.time() + call.options.slot_expiry, made.id)
+        call.reservation.settle(made.credit_cost)
         what = f"{type(error).__name__}, {'is over' if made.status.is_terminal else 'goes on'}"
         token = write_token(JobRef(made.id, made.type, made.provider, int(wall_time())))
         log.warning("job %s, whose submit ended with %s: token %s", made.id, what, token)
 
-    def _track(self, call: SubmitCall, made: Generation, slot: Slot) -> AsyncJob:
-        """Track the job that a submit made, and return it."""
+    def _track(self, call: SubmitCall, made: Generation, slot: Slot, *, is_counted: bool) -> AsyncJob:
+        """Track the job that a submit made, and return it; `is_counted` says whether its cost is counted."""
         update = self._webhooks.adopt(made.id)
         made = with_update(made, update)
         tracked = self._poller.tracker.find(made.id)
@@ -301,20 +337,25 @@ class Submissions:
                 slot=slot.hand_over(),
                 kind=call.kind,
                 prompt=call.prompt,
+                reservation=None if is_counted else call.reservation.hand_over(),
             )
             self._poller.tracker.add(tracked)
         if update is not None:
             self._poller.tracker.observe(update)
         return AsyncJob(tracked, self._poller, self._downloads, call.options.timeout)
 
-    def _claim(self, job_id: str, key: str) -> None:
+    def _claim(self, job_id: str, key: str) -> bool:
         """Note which idempotency key made a job, so that no job is returned for two keys.
+
+        Returns:
+            Whether that was noted before.
 
         Raises:
             SubmitOutcomeUnknownError: if another key made it; the outcome for this key is unknown.
         """
         tracker = self._poller.tracker
         admission = self._submitter.admission
+        was_known = admission.limiter.users.knows(job_id)
         other = admission.limiter.users.claim(
             job_id, key, user=admission.user, is_known=lambda each: tracker.find(each) is not None
         )
@@ -324,6 +365,7 @@ class Submissions:
                 f"{other}.",
                 idempotency_key=key,
             )
+        return was_known
 
 
 def _log_abandoned(call: SubmitCall, task: asyncio.Task[AsyncJob]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from doitong_async.budget import Reservation
 from doitong_async.clock import wall_time
 from doitong_async.errors import (
     ClientClosedError,
@@ -48,7 +49,8 @@ class SubmitCall:
     made, `was_silent` whether an attempt brought no readable answer, `is_sending` whether one is in flight,
     `is_abandoned` whether the caller is gone. `before_sending` is awaited before each attempt, once it holds
     a permit, with the body and whether a job may have been made; an exception in it ends the submit.
-    `was_in_doubt` is whether an earlier submit under the key left a slot in doubt.
+    `was_in_doubt` is whether an earlier submit under the key left a slot in doubt. `reservation` is of the
+    client's budget, `has_doubtful_credits` whether it was kept for an earlier submit under the key.
     """
 
     body: bytes
@@ -68,10 +70,17 @@ class SubmitCall:
     is_abandoned: bool = False
     was_in_doubt: bool = False
     before_sending: Callable[[bytes, bool], Awaitable[None]] | None = None
+    reservation: Reservation = field(default_factory=Reservation)
+    has_doubtful_credits: bool = False
 
     def doubt(self) -> None:
         """Note that a job may have been made."""
         self.in_doubt = True
+
+    def seconds_left(self) -> float | None:
+        """Return the seconds until `waits_until`, zero if it is past; None without a bound."""
+        now = asyncio.get_running_loop().time()
+        return None if self.waits_until is None else max(0.0, self.waits_until - now)
 
     def is_too_long(self, wait: float) -> bool:
         """Return whether a wait of so many seconds from now passes `waits_until`."""
@@ -172,12 +181,10 @@ class Submitter:
 
     async def _attempt(self, call: SubmitCall) -> Generation | Failure:
         """Wait for a permit, send once, and return the outcome."""
-        now = asyncio.get_running_loop().time()
-        left = None if call.waits_until is None else max(0.0, call.waits_until - now)
         limiter = self.admission.limiter
         with await self.admission.permit(
             Priority.SUBMIT,
-            timeout=left,
+            timeout=call.seconds_left(),
             waits_for_day=call.options.wait_for_next_day,
             in_doubt=call.in_doubt,
         ) as permit:

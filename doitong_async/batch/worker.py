@@ -136,6 +136,7 @@ class Sender:
                 in_doubt=pending.state is ItemState.DOUBT,
                 before_sending=partial(self._intend, pending),
                 submits=self._submitter,
+                most=pending.credits.most,
             )
         except SubmitOutcomeUnknownError as error:
             # A conflict, and nothing else: the service knows this key, which nobody else can have.

@@ -12,7 +12,7 @@ from doitong_async.callbacks import own_task_is_over
 from doitong_async.clock import LATE
 from doitong_async.errors import ClientClosedError
 from doitong_async.events import Hook, PollFailed
-from doitong_async.jobs import lifecycle, schedule
+from doitong_async.jobs import schedule
 from doitong_async.jobs.durations import Durations
 from doitong_async.jobs.pacer import Pacer
 from doitong_async.jobs.status_poll import PollResult, StatusPoll
@@ -142,8 +142,7 @@ class Poller:
                 job_id, tracked.token
             )
         if job_id not in self.tracker:
-            tracked.last = lifecycle.merge(tracked.last, result.found[0], is_asked=True)
-            tracked.terminal_error = None
+            self.tracker.renew(tracked, result.found[0])
 
     def _on_begin(self, tracked: TrackedJob) -> None:
         """Poll earlier for a job that is tracked from now on, if that is of use."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from doitong_async.budget import Reservation
 from doitong_async.callbacks import raise_in_loop
 from doitong_async.errors import ClientClosedError, DoitongError, JobNotFoundError
 from doitong_async.jobs import lifecycle
@@ -50,7 +51,8 @@ class TrackedJob:
 
     `submitted` and `begun` are moments of the loop's clock: when the submit was accepted, and when the wait
     began; they differ only for a resumed job. `epoch` is `submitted` as an epoch second. `kind` groups jobs
-    that take about as long. `prompt` is None for a resumed job.
+    that take about as long. `prompt` is None for a resumed job. `reservation` is of the client's budget; None
+    if another client made the job, or its cost is counted already.
     """
 
     __slots__ = (
@@ -58,7 +60,6 @@ class TrackedJob:
         "_thrown",
         "_waiters",
         "begun",
-        "counted_credits",
         "epoch",
         "expiry",
         "kind",
@@ -66,6 +67,7 @@ class TrackedJob:
         "options",
         "polls",
         "prompt",
+        "reservation",
         "slot",
         "submitted",
         "terminal_error",
@@ -82,6 +84,7 @@ class TrackedJob:
         slot: Slot,
         kind: JobKind = NO_KIND,
         prompt: str | None = None,
+        reservation: Reservation | None = None,
     ) -> None:
         self.last: Generation = last
         self.submitted: float = submitted
@@ -92,7 +95,7 @@ class TrackedJob:
         self.kind: JobKind = kind
         self.prompt: str | None = prompt
         self.polls: PollState = PollState(submitted + options.poll_interval, submitted, begun)
-        self.counted_credits: float = 0.0
+        self.reservation: Reservation | None = reservation
         self.expiry: asyncio.TimerHandle | None = None
         self.terminal_error: MakeError | None = None
         self._thrown: list[BaseException] = []

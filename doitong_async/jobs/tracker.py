@@ -56,8 +56,6 @@ class JobTracker:
         self._unknown_statuses: set[JobStatus] = set()
         self.begun: float = 0.0
         """When the first of the jobs tracked now began."""
-        self.credits_spent: float = 0.0
-        """What the jobs submitted here cost, as far as the service said."""
 
     def __iter__(self) -> Iterator[TrackedJob]:
         return iter(list(self._tracked_jobs.values()))
@@ -84,7 +82,7 @@ class JobTracker:
         if tracked.submitted == tracked.begun:
             # The status of a resumed job is a guess until the first poll.
             self._notify_status(tracked)
-            self._count_credits(tracked)
+        _count_credits(tracked)
         self._follow(tracked)
 
     def resume(self, tracked: TrackedJob) -> None:
@@ -115,7 +113,7 @@ class JobTracker:
         """Apply an update of a job in flight; `is_pushed` says whether the service pushed it."""
         before, tracked.last = tracked.last, lifecycle.merge(tracked.last, update)
         self._pacer.saw(tracked, before, self._loop.time(), is_pushed=is_pushed)
-        self._count_credits(tracked)
+        _count_credits(tracked)
         tracked.polls.last_failure, tracked.polls.misses, tracked.polls.failed_polls = None, 0, 0
         if tracked.last is before:
             return
@@ -141,19 +139,31 @@ class JobTracker:
             self._notify.aside(JobLetGo(job_id=tracked.last.id), tracked.throw)
 
     def _is_let_go(self, tracked: TrackedJob) -> bool:
-        """Free the slot of a job and follow it no more; return whether it was in flight."""
+        """Free the slot of a job and follow it no more; return whether it was in flight.
+
+        Unless the service says otherwise, it costs what is reserved for it.
+        """
         was_in_flight = self._tracked_jobs.pop(tracked.last.id, None) is not None
         self._let_go_of[tracked.last.id] = tracked
         tracked.slot.release()
+        if tracked.reservation is not None:
+            tracked.reservation.settle(None)
         if tracked.expiry is not None:
             tracked.expiry.cancel()
         return was_in_flight
+
+    def renew(self, tracked: TrackedJob, update: Generation) -> None:
+        """Apply what a poll says of a job that is no longer in flight."""
+        tracked.last = lifecycle.merge(tracked.last, update, is_asked=True)
+        tracked.terminal_error = None
+        _count_credits(tracked)
 
     def _observe_let_go(self, tracked: TrackedJob, update: Generation) -> None:
         """Apply a late update of a job that was let go before its end, for those that still hold it."""
         before, tracked.last = tracked.last, lifecycle.merge(tracked.last, update)
         # The job was believed lost, but this update proves otherwise.
         tracked.terminal_error = None
+        _count_credits(tracked)
         if tracked.last.status != before.status:
             self._notify_status(tracked)
         self._follow(tracked)
@@ -182,12 +192,6 @@ class JobTracker:
                 version=tracked.kind.version,
             )
             self._notify.aside(begun, tracked.throw)
-
-    def _count_credits(self, tracked: TrackedJob) -> None:
-        if tracked.submitted == tracked.begun:
-            cost = tracked.last.credit_cost or 0.0
-            self.credits_spent += cost - tracked.counted_credits
-            tracked.counted_credits = cost
 
     def _end(self, tracked: TrackedJob) -> None:
         was_in_flight = self._is_let_go(tracked)
@@ -249,3 +253,9 @@ class JobTracker:
                 "If jobs end with it, name it in failure_statuses.",
                 str(status),
             )
+
+
+def _count_credits(tracked: TrackedJob) -> None:
+    """Count what a job costs, once the service says so."""
+    if tracked.reservation is not None and tracked.last.credit_cost is not None:
+        tracked.reservation.settle(tracked.last.credit_cost)

@@ -67,6 +67,10 @@ class KeyUsers:
         else:
             self._made_by.clear()
 
+    def knows(self, job_id: str) -> bool:
+        """Whether it is remembered which key made a job."""
+        return job_id in self._made_by
+
     def claim(self, job_id: str, key: str, *, user: KeyUser, is_known: Callable[[str], bool]) -> str:
         """Return the idempotency key that made a job: this one, unless it was an earlier one.
 
