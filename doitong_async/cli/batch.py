@@ -22,12 +22,14 @@ from doitong_async.cli.options import (
     AnyPlanOption,
     AsJson,
     BaseUrl,
+    BudgetOption,
     CommentsOption,
     ConcurrentJobs,
     FormatOption,
     HeightOption,
     JobsPerDay,
     LimitOption,
+    LowOption,
     PriceOption,
     PromptFile,
     ProviderOption,
@@ -37,6 +39,7 @@ from doitong_async.cli.options import (
     TransportOption,
     Verbose,
     WidthOption,
+    budget_of,
     plan_of,
     read_prices,
 )
@@ -82,10 +85,6 @@ Out = Annotated[
 LedgerOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="The record that lets a batch resume; DIR/ledger.db by default."),
-]
-BudgetOption = Annotated[
-    float | None,
-    typer.Option(metavar="N", help="Credits to spend at most, over all runs on the ledger."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check FILE and show its cost; send nothing.")]
 RetryFailed = Annotated[
@@ -135,6 +134,7 @@ def batch_file(
     concurrent_jobs: ConcurrentJobs = None,
     jobs_per_day: JobsPerDay = None,
     budget: BudgetOption = None,
+    low: LowOption = None,
     price: PriceOption = None,
     provider: ProviderOption = None,
     width: WidthOption = None,
@@ -158,9 +158,10 @@ def batch_file(
     """Make the outputs for a file of prompts, each paid once, even through crashes."""
     context.obj.as_json = as_json
     limits = _limits(plan, emulator, requests_per_minute, concurrent_jobs, jobs_per_day)
+    renderer = renderer_for(sys.stdout, sys.stderr, as_json=as_json)
     arguments = _Arguments(
         limits=limits,
-        budget=None if budget is None else Budget(budget),
+        budget=budget_of(budget, low, renderer.note),
         price=read_prices(price),
         out=out,
         ledger=ledger or out / LEDGER,
@@ -178,16 +179,13 @@ def batch_file(
             receiver=_receiver(webhook_url, webhook_port, has_emulator=emulator),
         ),
     )
-    renderer = renderer_for(sys.stdout, sys.stderr, as_json=as_json)
     defaults = {"provider": provider, "width": width, "height": height}
     with (
         heard(renderer, is_verbose=verbose),
         open_prompts(file, format=kind, defaults=defaults, limit=limit, comments=comments) as prompts,
     ):
         end = _end_of(arguments, prompts, renderer)
-    if end is None:
-        return Exit.OK
-    return _report(context.obj, end, renderer, out=out, ledger=arguments.ledger)
+    return Exit.OK if end is None else _report(context.obj, end, renderer, out, arguments.ledger)
 
 
 def _limits(
@@ -256,7 +254,7 @@ def _end_of(arguments: _Arguments, prompts: Prompts, renderer: BatchRenderer) ->
     return asyncio.run(Run(order, progress, renderer).to_end())
 
 
-def _report(call: Any, end: End, renderer: BatchRenderer, *, out: Path, ledger: Path) -> Exit:
+def _report(call: Any, end: End, renderer: BatchRenderer, out: Path, ledger: Path) -> Exit:
     """Report how the batch ended, and return the exit code."""
     call.is_reported = True
     renderer.end(end)

@@ -41,7 +41,7 @@ MEANINGS: Final = {
     Exit.UNKNOWN: "it is not known whether a job was created: send again under the same key",
     Exit.DOWNLOAD: "the job is done and paid; its output could not be fetched or saved, or the ledger failed",
     Exit.SOME_FAILED: "a batch ended, and some of its items failed, were rejected or are in doubt",
-    Exit.BUDGET: "a batch reached its budget; a larger one continues it",
+    Exit.BUDGET: "the budget is reached; a batch resumes with a larger one",
     Exit.SETTINGS: "doctor: an assumption about the service fails; its report has the settings to use",
     Exit.INTERRUPTED: "Ctrl-C; submitted jobs continue",
 }

@@ -13,12 +13,17 @@ from doitong_async.cli.exits import CommandError
 from doitong_async.cli.options import (
     AsJson,
     BaseUrl,
+    BudgetOption,
+    LowOption,
     Output,
     PlanOption,
+    PriceOption,
     Proxy,
     Timeout,
     TransportOption,
     Verbose,
+    budget_of,
+    read_prices,
 )
 from doitong_async.cli.outputs import Destination
 from doitong_async.cli.service import Service
@@ -36,6 +41,12 @@ Give lighting, camera angle and composition.
 Avoid contradictory requests.
 
 The API key is read only from DOITONG_API_KEY. Exit codes: doitong --help."""
+
+
+KeyOption = Annotated[
+    str | None,
+    typer.Option(metavar="KEY", help="The same key charges the same request once; random by default."),
+]
 
 
 def generate(
@@ -60,13 +71,13 @@ def generate(
         str | None,
         typer.Option("--options", metavar="JSON", help="Further options of the service, a JSON object."),
     ] = None,
+    budget: BudgetOption = None,
+    low: LowOption = None,
+    price: PriceOption = None,
     plan: PlanOption = None,
     base_url: BaseUrl = None,
     timeout: Timeout = None,
-    idempotency_key: Annotated[
-        str | None,
-        typer.Option(metavar="KEY", help="The same key charges the same request once; random by default."),
-    ] = None,
+    idempotency_key: KeyOption = None,
     emulator: Annotated[
         bool, typer.Option("--emulator", help="Use a private emulator: no key, no network, no cost.")
     ] = False,
@@ -83,6 +94,8 @@ def generate(
         has_own_emulator=emulator,
         proxy=proxy,
         transport=transport,
+        budget=budget_of(budget, low, lambda line: progress.renderer.note(line)),
+        price=read_prices(price),
     )
     progress = context.obj.begin(
         service, Destination(output), as_json=as_json, idempotency_key=idempotency_key

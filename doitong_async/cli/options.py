@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated, Any
@@ -12,8 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from doitong_async.batch.source import FIELDS
+from doitong_async.budget import Budget
 from doitong_async.cli.exits import CommandError
 from doitong_async.cli.formats import Format
+from doitong_async.cli.units import credits_of
 from doitong_async.errors import ConfigurationError
 from doitong_async.limits.plan import Plan
 from doitong_async.pricing import PriceArgument
@@ -86,6 +88,14 @@ PriceOption = Annotated[
         metavar="N|PROVIDER=N",
         help="Credits per job, where none is documented; or for one provider's jobs; repeatable.",
     ),
+]
+BudgetOption = Annotated[
+    float | None,
+    typer.Option(metavar="N", help="Credits to spend at most; of a batch, over all runs on its ledger."),
+]
+LowOption = Annotated[
+    float | None,
+    typer.Option(metavar="SHARE", help="Say when this share of --budget is left; 0.1 by default, a tenth."),
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print exactly one JSON object, at the end, also for errors.")
@@ -202,6 +212,30 @@ def read_prices(given: Sequence[str] | None) -> PriceArgument:
             raise CommandError(f"--price is given twice for {provider}. Give it once.")
         by_provider[provider] = _credits(text, number)
     return by_provider.get("", by_provider or None)
+
+
+def budget_of(credits_: float | None, low: float | None, say: Callable[[str], object]) -> Budget | None:
+    """Return the budget of a command, which says once that it is low.
+
+    Args:
+        credits_: the value of `--budget`.
+        low: the value of `--low`.
+        say: shows a line.
+
+    Raises:
+        CommandError: if `--low` is no share, or is given alone.
+        ConfigurationError: if `--budget` is no number of credits above zero.
+    """
+    if low is not None and not 0 <= low < 1:
+        raise CommandError(f"--low is {low:g}; expected a share from 0 to below 1, such as 0.1.")
+    if credits_ is None:
+        if low is not None:
+            raise CommandError("--low is a share of --budget. Give both, or none.")
+        return None
+    most = credits_of(credits_)
+    line = "Low on credits: {} of the budget of {} are left."
+    given: dict[str, float] = {} if low is None else {"low_at": low}
+    return Budget(credits_, on_low=lambda left: say(line.format(credits_of(left), most)), **given)
 
 
 def _credits(text: str, number: str) -> float:

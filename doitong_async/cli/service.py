@@ -9,11 +9,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from doitong_async.budget import Budget
 from doitong_async.cli.exits import CommandError, Exit
 from doitong_async.client import AsyncDoitong
 from doitong_async.errors import ConfigurationError
 from doitong_async.events import Event
 from doitong_async.limits.plan import Plan
+from doitong_async.pricing import PriceArgument
 from doitong_async.settings import checked_api_key, secret_of_environment
 from doitong_async.transport.forms import Form
 
@@ -70,6 +72,7 @@ class Service:
     With `has_own_emulator` a command runs an emulator inside its own process, whose jobs end `speed` times
     faster, and uses no other server. `proxy` is the URL of a proxy; by default those of the environment.
     `transport` is the form of the calls; by default DOITONG_TRANSPORT.
+    `budget` and `price` are the client's.
     """
 
     base_url: str | None = None
@@ -81,6 +84,8 @@ class Service:
     receiver: Receiver | None = None
     proxy: str | None = None
     transport: Form | None = None
+    budget: Budget | None = None
+    price: PriceArgument = None
 
     def __post_init__(self) -> None:
         if self.has_own_emulator and self.base_url is not None:
@@ -94,7 +99,7 @@ class Service:
             CommandError: if the API key or Pillow is missing, or the port for webhooks is taken.
             ConfigurationError: naming the invalid setting.
         """
-        arguments: dict[str, Any] = {"on_event": on_event}
+        arguments: dict[str, Any] = {"on_event": on_event, "budget": self.budget, "price": self.price}
         if self.timeout is not None:
             arguments["timeout"] = self.timeout
         if self.transport is not None:
