@@ -178,6 +178,21 @@ async def test_a_webhook_settles_too() -> None:
 
 
 @virtual
+async def test_a_late_webhook_corrects_the_cost_of_a_job_that_was_let_go() -> None:
+    """It counted in full when its slot expired; whoever still holds the job gets what is said of it."""
+    secret = "s" * 20
+    hooks: Any = {"webhook_url": "http://127.0.0.1:9/", "webhook_secret": secret}
+    async with plain(WIDE, seconds=900.0, budget=100, slot_expiry=60.0, **hooks) as (doitong, server):
+        server.rewrite = rewriting(creditCost=None)
+        job = await doitong.submit("a fox", **SMALL)
+        await asyncio.sleep(70)
+        assert counted(doitong) == (20, 0)
+        body = json.dumps({"id": job.id, "status": "failed", "creditCost": 3}).encode()
+        await doitong.webhooks.deliver(body, sign(body, secret))
+        assert counted(doitong) == (3, 0)
+
+
+@virtual
 async def test_a_submit_in_doubt_keeps_its_reservation() -> None:
     """Under its key it is sent again and counted once, however often and whatever the budget has left."""
     async with plain(WIDE, seconds=0.0, budget=30) as (doitong, server):
