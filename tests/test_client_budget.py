@@ -23,6 +23,7 @@ from doitong_async import (
     ConnectionFailedError,
     InsufficientCreditsError,
     JobFailedError,
+    Ledger,
     Outcome,
     Plan,
     RateLimitError,
@@ -34,7 +35,7 @@ from doitong_async.settings import RequestArguments
 from doitong_async.testing import run_virtual
 from doitong_async.webhooks import sign
 from tests.batch.test_runner import all_of, outcomes
-from tests.plain_server import PlainServer, http
+from tests.plain_server import Behaviour, PlainServer, http
 from tests.virtual import ends_of, now, plain, seen, virtual, with_emulator
 
 WIDE = Plan.enterprise(requests_per_minute=6_000, concurrent_jobs=4)
@@ -586,6 +587,41 @@ async def test_an_item_in_doubt_is_not_sent_again_beyond_the_budget(tmp_path: Pa
             assert item.outcome is outcome
             assert sum(request.kind == "submit" for request in server.requests) == submits
         assert len(server.jobs) == 1
+
+
+@virtual
+async def test_a_job_that_only_a_conflict_names_has_the_credits_of_its_submit() -> None:
+    """The service made it, yet answered that there were too many requests; then it knew the key."""
+    behaviour = Behaviour(conflict_on_replay=True)
+    async with plain(WIDE, behaviour=behaviour, seconds=3.0, budget=100) as (doitong, server):
+
+        def rewrite(request: bytes, honest: bytes | None) -> bytes | None:
+            is_first = b"mutation" in request and len(server.requests) == 1
+            return http(429, b"", "application/json", {"Retry-After": "1"}) if is_first else honest
+
+        server.rewrite = rewrite
+        (item,) = await all_of(doitong.batch([{"prompt": "a fox", **SMALL}]))
+        assert item.outcome is Outcome.DONE
+        assert len(server.jobs) == 1
+        assert counted(doitong) == (10, 0)
+
+
+@virtual
+async def test_the_cost_of_an_item_of_an_earlier_run_is_corrected(tmp_path: Path) -> None:
+    """Its file is gone and its URL expired, and the poll that renews it knows another cost."""
+    prompts = [{"prompt": "a fox", **SMALL}]
+    async with plain(WIDE, seconds=1.0) as (doitong, server):
+        (item,) = await all_of(doitong.batch(prompts, ledger=tmp_path / "l.db", out=tmp_path))
+        assert item.file is not None
+        item.file.unlink()
+        other = await doitong.generate("a hare")
+        server.rewrite = rewriting(creditCost=4, url=other.url)
+        server.script = lambda kind, nth: http(403, b"", "a/b", {}) if (kind, nth) == ("output", 2) else None
+        batch = doitong.batch(prompts, ledger=tmp_path / "l.db", out=tmp_path)
+        assert outcomes(await all_of(batch)) == {Outcome.DONE: 1}
+        assert batch.progress().spent == 4
+    with Ledger.read(tmp_path / "l.db") as ledger:
+        assert ledger.totals().spent == 4
 
 
 @virtual
