@@ -53,7 +53,8 @@ async def run_check(client: Runtime, options: Options, *, spend: float) -> Check
     spend = check_spend(spend)
     watched = Watched(client.notify)
     session = None if client.owns_session else client.session
-    own = Runtime(replace(client.settings, webhook_url=None), session, Hook(watched), Webhooks(None))
+    settings = replace(client.settings, webhook_url=None)
+    own = Runtime(settings, session, Hook(watched), Webhooks(None), client.credits)
     await own.open()
     try:
         probes = Probes(own, slot_timeout=options.slot_timeout)

@@ -139,7 +139,9 @@ async def test_a_wait_ends_in_time() -> None:
     begun, ended = events
     assert isinstance(begun, WaitBegan)
     assert (begun.request, begun.reason) == ("submit", "credits")
-    assert ended == WaitEnded(wait_id=begun.wait_id, request="submit", reason="credits", seconds=5.0)
+    assert ended == WaitEnded(
+        wait_id=begun.wait_id, request="submit", reason="credits", seconds=5.0, is_granted=False
+    )
 
 
 @virtual
