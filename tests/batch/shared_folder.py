@@ -38,9 +38,9 @@ LONGEST: Final = 120.0
 """Seconds after which a run to the end is given up."""
 MOST_RUNS: Final = 8
 """At a harsh server one download in eight breaks off four times in a row; the next run fetches it."""
-LAST_STEP: Final = 40
-LAST_MOMENT: Final = 4.0
-"""The latest step, and the latest second, at which a run is killed."""
+LAST_STEP: Final = 32.0
+LAST_MOMENT: Final = 3.0
+"""The latest step, and the latest second from the first, at which a run is killed."""
 FAULTS: Final = {"submit": 0.2, "poll": 0.1, "output": 0.2}
 HARSH: Final = {"submit": 0.6, "poll": 0.4, "output": 0.6}
 """The share of requests, by kind, that get no proper answer."""
@@ -154,22 +154,22 @@ class SharedFolder:
             return await batch.run(self._server.url, self._server.key, dies_after=dies_after, dies_at=dies_at)
 
     async def _kill(self, batch: Victim, kills: int) -> None:
-        chance, reach = random.Random(f"{self._seed} {batch.ledger.name}"), 1.0
+        chance, latest = random.Random(f"{self._seed} {batch.ledger.name}"), [LAST_STEP, LAST_MOMENT]
         while kills:
-            dies_at: int | None = None
-            dies_after = LONGEST
-            if chance.random() < 0.5:
-                dies_at = 1 + int(chance.uniform(0.0, reach * LAST_STEP))
-            else:
-                dies_after = chance.uniform(0.0, reach * LAST_MOMENT)
+            by_clock = chance.random() < 0.5
+            moment = chance.uniform(0.0, latest[by_clock])
             before = {*os.listdir(self.out)} if self.out.exists() else set()
-            code = await self._run(batch, dies_after=dies_after, dies_at=dies_at)
+            code = await self._run(
+                batch,
+                dies_after=moment if by_clock else LONGEST,
+                dies_at=None if by_clock else 1 + int(moment),
+            )
             if code == KILLED:
                 self.report.kills[self._moment(batch, before)] += 1
                 kills -= 1
             else:
                 # It ended before: a batch that has less to do is killed earlier.
-                reach *= 0.7
+                latest[by_clock] *= 0.7
                 if code not in (0, UNFETCHED):
                     self.report.wrong.append(f"{batch.ledger.name}: {code}: {batch.log.read_text()}")
 
@@ -262,7 +262,7 @@ async def killed(
     server = PlainServer(
         requests_per_minute=1_000_000,
         concurrent_jobs=1_000,
-        seconds=lambda nth: chance.choice([0.0, 0.0, 0.5]),
+        seconds=lambda nth: chance.choice([0.0, 0.5, 0.5]),
         picture=(lambda job: JPEG) if is_alike else picture_of,
     )
     Faults(server, chance, is_harsh=is_harsh)

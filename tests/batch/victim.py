@@ -83,9 +83,10 @@ class Victim:
         # The line of its first step, or its end.
         await process.stdout.readline()
         try:
-            async with asyncio.timeout(dies_after):
-                await process.communicate()
-        except TimeoutError:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(dies_after):
+                    await process.communicate()
+        finally:
             # It may just have ended; `process.kill()` would then take its exit code away from asyncio.
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
