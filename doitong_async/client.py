@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack
 
 from doitong_async import __version__
-from doitong_async.budget import Budget
+from doitong_async.budget import Budget, as_budget
 from doitong_async.check.findings import CheckReport
 from doitong_async.errors import ClientClosedError, ConfigurationError
 from doitong_async.events import Event, Hook, Stats
@@ -125,13 +125,11 @@ class AsyncDoitong:
         user_agent: the `User-Agent` header.
         allow_insecure_http: allows plain http for a `base_url` outside this machine, where the key can be
             read in transit, and for outputs on the API's host.
-        budget: credits that the jobs which this client submits may cost at most, all its batches included, or
-            a `Budget`. The highest price of a job is reserved before its submit, and settled by its
-            `creditCost`; without one it counts in full, also if the job fails. A submit that does not fit
-            waits while jobs in flight may turn out cheaper, then it gets `BudgetReachedError`. Closing the
-            client and opening it again changes nothing; jobs that are resumed by token are not counted again.
-        price: credits for a job whose price is not documented, or credits by provider. With a budget, a job
-            without a price is rejected before anything is sent.
+        budget: credits, or a `Budget`, for all jobs that this client submits, also in batches. The highest
+            price of a job is reserved with its slot and settled by its `creditCost`; without one it counts in
+            full, also if it fails. What does not fit waits while jobs in flight may turn out cheaper.
+            Reopening the client changes nothing, and a job resumed by token is not counted again.
+        price: credits for a job whose price is not documented, or by provider; with a budget it is needed.
         on_event: a plain function that gets each value of `doitong_async.events` and must return quickly. To
             await something, put the events into a queue: `on_event=queue.put_nowait`. An exception in it
             harms nothing, see `doitong_async.events`.
@@ -212,7 +210,7 @@ class AsyncDoitong:
             webhook_secret=webhook_secret,
             webhook_field=webhook_field,
             output_hosts=output_hosts,
-            budget=budget,
+            budget=as_budget(budget),
             price=price,
         )
         self._options = Options(**options)
@@ -345,9 +343,8 @@ class AsyncDoitong:
 
         Raises:
             BadRequestError: if the request is invalid, before anything is sent, or the service rejects it.
-            AuthenticationError: if the service says so; nothing was charged.
-            InsufficientCreditsError: if the service says so, or said so of another submit less than 30 s ago;
-                then nothing was sent. After that one submit is sent, and the others wait for its answer.
+            AuthenticationError, InsufficientCreditsError: if the service says so; nothing was charged. The
+                second one also for 30 s after any 402; then one submit is sent, and the others wait for it.
             BudgetReachedError: if the client's budget does not cover it, and no job in flight changes that.
             RateLimitError: if there is no slot, permit or credit of the budget within `slot_timeout`.
             DailyLimitError: if the day's jobs are used up, unless `wait_for_next_day`.
@@ -398,10 +395,8 @@ class AsyncDoitong:
             ledger: the file that lets the batch survive a crash; without one nothing is kept.
             out: the folder for the outputs; without one they are not downloaded. No file in it that is not
                 the item's is ever replaced: the new name gets a number, as in `fox.2.jpg`.
-            budget: credits to spend at most over all runs on the ledger, or a `Budget`; a budget of the
-                client holds as well, and stops the batch likewise.
-            price: credits for a job whose price is not documented; or credits by provider. By default the
-                client's.
+            budget: credits, or a `Budget`, for all runs on the ledger; the client's own holds, too.
+            price: credits for a job whose price is not documented, or by provider; by default the client's.
             retry_failed: whether to make failed items again, and pay for them again.
             verify: whether to hash the files of finished items, and download those that changed again; a
                 changed file stays beside the new one.
@@ -469,8 +464,7 @@ class AsyncDoitong:
 
         Args:
             requests: prompts, mappings of `GenerateRequest`'s fields and `key`, or requests; read once.
-            price: credits for each job whose price is not documented, or credits by provider; by default the
-                client's.
+            price: credits for a job whose price is not documented, or by provider; by default the client's.
 
         Raises:
             BadRequestError: if one of them is invalid.
@@ -494,19 +488,7 @@ class AsyncDoitong:
 
     def stats(self) -> Stats:
         """Return a snapshot of the client's counters."""
-        runtime = self._running()
-        tracker, circuit = runtime.credits.tracker, runtime.limiter.rate.circuit
-        return Stats(
-            in_flight=len(runtime.poller.tracker),
-            slots_in_use=runtime.limiter.slots_taken,
-            waiting={**runtime.waiting()},
-            requests_left=runtime.limiter.free,
-            mean_seconds=dict(runtime.poller.durations.means()),
-            credits_spent=tracker.spent,
-            credits_reserved=tracker.reserved,
-            credits_available=circuit.available,
-            credits_available_age=circuit.age(runtime.loop.time()),
-        )
+        return self._running().stats()
 
     def _running(self) -> Runtime:
         runtime = self._shared.runtime

@@ -14,7 +14,7 @@ from doitong_async.clock import wall_time
 from doitong_async.connections import session_of
 from doitong_async.downloads import Downloads
 from doitong_async.errors import ConfigurationError
-from doitong_async.events import Hook
+from doitong_async.events import Hook, Stats
 from doitong_async.jobs.job import AsyncJob
 from doitong_async.jobs.poller import Poller
 from doitong_async.jobs.status_poll import StatusPoll
@@ -169,6 +169,21 @@ class Runtime:
     def waiting(self) -> Counter[str]:
         """Return the number of waiting callers, by what they wait for."""
         return sum((admission.waiting() for admission in self._admissions), Counter())
+
+    def stats(self) -> Stats:
+        """Return a snapshot of the counters."""
+        tracker, circuit = self.credits.tracker, self.limiter.rate.circuit
+        return Stats(
+            in_flight=len(self.poller.tracker),
+            slots_in_use=self.limiter.slots_taken,
+            waiting={**self.waiting()},
+            requests_left=self.limiter.free,
+            mean_seconds=dict(self.poller.durations.means()),
+            credits_spent=tracker.spent,
+            credits_reserved=tracker.reserved,
+            credits_available=circuit.available,
+            credits_available_age=circuit.age(self.loop.time()),
+        )
 
     async def open(self) -> None:
         """Open the transport, then accept webhooks."""

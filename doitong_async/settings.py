@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypedDict
 from pydantic import JsonValue
 
 from doitong_async import catalog
-from doitong_async.budget import Budget, as_budget
+from doitong_async.budget import Budget
 from doitong_async.errors import BadRequestError, ConfigurationError
 from doitong_async.limits.plan import Plan
 from doitong_async.pricing import PriceArgument, check_price
@@ -166,8 +166,6 @@ def settle(
     webhook_secret: Secrets | None = None,
     webhook_field: str = "webhookUrl",
     proxy: str | None = None,
-    budget: float | Budget | None = None,
-    price: PriceArgument = None,
     **others: Any,
 ) -> Settings:
     """Return the settings: arguments first, then the environment, then the defaults.
@@ -189,7 +187,7 @@ def settle(
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigurationError(f"{name} is {value!r}; expected a whole number above zero.")
     _check_seconds("download_timeout", download_timeout, least=0.0)
-    check_price(price)
+    check_price(others.get("price"))
     is_number = isinstance(min_download_rate, int | float) and not isinstance(min_download_rate, bool)
     if not is_number or not 0 <= min_download_rate <= sys.float_info.max:
         raise ConfigurationError(
@@ -212,8 +210,6 @@ def settle(
         webhook_secret=None if secret is None else Sealed(secret),
         webhook_field=_checked_webhook_field(webhook_field),
         proxy=None if proxy is None else Sealed(_checked_proxy(proxy)),
-        budget=as_budget(budget),
-        price=price,
         **others,
     )
 
