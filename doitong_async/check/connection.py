@@ -47,7 +47,7 @@ def _address(seen: Observed, route: Route, settings: Settings) -> Finding:
     if isinstance(probed.body, dict | list):
         what = f"{where} answers HTTP {status} with JSON that is no answer of the API"
         return unknown(Assumption.ADDRESS, f"{what}: {probed.answer.excerpt}")
-    return _page(probed, where)
+    return _page(probed, where, is_rest=seen.form is Form.REST)
 
 
 def _path_of(seen: Observed, settings: Settings) -> str:
@@ -73,16 +73,17 @@ def _unanswered(came: object, route: Route) -> Finding:
     return unknown(Assumption.ADDRESS, message)
 
 
-def _page(probed: Probed, where: str) -> Finding:
+def _page(probed: Probed, where: str, *, is_rest: bool) -> Finding:
     assert probed.answer is not None
     status = probed.answer.status
     kind = probed.headers.get("content-type", "no content type").partition(";")[0]
     what = f"{where} answers HTTP {status} with no JSON ({kind})"
     if status >= 500:
         return unknown(Assumption.ADDRESS, f"{what}: a gateway's page. Try again later.")
+    settings = "base_url, status_path" if is_rest else "base_url"
     return fails(
         Assumption.ADDRESS,
-        f"{what}: this is another server, a proxy or a captive portal, and not the API. Check base_url and "
+        f"{what}: this is another server, a proxy or a captive portal, and not the API. Check {settings} and "
         "the network.",
         is_blocking=True,
     )

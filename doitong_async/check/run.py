@@ -2,7 +2,8 @@
 
 Free, and through the client's rate limiter, go at most six requests: polls of one and of two job ids that
 cannot exist, an introspection, and a GET of the REST status path. The poll and the GET go once more with a
-key that we made up: where its answer is the same, an answer proves nothing about the user's key.
+key that we made up: where its answer is the same, an answer proves nothing about the user's key. In REST they
+are GETs of the status path and of a path where nothing can be, and a GraphQL poll.
 
 With a `webhook_url`, two events go to it, one signed and one with a wrong signature, about a job that cannot
 exist and is still running. The receiver's `on_event` gets the signed one.
