@@ -96,10 +96,17 @@ class RequestBody(aiohttp.BytesPayload):
             raise
 
 
+_NOT_CONNECTED: Final = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.ConnectionTimeoutError,
+)
+
+
 class NoBody(RequestBody):
     """The lack of a body in a request such as a poll: nothing tells how far it got.
 
-    So all but a connection that failed, and a session that cannot send, count as sent.
+    So all but a connection that was never made, and a session that cannot send, count as sent.
     """
 
     def __init__(self) -> None:
@@ -107,7 +114,7 @@ class NoBody(RequestBody):
 
     def may_have_left(self, error: BaseException, cause: BaseException | None) -> bool:
         """Whether any byte can have left."""
-        is_unsent = isinstance(error, aiohttp.ClientConnectorError) or _is_about_the_session(error)
+        is_unsent = isinstance(error, _NOT_CONNECTED) or _is_about_the_session(error)
         return self.is_answered or not is_unsent
 
 

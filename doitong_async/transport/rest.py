@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
@@ -17,6 +18,19 @@ from doitong_async.transport.wire import Answer
 
 CREATE: Final = "/v1/text_to_image"
 """Where jobs are submitted (reference, "Endpoints and keys")."""
+
+
+class _BrokenError(Exception):
+    """The connection of a request without a body broke; the cause says how."""
+
+
+async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send a request, and keep aiohttp from sending it again: a poll has a permit for one request."""
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        # Not an error that aiohttp knows: it repeats a GET after those.
+        raise _BrokenError from error
 
 
 class RestTransport:
@@ -34,8 +48,11 @@ class RestTransport:
         self, *, base_url: str, api_key: str, session: aiohttp.ClientSession, ssl: Any, user_agent: str
     ) -> None:
         key = Secret(api_key)
-        self._base_url = base_url
+        # As aiohttp spells it: a path is added to it that aiohttp must leave as it is.
+        self._root = str(URL(base_url)).rstrip("/")
         self._session = session
+        # aiohttp says them nowhere else, and those of a request replace them.
+        self._middlewares: Sequence[Any] = getattr(session, "_middlewares", ())
         self._caller = Caller(("X-API-Key", key), api_key=key, ssl=ssl, user_agent=user_agent)
 
     async def open(self) -> None:
@@ -54,13 +71,7 @@ class RestTransport:
     ) -> Answer | Failure:
         """Send one request and read its answer whole; see `Transport.send`."""
         if isinstance(message, Get):
-            # Encoded already: yarl would decode what an id may need.
-            url = URL(f"{self._base_url}{message.path}", encoded=True)
-
-            async def get(payload: RequestBody, more: Mapping[str, Any]) -> None:
-                await payload.exchange(await self._session.get(url, **more))
-
-            return await self._caller.call(get, NoBody(), timeout=timeout)
+            return await self._caller.call(partial(self._get, message.path), NoBody(), timeout=timeout)
         return await self._caller.call(
             self._post,
             RequestBody(message),
@@ -70,4 +81,17 @@ class RestTransport:
         )
 
     async def _post(self, payload: RequestBody, more: Mapping[str, Any]) -> None:
-        await payload.exchange(await self._session.post(f"{self._base_url}{CREATE}", data=payload, **more))
+        await payload.exchange(await self._session.post(f"{self._root}{CREATE}", data=payload, **more))
+
+    async def _get(self, path: str, payload: RequestBody, more: Mapping[str, Any]) -> None:
+        # Encoded already: yarl would decode what an id may need.
+        url = URL(f"{self._root}{path}", encoded=True)
+        try:
+            response = await self._session.get(url, middlewares=(_once, *self._middlewares), **more)
+        except _BrokenError as error:
+            broken = error.__cause__ or error
+        else:
+            await payload.exchange(response)
+            return
+        # Out here, where its own context stays.
+        raise broken

@@ -11,13 +11,16 @@ import aiohttp
 import pytest
 
 from doitong_async import (
+    AsyncDoitong,
     BadRequestError,
     ConfigurationError,
     ConnectionFailedError,
     JobFailedError,
     JobNotFoundError,
+    JobTimeoutError,
     Plan,
 )
+from doitong_async.events import Event, RequestSent
 from doitong_async.transport.exchange import NoBody
 from tests.plain_server import PlainServer
 from tests.virtual import now, plain, virtual, with_emulator
@@ -221,6 +224,74 @@ async def test_a_failed_job_says_why_wherever_the_service_put_it(where: Any) -> 
 
 
 @virtual
+async def test_a_poll_whose_connection_breaks_is_sent_once() -> None:
+    """aiohttp repeats a GET by itself after that, and the plan counts both."""
+    sent: list[Event] = []
+    async with plain(seconds=30.0, transport="rest", timeout=20.0, on_event=sent.append) as (doitong, server):
+        server.script = lambda kind, _: "cut" if kind == "poll" else None
+        with pytest.raises(JobTimeoutError, match="the connection broke"):
+            await doitong.generate("a fox")
+        polls = sum(isinstance(event, RequestSent) and event.kind == "poll" for event in sent)
+        assert polls == [request.kind for request in server.requests].count("poll") > 3
+
+
+@virtual
+async def test_a_poll_goes_through_the_middlewares_of_the_session() -> None:
+    """As a submit does."""
+    seen: list[str] = []
+
+    async def note(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> Any:
+        seen.append(request.method)
+        return await handler(request)
+
+    async with (
+        aiohttp.ClientSession(middlewares=(note,)) as session,
+        plain(seconds=1.0, transport="rest", session=session) as (doitong, _),
+    ):
+        await doitong.generate("a fox")
+    assert seen == ["POST", "GET"]
+
+
+@virtual
+async def test_polls_go_where_submits_go() -> None:
+    """Also if the address of the service has to be encoded."""
+    paths: list[str] = []
+
+    async with PlainServer(seconds=1.0) as server:
+        honest = server._honest
+
+        def below(path: str, headers: dict[str, str], raw: bytes) -> bytes | None:
+            paths.append(path)
+            return honest(path.removeprefix("/d%C3%BC"), headers, raw)
+
+        server._honest = below  # type: ignore[method-assign]
+        root = f"{server.url}/dü"
+        async with AsyncDoitong(api_key=server.key, base_url=root, plan="pro", transport="rest") as doitong:
+            await doitong.generate("a fox")
+    assert {path.partition("/v1/")[0] for path in paths} == {"/d%C3%BC"}
+    assert len(paths) == 2
+
+
+@pytest.mark.parametrize("form", FORMS)
+@virtual
+async def test_a_proxy_s_refusal_is_said_of_a_poll(form: Any) -> None:
+    """No connection was made, so nothing was sent, whatever the form."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        settings: Any = {"base_url": "https://api.example", "proxy": f"http://127.0.0.1:{port}"}
+        async with AsyncDoitong(api_key="k-test", transport=form, **settings) as doitong:
+            with pytest.raises(ConnectionFailedError, match="proxy refused the connection: HTTP 407") as no:
+                await doitong.job("abc").refresh()
+    assert not no.value.sent
+
+
+@virtual
 async def test_a_poll_without_a_body_counts_as_sent_unless_nothing_was_reached() -> None:
     """Nothing tells how far a request without a body got, and the service may have counted it."""
     async with plain(seconds=1.0, transport="rest") as (doitong, server):
@@ -232,5 +303,6 @@ async def test_a_poll_without_a_body_counts_as_sent_unless_nothing_was_reached()
         assert caught.value.sent
         assert doitong.stats().requests_left == before - 1
     reached = aiohttp.ClientConnectorError(None, OSError(111, "refused"))  # type: ignore[arg-type]
-    assert not NoBody().may_have_left(reached, None)
+    for unmade in (reached, aiohttp.ConnectionTimeoutError()):
+        assert not NoBody().may_have_left(unmade, None)
     assert NoBody().may_have_left(aiohttp.ServerDisconnectedError(), None)
