@@ -154,11 +154,17 @@ def read_poll(answer: Answer, ids: Sequence[str]) -> PollAnswer | Failure:
     data = as_mapping(as_mapping(answer.body).get("data"))
     failed = _errors_by_alias(answer.body)
     jobs = [job for value in _payloads(answer.body) if (job := read_generation(value)) is not None]
-    found = {job.id: _with_errors(job, answer.body) for job in jobs if job.id in ids}
+    aliases = {job_id: f"j{n}" for n, job_id in enumerate(ids)}
+    found = {
+        # Of several jobs, an error may be about another one.
+        job.id: _with_errors(job, errors_in(answer.body) if len(ids) == 1 else failed.get(aliases[job.id], []))
+        for job in jobs
+        if job.id in aliases
+    }
     if len(ids) == 1 and len(data) == 1:
         # Another alias is no problem where no other job can be meant.
         data, failed = {"j0": next(iter(data.values()))}, {"j0": errors_in(answer.body)}
-    rest = {job_id: f"j{n}" for n, job_id in enumerate(ids) if job_id not in found}
+    rest = {job_id: alias for job_id, alias in aliases.items() if job_id not in found}
     unanswered = [job_id for job_id, alias in rest.items() if alias not in data]
     if len(unanswered) == len(ids):
         return failure or _unreadable(answer, "none of the jobs that were asked for")
@@ -226,12 +232,13 @@ def _failure(answer: Answer) -> Failure | None:
 def _payloads(body: object) -> list[object]:
     """Return the values that may be jobs: those under `data`, or a REST body itself."""
     fields = as_mapping(body)
-    if "id" in fields:
-        return [fields]
     if "data" not in fields:
-        return _nested(fields)
+        return [fields] if "id" in fields else _nested(fields)
     data = as_mapping(fields["data"])
-    return [data] if "id" in data else list(data.values())
+    below = [data] if "id" in data else list(data.values())
+    # Beside data, an id alone is the request's, or the like.
+    is_job = "id" in fields and ("url" in fields or isinstance(fields.get("status"), str))
+    return [fields, *below] if is_job else below
 
 
 def _nested(fields: Mapping[str, object]) -> list[object]:
@@ -251,10 +258,10 @@ def _errors_by_alias(body: object) -> dict[object, list[object]]:
     return by_alias
 
 
-def _with_errors(job: Generation, body: object) -> Generation:
+def _with_errors(job: Generation, errors: Sequence[object]) -> Generation:
     """Return a job that failed with the errors beside it, which may say why."""
     is_over = job.status.is_failure or not job.status.is_known
-    if not is_over or "errors" in job.extra or not (errors := errors_in(body)):
+    if not is_over or "errors" in job.extra or not errors:
         return job
     return replace(job, extra={**job.extra, "errors": errors})  # type: ignore[dict-item]  # parsed from JSON
 

@@ -162,6 +162,28 @@ class TestReadSubmit:
         assert isinstance(read, Generation)
         assert read.id == "abc123xyz"
 
+    @pytest.mark.parametrize(
+        "envelope",
+        [
+            {"id": "request-1", "data": {"generate": job("a")}},
+            {"id": "request-1", "status": 200, "data": job("a")},
+            {**job("a"), "data": {"width": 512}},
+            {**job("a"), "data": None},
+        ],
+    )
+    def test_an_id_beside_data_is_a_job_only_if_it_looks_like_one(self, envelope: object) -> None:
+        """A gateway may number its answers: that number is no job, and the one that was paid is below."""
+        read = wire.read_submit(answer_of(envelope))
+        assert isinstance(read, Generation)
+        assert read.id == "a"
+
+    def test_a_job_beside_a_job_in_data_are_two(self) -> None:
+        """Which of them was paid for, nothing shows; a poll knows its id."""
+        body = {**job("a"), "data": job("b")}
+        assert "several jobs" in failure_in(wire.read_submit(answer_of(body))).message
+        for job_id in ("a", "b"):
+            assert [each.id for each in poll_answer(body, [job_id]).found] == [job_id]
+
     def test_a_job_beside_errors_is_a_job(self) -> None:
         """The errors are about its fields; the job exists and is paid for."""
         body = {"data": {"generate": job("a")}, "errors": [{"message": "creditCost is not known"}]}
@@ -458,6 +480,14 @@ def test_errors_beside_a_failed_job_are_kept() -> None:
     assert [each.extra for each in failed] == [{"errors": errors}]
     running = poll_answer({"data": {"j0": job("a")}, "errors": errors}, ["a"]).found
     assert [each.extra for each in running] == [{}]
+
+
+def test_an_error_is_kept_with_the_job_that_it_is_about() -> None:
+    """Of several jobs in one poll, the others failed for reasons of their own."""
+    errors = [{"message": "too spicy", "path": ["j1"]}, {"message": "no job c", "path": ["j2"]}]
+    data = {"j0": job("a", "failed"), "j1": job("b", "failed"), "j2": None}
+    found = poll_answer({"data": data, "errors": errors}, ["a", "b", "c"]).found
+    assert {each.id: each.extra for each in found} == {"a": {}, "b": {"errors": errors[:1]}}
 
 
 @settings(deadline=None, max_examples=200)
