@@ -171,10 +171,11 @@ class Generation:
     url: Annotated[str | None, _OrNone()] = None
     type: Annotated[str | None, _OrNone()] = None
     provider: Annotated[str | None, _OrNone()] = None
-    metadata: Annotated[JsonValue, _OrNone()] = None
+    # Objects cannot be hashed, snapshots can.
+    metadata: Annotated[JsonValue, _OrNone()] = field(default=None, hash=False)
     credit_cost: Annotated[_Credits | None, _OrNone()] = None
     created_at: Annotated[datetime | None, _OrNone()] = None
-    extra: Annotated[dict[str, JsonValue], _OrEmpty()] = field(default_factory=dict)
+    extra: Annotated[dict[str, JsonValue], _OrEmpty()] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -359,6 +359,12 @@ class TestStatus:
 
 
 class TestGeneration:
+    def test_it_can_be_hashed_whatever_the_service_sent(self) -> None:
+        """A snapshot is a value: it can be in a set."""
+        fields: dict[str, Any] = {"metadata": {"a": [1]}, "extra": {"b": {}}}
+        same = [Generation(id="abc", status=JobStatus.PROCESSING, **fields) for _ in range(2)]
+        assert len({*same, Generation(id="abd", status=JobStatus.PROCESSING)}) == 2
+
     def test_id_and_status_are_enough(self) -> None:
         """Other fields are None until the service sends them."""
         assert Generation(id="abc", status=JobStatus.PROCESSING).url is None

@@ -9,6 +9,7 @@ waiting ──▶ completed     terminal: nothing changes it any more, except th
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, Final
 
 from pydantic import JsonValue
@@ -31,26 +32,34 @@ def merge(last: Generation, update: Generation, *, is_asked: bool = False) -> Ge
     # authenticated poll may renew one.
     is_renewed = is_asked and last.status.is_success and update.status.is_success
     is_kept = last.status.is_terminal and not is_renewed
+    # What was said while the job ran is older than its end, even if it arrives later.
+    is_late = last.status.is_terminal and not update.status.is_terminal
+    older, newer = (update, last) if is_late else (last, update)
     known = {
         "status": status,
         "url": last.url or update.url if is_kept else update.url or last.url,
         "type": last.type or update.type,
         "provider": last.provider or update.provider,
-        "metadata": last.metadata if update.metadata is None else update.metadata,
-        "credit_cost": last.credit_cost if update.credit_cost is None else update.credit_cost,
+        "metadata": older.metadata if newer.metadata is None else newer.metadata,
+        "credit_cost": older.credit_cost if newer.credit_cost is None else newer.credit_cost,
         "created_at": last.created_at or update.created_at,
-        "extra": _merged(last.extra, update.extra),
+        "extra": _merged(older.extra, newer.extra),
     }
-    changes: Any = {name: value for name, value in known.items() if value != getattr(last, name)}
+    changes: Any = {name: value for name, value in known.items() if not _is_same(value, getattr(last, name))}
     # Most polls change nothing; a new snapshot would cost as much as reading the answer.
     return dataclasses.replace(last, **changes) if changes else last
 
 
-def _merged(last: dict[str, JsonValue], update: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def _merged(older: dict[str, JsonValue], newer: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """Return all fields of both; a null says nothing about a field that is known."""
-    if not update:
-        return last
-    return last | {name: value for name, value in update.items() if value is not None or name not in last}
+    if not newer:
+        return older
+    return older | {name: value for name, value in newer.items() if value is not None or name not in older}
+
+
+def _is_same(one: object, other: object) -> bool:
+    """Whether two values say the same; a NaN in them equals nothing, not even itself."""
+    return one == other or repr(one) == repr(other)
 
 
 def is_settled(job: Generation) -> bool:
@@ -80,17 +89,29 @@ _REASONS: Final = frozenset(
 """Names of fields that say why a job failed, as `bare_word` returns them: usual ones, none is documented."""
 
 
-def _reasons(place: dict[str, JsonValue]) -> str:
-    return "; ".join(text for name in place if bare_word(name) in _REASONS and (text := _text(place[name])))
+_DEEPEST: Final = 8
+"""Objects and lists within each other in which a reason is looked for."""
 
 
-def _text(value: JsonValue) -> str:
+def _reasons(place: dict[str, JsonValue], depth: int = _DEEPEST) -> str:
+    return _joined(_text(value, depth) for name, value in place.items() if bare_word(name) in _REASONS)
+
+
+def _text(value: JsonValue, depth: int) -> str:
     """Return the text in a field; of an object or a list, the texts that it holds under such names."""
+    if not value or value is True or depth == 0:
+        # That there is an error is known.
+        return ""
     if isinstance(value, dict):
-        return _reasons(value) or str(value)
+        return _reasons(value, depth - 1) or str(value)
     if isinstance(value, list):
-        return "; ".join(filter(None, map(_text, value)))
-    return "" if value is None else str(value)
+        return _joined(_text(each, depth - 1) for each in value)
+    return " ".join(str(value).split())
+
+
+def _joined(texts: Iterable[str]) -> str:
+    """Return texts as one, each once."""
+    return "; ".join(dict.fromkeys(filter(None, texts)))
 
 
 def leaves_open(update: Generation) -> bool:

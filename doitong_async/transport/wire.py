@@ -155,9 +155,10 @@ def read_poll(answer: Answer, ids: Sequence[str]) -> PollAnswer | Failure:
     failed = _errors_by_alias(answer.body)
     jobs = [job for value in _payloads(answer.body) if (job := read_generation(value)) is not None]
     aliases = {job_id: f"j{n}" for n, job_id in enumerate(ids)}
+    # Of several jobs, an error may be about another one.
+    all_errors = errors_in(answer.body) if len(ids) == 1 else []
     found = {
-        # Of several jobs, an error may be about another one.
-        job.id: _with_errors(job, errors_in(answer.body) if len(ids) == 1 else failed.get(aliases[job.id], []))
+        job.id: _with_errors(job, all_errors or failed.get(aliases[job.id], []))
         for job in jobs
         if job.id in aliases
     }
@@ -235,7 +236,7 @@ def _payloads(body: object) -> list[object]:
     if "data" not in fields:
         return [fields] if "id" in fields else _nested(fields)
     data = as_mapping(fields["data"])
-    below = [data] if "id" in data else list(data.values())
+    below: list[object] = [data] if "id" in data else list(data.values())
     # Beside data, an id alone is the request's, or the like.
     is_job = "id" in fields and ("url" in fields or isinstance(fields.get("status"), str))
     return [fields, *below] if is_job else below

@@ -212,6 +212,9 @@ def test_fields_without_an_attribute_are_collected() -> None:
         ({"reason": None, "width": 5}, {"reason": "too spicy", "seed": 7}, "too spicy"),
         ({"width": 5}, {"seed": 7}, "{'seed': 7}"),
         ({}, "too spicy", "too spicy"),
+        ({"error": True, "details": {}, "cause": False, "failure": [], "message": ""}, None, None),
+        ({"error": "too spicy", "message": "too\n spicy"}, None, "too spicy"),
+        ({"error": 17}, None, "17"),
     ],
 )
 def test_the_reason_of_a_failure_is_found_wherever_it_is(
@@ -220,3 +223,45 @@ def test_the_reason_of_a_failure_is_found_wherever_it_is(
     """Under the usual names, beside the status before the metadata; else all of the metadata."""
     failed = Generation(id="abc", status=JobStatus("failed"), metadata=metadata, extra=extra)
     assert reason_of(failed) == reason
+
+
+def test_a_reason_however_deep_is_no_error() -> None:
+    """The service may nest as deep as its answers can be read; the error of the job must come out."""
+    nested: Any = "too spicy"
+    for _ in range(250):
+        nested = {"error": nested}
+    reason = reason_of(Generation(id="abc", status=JobStatus("failed"), extra=nested))
+    assert reason is not None
+    assert reason.startswith("{'error': ")
+
+
+def test_a_late_update_says_nothing_new_of_what_the_end_said() -> None:
+    """It is older than the end, whenever it arrives; it may still add a field."""
+    end = Generation(
+        id="abc",
+        status=JobStatus("failed"),
+        metadata="final",
+        credit_cost=10,
+        extra={"message": "too spicy", "seed": None},
+    )
+    late = Generation(
+        id="abc",
+        status=JobStatus.PROCESSING,
+        metadata="at first",
+        credit_cost=20,
+        extra={"message": "rendering", "seed": 7, "width": 5},
+    )
+    after = merge(end, late)
+    assert (after.metadata, after.credit_cost) == ("final", 10)
+    assert after.extra == {"message": "too spicy", "seed": 7, "width": 5}
+    assert merge(after, late) is after
+    assert merge(late, end).extra == after.extra
+
+
+def test_a_repeated_nan_changes_nothing() -> None:
+    """It equals nothing, not even itself: each poll would wake everybody."""
+    first, second = (
+        Generation(id="abc", status=JobStatus.PROCESSING, metadata={"a": nan}, extra={"b": [nan]})
+        for nan in (float("nan"), float("nan"))
+    )
+    assert merge(first, second) is first
