@@ -139,7 +139,9 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> object:
         if name not in _OF_BATCHES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_OF_BATCHES[name]}"), name)
+        value = getattr(import_module(f"{__name__}.{_OF_BATCHES[name]}"), name)
+        globals()[name] = value
+        return value
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

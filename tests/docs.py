@@ -27,6 +27,8 @@ def build(folder: Path) -> list[str]:
     """Write the reference into a folder, and return what is wrong with it."""
     shutil.rmtree(folder, ignore_errors=True)
     modules = [importlib.import_module(name) for name in PAGES]
+    # pdoc looks for what is there, and batches load at their first use.
+    _ = [getattr(module, name, None) for module in modules for name in public_names(module)]
     for kind in (value for module in modules for value in vars(module).values()):
         if hasattr(kind, "__pydantic_fields__"):
             _show_fields(kind)
