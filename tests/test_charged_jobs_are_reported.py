@@ -839,6 +839,9 @@ async def test_every_spelling_of_missing_credits_is_understood(answer: bytes) ->
         with pytest.raises(InsufficientCreditsError):
             await doitong.generate("a fox")
         assert len(server.requests) == 1
+        assert doitong.stats().slots_in_use == 0
+        # After such an answer nothing is sent for half a minute.
+        await asyncio.sleep(30)
         assert (await doitong.with_options(slot_timeout=1.0).submit("a fox")).id
 
 
