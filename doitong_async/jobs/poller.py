@@ -15,9 +15,9 @@ from doitong_async.events import Hook, PollFailed
 from doitong_async.jobs import schedule
 from doitong_async.jobs.durations import Durations
 from doitong_async.jobs.pacer import Pacer
-from doitong_async.jobs.status_poll import PollResult, StatusPoll
+from doitong_async.jobs.status_poll import NO_SUCH_PATH, PollResult, StatusPoll
 from doitong_async.jobs.tracked import MakeError, TrackedJob, closed, not_found
-from doitong_async.jobs.tracker import JobTracker
+from doitong_async.jobs.tracker import VISIBLE_WITHIN, JobTracker
 from doitong_async.limits.admission import Admission
 from doitong_async.limits.permits import Priority, RequestPermit
 from doitong_async.log import log
@@ -298,7 +298,9 @@ class Poller:
                 request_id=failure.request_id,
             )
             self._notify.aside(failed)
-        is_reported = failure.kind is FailureKind.UNUSABLE or self._is_believed(failure, asked_at)
+        is_early = _is_early(failure, tracked_jobs, self._loop.time())
+        is_believed = not is_early and self._is_believed(failure, asked_at)
+        is_reported = failure.kind is FailureKind.UNUSABLE or is_believed
         for tracked in tracked_jobs:
             tracked.polls.last_failure = failure.message
             self._pacer.missed(tracked, self._loop.time())
@@ -314,3 +316,9 @@ class Poller:
         # Webhooks arrive even if the service does not know the query.
         has_other_updates = self._has_webhooks and failure.kind is FailureKind.NO_OPERATION
         return self._rejections >= MIN_REJECTIONS and not has_other_updates
+
+
+def _is_early(failure: Failure, tracked_jobs: Sequence[TrackedJob], now: float) -> bool:
+    """Whether it may be the jobs that are not there yet, rather than the path that is wrong."""
+    oldest = min(tracked.submitted for tracked in tracked_jobs)
+    return failure.http_status in NO_SUCH_PATH and now < oldest + VISIBLE_WITHIN

@@ -37,7 +37,7 @@ _ABOUT_THE_QUERY: Final = frozenset({FailureKind.BAD_REQUEST, FailureKind.SERVER
 _TOO_LARGE: Final = 413
 _TOO_EARLY_OR_LATE: Final = frozenset({408, 425})
 
-_NO_SUCH_PATH: Final = frozenset({404, 405, 410})
+NO_SUCH_PATH: Final = frozenset({404, 405, 410})
 """What a server answers for a path that it does not have."""
 _PASSING: Final = frozenset(
     {FailureKind.RATE_LIMIT, FailureKind.SERVER, FailureKind.AUTHENTICATION, FailureKind.CREDITS}
@@ -139,7 +139,7 @@ class StatusPoll:
         answer = await self._ask(ids, timeout, permit)
         if isinstance(answer, PollAnswer):
             return await self._read(answer, timeout)
-        if isinstance(self._query, StatusPath) and answer.http_status in _NO_SUCH_PATH:
+        if isinstance(self._query, StatusPath) and answer.http_status in NO_SUCH_PATH:
             return self._nothing_there(self._query, ids, answer)
         if not _is_about_the_query(answer):
             return PollResult(failure=answer)

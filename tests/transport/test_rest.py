@@ -83,6 +83,16 @@ async def test_a_wrong_status_path_is_said_and_no_job_is_given_up() -> None:
 
 
 @virtual
+async def test_a_job_that_is_not_visible_yet_is_no_wrong_path() -> None:
+    """A service may take seconds to show a job, and nothing was found at its path so far."""
+    async with plain(seconds=1.0, transport="rest") as (doitong, server):
+        polls_answer(server, http({"detail": "Not Found"}, 404))
+        asyncio.get_running_loop().call_later(9.0, polls_answer, server, None)
+        await doitong.generate("a fox")
+        assert 9 < now() < 15
+
+
+@virtual
 async def test_an_unknown_job_is_told_from_an_unknown_path() -> None:
     """By the documented form of errors; or because the path has served a job before."""
     listed = http({"errors": [{"message": "No generation here", "extensions": {"code": "NOT_FOUND"}}]}, 404)
