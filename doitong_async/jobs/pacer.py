@@ -29,9 +29,13 @@ class Pacer:
         self._has_webhooks = has_webhooks
         self.durations: Durations = Durations()
 
-    def tick(self, tracked_jobs: Collection[TrackedJob], most: int) -> float:
+    def tick(self, tracked_jobs: Collection[TrackedJob], most: int, now: float) -> float:
         """Return the seconds between two polls, with at most `most` jobs in one request."""
         limiter = self._admission.limiter
+        # With webhooks, the next poll asks only for those that are due.
+        polled = sum(
+            not self._has_webhooks or tracked.polls.due <= now + schedule.TICK for tracked in tracked_jobs
+        )
         return schedule.tick(
             schedule.Load(
                 rate=limiter.plan.requests_per_minute,
@@ -43,7 +47,7 @@ class Pacer:
                 waiting=limiter.waiting,
                 free=limiter.free,
                 coming=limiter.coming(schedule.PARTS),
-                requests=math.ceil(len(tracked_jobs) / most),
+                requests=max(1, math.ceil(polled / most)),
                 polls_count=limiter.polls_count,
             )
         )

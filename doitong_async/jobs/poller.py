@@ -192,7 +192,7 @@ class Poller:
         due = (max(tracked.polls.due, tracked.submitted + schedule.TICK) for tracked in self.tracker)
         if any(tracked.polls.overdue for tracked in self.tracker):
             return schedule.next_tick(due, last=self._last_tick, spacing=schedule.TICK)
-        usual = self._pacer.tick(self.tracker, self._status_poll.most)
+        usual = self._pacer.tick(self.tracker, self._status_poll.most, self._loop.time())
         spacing = schedule.spacing(usual, self._failures)
         # After a failure, poll again soon, in step or not.
         begun = None if self._failures else self.tracker.begun
