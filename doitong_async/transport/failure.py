@@ -73,6 +73,8 @@ class Failure:
             # Found out by a request, and not before one.
             error.outcome = "No job was made by this; jobs that were already running stay alive."
             error.advice = "Correct the setting named above."
+            if self.kind is FailureKind.MISPLACED:
+                error.advice = "Check base_url and transport."
         if self.cause is not None:
             error.__cause__ = self.cause
         if self.is_local:
@@ -248,9 +250,7 @@ def failure_of(status: int, headers: Mapping[str, str], body: object, excerpt: s
         http_status=status,
         code=next(iter(codes), None),
         request_id=headers.get("x-request-id"),
-        job_id=_named_job(
-            body, extensions, is_conflict=kind in (FailureKind.CONFLICT, FailureKind.IN_PROGRESS)
-        ),
+        job_id=_named_job(body, fields, is_conflict=kind in (FailureKind.CONFLICT, FailureKind.IN_PROGRESS)),
         headers=headers,
         is_of_document="data" not in as_mapping(body) and "path" not in fields,
         is_of_field="field" in (message or "").lower(),
@@ -401,12 +401,16 @@ def _sentence(status: int, message: str | None, headers: Mapping[str, str], exce
     return f"The service answered HTTP {status} ({kind}): {excerpt or 'an empty body'}"
 
 
-def _named_job(body: object, extensions: Mapping[str, object], *, is_conflict: bool) -> str | None:
+def _named_job(body: object, error: Mapping[str, object], *, is_conflict: bool) -> str | None:
     """Return the id of the job that an error names, in any of the usual fields."""
-    data = as_mapping(as_mapping(body).get("data"))
-    jobs = [as_mapping(value).get("id") for value in data.values()]
-    names = ("id", "jobId", "generationId") if is_conflict else ("jobId", "generationId")
-    named = [*jobs, *(extensions.get(name) for name in names)]
+    whole, extensions = as_mapping(body), as_mapping(error.get("extensions"))
+    data = as_mapping(whole.get("data"))
+    named = [as_mapping(value).get("id") for value in data.values()]
+    if is_conflict:
+        named.append(extensions.get("id"))
+        # In REST, the job itself may be the answer. An id without the fields of a job may be the error's.
+        named += [each.get("id") for each in (data, whole) if "url" in each or "creditCost" in each]
+    named += [each.get(name) for each in (extensions, error, whole) for name in ("jobId", "generationId")]
     return next((text for value in named if (text := _text(value)) is not None), None)
 
 

@@ -19,6 +19,7 @@ from doitong_async import (
     JobNotFoundError,
     JobTimeoutError,
     Plan,
+    SubmitOutcomeUnknownError,
 )
 from doitong_async.events import Event, RequestSent
 from doitong_async.transport.exchange import NoBody
@@ -179,6 +180,54 @@ async def test_an_unanswered_submit_is_sent_again_byte_for_byte(form: str) -> No
     assert len({request.headers["idempotency-key"] for request in submits}) == 1
     assert Counter(sent).most_common(1)[0] == (sent[0], 2)
     assert len(server.jobs) == 1
+
+
+JOB = {"id": "plain00001", "status": "processing", "url": None}
+
+
+@pytest.mark.parametrize(
+    "conflict",
+    [
+        JOB,
+        {"data": JOB, "error": "this Idempotency-Key was used before"},
+        {"error": "this Idempotency-Key was used before", "jobId": "plain00001"},
+        {"error": {"code": "CONFLICT", "generationId": "plain00001"}},
+        {"errors": [{"message": "Conflict", "extensions": {"id": "plain00001"}}]},
+    ],
+)
+@virtual
+async def test_a_conflict_names_the_job_of_the_key_in_any_shape(conflict: object) -> None:
+    """Reference, "Unknown": a key that is sent again brings the first answer, or a conflict."""
+    async with plain(seconds=1.0, transport="rest") as (doitong, server):
+        answers: dict[int, bytes | str] = {1: "cut-after", 2: http(conflict, 409)}
+        server.script = lambda kind, nth: answers.get(nth) if kind == "submit" else None
+        assert (await doitong.generate("a fox")).id == "plain00001"
+    assert len(server.jobs) == 1
+
+
+@pytest.mark.parametrize(
+    "body", [{"id": "err-1", "status": 409, "detail": "used"}, {"error": {"id": "err-1"}}]
+)
+@virtual
+async def test_the_id_of_a_conflict_is_no_job_s(body: object) -> None:
+    """Nobody knows what it numbers; the submit stays in doubt, and its key is told."""
+    async with plain(seconds=1.0, transport="rest") as (doitong, server):
+        answers: dict[int, bytes | str] = {1: "cut-after", 2: http(body, 409)}
+        server.script = lambda kind, nth: answers.get(nth) if kind == "submit" else None
+        with pytest.raises(SubmitOutcomeUnknownError) as caught:
+            await doitong.generate("a fox", idempotency_key="my-own-key")
+        assert (caught.value.job_id, caught.value.idempotency_key) == (None, "my-own-key")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@virtual
+async def test_a_wrong_address_names_the_settings_that_make_it(form: str) -> None:
+    """Each form has an address of its own below the root."""
+    async with plain(transport=form) as (doitong, server):
+        server.script = lambda *_: http({"detail": "Not Found"}, 404)
+        with pytest.raises(ConfigurationError) as caught:
+            await doitong.generate("a fox")
+        assert caught.value.advice == "Check base_url and transport."
 
 
 @pytest.mark.parametrize("form", FORMS)
