@@ -157,6 +157,7 @@ class JobProgress:
             "-o": self.destination.name,
             "--base-url": self.service.base_url,
             "--plan": self.service.plan,
+            "--transport": self.service.transport,
         }
         given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
         return command_line(["job", self.job.token, *given])

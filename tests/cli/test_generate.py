@@ -158,3 +158,16 @@ def test_the_transport_is_an_option(serve: Serve, capsys: pytest.CaptureFixture[
     assert main(["batch", str(prompts), "--out", str(tmp_path / "out"), "--transport", "rest"]) == Exit.USAGE
     assert "line 3: The transport 'rest' has no place for quality" in capsys.readouterr().err
     assert len(emulator.world.jobs) == 2
+
+
+def test_the_command_that_resumes_a_job_keeps_the_transport(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A service that speaks one form may not know the others."""
+    emulator = Emulator(key=KEY, durations=3.0)
+    serve(emulator)
+    assert main(["generate", "a fox", "--transport", "rest", "--timeout", "0.1"]) == Exit.TIMEOUT
+    found = re.search(r"^next: doitong (job dtj1\.\S+ --transport rest)$", capsys.readouterr().err, re.M)
+    assert found is not None
+    assert main([*found[1].split(), "--timeout", "60"]) == 0
+    assert not any("Authorization" in request.headers for request in emulator.world.seen)
