@@ -41,7 +41,7 @@ class LedgerBackend:
         return 0
 
     def rows_after(self, number: int, most: int) -> Sequence[Row]:
-        """Return the next rows in order, at most so many; none from a row on that is damaged."""
+        """Return the next rows in order, at most so many; a finished item's that is damaged is left out."""
         return ()
 
     async def begin(

@@ -6,6 +6,7 @@ through `damage_of`, which names what cannot be true: a job without its id could
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -48,6 +49,7 @@ def damage_of(record: ItemRecord) -> str | None:
         (("attempt",), lambda value: _is_count(value) and value >= 1),
         (("length",), lambda value: value is None or _is_count(value)),
         (("file",), _is_file_name),
+        (("body",), lambda value: value is None or _is_object(value)),
         (_NEEDED.get(state, ()), lambda value: value not in (None, "")),
     )
     for names, is_sound in checks:
@@ -69,6 +71,14 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and value >= 0
 
 
+def _is_object(value: object) -> bool:
+    """Whether a text is a JSON object, as every body is that was sent."""
+    try:
+        return isinstance(json.loads(str(value)), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def _is_file_name(value: object) -> bool:
     """Whether a file is in the output folder: another path could be anybody's."""
     return value is None or (_is_text(value) and PurePath(str(value)).name == value)
@@ -76,10 +86,13 @@ def _is_file_name(value: object) -> bool:
 
 def seems_sound(done: Glimpse) -> bool:
     """Whether what was glimpsed of a finished item can be true; if not, `damage_of` says why."""
+    cost, file = done.cost, done.file
     return (
         type(done.job_id) is str
+        and done.job_id != ""
         and type(done.digest) is str
+        and isinstance(done.url, str | None)
         and isinstance(done.length, int | None)
-        and "/" not in (done.file or "")
-        and isinstance(done.cost, int | float | None)
+        and (file is None or (type(file) is str and "/" not in file))
+        and (cost is None or (isinstance(cost, int | float) and 0 <= cost < math.inf))
     )

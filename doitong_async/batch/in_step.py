@@ -1,8 +1,8 @@
 """Recognises items that the ledger has as done, by reading the ledger in step with the source.
 
 A batch that is run again mostly meets what it did before, in the same order. To compare a prompt with the
-next row of the ledger takes no request, no digest and no query of its own. An item that does not match is
-read, and looked up by its key, as usual.
+next row of the ledger takes no request and no query of its own. An item that does not match is read, and
+looked up by its key, as usual.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from doitong_async.batch.source import (
     KEY_LENGTH,
     Asked,
     Reading,
+    digest_of,
     is_like_generated,
     read_item,
     spelled,
@@ -77,6 +78,9 @@ class InStep:
         options = self._options
         spelling = _spelling(fields, options.provider, options.width, options.height)
         if spelling is None or row.request != f"{spelling.before}{spelled_text(prompt)}{spelling.after}":
+            return None
+        if digest != digest_of(row.request):
+            # Somebody edited the row: its key alone may find it.
             return None
         self.took(row.glimpse.number)
         asked = Asked(row.key, key is not None, spelling.request.with_prompt(prompt), row.request, digest)

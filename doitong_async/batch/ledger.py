@@ -252,7 +252,7 @@ class LedgerFile(LedgerBackend):
         return self.seen()._last_row()
 
     def rows_after(self, number: int, most: int) -> Sequence[Row]:
-        """Return the next rows in order, at most so many; none from a row on that is damaged."""
+        """Return the next rows in order, at most so many; a finished item's that is damaged is left out."""
         return self.seen()._rows_after(number, most)
 
     def seen(self) -> Ledger:

@@ -257,17 +257,17 @@ def last_row(connection: sqlite3.Connection) -> int:
 
 
 def rows_after(connection: sqlite3.Connection, number: int, most: int) -> list[Row]:
-    """Return the next rows in order, at most so many; none from a row on that is damaged."""
+    """Return the next rows in order, at most so many; a finished item's that is damaged is left out."""
     cursor = connection.execute(_ROWS_AFTER, (number, most))
     rows: list[Row] = []
     try:
         for key, request, *fields in cursor:
             glimpse = Glimpse(*fields)
-            if not seems_sound(glimpse):
-                break
-            rows.append(Row(key, request, glimpse))
+            # Other rows are in the way of none: they have no job yet, or never had one.
+            if glimpse.state != ItemState.DONE or seems_sound(glimpse):
+                rows.append(Row(key, request, glimpse))
     except sqlite3.OperationalError as error:
-        # Text that Python cannot decode: whoever looks for this row by its key says so.
+        # Text that Python cannot decode, and nothing after it: whoever looks for this row by its key says so.
         if getattr(error, "sqlite_errorcode", None) is not None:
             raise
     return rows

@@ -217,8 +217,20 @@ def _spy(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, note: Callab
     monkeypatch.setattr(owner, name, noted)
 
 
-def test_a_damaged_row_is_left_to_whoever_looks_it_up(tmp_path: Path) -> None:
-    """The rows before it are recognised, and reading the page ends there."""
+def test_an_edited_row_is_left_to_whoever_looks_it_up() -> None:
+    """Its request is the item's, its digest is another's: only its key tells what it is."""
+    given_: list[Any] = [{"prompt": f"fox {number}", "key": f"k{number}"} for number in range(3)]
+    for digest in ("no digest", "0" * 64):
+        backend = ledger_of(given_, Options())
+        backend.rows[1] = backend.rows[1]._replace(glimpse=backend.rows[1].glimpse._replace(digest=digest))
+        assert Run(backend, Options(), is_in_step=True).run(given_).recognised == [1, 3]
+
+
+def test_rows_that_cannot_be_used_are_in_the_way_of_none(tmp_path: Path) -> None:
+    """A damaged one is left to whoever looks it up; others have no job yet, or never had one.
+
+    Only a text that cannot be read at all ends the page.
+    """
     with closing(sqlite.writer(tmp_path / "l.db")) as connection:
         for number in range(4):
             values = (f"k{number}", "d", "{}", "done", 1, 0.0, "j", 0.0)
@@ -229,6 +241,8 @@ def test_a_damaged_row_is_left_to_whoever_looks_it_up(tmp_path: Path) -> None:
             )
         assert len(sqlite.rows_after(connection, 0, 9)) == 4
         connection.execute("UPDATE items SET job_id = NULL WHERE key = 'k2'")
-        assert [row.key for row in sqlite.rows_after(connection, 0, 9)] == ["k0", "k1"]
+        assert [row.key for row in sqlite.rows_after(connection, 0, 9)] == ["k0", "k1", "k3"]
+        connection.execute("UPDATE items SET state = 'rejected' WHERE key = 'k2'")
+        assert len(sqlite.rows_after(connection, 0, 9)) == 4
         connection.execute("UPDATE items SET job_id = CAST(x'ff' AS TEXT) WHERE key = 'k2'")
         assert [row.key for row in sqlite.rows_after(connection, 0, 9)] == ["k0", "k1"]
