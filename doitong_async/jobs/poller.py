@@ -25,6 +25,9 @@ from doitong_async.transport.failure import Failure, FailureKind
 
 LANES: Final = 4
 """Polls of one tick that are in flight at once: our choice."""
+JOBS_AT_ONCE: Final = 32
+"""Jobs that are polled at once if each has a poll of its own: our choice. With four at a time, answers that
+take a second would hold up the plan."""
 STEPS: Final = 10
 """Steps in which we wait for the last poll of a job; a loop that stands still again uses up one of them."""
 MIN_REJECTIONS: Final = 3
@@ -200,7 +203,7 @@ class Poller:
 
     async def _tick(self) -> None:
         # A few at a time, so that a thousand answers do not keep the loop from everybody else.
-        lanes = asyncio.Semaphore(LANES)
+        lanes = asyncio.Semaphore(max(LANES, JOBS_AT_ONCE // self._status_poll.most))
         with await self._admission.permit(Priority.POLL) as first:
             # Choose only now: jobs that became due while the permit was awaited join for free.
             for number, tracked_jobs in enumerate(self._polls_due()):

@@ -71,6 +71,17 @@ async def test_each_job_has_a_poll_of_its_own_and_the_plan_is_kept() -> None:
 
 
 @virtual
+async def test_polls_of_one_job_each_do_not_wait_for_each_other_s_answers() -> None:
+    """Each answer takes a second here: a round of 32 polls must not take eight."""
+    plan = Plan.enterprise(requests_per_minute=600, concurrent_jobs=32)
+    slow = {"durations": 4.0, "faults": ["poll: latency 1"]}
+    async with with_emulator(plan, transport="rest", emulator=slow) as (doitong, emulator):
+        await asyncio.gather(*(doitong.generate(f"fox {n}") for n in range(32)))
+        assert now() < 8
+        assert emulator.world.charges == 32
+
+
+@virtual
 async def test_a_wrong_status_path_is_said_and_no_job_is_given_up() -> None:
     """A server without that path answers 404 to every poll: that says nothing about a paid job."""
     for body in ("<h1>Cannot GET /v2/jobs</h1>", {"detail": "Not Found"}, {"message": "no route"}):
