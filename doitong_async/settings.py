@@ -106,7 +106,8 @@ class Options:
         for name in ("width", "height"):
             try:
                 if (side := getattr(self, name)) is not None:
-                    checked_side(name, side)
+                    # As a plain number: it may be one of numpy's.
+                    object.__setattr__(self, name, checked_side(name, side))
             except BadRequestError as error:
                 raise ConfigurationError(error.message) from None
         if not isinstance(self.provider, str) or not self.provider.strip():

@@ -23,8 +23,8 @@ KEY = "sesame-open-0123456789"
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clear this package's variables from the environment."""
-    for name in ("DOITONG_API_KEY", "DOITONG_BASE_URL", "DOITONG_PLAN", "DOITONG_WEBHOOK_SECRET"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("API_KEY", "BASE_URL", "PLAN", "TRANSPORT", "WEBHOOK_SECRET"):
+        monkeypatch.delenv(f"DOITONG_{name}", raising=False)
 
 
 def settled(environment: dict[str, str] | None = None, **arguments: Any) -> Settings:
@@ -383,6 +383,17 @@ class TestOptions:
         """It is kept unchanged."""
         fields: dict[str, Any] = {name: value}
         assert getattr(Options(**fields), name) == value
+
+
+def test_a_default_size_is_a_plain_number() -> None:
+    """What counts as a whole number, as numpy's do, may be none that JSON can write."""
+
+    class Whole:
+        def __index__(self) -> int:
+            return 512
+
+    width: Any = Whole()
+    assert type(Options(width=width).width) is int
 
 
 @pytest.mark.parametrize("options", [{"width": 0}, {"height": "512"}, {"width": True}])
