@@ -87,9 +87,11 @@ class Victim:
                 async with asyncio.timeout(dies_after):
                     await process.communicate()
         finally:
-            # It may just have ended; `process.kill()` would then take its exit code away from asyncio.
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
+            # Once it has ended, its number may be another process's. If it ended a moment ago,
+            # `process.kill()` would take its exit code away from asyncio.
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
         return await process.wait()
 
 
