@@ -238,7 +238,7 @@ def test_code_without_a_key_comes_by_line_15() -> None:
 def test_it_is_short_and_in_order() -> None:
     """Lines have at most 120 characters, except the one to copy; the guide comes first."""
     lines = TEXT.splitlines()
-    assert len(lines) <= 453
+    assert len(lines) <= 455
     assert [line for line in lines if len(line) > 120] == [FIRST_LINES[0].strip()]
     parts = [
         "## What it takes off your hands",
