@@ -106,15 +106,22 @@ def is_self(attribute: ast.Attribute) -> bool:
 
 
 @cache
+def words_of(path: Path) -> frozenset[str]:
+    """Return the words in a module."""
+    return frozenset(re.findall(r"\w+", path.read_text()))
+
+
+@cache
+def set_on_others(path: Path) -> frozenset[str]:
+    """Return the names of attributes that a module sets on some object but `self`."""
+    return frozenset(attribute.attr for attribute, _ in assigned(tree_of(path)) if not is_self(attribute))
+
+
+@cache
 def set_from_outside(class_name: str) -> frozenset[str]:
     """Return the names of attributes that a module which knows the class sets on some object but `self`."""
-    return frozenset(
-        attribute.attr
-        for path in MODULES.values()
-        if re.search(rf"\b{class_name}\b", path.read_text())
-        for attribute, _ in assigned(tree_of(path))
-        if not is_self(attribute)
-    )
+    knowing = (path for path in MODULES.values() if class_name in words_of(path))
+    return frozenset().union(*map(set_on_others, knowing))
 
 
 def is_container(value: ast.expr | None) -> bool:

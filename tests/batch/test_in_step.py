@@ -88,7 +88,7 @@ def ledger_of(source: Sequence[object], options: Options, order: Sequence[int] |
                 made.append(reading.read(number, item))
             except BadRequestError:
                 continue
-    for index in range(len(made)) if order is None else order:
+    for index in range(len(made)) if order is None or not made else order:
         backend.add(made[index % len(made)])
     return backend
 
