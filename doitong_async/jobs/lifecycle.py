@@ -77,7 +77,7 @@ def reason_of(job: Generation) -> str | None:
     for place in (job.extra, metadata if isinstance(metadata, dict) else {}):
         if reasons := _reasons(place):
             return reasons
-    return None if metadata is None else str(metadata)
+    return str(metadata) if metadata else None
 
 
 _REASONS: Final = frozenset(

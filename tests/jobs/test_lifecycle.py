@@ -215,6 +215,7 @@ def test_fields_without_an_attribute_are_collected() -> None:
         ({"error": True, "details": {}, "cause": False, "failure": [], "message": ""}, None, None),
         ({"error": "too spicy", "message": "too\n spicy"}, None, "too spicy"),
         ({"error": 17}, None, "17"),
+        ({"width": 5}, {}, None),
     ],
 )
 def test_the_reason_of_a_failure_is_found_wherever_it_is(
