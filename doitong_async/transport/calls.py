@@ -5,35 +5,66 @@ from __future__ import annotations
 import asyncio
 import html
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypedDict, Unpack
 from urllib.parse import unquote
 
 import aiohttp
 
 from doitong_async.clock import RunningTimeout
 from doitong_async.secret import Secret
-from doitong_async.transport.exchange import Reply, RequestBody, failure_of, is_cancelled
+from doitong_async.transport.exchange import NoBody, Reply, RequestBody, failure_of, is_cancelled
 from doitong_async.transport.failure import Failure, FailureKind
-from doitong_async.transport.status import Message
+from doitong_async.transport.status import Get, Message
 from doitong_async.transport.wire import KEPT_HEADERS, Answer, read_json, read_text
 
 SHORTEST_KEY: Final = 12
 """Characters; we assume that no real key is shorter."""
 
-Send: TypeAlias = Callable[[RequestBody, Mapping[str, Any]], Awaitable[object]]
-"""Sends a request with these arguments of aiohttp, and leaves the answer with its body."""
+
+class TransportArguments(TypedDict):
+    """What a transport is made from: see `Transport`."""
+
+    base_url: str
+    api_key: str
+    session: aiohttp.ClientSession
+    ssl: Any
+    user_agent: str
 
 
-class Transport(Protocol):
-    """Sends the requests of one protocol."""
+class Transport(ABC):
+    """Sends the requests of one protocol, and returns each answer whole.
 
-    async def open(self) -> None:
-        """Get ready to send."""
+    Args:
+        base_url: the root of the API.
+        api_key: goes into the protocol's own header of each request, and nowhere else.
+        session: sends the requests; its owner closes it.
+        ssl: how to check the service's certificate, as aiohttp takes it.
+        user_agent: the `User-Agent` header.
+    """
 
-    async def close(self) -> None:
-        """Send no more."""
+    def __init__(self, **given: Unpack[TransportArguments]) -> None:
+        key = Secret(given["api_key"])
+        name, value = self._key_header(key)
+        self._headers = {name: value, "Content-Type": "application/json", "User-Agent": given["user_agent"]}
+        self._ssl = given["ssl"]
+        self._redactor = _Redactor(key)
+
+    @abstractmethod
+    def _key_header(self, key: Secret) -> tuple[str, Secret]:
+        """Return the header that takes the API key, and its value."""
+
+    @abstractmethod
+    async def _exchange(self, message: Message, payload: RequestBody, more: Mapping[str, Any]) -> None:
+        """Send a request with these arguments of aiohttp, and leave the answer with its body, `payload`."""
+
+    async def open(self) -> None:  # noqa: B027 - not every protocol has a session of its own
+        """Get ready to send; the owner of the session opened it."""
+
+    async def close(self) -> None:  # noqa: B027 - the same
+        """Send no more; the owner of the session closes it."""
 
     async def send(
         self,
@@ -55,34 +86,7 @@ class Transport(Protocol):
             The answer, whatever its status; or a `Failure` of kind NOT_SENT, UNANSWERED or UNUSABLE, or of
             PROTOCOL if the answer cannot be read.
         """
-
-
-class Caller:
-    """Makes the calls of a transport.
-
-    Args:
-        key_header: the header that takes the API key, and its value.
-        api_key: removed from whatever the service sends.
-        ssl: how to check the service's certificate, as aiohttp takes it.
-        user_agent: the `User-Agent` header.
-    """
-
-    def __init__(self, key_header: tuple[str, Secret], *, api_key: Secret, ssl: Any, user_agent: str) -> None:
-        name, value = key_header
-        self._headers = {name: value, "Content-Type": "application/json", "User-Agent": user_agent}
-        self._ssl = ssl
-        self._redactor = _Redactor(api_key)
-
-    async def call(
-        self,
-        send: Send,
-        payload: RequestBody,
-        *,
-        timeout: float,
-        idempotency_key: str | None = None,
-        on_doubt: Callable[[], None] | None = None,
-    ) -> Answer | Failure:
-        """Make one call, as `Transport.send` says."""
+        payload = NoBody() if isinstance(message, Get) else RequestBody(message)
         headers = self._headers
         if idempotency_key is not None:
             headers = {**headers, "Idempotency-Key": idempotency_key}
@@ -95,7 +99,7 @@ class Caller:
         }
         try:
             async with RunningTimeout(timeout):
-                await send(payload, more)
+                await self._exchange(message, payload, more)
         except BaseException as error:
             is_exit = not isinstance(error, Exception | asyncio.CancelledError)
             if is_exit or (isinstance(error, asyncio.CancelledError) and is_cancelled()):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Final, Unpack
 
 import aiohttp
 from gql import Client, GraphQLRequest
@@ -12,11 +12,9 @@ from gql.transport.async_transport import AsyncTransport
 from graphql import DocumentNode, ExecutionResult
 
 from doitong_async.secret import Secret
-from doitong_async.transport.calls import Caller
+from doitong_async.transport.calls import Transport, TransportArguments
 from doitong_async.transport.exchange import RequestBody
-from doitong_async.transport.failure import Failure
 from doitong_async.transport.status import Message
-from doitong_async.transport.wire import Answer
 
 _ANY_REQUEST: Final = GraphQLRequest(DocumentNode(definitions=()))
 
@@ -50,27 +48,18 @@ class _Posting(AsyncTransport):
         raise NotImplementedError
 
 
-class GraphQLTransport:
-    """Send requests to `{base_url}/graphql`, and return each answer whole.
+class GraphQLTransport(Transport):
+    """Post requests to `{base_url}/graphql`, with the API key in `Authorization`."""
 
-    Args:
-        base_url: the root of the API.
-        api_key: goes into the `Authorization` header of each request and nowhere else.
-        session: sends the requests; its owner closes it.
-        ssl: how to check the service's certificate, as aiohttp takes it.
-        user_agent: the `User-Agent` header.
-    """
-
-    def __init__(
-        self, *, base_url: str, api_key: str, session: aiohttp.ClientSession, ssl: Any, user_agent: str
-    ) -> None:
-        key = Secret(api_key)
-        self._caller = Caller(
-            ("Authorization", Secret(f"Bearer {key}")), api_key=key, ssl=ssl, user_agent=user_agent
-        )
+    def __init__(self, **given: Unpack[TransportArguments]) -> None:
+        super().__init__(**given)
+        posting = _Posting(f"{given['base_url']}/graphql", given["session"])
         # gql's own timeout of 10 s would count the wait for a connection.
-        self._client = Client(transport=_Posting(f"{base_url}/graphql", session), execute_timeout=None)
+        self._client = Client(transport=posting, execute_timeout=None)
         self._session: AsyncClientSession
+
+    def _key_header(self, key: Secret) -> tuple[str, Secret]:
+        return "Authorization", Secret(f"Bearer {key}")
 
     async def open(self) -> None:
         """Open the gql session."""
@@ -80,23 +69,6 @@ class GraphQLTransport:
         """Close the gql session; the connections are the owner's to close."""
         await self._client.close_async()  # type: ignore[no-untyped-call]  # gql's own gap
 
-    async def send(
-        self,
-        message: Message,
-        *,
-        timeout: float,
-        idempotency_key: str | None = None,
-        on_doubt: Callable[[], None] | None = None,
-    ) -> Answer | Failure:
-        """Post one request and read its answer whole; see `Transport.send`."""
+    async def _exchange(self, message: Message, payload: RequestBody, more: Mapping[str, Any]) -> None:
         assert isinstance(message, bytes), "every GraphQL request is posted"
-        return await self._caller.call(
-            self._execute,
-            RequestBody(message),
-            timeout=timeout,
-            idempotency_key=idempotency_key,
-            on_doubt=on_doubt,
-        )
-
-    async def _execute(self, payload: RequestBody, post: Mapping[str, Any]) -> None:
-        await self._session.execute(_ANY_REQUEST, data=payload, **post)
+        await self._session.execute(_ANY_REQUEST, data=payload, **more)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Unpack
 
 import aiohttp
 from yarl import URL
 
 from doitong_async.secret import Secret
-from doitong_async.transport.calls import Caller
-from doitong_async.transport.exchange import NoBody, RequestBody
-from doitong_async.transport.failure import Failure
+from doitong_async.transport.calls import Transport, TransportArguments
+from doitong_async.transport.exchange import RequestBody
 from doitong_async.transport.status import Get, Message
-from doitong_async.transport.wire import Answer
 
 CREATE: Final = "/v1/text_to_image"
 """Where jobs are submitted (reference, "Endpoints and keys")."""
@@ -33,54 +30,24 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
         raise _BrokenError from error
 
 
-class RestTransport:
-    """Send requests below `base_url`, and return each answer whole.
+class RestTransport(Transport):
+    """Send requests below `base_url`, with the API key in `X-API-Key`."""
 
-    Args:
-        base_url: the root of the API.
-        api_key: goes into the `X-API-Key` header of each request and nowhere else.
-        session: sends the requests; its owner closes it.
-        ssl: how to check the service's certificate, as aiohttp takes it.
-        user_agent: the `User-Agent` header.
-    """
-
-    def __init__(
-        self, *, base_url: str, api_key: str, session: aiohttp.ClientSession, ssl: Any, user_agent: str
-    ) -> None:
-        key = Secret(api_key)
+    def __init__(self, **given: Unpack[TransportArguments]) -> None:
+        super().__init__(**given)
         # As aiohttp spells it: a path is added to it that aiohttp must leave as it is.
-        self._root = str(URL(base_url)).rstrip("/")
-        self._session = session
+        self._root = str(URL(given["base_url"])).rstrip("/")
+        self._session = given["session"]
         # aiohttp says them nowhere else, and those of a request replace them.
-        self._middlewares: Sequence[Any] = getattr(session, "_middlewares", ())
-        self._caller = Caller(("X-API-Key", key), api_key=key, ssl=ssl, user_agent=user_agent)
+        self._middlewares: Sequence[Any] = getattr(self._session, "_middlewares", ())
 
-    async def open(self) -> None:
-        """Do nothing: the owner of the session opened it."""
+    def _key_header(self, key: Secret) -> tuple[str, Secret]:
+        return "X-API-Key", key
 
-    async def close(self) -> None:
-        """Do nothing: the owner of the session closes it."""
-
-    async def send(
-        self,
-        message: Message,
-        *,
-        timeout: float,
-        idempotency_key: str | None = None,
-        on_doubt: Callable[[], None] | None = None,
-    ) -> Answer | Failure:
-        """Send one request and read its answer whole; see `Transport.send`."""
+    async def _exchange(self, message: Message, payload: RequestBody, more: Mapping[str, Any]) -> None:
         if isinstance(message, Get):
-            return await self._caller.call(partial(self._get, message.path), NoBody(), timeout=timeout)
-        return await self._caller.call(
-            self._post,
-            RequestBody(message),
-            timeout=timeout,
-            idempotency_key=idempotency_key,
-            on_doubt=on_doubt,
-        )
-
-    async def _post(self, payload: RequestBody, more: Mapping[str, Any]) -> None:
+            await self._get(message.path, payload, more)
+            return
         await payload.exchange(await self._session.post(f"{self._root}{CREATE}", data=payload, **more))
 
     async def _get(self, path: str, payload: RequestBody, more: Mapping[str, Any]) -> None:

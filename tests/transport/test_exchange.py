@@ -250,7 +250,7 @@ async def test_an_error_after_the_answer_was_read_does_not_lose_it() -> None:
 async def test_an_answer_that_we_fail_to_read_is_a_protocol_failure() -> None:
     """An exception while reading it must not lose a submit."""
     async with listening() as (url, _), aiohttp.ClientSession() as user, opened(url, user) as transport:
-        transport._caller._redactor = None  # type: ignore[assignment]
+        transport._redactor = None  # type: ignore[assignment]
         failure = await send(transport)
     assert isinstance(failure, Failure)
     assert (failure.kind, failure.http_status) == (FailureKind.PROTOCOL, 200)
