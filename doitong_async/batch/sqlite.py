@@ -260,16 +260,13 @@ def rows_after(connection: sqlite3.Connection, number: int, most: int) -> list[R
     """Return the next rows in order, at most so many; a finished item's that is damaged is left out."""
     cursor = connection.execute(_ROWS_AFTER, (number, most))
     rows: list[Row] = []
-    try:
+    # A row that cannot be read ends the page: whoever looks for it by its key says so.
+    with contextlib.suppress(LedgerError), _naming(f"after the number {number}"):
         for key, request, *fields in cursor:
             glimpse = Glimpse(*fields)
             # Other rows are in the way of none: they have no job yet, or never had one.
             if glimpse.state != ItemState.DONE or seems_sound(glimpse):
                 rows.append(Row(key, request, glimpse))
-    except sqlite3.OperationalError as error:
-        # Text that Python cannot decode, and nothing after it: whoever looks for this row by its key says so.
-        if getattr(error, "sqlite_errorcode", None) is not None:
-            raise
     return rows
 
 
