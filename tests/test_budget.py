@@ -141,10 +141,15 @@ def test_a_job_of_an_earlier_run_counts_only_by_its_correction() -> None:
 
 def test_an_empty_reservation_counts_nothing() -> None:
     """It stands for a job that no budget knows."""
+    tracker = BudgetTracker(None)
     with Reservation() as reservation:
-        reservation.hand_over().settle(5)
-        reservation.keep()
-        reservation.resume()
+        held = reservation.hand_over()
+        tracker.replace(reservation, held)
+        held.settle(5)
+        held.keep()
+        held.resume()
+        held.release()
+    assert (tracker.spent, tracker.reserved, tracker.in_flight) == (0, 0, set())
 
 
 def test_without_a_budget_everything_is_counted_and_allowed() -> None:

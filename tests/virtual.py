@@ -57,6 +57,17 @@ async def with_emulator(
         yield doitong, server
 
 
+async def settle() -> None:
+    """Let everything run that can run now."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def start(coroutine: Any) -> asyncio.Task[Any]:
+    """Start waiting in the background."""
+    return asyncio.ensure_future(coroutine)
+
+
 async def until(condition: Callable[[], object]) -> None:
     """Yield to other tasks until a condition holds; time stands still meanwhile."""
     while not condition():  # noqa: ASYNC110 - the condition is at a server, which sets no event

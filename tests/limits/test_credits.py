@@ -18,23 +18,12 @@ from doitong_async.limits.credits import Credits
 from doitong_async.limits.limiter import RateLimiter
 from doitong_async.limits.users import KeyUser
 from doitong_async.testing import run_virtual
-from tests.virtual import now, virtual
+from tests.virtual import now, settle, start, virtual
 
 
 def new_admission(on_event: Callable[[Event], object] | None = None) -> Admission:
     """Return a client's admission to a new rate limiter."""
     return Admission(RateLimiter(Plan.PRO), KeyUser(Plan.PRO), Hook(on_event))
-
-
-async def settle() -> None:
-    """Let everything run that can run now."""
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-def start(coroutine: Any) -> asyncio.Task[Any]:
-    """Start waiting in the background."""
-    return asyncio.ensure_future(coroutine)
 
 
 @virtual

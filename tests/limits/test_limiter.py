@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +16,7 @@ from doitong_async.limits.limiter import RateLimiter
 from doitong_async.limits.permits import Priority, RequestPermit
 from doitong_async.limits.users import KeyUser
 from doitong_async.transport.failure import Failure, FailureKind
-from tests.virtual import now, virtual
+from tests.virtual import now, settle, start, virtual
 
 NARROW = Plan.enterprise(requests_per_minute=2, concurrent_jobs=1)
 
@@ -30,17 +29,6 @@ def new_admission(plan: Plan, *, polls_count: bool = True) -> Admission:
 def too_many(message: str, **headers: str) -> Failure:
     """Return a 429."""
     return Failure(FailureKind.RATE_LIMIT, message, http_status=429, headers=headers)
-
-
-async def settle() -> None:
-    """Let everything run that can run now."""
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-def start(coroutine: Any) -> asyncio.Task[Any]:
-    """Start waiting in the background."""
-    return asyncio.ensure_future(coroutine)
 
 
 @virtual
