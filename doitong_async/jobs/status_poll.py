@@ -309,12 +309,11 @@ def _unaskable(query: StatusQuery, job_id: str) -> Failure:
             FailureKind.PROTOCOL,
             f"The status of job {job_id!r} cannot be asked for: this id can be no part of a path.",
         )
-    operation = query
     return Failure(
         FailureKind.PROTOCOL,
-        f"The status of job {job_id!r} cannot be asked for: the status operation {str(operation)!r} takes a "
+        f"The status of job {job_id!r} cannot be asked for: the status operation {str(query)!r} takes a "
         "number, and this id is none that fits. Set status_operation to one that takes it, such as "
-        f'"{operation.field}({operation.argument}: ID!)".',
+        f'"{query.field}({query.argument}: ID!)".',
     )
 
 
