@@ -81,14 +81,7 @@ class Runtime:
         self._user = KeyUser(settings.plan, settings.plan_is_assumed, settings.polls_count)
         self._admissions: set[Admission] = set()
         self.admission: Admission = self.new_admission()
-        transport = RestTransport if settings.form is Form.REST else GraphQLTransport
-        self.transport: Transport = transport(
-            base_url=settings.base_url,
-            api_key=settings.api_key.reveal(),
-            session=self._session,
-            ssl=settings.ssl,
-            user_agent=settings.user_agent,
-        )
+        self.transport: Transport = self.new_transport(settings.form, settings.api_key.reveal())
         self.downloads: Downloads = Downloads(
             self._session,
             places=places,
@@ -143,6 +136,17 @@ class Runtime:
             self.transport, self.admission, settings.status_query, self.notify, settings.failure_words
         )
         return Poller(self.admission, status_poll, self.notify, has_webhooks=settings.webhook_url is not None)
+
+    def new_transport(self, form: Form, api_key: str) -> Transport:
+        """Return a transport for the calls of a form, with that key, over the session of this client."""
+        transport = RestTransport if form is Form.REST else GraphQLTransport
+        return transport(
+            base_url=self.settings.base_url,
+            api_key=api_key,
+            session=self._session,
+            ssl=self.settings.ssl,
+            user_agent=self.settings.user_agent,
+        )
 
     def new_admission(self) -> Admission:
         """Return an admission to the rate limiter that can be closed on its own, with all its waiters."""

@@ -25,9 +25,7 @@ from doitong_async.settings import Settings
 from doitong_async.transport.calls import Transport
 from doitong_async.transport.failure import Failure, FailureKind
 from doitong_async.transport.forms import Form, graphql_body
-from doitong_async.transport.graphql import GraphQLTransport
 from doitong_async.transport.introspection import document_with_input
-from doitong_async.transport.rest import RestTransport
 from doitong_async.transport.status import Get, Message, StatusOperation, StatusQuery, poll_message
 from doitong_async.transport.wire import Answer
 from doitong_async.webhooks.signature import SIGNATURE_HEADER, checked_secrets, sign
@@ -155,15 +153,7 @@ class Probes:
 
     async def _send_over(self, form: Form, key: Secret, message: Message) -> Probed:
         """Send a request with a key in the header of a form."""
-        settings = self._settings
-        kind = RestTransport if form is Form.REST else GraphQLTransport
-        transport: Transport = kind(
-            base_url=settings.base_url,
-            api_key=key,
-            session=self._runtime.session,
-            ssl=settings.ssl,
-            user_agent=settings.user_agent,
-        )
+        transport = self._runtime.new_transport(form, key)
         await transport.open()
         try:
             return await self._send(message, transport, is_mine=key != STRANGER)
