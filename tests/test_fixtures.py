@@ -47,11 +47,14 @@ BY_ASYNCIO_WIDE = 'import pytest_asyncio\n@pytest_asyncio.fixture(loop_scope="se
 
 
 def ran(folder: Path, files: dict[str, str], *options: str) -> str:
-    """Run a project of these test files, in which every warning is an error; return what pytest prints."""
+    """Run a project of these test files, in which every warning is an error; return what pytest prints.
+
+    Without its summary, which says everything a second time where the variable CI is set.
+    """
     settings = "[pytest]\nasyncio_default_fixture_loop_scope = function\nfilterwarnings = error\n"
     for name, text in {"pytest.ini": settings, "conftest.py": CONFTEST, **files}.items():
         (folder / name).write_text(text)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
+    command = [sys.executable, "-m", "pytest", "-q", "-rN", "-p", "no:cacheprovider", *options]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout
 
 
