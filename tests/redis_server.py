@@ -9,10 +9,13 @@ import signal
 import socket
 import struct
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
+from io import BufferedRWPair
 from subprocess import PIPE, STDOUT, Popen
 from types import TracebackType
 from typing import Final, Literal, Self
+from urllib.parse import quote
 
 _HOST: Final = "127.0.0.1"
 _PORTS: Final = range(20_000, 32_000)
@@ -38,11 +41,13 @@ class RedisServer:
 
     Args:
         *options: more options of redis-server, such as `"--maxmemory-policy", "allkeys-lru"`.
+        password: what it asks of every client, if anything.
     """
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, password: str = "") -> None:
         self.port = 0
-        self._options = options
+        self._options = ("--requirepass", password, *options)
+        self._password = password
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._process: Popen[str] | None = None
 
@@ -59,7 +64,8 @@ class RedisServer:
     @property
     def url(self) -> str:
         """Its address, as `redis.asyncio.Redis.from_url` takes it."""
-        return f"redis://{_HOST}:{self.port}/0"
+        user = f":{quote(self._password, safe='')}@" if self._password else ""
+        return f"redis://{user}{_HOST}:{self.port}/0"
 
     @property
     def pid(self) -> int:
@@ -120,22 +126,27 @@ class RedisServer:
         Raises:
             ValueError: if the answer is an error, or more than one value.
         """
-        sent = "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
         with (
             socket.create_connection((_HOST, self.port), _PATIENCE) as connection,
-            connection.makefile("rb") as answer,
+            connection.makefile("rwb") as stream,
         ):
-            connection.sendall(f"*{len(words)}\r\n{sent}".encode())
-            first = answer.readline().decode().rstrip()
-            match first[:1]:
-                case "+" | ":":
-                    return first[1:]
-                case "$":
-                    return answer.read(max(0, int(first[1:]))).decode()
-                case "*" if words[:2] == ("CONFIG", "GET"):
-                    lines = [answer.readline().decode().rstrip() for _ in range(2 * int(first[1:]))]
-                    return lines[-1] if lines else ""
-        raise ValueError(f"{words[0]}: {first!r}")
+            if self._password:
+                _answer(stream, ("AUTH", self._password))
+            return _answer(stream, words)
+
+
+def _answer(stream: BufferedRWPair, words: Sequence[str]) -> str:
+    """Send one command in the protocol's own form, and read its answer."""
+    sent = "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
+    stream.write(f"*{len(words)}\r\n{sent}".encode())
+    stream.flush()
+    first = stream.readline().decode().rstrip()
+    match first[:1]:
+        case "+" | ":":
+            return first[1:]
+        case "$":
+            return stream.read(max(0, int(first[1:]))).decode()
+    raise ValueError(f"{words[0]}: {first!r}")
 
 
 class Proxy:

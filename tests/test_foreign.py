@@ -32,9 +32,16 @@ from gql.transport.async_transport import AsyncTransport
 from gql.transport.exceptions import TransportConnectionFailed, TransportQueryError
 from graphql import DocumentNode, ExecutionResult
 from pydantic_core import core_schema
+from redis.asyncio import ConnectionPool, Redis, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from doitong_async.transport.exchange import drop_sockets
-from tests.virtual import virtual
+from tests.redis_server import RedisServer
+from tests.virtual import now, settle, until, virtual
 
 Handler = Callable[[web.Request], Any]
 
@@ -635,3 +642,214 @@ def test_a_task_of_a_closed_loop_can_be_dropped_silently(caplog: pytest.LogCaptu
     del task
     gc.collect()
     assert caplog.text == ""
+
+
+def patient(url: str, **arguments: Any) -> Redis:
+    """Return a client that waits for a second, and makes one attempt."""
+    once = Retry(NoBackoff(), 0)
+    return Redis.from_url(
+        url, **{"socket_timeout": 1, "socket_connect_timeout": 1, "retry": once, **arguments}
+    )
+
+
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Answer each packet alike, or none: yield an address for redis-py, and what arrived there."""
+    arrived: list[bytes] = []
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while packet := await reader.read(1 << 16):
+            arrived.append(packet)
+            writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(converse, "127.0.0.1", 0)
+    try:
+        # No handshake: with the older protocol and without a name, redis-py sends the command alone.
+        port = server.sockets[0].getsockname()[1]
+        yield f"redis://127.0.0.1:{port}/0?protocol=2", arrived
+    finally:
+        server.close()
+        await settle_connections()
+
+
+@virtual
+async def test_redis_py_waits_a_minute_for_a_frozen_server_unless_it_is_told_otherwise() -> None:
+    """So the coordinator sets the timeout and the retries itself; `from_url` makes no retries by default."""
+    seconds: dict[str, float] = {}
+    attempts: dict[str, int] = {}
+    async with answering(b"") as (url, arrived):
+        port = int(url.partition("?")[0].rpartition(":")[2].removesuffix("/0"))
+        clients = {
+            "by hand": Redis(host="127.0.0.1", port=port, protocol=2, driver_info=None),
+            "by URL": Redis.from_url(url, driver_info=None),
+            "ours": patient(url, driver_info=None),
+        }
+        for name, client in clients.items():
+            arrived.clear()
+            started = now()
+            with pytest.raises(RedisTimeoutError):
+                await client.ping()
+            seconds[name], attempts[name] = now() - started, len(arrived)
+            await client.aclose()
+    assert attempts == {"by hand": 11, "by URL": 1, "ours": 1}
+    assert 55 < seconds["by hand"] < 65
+    assert (round(seconds["by URL"], 3), round(seconds["ours"], 3)) == (5.0, 1.0)
+
+
+@virtual
+async def test_redis_py_bounds_a_blocking_read_by_the_timeout_of_its_socket() -> None:
+    """So the connection that reads the stream has none: what is asked of the server does not count."""
+    async with answering(b"") as (url, _):
+        bounded = patient(url, driver_info=None)
+        with pytest.raises(RedisTimeoutError):
+            await bounded.xread({"stream": "$"}, block=60_000)
+        assert round(now(), 3) == 1.0
+        await bounded.aclose()
+        unbounded = patient(url, driver_info=None, socket_timeout=None)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(unbounded.xread({"stream": "$"}, block=60_000), 3600)
+        await unbounded.aclose()
+
+
+@pytest.mark.asyncio
+async def test_redis_wakes_a_blocking_read_once_its_stream_grows_and_by_an_error_when_it_dies() -> None:
+    with RedisServer() as server:
+        reader, writer = patient(server.url, socket_timeout=None), patient(server.url)
+        await writer.xadd("stream", {"n": "1"}, id="1-1")
+        assert await reader.xread({"stream": "0"}, block=0) == [[b"stream", [(b"1-1", {b"n": b"1"})]]]
+        waiting = asyncio.ensure_future(reader.xread({"stream": "1-1"}, block=0))
+        await until(lambda: "blocked_clients:1" in server.ask("INFO", "clients"))
+        await writer.xadd("stream", {"n": "2"}, id="1-2")
+        assert await waiting == [[b"stream", [(b"1-2", {b"n": b"2"})]]]
+
+        waiting = asyncio.ensure_future(reader.xread({"stream": "$"}, block=0))
+        await until(lambda: "blocked_clients:1" in server.ask("INFO", "clients"))
+        server.kill()
+        with pytest.raises(RedisConnectionError):
+            await waiting
+        await reader.aclose()
+        await writer.aclose()
+
+
+@pytest.mark.asyncio
+async def test_redis_py_loads_a_script_again_that_the_server_forgot() -> None:
+    with RedisServer() as server:
+        client = patient(server.url)
+        count = client.register_script("return redis.call('INCR', KEYS[1])")
+        assert await count(keys=["x"]) == 1
+        await client.script_flush()
+        assert await count(keys=["x"]) == 2
+        await client.aclose()
+
+
+@pytest.mark.asyncio
+async def test_redis_py_has_errors_of_its_own_for_a_refusal_and_for_a_dropped_connection() -> None:
+    """They are none of Python's; and a connection of the pool that has died costs one command."""
+    assert not issubclass(RedisConnectionError, OSError)
+    assert not issubclass(RedisTimeoutError, TimeoutError)
+    assert not issubclass(RedisTimeoutError, RedisConnectionError)
+    with RedisServer() as server:
+        client = patient(server.url)
+        await client.ping()
+        server.kill()
+        server.start()
+        with pytest.raises(RedisConnectionError):
+            await client.ping()
+        assert await client.ping()
+        server.kill()
+        with pytest.raises(RedisConnectionError):
+            await client.ping()
+        with pytest.raises(RedisConnectionError):
+            await client.ping()
+        await client.aclose()
+
+
+@pytest.mark.asyncio
+async def test_redis_py_keeps_answers_apart_when_a_command_is_cancelled() -> None:
+    """It drops the connection, so the answer that nobody waits for is never taken for the next one's."""
+    with RedisServer() as server:
+        client = patient(server.url)
+        await client.mset({"x": "1", "y": "2"})
+        server.freeze()
+        waiting = asyncio.ensure_future(client.get("x"))
+        await settle()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        server.thaw()
+        assert [await client.get("y"), await client.get("x")] == [b"2", b"1"]
+        await client.aclose()
+
+
+@virtual
+async def test_redis_py_loses_a_cancellation_in_the_moment_of_sending_on_python_3_11() -> None:
+    """Its `asyncio.wait_for` does. So whoever awaits a command asks afterwards whether it was cancelled."""
+    async with answering(b"+PONG\r\n") as (url, _):
+        client = patient(url, driver_info=None)
+        await client.ping()
+        waiting = asyncio.ensure_future(client.ping())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled() is (sys.version_info >= (3, 12))
+        await client.aclose()
+
+
+@pytest.mark.asyncio
+async def test_redis_py_takes_user_password_and_tls_from_a_url_and_shows_no_password() -> None:
+    client = patient("rediss://me:s3cr%2Ft@cache.example.com:6380/2")
+    made = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    assert isinstance(made, SSLConnection)
+    assert (made.username, made.password, made.host, made.port, made.db) == (
+        *("me", "s3cr/t"),
+        *("cache.example.com", 6380, 2),
+    )
+    assert (made.cert_reqs.name, made.check_hostname) == ("CERT_REQUIRED", True)
+    for shown in (client, client.connection_pool, made):
+        assert "s3cr" not in f"{shown!r} {shown}"
+
+
+@pytest.mark.asyncio
+async def test_redis_py_tells_a_wrong_password_by_an_error_that_does_not_name_it() -> None:
+    """That error is a ConnectionError, too: the coordinator has to ask for it first."""
+    assert issubclass(AuthenticationError, RedisConnectionError)
+    with RedisServer(password="s3cret") as server:
+        right = patient(server.url)
+        assert await right.ping()
+        for url in (server.url.replace("s3cret", "wr0ng"), server.url.replace(":s3cret@", "")):
+            wrong = patient(url)
+            with pytest.raises(AuthenticationError) as refused:
+                await wrong.ping()
+            assert "wr0ng" not in f"{refused.value!r} {refused.value}"
+            await wrong.aclose()
+        server.kill()
+        with pytest.raises(RedisConnectionError) as died:
+            await right.ping()
+        assert "s3cret" not in f"{died.value!r} {died.value}"
+        await right.aclose()
+
+
+def test_redis_py_names_a_part_of_a_password_that_is_not_escaped() -> None:
+    """So its error about a URL is not chained to ours. And a database that is no number is the first one."""
+    with pytest.raises(ValueError, match="'s3cr'"):
+        Redis.from_url("redis://me:s3cr#t@cache.example.com/0")
+    with pytest.raises(ValueError, match="must specify one of the following schemes"):
+        Redis.from_url("http://cache.example.com/0")
+    assert "db" not in Redis.from_url("redis://cache.example.com/first").connection_pool.connection_kwargs
+
+
+@pytest.mark.asyncio
+async def test_a_second_client_of_redis_py_can_be_made_with_other_timeouts_from_a_users() -> None:
+    """By the pool's class and arguments, which are public; the user's own client stays as it is."""
+    with RedisServer(password="s3cret") as server:
+        users = Redis.from_url(server.url, decode_responses=True)
+        pool = users.connection_pool
+        arguments = pool.connection_kwargs | {"socket_timeout": None, "decode_responses": False}
+        ours = Redis(connection_pool=ConnectionPool(connection_class=pool.connection_class, **arguments))
+        await users.set("x", "1")
+        assert (await users.get("x"), await ours.get("x")) == ("1", b"1")
+        await ours.aclose()
+        await ours.connection_pool.disconnect()
+        assert await users.get("x") == "1"
+        await users.aclose()

@@ -49,8 +49,16 @@ def test_a_flushed_server_has_no_keys_and_its_options_are_set() -> None:
         server.flush()
 
         assert server.ask("DBSIZE") == "0"
-        assert server.ask("CONFIG", "GET", "maxmemory-policy") == "allkeys-lru"
-        assert "redis_version" in server.ask("INFO", "server")
+        assert "maxmemory_policy:allkeys-lru" in server.ask("INFO", "memory")
+
+
+def test_a_server_can_ask_for_a_password() -> None:
+    with RedisServer(password="s3cr/t") as server:
+        assert server.url == f"redis://:s3cr%2Ft@127.0.0.1:{server.port}/0"
+        assert server.ask("PING") == "PONG"
+        with socket.create_connection(("127.0.0.1", server.port)) as stranger:
+            stranger.sendall(b"PING\r\n")
+            assert stranger.recv(100).startswith(b"-NOAUTH")
 
 
 def test_a_server_that_cannot_start_says_why() -> None:
