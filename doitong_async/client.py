@@ -45,6 +45,7 @@ from doitong_async.webhooks.signature import Secrets
 
 if TYPE_CHECKING:
     import aiohttp
+    from redis.asyncio import Redis
 
     from doitong_async.batch.batch import Batch
     from doitong_async.batch.item import Item
@@ -130,6 +131,10 @@ class AsyncDoitong:
             full, also if it fails. What does not fit waits while jobs in flight may turn out cheaper.
             Reopening the client changes nothing, and a job resumed by token is not counted again.
         price: credits for a job whose price is not documented, or by provider; with a budget it is needed.
+        coordinator: the URL of a Redis server, such as "redis://cache:6379/0", or your own
+            `redis.asyncio.Redis`, by which all processes on the API key share its plan, its polls and its
+            webhooks; defaults to DOITONG_COORDINATOR. All of them must use the same one. It needs
+            `pip install 'doitong-async[redis]'`. Without it, each process believes it has the plan alone.
         on_event: a plain function that gets each value of `doitong_async.events` and must return quickly. To
             await something, put the events into a queue: `on_event=queue.put_nowait`. An exception in it
             harms nothing, see `doitong_async.events`.
@@ -176,6 +181,7 @@ class AsyncDoitong:
         allow_insecure_http: bool = False,
         budget: float | Budget | None = None,
         price: PriceArgument = None,
+        coordinator: str | Redis | None = None,
         on_event: Callable[[Event], object] | None = None,
         webhook_url: str | None = None,
         webhook_secret: Secrets | None = None,
@@ -184,6 +190,7 @@ class AsyncDoitong:
         **options: Unpack[OptionArguments],
     ) -> None:
         api_key, webhook_secret, proxy = hidden(api_key), hidden(webhook_secret), hidden(proxy)
+        coordinator = hidden(coordinator) if isinstance(coordinator, str) else coordinator
         log_as_asked(os.environ.get("DOITONG_LOG", ""))
         check_options(options, taker="AsyncDoitong", fixed=_ARGUMENTS)
         settings = settle(
@@ -212,6 +219,7 @@ class AsyncDoitong:
             output_hosts=output_hosts,
             budget=as_budget(budget),
             price=price,
+            coordinator=coordinator,
         )
         self._options = Options(**options)
         self._shared = _Shared(settings, session, on_event)

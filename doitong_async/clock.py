@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
@@ -22,6 +24,14 @@ def wall_time() -> float:
         return time.time()
     now: float = getattr(loop, "wall_time", time.time)()
     return now
+
+
+def elapsed_clock() -> Callable[[], float]:
+    """Return a clock for the running loop that also counts the time in which the machine is suspended."""
+    loop = asyncio.get_running_loop()
+    if hasattr(loop, "wall_time") or not hasattr(time, "CLOCK_BOOTTIME"):
+        return loop.time
+    return partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 
 
 class RunningTimeout:

@@ -17,6 +17,7 @@ DoitongError
 ├── JobTimeoutError (TimeoutError)           the wait ended, the job continues (in `jobs.job`)
 ├── JobNotFoundError                         the service does not know the job
 ├── ClientClosedError                        the client is closed, or was never opened
+├── CoordinatorError                         the coordinator of several processes does not answer
 ├── DownloadError                            the output could not be fetched or written
 ├── BudgetReachedError                       the budget does not cover the next job
 └── LedgerError                              the ledger of a batch cannot be used
@@ -232,6 +233,13 @@ class ClientClosedError(DoitongError):
     knows_of_jobs = True
     outcome = "A job that has a token goes on at the service; without one, none was made."
     advice = "Open a client with `async with AsyncDoitong(…)`, and resume the job by its token."
+
+
+class CoordinatorError(DoitongError):
+    """The coordinator, through which several processes share the plan, cannot be reached or used."""
+
+    outcome = "This was not sent, and nothing was charged for it; jobs that were already running stay alive."
+    advice = "Check that the Redis server runs and can be reached (coordinator=, DOITONG_COORDINATOR)."
 
 
 class DownloadError(DoitongError):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import Counter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
 
@@ -37,6 +38,9 @@ from doitong_async.transport.rest import RestTransport
 from doitong_async.types import Generation, JobStatus
 from doitong_async.urls import Places
 from doitong_async.webhooks.endpoint import Webhooks
+
+if TYPE_CHECKING:
+    from doitong_async.limits.redis.limiter import SharedLimiter
 
 
 class Closable(Protocol):
@@ -75,10 +79,13 @@ class Runtime:
         )
         self._resolver = GuardedResolver(places)
         self._session = session or session_of(settings, self._resolver)
-        self.limiter: RateLimiter = limiter_of(
+        self._user = KeyUser(settings.plan, settings.plan_is_assumed, settings.polls_count)
+        self._shared: SharedLimiter | None = None
+        if settings.coordinator is not None:
+            self._shared = _shared_limiter(settings, self._user)
+        self.limiter: RateLimiter = self._shared or limiter_of(
             settings.api_key.reveal(), settings.base_url, settings.plan, day_starts_at=settings.day_starts_at
         )
-        self._user = KeyUser(settings.plan, settings.plan_is_assumed, settings.polls_count)
         self._admissions: set[Admission] = set()
         self.admission: Admission = self.new_admission()
         self.transport: Transport = self.new_transport(settings.form, settings.api_key.reveal())
@@ -135,7 +142,12 @@ class Runtime:
         status_poll = StatusPoll(
             self.transport, self.admission, settings.status_query, self.notify, settings.failure_words
         )
-        return Poller(self.admission, status_poll, self.notify, has_webhooks=settings.webhook_url is not None)
+        poller = Poller(
+            self.admission, status_poll, self.notify, has_webhooks=settings.webhook_url is not None
+        )
+        if self._shared is not None:
+            poller.share(self._shared, settings.failure_words)
+        return poller
 
     def new_transport(self, form: Form, api_key: str) -> Transport:
         """Return a transport for the calls of a form, with that key, over the session of this client."""
@@ -186,13 +198,24 @@ class Runtime:
             credits_spent=tracker.spent,
             credits_reserved=tracker.reserved,
             credits_available=circuit.available,
-            credits_available_age=circuit.age(self.loop.time()),
+            credits_available_age=circuit.age(self.limiter.now()),
         )
 
     async def open(self) -> None:
-        """Open the transport, then accept webhooks."""
+        """Open the transport, join the other processes on the key, then accept webhooks.
+
+        Raises:
+            CoordinatorError: if the coordinator will not have us.
+        """
         await self.transport.open()
-        self._webhooks.open(self.poller.tracker.observe)
+        if self._shared is not None:
+            try:
+                await self._shared.open()
+            except BaseException:
+                await self.close()
+                raise
+        shared = self.poller.shared
+        self._webhooks.open(self.poller.tracker.observe, None if shared is None else shared.pass_on)
 
     async def drain(self, seconds: float) -> None:
         """Wait until no submit and no job is in flight, for at most `seconds`."""
@@ -228,6 +251,8 @@ class Runtime:
             try:
                 await self.poller.close()
             finally:
+                if self._shared is not None:
+                    await self._shared.close()
                 self.downloads.close()
                 await self.transport.close()
                 if self.owns_session:
@@ -299,6 +324,24 @@ class Runtime:
             return await self.take_up(ref, Options()).refresh()
 
         return Result(done, self.downloads, renew=renew, is_remembered=True)
+
+
+def _shared_limiter(settings: Settings, user: KeyUser) -> SharedLimiter:
+    """Return the rate limiter of a key that other processes use, too."""
+    # Only who shares a key needs what knows Redis.
+    from doitong_async.limits.redis.codec import digest
+    from doitong_async.limits.redis.limiter import SharedLimiter
+    from doitong_async.limits.redis.store import Store
+
+    assert settings.coordinator is not None
+    name = digest(f"{settings.base_url} {settings.api_key.reveal()}")
+    return SharedLimiter(
+        user,
+        Store(settings.coordinator.reveal(), name),
+        secrets.token_hex(4),
+        day_starts_at=settings.day_starts_at,
+        has_webhooks=settings.webhook_url is not None,
+    )
 
 
 def _check_session(session: object) -> None:

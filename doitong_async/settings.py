@@ -144,6 +144,7 @@ class Settings:
     output_hosts: Iterable[str] | None = None
     budget: Budget | None = None
     price: PriceArgument = None
+    coordinator: Sealed[Any] | None = None
 
     @property
     def status_query(self) -> StatusQuery:
@@ -167,6 +168,7 @@ def settle(
     webhook_secret: Secrets | None = None,
     webhook_field: str = "webhookUrl",
     proxy: str | None = None,
+    coordinator: object = None,
     **others: Any,
 ) -> Settings:
     """Return the settings: arguments first, then the environment, then the defaults.
@@ -211,7 +213,25 @@ def settle(
         webhook_secret=None if secret is None else Sealed(secret),
         webhook_field=_checked_webhook_field(webhook_field),
         proxy=None if proxy is None else Sealed(_checked_proxy(proxy)),
+        coordinator=_checked_coordinator(coordinator),
         **others,
+    )
+
+
+def _checked_coordinator(coordinator: object) -> Sealed[Any] | None:
+    """Return the URL of a Redis server, or the user's own client of one, or None if nobody named any."""
+    if coordinator is None:
+        coordinator = secret_of_environment("DOITONG_COORDINATOR")
+    if coordinator is None or callable(getattr(coordinator, "register_script", None)):
+        return None if coordinator is None else Sealed(coordinator)
+    if isinstance(coordinator, str):
+        scheme, colon, rest = coordinator.partition("://")
+        if colon and rest and scheme.lower() in ("redis", "rediss", "unix"):
+            return Sealed(hidden(coordinator))
+    # What was given may hold a password.
+    raise ConfigurationError(
+        "coordinator is not the address of a Redis server; expected a URL such as redis://cache:6379/0, or a "
+        "redis.asyncio.Redis."
     )
 
 

@@ -187,6 +187,7 @@ class Submissions:
             with earlier or await submits.admission.slot(
                 timeout=bound, waits_for_day=options.wait_for_next_day
             ) as slot:
+                call.slot = slot.id
                 # With a slot in hand: what waits for one spends nothing soon, and needs no credits yet.
                 await self._reserve(submits, call, most or 0.0, slot)
                 # A submit outlives its caller, so its task holds slot and credits from here on.

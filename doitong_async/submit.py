@@ -50,7 +50,8 @@ class SubmitCall:
     `is_abandoned` whether the caller is gone. `before_sending` is awaited before each attempt, once it holds
     a permit, with the body and whether a job may have been made; an exception in it ends the submit.
     `was_in_doubt` is whether an earlier submit under the key left a slot in doubt. `reservation` is of the
-    client's budget, `has_doubtful_credits` whether it was kept for an earlier submit under the key.
+    client's budget, `has_doubtful_credits` whether it was kept for an earlier submit under the key. `slot` is
+    the id of the slot that the submit has.
     """
 
     body: bytes
@@ -72,6 +73,7 @@ class SubmitCall:
     before_sending: Callable[[bytes, bool], Awaitable[None]] | None = None
     reservation: Reservation = field(default_factory=Reservation)
     has_doubtful_credits: bool = False
+    slot: str = ""
 
     def doubt(self) -> None:
         """Note that a job may have been made."""
@@ -130,6 +132,8 @@ class Submitter:
         while True:
             try:
                 outcome = await self._attempt(call)
+                if outcome is None:
+                    continue
                 if isinstance(outcome, Generation):
                     return outcome
                 step = self._next_step(call, outcome, waits)
@@ -179,17 +183,21 @@ class Submitter:
             return RetryDecision.IN_DOUBT if call.in_doubt else RetryDecision.FAIL
         return decision
 
-    async def _attempt(self, call: SubmitCall) -> Generation | Failure:
-        """Wait for a permit, send once, and return the outcome."""
+    async def _attempt(self, call: SubmitCall) -> Generation | Failure | None:
+        """Wait for a permit, send once, and return the outcome; None if the permit grew too old."""
         limiter = self.admission.limiter
         with await self.admission.permit(
             Priority.SUBMIT,
             timeout=call.seconds_left(),
             waits_for_day=call.options.wait_for_next_day,
             in_doubt=call.in_doubt,
+            slot=call.slot,
         ) as permit:
             if call.before_sending is not None:
                 await call.before_sending(call.body, call.in_doubt)
+            if permit.is_stale:
+                # The process stood still, and others may use what it was granted.
+                return None
             if self._notify:
                 self._notify(
                     RequestSent(kind="submit", jobs=1, attempt=call.number + 1, idempotency_key=call.key)

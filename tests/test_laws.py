@@ -43,6 +43,7 @@ LAYERS = [
         "limits.concurrency",
         "limits.quota",
         "limits.headers",
+        "limits.facts",
         "limits.permits",
         "limits.request_rate",
         "limits.slots",
@@ -67,7 +68,18 @@ LAYERS = [
         "jobs.token",
         "webhooks.unmatched",
     ],
-    ["settings", "limits.credits", "limits.limiter", "limits.admission", "check.observed"],
+    [
+        "settings",
+        "limits.credits",
+        "limits.key_state",
+        "limits.limiter",
+        "limits.admission",
+        "check.observed",
+    ],
+    ["limits.redis.shared", "limits.redis.server_clock"],
+    ["limits.redis.away", "limits.redis.codec", "limits.redis.store"],
+    ["limits.redis.replica"],
+    ["limits.redis.limiter"],
     [
         "transport.exchange",
         "transport.calls",
@@ -84,7 +96,8 @@ LAYERS = [
         "check.schema",
     ],
     ["connections", "webhooks.endpoint"],
-    ["submit", "jobs.status_poll", "jobs.tracked", "jobs.pacer", "jobs.tracker"],
+    ["submit", "jobs.status_poll", "jobs.tracked", "jobs.poll_failures", "jobs.pacer", "jobs.tracker"],
+    ["jobs.shared_jobs"],
     ["jobs.poller", "jobs.job"],
     ["submissions"],
     ["runtime"],
@@ -129,6 +142,8 @@ PURE = {
         "limits.circuit",
         "limits.concurrency",
         "limits.foreign",
+        "limits.facts",
+        "limits.key_state",
         "limits.rejections",
         "limits.request_rate",
         "limits.slots",
@@ -139,6 +154,7 @@ PURE = {
         "limits.window",
         "limits.headers",
     ),
+    *("limits.redis.away", "limits.redis.codec", "limits.redis.server_clock", "limits.redis.shared"),
     *("jobs.durations", "jobs.lifecycle", "jobs.poll_size", "jobs.schedule", "jobs.token"),
     *("webhooks.unmatched", "webhooks.signature"),
 }
@@ -158,6 +174,10 @@ MAY_IMPORT_LATE = {
         *("doitong_async.batch.batch", "doitong_async.batch.source"),
     },
     "webhooks.endpoint": {"doitong_async.webhooks.adapters"},
+    # Only who shares a key with other processes needs what knows Redis.
+    "runtime": {f"doitong_async.limits.redis.{name}" for name in ("codec", "limiter", "store")},
+    "jobs.poller": {"doitong_async.jobs.shared_jobs"},
+    "limits.redis.store": {"redis", "redis.asyncio", "redis.asyncio.retry", "redis.backoff"},
     # These tell which extra is missing, instead of showing a traceback.
     "cli": {"doitong_async.cli.app"},
     "cli.service": {"doitong_async.testing", "doitong_async.webhooks.serving"},
@@ -184,6 +204,7 @@ SMALL = {
     "cli": "the command's entry point, which tells which extra is missing",
     "__main__": "`python -m doitong_async`",
     "connections": "the one place that opens a session of our own",
+    "limits.redis.away": "the one rule for a process that is cut off, which has nothing to do with the state",
     "unicode": "the one rule for text that UTF-8 cannot write",
     "waits": "the one place that knows backoff",
     "webhooks": "the module's public names",
@@ -287,6 +308,7 @@ def test_gql_and_aiohttp_stand_where_they_may() -> None:
         assert "gql" not in libraries or name in KNOWS_GQL, name
         assert "backoff" not in libraries or name in KNOWS_BACKOFF, name
         assert "aiohttp" not in libraries or name in KNOWS_AIOHTTP, name
+        assert "redis" not in libraries or name == "limits.redis.store", name
         assert "opentelemetry" not in libraries or name == "otel", name
         assert not {"pytest", "pytest_asyncio"} & libraries or name == "testing.fixtures", name
 

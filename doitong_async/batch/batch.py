@@ -312,8 +312,8 @@ class Batch:
             seen = ledger.seen()
             rows = sum(seen.totals().items.values())
             spending.carry(seen.totals().spent, [*seen.records(unsettled=True)])
-            wall, day = wall_time(), self._runtime.limiter.day
-            day.carry(wall, seen.made_on(day.number(wall)), source=ledger.name)
+            limiter = self._runtime.limiter
+            limiter.carry(seen.made_on(limiter.day.number(wall_time())), source=ledger.name)
         # Its own admission: when the batch stops, its waiters can be sent away.
         self._admission = self._runtime.new_admission()
         if self._stop_reason.why is not None:

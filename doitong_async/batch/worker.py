@@ -218,7 +218,7 @@ class Sender:
                 status=str(made.status),
                 cost=made.credit_cost,
                 at=wall,
-                day=self._runtime.limiter.day.writes(wall, source=self._backend.name),
+                day=self._runtime.limiter.writes(source=self._backend.name),
             )
         except DoitongError as error:
             about_job(error, job_id=made.id, token=pending.token)

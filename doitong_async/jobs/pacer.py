@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from doitong_async.jobs import schedule
@@ -99,13 +99,23 @@ class Pacer:
         soon = max(now, tracked.submitted + schedule.TICK)
         tracked.polls.due = min(tracked.polls.due, max(soon, deadline - 2 * schedule.TICK))
 
-    def joining(self, tracked_jobs: list[TrackedJob], now: float, most: int) -> list[TrackedJob]:
-        """Return the jobs to poll now, of those that may be polled."""
-        if not self._has_webhooks:
-            return tracked_jobs
-        # One of a thousand jobs may be overdue: the others must not cost further requests.
-        indices = schedule.chosen([tracked.polls.due for tracked in tracked_jobs], now, most)
-        return [tracked_jobs[index] for index in indices]
+    def polls(self, tracked_jobs: Iterable[TrackedJob], now: float, most: int) -> list[list[TrackedJob]]:
+        """Return the polls to send now, of at most `most` jobs each.
+
+        All jobs that may be polled go together, except those that would make the others fail.
+        """
+        joining, alone = [], []
+        for tracked in tracked_jobs:
+            if not tracked.polls.failed_polls:
+                if schedule.may_join(tracked.submitted, now):
+                    joining.append(tracked)
+            elif tracked.polls.due <= now:
+                alone.append([tracked])
+        if self._has_webhooks:
+            # One of a thousand jobs may be overdue: the others must not cost further requests.
+            indices = schedule.chosen([tracked.polls.due for tracked in joining], now, most)
+            joining = [joining[index] for index in indices]
+        return [joining[first : first + most] for first in range(0, len(joining), most)] + alone
 
     @property
     def _enough(self) -> int:

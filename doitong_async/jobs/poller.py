@@ -5,23 +5,29 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from doitong_async.callbacks import own_task_is_over
 from doitong_async.clock import LATE
-from doitong_async.errors import ClientClosedError
+from doitong_async.errors import ClientClosedError, DoitongError
 from doitong_async.events import Hook, PollFailed
 from doitong_async.jobs import schedule
 from doitong_async.jobs.durations import Durations
 from doitong_async.jobs.pacer import Pacer
-from doitong_async.jobs.status_poll import NO_SUCH_PATH, PollResult, StatusPoll
+from doitong_async.jobs.poll_failures import PollFailures
+from doitong_async.jobs.status_poll import PollResult, StatusPoll
 from doitong_async.jobs.tracked import MakeError, TrackedJob, closed, not_found
-from doitong_async.jobs.tracker import VISIBLE_WITHIN, JobTracker
+from doitong_async.jobs.tracker import JobTracker
 from doitong_async.limits.admission import Admission
 from doitong_async.limits.permits import Priority, RequestPermit
 from doitong_async.log import log
 from doitong_async.transport.failure import Failure, FailureKind
+
+if TYPE_CHECKING:
+    from doitong_async.jobs.shared_jobs import SharedJobs
+    from doitong_async.limits.redis.limiter import SharedLimiter
 
 LANES: Final = 4
 """Polls of one tick that are in flight at once: our choice."""
@@ -30,9 +36,6 @@ JOBS_AT_ONCE: Final = 32
 take a second would hold up the plan."""
 STEPS: Final = 10
 """Steps in which we wait for the last poll of a job; a loop that stands still again uses up one of them."""
-MIN_REJECTIONS: Final = 3
-"""Polls in a row that must be rejected until waiters get the error: one may be a gateway's glitch."""
-_REJECTIONS: Final = frozenset({FailureKind.AUTHENTICATION, FailureKind.NO_OPERATION})
 
 
 class Poller:
@@ -46,7 +49,12 @@ class Poller:
     """
 
     def __init__(
-        self, admission: Admission, status_poll: StatusPoll, notify: Hook, *, has_webhooks: bool = False
+        self,
+        admission: Admission,
+        status_poll: StatusPoll,
+        notify: Hook,
+        *,
+        has_webhooks: bool = False,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._admission = admission
@@ -55,19 +63,33 @@ class Poller:
         self._has_webhooks = has_webhooks
         self._changed = asyncio.Event()
         self._last_tick = self._loop.time() - schedule.LONGEST_TICK
-        self._rejected_at = self._failed_at = self._last_tick
         self._stood_still_at = -math.inf
-        self._failures = self._rejections = 0
+        self._failures = PollFailures(has_webhooks=has_webhooks)
         self._pacer = Pacer(admission, has_webhooks=has_webhooks)
         self.durations: Durations = self._pacer.durations
         self.tracker: JobTracker = JobTracker(
             admission.limiter, self._pacer, notify, on_begin=self._on_begin, on_change=self._changed.set
         )
+        self.shared: SharedJobs | None = None
+        """The jobs of other processes on the key, if it is shared."""
         self._sleeps_until: float | None = None
         self._stopped: MakeError | None = None
         self._polls: set[asyncio.Task[None]] = set()
         self._task = self._loop.create_task(self._run(), name="doitong poller")
         self._task.add_done_callback(own_task_is_over)
+
+    def share(self, limiter: SharedLimiter, failure_words: frozenset[str]) -> None:
+        """Poll for all processes on the key while this one is elected, and else leave it to the one that is.
+
+        Args:
+            limiter: has the state that they share.
+            failure_words: further statuses that mean failure, in the form in which they are compared.
+        """
+        # Only who shares a key needs what knows Redis.
+        from doitong_async.jobs.shared_jobs import SharedJobs
+
+        of_poller = self.tracker, self._pacer, self.poll_now, self._changed.set
+        self.shared = SharedJobs(limiter, *of_poller, failure_words=failure_words)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -77,8 +99,7 @@ class Poller:
     @property
     def is_stopped(self) -> bool:
         """Whether no update can come any more, as far as we know: every poll is rejected."""
-        is_deaf = self._rejections >= MIN_REJECTIONS and not self._has_webhooks
-        return is_deaf or self._stopped is not None
+        return self._failures.is_deaf or self._stopped is not None
 
     def check(self) -> None:
         """Raise what keeps this poller from bringing any update.
@@ -107,6 +128,11 @@ class Poller:
         """
         self.check()
         now = self._loop.time()
+        if not self._is_polled(tracked):
+            with suppress(TimeoutError, DoitongError):
+                async with asyncio.timeout(schedule.TICK + tracked.options.poll_timeout):
+                    await self.poll_now(tracked)
+            return
         since = deadline if now > deadline + LATE else self._stood_still_at
         if tracked.polls.asked_at >= since:
             return
@@ -130,22 +156,29 @@ class Poller:
         """
         self.check()
         job_id = tracked.last.id
-        result = await self._status_poll.poll([job_id], timeout=tracked.options.poll_timeout)
+        with await self._admission.permit(Priority.POLL, is_asked=True) as permit:
+            result = await self._status_poll.poll(
+                [job_id], timeout=tracked.options.poll_timeout, permit=permit
+            )
         # The result may change when to poll next.
         self._changed.set()
         with self._notify.in_order():
             self._take(result)
-        failure = result.spoilers.get(job_id) or result.unaskable.get(job_id) or result.failure
-        if failure is not None:
-            raise failure.error_of_poll(job_id, tracked.token)
-        if result.missing:
-            raise not_found(tracked)
-        if job_id in result.unreadable:
-            raise Failure(FailureKind.PROTOCOL, result.unreadable[job_id]).error_of_poll(
-                job_id, tracked.token
-            )
+        if (error := _error_of(tracked, result)) is not None:
+            raise error
         if job_id not in self.tracker:
             self.tracker.renew(tracked, result.found[0])
+
+    def _is_polled(self, tracked: TrackedJob) -> bool:
+        """Whether it is for this process to poll a job."""
+        limiter = self._admission.limiter
+        # The others know only of jobs that have a slot.
+        return limiter.is_poller or limiter.is_away or not tracked.slot.is_held
+
+    def _polled(self) -> list[TrackedJob]:
+        """Return the jobs that this process polls: its own, and those of others if it is elected."""
+        ours = [tracked for tracked in self.tracker if self._is_polled(tracked)]
+        return ours if self.shared is None else [*ours, *self.shared.guests]
 
     def _on_begin(self, tracked: TrackedJob) -> None:
         """Poll earlier for a job that is tracked from now on, if that is of use."""
@@ -158,6 +191,8 @@ class Poller:
     async def close(self) -> None:
         """Stop polling and wake all waiters; the jobs go on at the service."""
         self._stopped = lambda: ClientClosedError("The client is closed.")
+        if self.shared is not None:
+            self.shared.close()
         tasks = [self._task, *self._polls]
         for task in tasks:
             task.cancel()
@@ -190,41 +225,32 @@ class Poller:
     def _next_moment(self) -> float | None:
         if self._stopped is not None:
             return None
+        polled = self._polled()
         # A job is never polled sooner than `may_join` allows: a tick before that would send nothing, and come
         # again at once.
-        due = (max(tracked.polls.due, tracked.submitted + schedule.TICK) for tracked in self.tracker)
-        if any(tracked.polls.overdue for tracked in self.tracker):
+        due = (max(tracked.polls.due, tracked.submitted + schedule.TICK) for tracked in polled)
+        if any(tracked.polls.overdue for tracked in polled):
             return schedule.next_tick(due, last=self._last_tick, spacing=schedule.TICK)
-        usual = self._pacer.tick(self.tracker, self._status_poll.most, self._loop.time())
-        spacing = schedule.spacing(usual, self._failures)
+        usual = self._pacer.tick(polled, self._status_poll.most, self._loop.time())
+        spacing = schedule.spacing(usual, self._failures.in_a_row)
         # After a failure, poll again soon, in step or not.
-        begun = None if self._failures else self.tracker.begun
+        begun = None if self._failures.in_a_row else self.tracker.begun
         return schedule.next_tick(due, last=self._last_tick, spacing=spacing, begun=begun)
 
     async def _tick(self) -> None:
         # A few at a time, so that a thousand answers do not keep the loop from everybody else.
         lanes = asyncio.Semaphore(max(LANES, JOBS_AT_ONCE // self._status_poll.most))
-        with await self._admission.permit(Priority.POLL) as first:
+        is_asked = not self._admission.limiter.is_poller
+        with await self._admission.permit(Priority.POLL, is_asked=is_asked) as first:
             # Choose only now: jobs that became due while the permit was awaited join for free.
-            for number, tracked_jobs in enumerate(self._polls_due()):
+            polls = self._pacer.polls(self._polled(), self._loop.time(), self._status_poll.most)
+            for number, tracked_jobs in enumerate(polls):
                 await lanes.acquire()
-                with await self._admission.permit(Priority.POLL) if number else first as permit:
+                with (
+                    await self._admission.permit(Priority.POLL, is_asked=is_asked) if number else first
+                ) as permit:
                     # The poll's task holds it from here on.
                     self._send_poll(tracked_jobs, permit.hand_over(), lanes)
-
-    def _polls_due(self) -> list[list[TrackedJob]]:
-        """Return the polls to send now: all jobs together, except those that would make the others fail."""
-        now, most = self._loop.time(), self._status_poll.most
-        joining = [
-            tracked
-            for tracked in self.tracker
-            if not tracked.polls.failed_polls and schedule.may_join(tracked.submitted, now)
-        ]
-        alone = [
-            [tracked] for tracked in self.tracker if tracked.polls.failed_polls and tracked.polls.due <= now
-        ]
-        joining = self._pacer.joining(joining, now, most)
-        return [joining[first : first + most] for first in range(0, len(joining), most)] + alone
 
     def _send_poll(
         self, tracked_jobs: Sequence[TrackedJob], permit: RequestPermit, lanes: asyncio.Semaphore
@@ -265,17 +291,20 @@ class Poller:
         own_task_is_over(poll)
 
     def _take(self, result: PollResult) -> None:
+        if self.shared is not None:
+            self.shared.tell(result)
+        polled = {tracked.last.id: tracked for tracked in self._polled()}
         for update in result.found:
             if (tracked := self.tracker.get(update.id)) is not None:
                 self.tracker.merge(tracked, update, is_pushed=False)
         for job_id in result.missing:
             self.tracker.miss(job_id)
         for job_id, reason in result.unreadable.items():
-            if (tracked := self.tracker.get(job_id)) is not None:
+            if (tracked := polled.get(job_id)) is not None:
                 tracked.polls.last_failure = reason
                 self._pacer.missed(tracked, self._loop.time())
         for job_id, failure in (result.spoilers | result.unaskable).items():
-            if (tracked := self.tracker.get(job_id)) is not None:
+            if (tracked := polled.get(job_id)) is not None:
                 tracked.polls.last_failure = failure.message
                 tracked.polls.failed_polls += 1
                 tracked.polls.due = self._loop.time() + schedule.spacing_after(tracked.polls.failed_polls)
@@ -283,45 +312,42 @@ class Poller:
                     # No later poll can succeed, and nothing else would report the end.
                     tracked.wake(partial(failure.error_of_poll, job_id, tracked.token))
         if result.failure is None:
-            self._failures = self._rejections = 0
+            self._failures.end()
 
     def _note_failure(self, tracked_jobs: Sequence[TrackedJob], failure: Failure, asked_at: float) -> None:
         """Record a failed poll; it changes nothing that lasts: polling goes on, at growing intervals."""
-        if asked_at > self._failed_at:
-            # Polls sent together meet the same glitch: they count as one.
-            self._failures, self._failed_at = self._failures + 1, self._loop.time()
         log.info("poll of %d jobs: %s", len(tracked_jobs), failure.message)
         if self._notify:
-            failed = PollFailed(
-                jobs=len(tracked_jobs),
-                failure=failure.kind,
-                message=failure.message,
-                http_status=failure.http_status,
-                code=failure.code,
-                request_id=failure.request_id,
-            )
-            self._notify.aside(failed)
-        is_early = _is_early(failure, tracked_jobs, self._loop.time())
-        is_believed = not is_early and self._is_believed(failure, asked_at)
-        is_reported = failure.kind is FailureKind.UNUSABLE or is_believed
+            self._notify.aside(_event_of(failure, len(tracked_jobs)))
+        is_reported = self._failures.note(
+            failure, [tracked.submitted for tracked in tracked_jobs], asked_at, self._loop.time()
+        )
+        if is_reported and self.shared is not None:
+            self.shared.tell_failure([tracked.last.id for tracked in tracked_jobs], failure)
         for tracked in tracked_jobs:
             tracked.polls.last_failure = failure.message
             self._pacer.missed(tracked, self._loop.time())
             if is_reported:
                 tracked.wake(partial(failure.error_of_poll, tracked.last.id, tracked.token))
 
-    def _is_believed(self, failure: Failure, asked_at: float) -> bool:
-        """Whether enough polls were rejected to tell the waiters: the key, or the query, is wrong."""
-        if failure.kind not in _REJECTIONS:
-            return False
-        if asked_at > self._rejected_at:
-            self._rejections, self._rejected_at = self._rejections + 1, self._loop.time()
-        # Webhooks arrive even if the service does not know the query.
-        has_other_updates = self._has_webhooks and failure.kind is FailureKind.NO_OPERATION
-        return self._rejections >= MIN_REJECTIONS and not has_other_updates
+
+def _error_of(tracked: TrackedJob, result: PollResult) -> DoitongError | None:
+    """Return why a poll of one job brought nothing, or None if it did."""
+    job_id = tracked.last.id
+    failure = result.spoilers.get(job_id) or result.unaskable.get(job_id) or result.failure
+    if failure is None and job_id in result.unreadable:
+        failure = Failure(FailureKind.PROTOCOL, result.unreadable[job_id])
+    if failure is None:
+        return not_found(tracked) if result.missing else None
+    return failure.error_of_poll(job_id, tracked.token)
 
 
-def _is_early(failure: Failure, tracked_jobs: Sequence[TrackedJob], now: float) -> bool:
-    """Whether it may be the jobs that are not there yet, rather than the path that is wrong."""
-    oldest = min(tracked.submitted for tracked in tracked_jobs)
-    return failure.http_status in NO_SUCH_PATH and now < oldest + VISIBLE_WITHIN
+def _event_of(failure: Failure, jobs: int) -> PollFailed:
+    return PollFailed(
+        jobs=jobs,
+        failure=failure.kind,
+        message=failure.message,
+        http_status=failure.http_status,
+        code=failure.code,
+        request_id=failure.request_id,
+    )

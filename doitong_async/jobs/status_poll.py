@@ -282,6 +282,9 @@ class StatusPoll:
             self._admission.limiter.delay_polls(failure)
 
     async def _send(self, message: Message, timeout: float, permit: RequestPermit) -> Answer | Failure:
+        if permit.is_stale:
+            permit.unsent()
+            return Failure(FailureKind.NOT_SENT, "Not sent: the process stood still before it.")
         permit.sends()
         answer = await self._transport.send(message, timeout=timeout)
         if isinstance(answer, Answer):

@@ -14,6 +14,7 @@ from doitong_async.events import Hook, JobFinished, JobLetGo, JobTracked, SlotEx
 from doitong_async.jobs import lifecycle, schedule
 from doitong_async.jobs.pacer import Pacer
 from doitong_async.jobs.tracked import TrackedJob, not_found
+from doitong_async.limits.facts import JobFacts
 from doitong_async.limits.limiter import RateLimiter
 from doitong_async.log import log
 from doitong_async.types import Generation, JobStatus
@@ -130,8 +131,12 @@ class JobTracker:
         tracked.polls.misses += 1
         self._pacer.missed(tracked, self._loop.time())
         if tracked.polls.misses >= MISSES and tracked.submitted + VISIBLE_WITHIN <= self._loop.time():
-            tracked.terminal_error = partial(not_found, tracked)
-            self._end(tracked)
+            self.lose(tracked)
+
+    def lose(self, tracked: TrackedJob) -> None:
+        """Give a job up, as the service does not know it."""
+        tracked.terminal_error = partial(not_found, tracked)
+        self._end(tracked)
 
     def let_go(self, tracked: TrackedJob) -> None:
         """Free the slot of a job and follow it no more; whoever still holds it gets late updates."""
@@ -182,6 +187,20 @@ class JobTracker:
         self._pacer.begin(tracked)
         tracked.expiry = self._loop.call_at(
             tracked.begun + tracked.options.slot_expiry, self._expire, tracked
+        )
+        self._limiter.follows(
+            tracked.slot.id,
+            JobFacts(
+                tracked.last.id,
+                tracked.kind.provider or tracked.last.provider,
+                tracked.kind.version,
+                tracked.kind.size,
+                tracked.last.type,
+                submitted=tracked.submitted,
+                interval=tracked.options.poll_interval,
+                status=str(tracked.last.status),
+            ),
+            until=tracked.begun + tracked.options.slot_expiry,
         )
         self._on_begin(tracked)
         if self._notify:

@@ -73,7 +73,7 @@ class Admission:
         """
         self._check_open()
         at_once = self.limiter.free_slot()
-        position = Position(asyncio.get_running_loop().time(), waits_for_day)
+        position = Position(self.limiter.now(), waits_for_day)
         return at_once or await self._bounded(
             self.limiter.queue_for_slot(position), self._reason_of_slot, timeout
         )
@@ -107,10 +107,20 @@ class Admission:
         timeout: float | None = None,
         waits_for_day: bool = False,
         in_doubt: bool = False,
+        slot: str = "",
+        is_asked: bool = False,
     ) -> RequestPermit:
         """Wait until one request may be sent, at most `timeout` seconds (None: without limit).
 
         Use it as `with await admission.permit(…) as permit`: no exception leaves it taken.
+
+        Args:
+            priority: of the request.
+            timeout: seconds.
+            waits_for_day: whether to wait for the next day if the service says that this one is over.
+            in_doubt: whether the submit may have made a job already.
+            slot: the id of the slot that the submit has.
+            is_asked: whether a caller asked for this poll, and it is none of the regular ones.
 
         Raises:
             RateLimitError: if it could not be sent by then.
@@ -120,7 +130,9 @@ class Admission:
         """
         self._check_open()
         at_once = self.limiter.permit_at_once(priority)
-        position = Position(asyncio.get_running_loop().time(), waits_for_day, in_doubt)
+        position = Position(
+            self.limiter.now(), waits_for_day, in_doubt=in_doubt, slot=slot, is_asked=is_asked
+        )
         return at_once or await self._bounded(
             self.limiter.queue_for_permit(priority, position),
             partial(self._reason_of_permit, priority),
@@ -195,7 +207,7 @@ class Admission:
         rate = self.limiter.rate
         if priority is Priority.SUBMIT and rate.circuit.is_probing():
             return "credits"
-        return "server" if rate.is_held(asyncio.get_running_loop().time(), priority) else "minute"
+        return "server" if rate.is_held(self.limiter.now(), priority) else "minute"
 
     async def _bounded(
         self,

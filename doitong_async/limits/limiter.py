@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, TypeVar
 
 from doitong_async.clock import wall_time
 from doitong_async.errors import DailyLimitError
-from doitong_async.limits.headers import Limit, RateLimitHeaders, read_headers, requested_wait
+from doitong_async.limits.facts import JobFacts
+from doitong_async.limits.headers import Limit, RateLimitHeaders, read_headers
+from doitong_async.limits.key_state import KeyState
 from doitong_async.limits.permits import Priority, RequestPermit, Slot
 from doitong_async.limits.plan import Plan
 from doitong_async.limits.quota import LENGTH, DailyQuota
-from doitong_async.limits.rejections import Rejections
 from doitong_async.limits.request_rate import RequestRate
 from doitong_async.limits.slots import SlotCount
 from doitong_async.limits.users import KeyUser, KeyUsers
@@ -27,6 +28,7 @@ _JITTER: Final = 1.0
 """Seconds over which we spread requests that wait for the same moment."""
 
 T = TypeVar("T", bound=Returnable)
+R = TypeVar("R")
 
 
 class RateLimiter:
@@ -35,15 +37,14 @@ class RateLimiter:
     Args:
         plan: the limits, until clients with other plans join.
         day_starts_at: seconds after 00:00 UTC at which the service's day begins (assumption: 0).
+        key: what is known of the key; by default nothing yet.
     """
 
-    def __init__(self, plan: Plan, *, day_starts_at: float = 0.0) -> None:
+    def __init__(self, plan: Plan, *, day_starts_at: float = 0.0, key: KeyState | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self.users: KeyUsers = KeyUsers(plan)
-        self.day: DailyQuota = DailyQuota(plan.jobs_per_day, day_starts_at)
-        self.rate: RequestRate = RequestRate(plan.requests_per_minute, self._loop.time())
+        self._key: KeyState = key or KeyState(plan, day_starts_at, self.now())
         self._slots = SlotCount(plan.concurrent_jobs)
-        self._rejections = Rejections()
         self._slot_queue: WaitQueue[Slot] = WaitQueue()
         self._submit_queue: WaitQueue[RequestPermit] = WaitQueue()
         self._poll_queue: WaitQueue[RequestPermit] = WaitQueue()
@@ -53,6 +54,24 @@ class RateLimiter:
         self._behind: dict[object, int] = {}
         """By batch: how many jobs it has yet to queue."""
         self._warned_of: set[Limit] = set()
+
+    def now(self) -> float:
+        """Return the time of the limiter's clock, in seconds: here that of the loop."""
+        return self._loop.time()
+
+    @property
+    def rate(self) -> RequestRate:
+        """The requests of the key; only for reading."""
+        return self._key.rate
+
+    @property
+    def day(self) -> DailyQuota:
+        """The jobs of the key's day; only for reading."""
+        return self._key.day
+
+    def _change(self, change: Callable[[KeyState], R]) -> R:
+        """Change what is known of the key, and return what the change returns."""
+        return change(self._key)
 
     @property
     def plan(self) -> Plan:
@@ -67,7 +86,7 @@ class RateLimiter:
     @property
     def slots_taken(self) -> int:
         """How many slots remote jobs hold; more than the plan has if jobs were resumed."""
-        return self._slots.taken(self._loop.time())
+        return self._slots.taken(self.now())
 
     @property
     def waiting(self) -> int:
@@ -83,16 +102,16 @@ class RateLimiter:
     @property
     def free(self) -> int:
         """How many requests the window allows now."""
-        return self.rate.free(self._loop.time())
+        return self.rate.free(self.now())
 
     def coming(self, parts: int) -> list[int]:
         """Return how many requests come back in each of `parts` equal parts of the next minute."""
-        return self.rate.coming(self._loop.time(), parts)
+        return self.rate.coming(self.now(), parts)
 
     @property
     def is_idle(self) -> bool:
         """Whether no client uses it, and it knows nothing that a new rate limiter would not know."""
-        now = self._loop.time()
+        now = self.now()
         # Use the loop's clock: the wall clock may be a day ahead and come back.
         has_day = now < self._made_at + LENGTH or not self.day.is_fresh(wall_time())
         return not (self.users or self.slots_taken or has_day) and self.rate.is_fresh(now)
@@ -108,10 +127,20 @@ class RateLimiter:
         self._apply_limits()
 
     def _apply_limits(self) -> None:
-        self.rate.limit = self.users.requests_per_minute
-        self.day.limit = self.plan.jobs_per_day
+        self._key.rate.limit = self.users.requests_per_minute
+        self._key.day.limit = self.plan.jobs_per_day
         self._slots.limit = self.plan.concurrent_jobs
         self._serve()
+
+    def carry(self, made: int, *, source: str) -> None:
+        """Count the jobs of this day that a ledger holds, except those already counted here."""
+        wall = wall_time()
+        self._change(lambda key: key.day.carry(wall, made, source=source))
+
+    def writes(self, *, source: str) -> int:
+        """Record that a job counted here goes into a ledger, and return the number of its day."""
+        wall = wall_time()
+        return self._change(lambda key: key.day.writes(wall, source=source))
 
     def observe_headers(
         self, headers: Mapping[str, str], permit: RequestPermit, *, was_accepted: bool = False
@@ -125,14 +154,18 @@ class RateLimiter:
         """
         rate_limit = read_headers(headers, wall_time())
         if rate_limit.limit is not None:
-            self.users.reported(rate_limit.limit)
-            self.rate.limit = self.users.requests_per_minute
-        self.rate.observe(rate_limit, self._loop.time(), permit.number, was_accepted=was_accepted)
+            self._reported(rate_limit.limit)
+        now = self.now()
+        self._change(lambda key: key.rate.observe(rate_limit, now, permit.number, was_accepted=was_accepted))
         return rate_limit
+
+    def _reported(self, limit: int) -> None:
+        self.users.reported(limit)
+        self._key.rate.limit = self.users.requests_per_minute
 
     def free_slot(self) -> Slot | None:
         """Take a slot now, if one is free and nobody waits."""
-        is_free = not self._slot_queue and self._slots.has_free(self._loop.time())
+        is_free = not self._slot_queue and self._slots.has_free(self.now())
         return self._take_slot() if is_free and self.day.has_room(wall_time()) else None
 
     def queue_for_slot(self, position: Position) -> Waiter[Slot]:
@@ -143,6 +176,19 @@ class RateLimiter:
         """Take a slot without queueing: the remote job is running already, so its slot is taken anyway."""
         self._slots.take_for(job_id)
         return Slot(self, is_counted=False)
+
+    def follows(self, slot_id: str, job: JobFacts, *, until: float) -> None:
+        """Learn which job has a slot, until a moment of the loop's clock; here nobody else has to know."""
+
+    @property
+    def is_poller(self) -> bool:
+        """Whether this process polls all jobs of the key."""
+        return True
+
+    @property
+    def is_away(self) -> bool:
+        """Whether those who share the plan cannot be reached."""
+        return False
 
     def kept_slot(self, key: str) -> Slot | None:
         """Take the slot that a closed client kept for a submit in doubt, to send it again under its key."""
@@ -156,7 +202,7 @@ class RateLimiter:
 
     def permit_at_once(self, priority: Priority) -> RequestPermit | None:
         """Return a permit to send one request now, or None if others wait or a limit forbids it."""
-        now = self._loop.time()
+        now = self.now()
         if priority is Priority.POLL and not self.polls_count:
             return None if now < self.rate.paused_until(priority) else _uncounted_poll()
         is_barred = priority is Priority.SUBMIT and self.rate.circuit.is_open(now)
@@ -173,7 +219,8 @@ class RateLimiter:
         """Send no poll before the retry-after of a failed one has passed, whatever the failure."""
         retry_in = read_headers(failure.headers or {}, wall_time()).retry_in
         if retry_in is not None:
-            self.rate.delay_polls(self._loop.time() + retry_in)
+            until = self.now() + retry_in
+            self._change(lambda key: key.rate.delay_polls(until))
 
     def seconds_to_next_day(self) -> float:
         """Return the seconds until the service's next day."""
@@ -190,64 +237,66 @@ class RateLimiter:
             permit: of its request; None means one sent just now.
             is_submit: whether it was a submit.
         """
-        now, wall = self._loop.time(), wall_time()
-        rate_limit = read_headers(failure.headers or {}, wall)
-        limit = self._rejections.limit_of(
-            failure,
-            rate_limit,
-            now,
+        now, wall = self.now(), wall_time()
+        rejected = partial(
+            KeyState.rejected,
+            failure=failure,
+            rate_limit=read_headers(failure.headers or {}, wall),
+            now=now,
+            wall=wall,
             sent_at=now if permit is None else permit.sent_at,
             is_submit=is_submit,
             # The rejected submit holds a slot itself.
             jobs_in_flight=self.slots_taken > 1,
             plan=self.plan,
-            day_may_be_full=not self.day.is_far_from_full(wall),
+            jitter=random.uniform(0, _JITTER),
         )
+        limit = self._change(rejected)
         if limit not in self._warned_of:
             self._warned_of.add(limit)
             log.warning("The service says that a limit is reached (%s): %s", limit.value, failure.message)
-        wait = requested_wait(rate_limit, limit=limit)
-        if limit is Limit.DAY:
-            self.day.end(wall + wait if wait else self.day.next_begins(wall), said_at=wall)
-        else:
-            self.rate.rejected(limit, rate_limit, wait, now, random.uniform(0, _JITTER))
         self._serve()
         return limit
 
     def accepted(self, permit: RequestPermit) -> None:
         """Record that a submit was accepted, which ends a series of holds."""
-        self._rejections.accepted()
-        self.rate.accepted(self._loop.time(), sent_at=permit.sent_at)
+        now = self.now()
+        self._change(lambda key: key.accepted(now, sent_at=permit.sent_at))
 
     def out_of_credits(self, failure: Failure) -> None:
         """Obey a 402: from the end of its permit on, submits that are not in doubt are sent away."""
-        self.rate.circuit.rejected(failure, self._loop.time())
+        now = self.now()
+        self._change(lambda key: key.rate.circuit.rejected(failure, now))
 
     def daily_limit(self) -> DailyLimitError:
         """Return the error for callers that do not wait for the next day."""
         return self.day.error(wall_time(), self.plan.name)
 
-    def slot_is_back(self, *, was_of_a_job: bool) -> None:
+    def slot_is_back(self, slot_id: str, *, was_of_a_job: bool) -> None:
         """Take a slot back; while submits are held, a job that ended admits one."""
         self._slots.give_back()
         if was_of_a_job:
             self.rate.job_ended()
         self._serve()
 
-    def slot_is_kept(self, until: float, name: str) -> None:
+    def slot_is_kept(self, slot_id: str, until: float, name: str) -> None:
         """Take a slot back at `until`, or earlier when its job is resumed and ends."""
         self._slots.keep(until, name)
 
-    def job_is_settled(self, *, was_made: bool) -> None:
+    def job_is_settled(self, slot_id: str, *, was_made: bool) -> None:
         """End the job's reservation of the day, and count the job if it was made."""
         self.day.settle(wall_time(), was_made=was_made)
         if was_made:
-            self._made_at = self._loop.time()
+            self._made_at = self.now()
         self._serve()
+
+    def is_stale(self, permit: RequestPermit) -> bool:
+        """Whether a permit is too old to be used: never, as this process alone grants it."""
+        return False
 
     def permit_is_over(self, *, was_sent: bool, is_submit: bool, number: int | None) -> None:
         """Take a permit back; `number` is its request's."""
-        self.rate.over(self._loop.time(), was_sent=was_sent, is_submit=is_submit, number=number)
+        self.rate.over(self.now(), was_sent=was_sent, is_submit=is_submit, number=number)
         self._serve()
 
     def _join(self, queue: WaitQueue[T], position: Position) -> Waiter[T]:
@@ -267,7 +316,7 @@ class RateLimiter:
             return
         if self._loop.is_closed():
             return
-        now = self._loop.time()
+        now = self.now()
         self._serve_slots(now)
         while self._poll_queue and not self.polls_count and now >= self.rate.paused_until(Priority.POLL):
             self._poll_queue.grant(_uncounted_poll)
@@ -280,8 +329,8 @@ class RateLimiter:
         if moment is not None:
             self._timer = self._loop.call_at(moment, self._serve)
 
-    def _serve_slots(self, now: float) -> None:
-        wall = wall_time()
+    def _send_away(self, now: float, wall: float) -> None:
+        """End the waits of those who would wait for a day, or for credits, that they do not wait for."""
         if self.day.is_over(wall):
             self._slot_queue.fail(self.daily_limit, unless=lambda position: position.waits_for_day)
         if self.day.is_ended(wall):
@@ -290,6 +339,10 @@ class RateLimiter:
             # Who waits for a slot learns of it with the slot that the rejected submit frees.
             no_credits = partial(self.rate.circuit.error, now)
             self._submit_queue.fail(no_credits, unless=lambda position: position.in_doubt)
+
+    def _serve_slots(self, now: float) -> None:
+        wall = wall_time()
+        self._send_away(now, wall)
         while self._slot_queue and self._slots.has_free(now) and self.day.has_room(wall):
             self._slot_queue.grant(self._take_slot)
 
@@ -313,7 +366,7 @@ class RateLimiter:
         return self.rate.kept_for_polls(concurrent_jobs=self._slots.limit, slots_taken=self.slots_taken)
 
     def _permit(self, priority: Priority) -> RequestPermit:
-        now = self._loop.time()
+        now = self.now()
         number = self.rate.send(now, priority)
         return RequestPermit(self, is_submit=priority is Priority.SUBMIT, number=number, sent_at=now)
 

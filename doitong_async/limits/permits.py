@@ -16,14 +16,17 @@ class Priority(Enum):
 class Grantor(Protocol):
     """Whoever granted a slot or permit, and takes it back."""
 
-    def slot_is_back(self, *, was_of_a_job: bool) -> None:
+    def slot_is_back(self, slot_id: str, *, was_of_a_job: bool) -> None:
         """Take a slot back."""
 
-    def slot_is_kept(self, until: float, name: str) -> None:
+    def slot_is_kept(self, slot_id: str, until: float, name: str) -> None:
         """Take a slot back at a moment of the loop's clock."""
 
-    def job_is_settled(self, *, was_made: bool) -> None:
+    def job_is_settled(self, slot_id: str, *, was_made: bool) -> None:
         """End the job's reservation of the day, and count the job if it was made."""
+
+    def is_stale(self, permit: RequestPermit) -> bool:
+        """Whether a permit is too old to be used."""
 
     def permit_is_over(self, *, was_sent: bool, is_submit: bool, number: int | None) -> None:
         """Take a permit back; `number` is its request's."""
@@ -32,14 +35,16 @@ class Grantor(Protocol):
 class Slot:
     """A slot of the plan, held for a remote job from before its submit until it is seen to end.
 
-    `with slot: …` releases it, unless the block handed it over: a slot belongs to the remote job and outlives
-    the code that submitted it. Once it is released, kept or handed over, later calls change nothing.
+    `id` names it where several processes share the plan. `with slot: …` releases it, unless the block handed
+    it over: a slot belongs to the remote job and outlives the code that submitted it. Once it is released,
+    kept or handed over, later calls change nothing.
     """
 
-    __slots__ = ("_has_job", "_is_counted", "_limiter")
+    __slots__ = ("_has_job", "_is_counted", "_limiter", "id")
 
-    def __init__(self, limiter: Grantor | None, *, is_counted: bool) -> None:
+    def __init__(self, limiter: Grantor | None, *, is_counted: bool, slot_id: str = "") -> None:
         self._limiter = limiter
+        self.id: str = slot_id
         self._is_counted = is_counted
         self._has_job = not is_counted
 
@@ -56,7 +61,7 @@ class Slot:
 
     def hand_over(self) -> Slot:
         """Return the slot for its next holder; this one holds it no more."""
-        slot = Slot(self._limiter, is_counted=self._is_counted)
+        slot = Slot(self._limiter, is_counted=self._is_counted, slot_id=self.id)
         slot._has_job = self._has_job
         self._limiter = None
         return slot
@@ -70,7 +75,7 @@ class Slot:
         if self._limiter is not None:
             self._settle(was_made=False)
             limiter, self._limiter = self._limiter, None
-            limiter.slot_is_back(was_of_a_job=self._has_job)
+            limiter.slot_is_back(self.id, was_of_a_job=self._has_job)
 
     give_back = release
 
@@ -84,13 +89,13 @@ class Slot:
         if self._limiter is not None:
             self._settle(was_made=True)
             limiter, self._limiter = self._limiter, None
-            limiter.slot_is_kept(until, name)
+            limiter.slot_is_kept(self.id, until, name)
 
     def _settle(self, *, was_made: bool) -> None:
         if self._is_counted and self._limiter is not None:
             self._is_counted = False
             self._has_job = was_made
-            self._limiter.job_is_settled(was_made=was_made)
+            self._limiter.job_is_settled(self.id, was_made=was_made)
 
 
 class RequestPermit:
@@ -116,6 +121,11 @@ class RequestPermit:
 
     def __exit__(self, *_: object) -> None:
         self._end(was_sent=self._is_sent)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the process stood still since the grant, so that it may be somebody else's by now."""
+        return self._limiter is not None and self._limiter.is_stale(self)
 
     def hand_over(self) -> RequestPermit:
         """Return the permit for its next holder; this one ends without an effect."""

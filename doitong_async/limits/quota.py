@@ -96,6 +96,14 @@ class DailyQuota:
         """Reserve one job: its submit is about to be sent."""
         self._reserved += 1
 
+    def reserving(self, jobs: int) -> None:
+        """Set how many jobs are reserved, where they are counted elsewhere."""
+        self._reserved = jobs
+
+    def count(self, wall: float) -> None:
+        """Count a job that was made, where reservations are counted elsewhere."""
+        self._made[self.number(wall)] += 1
+
     def settle(self, wall: float, *, was_made: bool) -> None:
         """End a reservation; a job that was made counts for the day in which it was accepted."""
         self._reserved -= 1

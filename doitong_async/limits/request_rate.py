@@ -75,6 +75,14 @@ class RequestRate:
         """Return how many requests come back in each of `parts` equal parts of the next minute."""
         return self._window.coming(now, parts)
 
+    def back_at(self, now: float) -> list[float]:
+        """Return when the requests that count come back; for those in flight, the earliest moment."""
+        return self._window.back_at(now)
+
+    def sent_elsewhere(self, at: float) -> None:
+        """Count a request that was sent without a permit of ours."""
+        self._window.sent_elsewhere(at)
+
     def is_fresh(self, now: float) -> bool:
         """Whether nothing is known that a new one would not know."""
         held_until = max(self._concurrency.held_until, self._probing.contested_until)

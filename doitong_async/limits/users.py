@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -98,13 +98,18 @@ class KeyUsers:
         return is_left or (of is user and not is_known(job_id))
 
     def _apply_plans(self) -> None:
-        # An assumed plan does not narrow one that another client was given.
-        plans = [each.plan for each in self._users if not each.plan_is_assumed]
-        plans = plans or [each.plan for each in self._users]
-        days = [plan.jobs_per_day for plan in plans if plan.jobs_per_day is not None]
-        self.plan = replace(
-            min(plans, key=lambda plan: plan.requests_per_minute),
-            concurrent_jobs=min(plan.concurrent_jobs for plan in plans),
-            jobs_per_day=min(days, default=None),
-        )
+        self.plan = narrowest(self._users)
         self.polls_count = any(each.polls_count for each in self._users)
+
+
+def narrowest(users: Sequence[KeyUser]) -> Plan:
+    """Return the limits that apply where clients state different plans for a key: the narrower ones."""
+    # An assumed plan does not narrow one that another client was given.
+    plans = [each.plan for each in users if not each.plan_is_assumed]
+    plans = plans or [each.plan for each in users]
+    days = [plan.jobs_per_day for plan in plans if plan.jobs_per_day is not None]
+    return replace(
+        min(plans, key=lambda plan: plan.requests_per_minute),
+        concurrent_jobs=min(plan.concurrent_jobs for plan in plans),
+        jobs_per_day=min(days, default=None),
+    )

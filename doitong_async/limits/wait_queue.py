@@ -28,12 +28,16 @@ class Position:
         waits_for_day: whether it would wait for the next day.
         in_doubt: whether its submit may have made a job already.
         credits: for which it waits.
+        slot: the id of the slot that its submit has.
+        is_asked: whether its poll was asked for by a caller, and is none of the regular ones.
     """
 
     since: float
     waits_for_day: bool = False
     in_doubt: bool = False
     credits: float = 0.0
+    slot: str = ""
+    is_asked: bool = False
 
 
 class WaitQueue(Generic[T]):
@@ -66,6 +70,19 @@ class WaitQueue(Generic[T]):
         waiter, _ = self._waiters.popitem(last=False)
         if not waiter.done():
             waiter.set_result(make())
+
+    def positions(self) -> list[Position]:
+        """Return the positions of all waiters, in their order."""
+        return list(self._waiters.values())
+
+    def grant_first(self, make: Callable[[], T], *, who: Callable[[Position], bool]) -> bool:
+        """Give the first waiter of whom `who` is true its grant; return whether there was one."""
+        for waiter, position in list(self._waiters.items()):
+            if who(position) and not waiter.done():
+                del self._waiters[waiter]
+                waiter.set_result(make())
+                return True
+        return False
 
     def fail(self, make: Callable[[], Exception], *, unless: Callable[[Position], bool]) -> None:
         """Remove the waiters for which `unless` is false, each with an error of its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections import deque
 from heapq import merge
 from itertools import chain, islice, repeat
@@ -136,6 +137,14 @@ class Window:
         # Requests in flight have no moment yet; theirs is about a whole period away.
         counts[-1] += self._sent
         return counts
+
+    def back_at(self, now: float) -> list[float]:
+        """Return when each of our tokens comes back, in ascending order; at the earliest, if in flight."""
+        return [*self._own, *repeat(now + self._period, self._sent)]
+
+    def sent_elsewhere(self, at: float) -> None:
+        """Take a token for a request that was sent at a moment of the past, and answered at once."""
+        insort(self._own, at + self._period)
 
     def spend(self) -> int:
         """Take a token for a request that is sent now, and return its number."""

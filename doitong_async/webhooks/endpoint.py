@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from doitong_async.callbacks import Throw
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 Take: TypeAlias = Callable[[Generation], Throw | None]
 """Applies an update like one from a poll; None if the job is not tracked, else what reaches its awaiter."""
+
+
+PassOn: TypeAlias = Callable[[Generation], Awaitable[None]]
+"""Gives an update to the other processes on the key; returns once they will know."""
 
 REMEMBERED: Final = 10_000
 """Recent jobs to remember, so that a late event of one is not kept as unmatched: our choice."""
@@ -61,6 +65,7 @@ class Webhooks:
         self._unmatched = UnmatchedEvents()
         self._known: dict[str, None] = {}
         self._open_on: tuple[Take, asyncio.AbstractEventLoop] | None = None
+        self._pass_on: PassOn | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def aiohttp_app(
@@ -114,11 +119,13 @@ class Webhooks:
             WebhookSignatureError: if none of the secrets signed it; nothing was used.
             WebhookPayloadError: if it is signed but names no job.
             ClientClosedError: if the client is not open: deliver it again later.
+            CoordinatorError: if it is about another process's job, and the coordinator cannot be reached:
+                deliver it again later.
             ConfigurationError: if there is no webhook secret, or the client runs on another event loop.
         """
-        self.accept(body, header)
+        await self.accept(body, header)
 
-    def accept(self, body: bytes, header: str | None) -> Generation:
+    async def accept(self, body: bytes, header: str | None) -> Generation:
         """Accept a webhook like `deliver`, and return its update, without what we do not trust."""
         if self._secrets is None:
             raise ConfigurationError(_NO_SECRET)
@@ -134,6 +141,9 @@ class Webhooks:
         if (awaiter := take(update)) is not None:
             if self._notify:
                 self._notify.aside(WebhookReceived(job_id=update.id, status=update.status), awaiter)
+        elif self._pass_on is not None:
+            # Before it is acknowledged: nobody sends it again.
+            await self._pass_on(update)
         elif update.id not in self._known:
             # Keep only the essentials of a large body: a poll can fetch the rest.
             is_large = len(body) > _LARGE
@@ -153,9 +163,10 @@ class Webhooks:
             self._notify(WebhookReceived(job_id=job_id, status=update.status))
         return update
 
-    def open(self, take: Take) -> None:
-        """Accept events from now on, on the running loop."""
+    def open(self, take: Take, pass_on: PassOn | None = None) -> None:
+        """Accept events from now on, on the running loop; `pass_on` gets those of jobs that are not ours."""
         self._open_on = take, asyncio.get_running_loop()
+        self._pass_on = pass_on
 
     def close(self) -> None:
         """Accept no more events, and drop the unmatched ones."""

@@ -81,7 +81,7 @@ class WebhookHandler:
 
     def __init__(
         self,
-        accept: Callable[[bytes, str | None], Generation],
+        accept: Callable[[bytes, str | None], Awaitable[Generation]],
         on_event: OnWebhook | None = None,
         *,
         read_timeout: float = READ_TIMEOUT,
@@ -113,7 +113,7 @@ class WebhookHandler:
 
     async def _take(self, body: bytes, header: str) -> Response:
         try:
-            update = self._accept(body, header)
+            update = await self._accept(body, header)
         except WebhookSignatureError:
             log.debug("a webhook was rejected: its signature is wrong")
             return Response(401)

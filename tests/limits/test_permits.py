@@ -17,14 +17,17 @@ class Grants:
     def __init__(self) -> None:
         self.returned: list[str] = []
 
-    def slot_is_back(self, *, was_of_a_job: bool) -> None:
+    def slot_is_back(self, slot_id: str, *, was_of_a_job: bool) -> None:
         self.returned.append("slot of a job" if was_of_a_job else "slot")
 
-    def slot_is_kept(self, until: float, name: str) -> None:
+    def slot_is_kept(self, slot_id: str, until: float, name: str) -> None:
         self.returned.append(f"slot kept until {until} with {name}")
 
-    def job_is_settled(self, *, was_made: bool) -> None:
+    def job_is_settled(self, slot_id: str, *, was_made: bool) -> None:
         self.returned.append("job made" if was_made else "no job made")
+
+    def is_stale(self, permit: RequestPermit) -> bool:
+        return False
 
     def permit_is_over(self, *, was_sent: bool, is_submit: bool, number: int | None) -> None:
         self.returned.append("sent" if was_sent else "unsent")

@@ -28,7 +28,7 @@ class Endpoint:
         self.error = error
         self.taken: list[Generation] = []
 
-    def accept(self, body: bytes, header: str | None) -> Generation:
+    async def accept(self, body: bytes, header: str | None) -> Generation:
         verify(body, header, SECRET)
         update = parse(body)
         if self.error is not None:

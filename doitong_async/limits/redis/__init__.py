@@ -1,0 +1,1 @@
+"""The limits of one API key for many processes, by way of a Redis server."""

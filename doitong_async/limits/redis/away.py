@@ -1,0 +1,45 @@
+"""Decides when a process that is cut off from Redis may poll its own jobs, within the limits of all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from doitong_async.limits.redis.shared import DEAD_AFTER, share_of_the_lost
+
+_PERIOD: Final = 60.0
+
+
+class AwayPolls:
+    """The polls of one absence; moments are seconds of Redis's clock, as far as it can be told.
+
+    The others withhold a share of the requests for a process that they hear no more, from `DEAD_AFTER` on. By
+    then they may have used all of them. So each poll waits until one request more than that has come back.
+
+    Args:
+        since: when Redis was last heard of.
+        back: when the requests that were sent before come back.
+        requests_per_minute: of the plan.
+        processes: that shared it.
+    """
+
+    def __init__(
+        self, since: float, back: Iterable[float], *, requests_per_minute: int, processes: int
+    ) -> None:
+        self.since: float = since
+        self.begins: float = since + DEAD_AFTER
+        self._back = sorted(moment for moment in back if moment > self.begins)
+        self._spacing = _PERIOD / share_of_the_lost(requests_per_minute, processes)
+        self.sent: list[float] = []
+        """When each was sent."""
+
+    def next_moment(self) -> float:
+        """Return when the next poll may be sent."""
+        number = len(self.sent)
+        is_known = number < len(self._back)
+        free = self._back[number] if is_known else self.begins + _PERIOD
+        return max(self.begins, free, self.sent[-1] + self._spacing if self.sent else 0.0)
+
+    def send(self, now: float) -> None:
+        """Record that one is sent."""
+        self.sent.append(now)

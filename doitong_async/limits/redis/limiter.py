@@ -1,0 +1,420 @@
+"""The rate limiter of a key that many processes share: the same face as the one of a single process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Final, TypeVar
+
+from doitong_async.callbacks import own_task_is_over
+from doitong_async.clock import wall_time
+from doitong_async.errors import CoordinatorError
+from doitong_async.limits.facts import JobFacts, Sight
+from doitong_async.limits.key_state import KeyState
+from doitong_async.limits.limiter import RateLimiter
+from doitong_async.limits.permits import Priority, RequestPermit, Slot
+from doitong_async.limits.plan import Plan
+from doitong_async.limits.redis.away import AwayPolls
+from doitong_async.limits.redis.codec import AnotherFormatError, digest
+from doitong_async.limits.redis.replica import Replica
+from doitong_async.limits.redis.shared import Phase, SharedKey, SharedPermit, SharedSlot, Stated
+from doitong_async.limits.redis.store import Store, UnreachableError
+from doitong_async.limits.users import KeyUser
+from doitong_async.limits.wait_queue import Position
+from doitong_async.log import log
+from doitong_async.waits import backoff_waits
+
+R = TypeVar("R")
+
+BEAT: Final = 1.0
+"""Seconds between two signs of life: our choice."""
+FRESH_FOR: Final = 5.0
+"""Seconds after which a grant may not be used any more: the process stood still, and counts as dead soon."""
+PATIENCE: Final = 60.0
+"""Seconds for which callers wait while Redis cannot be reached: our choice."""
+LAST_WORDS: Final = 2.0
+"""Seconds that closing waits for Redis to take what is left to say: our choice."""
+_SOON: Final = 0.001
+
+
+class SharedLimiter(RateLimiter):
+    """Keep one key within its plan, for all processes that use the same Redis server.
+
+    Each process has a copy of the state. What it wants and what it holds goes into the copy; then it grants
+    what can be granted, to whichever process is next, and asks Redis to take the copy. If another process was
+    faster, it begins again with that one's copy. What another granted to it, it finds there.
+
+    Args:
+        user: this process's plan, and the settings that go with it.
+        store: keeps the state.
+        name: of this process among the others, as long as the client is open.
+        day_starts_at: seconds after 00:00 UTC at which the service's day begins (assumption: 0).
+        has_webhooks: whether webhooks report the ends of its jobs.
+    """
+
+    def __init__(
+        self,
+        user: KeyUser,
+        store: Store,
+        name: str,
+        *,
+        day_starts_at: float = 0.0,
+        has_webhooks: bool = False,
+    ) -> None:
+        self._me = name
+        self._user = user
+        self._store = store
+        self._has_webhooks = has_webhooks
+        key = SharedKey(user.plan, day_starts_at, 0.0)
+        self._replica = Replica(store, name, key, prepare=self._prepare, adopt=self._adopt)
+        super().__init__(user.plan, key=key)
+        self._held: dict[str, SharedSlot] = {}
+        """Our slots."""
+        self._permits: set[str] = set()
+        """Our permits."""
+        self._taken_up = 0
+        self._wanted = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._is_leaving = False
+        self._away: AwayPolls | None = None
+        self.on_change: Callable[[SharedKey], None] = lambda _: None
+        """Called with each newer state."""
+
+    # What is known.
+
+    def now(self) -> float:
+        """Return the time of Redis's clock, in seconds."""
+        return self._replica.now()
+
+    @property
+    def shared(self) -> SharedKey:
+        """The state of the key, as far as it is known here; only for reading."""
+        return self._replica.key
+
+    @property
+    def plan(self) -> Plan:
+        """The limits that apply: the narrowest of all processes."""
+        return self.shared.plan if self.shared.processes else self._user.plan
+
+    @property
+    def polls_count(self) -> bool:
+        """Whether polls count against the requests of a minute, for any of the processes."""
+        return self.shared.polls_count if self.shared.processes else self._user.polls_count
+
+    @property
+    def slots_taken(self) -> int:
+        """How many slots remote jobs hold, in all processes."""
+        return self.shared.taken
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for a slot or a permit, or will be queued by a batch, in all processes."""
+        return self.shared.waiting - self.shared.waiting_in(self._me) + super().waiting
+
+    @property
+    def is_poller(self) -> bool:
+        """Whether this process polls for all of them."""
+        return self._away is None and self.shared.poller == self._me
+
+    @property
+    def is_away(self) -> bool:
+        """Whether Redis cannot be reached."""
+        return self._away is not None
+
+    # What is wanted and held here.
+
+    def _change(self, change: Callable[[KeyState], R]) -> R:
+        return self._share(change)
+
+    def _share(self, change: Callable[[SharedKey], R]) -> R:
+        self._wanted.set()
+        return self._replica.change(change)
+
+    def _serve(self) -> None:
+        self._wanted.set()
+
+    def _apply_limits(self) -> None:
+        self._wanted.set()
+
+    def _reported(self, limit: int) -> None:
+        self._share(partial(SharedKey.report, limit=limit))
+
+    def free_slot(self) -> Slot | None:
+        """Return None: only Redis can say whether a slot is free."""
+        return None
+
+    def permit_at_once(self, priority: Priority) -> RequestPermit | None:
+        """Return a permit for a poll that does not count; all others have to be asked for."""
+        is_free = priority is Priority.POLL and not self.polls_count
+        return super().permit_at_once(priority) if is_free else None
+
+    def slot_at_once(self, job_id: str = "") -> Slot:
+        """Take the slot of a job that is running: the one that it has, or one more."""
+        for slot_id, slot, job in self.shared.running():
+            if job.id == job_id and slot_id not in self._held:
+                return self._take_up(slot_id, slot)
+        self._taken_up += 1
+        return self._take_up(f"{self._me}.r{self._taken_up}", SharedSlot(self._me, Phase.RUNNING))
+
+    def kept_slot(self, key: str) -> Slot | None:
+        """Take the slot that was left for a submit in doubt, to send it again under its key."""
+        name = digest(key)
+        for slot_id, slot in self.shared.slots.items():
+            if slot.name == name and slot.owner not in self.shared.processes:
+                return self._take_up(slot_id, slot)
+        return None
+
+    def _take_up(self, slot_id: str, slot: SharedSlot) -> Slot:
+        self._held[slot_id] = replace(slot, owner=self._me, is_counted=True)
+        self._wanted.set()
+        return Slot(self, is_counted=False, slot_id=slot_id)
+
+    def give_back_kept(self, job_id: str) -> None:
+        """Do nothing: a job that gets a slot loses any other in the shared state."""
+
+    def follows(self, slot_id: str, job: JobFacts, *, until: float) -> None:
+        """Learn which job has a slot, so that others poll it, and free the slot if this process dies."""
+        if (held := self._held.get(slot_id)) is not None:
+            shift = self.now() - self._loop.time()
+            job.submitted += shift
+            held.phase, held.job, held.until = Phase.RUNNING, job, until + shift
+            self._wanted.set()
+
+    def slot_is_back(self, slot_id: str, *, was_of_a_job: bool) -> None:
+        """Free a slot; while submits are held, a job that ended admits one."""
+        self._held.pop(slot_id, None)
+        self._share(partial(SharedKey.release, slot_id=slot_id, was_of_a_job=was_of_a_job))
+
+    def slot_is_kept(self, slot_id: str, until: float, name: str) -> None:
+        """Leave a slot until a moment of the loop's clock, or until its job is seen to end."""
+        self._held.pop(slot_id, None)
+        until += self.now() - self._loop.time()
+        self._share(partial(SharedKey.leave_slot, slot_id=slot_id, until=until, name=digest(name)))
+
+    def job_is_settled(self, slot_id: str, *, was_made: bool) -> None:
+        """Count a job in its day."""
+        if was_made and (held := self._held.get(slot_id)) is not None:
+            held.is_counted = True
+            self._share(partial(SharedKey.count_job, slot_id=slot_id, wall=wall_time()))
+
+    def is_stale(self, permit: RequestPermit) -> bool:
+        """Whether the process stood still since the grant, so that it may have been given to another."""
+        return permit.number is not None and self.now() > permit.sent_at + FRESH_FOR
+
+    def permit_is_over(self, *, was_sent: bool, is_submit: bool, number: int | None) -> None:
+        """Take a permit back; `number` is its request's, or None if Redis knows nothing of it."""
+        if number is None:
+            return
+        permit_id = f"{self._me}.{number}"
+        self._permits.discard(permit_id)
+        now = self._replica.now_at_most()
+        over = partial(SharedKey.permit_is_over, permit_id=permit_id, now=now, was_sent=was_sent)
+        held = self._held.get(self._share(over))
+        if not was_sent and held is not None and held.phase is Phase.SENT:
+            held.phase = Phase.RESERVED
+
+    def publish(self, sight: Sight) -> None:
+        """Tell the process that follows a job what a poll or a webhook said of it."""
+        self._share(partial(SharedKey.saw, sight=sight, now=self.now()))
+
+    async def published(self) -> None:
+        """Wait until Redis has everything that was told.
+
+        Raises:
+            CoordinatorError: if it does not answer.
+        """
+        if self._away is not None:
+            raise self._error()
+        try:
+            async with asyncio.timeout(LAST_WORDS):
+                await self._replica.taken()
+        except TimeoutError:
+            raise self._error() from None
+
+    # The exchange with Redis.
+
+    async def open(self) -> None:
+        """Join the others; if Redis cannot be reached now, go on trying.
+
+        Raises:
+            CoordinatorError: if Redis will never let us in.
+        """
+        try:
+            await self._replica.sync()
+            await self._store.warn_of_eviction()
+        except UnreachableError as error:
+            if error.is_final:
+                await self._store.aclose()
+                raise CoordinatorError(f"The coordinator rejects this process: {error}") from None
+            self._go_away(error)
+        except AnotherFormatError:
+            await self._store.aclose()
+            raise CoordinatorError(_ANOTHER_FORMAT) from None
+        for task in (self._run(), self._listen()):
+            self._tasks.append(self._loop.create_task(task, name="doitong coordinator"))
+            self._tasks[-1].add_done_callback(own_task_is_over)
+
+    async def close(self) -> None:
+        """Leave the others; our jobs go on, and are polled by those who stay."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._is_leaving = True
+        self._share(partial(SharedKey.leave, name=self._me, now=self.now()))
+        with suppress(UnreachableError, AnotherFormatError, TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                await self._replica.sync()
+        await self._store.aclose()
+
+    async def _run(self) -> None:
+        waits = backoff_waits(first=0.1, longest=BEAT)
+        while True:
+            if self._away is None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(BEAT):
+                        await self._wanted.wait()
+            else:
+                await asyncio.sleep(next(waits))
+            self._wanted.clear()
+            try:
+                await self._replica.sync()
+            except UnreachableError as error:
+                self._go_away(error)
+            except AnotherFormatError:
+                self._go_away(UnreachableError(_ANOTHER_FORMAT))
+            else:
+                self._come_back()
+                waits = backoff_waits(first=0.1, longest=BEAT)
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                if self._me in await self._store.listen():
+                    self._wanted.set()
+            except UnreachableError:
+                await asyncio.sleep(BEAT)
+
+    def _prepare(self, key: SharedKey) -> None:
+        """Write into a state what this process wants and holds, and grant what can be granted."""
+        if self._is_leaving:
+            return
+        now, wall = self.now(), wall_time()
+        self._send_away(now, wall)
+        key.state(self._me, self._statement(), now)
+        for slot_id, slot in self._held.items():
+            if slot.phase is not Phase.RESERVED:
+                key.hold(slot_id, slot)
+        key.serve(self._me, now, wall, self._replica.signs)
+
+    def _statement(self) -> Stated:
+        return Stated(
+            self._user,
+            has_webhooks=self._has_webhooks,
+            pid=os.getpid(),
+            wants=len(self._slot_queue),
+            submits=[(position.slot, position.in_doubt) for position in self._submit_queue.positions()],
+            polls=[(position.since, position.is_asked) for position in self._poll_queue.positions()],
+            behind=sum(self._behind.values()),
+        )
+
+    def _adopt(self, key: SharedKey) -> None:
+        """Take what a state grants to this process, and look again when more can be granted."""
+        self._key = key
+        if self._me not in key.processes:
+            return
+        for slot_id, slot in list(key.slots.items()):
+            if slot.owner == self._me and slot_id not in self._held:
+                self._take_slot_of(slot_id)
+        for permit_id, permit in list(key.permits.items()):
+            if permit.owner == self._me and permit_id not in self._permits:
+                self._take_permit(permit_id, permit)
+        if not self.polls_count and self.now() >= self.rate.paused_until(Priority.POLL):
+            while self._poll_queue:
+                self._poll_queue.grant(partial(RequestPermit, None, is_submit=False))
+        self._set_timer(key)
+        self.on_change(key)
+
+    def _take_slot_of(self, slot_id: str) -> None:
+        self._held[slot_id] = SharedSlot(self._me)
+        make = partial(Slot, self, is_counted=True, slot_id=slot_id)
+        if not self._slot_queue.grant_first(make, who=lambda _: True):
+            # The one who waited for it has left.
+            make().release()
+
+    def _take_permit(self, permit_id: str, granted: SharedPermit) -> None:
+        self._permits.add(permit_id)
+        make = partial(
+            RequestPermit, self, is_submit=granted.is_submit, number=granted.number, sent_at=granted.at
+        )
+        if self.now() > granted.at + FRESH_FOR:
+            # It may have been used before Redis lost what came after it.
+            make().answered()
+            return
+        if granted.is_submit and granted.slot in self._held:
+            self._held[granted.slot].phase = Phase.SENT
+        queue = self._submit_queue if granted.is_submit else self._poll_queue
+        if not queue.grant_first(make, who=partial(self._is_for, granted)):
+            make().unsent()
+
+    def _is_for(self, granted: SharedPermit, position: Position) -> bool:
+        if granted.is_submit:
+            return position.slot == granted.slot
+        return self.is_poller or position.is_asked
+
+    def _set_timer(self, key: SharedKey) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now = self.now()
+        moment = key.next_moment(self._me, now, wall_time())
+        if moment is not None:
+            self._timer = self._loop.call_later(max(0.0, moment - now) + _SOON, self._wanted.set)
+
+    # Without Redis.
+
+    def _go_away(self, error: UnreachableError) -> None:
+        now = self.now()
+        if self._away is None:
+            log.warning("The coordinator cannot be reached, so nothing new is sent: %s", error)
+            self._away = AwayPolls(
+                now,
+                self.rate.back_at(now),
+                requests_per_minute=self.plan.requests_per_minute,
+                processes=len(self.shared.processes),
+            )
+            self.on_change(self.shared)
+        left = partial(self._may_wait, self._away, now)
+        self._slot_queue.fail(self._error, unless=left)
+        self._submit_queue.fail(self._error, unless=left)
+        # The poller itself goes on as long as it has jobs.
+        self._poll_queue.fail(self._error, unless=lambda each: not each.is_asked or left(each))
+        if self._poll_queue and now >= self._away.next_moment():
+            self._away.send(now)
+            self._poll_queue.grant(partial(RequestPermit, self, is_submit=False, sent_at=now))
+
+    def _come_back(self) -> None:
+        if self._away is not None:
+            log.warning("The coordinator can be reached again.")
+            away, self._away = self._away, None
+            for moment in away.sent:
+                self._share(partial(SharedKey.count_request, at=moment))
+            self.on_change(self.shared)
+
+    @staticmethod
+    def _may_wait(away: AwayPolls, now: float, position: Position) -> bool:
+        return now < max(position.since, away.since) + PATIENCE
+
+    def _error(self) -> CoordinatorError:
+        return CoordinatorError("The coordinator does not answer.")
+
+
+_ANOTHER_FORMAT: Final = (
+    "Another version of this library shares the coordinator, in a format that this one cannot read. Give all "
+    "processes on the key the same version."
+)

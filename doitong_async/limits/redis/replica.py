@@ -1,0 +1,187 @@
+"""This process's copy of the shared state: takes changes at once, and brings them to Redis in turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from doitong_async.clock import elapsed_clock
+from doitong_async.limits.redis.codec import dumped, loaded
+from doitong_async.limits.redis.server_clock import ServerClock
+from doitong_async.limits.redis.shared import SharedKey, Signs
+from doitong_async.limits.redis.store import Reply, Store, UnreachableError
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class _Proposal:
+    """A state that Redis is asked to take, with how many of our changes it holds and whom it concerns."""
+
+    key: SharedKey
+    text: str
+    version: str
+    changes: int
+    tell: frozenset[str]
+
+
+class Replica:
+    """The copy of one process.
+
+    A change is made in the copy at once, and again in each newer state until Redis has taken it. Should Redis
+    come back empty, or with an older state than this one, it gets this one.
+
+    Args:
+        store: keeps the state.
+        me: the name of this process.
+        key: the state until Redis says what it has.
+        prepare: writes what this process wants and holds into a state, and grants what can be granted.
+        adopt: takes what a state grants to this process.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        me: str,
+        key: SharedKey,
+        *,
+        prepare: Callable[[SharedKey], None],
+        adopt: Callable[[SharedKey], None],
+    ) -> None:
+        self._store = store
+        self._me = me
+        self._prepare = prepare
+        self._adopt = adopt
+        self._elapsed = elapsed_clock()
+        self._clock = ServerClock()
+        self.key: SharedKey = key
+        self.signs: Signs = Signs({}, 0.0)
+        self._version, self._state = "", dumped(key)
+        """What Redis was last known to have."""
+        self._number = 0
+        """Of the newest version that is known; each is one more than the one before."""
+        self._attempt: _Proposal | None = None
+        """What Redis was asked to take without an answer."""
+        self._changes: list[Callable[[SharedKey], object]] = []
+        """What happened here and is not at Redis yet, in order."""
+        self._confirmed = 0
+        """How many changes were ever taken."""
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+
+    def now(self) -> float:
+        """Return the time of Redis's clock, or a little less; zero until it was heard of."""
+        return self._clock.time(self._elapsed()) if self._clock.is_set else 0.0
+
+    def now_at_most(self) -> float:
+        """Return the time of Redis's clock, or a little more."""
+        return self.now() + self._clock.spread
+
+    def change(self, change: Callable[[SharedKey], R]) -> R:
+        """Change the state, here at once and at Redis soon; return what the change returns here."""
+        self._changes.append(change)
+        return change(self.key)
+
+    async def taken(self) -> None:
+        """Wait until Redis has all changes made so far."""
+        target = self._confirmed + len(self._changes)
+        if self._changes:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((target, future))
+            await future
+
+    async def sync(self) -> None:
+        """Bring all changes to Redis, and take what it has.
+
+        Raises:
+            UnreachableError: if Redis does not answer; the changes stay.
+            AnotherFormatError: if another version of this library wrote what it has.
+        """
+        proposal = self._proposal() if self._clock.is_set else None
+        while True:
+            reply = await self._exchange(proposal)
+            asked, self._attempt = self._attempt or proposal, None
+            if asked is not None and reply.version == asked.version:
+                self._take(asked.key, asked.text, reply.version, confirmed=asked.changes)
+            else:
+                self._receive(reply)
+            self._adopt(self.key)
+            # What an accepted state left undone comes with the next one.
+            if reply.accepted and not self._changes:
+                return
+            proposal = self._proposal()
+            if proposal is None:
+                return
+
+    def _proposal(self) -> _Proposal | None:
+        """Return the state that Redis should have, or None if it has that."""
+        key = loaded(self._state)
+        before = _holdings(key)
+        for change in self._changes:
+            change(key)
+        if self._is_to_write():
+            # Redis comes back: nobody could give a sign of life.
+            for process in key.processes.values():
+                process.seen = self.now()
+        self._prepare(key)
+        text = dumped(key)
+        if text == self._state and not self._is_to_write():
+            return None
+        version = f"{self._number + 1}.{self._me}"
+        changed = {owner for owner, _, _ in before ^ _holdings(key)}
+        return _Proposal(key, text, version, len(self._changes), frozenset(changed - {self._me, ""}))
+
+    def _is_to_write(self) -> bool:
+        """Whether Redis has lost what we know."""
+        return _number(self._version) < self._number or not self._version
+
+    async def _exchange(self, proposal: _Proposal | None) -> Reply:
+        asked = self._elapsed()
+        new = None if proposal is None else (proposal.version, proposal.text)
+        tell = sorted(proposal.tell) if proposal else []
+        try:
+            reply = await self._store.exchange(
+                self._me, version=self._version, now=self.now(), new=new, tell=tell
+            )
+        except UnreachableError:
+            self._attempt = self._attempt or proposal
+            raise
+        self._clock.answered(reply.now, asked=asked, now=self._elapsed())
+        self.signs = Signs(reply.beats, self._clock.steady_since)
+        return reply
+
+    def _receive(self, reply: Reply) -> None:
+        """Take what Redis has, unless it is older than ours."""
+        if reply.state is None or _number(reply.version) < self._number:
+            self._version = reply.version
+            return
+        try:
+            self._take(loaded(reply.state), reply.state, reply.version)
+        except (ValueError, KeyError, TypeError):
+            # Somebody else wrote there.
+            self._version, self._number = reply.version, _number(reply.version) + 1
+
+    def _take(self, key: SharedKey, text: str, version: str, *, confirmed: int = 0) -> None:
+        self.key, self._state, self._version = key, text, version
+        self._number = max(self._number, _number(version))
+        del self._changes[:confirmed]
+        self._confirmed += confirmed
+        for change in self._changes:
+            change(key)
+        for target, future in list(self._waiting):
+            if target <= self._confirmed:
+                self._waiting.remove((target, future))
+                if not future.done():
+                    future.set_result(None)
+
+
+def _number(version: str) -> int:
+    number, _, _ = version.partition(".")
+    return int(number) if number.isdecimal() else 0
+
+
+def _holdings(key: SharedKey) -> frozenset[tuple[str, str, str]]:
+    """Return what is whose: the owner, the name, and what others may have to say of it."""
+    slots = {(slot.owner, name, f"{slot.phase} {slot.job}") for name, slot in key.slots.items()}
+    return frozenset(slots | {(permit.owner, name, "") for name, permit in key.permits.items()})
