@@ -16,6 +16,7 @@ from doitong_async.errors import ClientClosedError, RateLimitError
 from doitong_async.events import Hook, LimitLowered, WaitBegan, WaitEnded, WaitReason
 from doitong_async.limits.credits import Credits
 from doitong_async.limits.limiter import RateLimiter
+from doitong_async.limits.local_limiter import LocalLimiter
 from doitong_async.limits.permits import Priority, RequestPermit, Slot
 from doitong_async.limits.plan import Plan
 from doitong_async.limits.users import KeyUser
@@ -25,10 +26,10 @@ from doitong_async.secret import Secret
 
 T = TypeVar("T", bound=Returnable)
 _WAIT_IDS: Final = count(1)
-_LIMITERS: Final[dict[asyncio.AbstractEventLoop, dict[str, RateLimiter]]] = {}
+_LIMITERS: Final[dict[asyncio.AbstractEventLoop, dict[str, LocalLimiter]]] = {}
 
 
-def limiter_of(api_key: str, base_url: str, plan: Plan, *, day_starts_at: float = 0.0) -> RateLimiter:
+def limiter_of(api_key: str, base_url: str, plan: Plan, *, day_starts_at: float = 0.0) -> LocalLimiter:
     """Return the rate limiter of this key on the running loop.
 
     It outlives its last client: the service has not forgotten that client's requests either.
@@ -44,7 +45,7 @@ def limiter_of(api_key: str, base_url: str, plan: Plan, *, day_starts_at: float 
         del registry[idle]
     limiter = registry.get(name)
     if limiter is None:
-        limiter = registry[name] = RateLimiter(plan, day_starts_at=day_starts_at)
+        limiter = registry[name] = LocalLimiter(plan, day_starts_at=day_starts_at)
     return limiter
 
 

@@ -15,7 +15,7 @@ from doitong_async.budget import Reservation
 from doitong_async.events import Event, Hook, WaitBegan, WaitEnded
 from doitong_async.limits.admission import Admission
 from doitong_async.limits.credits import Credits
-from doitong_async.limits.limiter import RateLimiter
+from doitong_async.limits.local_limiter import LocalLimiter
 from doitong_async.limits.users import KeyUser
 from doitong_async.testing import run_virtual
 from tests.virtual import now, settle, start, virtual
@@ -23,7 +23,7 @@ from tests.virtual import now, settle, start, virtual
 
 def new_admission(on_event: Callable[[Event], object] | None = None) -> Admission:
     """Return a client's admission to a new rate limiter."""
-    return Admission(RateLimiter(Plan.PRO), KeyUser(Plan.PRO), Hook(on_event))
+    return Admission(LocalLimiter(Plan.PRO), KeyUser(Plan.PRO), Hook(on_event))
 
 
 @virtual

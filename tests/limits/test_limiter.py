@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from doitong_async import ClientClosedError, DailyLimitError, Plan, RateLimitError
 from doitong_async.events import Event, Hook, LimitLowered, WaitBegan, WaitEnded
 from doitong_async.limits.admission import Admission
-from doitong_async.limits.limiter import RateLimiter
+from doitong_async.limits.local_limiter import LocalLimiter
 from doitong_async.limits.permits import Priority, RequestPermit
 from doitong_async.limits.users import KeyUser
 from doitong_async.transport.failure import Failure, FailureKind
@@ -23,7 +23,7 @@ NARROW = Plan.enterprise(requests_per_minute=2, concurrent_jobs=1)
 
 def new_admission(plan: Plan, *, polls_count: bool = True) -> Admission:
     """Return a client's admission to a new rate limiter."""
-    return Admission(RateLimiter(plan), KeyUser(plan, polls_count=polls_count), Hook(None))
+    return Admission(LocalLimiter(plan), KeyUser(plan, polls_count=polls_count), Hook(None))
 
 
 def too_many(message: str, **headers: str) -> Failure:
@@ -145,7 +145,7 @@ async def test_a_permit_granted_to_a_cancelled_caller_is_not_spent() -> None:
 @virtual
 async def test_uncounted_polls_overtake_waiting_submits() -> None:
     """They go at once and without a busy loop; only a pause holds them."""
-    admission = Admission(RateLimiter(NARROW), KeyUser(NARROW, polls_count=False), Hook(None))
+    admission = Admission(LocalLimiter(NARROW), KeyUser(NARROW, polls_count=False), Hook(None))
     for _ in range(2):
         (await admission.permit(Priority.SUBMIT)).answered()
     submit = start(admission.permit(Priority.SUBMIT))
@@ -263,7 +263,7 @@ async def test_a_429_about_the_day_ends_it_until_the_reported_time() -> None:
 async def test_waits_are_counted_and_reported_as_events() -> None:
     """Each event says what a caller waits for, and how long."""
     events: list[Event] = []
-    admission = Admission(RateLimiter(NARROW), KeyUser(NARROW), Hook(events.append))
+    admission = Admission(LocalLimiter(NARROW), KeyUser(NARROW), Hook(events.append))
     slot = await admission.slot()
     for _ in range(2):
         (await admission.permit(Priority.POLL)).answered()
@@ -347,7 +347,7 @@ async def test_a_share_of_a_plan_takes_its_share_of_the_remaining_requests() -> 
 async def test_a_limit_below_the_plan_is_obeyed_and_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     """One warning and one event per client, whichever clients come and go."""
     events: list[Event] = []
-    user, limiter = KeyUser(Plan.PRO), RateLimiter(Plan.PRO)
+    user, limiter = KeyUser(Plan.PRO), LocalLimiter(Plan.PRO)
     admission = Admission(limiter, user, Hook(events.append))
     for _ in range(3):
         await send(admission, x_ratelimit_limit="6")
@@ -386,7 +386,7 @@ async def test_retry_after_on_a_poll_delays_polls() -> None:
 @virtual
 async def test_retry_after_delays_uncounted_polls_too() -> None:
     """They cost nothing of the plan, but the service asked for the delay."""
-    admission = Admission(RateLimiter(NARROW), KeyUser(NARROW, polls_count=False), Hook(None))
+    admission = Admission(LocalLimiter(NARROW), KeyUser(NARROW, polls_count=False), Hook(None))
     admission.limiter.delay_polls(Failure(FailureKind.SERVER, "busy", headers={"retry-after": "20"}))
     (await admission.permit(Priority.POLL)).answered()
     assert now() == 20.0
@@ -488,10 +488,12 @@ async def test_a_limiter_stays_in_use_for_a_day_after_its_last_job() -> None:
     slot.release()
     admission.close()
     loop = asyncio.get_running_loop()
+    limiter = admission.limiter
+    assert isinstance(limiter, LocalLimiter)
     loop.wall_time = lambda: 1_767_225_600.0 + 5 * 86_400  # type: ignore[attr-defined]  # a clock that jumped
-    assert not admission.limiter.is_idle
+    assert not limiter.is_idle
     await asyncio.sleep(86_401)
-    assert admission.limiter.is_idle
+    assert limiter.is_idle
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
-from doitong_async.limits.redis.shared import DEAD_AFTER, share_of_the_lost
+from doitong_async.limits.plan import Plan
+from doitong_async.limits.redis.shared import DEAD_AFTER, SharedKey, share_of_the_lost
 
 _PERIOD: Final = 60.0
 
@@ -18,18 +18,15 @@ class AwayPolls:
 
     Args:
         since: when Redis was last heard of.
-        back: when the requests that were sent before come back.
-        requests_per_minute: of the plan.
-        processes: that shared it.
+        key: the state at that time.
+        plan: the limits.
     """
 
-    def __init__(
-        self, since: float, back: Iterable[float], *, requests_per_minute: int, processes: int
-    ) -> None:
+    def __init__(self, since: float, key: SharedKey, plan: Plan) -> None:
         self.since: float = since
         self.begins: float = since + DEAD_AFTER
-        self._back = sorted(moment for moment in back if moment > self.begins)
-        self._spacing = _PERIOD / share_of_the_lost(requests_per_minute, processes)
+        self._back = [moment for moment in key.rate.back_at(since) if moment > self.begins]
+        self._spacing = _PERIOD / share_of_the_lost(plan.requests_per_minute, len(key.processes) or 1)
         self.sent: list[float] = []
         """When each was sent."""
 

@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 
-from doitong_async.callbacks import own_task_is_over
 from doitong_async.clock import wall_time
-from doitong_async.errors import CoordinatorError
 from doitong_async.limits.facts import JobFacts, Sight
 from doitong_async.limits.key_state import KeyState
 from doitong_async.limits.limiter import RateLimiter
 from doitong_async.limits.permits import Priority, RequestPermit, Slot
 from doitong_async.limits.plan import Plan
 from doitong_async.limits.redis.away import AwayPolls
-from doitong_async.limits.redis.codec import AnotherFormatError, digest
+from doitong_async.limits.redis.codec import digest
+from doitong_async.limits.redis.link import Link, unreachable
 from doitong_async.limits.redis.replica import Replica
 from doitong_async.limits.redis.shared import Phase, SharedKey, SharedPermit, SharedSlot, Stated
-from doitong_async.limits.redis.store import Store, UnreachableError
+from doitong_async.limits.redis.store import Store
 from doitong_async.limits.users import KeyUser
 from doitong_async.limits.wait_queue import Position
-from doitong_async.log import log
-from doitong_async.waits import backoff_waits
 
 R = TypeVar("R")
 
-BEAT: Final = 1.0
-"""Seconds between two signs of life: our choice."""
 FRESH_FOR: Final = 5.0
 """Seconds after which a grant may not be used any more: the process stood still, and counts as dead soon."""
 PATIENCE: Final = 60.0
 """Seconds for which callers wait while Redis cannot be reached: our choice."""
-LAST_WORDS: Final = 2.0
-"""Seconds that closing waits for Redis to take what is left to say: our choice."""
 _SOON: Final = 0.001
 
 
@@ -67,18 +58,16 @@ class SharedLimiter(RateLimiter):
     ) -> None:
         self._me = name
         self._user = user
-        self._store = store
         self._has_webhooks = has_webhooks
         key = SharedKey(user.plan, day_starts_at, 0.0)
         self._replica = Replica(store, name, key, prepare=self._prepare, adopt=self._adopt)
-        super().__init__(user.plan, key=key)
+        self._link = Link(store, self._replica, name, on_away=self._is_away, on_back=self._is_back)
+        super().__init__(user.plan, key)
         self._held: dict[str, SharedSlot] = {}
         """Our slots."""
         self._permits: set[str] = set()
         """Our permits."""
         self._taken_up = 0
-        self._wanted = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
         self._is_leaving = False
         self._away: AwayPolls | None = None
         self.on_change: Callable[[SharedKey], None] = lambda _: None
@@ -131,14 +120,14 @@ class SharedLimiter(RateLimiter):
         return self._share(change)
 
     def _share(self, change: Callable[[SharedKey], R]) -> R:
-        self._wanted.set()
+        self._link.wanted.set()
         return self._replica.change(change)
 
     def _serve(self) -> None:
-        self._wanted.set()
+        self._link.wanted.set()
 
     def _apply_limits(self) -> None:
-        self._wanted.set()
+        self._link.wanted.set()
 
     def _reported(self, limit: int) -> None:
         self._share(partial(SharedKey.report, limit=limit))
@@ -150,7 +139,8 @@ class SharedLimiter(RateLimiter):
     def permit_at_once(self, priority: Priority) -> RequestPermit | None:
         """Return a permit for a poll that does not count; all others have to be asked for."""
         is_free = priority is Priority.POLL and not self.polls_count
-        return super().permit_at_once(priority) if is_free else None
+        may_send = is_free and self.now() >= self.rate.paused_until(priority)
+        return RequestPermit(None, is_submit=False) if may_send else None
 
     def slot_at_once(self, job_id: str = "") -> Slot:
         """Take the slot of a job that is running: the one that it has, or one more."""
@@ -170,7 +160,7 @@ class SharedLimiter(RateLimiter):
 
     def _take_up(self, slot_id: str, slot: SharedSlot) -> Slot:
         self._held[slot_id] = replace(slot, owner=self._me, is_counted=True)
-        self._wanted.set()
+        self._link.wanted.set()
         return Slot(self, is_counted=False, slot_id=slot_id)
 
     def give_back_kept(self, job_id: str) -> None:
@@ -182,7 +172,7 @@ class SharedLimiter(RateLimiter):
             shift = self.now() - self._loop.time()
             job.submitted += shift
             held.phase, held.job, held.until = Phase.RUNNING, job, until + shift
-            self._wanted.set()
+            self._link.wanted.set()
 
     def slot_is_back(self, slot_id: str, *, was_of_a_job: bool) -> None:
         """Free a slot; while submits are held, a job that ended admits one."""
@@ -227,15 +217,7 @@ class SharedLimiter(RateLimiter):
         Raises:
             CoordinatorError: if it does not answer.
         """
-        if self._away is not None:
-            raise self._error()
-        try:
-            async with asyncio.timeout(LAST_WORDS):
-                await self._replica.taken()
-        except TimeoutError:
-            raise self._error() from None
-
-    # The exchange with Redis.
+        await self._link.flush()
 
     async def open(self) -> None:
         """Join the others; if Redis cannot be reached now, go on trying.
@@ -243,62 +225,17 @@ class SharedLimiter(RateLimiter):
         Raises:
             CoordinatorError: if Redis will never let us in.
         """
-        try:
-            await self._replica.sync()
-            await self._store.warn_of_eviction()
-        except UnreachableError as error:
-            if error.is_final:
-                await self._store.aclose()
-                raise CoordinatorError(f"The coordinator rejects this process: {error}") from None
-            self._go_away(error)
-        except AnotherFormatError:
-            await self._store.aclose()
-            raise CoordinatorError(_ANOTHER_FORMAT) from None
-        for task in (self._run(), self._listen()):
-            self._tasks.append(self._loop.create_task(task, name="doitong coordinator"))
-            self._tasks[-1].add_done_callback(own_task_is_over)
+        await self._link.open()
 
     async def close(self) -> None:
         """Leave the others; our jobs go on, and are polled by those who stay."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._timer is not None:
             self._timer.cancel()
         self._is_leaving = True
         self._share(partial(SharedKey.leave, name=self._me, now=self.now()))
-        with suppress(UnreachableError, AnotherFormatError, TimeoutError):
-            async with asyncio.timeout(LAST_WORDS):
-                await self._replica.sync()
-        await self._store.aclose()
+        await self._link.close()
 
-    async def _run(self) -> None:
-        waits = backoff_waits(first=0.1, longest=BEAT)
-        while True:
-            if self._away is None:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(BEAT):
-                        await self._wanted.wait()
-            else:
-                await asyncio.sleep(next(waits))
-            self._wanted.clear()
-            try:
-                await self._replica.sync()
-            except UnreachableError as error:
-                self._go_away(error)
-            except AnotherFormatError:
-                self._go_away(UnreachableError(_ANOTHER_FORMAT))
-            else:
-                self._come_back()
-                waits = backoff_waits(first=0.1, longest=BEAT)
-
-    async def _listen(self) -> None:
-        while True:
-            try:
-                if self._me in await self._store.listen():
-                    self._wanted.set()
-            except UnreachableError:
-                await asyncio.sleep(BEAT)
+    # The exchange with the others.
 
     def _prepare(self, key: SharedKey) -> None:
         """Write into a state what this process wants and holds, and grant what can be granted."""
@@ -359,13 +296,8 @@ class SharedLimiter(RateLimiter):
         if granted.is_submit and granted.slot in self._held:
             self._held[granted.slot].phase = Phase.SENT
         queue = self._submit_queue if granted.is_submit else self._poll_queue
-        if not queue.grant_first(make, who=partial(self._is_for, granted)):
+        if not queue.grant_first(make, who=partial(_is_for, granted, self.is_poller)):
             make().unsent()
-
-    def _is_for(self, granted: SharedPermit, position: Position) -> bool:
-        if granted.is_submit:
-            return position.slot == granted.slot
-        return self.is_poller or position.is_asked
 
     def _set_timer(self, key: SharedKey) -> None:
         if self._timer is not None:
@@ -374,47 +306,39 @@ class SharedLimiter(RateLimiter):
         now = self.now()
         moment = key.next_moment(self._me, now, wall_time())
         if moment is not None:
-            self._timer = self._loop.call_later(max(0.0, moment - now) + _SOON, self._wanted.set)
+            self._timer = self._loop.call_later(max(0.0, moment - now) + _SOON, self._link.wanted.set)
 
-    # Without Redis.
+    # Without the others.
 
-    def _go_away(self, error: UnreachableError) -> None:
+    def _is_away(self) -> None:
+        """Let our own jobs be polled now and then, and end the waits that took too long."""
         now = self.now()
         if self._away is None:
-            log.warning("The coordinator cannot be reached, so nothing new is sent: %s", error)
-            self._away = AwayPolls(
-                now,
-                self.rate.back_at(now),
-                requests_per_minute=self.plan.requests_per_minute,
-                processes=len(self.shared.processes),
-            )
+            self._away = AwayPolls(now, self.shared, self.plan)
             self.on_change(self.shared)
-        left = partial(self._may_wait, self._away, now)
-        self._slot_queue.fail(self._error, unless=left)
-        self._submit_queue.fail(self._error, unless=left)
+        left = partial(_may_wait, self._away, now)
+        self._slot_queue.fail(unreachable, unless=left)
+        self._submit_queue.fail(unreachable, unless=left)
         # The poller itself goes on as long as it has jobs.
-        self._poll_queue.fail(self._error, unless=lambda each: not each.is_asked or left(each))
+        self._poll_queue.fail(unreachable, unless=lambda each: not each.is_asked or left(each))
         if self._poll_queue and now >= self._away.next_moment():
             self._away.send(now)
             self._poll_queue.grant(partial(RequestPermit, self, is_submit=False, sent_at=now))
 
-    def _come_back(self) -> None:
+    def _is_back(self) -> None:
         if self._away is not None:
-            log.warning("The coordinator can be reached again.")
             away, self._away = self._away, None
             for moment in away.sent:
                 self._share(partial(SharedKey.count_request, at=moment))
             self.on_change(self.shared)
 
-    @staticmethod
-    def _may_wait(away: AwayPolls, now: float, position: Position) -> bool:
-        return now < max(position.since, away.since) + PATIENCE
 
-    def _error(self) -> CoordinatorError:
-        return CoordinatorError("The coordinator does not answer.")
+def _is_for(granted: SharedPermit, is_poller: bool, position: Position) -> bool:
+    """Whether a permit was granted to this waiter."""
+    if granted.is_submit:
+        return position.slot == granted.slot
+    return is_poller or position.is_asked
 
 
-_ANOTHER_FORMAT: Final = (
-    "Another version of this library shares the coordinator, in a format that this one cannot read. Give all "
-    "processes on the key the same version."
-)
+def _may_wait(away: AwayPolls, now: float, position: Position) -> bool:
+    return now < max(position.since, away.since) + PATIENCE
