@@ -78,7 +78,8 @@ LAYERS = [
         "check.observed",
     ],
     ["limits.redis.shared", "limits.redis.server_clock"],
-    ["limits.redis.away", "limits.redis.codec", "limits.redis.store"],
+    ["limits.redis.granting", "limits.redis.codec", "limits.redis.store"],
+    ["limits.redis.away"],
     ["limits.redis.replica", "limits.redis.link"],
     ["limits.redis.limiter"],
     [
@@ -155,7 +156,8 @@ PURE = {
         "limits.window",
         "limits.headers",
     ),
-    *("limits.redis.away", "limits.redis.codec", "limits.redis.server_clock", "limits.redis.shared"),
+    *("limits.redis.away", "limits.redis.codec", "limits.redis.granting", "limits.redis.server_clock"),
+    "limits.redis.shared",
     *("jobs.durations", "jobs.lifecycle", "jobs.poll_size", "jobs.schedule", "jobs.token"),
     *("webhooks.unmatched", "webhooks.signature"),
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from doitong_async.limits.plan import Plan
-from doitong_async.limits.redis.shared import DEAD_AFTER, SharedKey, share_of_the_lost
+from doitong_async.limits.redis.granting import DEAD_AFTER, share_of_the_lost
+from doitong_async.limits.redis.shared import SharedKey
 
 _PERIOD: Final = 60.0
 

@@ -16,6 +16,7 @@ from doitong_async.limits.permits import Priority, RequestPermit, Slot
 from doitong_async.limits.plan import Plan
 from doitong_async.limits.redis.away import AwayPolls
 from doitong_async.limits.redis.codec import digest
+from doitong_async.limits.redis.granting import Granting
 from doitong_async.limits.redis.link import Link, unreachable
 from doitong_async.limits.redis.replica import Replica
 from doitong_async.limits.redis.shared import Phase, SharedKey, SharedPermit, SharedSlot, Stated
@@ -247,7 +248,7 @@ class SharedLimiter(RateLimiter):
         for slot_id, slot in self._held.items():
             if slot.phase is not Phase.RESERVED:
                 key.hold(slot_id, slot)
-        key.serve(self._me, now, wall, self._replica.signs)
+        Granting(key, now, wall).serve(self._me, self._replica.signs)
 
     def _statement(self) -> Stated:
         return Stated(
@@ -304,7 +305,7 @@ class SharedLimiter(RateLimiter):
             self._timer.cancel()
             self._timer = None
         now = self.now()
-        moment = key.next_moment(self._me, now, wall_time())
+        moment = Granting(key, now, wall_time()).next_moment(self._me)
         if moment is not None:
             self._timer = self._loop.call_later(max(0.0, moment - now) + _SOON, self._link.wanted.set)
 

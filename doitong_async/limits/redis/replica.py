@@ -9,8 +9,9 @@ from typing import TypeVar
 
 from doitong_async.clock import elapsed_clock
 from doitong_async.limits.redis.codec import dumped, loaded
+from doitong_async.limits.redis.granting import Signs
 from doitong_async.limits.redis.server_clock import ServerClock
-from doitong_async.limits.redis.shared import SharedKey, Signs
+from doitong_async.limits.redis.shared import SharedKey
 from doitong_async.limits.redis.store import Reply, Store, UnreachableError
 
 R = TypeVar("R")

@@ -7,21 +7,16 @@ if nobody else was faster. So all decisions stand in one line, as if one process
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
 from doitong_async.limits.facts import JobFacts, Sight
 from doitong_async.limits.key_state import KeyState
-from doitong_async.limits.permits import Priority
 from doitong_async.limits.plan import Plan
 from doitong_async.limits.users import KeyUser, narrowest
 
-DEAD_AFTER: Final = 10.0
-"""Seconds without a sign of a process after which it counts as dead: our choice."""
-POLLER_GONE_AFTER: Final = 4.0
-"""Seconds without a sign of the poller after which another process polls: our choice."""
 IN_DOUBT_FOR: Final = 120.0
 """Seconds that the slot of a submit is kept whose process died before the answer came: our choice."""
 UNMATCHED_FOR: Final = 600.0
@@ -104,24 +99,6 @@ class Process:
     granted: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Signs:
-    """The signs of life that Redis has of each process.
-
-    Attributes:
-        beats: when each was last heard of.
-        steady_since: since when the observer itself has heard without a gap. Silence before that may have
-            been Redis's own.
-    """
-
-    beats: Mapping[str, float]
-    steady_since: float
-
-    def silence(self, name: str, process: Process, now: float) -> float:
-        """Return the seconds for which a process could have been heard, and was not."""
-        return now - max(self.beats.get(name, -math.inf), process.seen, self.steady_since)
-
-
 class SharedKey(KeyState):
     """The state of a key for all its processes; moments are seconds of Redis's clock.
 
@@ -184,8 +161,6 @@ class SharedKey(KeyState):
             if slot.phase is Phase.RUNNING and slot.job is not None:
                 yield slot_id, slot, slot.job
 
-    # What a process says.
-
     def state(self, name: str, stated: Stated, now: float) -> None:
         """Record what a process says of itself; it need not have been known."""
         process = self.processes.get(name)
@@ -208,9 +183,9 @@ class SharedKey(KeyState):
         known.is_counted = known.is_counted or held.is_counted
         if known.phase is not Phase.ENDED:
             known.phase = held.phase
-        if held.job is None:
+        if held.job is None or known.job is not None:
             return
-        known.job = known.job or replace(held.job)
+        known.job = replace(held.job)
         for other_id, other in list(self.slots.items()):
             if other_id != slot_id and other.job is not None and other.job.id == held.job.id:
                 # One job has one slot: an earlier process left this one.
@@ -258,7 +233,7 @@ class SharedKey(KeyState):
         """Remove a process that ends; its jobs go on."""
         self.processes.pop(name, None)
         self.poller = NOBODY if self.poller == name else self.poller
-        self._abandon(name, now)
+        self.abandon(name, now)
 
     def saw(self, sight: Sight, *, now: float) -> None:
         """Record what a poll or a webhook said of a job, for its owner to learn."""
@@ -287,64 +262,7 @@ class SharedKey(KeyState):
             if slot.owner not in self.processes:
                 del self.slots[slot_id]
 
-    # What follows.
-
-    def serve(self, me: str, now: float, wall: float, signs: Signs) -> None:
-        """Bury the dead, name the poller and grant all that can be granted now.
-
-        Args:
-            me: the process that does this; it is alive.
-            now: the moment.
-            wall: the moment, in epoch seconds.
-            signs: of life, from all processes.
-        """
-        self._bury(me, now, signs)
-        self._expire(now, wall)
-        self._elect(me, now, signs)
-        plan = self.plan
-        allowed = min(plan.requests_per_minute, self.reported or plan.requests_per_minute)
-        self.rate.limit = max(1, allowed - sum(self.lost.values()))
-        self.day.limit = plan.jobs_per_day
-        while self._may_begin(plan, wall) and (name := self._next_for_slot()) is not None:
-            self._grant_slot(name)
-        while (priority := self._next(plan, now, wall)) is not None:
-            if priority is Priority.POLL:
-                self._grant_poll(now)
-            else:
-                self._grant_submit(plan, now, wall)
-
-    def next_moment(self, name: str, now: float, wall: float) -> float | None:
-        """Return the next moment at which that process may get more without any other event."""
-        stated = self.processes[name].stated
-        moments: list[float | None] = []
-        if stated.wants or stated.submits:
-            is_of_day = not self.day.has_room(wall)
-            moments.append(now + self.day.next_begins(wall) - wall if is_of_day else None)
-            moments += [slot.until for slot in self.slots.values()]
-        if self._polls(name):
-            moments.append(self.rate.next_moment(now, Priority.POLL, kept=0))
-        if stated.submits:
-            moments.append(self.rate.next_moment(now, Priority.SUBMIT, kept=self.kept_for_polls(self.plan)))
-        soon = (moment for moment in moments if moment is not None and now < moment < math.inf)
-        return min(soon, default=None)
-
-    def kept_for_polls(self, plan: Plan) -> int:
-        """Return how many requests submits leave for polls."""
-        if not self.polls_count:
-            return 0
-        return self.rate.kept_for_polls(concurrent_jobs=plan.concurrent_jobs, slots_taken=self.taken)
-
-    def _bury(self, me: str, now: float, signs: Signs) -> None:
-        for name, process in list(self.processes.items()):
-            if name == me or signs.silence(name, process, now) <= DEAD_AFTER:
-                continue
-            del self.processes[name]
-            self._abandon(name, now)
-            if any(slot.owner == name for slot in self.slots.values()):
-                # It may be cut off from Redis alone, and goes on to poll its jobs.
-                self.lost[name] = share_of_the_lost(self.rate.limit, len(self.processes) + 1)
-
-    def _abandon(self, name: str, now: float) -> None:
+    def abandon(self, name: str, now: float) -> None:
         """Take back what a process held, but not what the service may hold for it."""
         for permit_id, permit in list(self.permits.items()):
             if permit.owner == name:
@@ -355,112 +273,3 @@ class SharedKey(KeyState):
                     del self.slots[slot_id]
                 elif slot.phase is Phase.SENT:
                     slot.until = min(slot.until, now + IN_DOUBT_FOR)
-
-    def _expire(self, now: float, wall: float) -> None:
-        for slot_id, slot in list(self.slots.items()):
-            if slot.until <= now and slot.owner not in self.processes:
-                # As far as is known, its submit made a job.
-                self.count_job(slot_id, wall)
-                del self.slots[slot_id]
-        owners = {slot.owner for slot in self.slots.values()}
-        self.lost = {name: share for name, share in self.lost.items() if name in owners}
-        while self.unmatched:
-            job_id, (until, _) = next(iter(self.unmatched.items()))
-            if until > now and len(self.unmatched) <= MOST_UNMATCHED:
-                break
-            del self.unmatched[job_id]
-
-    def _elect(self, me: str, now: float, signs: Signs) -> None:
-        """Name the process that polls for all: one that gets no webhooks, if there is one."""
-        alive = [
-            name
-            for name, process in self.processes.items()
-            if name == me or signs.silence(name, process, now) <= POLLER_GONE_AFTER
-        ]
-        polling = [name for name in alive if not self.processes[name].stated.has_webhooks] or alive
-        if self.poller not in polling:
-            self.poller = me if me in polling else next(iter(polling), NOBODY)
-
-    def _may_begin(self, plan: Plan, wall: float) -> bool:
-        to_come = sum(slot.phase in (Phase.RESERVED, Phase.SENT) for slot in self.slots.values())
-        self.day.reserving(to_come)
-        return self.taken < plan.concurrent_jobs and self.day.has_room(wall)
-
-    def _next_for_slot(self) -> str | None:
-        return _first(
-            (process.slot_tag, name) for name, process in self.processes.items() if process.stated.wants
-        )
-
-    def _grant_slot(self, name: str) -> None:
-        process = self.processes[name]
-        process.granted += 1
-        self.slots[f"{name}.{process.granted}"] = SharedSlot(name)
-        self.served_slot = process.slot_tag
-        process.slot_tag += 1
-        process.stated = replace(process.stated, wants=process.stated.wants - 1)
-
-    def _next(self, plan: Plan, now: float, wall: float) -> Priority | None:
-        poll = self._first_poll()
-        return self.rate.next(
-            now,
-            poll_waits_since=None if poll is None else poll[1],
-            submit_waits=self._first_submit(plan, now, wall) is not None,
-            kept=self.kept_for_polls(plan),
-        )
-
-    def _polls(self, name: str) -> list[tuple[float, bool]]:
-        """Return who may poll in a process: the poller for all, others for what only they ask for."""
-        polls = self.processes[name].stated.polls
-        return polls if name == self.poller else [poll for poll in polls if poll[1]]
-
-    def _first_poll(self) -> tuple[str, float] | None:
-        first = _first((min(polls)[0], name) for name in self.processes if (polls := self._polls(name)))
-        return None if first is None else (first, min(self._polls(first))[0])
-
-    def _grant_poll(self, now: float) -> None:
-        first = self._first_poll()
-        assert first is not None
-        name, _ = first
-        stated, poll = self.processes[name].stated, min(self._polls(name))
-        number = self.rate.send(now, Priority.POLL)
-        self.permits[f"{name}.{number}"] = SharedPermit(name, is_submit=False, number=number, at=now)
-        left = list(stated.polls)
-        left.remove(poll)
-        self.processes[name].stated = replace(stated, polls=left)
-
-    def _first_submit(self, plan: Plan, now: float, wall: float) -> tuple[str, str] | None:
-        """Return who submits next, and in which slot."""
-        is_open, may_begin = self.rate.circuit.is_open(now), self._may_begin(plan, wall)
-        ready = {
-            name: slot_id
-            for name, process in self.processes.items()
-            for slot_id, in_doubt in reversed(process.stated.submits)
-            # A slot that was taken back while its process stood still has to be free once more.
-            if (in_doubt or not is_open) and (slot_id in self.slots or may_begin)
-        }
-        first = _first((self.processes[name].submit_tag, name) for name in ready)
-        return None if first is None else (first, ready[first])
-
-    def _grant_submit(self, plan: Plan, now: float, wall: float) -> None:
-        first = self._first_submit(plan, now, wall)
-        assert first is not None
-        name, slot_id = first
-        process = self.processes[name]
-        number = self.rate.send(now, Priority.SUBMIT)
-        self.permits[f"{name}.{number}"] = SharedPermit(name, True, number, now, slot_id)
-        slot = self.slots.setdefault(slot_id, SharedSlot(name))
-        slot.phase = Phase.SENT if slot.phase is Phase.RESERVED else slot.phase
-        self.served_submit = process.submit_tag
-        process.submit_tag += 1
-        left = [each for each in process.stated.submits if each[0] != slot_id]
-        process.stated = replace(process.stated, submits=left)
-
-
-def share_of_the_lost(requests_per_minute: int, processes: int) -> int:
-    """Return the requests a minute with which a process that is cut off polls its jobs."""
-    return max(1, requests_per_minute // (2 * processes))
-
-
-def _first(candidates: Iterable[tuple[float, str]]) -> str | None:
-    first = min(candidates, default=None)
-    return None if first is None else first[1]
