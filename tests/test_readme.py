@@ -52,7 +52,9 @@ NAMES: dict[str, Any] = {name: getattr(doitong_async, name) for name in doitong_
 (PROMETHEUS,) = [code for code in PYTHON if "prometheus_client" in code]
 (OPENTELEMETRY,) = [code for code in PYTHON if "opentelemetry" in code]
 (FIXTURES,) = [code for code in PYTHON if "doitong_virtual_time" in code]
-RECIPES = [code for code in PYTHON if code not in (SERVICE, PROMETHEUS, OPENTELEMETRY, FIXTURES)]
+(CELERY,) = [code for code in PYTHON if "celery" in code]
+"""tests/test_task_queue.py runs it."""
+RECIPES = [code for code in PYTHON if code not in (SERVICE, PROMETHEUS, OPENTELEMETRY, FIXTURES, CELERY)]
 
 
 @contextmanager
@@ -256,6 +258,7 @@ def test_it_is_short_and_in_order() -> None:
         "## What is assumed about the service",
         "## How it is built",
         "## Contributing",
+        "## Several processes on one key",
     ]
     assert re.findall(r"^## .*$", TEXT, re.MULTILINE) == parts
 
@@ -272,8 +275,10 @@ def test_every_setting_has_its_row() -> None:
 
 
 def test_recipes_are_short() -> None:
-    """At most fifteen lines of code each."""
-    assert max(sum(bool(line.strip()) for line in code.splitlines()) for code in PYTHON) <= 15
+    """At most fifteen lines of code each, and twenty for the one that sets up a task queue."""
+    lines = {code: sum(bool(line.strip()) for line in code.splitlines()) for code in PYTHON}
+    assert lines.pop(CELERY) <= 20
+    assert max(lines.values()) <= 15
 
 
 @pytest.mark.parametrize("error", DoitongError.__subclasses__(), ids=lambda error: error.__name__)
