@@ -83,7 +83,9 @@ class Queue:
     async def send(self, task_id: str) -> None:
         """Send a task, from a process of its own."""
         code = f"from pictures import picture; picture.apply_async(['a {task_id}'], task_id='{task_id}')"
-        await self._run("-c", code)
+        sender = await self._start("-c", code)
+        async with asyncio.timeout(PATIENCE):
+            assert await sender.wait() == 0, self._log.read_text()
 
     async def reaches(self, task_id: str, state: str) -> Any:
         """Wait until a task is in a state, which sends no event, and return what is stored with it."""
@@ -97,13 +99,6 @@ class Queue:
             pytest.fail(f"{task_id} is at {stored}\n{self._log.read_text()}")
         return stored["result"]
 
-    async def process_of(self, task_id: str) -> int:
-        """Return the process that runs a task."""
-        printed = await self._run("-m", "celery", "-A", "pictures", "inspect", "active", "--json")
-        (running,) = json.loads(printed).values()
-        (process,) = (each["worker_pid"] for each in running if each["id"] == task_id)
-        return int(process)
-
     async def pass_visibility_timeout(self) -> None:
         """Make the deliveries older: as it starts, a worker repeats those that nobody acknowledged."""
         deliveries: Any = await self.redis.zrange("unacked_index", 0, -1, withscores=True)
@@ -114,26 +109,25 @@ class Queue:
     def _log(self) -> Path:
         return self.folder / "celery.log"
 
-    async def _run(self, *arguments: str) -> bytes:
-        process = await self._start(*arguments, stdout=PIPE)
-        async with asyncio.timeout(PATIENCE):
-            printed, _ = await process.communicate()
-        assert process.returncode == 0, self._log.read_text()
-        return printed
-
-    async def _start(self, *arguments: str, stdout: int | None = None) -> Process:
+    async def _start(self, *arguments: str) -> Process:
         log = self.ends.enter_context(self._log.open("a"))
         service = {"DOITONG_API_KEY": self.service.key, "DOITONG_BASE_URL": self.service.url}
         process = await create_subprocess_exec(
             *(sys.executable, *arguments),
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(ROOT), **service},
-            stdout=stdout or log,
+            stdout=log,
             stderr=log,
             start_new_session=True,
         )
         self.ends.push_async_callback(kill, process)
         return process
+
+
+def only_child(worker: Process) -> int:
+    """Return the one process of a worker's pool."""
+    (child,) = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
+    return int(child)
 
 
 async def kill(worker: Process) -> None:
@@ -202,11 +196,11 @@ def test_a_killed_process_of_a_living_worker_resumes_and_pays_once(tmp_path: Pat
     """As when memory runs out; the worker runs the task in its next process, and nothing has to time out."""
 
     async def main() -> None:
-        async with recipe(tmp_path, Service(seconds=3.0)) as queue:
-            await queue.start_worker()
+        async with recipe(tmp_path, Service(seconds=2.0)) as queue:
+            worker = await queue.start_worker()
             await queue.send("fox")
             await queue.reaches("fox", "SUBMITTED")
-            os.kill(await queue.process_of("fox"), signal.SIGKILL)
+            os.kill(only_child(worker), signal.SIGKILL)
             assert {"fox": await queue.reaches("fox", "SUCCESS")} == queue.service.outputs()
             assert queue.service.submits() == {"fox": 1}
 
