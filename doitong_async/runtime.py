@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,7 @@ import aiohttp
 
 from doitong_async.callbacks import pass_on
 from doitong_async.clock import wall_time
-from doitong_async.connections import session_of
+from doitong_async.connections import check_process, session_of
 from doitong_async.downloads import Downloads
 from doitong_async.errors import ConfigurationError
 from doitong_async.events import Hook, Stats
@@ -68,6 +69,7 @@ class Runtime:
         credits_: Credits,
     ) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self._pid = os.getpid()
         self.settings = settings
         self.notify = notify
         self._webhooks = webhooks
@@ -123,11 +125,12 @@ class Runtime:
         return self._session
 
     def check_loop(self) -> None:
-        """Check that the running loop is the one that the client was opened on.
+        """Check that the running loop is the one that the client was opened on, in this process.
 
         Raises:
-            ConfigurationError: if it is another loop, or none runs.
+            ConfigurationError: if it is another loop, or none runs, or the process was forked since.
         """
+        check_process(self._pid)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -210,7 +213,7 @@ class Runtime:
         await self.transport.open()
         if self._shared is not None:
             try:
-                await self._shared.open()
+                await self._shared.link.open()
             except BaseException:
                 await self.close()
                 raise

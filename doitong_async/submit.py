@@ -192,6 +192,7 @@ class Submitter:
             waits_for_day=call.options.wait_for_next_day,
             in_doubt=call.in_doubt,
             slot=call.slot,
+            key=call.key,
         ) as permit:
             if call.before_sending is not None:
                 await call.before_sending(call.body, call.in_doubt)

@@ -206,7 +206,6 @@ MOST_MUTABLE = 12
 SMALL = {
     "cli": "the command's entry point, which tells which extra is missing",
     "__main__": "`python -m doitong_async`",
-    "connections": "the one place that opens a session of our own",
     "limits.redis.away": "the one rule for a process that is cut off, which has nothing to do with the state",
     "unicode": "the one rule for text that UTF-8 cannot write",
     "waits": "the one place that knows backoff",

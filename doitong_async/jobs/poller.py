@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from doitong_async.callbacks import own_task_is_over
 from doitong_async.clock import LATE
+from doitong_async.connections import check_process
 from doitong_async.errors import ClientClosedError, DoitongError
 from doitong_async.events import Hook, PollFailed
 from doitong_async.jobs import schedule
@@ -57,6 +59,7 @@ class Poller:
         has_webhooks: bool = False,
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
         self._admission = admission
         self._status_poll = status_poll
         self._notify = notify
@@ -89,7 +92,7 @@ class Poller:
         from doitong_async.jobs.shared_jobs import SharedJobs
 
         of_poller = self.tracker, self._pacer, self.poll_now, self._changed.set
-        self.shared = SharedJobs(limiter, *of_poller, failure_words=failure_words)
+        self.shared = SharedJobs(limiter, failure_words, *of_poller)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -106,7 +109,9 @@ class Poller:
 
         Raises:
             ClientClosedError: if the client is closed.
+            ConfigurationError: if it was opened in another process.
         """
+        check_process(self._pid)
         if self._stopped is not None:
             raise self._stopped()
 
@@ -157,9 +162,8 @@ class Poller:
         self.check()
         job_id = tracked.last.id
         with await self._admission.permit(Priority.POLL, is_asked=True) as permit:
-            result = await self._status_poll.poll(
-                [job_id], timeout=tracked.options.poll_timeout, permit=permit
-            )
+            timeout = tracked.options.poll_timeout
+            result = await self._status_poll.poll([job_id], timeout=timeout, permit=permit)
         # The result may change when to poll next.
         self._changed.set()
         with self._notify.in_order():
@@ -226,16 +230,16 @@ class Poller:
         if self._stopped is not None:
             return None
         polled = self._polled()
-        # A job is never polled sooner than `may_join` allows: a tick before that would send nothing, and come
-        # again at once.
+        # Never sooner than `may_join` allows: a tick before that would send nothing, and come again at once.
         due = (max(tracked.polls.due, tracked.submitted + schedule.TICK) for tracked in polled)
         if any(tracked.polls.overdue for tracked in polled):
             return schedule.next_tick(due, last=self._last_tick, spacing=schedule.TICK)
         usual = self._pacer.tick(polled, self._status_poll.most, self._loop.time())
         spacing = schedule.spacing(usual, self._failures.in_a_row)
+        begun = self.tracker.begun if self.shared is None else self.shared.begun(polled)
         # After a failure, poll again soon, in step or not.
-        begun = None if self._failures.in_a_row else self.tracker.begun
-        return schedule.next_tick(due, last=self._last_tick, spacing=spacing, begun=begun)
+        in_step = None if self._failures.in_a_row else begun
+        return schedule.next_tick(due, last=self._last_tick, spacing=spacing, begun=in_step)
 
     async def _tick(self) -> None:
         # A few at a time, so that a thousand answers do not keep the loop from everybody else.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from functools import partial
 from typing import Any, Final
 
@@ -33,22 +33,21 @@ class SharedJobs:
 
     Args:
         limiter: has the shared state.
+        failure_words: further statuses that mean failure, in the form in which they are compared.
         tracker: follows the jobs of this process.
         pacer: schedules the polls.
         ask: polls one job of this process by itself.
         on_change: called when there are other jobs to poll.
-        failure_words: further statuses that mean failure, in the form in which they are compared.
     """
 
     def __init__(
         self,
         limiter: SharedLimiter,
+        failure_words: frozenset[str],
         tracker: JobTracker,
         pacer: Pacer,
         ask: Callable[[TrackedJob], Coroutine[Any, Any, None]],
         on_change: Callable[[], None],
-        *,
-        failure_words: frozenset[str],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._limiter = limiter
@@ -62,8 +61,18 @@ class SharedJobs:
         )
         self._published: dict[str, Sight] = {}
         """What was last told of each guest."""
+        self._begun: float | None = None
         self._asking: dict[str, asyncio.Task[None]] = {}
         limiter.on_change = self._observe
+
+    def begun(self, polled: Collection[TrackedJob]) -> float:
+        """Return since when there have been jobs to poll, without a break: polls keep in step with that."""
+        if not polled:
+            self._begun = None
+            return 0.0
+        if self._begun is None:
+            self._begun = min(tracked.begun for tracked in polled)
+        return self._begun
 
     def close(self) -> None:
         """Ask for no more jobs, and follow no guest."""
@@ -94,7 +103,7 @@ class SharedJobs:
             CoordinatorError: if the coordinator does not answer.
         """
         self._limiter.publish(sight_of(update))
-        await self._limiter.published()
+        await self._limiter.link.flush()
 
     def tell_failure(self, job_ids: Iterable[str], failure: Failure) -> None:
         """Tell the others why polls of their jobs fail."""

@@ -109,6 +109,7 @@ class Admission:
         waits_for_day: bool = False,
         in_doubt: bool = False,
         slot: str = "",
+        key: str = "",
         is_asked: bool = False,
     ) -> RequestPermit:
         """Wait until one request may be sent, at most `timeout` seconds (None: without limit).
@@ -121,6 +122,7 @@ class Admission:
             waits_for_day: whether to wait for the next day if the service says that this one is over.
             in_doubt: whether the submit may have made a job already.
             slot: the id of the slot that the submit has.
+            key: the idempotency key of the submit.
             is_asked: whether a caller asked for this poll, and it is none of the regular ones.
 
         Raises:
@@ -132,7 +134,7 @@ class Admission:
         self._check_open()
         at_once = self.limiter.permit_at_once(priority)
         position = Position(
-            self.limiter.now(), waits_for_day, in_doubt=in_doubt, slot=slot, is_asked=is_asked
+            self.limiter.now(), waits_for_day, in_doubt=in_doubt, slot=slot, key=key, is_asked=is_asked
         )
         return at_once or await self._bounded(
             self.limiter.queue_for_permit(priority, position),

@@ -161,6 +161,12 @@ class RequestRate:
             self.circuit.sends(number, now)
         return number
 
+    def send_again(self, *, is_submit: bool) -> None:
+        """Take a token for a request in flight that was forgotten."""
+        self._window.spend()
+        if is_submit:
+            self._concurrency.submits_in_flight += 1
+
     def over(self, now: float, *, was_sent: bool, is_submit: bool, number: int | None) -> None:
         """Record that a request was answered or is lost, or that it never left this machine."""
         if is_submit:

@@ -29,6 +29,7 @@ class Position:
         in_doubt: whether its submit may have made a job already.
         credits: for which it waits.
         slot: the id of the slot that its submit has.
+        key: the idempotency key of its submit.
         is_asked: whether its poll was asked for by a caller, and is none of the regular ones.
     """
 
@@ -37,6 +38,7 @@ class Position:
     in_doubt: bool = False
     credits: float = 0.0
     slot: str = ""
+    key: str = ""
     is_asked: bool = False
 
 

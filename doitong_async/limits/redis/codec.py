@@ -77,7 +77,7 @@ def loaded(text: str) -> SharedKey:
     return key
 
 
-_PLAIN: Final = ("poller", "lost", "reported", "served_slot", "served_submit")
+_PLAIN: Final = ("poller", "lost", "reported", "restored_from", "restoring", "served_slot", "served_submit")
 _PARTS: Final = ("rate", "day", "rejections")
 
 
@@ -94,7 +94,7 @@ def _stated(stated: Stated) -> list[Any]:
 def _of_stated(row: list[Any]) -> Stated:
     (*limits, is_assumed, polls_count), has_webhooks, pid, wants, submits, polls, behind = row
     user = KeyUser(Plan(*limits), is_assumed, polls_count)
-    pairs = [(slot, in_doubt) for slot, in_doubt in submits], [(since, own) for since, own in polls]
+    pairs = [tuple(each) for each in submits], [tuple(each) for each in polls]
     return Stated(user, has_webhooks, pid, wants, *pairs, behind)
 
 

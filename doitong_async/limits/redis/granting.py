@@ -72,6 +72,9 @@ class Granting:
         allowed = min(plan.requests_per_minute, key.reported or plan.requests_per_minute)
         key.rate.limit = max(1, allowed - sum(key.lost.values()))
         key.day.limit = plan.jobs_per_day
+        if key.restoring:
+            # Others may have been granted what this state does not know.
+            return
         while self._may_begin(plan) and (name := self._next_for_slot()) is not None:
             self._grant_slot(name)
         while (priority := self._next(plan)) is not None:
@@ -101,8 +104,7 @@ class Granting:
         for name, process in list(key.processes.items()):
             if name == me or signs.silence(name, process, self._now) <= DEAD_AFTER:
                 continue
-            del key.processes[name]
-            key.abandon(name, self._now)
+            key.leave(name, self._now)
             if any(slot.owner == name for slot in key.slots.values()):
                 # It may be cut off from Redis alone, and goes on to poll its jobs.
                 key.lost[name] = share_of_the_lost(key.rate.limit, len(key.processes) + 1)
@@ -138,7 +140,8 @@ class Granting:
 
     def _may_begin(self, plan: Plan) -> bool:
         key = self._key
-        key.day.reserving(sum(slot.phase in (Phase.RESERVED, Phase.SENT) for slot in key.slots.values()))
+        to_come = (slot for slot in key.slots.values() if slot.phase in (Phase.RESERVED, Phase.SENT))
+        key.day.reserving(sum(not slot.is_counted for slot in to_come))
         return key.taken < plan.concurrent_jobs and key.day.has_room(self._wall)
 
     def _next_for_slot(self) -> str | None:
@@ -200,7 +203,7 @@ class Granting:
         ready = {
             name: slot_id
             for name, process in key.processes.items()
-            for slot_id, in_doubt in reversed(process.stated.submits)
+            for slot_id, in_doubt, _ in reversed(process.stated.submits)
             # A slot that was taken back while its process stood still has to be free once more.
             if (in_doubt or not is_open) and (slot_id in key.slots or may_begin)
         }
@@ -219,6 +222,7 @@ class Granting:
         slot = self._key.slots.setdefault(slot_id, SharedSlot(name))
         # From now on it is kept whatever happens to its process.
         slot.phase = Phase.SENT if slot.phase is Phase.RESERVED else slot.phase
+        slot.name = next(digest for each, _, digest in process.stated.submits if each == slot_id)
         self._key.served_submit = process.submit_tag
         process.submit_tag += 1
         left = [each for each in process.stated.submits if each[0] != slot_id]

@@ -23,6 +23,7 @@ from doitong_async.limits.redis.shared import Phase, SharedKey, SharedPermit, Sh
 from doitong_async.limits.redis.store import Store
 from doitong_async.limits.users import KeyUser
 from doitong_async.limits.wait_queue import Position
+from doitong_async.log import log
 
 R = TypeVar("R")
 
@@ -30,6 +31,8 @@ FRESH_FOR: Final = 5.0
 """Seconds after which a grant may not be used any more: the process stood still, and counts as dead soon."""
 PATIENCE: Final = 60.0
 """Seconds for which callers wait while Redis cannot be reached: our choice."""
+_MOST_REMEMBERED: Final = 1_000
+"""Permits whose end is remembered, in case Redis comes back with a state in which they are in use."""
 _SOON: Final = 0.001
 
 
@@ -62,12 +65,14 @@ class SharedLimiter(RateLimiter):
         self._has_webhooks = has_webhooks
         key = SharedKey(user.plan, day_starts_at, 0.0)
         self._replica = Replica(store, name, key, prepare=self._prepare, adopt=self._adopt)
-        self._link = Link(store, self._replica, name, on_away=self._is_away, on_back=self._is_back)
+        self.link: Link = Link(store, self._replica, name, on_away=self._is_away, on_back=self._is_back)
         super().__init__(user.plan, key)
         self._held: dict[str, SharedSlot] = {}
         """Our slots."""
-        self._permits: set[str] = set()
+        self._permits: dict[str, SharedPermit] = {}
         """Our permits."""
+        self._ended: dict[str, Callable[[SharedKey], None]] = {}
+        """How our last permits ended."""
         self._taken_up = 0
         self._is_leaving = False
         self._away: AwayPolls | None = None
@@ -121,14 +126,14 @@ class SharedLimiter(RateLimiter):
         return self._share(change)
 
     def _share(self, change: Callable[[SharedKey], R]) -> R:
-        self._link.wanted.set()
+        self.link.wanted.set()
         return self._replica.change(change)
 
     def _serve(self) -> None:
-        self._link.wanted.set()
+        self.link.wanted.set()
 
     def _apply_limits(self) -> None:
-        self._link.wanted.set()
+        self.link.wanted.set()
 
     def _reported(self, limit: int) -> None:
         self._share(partial(SharedKey.report, limit=limit))
@@ -161,7 +166,7 @@ class SharedLimiter(RateLimiter):
 
     def _take_up(self, slot_id: str, slot: SharedSlot) -> Slot:
         self._held[slot_id] = replace(slot, owner=self._me, is_counted=True)
-        self._link.wanted.set()
+        self.link.wanted.set()
         return Slot(self, is_counted=False, slot_id=slot_id)
 
     def give_back_kept(self, job_id: str) -> None:
@@ -173,7 +178,7 @@ class SharedLimiter(RateLimiter):
             shift = self.now() - self._loop.time()
             job.submitted += shift
             held.phase, held.job, held.until = Phase.RUNNING, job, until + shift
-            self._link.wanted.set()
+            self.link.wanted.set()
 
     def slot_is_back(self, slot_id: str, *, was_of_a_job: bool) -> None:
         """Free a slot; while submits are held, a job that ended admits one."""
@@ -201,10 +206,11 @@ class SharedLimiter(RateLimiter):
         if number is None:
             return
         permit_id = f"{self._me}.{number}"
-        self._permits.discard(permit_id)
+        granted = self._permits.pop(permit_id, None)
         now = self._replica.now_at_most()
         over = partial(SharedKey.permit_is_over, permit_id=permit_id, now=now, was_sent=was_sent)
-        held = self._held.get(self._share(over))
+        self._share(_remembered(self._ended, permit_id, over))
+        held = self._held.get(granted.slot) if granted is not None else None
         if not was_sent and held is not None and held.phase is Phase.SENT:
             held.phase = Phase.RESERVED
 
@@ -212,29 +218,13 @@ class SharedLimiter(RateLimiter):
         """Tell the process that follows a job what a poll or a webhook said of it."""
         self._share(partial(SharedKey.saw, sight=sight, now=self.now()))
 
-    async def published(self) -> None:
-        """Wait until Redis has everything that was told.
-
-        Raises:
-            CoordinatorError: if it does not answer.
-        """
-        await self._link.flush()
-
-    async def open(self) -> None:
-        """Join the others; if Redis cannot be reached now, go on trying.
-
-        Raises:
-            CoordinatorError: if Redis will never let us in.
-        """
-        await self._link.open()
-
     async def close(self) -> None:
         """Leave the others; our jobs go on, and are polled by those who stay."""
         if self._timer is not None:
             self._timer.cancel()
         self._is_leaving = True
         self._share(partial(SharedKey.leave, name=self._me, now=self.now()))
-        await self._link.close()
+        await self.link.close()
 
     # The exchange with the others.
 
@@ -244,6 +234,8 @@ class SharedLimiter(RateLimiter):
             return
         now, wall = self.now(), wall_time()
         self._send_away(now, wall)
+        for permit_id, permit in self._permits.items() if self._me in key.restoring else ():
+            key.hold_permit(permit_id, permit)
         key.state(self._me, self._statement(), now)
         for slot_id, slot in self._held.items():
             if slot.phase is not Phase.RESERVED:
@@ -256,7 +248,7 @@ class SharedLimiter(RateLimiter):
             has_webhooks=self._has_webhooks,
             pid=os.getpid(),
             wants=len(self._slot_queue),
-            submits=[(position.slot, position.in_doubt) for position in self._submit_queue.positions()],
+            submits=[(each.slot, each.in_doubt, digest(each.key)) for each in self._submit_queue.positions()],
             polls=[(position.since, position.is_asked) for position in self._poll_queue.positions()],
             behind=sum(self._behind.values()),
         )
@@ -270,11 +262,15 @@ class SharedLimiter(RateLimiter):
             if slot.owner == self._me and slot_id not in self._held:
                 self._take_slot_of(slot_id)
         for permit_id, permit in list(key.permits.items()):
-            if permit.owner == self._me and permit_id not in self._permits:
+            if permit.owner == self._me and permit_id in self._ended:
+                # Redis came back with an older state.
+                self._share(self._ended[permit_id])
+            elif permit.owner == self._me and permit_id not in self._permits:
                 self._take_permit(permit_id, permit)
         if not self.polls_count and self.now() >= self.rate.paused_until(Priority.POLL):
             while self._poll_queue:
                 self._poll_queue.grant(partial(RequestPermit, None, is_submit=False))
+        _warn_of_other_plans(key.plan, self._user)
         self._set_timer(key)
         self.on_change(key)
 
@@ -286,7 +282,7 @@ class SharedLimiter(RateLimiter):
             make().release()
 
     def _take_permit(self, permit_id: str, granted: SharedPermit) -> None:
-        self._permits.add(permit_id)
+        self._permits[permit_id] = granted
         make = partial(
             RequestPermit, self, is_submit=granted.is_submit, number=granted.number, sent_at=granted.at
         )
@@ -294,10 +290,11 @@ class SharedLimiter(RateLimiter):
             # It may have been used before Redis lost what came after it.
             make().answered()
             return
-        if granted.is_submit and granted.slot in self._held:
-            self._held[granted.slot].phase = Phase.SENT
+        held = self._held.get(granted.slot)
+        if held is not None and held.phase is Phase.RESERVED:
+            held.phase, held.name = Phase.SENT, self.shared.slots[granted.slot].name
         queue = self._submit_queue if granted.is_submit else self._poll_queue
-        if not queue.grant_first(make, who=partial(_is_for, granted, self.is_poller)):
+        if not queue.grant_first(make, who=partial(_is_for, granted, self.shared.poller == self._me)):
             make().unsent()
 
     def _set_timer(self, key: SharedKey) -> None:
@@ -307,7 +304,7 @@ class SharedLimiter(RateLimiter):
         now = self.now()
         moment = Granting(key, now, wall_time()).next_moment(self._me)
         if moment is not None:
-            self._timer = self._loop.call_later(max(0.0, moment - now) + _SOON, self._link.wanted.set)
+            self._timer = self._loop.call_later(max(0.0, moment - now) + _SOON, self.link.wanted.set)
 
     # Without the others.
 
@@ -332,6 +329,34 @@ class SharedLimiter(RateLimiter):
             for moment in away.sent:
                 self._share(partial(SharedKey.count_request, at=moment))
             self.on_change(self.shared)
+
+
+def _remembered(
+    ended: dict[str, Callable[[SharedKey], None]], permit_id: str, over: Callable[[SharedKey], None]
+) -> Callable[[SharedKey], None]:
+    """Remember how a permit ended, as one of the last, and return that."""
+    ended[permit_id] = over
+    if len(ended) > _MOST_REMEMBERED:
+        del ended[next(iter(ended))]
+    return over
+
+
+def _warn_of_other_plans(plan: Plan, user: KeyUser) -> None:
+    """Say once that other processes were given a narrower plan than this one."""
+    is_narrower = (plan.requests_per_minute, plan.concurrent_jobs) < (
+        user.plan.requests_per_minute,
+        user.plan.concurrent_jobs,
+    )
+    if is_narrower and "plans" not in user.warned_of:
+        user.warned_of.add("plans")
+        log.warning(
+            "Another process on this API key was given the plan %r, and this one %r. The narrower limits "
+            "apply while both are there: %d requests a minute, %d jobs at once.",
+            plan.name,
+            user.plan.name,
+            plan.requests_per_minute,
+            plan.concurrent_jobs,
+        )
 
 
 def _is_for(granted: SharedPermit, is_poller: bool, position: Position) -> bool:

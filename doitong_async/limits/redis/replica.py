@@ -61,8 +61,10 @@ class Replica:
         self.signs: Signs = Signs({}, 0.0)
         self._version, self._state = "", dumped(key)
         """What Redis was last known to have."""
-        self._number = 0
-        """Of the newest version that is known; each is one more than the one before."""
+        self._number = self._highest = 0
+        """The number of that version, and the highest that was ever seen: each is one more than the last."""
+        self._is_lost = True
+        """Whether Redis has lost what we know, or never had it."""
         self._attempt: _Proposal | None = None
         """What Redis was asked to take without an answer."""
         self._changes: list[Callable[[SharedKey], object]] = []
@@ -121,21 +123,15 @@ class Replica:
         before = _holdings(key)
         for change in self._changes:
             change(key)
-        if self._is_to_write():
-            # Redis comes back: nobody could give a sign of life.
-            for process in key.processes.values():
-                process.seen = self.now()
+        if self._is_lost:
+            key.restore(self._me, self._number, self.now())
         self._prepare(key)
         text = dumped(key)
-        if text == self._state and not self._is_to_write():
+        if text == self._state and not self._is_lost:
             return None
-        version = f"{self._number + 1}.{self._me}"
+        version = f"{self._highest + 1}.{self._me}"
         changed = {owner for owner, _, _ in before ^ _holdings(key)}
         return _Proposal(key, text, version, len(self._changes), frozenset(changed - {self._me, ""}))
-
-    def _is_to_write(self) -> bool:
-        """Whether Redis has lost what we know."""
-        return _number(self._version) < self._number or not self._version
 
     async def _exchange(self, proposal: _Proposal | None) -> Reply:
         asked = self._elapsed()
@@ -153,19 +149,24 @@ class Replica:
         return reply
 
     def _receive(self, reply: Reply) -> None:
-        """Take what Redis has, unless it is older than ours."""
-        if reply.state is None or _number(reply.version) < self._number:
-            self._version = reply.version
-            return
-        try:
-            self._take(loaded(reply.state), reply.state, reply.version)
-        except (ValueError, KeyError, TypeError):
-            # Somebody else wrote there.
-            self._version, self._number = reply.version, _number(reply.version) + 1
+        """Take what Redis has, unless it is older than ours, or somebody else wrote there."""
+        number = _number(reply.version)
+        self._highest = max(self._highest, number)
+        if reply.state is None:
+            self._is_lost = self._is_lost or not reply.version
+        else:
+            key = _read(reply.state)
+            is_older = key is None or _base(key, number) < _base(self.key, self._number)
+            if key is not None and not is_older:
+                self._take(key, reply.state, reply.version)
+            else:
+                self._is_lost = True
+        self._version = reply.version
 
     def _take(self, key: SharedKey, text: str, version: str, *, confirmed: int = 0) -> None:
         self.key, self._state, self._version = key, text, version
-        self._number = max(self._number, _number(version))
+        self._number, self._is_lost = _number(version), False
+        self._highest = max(self._highest, self._number)
         del self._changes[:confirmed]
         self._confirmed += confirmed
         for change in self._changes:
@@ -175,6 +176,19 @@ class Replica:
                 self._waiting.remove((target, future))
                 if not future.done():
                     future.set_result(None)
+
+
+def _read(text: str) -> SharedKey | None:
+    """Return a state, or None if it is none."""
+    try:
+        return loaded(text)
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _base(key: SharedKey, number: int) -> int:
+    """Return how new a state is: until all have spoken, one that was put back is as new as before."""
+    return key.restored_from if key.restoring else number
 
 
 def _number(version: str) -> int:

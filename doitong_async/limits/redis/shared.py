@@ -70,7 +70,7 @@ class Stated:
         has_webhooks: whether the ends of its jobs are pushed, so that it polls seldom.
         pid: of the process.
         wants: how many wait for a slot.
-        submits: who waits to submit: the slot, and whether the submit may have made a job.
+        submits: who waits to submit: the slot, whether a job may have been made, a digest of the key.
         polls: who waits to poll: since when, and whether it asks for itself and not as the poller.
         behind: jobs that its batches have yet to queue.
     """
@@ -79,7 +79,7 @@ class Stated:
     has_webhooks: bool = False
     pid: int = 0
     wants: int = 0
-    submits: list[tuple[str, bool]] = field(default_factory=list)
+    submits: list[tuple[str, bool, str]] = field(default_factory=list)
     polls: list[tuple[float, bool]] = field(default_factory=list)
     behind: int = 0
 
@@ -109,8 +109,8 @@ class SharedKey(KeyState):
     """
 
     __slots__ = (
-        *("lost", "processes", "permits", "poller", "reported", "served_slot", "served_submit", "slots"),
-        "unmatched",
+        *("lost", "permits", "poller", "processes", "reported", "restored_from", "restoring"),
+        *("served_slot", "served_submit", "slots", "unmatched"),
     )
 
     def __init__(self, plan: Plan, day_starts_at: float, now: float) -> None:
@@ -123,6 +123,10 @@ class SharedKey(KeyState):
         """By process that died or is cut off: requests a minute that it may still send to poll its jobs."""
         self.reported: int | None = None
         """The requests a minute that the service last said."""
+        self.restoring: list[str] = []
+        """After Redis lost the state: the processes that have not said yet what they hold."""
+        self.restored_from: int = 0
+        """The number of the version that was put back then."""
         self.served_slot = self.served_submit = 0.0
         """The tags that were served last."""
         self.unmatched: dict[str, tuple[float, Sight]] = {}
@@ -163,6 +167,8 @@ class SharedKey(KeyState):
 
     def state(self, name: str, stated: Stated, now: float) -> None:
         """Record what a process says of itself; it need not have been known."""
+        if name in self.restoring:
+            self.restoring.remove(name)
         process = self.processes.get(name)
         if process is None:
             process = self.processes[name] = Process(Stated(stated.plan), now)
@@ -187,7 +193,8 @@ class SharedKey(KeyState):
             return
         known.job = replace(held.job)
         for other_id, other in list(self.slots.items()):
-            if other_id != slot_id and other.job is not None and other.job.id == held.job.id:
+            is_left = other.owner not in self.processes and other.name == known.name != ""
+            if other_id != slot_id and (is_left or (other.job is not None and other.job.id == held.job.id)):
                 # One job has one slot: an earlier process left this one.
                 del self.slots[other_id]
         if (unmatched := self.unmatched.pop(held.job.id, None)) is not None:
@@ -201,6 +208,25 @@ class SharedKey(KeyState):
     def report(self, limit: int) -> None:
         """Record the requests a minute that the service allows."""
         self.reported = limit
+
+    def restore(self, name: str, number: int, now: float) -> None:
+        """Put the state back that Redis lost.
+
+        Args:
+            name: the process that does it.
+            number: of the version that it has.
+            now: the moment: nobody could give a sign of life before.
+        """
+        self.restoring = [other for other in self.processes if other != name]
+        self.restored_from = number
+        for process in self.processes.values():
+            process.seen = now
+
+    def hold_permit(self, permit_id: str, held: SharedPermit) -> None:
+        """Record a permit that was granted before Redis lost the state."""
+        if permit_id not in self.permits:
+            self.permits[permit_id] = held
+            self.rate.send_again(is_submit=held.is_submit)
 
     def count_request(self, at: float) -> None:
         """Count a request that was sent without a permit."""
@@ -218,21 +244,21 @@ class SharedKey(KeyState):
             slot.is_counted = True
             self.day.count(wall)
 
-    def permit_is_over(self, permit_id: str, now: float, *, was_sent: bool) -> str:
-        """Take a permit back, and return the slot of its submit, if any."""
+    def permit_is_over(self, permit_id: str, now: float, *, was_sent: bool) -> None:
+        """Take a permit back; if its request was not sent, neither was the submit in its slot."""
         permit = self.permits.pop(permit_id, None)
         if permit is None:
-            return ""
+            return
         self.rate.over(now, was_sent=was_sent, is_submit=permit.is_submit, number=permit.number)
         slot = self.slots.get(permit.slot)
         if not was_sent and slot is not None and slot.phase is Phase.SENT:
             slot.phase = Phase.RESERVED
-        return permit.slot
 
     def leave(self, name: str, now: float) -> None:
         """Remove a process that ends; its jobs go on."""
         self.processes.pop(name, None)
         self.poller = NOBODY if self.poller == name else self.poller
+        self.restoring = [other for other in self.restoring if other != name]
         self.abandon(name, now)
 
     def saw(self, sight: Sight, *, now: float) -> None:

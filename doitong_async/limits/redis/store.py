@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 TIMEOUT: Final = 1.0
 """Seconds for one command: our choice. With redis-py's own defaults, one on a frozen server takes 58."""
 _LISTEN_MS: Final = 2_000
-"""Milliseconds for which one command waits for news."""
+"""Milliseconds for which one command waits for news: our choice."""
+_LISTEN_BRIEFLY_MS: Final = 500
+"""The same, by a client of the user's own, which may give up on a command after a second."""
+_MOST_READ: Final = 256
 _EXPIRES_MS: Final = 2 * 86_400 * 1_000
 """Milliseconds after which all is forgotten if nobody uses the key: longer than any day of the service."""
 
@@ -99,9 +102,10 @@ class Store:
         if isinstance(coordinator, str):
             self._client = _client(redis, coordinator, timeout=TIMEOUT)
             # A command that waits for news must not time out.
-            self._listener = _client(redis, coordinator, timeout=None)
+            self._listener, self._listen_ms = _client(redis, coordinator, timeout=None), _LISTEN_MS
         else:
             self._client = self._listener = coordinator
+            self._listen_ms = _LISTEN_BRIEFLY_MS
         tag = f"doitong:{{{name}}}"
         self._keys = [f"{tag}:state", f"{tag}:signs", f"{tag}:news"]
         self._script = self._client.register_script(_SCRIPT)
@@ -134,6 +138,7 @@ class Store:
             async with asyncio.timeout(TIMEOUT):
                 answer = await self._script(keys=self._keys, args=arguments)
         except self._failures as error:
+            _check_cancelled()
             raise self._unreachable(error) from None
         _check_cancelled()
         accepted, clock, version, found, beats = answer
@@ -154,12 +159,13 @@ class Store:
         """
         stream = self._keys[2]
         try:
-            async with asyncio.timeout(_LISTEN_MS / 1_000 + TIMEOUT):
+            async with asyncio.timeout(self._listen_ms / 1_000 + TIMEOUT):
                 if self._cursor is None:
                     last = await self._listener.xrevrange(stream, count=1)
                     self._cursor = last[0][0] if last else "0-0"
-                found: Any = await self._listener.xread({stream: self._cursor}, block=_LISTEN_MS)
+                found: Any = await self._listener.xread({stream: self._cursor}, _MOST_READ, self._listen_ms)
         except self._failures as error:
+            _check_cancelled()
             raise self._unreachable(error) from None
         _check_cancelled()
         names: list[str] = []
@@ -195,7 +201,7 @@ class Store:
 
 
 def _check_cancelled() -> None:
-    """Raise the cancellation that redis-py loses if it comes while a command is being sent (Python 3.11)."""
+    """Raise a cancellation that was lost: redis-py does that while a command is being sent (Python 3.11)."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
