@@ -17,7 +17,7 @@ from benchmarks.harness import stamp
 from benchmarks.report import Report, as_markdown
 from benchmarks.svg import drawn
 
-NAMES: Final = ("call_overhead", "job_overhead", "makespan", "batch")
+NAMES: Final = ("call_overhead", "job_overhead", "makespan", "batch", "coordinator")
 HERE: Final = Path(__file__).parent
 _HEAD: Final = """# Benchmarks
 
