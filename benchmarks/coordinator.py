@@ -176,34 +176,41 @@ async def disturbed(sizes: Sizes) -> Run:
     """Kill who polls, kill who holds slots, and freeze one for ever longer."""
     async with scene(sizes.plan, _seconds(sizes), is_coordinated=True) as here:
         await _begin(here, sizes)
-        happened: list[tuple[str, float]] = []
-        disturbing = asyncio.create_task(_disturb(here, sizes, happened))
+        happened: list[str] = []
+        frozen: list[tuple[Part, float, float]] = []
+        disturbing = asyncio.create_task(_disturb(here, sizes, happened, frozen))
         try:
             counts = await here.finish()
             if not disturbing.done():
-                happened.append(("the work was done first", 0.0))
+                happened.append("the work was done before the rest")
         finally:
             disturbing.cancel()
             await asyncio.wait([disturbing])
         if not disturbing.cancelled() and (error := disturbing.exception()):
             raise error
-        return Run(
-            DISTURBED,
-            counts,
-            {"frozen": sum(seconds for _, seconds in happened)},
-            ", ".join(f"{what} {seconds:g} s" if seconds else what for what, seconds in happened),
-        )
+        alone = sum(_alone_in(here, *each) for each in frozen)
+        return Run(DISTURBED, counts, {"frozen": alone}, ", ".join(happened))
 
 
-async def _disturb(here: Scene, sizes: Sizes, happened: list[tuple[str, float]]) -> None:
+def _alone_in(here: Scene, part: Part, began: float, ended: float) -> float:
+    """Return the seconds for which only a frozen process had anything left to do."""
+    others = [at for each in here.parts if each is not part for at in each.done.values()]
+    return max(0.0, ended - max(began, *others))
+
+
+async def _disturb(
+    here: Scene, sizes: Sizes, happened: list[str], frozen: list[tuple[Part, float, float]]
+) -> None:
     async def kill_poller() -> None:
         await asyncio.sleep(sizes.gap)
         await (await here.poller()).replace()
-        happened.append(("poller killed", 0.0))
+        happened.append("poller killed")
 
     async def freeze(part: Part, seconds: float) -> None:
-        happened.append(("frozen", seconds))
+        began = time.monotonic()
         await part.freeze(seconds)
+        frozen.append((part, began, time.monotonic()))
+        happened.append(f"frozen {seconds:g} s")
 
     async def other() -> Part:
         await asyncio.sleep(sizes.gap)
@@ -213,7 +220,7 @@ async def _disturb(here: Scene, sizes: Sizes, happened: list[tuple[str, float]])
     await asyncio.sleep(sizes.gap)
     await freeze(await here.poller(), sizes.freezes[0])
     await (await other()).replace()
-    happened.append(("holder killed", 0.0))
+    happened.append("holder killed")
     for seconds in sizes.freezes[1:-1]:
         await freeze(await other(), seconds)
     if len(sizes.freezes) > 1:
@@ -491,7 +498,7 @@ _DOUBTS: Final = [
     "The durations are chosen (lognormal, sigma 0.35, median 6 s; of the orphans 15 s).",
     "Seconds are from the first submit at the service to the last end that a process noticed. A process that "
     "is killed has a successor at once, which takes a second or two to start; nothing is taken off for it.",
-    "The time frozen is taken off in full, though the other processes work meanwhile.",
+    "Of the time frozen only that is taken off in which no other process had anything left to do.",
     "A notice is counted from the moment in which the service's job ends, which sends the webhook then.",
     "Who polls is asked of `doitong coordinator status`, which takes a second: by then it may be another.",
 ]

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import call_overhead, loops, makespan
+from benchmarks import call_overhead, coordinator, loops, makespan
 from benchmarks.__main__ import HERE, NAMES, draw, measured, renewed
 from benchmarks.clocks import HurryingLoop
 from benchmarks.harness import Sample, percentile, spread
+from benchmarks.processes import scene
 from benchmarks.report import Bar, Chart, Group, Report, Table, Target, as_markdown
 from benchmarks.schedules import First, best_fixed_tick, clairvoyant, fixed_tick
 from benchmarks.service import RefusedError, Service
@@ -21,6 +22,7 @@ from benchmarks.workload import CASES, Case, durations, lower_bound
 from doitong_async import AsyncDoitong, Plan
 from doitong_async.emulator import Emulator, PlanLimits
 from doitong_async.testing import run_virtual
+from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.slow
 
@@ -276,3 +278,34 @@ def test_the_fields_of_a_status_query_are_recognised() -> None:
 
     assert asked(single) == (("generation", "id"),)
     assert asked(several) == (("j0", "i0"), ("j1", "i1"))
+
+
+def test_a_script_call_at_redis_is_timed_by_redis() -> None:
+    with RedisServer() as redis:
+        assert coordinator.milliseconds_a_call(redis) == 0.0
+        digest = redis.ask("SCRIPT", "LOAD", "for _ = 1, 1e6 do end return 1")
+        redis.ask("EVALSHA", digest, "0")
+
+        assert 0.1 < coordinator.milliseconds_a_call(redis) < 1e3
+
+
+def test_a_successor_goes_on_where_a_killed_process_stopped() -> None:
+    """The service counts one job an item, and the harness an end for each."""
+
+    async def killed() -> None:
+        sizes = coordinator.QUICK
+        async with scene(sizes.plan, lambda number: 0.1, is_coordinated=False) as here:
+            part = await here.open(3)
+            first = part.pid
+            part.go()
+            while not here.server.jobs:  # noqa: ASYNC110 - the server sets no event
+                await asyncio.sleep(0.01)
+
+            await part.replace()
+            counts = await here.finish()
+
+        assert part.pid != first
+        assert (counts.items, counts.lost, counts.charged, counts.paid_twice) == (3, 0, 3, 0)
+        assert (counts.refused, counts.errors) == (0, 0)
+
+    asyncio.run(killed())
