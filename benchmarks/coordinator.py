@@ -61,7 +61,8 @@ class Sizes:
     singles: int = 3
     cut_items: int = 40
     cut: float = 60.0
-    orphans: int = 10
+    orphan_pace: float = 2.5
+    """Factor of the durations of jobs whose process is killed: it has to be noticed while they run."""
     workers: int = 4
     requests: int = 40
     acquires: int = 1_000
@@ -83,7 +84,7 @@ QUICK: Final = Sizes(
     singles=1,
     cut_items=10,
     cut=2.0,
-    orphans=5,
+    orphan_pace=1.0,
     workers=2,
     requests=8,
     acquires=50,
@@ -129,10 +130,10 @@ async def _later(seconds: float, row: Callable[[Sizes], Any], sizes: Sizes) -> R
     return measured
 
 
-def _seconds(sizes: Sizes, seed: int = 0, pace: float = 1.0) -> Callable[[int], float]:
+def _seconds(sizes: Sizes, pace: float = 0.0) -> Callable[[int], float]:
     """Return how long the n-th job of a service takes: the same for every row."""
-    all_of_them = durations(Case(sizes.plan, "image", 1_000), seed)
-    return lambda number: all_of_them[(number - 1) % len(all_of_them)] * sizes.pace * pace
+    all_of_them = durations(Case(sizes.plan, "image", 1_000), 0)
+    return lambda number: all_of_them[(number - 1) % len(all_of_them)] * (pace or sizes.pace)
 
 
 ALONE: Final = "one process, no coordinator"
@@ -280,13 +281,14 @@ async def cut_off(sizes: Sizes) -> Run:
 
 async def orphaned(sizes: Sizes) -> Run:
     """Kill a process whose jobs run, let another submit as many, and take the orphans up by the ledger."""
-    async with scene(sizes.plan, _seconds(sizes, pace=2.5), is_coordinated=True) as here:
+    async with scene(sizes.plan, _seconds(sizes, sizes.orphan_pace), is_coordinated=True) as here:
         first, second = (
             await here.open(sizes.plan.concurrent_jobs),
             await here.open(sizes.plan.concurrent_jobs),
         )
         first.go()
-        while len(here.server.jobs) < first.items:  # noqa: ASYNC110 - the server sets no event
+        # Once all are polled, all are known to run.
+        while not any(len(each.ids) == first.items for each in here.server.requests):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await first.kill()
         second.go()
@@ -500,5 +502,5 @@ _DOUBTS: Final = [
     "is killed has a successor at once, which takes a second or two to start; nothing is taken off for it.",
     "Of the time frozen only that is taken off in which no other process had anything left to do.",
     "A notice is counted from the moment in which the service's job ends, which sends the webhook then.",
-    "Who polls is asked of `doitong coordinator status`, which takes a second: by then it may be another.",
+    "Who polls is read from the state at Redis; by the time it is killed it may be another.",
 ]

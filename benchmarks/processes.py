@@ -10,14 +10,17 @@ import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from redis import Redis
+
 from benchmarks.harness import ROOT
 from doitong_async import Plan
+from doitong_async.limits.redis.codec import loaded
 from tests.plain_server import Behaviour, PlainServer
 from tests.redis_server import Proxy, RedisServer
 
@@ -53,7 +56,7 @@ class Status:
     """What the coordinator says: which process polls, and how many slots each has, by process id."""
 
     poller: int | None
-    slots: dict[int, int]
+    slots: Mapping[int, int]
 
 
 class Part:
@@ -229,41 +232,36 @@ class Scene:
             errors=sum(part.errors for part in self.parts),
         )
 
-    async def status(self) -> Status:
-        """Ask the coordinator, by the command that a user has."""
+    def status(self) -> Status:
+        """Read the coordinator's state where it is: a command would take a second of the machine."""
         assert self.redis is not None
-        command = ("coordinator", "status", "--coordinator", self.redis.url, "--json")
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "doitong_async", *command),
-            cwd=ROOT,
-            env={**os.environ, "DOITONG_API_KEY": self.server.key, "DOITONG_BASE_URL": self.server.url},
-            stdout=PIPE,
-            stderr=PIPE,
-        )
-        answer, words = await process.communicate()
-        if process.returncode:
-            raise RuntimeError(f"`doitong {' '.join(command)}` said: {words.decode()[-2000:]}")
-        told = json.loads(answer)
-        slots = {each["pid"]: sum(each["slots"].values()) for each in told["processes"]}
-        return Status(told["poller"], slots)
+        with Redis.from_url(self.redis.url, socket_timeout=5.0) as client:
+            names = client.keys("doitong:*:state")
+            text = client.hget(names[0], "state") if names else None
+        if text is None:
+            return Status(None, {})
+        key = loaded(text.decode())
+        pids = {name: process.stated.pid for name, process in key.processes.items()}
+        slots = Counter(pids[slot.owner] for slot in key.slots.values() if slot.owner in pids)
+        return Status(pids.get(key.poller), slots)
 
     async def poller(self, *, besides: Sequence[Part] = ()) -> Part:
         """Return the process that polls for all, once there is one that is none of those."""
         while True:
-            asked = await self.status()
+            asked = self.status()
             for part in self.parts:
                 if part.pid == asked.poller and part not in besides:
                     return part
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.1)
 
     async def holder(self, *, besides: Sequence[Part] = ()) -> Part:
         """Return the process with the most slots among the others, once one has any."""
         while True:
-            slots = (await self.status()).slots
+            slots = self.status().slots
             holding = [part for part in self.parts if slots.get(part.pid) and part not in besides]
             if holding:
                 return max(holding, key=lambda part: slots[part.pid])
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.1)
 
     async def restart_redis(self, *, away: float) -> None:
         """Kill Redis, and start it again with nothing in it."""
