@@ -126,7 +126,7 @@ class Part:
             with suppress(ProcessLookupError):
                 self._process.kill()
             await self._process.wait()
-            await self._reader
+            await asyncio.wait([self._reader])
 
     async def replace(self) -> None:
         """Kill the process, and let a successor go on with what is left."""
@@ -148,7 +148,8 @@ class Part:
                 process, reader = self._process, self._reader
                 assert process is not None
                 assert reader is not None
-                await reader
+                # Not `await reader`: whoever gives up here would end it for the next one, too.
+                await asyncio.wait([reader])
                 code = await process.wait()
                 if code == 0:
                     return
