@@ -73,23 +73,23 @@ class Sizes:
 
 
 QUICK: Final = Sizes(
-    plan=Plan.enterprise(requests_per_minute=600, concurrent_jobs=10),
+    plan=Plan.enterprise(requests_per_minute=600, concurrent_jobs=4),
     pace=1 / 6,
     processes=2,
-    each=12,
-    gap=0.5,
-    freezes=(1.0,),
-    restarts=((1.0, 0.2), (0.5, 0.0)),
-    many=20,
+    each=4,
+    gap=1.0,
+    freezes=(0.5,),
+    restarts=((0.5, 0.2), (0.5, 0.0)),
+    many=6,
     singles=1,
-    cut_items=10,
-    cut=2.0,
-    orphan_pace=1.0,
+    cut_items=4,
+    cut=1.5,
+    orphan_pace=0.6,
     workers=2,
-    requests=8,
-    acquires=50,
-    waiters=200,
-    watched=1.0,
+    requests=6,
+    acquires=30,
+    waiters=100,
+    watched=1.5,
     stagger=0.0,
 )
 
@@ -323,11 +323,16 @@ async def _web(here: Scene, workers: int) -> AsyncIterator[str]:
     try:
         async with _session() as session:
             seen: set[int] = set()
-            while len(seen) < workers:
+
+            async def ask() -> None:
                 with suppress(aiohttp.ClientConnectionError):
                     async with session.get(f"{url}/worker") as answer:
                         seen.add(await answer.json())
-                await asyncio.sleep(0.02)
+
+            while len(seen) < workers:
+                # Many at once: of one alone it may always be the same worker that is quickest.
+                await asyncio.gather(*(ask() for _ in range(8 * workers)))
+                await asyncio.sleep(0.1)
         yield url
     finally:
         process.terminate()
