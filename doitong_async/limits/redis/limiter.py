@@ -79,8 +79,6 @@ class SharedLimiter(RateLimiter):
         self.on_change: Callable[[SharedKey], None] = lambda _: None
         """Called with each newer state."""
 
-    # What is known.
-
     def now(self) -> float:
         """Return the time of Redis's clock, in seconds."""
         return self._replica.now()
@@ -132,8 +130,7 @@ class SharedLimiter(RateLimiter):
     def _serve(self) -> None:
         self.link.wanted.set()
 
-    def _apply_limits(self) -> None:
-        self.link.wanted.set()
+    _apply_limits = _serve
 
     def _reported(self, limit: int) -> None:
         self._share(partial(SharedKey.report, limit=limit))
@@ -210,8 +207,8 @@ class SharedLimiter(RateLimiter):
         now = self._replica.now_at_most()
         over = partial(SharedKey.permit_is_over, permit_id=permit_id, now=now, was_sent=was_sent)
         self._share(_remembered(self._ended, permit_id, over))
-        held = self._held.get(granted.slot) if granted is not None else None
-        if not was_sent and held is not None and held.phase is Phase.SENT:
+        held = None if granted is None or was_sent else self._held.get(granted.slot)
+        if held is not None and held.phase is Phase.SENT:
             held.phase = Phase.RESERVED
 
     def publish(self, sight: Sight) -> None:
@@ -261,11 +258,12 @@ class SharedLimiter(RateLimiter):
         for slot_id, slot in list(key.slots.items()):
             if slot.owner == self._me and slot_id not in self._held:
                 self._take_slot_of(slot_id)
-        for permit_id, permit in list(key.permits.items()):
-            if permit.owner == self._me and permit_id in self._ended:
+        ours = [each for each in key.permits.items() if each[1].owner == self._me]
+        for permit_id, permit in ours:
+            if permit_id in self._ended:
                 # Redis came back with an older state.
                 self._share(self._ended[permit_id])
-            elif permit.owner == self._me and permit_id not in self._permits:
+            elif permit_id not in self._permits:
                 self._take_permit(permit_id, permit)
         if not self.polls_count and self.now() >= self.rate.paused_until(Priority.POLL):
             while self._poll_queue:
