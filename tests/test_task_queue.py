@@ -166,7 +166,7 @@ async def recipe(folder: Path, service: Service) -> AsyncIterator[Queue]:
         port = await ends.enter_async_context(redis_server(folder))
         code = CELERY.replace("//cache:6379/", f"//127.0.0.1:{port}/")
         (folder / "pictures.py").write_text(code)
-        (url,) = set(re.findall(r'"(redis://.*?)"', code))
+        (url,) = set(re.findall(r'broker="(redis://.*?)"', code))
         redis = await ends.enter_async_context(Redis.from_url(url))
         (timeout,) = re.findall(r'"visibility_timeout": (\d+)', code)
         yield Queue(folder, service, redis, int(timeout), ends)
