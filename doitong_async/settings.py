@@ -37,6 +37,7 @@ KEY_LIVES: Final = 86_400.0
 """Seconds for which the service remembers an idempotency key (assumption: 24 hours)."""
 SHORTEST_INTERVAL: Final = 2.0
 """Seconds between polls in the documented loop; nothing here polls more often."""
+_REDIS_URL: Final = re.compile(r"(redis|rediss|unix)://.", re.IGNORECASE)
 _FIELD_PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
@@ -213,21 +214,25 @@ def settle(
         webhook_secret=None if secret is None else Sealed(secret),
         webhook_field=_checked_webhook_field(webhook_field),
         proxy=None if proxy is None else Sealed(_checked_proxy(proxy)),
-        coordinator=_checked_coordinator(coordinator),
+        coordinator=checked_coordinator(coordinator),
         **others,
     )
 
 
-def _checked_coordinator(coordinator: object) -> Sealed[Any] | None:
-    """Return the URL of a Redis server, or the user's own client of one, or None if nobody named any."""
+def checked_coordinator(coordinator: object) -> Sealed[Any] | None:
+    """Return the URL of a Redis server, or the user's own client of one, or None if there is none.
+
+    Raises:
+        ConfigurationError: if it is something else.
+    """
+    coordinator = hidden(coordinator) if isinstance(coordinator, str) else coordinator
     if coordinator is None:
         coordinator = secret_of_environment("DOITONG_COORDINATOR")
-    if coordinator is None or callable(getattr(coordinator, "register_script", None)):
-        return None if coordinator is None else Sealed(coordinator)
-    if isinstance(coordinator, str):
-        scheme, colon, rest = coordinator.partition("://")
-        if colon and rest and scheme.lower() in ("redis", "rediss", "unix"):
-            return Sealed(hidden(coordinator))
+    if coordinator is None or coordinator is False:
+        return None
+    is_client = callable(getattr(coordinator, "register_script", None))
+    if is_client or (isinstance(coordinator, str) and _REDIS_URL.match(coordinator)):
+        return Sealed(coordinator)
     # What was given may hold a password.
     raise ConfigurationError(
         "coordinator is not the address of a Redis server; expected a URL such as redis://cache:6379/0, or a "

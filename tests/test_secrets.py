@@ -94,6 +94,7 @@ EARLY_FAILURES: dict[str, Callable[[], object]] = {
     "a bad status operation": lambda: made(status_operation="?"),
     "bad output hosts": lambda: made(output_hosts=[5]),
     "a bad webhook_url": lambda: made(webhook_url="ftp://x"),
+    "a bad coordinator": lambda: made(coordinator=f"http://:{KEY}@cache.example"),
     "a bad webhook_field": lambda: made(webhook_field="?"),
     "a misspelt key": lambda: AsyncDoitong(apikey=KEY, webhook_secret=WHSEC),  # type: ignore[call-arg]
     "a misspelt secret": lambda: made(webhook_secrets=[WHSEC]),

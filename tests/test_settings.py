@@ -23,7 +23,7 @@ KEY = "sesame-open-0123456789"
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clear this package's variables from the environment."""
-    for name in ("API_KEY", "BASE_URL", "PLAN", "TRANSPORT", "WEBHOOK_SECRET"):
+    for name in ("API_KEY", "BASE_URL", "COORDINATOR", "PLAN", "TRANSPORT", "WEBHOOK_SECRET"):
         monkeypatch.delenv(f"DOITONG_{name}", raising=False)
 
 
@@ -55,6 +55,28 @@ ENVIRONMENT = {
     "DOITONG_BASE_URL": "https://environment.example/api",
     "DOITONG_PLAN": "starter",
 }
+
+
+class TestCoordinator:
+    URL = "rediss://user:Zr8mQ1vX5tB3@cache.example:6379/0"
+
+    def test_the_argument_comes_before_the_environment(self) -> None:
+        environment = {"DOITONG_COORDINATOR": "redis://environment"}
+        for argument, used in ((self.URL, self.URL), (None, "redis://environment")):
+            taken = settled(environment, coordinator=argument).coordinator
+            assert taken is not None
+            assert taken.reveal() == used
+            assert used not in repr(taken)
+
+    def test_false_means_none_whatever_the_environment_says(self) -> None:
+        assert settled({"DOITONG_COORDINATOR": "redis://environment"}, coordinator=False).coordinator is None
+        assert settled({"DOITONG_COORDINATOR": " "}).coordinator is None
+
+    @pytest.mark.parametrize("given", ["", "redis://", "cache:6379", "http://:Zr8mQ1vX5tB3@cache", 7, True])
+    def test_what_is_no_coordinator_is_refused_without_showing_it(self, given: Any) -> None:
+        with pytest.raises(ConfigurationError, match="coordinator is not the address") as caught:
+            settled(coordinator=given)
+        assert "Zr8mQ1vX5tB3" not in caught.value.message
 
 
 class TestOrder:

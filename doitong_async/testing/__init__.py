@@ -56,7 +56,8 @@ async def emulated(
     arguments = {name: _shown(name, value) for name, value in arguments.items()}
     limits = PlanLimits(plan.requests_per_minute, plan.concurrent_jobs, plan.jobs_per_day)
     settings: dict[str, Any] = {"plan": limits}
-    given: dict[str, Any] = {"api_key": "emulated", "plan": plan}
+    # The environment may name a coordinator, which has nothing to do with this emulator.
+    given: dict[str, Any] = {"api_key": "emulated", "plan": plan, "coordinator": False}
     async with contextlib.AsyncExitStack() as stack:
         if webhooks:
             listener = free_port()
