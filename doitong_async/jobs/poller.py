@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from doitong_async.callbacks import own_task_is_over
 from doitong_async.clock import LATE
 from doitong_async.connections import check_process
-from doitong_async.errors import ClientClosedError, DoitongError
+from doitong_async.errors import ClientClosedError, CoordinatorError, DoitongError
 from doitong_async.events import Hook, PollFailed
 from doitong_async.jobs import schedule
 from doitong_async.jobs.durations import Durations
@@ -214,7 +214,9 @@ class Poller:
             moment = self._next_moment()
             if moment is not None and moment <= self._loop.time():
                 try:
-                    await self._tick()
+                    # Cut off for a long time it waits for its next poll once more.
+                    with suppress(CoordinatorError):
+                        await self._tick()
                 except ClientClosedError:
                     return
                 continue

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from doitong_async.clock import elapsed_clock
+from doitong_async.clock import elapsed_clock, wall_time
 from doitong_async.limits.redis.codec import dumped, loaded
 from doitong_async.limits.redis.granting import Signs
 from doitong_async.limits.redis.server_clock import ServerClock
@@ -57,6 +57,8 @@ class Replica:
         self._adopt = adopt
         self._elapsed = elapsed_clock()
         self._clock = ServerClock()
+        self._guess = wall_time() - self._elapsed()
+        """What to add to our clock for the time of Redis's, until it was heard of."""
         self.key: SharedKey = key
         self.signs: Signs = Signs({}, 0.0)
         self._version, self._state = "", dumped(key)
@@ -74,8 +76,10 @@ class Replica:
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
     def now(self) -> float:
-        """Return the time of Redis's clock, or a little less; zero until it was heard of."""
-        return self._clock.time(self._elapsed()) if self._clock.is_set else 0.0
+        """Return the time of Redis's clock, or a little less; until it was heard of, by our own."""
+        # Also where Redis was never heard of, time passes: waits end, and our jobs are polled.
+        elapsed = self._elapsed()
+        return self._clock.time(elapsed) if self._clock.is_set else elapsed + self._guess
 
     def now_at_most(self) -> float:
         """Return the time of Redis's clock, or a little more."""
@@ -137,10 +141,9 @@ class Replica:
         asked = self._elapsed()
         new = None if proposal is None else (proposal.version, proposal.text)
         tell = sorted(proposal.tell) if proposal else []
+        known = self.now() if self._clock.is_set else 0.0
         try:
-            reply = await self._store.exchange(
-                self._me, version=self._version, now=self.now(), new=new, tell=tell
-            )
+            reply = await self._store.exchange(self._me, version=self._version, now=known, new=new, tell=tell)
         except UnreachableError:
             self._attempt = self._attempt or proposal
             raise

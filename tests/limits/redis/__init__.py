@@ -1,0 +1,1 @@
+"""Tests of `doitong_async.limits.redis`, one file a module."""
