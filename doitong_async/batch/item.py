@@ -163,6 +163,7 @@ _ERRORS: Final[Mapping[type[DoitongError], ItemEvent]] = {
     errors.BudgetReachedError: ItemEvent.NO_JOB,
     errors.ClientClosedError: ItemEvent.NO_JOB,
     errors.ConnectionFailedError: ItemEvent.NO_JOB,
+    errors.CoordinatorError: ItemEvent.NO_JOB,
     errors.InsufficientCreditsError: ItemEvent.NO_JOB,
     errors.RateLimitError: ItemEvent.NO_JOB,
 }

@@ -51,10 +51,12 @@ if TYPE_CHECKING:
     from doitong_async.submit import Submitter
 
 OUTAGE: Final = 600.0
-"""Seconds for which a batch endures an unreachable or failing service: our choice."""
+"""Seconds for which a batch endures an unreachable or failing service, or coordinator: our choice."""
 _FIRST_WAIT: Final = 5.0
 """Seconds; likewise the next: our choice."""
 _LONGEST_WAIT: Final = 60.0
+_NO_DOUBT: Final = (errors.ConnectionFailedError, errors.CoordinatorError)
+"""What leaves no submit in doubt, however often it is tried."""
 
 
 class _OldKeyError(Exception):
@@ -105,8 +107,8 @@ class Sender:
             except _OldKeyError:
                 await self.withdraw(pending, ItemEvent.EXPIRED)
                 pending.idempotency_key, pending.body = new_idempotency_key(), None
-            except (errors.ConnectionFailedError, errors.ServerError, SubmitOutcomeUnknownError) as e:
-                if not isinstance(e, errors.ConnectionFailedError):
+            except (*_NO_DOUBT, errors.ServerError, SubmitOutcomeUnknownError) as e:
+                if not isinstance(e, _NO_DOUBT):
                     pending.happen(ItemEvent.UNANSWERED)
                 until = until or loop.time() + OUTAGE
                 if not self._is_worth_waiting(pending, e, until):
@@ -146,7 +148,7 @@ class Sender:
             return self._runtime.take_up(ref, self._terms.options, idempotency_key=pending.idempotency_key)
 
     def _is_worth_waiting(self, pending: PendingItem, error: DoitongError, until: float) -> bool:
-        """Whether to send the same submit again later, in case the service recovers."""
+        """Whether to send the same submit again later, in case the service, or the coordinator, recovers."""
         may_resend = pending.state is not ItemState.DOUBT or self._runtime.settings.resend_unanswered
         # A doubt without a failure of the network or the service behind it will not go away.
         cause = error if error.__cause__ is None else error.__cause__
@@ -155,7 +157,8 @@ class Sender:
         if not may_resend or not is_outage:
             return False
         if self._stop_reason.why is None and asyncio.get_running_loop().time() >= until:
-            self._stop_reason.stop(error)
+            # Where only the coordinator is away, that is what to tell.
+            self._stop_reason.stop(cause if isinstance(cause, errors.CoordinatorError) else error)
         return self._stop_reason.why is None
 
     async def _intend(self, pending: PendingItem, body: bytes, is_in_doubt: bool) -> None:
@@ -459,6 +462,7 @@ _CONCERNS_ALL: Final = (
     errors.ClientClosedError,
     errors.ConfigurationError,
     errors.ConnectionFailedError,
+    errors.CoordinatorError,
     errors.InsufficientCreditsError,
     errors.LedgerError,
     errors.RateLimitError,
