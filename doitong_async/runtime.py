@@ -332,15 +332,14 @@ class Runtime:
 def _shared_limiter(settings: Settings, user: KeyUser) -> SharedLimiter:
     """Return the rate limiter of a key that other processes use, too."""
     # Only who shares a key needs what knows Redis.
-    from doitong_async.limits.redis.codec import digest
+    from doitong_async.limits.redis.codec import name_of
     from doitong_async.limits.redis.limiter import SharedLimiter
     from doitong_async.limits.redis.store import Store
 
     assert settings.coordinator is not None
-    name = digest(f"{settings.base_url} {settings.api_key.reveal()}")
     return SharedLimiter(
         user,
-        Store(settings.coordinator.reveal(), name),
+        Store(settings.coordinator.reveal(), name_of(settings.base_url, settings.api_key.reveal())),
         secrets.token_hex(4),
         day_starts_at=settings.day_starts_at,
         has_webhooks=settings.webhook_url is not None,

@@ -79,7 +79,7 @@ LAYERS = [
     ],
     ["limits.redis.shared", "limits.redis.server_clock"],
     ["limits.redis.granting", "limits.redis.codec", "limits.redis.store"],
-    ["limits.redis.away"],
+    ["limits.redis.away", "limits.redis.status"],
     ["limits.redis.replica", "limits.redis.link"],
     ["limits.redis.limiter"],
     [
@@ -115,7 +115,7 @@ LAYERS = [
     [
         *("testing", "testing.fixtures", "otel"),
         *("cli", "__main__", "cli.app", "cli.batch", "cli.batch_render", "cli.batch_run"),
-        *("cli.generate", "cli.job", "cli.doctor"),
+        *("cli.coordinator", "cli.generate", "cli.job", "cli.doctor"),
         *("cli.emulator", "cli.exits", "cli.formats", "cli.gallery", "cli.interrupts", "cli.options"),
         *("cli.outputs", "cli.estimate", "cli.prompts", "cli.render", "cli.service"),
         *("cli.status", "cli.units"),

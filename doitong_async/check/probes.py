@@ -165,7 +165,9 @@ class Probes:
     ) -> Probed:
         """Send a request as the client does, or over another transport; `is_mine` if with the user's key."""
         runtime = self._runtime
-        with await runtime.admission.permit(Priority.POLL, timeout=self._slot_timeout) as permit:
+        with await runtime.admission.permit(
+            Priority.POLL, timeout=self._slot_timeout, is_asked=True
+        ) as permit:
             permit.sends()
             begun = self._loop.time()
             came = await (transport or runtime.transport).send(message, timeout=WITHIN)

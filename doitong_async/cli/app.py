@@ -14,7 +14,7 @@ from typer import rich_utils
 from typer.main import get_command
 
 from doitong_async import __version__
-from doitong_async.cli import batch, doctor, emulator, estimate, generate, job, status
+from doitong_async.cli import batch, coordinator, doctor, emulator, estimate, generate, job, status
 from doitong_async.cli.exits import MEANINGS, CommandError, Exit, exit_of
 from doitong_async.cli.interrupts import hangup_as_before
 from doitong_async.cli.job_progress import JobProgress
@@ -90,9 +90,10 @@ def run(arguments: Sequence[str]) -> int:
 def _run(arguments: Sequence[str]) -> int:
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     call = Call(arguments, as_json="--json" in options)
-    words = status.NAME.split()
-    if list(arguments[: len(words)]) == words:
-        arguments = [status.NAME, *arguments[len(words) :]]
+    for name in (status.NAME, coordinator.NAME):
+        words = name.split()
+        if list(arguments[: len(words)]) == words:
+            arguments = [name, *arguments[len(words) :]]
     command = get_command(app)
     # In a narrow terminal it is better to wrap the help than to cut the names of options.
     rich_utils.MAX_WIDTH = max(_NARROWEST, shutil.get_terminal_size().columns)
@@ -128,6 +129,7 @@ _EPILOG: Final = "\n".join(
         "DOITONG_BASE_URL  the base URL of another API, such as an emulator",
         "DOITONG_WEBHOOK_SECRET   what the service signs its webhooks with",
         "DOITONG_LOG       debug or info: what happens, on stderr; no prompt, no key",
+        "DOITONG_COORDINATOR      the Redis server by which all processes on the key share the plan",
         "HTTPS_PROXY, NO_PROXY    the proxy to use, and the hosts to reach without it",
         "",
         "[bold]Exit codes[/bold]",
@@ -167,6 +169,7 @@ for name, command, examples in (
     (status.NAME, status.show_status, status.EXAMPLES),
     ("estimate", estimate.estimate_file, estimate.EXAMPLES),
     ("doctor", doctor.diagnose, doctor.EXAMPLES),
+    (coordinator.NAME, coordinator.show_coordinator, coordinator.EXAMPLES),
     ("emulator", emulator.emulate, emulator.EXAMPLES),
 ):
     app.command(name, epilog=_lines(examples))(command)

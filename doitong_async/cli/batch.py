@@ -25,6 +25,7 @@ from doitong_async.cli.options import (
     BudgetOption,
     CommentsOption,
     ConcurrentJobs,
+    CoordinatorOption,
     FormatOption,
     HeightOption,
     JobsPerDay,
@@ -76,6 +77,7 @@ the results. Only a trial with --emulator cannot resume running jobs.
 4    the account has no credits left
 5    a plan limit that waiting does not lift
 8    the service was unreachable for ten minutes
+14   the coordinator was unreachable for ten minutes
 10   the disk or the ledger failed
 2    the command or a line of FILE is wrong; nothing was sent"""
 
@@ -150,6 +152,7 @@ def batch_file(
     base_url: BaseUrl = None,
     transport: TransportOption = None,
     proxy: Proxy = None,
+    coordinator: CoordinatorOption = None,
     webhook_url: WebhookUrl = None,
     webhook_port: WebhookPort = None,
     as_json: AsJson = False,
@@ -175,6 +178,7 @@ def batch_file(
             has_own_emulator=emulator,
             speed=speed,
             proxy=proxy,
+            coordinator=coordinator,
             transport=transport,
             receiver=_receiver(webhook_url, webhook_port, has_emulator=emulator),
         ),

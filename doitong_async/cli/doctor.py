@@ -22,6 +22,7 @@ from doitong_async.cli.options import (
     AsJson,
     BaseUrl,
     ConcurrentJobs,
+    CoordinatorOption,
     JobsPerDay,
     Proxy,
     RequestsPerMinute,
@@ -58,6 +59,7 @@ limits of the plan, and two events to the receiver at --webhook-url.
 3    the API key is missing or refused
 8    no API answers there, or it cannot be used as it is
 5    a limit of the plan cut the check short
+14   the coordinator cannot be reached or used
 2    an option is wrong; nothing was sent"""
 
 Spend = Annotated[
@@ -131,6 +133,7 @@ def diagnose(
     transport: TransportOption = None,
     base_url: BaseUrl = None,
     proxy: Proxy = None,
+    coordinator: CoordinatorOption = None,
     webhook_url: WebhookUrl = None,
     webhook_port: WebhookPort = None,
     emulator: Annotated[
@@ -157,6 +160,7 @@ def diagnose(
         base_url=base_url,
         plan=limits,
         proxy=proxy,
+        coordinator=coordinator,
         receiver=receiver,
         transport=transport,
         has_own_emulator=emulator,

@@ -26,6 +26,7 @@ class Exit(IntEnum):
     SOME_FAILED = 11
     BUDGET = 12
     SETTINGS = 13
+    COORDINATOR = 14
     INTERRUPTED = 130
 
 
@@ -43,6 +44,7 @@ MEANINGS: Final = {
     Exit.SOME_FAILED: "a batch ended, and some of its items failed, were rejected or are in doubt",
     Exit.BUDGET: "the budget is reached; a batch resumes with a larger one",
     Exit.SETTINGS: "doctor: an assumption about the service fails; its report has the settings to use",
+    Exit.COORDINATOR: "the coordinator cannot be reached or used; running jobs continue",
     Exit.INTERRUPTED: "Ctrl-C; submitted jobs continue",
 }
 
@@ -62,6 +64,7 @@ OF_ERRORS: Final[dict[type[errors.DoitongError], Exit]] = {
     errors.JobNotFoundError: Exit.JOB,
     # Only Ctrl-C closes the client of a command that still waits.
     errors.ClientClosedError: Exit.INTERRUPTED,
+    errors.CoordinatorError: Exit.COORDINATOR,
     errors.DownloadError: Exit.DOWNLOAD,
     errors.BudgetReachedError: Exit.BUDGET,
     errors.LedgerError: Exit.DOWNLOAD,

@@ -14,6 +14,7 @@ from doitong_async.cli.options import (
     AsJson,
     BaseUrl,
     BudgetOption,
+    CoordinatorOption,
     LowOption,
     Output,
     PlanOption,
@@ -83,6 +84,7 @@ def generate(
     ] = False,
     transport: TransportOption = None,
     proxy: Proxy = None,
+    coordinator: CoordinatorOption = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -93,6 +95,7 @@ def generate(
         timeout=timeout,
         has_own_emulator=emulator,
         proxy=proxy,
+        coordinator=coordinator,
         transport=transport,
         budget=budget_of(budget, low, lambda line: progress.renderer.note(line)),
         price=read_prices(price),

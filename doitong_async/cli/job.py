@@ -10,6 +10,7 @@ from doitong_async.cli import run_job
 from doitong_async.cli.options import (
     AsJson,
     BaseUrl,
+    CoordinatorOption,
     Output,
     PlanOption,
     Proxy,
@@ -46,6 +47,7 @@ def take_up(
     ] = False,
     transport: TransportOption = None,
     proxy: Proxy = None,
+    coordinator: CoordinatorOption = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -58,6 +60,7 @@ def take_up(
         timeout=timeout,
         is_keyless=emulator,
         proxy=proxy,
+        coordinator=coordinator,
         transport=transport,
     )
     progress = context.obj.begin(service, Destination(output), as_json=as_json, idempotency_key=None)

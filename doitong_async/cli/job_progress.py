@@ -23,6 +23,7 @@ _SOME_FACTS: Final = ("credits_required", "credits_available", "limit", "retry_a
 _ADVICE: Final[dict[type[DoitongError], str]] = {
     errors.RateLimitError: "Try again later.",
     errors.ProtocolError: "Check --base-url (DOITONG_BASE_URL).",
+    errors.CoordinatorError: "Check that the Redis server runs, and --coordinator (DOITONG_COORDINATOR).",
     errors.ConnectionFailedError: "Check the network, the proxy and --base-url (DOITONG_BASE_URL).",
     JobTimeoutError: "Allow a longer --timeout.",
     errors.DownloadError: "Try again.",
@@ -30,7 +31,7 @@ _ADVICE: Final[dict[type[DoitongError], str]] = {
 _WORTH_THE_SAME_KEY: Final = (errors.SubmitOutcomeUnknownError, errors.ServerError)
 _JOB_REMAINS: Final = (
     *(JobTimeoutError, errors.DownloadError, errors.AuthenticationError),
-    *(errors.ConfigurationError, errors.ProtocolError),
+    *(errors.ConfigurationError, errors.CoordinatorError, errors.ProtocolError),
 )
 
 
@@ -158,6 +159,7 @@ class JobProgress:
             "--base-url": self.service.base_url,
             "--plan": self.service.plan,
             "--transport": self.service.transport,
+            "--coordinator": self.service.coordinator,
         }
         given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
         return command_line(["job", self.job.token, *given])

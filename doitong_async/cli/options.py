@@ -19,6 +19,7 @@ from doitong_async.cli.units import credits_of
 from doitong_async.errors import ConfigurationError
 from doitong_async.limits.plan import Plan
 from doitong_async.pricing import PriceArgument
+from doitong_async.secret import hidden
 from doitong_async.transport.forms import Form
 
 _ENTERPRISE = "enterprise"
@@ -129,6 +130,16 @@ Timeout = Annotated[
 Proxy = Annotated[
     str | None,
     typer.Option(metavar="URL", help="A proxy for every request.  [HTTPS_PROXY, NO_PROXY]"),
+]
+CoordinatorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--coordinator",
+        metavar="URL",
+        # From here on no repr shows it: it may hold a password.
+        callback=hidden,
+        help="The Redis server by which all processes on the key share the plan.  [DOITONG_COORDINATOR]",
+    ),
 ]
 BaseUrl = Annotated[
     str | None, typer.Option(metavar="URL", help="The base URL of another API.  [DOITONG_BASE_URL]")

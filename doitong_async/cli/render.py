@@ -16,7 +16,7 @@ from rich.text import Text
 
 from doitong_async.cli.exits import Exit
 from doitong_async.cli.outputs import Saved, Steady, is_silent, silence
-from doitong_async.cli.text import clean, hide_key
+from doitong_async.cli.text import clean, hide_secrets
 from doitong_async.cli.units import credit_words, short_span
 
 FACTS: Final = ("job_id", "token", "idempotency_key", "request_id", "http_status", "code")
@@ -325,4 +325,4 @@ def write_json(file: TextIO, value: dict[str, Any]) -> bool:
 def _without_key(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _without_key(item) for name, item in value.items()}
-    return hide_key(value) if isinstance(value, str) else value
+    return hide_secrets(value) if isinstance(value, str) else value

@@ -71,7 +71,8 @@ class Service:
 
     With `has_own_emulator` a command runs an emulator inside its own process, whose jobs end `speed` times
     faster, and uses no other server. `proxy` is the URL of a proxy; by default those of the environment.
-    `transport` is the form of the calls; by default DOITONG_TRANSPORT.
+    `transport` is the form of the calls; by default DOITONG_TRANSPORT. `coordinator` is the URL of the Redis
+    server by which processes share the plan; by default DOITONG_COORDINATOR.
     `budget` and `price` are the client's.
     """
 
@@ -84,12 +85,17 @@ class Service:
     receiver: Receiver | None = None
     proxy: str | None = None
     transport: Form | None = None
+    coordinator: str | None = None
     budget: Budget | None = None
     price: PriceArgument = None
 
     def __post_init__(self) -> None:
         if self.has_own_emulator and self.base_url is not None:
             raise CommandError("--emulator has its own address. Leave out --base-url, or --emulator.")
+        if self.has_own_emulator and self.coordinator is not None:
+            raise CommandError(
+                "--emulator is for this command alone. Leave out --coordinator, or --emulator."
+            )
 
     @asynccontextmanager
     async def opened(self, on_event: Callable[[Event], object]) -> AsyncIterator[AsyncDoitong]:
@@ -104,6 +110,8 @@ class Service:
             arguments["timeout"] = self.timeout
         if self.transport is not None:
             arguments["transport"] = self.transport
+        if self.coordinator is not None:
+            arguments["coordinator"] = self.coordinator
         if self.has_own_emulator:
             async with self._emulated(arguments) as doitong:
                 yield doitong
@@ -114,7 +122,7 @@ class Service:
         if self.is_keyless:
             arguments["api_key"] = EMULATED_KEY
         else:
-            _check_key()
+            check_key()
         if self.receiver is not None:
             arguments["webhook_url"] = self.receiver.url
         doitong = AsyncDoitong(**arguments)
@@ -146,7 +154,12 @@ class Service:
             yield doitong
 
 
-def _check_key() -> None:
+def check_key() -> None:
+    """Check that there is an API key.
+
+    Raises:
+        CommandError: if there is none, or it is none.
+    """
     key = secret_of_environment("DOITONG_API_KEY")
     if key is None:
         raise CommandError(

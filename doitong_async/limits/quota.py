@@ -42,6 +42,10 @@ class DailyQuota:
         is_used_up = self.limit is not None and self._made[self.number(wall)] >= self.limit
         return is_used_up or self.is_ended(wall)
 
+    def made(self, wall: float) -> int:
+        """Return how many jobs of this day are counted."""
+        return self._made[self.number(wall)]
+
     def is_ended(self, wall: float) -> bool:
         """Whether the service said that it accepts no more jobs for now."""
         return self._ended_until(wall) is not None

@@ -100,10 +100,14 @@ class RequestRate:
         is_poll = priority is Priority.POLL
         return max(self._paused_until, self._polls_from) if is_poll else self._paused_until
 
+    def held_until(self, priority: Priority) -> float:
+        """Return until when the service asked us to wait, with requests or with further jobs."""
+        until = self.paused_until(priority)
+        return max(until, self._concurrency.held_until) if priority is Priority.SUBMIT else until
+
     def is_held(self, now: float, priority: Priority) -> bool:
         """Whether the service asked to wait, and not only the window."""
-        until = self.paused_until(priority)
-        return now < (max(until, self._concurrency.held_until) if priority is Priority.SUBMIT else until)
+        return now < self.held_until(priority)
 
     def may_send(self, now: float, priority: Priority, *, kept: int) -> bool:
         """Whether a request may be sent now."""

@@ -20,7 +20,7 @@ from tests.plain_server import PlainServer
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Set a key and an empty working directory, and hide what the developer's shell has set."""
-    hidden = ("DOITONG_PLAN", "DOITONG_TRANSPORT", "DOITONG_WEBHOOK_SECRET")
+    hidden = ("DOITONG_COORDINATOR", "DOITONG_PLAN", "DOITONG_TRANSPORT", "DOITONG_WEBHOOK_SECRET")
     for name in (*hidden, "FORCE_COLOR", "NO_COLOR", "PYTHONWARNINGS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOITONG_API_KEY", KEY)

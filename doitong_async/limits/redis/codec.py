@@ -34,6 +34,11 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
+def name_of(base_url: str, api_key: str) -> str:
+    """Return the name under which Redis has the state of a key: no more than a digest of it."""
+    return digest(f"{base_url} {api_key}")
+
+
 def dumped(key: SharedKey) -> str:
     """Return the state as text."""
     processes = {

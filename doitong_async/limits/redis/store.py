@@ -58,6 +58,18 @@ return {accepted, string.format('%.6f', now), version, state, beats}
 """
 
 
+_READ: Final = """
+-- Tell the time and what there is, and change nothing.
+--
+-- KEYS  state, signs of life
+local time = redis.call('TIME')
+local known = redis.call('HMGET', KEYS[1], 'version', 'state', 'last', 'ahead')
+local now = time[1] + time[2] / 1000000 + tonumber(known[4] or '0')
+if known[3] then now = math.max(now, tonumber(known[3])) end
+return {string.format('%.6f', now), known[1] or '', known[2], redis.call('HGETALL', KEYS[2])}
+"""
+
+
 class UnreachableError(Exception):
     """Redis did not answer, or not as it should; `is_final` is whether asking again is in vain."""
 
@@ -109,6 +121,7 @@ class Store:
         tag = f"doitong:{{{name}}}"
         self._keys = [f"{tag}:state", f"{tag}:signs", f"{tag}:news"]
         self._script = self._client.register_script(_SCRIPT)
+        self._reading = self._client.register_script(_READ)
         self._cursor: str | bytes | None = None
 
     async def exchange(
@@ -141,15 +154,22 @@ class Store:
             _check_cancelled()
             raise self._unreachable(error) from None
         _check_cancelled()
-        accepted, clock, version, found, beats = answer
-        pairs = iter(beats)
-        return Reply(
-            accepted=bool(accepted),
-            now=float(clock),
-            version=_text(version),
-            state=None if found is None else _text(found),
-            beats={_text(name): float(at) for name, at in zip(pairs, pairs, strict=True)},
-        )
+        accepted, *rest = answer
+        return _reply(rest, accepted=bool(accepted))
+
+    async def read(self) -> Reply:
+        """Return what there is, for one who takes no part: it writes nothing, not even a sign of life.
+
+        Raises:
+            UnreachableError: if the server does not answer.
+        """
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                answer = await self._reading(keys=self._keys[:2], args=[])
+        except self._failures as error:
+            raise self._unreachable(error) from None
+        _check_cancelled()
+        return _reply(answer, accepted=False)
 
     async def listen(self) -> list[str]:
         """Wait for news, for a while at most, and return the processes that they are for.
@@ -198,6 +218,18 @@ class Store:
     def _unreachable(self, error: BaseException) -> UnreachableError:
         reason = str(error) or type(error).__name__
         return UnreachableError(reason, is_final=isinstance(error, self._finals))
+
+
+def _reply(answer: Any, *, accepted: bool) -> Reply:
+    clock, version, found, beats = answer
+    pairs = iter(beats)
+    return Reply(
+        accepted=accepted,
+        now=float(clock),
+        version=_text(version),
+        state=None if found is None else _text(found),
+        beats={_text(name): float(at) for name, at in zip(pairs, pairs, strict=True)},
+    )
 
 
 def _check_cancelled() -> None:
