@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import Final
 
 import aiohttp
 
-from doitong_async.errors import ConfigurationError
 from doitong_async.resolver import GuardedResolver
 from doitong_async.settings import Settings
 from doitong_async.transport.exchange import LONGEST_HEADER
@@ -48,19 +46,3 @@ def session_of(settings: Settings, resolver: GuardedResolver) -> aiohttp.ClientS
         max_line_size=LONGEST_HEADER,
         max_field_size=LONGEST_HEADER,
     )
-
-
-def check_process(pid: int) -> None:
-    """Check that connections belong to this process.
-
-    Args:
-        pid: of the process that opened them.
-
-    Raises:
-        ConfigurationError: if it was another one.
-    """
-    if os.getpid() != pid:
-        raise ConfigurationError(
-            "The client was opened before this process was forked, and its connections belong to the other "
-            "process. Open a client in each process, after the fork."
-        )

@@ -13,10 +13,11 @@ import aiohttp
 
 from doitong_async.callbacks import pass_on
 from doitong_async.clock import wall_time
-from doitong_async.connections import check_process, session_of
+from doitong_async.connections import session_of
 from doitong_async.downloads import Downloads
 from doitong_async.errors import ConfigurationError
 from doitong_async.events import Hook, Stats
+from doitong_async.forks import check_process
 from doitong_async.jobs.job import AsyncJob
 from doitong_async.jobs.poller import Poller
 from doitong_async.jobs.status_poll import StatusPoll

@@ -24,7 +24,7 @@ from tests.sources import (
 # Bottom to top; a module imports what stands below it, or beside it in its own layer. The errors stand at
 # the bottom: values are checked when they are built, and say so in errors of this library.
 LAYERS = [
-    ["unicode", "errors", "catalog", "clock", "log", "secret", "waits"],
+    ["unicode", "errors", "catalog", "clock", "forks", "log", "secret", "waits"],
     ["types"],
     [
         "callbacks",
@@ -207,6 +207,8 @@ SMALL = {
     "cli": "the command's entry point, which tells which extra is missing",
     "__main__": "`python -m doitong_async`",
     "limits.redis.away": "the one rule for a process that is cut off, which has nothing to do with the state",
+    "connections": "the one place that opens a session of our own",
+    "forks": "the one rule for a client that was opened before a fork",
     "unicode": "the one rule for text that UTF-8 cannot write",
     "waits": "the one place that knows backoff",
     "webhooks": "the module's public names",

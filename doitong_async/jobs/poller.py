@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from doitong_async.callbacks import own_task_is_over
 from doitong_async.clock import LATE
-from doitong_async.connections import check_process
 from doitong_async.errors import ClientClosedError, CoordinatorError, DoitongError
 from doitong_async.events import Hook, PollFailed
+from doitong_async.forks import check_process
 from doitong_async.jobs import schedule
 from doitong_async.jobs.durations import Durations
 from doitong_async.jobs.pacer import Pacer
@@ -267,7 +267,8 @@ class Poller:
         # Not awaited: a slow answer delays no other tick.
         poll = self._loop.create_task(self._poll(tracked_jobs, permit), name="doitong poll")
         self._polls.add(poll)
-        poll.add_done_callback(self._poll_is_over)
+        poll.add_done_callback(self._polls.discard)
+        poll.add_done_callback(own_task_is_over)
         # A task cancelled before its first step never enters the block that ends its permit.
         poll.add_done_callback(lambda _: permit.unsent())
         poll.add_done_callback(lambda _: lanes.release())
@@ -291,10 +292,6 @@ class Poller:
                 tracked.wake()
         # The result may change when to poll next.
         self._changed.set()
-
-    def _poll_is_over(self, poll: asyncio.Task[None]) -> None:
-        self._polls.discard(poll)
-        own_task_is_over(poll)
 
     def _take(self, result: PollResult) -> None:
         if self.shared is not None:

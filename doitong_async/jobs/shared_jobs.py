@@ -113,8 +113,12 @@ class SharedJobs:
 
     def _publish(self, sight: Sight) -> None:
         if self._published.get(sight.job_id) != sight:
-            self._published[sight.job_id] = sight
             self._limiter.publish(sight)
+        if sight.is_over:
+            # Whoever takes it up later has to be told again.
+            self._published.pop(sight.job_id, None)
+        else:
+            self._published[sight.job_id] = sight
 
     def _observe(self, key: SharedKey) -> None:
         """Look at a newer state: apply what is new of our jobs, and learn which others to poll."""

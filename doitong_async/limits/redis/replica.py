@@ -12,7 +12,7 @@ from doitong_async.limits.redis.codec import dumped, loaded
 from doitong_async.limits.redis.granting import Signs
 from doitong_async.limits.redis.server_clock import ServerClock
 from doitong_async.limits.redis.shared import SharedKey
-from doitong_async.limits.redis.store import Reply, Store, UnreachableError
+from doitong_async.limits.redis.store import Reply, Store
 
 R = TypeVar("R")
 
@@ -67,8 +67,10 @@ class Replica:
         """The number of that version, and the highest that was ever seen: each is one more than the last."""
         self._is_lost = True
         """Whether Redis has lost what we know, or never had it."""
-        self._attempt: _Proposal | None = None
-        """What Redis was asked to take without an answer."""
+        self._unanswered: dict[str, _Proposal] = {}
+        """What Redis was asked to take without an answer, by version: it may have taken one of them."""
+        self._proposals = 0
+        """How many there ever were, so that each has a version of its own."""
         self._changes: list[Callable[[SharedKey], object]] = []
         """What happened here and is not at Redis yet, in order."""
         self._confirmed = 0
@@ -108,8 +110,9 @@ class Replica:
         proposal = self._proposal() if self._clock.is_set else None
         while True:
             reply = await self._exchange(proposal)
-            asked, self._attempt = self._attempt or proposal, None
-            if asked is not None and reply.version == asked.version:
+            asked = self._unanswered.get(reply.version)
+            self._unanswered.clear()
+            if asked is not None:
                 self._take(asked.key, asked.text, reply.version, confirmed=asked.changes)
             else:
                 self._receive(reply)
@@ -133,7 +136,8 @@ class Replica:
         text = dumped(key)
         if text == self._state and not self._is_lost:
             return None
-        version = f"{self._highest + 1}.{self._me}"
+        self._proposals += 1
+        version = f"{self._highest + 1}.{self._me}.{self._proposals}"
         changed = {owner for owner, _, _ in before ^ _holdings(key)}
         return _Proposal(key, text, version, len(self._changes), frozenset(changed - {self._me, ""}))
 
@@ -142,11 +146,9 @@ class Replica:
         new = None if proposal is None else (proposal.version, proposal.text)
         tell = sorted(proposal.tell) if proposal else []
         known = self.now() if self._clock.is_set else 0.0
-        try:
-            reply = await self._store.exchange(self._me, version=self._version, now=known, new=new, tell=tell)
-        except UnreachableError:
-            self._attempt = self._attempt or proposal
-            raise
+        if proposal is not None:
+            self._unanswered[proposal.version] = proposal
+        reply = await self._store.exchange(self._me, version=self._version, now=known, new=new, tell=tell)
         self._clock.answered(reply.now, asked=asked, now=self._elapsed())
         self.signs = Signs(reply.beats, self._clock.steady_since)
         return reply

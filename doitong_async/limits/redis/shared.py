@@ -182,8 +182,29 @@ class SharedKey(KeyState):
     def hold(self, slot_id: str, held: SharedSlot) -> None:
         """Record a slot that must not be freed: its submit was sent, or it has a job.
 
-        What others saw of its job stays.
+        What others saw of its job stays. A job has one slot: where a living process has one for it, that is
+        the one, and else the newest.
         """
+        known, job_id = self.slots.get(slot_id), held.job and held.job.id
+        if known is not None and known.owner != held.owner and known.owner in self.processes:
+            return
+        if known is not None and known.phase in (held.phase, Phase.ENDED) and (known.job or not held.job):
+            known.owner, known.until, known.name = held.owner, held.until, held.name
+            return
+        others = {
+            other_id: other
+            for other_id, other in self.slots.items()
+            if other_id != slot_id
+            and (
+                (other.job is not None and other.job.id == job_id)
+                or (other.owner not in self.processes and other.name == held.name != "")
+            )
+        }
+        if any(other.owner != held.owner and other.owner in self.processes for other in others.values()):
+            self.slots.pop(slot_id, None)
+            return
+        for other_id in others:
+            del self.slots[other_id]
         known = self.slots.setdefault(slot_id, replace(held, job=None))
         known.owner, known.until, known.name = held.owner, held.until, held.name
         known.is_counted = known.is_counted or held.is_counted
@@ -192,11 +213,6 @@ class SharedKey(KeyState):
         if held.job is None or known.job is not None:
             return
         known.job = replace(held.job)
-        for other_id, other in list(self.slots.items()):
-            is_left = other.owner not in self.processes and other.name == known.name != ""
-            if other_id != slot_id and (is_left or (other.job is not None and other.job.id == held.job.id)):
-                # One job has one slot: an earlier process left this one.
-                del self.slots[other_id]
         if (unmatched := self.unmatched.pop(held.job.id, None)) is not None:
             self.saw(unmatched[1], now=-math.inf)
 
