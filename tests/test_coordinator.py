@@ -107,8 +107,9 @@ async def test_the_poller_dies_and_another_polls() -> None:
         alive = [doitong for doitong in processes if doitong not in several.dead]
         await asyncio.gather(*(task for doitong in alive for task in work[doitong]))
         assert several.refusals == 0
-        state = state_of(alive[0])
-        assert {slot.owner for slot in state.slots.values()} <= set()
+        # A submit that was in flight may have made a job: its slot is kept a while longer.
+        await asyncio.sleep(130)
+        assert state_of(alive[0]).slots == {}
         for doitong in several.dead:
             for task in work[doitong]:
                 task.cancel()
