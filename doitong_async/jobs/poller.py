@@ -209,24 +209,22 @@ class Poller:
             tracked.wake(partial(closed, tracked))
 
     async def _run(self) -> None:
-        while True:
-            self._changed.clear()
-            moment = self._next_moment()
-            if moment is not None and moment <= self._loop.time():
-                try:
-                    # Cut off for a long time it waits for its next poll once more.
+        with suppress(ClientClosedError):
+            while True:
+                self._changed.clear()
+                moment = self._next_moment()
+                if moment is not None and moment <= self._loop.time():
+                    # Where it was cut off for long, it waits for its next poll once more.
                     with suppress(CoordinatorError):
                         await self._tick()
-                except ClientClosedError:
-                    return
-                continue
-            self._sleeps_until = moment
-            timer = None if moment is None else self._loop.call_at(moment, self._changed.set)
-            await self._changed.wait()
-            if timer is not None:
-                timer.cancel()
-            if moment is not None and self._loop.time() > moment + LATE:
-                self._stood_still_at = self._loop.time()
+                    continue
+                self._sleeps_until = moment
+                timer = None if moment is None else self._loop.call_at(moment, self._changed.set)
+                await self._changed.wait()
+                if timer is not None:
+                    timer.cancel()
+                if moment is not None and self._loop.time() > moment + LATE:
+                    self._stood_still_at = self._loop.time()
 
     def _next_moment(self) -> float | None:
         if self._stopped is not None:

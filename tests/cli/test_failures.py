@@ -181,11 +181,12 @@ def test_every_error_has_its_exit_code() -> None:
         Exit.UNKNOWN: {errors.SubmitOutcomeUnknownError},
         Exit.DOWNLOAD: {errors.DownloadError, errors.LedgerError},
         Exit.BUDGET: {errors.BudgetReachedError},
+        Exit.COORDINATOR: {errors.CoordinatorError},
         Exit.INTERRUPTED: {errors.ClientClosedError},
     }
     assert {code: {kind for kind in leaves if exit_of(kind("")) == code} for code in expected} == expected
     # 13 is a finding of the doctor, and no error.
-    assert [int(code) for code in Exit] == [0, *range(2, 14), 130]
+    assert [int(code) for code in Exit] == [0, *range(2, 15), 130]
 
     class Narrower(errors.DailyLimitError):
         pass
