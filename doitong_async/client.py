@@ -132,10 +132,10 @@ class AsyncDoitong:
             Reopening the client changes nothing, and a job resumed by token is not counted again.
         price: credits for a job whose price is not documented, or by provider; with a budget it is needed.
         coordinator: the URL of a Redis server, such as "redis://cache:6379/0", or your own
-            `redis.asyncio.Redis`, by which all processes on the API key share its plan, its polls and its
-            webhooks; defaults to DOITONG_COORDINATOR, and False means none. All of them must use the same
-            one. It needs `pip install 'doitong-async[redis]'`. Without one, each process believes it has the
-            plan alone.
+            `redis.asyncio.Redis` with two connections or more, by which all processes on the API key share
+            its plan, its polls and its webhooks; defaults to DOITONG_COORDINATOR, and False means none. All
+            of them must use the same one. It needs `pip install 'doitong-async[redis]'`. Without one, each
+            process believes it has the plan alone.
         on_event: a plain function that gets each value of `doitong_async.events` and must return quickly. To
             await something, put the events into a queue: `on_event=queue.put_nowait`. An exception in it
             harms nothing, see `doitong_async.events`.

@@ -255,13 +255,18 @@ class Runtime:
             try:
                 await self.poller.close()
             finally:
-                if self._shared is not None:
-                    await self._shared.close()
-                self.downloads.close()
-                await self.transport.close()
-                if self.owns_session:
-                    await self._session.close()
-                await self._resolver.close()
+                try:
+                    if self._shared is not None:
+                        await self._shared.close()
+                finally:
+                    await self._close_connections()
+
+    async def _close_connections(self) -> None:
+        self.downloads.close()
+        await self.transport.close()
+        if self.owns_session:
+            await self._session.close()
+        await self._resolver.close()
 
     @property
     def is_dead(self) -> bool:

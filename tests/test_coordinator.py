@@ -17,6 +17,7 @@ import pytest
 
 from doitong_async import (
     AsyncDoitong,
+    ConfigurationError,
     CoordinatorError,
     DailyLimitError,
     DoitongError,
@@ -291,8 +292,7 @@ async def test_a_pause_that_one_is_told_holds_for_all() -> None:
 @virtual
 async def test_the_narrower_of_two_plans_holds(caplog: pytest.LogCaptureFixture) -> None:
     """As long as both processes live; who has the wider one is told once."""
-    async with fleet(1) as (_, (first,)):
-        several = _
+    async with fleet(1) as (several, (first,)):
         second = await several.join(plan=Plan.STARTER)
         await first.generate("a fox")
         assert limiter_of(first).plan.concurrent_jobs == 3
@@ -545,3 +545,56 @@ def test_a_client_that_was_opened_before_a_fork_says_so() -> None:
     said, code = ran.stdout.splitlines()
     assert "opened before this process was forked" in said
     assert code == "0"
+
+
+@virtual
+async def test_a_url_with_an_unknown_option_is_an_error_at_once() -> None:
+    """And leaves nothing open."""
+    doitong = AsyncDoitong(api_key="k", coordinator="redis://127.0.0.1:1/0?bogus=1")
+    with pytest.raises(ConfigurationError, match="coordinator cannot be used"):
+        await doitong.open()
+
+
+@virtual
+async def test_two_processes_may_track_one_job() -> None:
+    """It has one slot, both learn of its end, and whoever takes it up later learns it, too."""
+    async with fleet(3, seconds=20.0) as (_, (first, second, third)):
+        job = await second.submit("a fox")
+        taken_up = third.job(job.token)
+        await asyncio.sleep(5)
+        assert len(state_of(first).slots) == 1
+        assert (await job).url == (await taken_up).url
+        begun = now()
+        assert (await third.job(job.token)).url
+        assert (await first.job(job.token)).url
+        assert now() - begun <= 5
+        await asyncio.sleep(3)
+        assert state_of(first).slots == {}
+
+
+@virtual
+async def test_two_processes_may_submit_under_one_key() -> None:
+    """The service makes one job, which has one slot in the end."""
+    async with fleet(3, seconds=20.0) as (several, (first, second, third)):
+        both = (each.generate("a fox", idempotency_key="key-of-a-fox") for each in (second, third))
+        one, other = await asyncio.gather(*both)
+        assert one.url == other.url
+        assert several.charged == 1
+        await asyncio.sleep(3)
+        assert state_of(first).slots == {}
+
+
+@virtual
+async def test_a_process_that_comes_back_is_granted_what_is_free() -> None:
+    """Cut off for so long that it counted as dead: its new grants are none of its old ones."""
+    async with fleet(2, seconds=60.0) as (several, (first, second)):
+        jobs = [await first.submit(f"fox {number}") for number in range(8)]
+        several.cables[first].is_cut = True
+        await asyncio.sleep(15)
+        assert len(state_of(second).processes) == 1
+        several.cables[first].is_cut = False
+        await asyncio.sleep(2)
+        begun = now()
+        await first.submit("a hare")
+        assert now() - begun < 1
+        await asyncio.gather(*jobs)

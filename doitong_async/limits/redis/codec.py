@@ -42,7 +42,7 @@ def name_of(base_url: str, api_key: str) -> str:
 def dumped(key: SharedKey) -> str:
     """Return the state as text."""
     processes = {
-        name: [_row(process, "seen", "slot_tag", "submit_tag", "granted"), _stated(process.stated)]
+        name: [_row(process, "seen", "slot_tag", "submit_tag"), _stated(process.stated)]
         for name, process in key.processes.items()
     }
     value = {
@@ -82,7 +82,16 @@ def loaded(text: str) -> SharedKey:
     return key
 
 
-_PLAIN: Final = ("poller", "lost", "reported", "restored_from", "restoring", "served_slot", "served_submit")
+_PLAIN: Final = (
+    "granted",
+    "poller",
+    "lost",
+    "reported",
+    "restored_from",
+    "restoring",
+    "served_slot",
+    "served_submit",
+)
 _PARTS: Final = ("rate", "day", "rejections")
 
 

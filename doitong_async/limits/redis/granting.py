@@ -136,6 +136,11 @@ class Granting:
         if key.poller not in polling:
             key.poller = me if me in polling else next(iter(polling), NOBODY)
 
+    def _new_id(self, name: str) -> str:
+        """Return the id of a grant to a process, unlike any other, also in a state that was lost."""
+        self._key.granted = max(self._key.granted + 1, round(self._now * 1_000))
+        return f"{name}.{self._key.granted}"
+
     # Slots.
 
     def _may_begin(self, plan: Plan) -> bool:
@@ -150,8 +155,7 @@ class Granting:
 
     def _grant_slot(self, name: str) -> None:
         process = self._key.processes[name]
-        process.granted += 1
-        self._key.slots[f"{name}.{process.granted}"] = SharedSlot(name)
+        self._key.slots[self._new_id(name)] = SharedSlot(name)
         self._key.served_slot = process.slot_tag
         process.slot_tag += 1
         process.stated = replace(process.stated, wants=process.stated.wants - 1)
@@ -188,7 +192,7 @@ class Granting:
         assert first is not None
         name, _ = first
         number = self._key.rate.send(self._now, Priority.POLL)
-        self._key.permits[f"{name}.{number}"] = SharedPermit(
+        self._key.permits[self._new_id(name)] = SharedPermit(
             name, is_submit=False, number=number, at=self._now
         )
         process = self._key.processes[name]
@@ -216,7 +220,7 @@ class Granting:
         name, slot_id = first
         process = self._key.processes[name]
         number = self._key.rate.send(self._now, Priority.SUBMIT)
-        self._key.permits[f"{name}.{number}"] = SharedPermit(
+        self._key.permits[self._new_id(name)] = SharedPermit(
             name, is_submit=True, number=number, at=self._now, slot=slot_id
         )
         slot = self._key.slots.setdefault(slot_id, SharedSlot(name))

@@ -200,14 +200,13 @@ class SharedLimiter(RateLimiter):
 
     def permit_is_over(self, *, was_sent: bool, is_submit: bool, number: int | None) -> None:
         """Take a permit back; `number` is its request's, or None if Redis knows nothing of it."""
-        if number is None:
+        permit_id = next((name for name, each in self._permits.items() if each.number == number), None)
+        if permit_id is None:
             return
-        permit_id = f"{self._me}.{number}"
-        granted = self._permits.pop(permit_id, None)
-        now = self._replica.now_at_most()
+        granted, now = self._permits.pop(permit_id), self._replica.now_at_most()
         over = partial(SharedKey.permit_is_over, permit_id=permit_id, now=now, was_sent=was_sent)
         self._share(_remembered(self._ended, permit_id, over))
-        held = None if granted is None or was_sent else self._held.get(granted.slot)
+        held = None if was_sent else self._held.get(granted.slot)
         if held is not None and held.phase is Phase.SENT:
             held.phase = Phase.RESERVED
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Final
 
 from doitong_async.callbacks import own_task_is_over
-from doitong_async.errors import CoordinatorError
+from doitong_async.errors import ConfigurationError, CoordinatorError
 from doitong_async.limits.redis.codec import AnotherFormatError
 from doitong_async.limits.redis.replica import Replica
 from doitong_async.limits.redis.store import Store, UnreachableError
@@ -19,6 +19,7 @@ BEAT: Final = 1.0
 """Seconds between two signs of life: our choice."""
 LAST_WORDS: Final = 2.0
 """Seconds that closing, or a webhook, waits for Redis to take what is left to say: our choice."""
+_UNUSABLE: Final = (TypeError, ValueError, RuntimeError)
 _ANOTHER_FORMAT: Final = (
     "Another version of this library shares the coordinator, in a format that this one cannot read. Give all "
     "processes on the key the same version."
@@ -60,6 +61,7 @@ class Link:
 
         Raises:
             CoordinatorError: if Redis will never let us in.
+            ConfigurationError: if the client of Redis, or its URL, cannot be used at all.
         """
         try:
             await self._replica.sync()
@@ -70,6 +72,9 @@ class Link:
             self._go_away(str(error))
         except AnotherFormatError:
             raise CoordinatorError(_ANOTHER_FORMAT) from None
+        except _UNUSABLE as error:
+            # As for an unknown option in the URL, or a client that belongs to another event loop.
+            raise ConfigurationError(f"coordinator cannot be used: {error}.") from None
         for task in (self._run(), self._listen()):
             self._tasks.append(asyncio.create_task(task, name="doitong coordinator"))
             self._tasks[-1].add_done_callback(own_task_is_over)
@@ -92,9 +97,9 @@ class Link:
         """Say what is left to say, and close the connections."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
-            with suppress(UnreachableError, AnotherFormatError, TimeoutError):
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            with suppress(UnreachableError, AnotherFormatError, TimeoutError, *_UNUSABLE):
                 async with asyncio.timeout(LAST_WORDS):
                     await self._replica.sync()
         finally:
@@ -116,6 +121,10 @@ class Link:
                 self._go_away(str(error))
             except AnotherFormatError:
                 self._go_away(_ANOTHER_FORMAT)
+            except Exception as error:
+                # Ours or of a client of the user's own: whoever waits must not wait for ever.
+                log.exception("The exchange with the coordinator failed.")
+                self._go_away(type(error).__name__)
             else:
                 waits = self._come_back(waits)
 

@@ -96,7 +96,6 @@ class Process:
     seen: float
     slot_tag: float = 0.0
     submit_tag: float = 0.0
-    granted: int = 0
 
 
 class SharedKey(KeyState):
@@ -109,7 +108,7 @@ class SharedKey(KeyState):
     """
 
     __slots__ = (
-        *("lost", "permits", "poller", "processes", "reported", "restored_from", "restoring"),
+        *("granted", "lost", "permits", "poller", "processes", "reported", "restored_from", "restoring"),
         *("served_slot", "served_submit", "slots", "unmatched"),
     )
 
@@ -118,6 +117,8 @@ class SharedKey(KeyState):
         self.processes: dict[str, Process] = {}
         self.slots: dict[str, SharedSlot] = {}
         self.permits: dict[str, SharedPermit] = {}
+        self.granted: int = 0
+        """The number in the id of the last grant."""
         self.poller: str = NOBODY
         self.lost: dict[str, int] = {}
         """By process that died or is cut off: requests a minute that it may still send to poll its jobs."""

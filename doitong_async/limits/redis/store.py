@@ -254,13 +254,15 @@ def _client(redis: Any, url: str, *, timeout: float | None) -> Any:
     from redis.backoff import NoBackoff
 
     try:
-        return redis.asyncio.Redis.from_url(
+        client = redis.asyncio.Redis.from_url(
             url,
-            socket_timeout=timeout,
             socket_connect_timeout=TIMEOUT,
             # Whoever waits here is told; we try again by ourselves.
             retry=Retry(NoBackoff(), 0),
         )
+        # Not as an argument: one in the URL would go before it.
+        client.connection_pool.connection_kwargs["socket_timeout"] = timeout
+        return client
     except ValueError:
         # The message may quote a part of the password.
         raise ConfigurationError(
