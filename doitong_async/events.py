@@ -212,7 +212,7 @@ class SlotExpired:
     idempotency_key: str | None = None
 
 
-WaitReason: TypeAlias = Literal["slot", "minute", "day", "server", "credits"]
+WaitReason: TypeAlias = Literal["slot", "minute", "day", "server", "credits", "coordinator"]
 """Why a call waits: for a slot, for a permit, for the next day, because the service asked for a pause, or
 for credits: those that jobs in flight may leave of a budget; or, after a 402, for the answer to one submit
 that finds out whether the account has any."""
@@ -321,7 +321,7 @@ class Stats:
     Attributes:
         in_flight: jobs submitted or resumed, and not known to have ended.
         slots_in_use: slots that jobs hold, for all clients on the key in this process.
-        waiting: waiting callers, by reason: "slot", "minute", "day", "server" or "credits".
+        waiting: waiting callers, by reason: "slot", "minute", "day", "server", "credits" or "coordinator".
         requests_left: requests that the plan allows now, for all clients on the key in this process.
         mean_seconds: mean duration of jobs in seconds, by provider, version and size.
         credits_spent: credits that the jobs this client submitted cost, since it was made: as the service

@@ -253,8 +253,11 @@ async def test_who_waits_learns_after_a_minute_that_redis_is_gone() -> None:
         assert 58 <= now() - begun <= 63
         assert "nothing was charged" in str(caught.value)
         begun = now()
-        with pytest.raises(DoitongError):
-            await doitong.with_options(slot_timeout=5).generate("a fox")
+        waits = start(doitong.with_options(slot_timeout=5).generate("a fox"))
+        await asyncio.sleep(1)
+        assert doitong.stats().waiting == {"coordinator": 1}
+        with pytest.raises(CoordinatorError, match="timed out"):
+            await waits
         assert now() - begun <= 6
         several.redis.start()
         await doitong.generate("a fox")

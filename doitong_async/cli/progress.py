@@ -200,4 +200,5 @@ def reason(waiting: Mapping[str, int], plan: Plan, *, is_unreachable: bool) -> s
         "day": f"for the next day{day}",
         "server": "for a pause that the service requested",
         "credits": "for credits that are reserved",
+        "coordinator": "for the coordinator, which does not answer",
     }.get(most, f"for {most}")

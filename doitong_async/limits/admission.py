@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from doitong_async.budget import Reservation
 from doitong_async.clock import wall_time
-from doitong_async.errors import ClientClosedError, RateLimitError
+from doitong_async.errors import ClientClosedError, CoordinatorError, RateLimitError
 from doitong_async.events import Hook, LimitLowered, WaitBegan, WaitEnded, WaitReason
 from doitong_async.limits.credits import Credits
 from doitong_async.limits.limiter import RateLimiter
@@ -70,6 +70,7 @@ class Admission:
         Raises:
             RateLimitError: if no slot was free by then.
             DailyLimitError: if the day's jobs are used up, unless `waits_for_day`.
+            CoordinatorError: if the coordinator did not answer for that long, or for a minute.
             ClientClosedError: if the client closes first.
         """
         self._check_open()
@@ -129,6 +130,7 @@ class Admission:
             RateLimitError: if it could not be sent by then.
             DailyLimitError: if the service says that the day's jobs are used up, unless `waits_for_day`.
             InsufficientCreditsError: if another submit got a 402 just now, unless `in_doubt`.
+            CoordinatorError: if the coordinator did not answer for that long, or for a minute.
             ClientClosedError: if the client closes first.
         """
         self._check_open()
@@ -204,10 +206,14 @@ class Admission:
             raise _closed()
 
     def _reason_of_slot(self) -> WaitReason:
+        if self.limiter.is_away:
+            return "coordinator"
         return "day" if self.limiter.day.is_over(wall_time()) else "slot"
 
     def _reason_of_permit(self, priority: Priority) -> WaitReason:
         rate = self.limiter.rate
+        if self.limiter.is_away:
+            return "coordinator"
         if priority is Priority.SUBMIT and rate.circuit.is_probing():
             return "credits"
         return "server" if rate.is_held(self.limiter.now(), priority) else "minute"
@@ -247,9 +253,11 @@ class Admission:
                 )
                 notify(ended)
 
-    def _too_long(self, reason: WaitReason) -> RateLimitError:
+    def _too_long(self, reason: WaitReason) -> RateLimitError | CoordinatorError:
         if reason == "day":
             return self.limiter.daily_limit()
+        if reason == "coordinator":
+            return CoordinatorError("The wait timed out: the coordinator does not answer.")
         plan = self.limiter.plan
         limits = {
             "slot": f"the plan allows {plan.concurrent_jobs} jobs at once",
