@@ -56,11 +56,11 @@ async def made_by(doitong: AsyncDoitong, jobs: int) -> None:
 @pytest.mark.parametrize(
     ("plan", "each", "seconds"),
     [
-        (Plan.PRO, 30, spread(4, 8)),
+        pytest.param(Plan.PRO, 30, spread(4, 8), marks=pytest.mark.slow),
         (Plan.STARTER, 10, spread(4, 8)),
         (Plan.FREE, 4, spread(4, 8)),
-        (Plan.PRO, 10, spread(60, 120)),
-        (ENTERPRISE, 100, spread(4, 8)),
+        pytest.param(Plan.PRO, 5, spread(60, 120), marks=pytest.mark.slow),
+        pytest.param(ENTERPRISE, 50, spread(4, 8), marks=pytest.mark.slow),
     ],
     ids=["pro", "starter", "free", "video", "enterprise"],
 )
@@ -81,6 +81,7 @@ async def test_four_processes_finish_as_early_as_one(
         assert several.server.most_at_once() <= plan.concurrent_jobs
 
 
+@pytest.mark.slow
 @virtual
 async def test_one_job_does_not_wait_behind_the_batch_of_another_process() -> None:
     """Two hundred in one process, one in each of three others: those take their place at once."""
@@ -97,6 +98,7 @@ async def test_one_job_does_not_wait_behind_the_batch_of_another_process() -> No
         assert several.refusals == 0
 
 
+@pytest.mark.slow
 @virtual
 async def test_the_poller_dies_and_another_polls() -> None:
     """Twice; the jobs of the dead are polled, too, and their slots come back."""
@@ -188,6 +190,7 @@ async def test_a_process_that_does_not_poll_learns_why_a_job_failed() -> None:
             await other.generate("a fox")
 
 
+@pytest.mark.slow
 @virtual
 async def test_redis_dies_twice_and_comes_back_empty() -> None:
     """Each process has the whole state, so that nothing is forgotten."""
@@ -221,6 +224,7 @@ async def test_redis_stands_still() -> None:
         assert several.charged == 30
 
 
+@pytest.mark.slow
 @virtual
 async def test_a_process_that_is_cut_off_polls_its_own_jobs() -> None:
     """Within the limits of all: the others withhold its share until its jobs have ended, or it is back."""
@@ -448,6 +452,7 @@ async def test_a_submit_that_its_process_died_over_is_sent_again_in_its_slot() -
             await lost
 
 
+@pytest.mark.slow
 @virtual
 async def test_an_older_copy_never_wins() -> None:
     """Redis dies just after a burst of grants: whoever comes back first, nothing is granted twice."""

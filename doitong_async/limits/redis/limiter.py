@@ -251,7 +251,6 @@ class SharedLimiter(RateLimiter):
 
     def _adopt(self, key: SharedKey) -> None:
         """Take what a state grants to this process, and look again when more can be granted."""
-        self._key = key
         if self._me not in key.processes:
             return
         for slot_id, slot in list(key.slots.items()):

@@ -11,7 +11,7 @@ from doitong_async.clock import elapsed_clock, wall_time
 from doitong_async.limits.redis.codec import dumped, loaded
 from doitong_async.limits.redis.granting import Signs
 from doitong_async.limits.redis.server_clock import ServerClock
-from doitong_async.limits.redis.shared import SharedKey
+from doitong_async.limits.redis.shared import NOBODY, SharedKey
 from doitong_async.limits.redis.store import Reply, Store
 
 R = TypeVar("R")
@@ -19,13 +19,13 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class _Proposal:
-    """A state that Redis is asked to take, with how many of our changes it holds and whom it concerns."""
+    """A state that Redis is asked to take, with how many of our changes it holds, and what is whose in it."""
 
-    key: SharedKey
     text: str
     version: str
     changes: int
-    tell: frozenset[str]
+    holdings: frozenset[tuple[str, str, str]]
+    tell: list[str]
 
 
 class Replica:
@@ -63,6 +63,8 @@ class Replica:
         self.signs: Signs = Signs({}, 0.0)
         self._version, self._state = "", dumped(key)
         """What Redis was last known to have."""
+        self._holdings = _holdings(key)
+        """What is whose in that."""
         self._number = self._highest = 0
         """The number of that version, and the highest that was ever seen: each is one more than the last."""
         self._is_lost = True
@@ -112,10 +114,13 @@ class Replica:
             reply = await self._exchange(proposal)
             asked = self._unanswered.get(reply.version)
             self._unanswered.clear()
-            if asked is not None:
-                self._take(asked.key, asked.text, reply.version, confirmed=asked.changes)
-            else:
-                self._receive(reply)
+            if proposal is not None and asked is proposal:
+                self._confirm(proposal)
+            elif asked is not None:
+                self._take(loaded(asked.text), asked.text, asked.version, confirmed=asked.changes)
+            elif not self._receives(reply) and proposal is not None:
+                # What it grants is nobody's.
+                self._become(loaded(self._state))
             self._adopt(self.key)
             # What an accepted state left undone comes with the next one.
             if reply.accepted and not self._changes:
@@ -125,57 +130,77 @@ class Replica:
                 return
 
     def _proposal(self) -> _Proposal | None:
-        """Return the state that Redis should have, or None if it has that."""
-        key = loaded(self._state)
-        before = _holdings(key)
-        for change in self._changes:
-            change(key)
+        """Make `key` the state that Redis should have, and return it; None if Redis has that."""
         if self._is_lost:
-            key.restore(self._me, self._number, self.now())
-        self._prepare(key)
-        text = dumped(key)
+            self.key.restore(self._me, self._number, self.now())
+        self._prepare(self.key)
+        text = dumped(self.key)
         if text == self._state and not self._is_lost:
             return None
         self._proposals += 1
-        version = f"{self._highest + 1}.{self._me}.{self._proposals}"
-        changed = {owner for owner, _, _ in before ^ _holdings(key)}
-        return _Proposal(key, text, version, len(self._changes), frozenset(changed - {self._me, ""}))
+        holdings = _holdings(self.key)
+        others = {owner for owner, _, _ in self._holdings ^ holdings} - {self._me, NOBODY}
+        return _Proposal(
+            text,
+            f"{self._highest + 1}.{self._me}.{self._proposals}",
+            len(self._changes),
+            holdings,
+            sorted(others),
+        )
 
     async def _exchange(self, proposal: _Proposal | None) -> Reply:
         asked = self._elapsed()
-        new = None if proposal is None else (proposal.version, proposal.text)
-        tell = sorted(proposal.tell) if proposal else []
         known = self.now() if self._clock.is_set else 0.0
+        new = None if proposal is None else (proposal.version, proposal.text)
+        tell = [] if proposal is None else proposal.tell
         if proposal is not None:
             self._unanswered[proposal.version] = proposal
-        reply = await self._store.exchange(self._me, version=self._version, now=known, new=new, tell=tell)
+        try:
+            reply = await self._store.exchange(self._me, version=self._version, now=known, new=new, tell=tell)
+        except BaseException:
+            # What it grants is nobody's before Redis says so.
+            self._become(loaded(self._state))
+            raise
         self._clock.answered(reply.now, asked=asked, now=self._elapsed())
         self.signs = Signs(reply.beats, self._clock.steady_since)
         return reply
 
-    def _receive(self, reply: Reply) -> None:
+    def _receives(self, reply: Reply) -> bool:
         """Take what Redis has, unless it is older than ours, or somebody else wrote there."""
         number = _number(reply.version)
-        self._highest = max(self._highest, number)
+        self._version, self._highest = reply.version, max(self._highest, number)
+        key = None if reply.state is None else _read(reply.state)
         if reply.state is None:
             self._is_lost = self._is_lost or not reply.version
+        elif key is None or _base(key, number) < _base(self.key, self._number):
+            self._is_lost = True
         else:
-            key = _read(reply.state)
-            is_older = key is None or _base(key, number) < _base(self.key, self._number)
-            if key is not None and not is_older:
-                self._take(key, reply.state, reply.version)
-            else:
-                self._is_lost = True
-        self._version = reply.version
+            self._take(key, reply.state, reply.version)
+            return True
+        return False
 
     def _take(self, key: SharedKey, text: str, version: str, *, confirmed: int = 0) -> None:
-        self.key, self._state, self._version = key, text, version
+        """Take a state, and make our changes in it but for the first `confirmed` ones, which it has."""
+        self._settle(text, version, confirmed)
+        self._become(key)
+
+    def _confirm(self, proposal: _Proposal) -> None:
+        """Know that Redis has taken the state that we made: `key` is that, with what changed since."""
+        self._settle(proposal.text, proposal.version, proposal.changes)
+        self._holdings = proposal.holdings
+
+    def _become(self, key: SharedKey) -> None:
+        self._holdings = _holdings(key)
+        self.key.become(key)
+        for change in self._changes:
+            change(self.key)
+
+    def _settle(self, text: str, version: str, confirmed: int) -> None:
+        self._state, self._version = text, version
         self._number, self._is_lost = _number(version), False
         self._highest = max(self._highest, self._number)
         del self._changes[:confirmed]
         self._confirmed += confirmed
-        for change in self._changes:
-            change(key)
         for target, future in list(self._waiting):
             if target <= self._confirmed:
                 self._waiting.remove((target, future))

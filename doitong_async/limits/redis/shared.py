@@ -133,6 +133,11 @@ class SharedKey(KeyState):
         self.unmatched: dict[str, tuple[float, Sight]] = {}
         """The ends of jobs that no process knows yet, with the moment at which they are forgotten."""
 
+    def become(self, other: SharedKey) -> None:
+        """Take over another state, which must not be used any more."""
+        for name in (*KeyState.__slots__, *SharedKey.__slots__):
+            setattr(self, name, getattr(other, name))
+
     @property
     def plan(self) -> Plan:
         """The narrowest of the processes' plans."""
