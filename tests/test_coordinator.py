@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -643,3 +644,15 @@ async def test_a_url_with_an_unknown_option_is_an_error_at_once() -> None:
     doitong = AsyncDoitong(api_key="k", coordinator="redis://127.0.0.1:1/0?bogus=1")
     with pytest.raises(ConfigurationError, match="coordinator cannot be used"):
         await doitong.open()
+
+
+@virtual
+async def test_redis_learns_no_path_of_a_ledger(tmp_path: Path) -> None:
+    """Its jobs of the day are counted under a digest of host and path."""
+    async with fleet(1) as (several, (doitong,)):
+        async with doitong.batch(["a fox"], ledger=tmp_path / "fox.db") as batch:
+            async for _ in batch:
+                assert str(tmp_path) not in await everything_at(several.redis)
+        await asyncio.sleep(2)
+        assert str(tmp_path) not in await everything_at(several.redis)
+        assert state_of(doitong).day._written

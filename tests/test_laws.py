@@ -79,8 +79,8 @@ LAYERS = [
     ],
     ["limits.redis.shared", "limits.redis.server_clock"],
     ["limits.redis.granting", "limits.redis.codec", "limits.redis.store"],
-    ["limits.redis.away", "limits.redis.status"],
-    ["limits.redis.replica", "limits.redis.link"],
+    ["limits.redis.replica", "limits.redis.link", "limits.redis.status"],
+    ["limits.redis.away"],
     ["limits.redis.limiter"],
     [
         "transport.exchange",
@@ -156,7 +156,7 @@ PURE = {
         "limits.window",
         "limits.headers",
     ),
-    *("limits.redis.away", "limits.redis.codec", "limits.redis.granting", "limits.redis.server_clock"),
+    *("limits.redis.codec", "limits.redis.granting", "limits.redis.server_clock"),
     "limits.redis.shared",
     *("jobs.durations", "jobs.lifecycle", "jobs.poll_size", "jobs.schedule", "jobs.token"),
     *("webhooks.unmatched", "webhooks.signature"),
@@ -206,7 +206,6 @@ MOST_MUTABLE = 12
 SMALL = {
     "cli": "the command's entry point, which tells which extra is missing",
     "__main__": "`python -m doitong_async`",
-    "limits.redis.away": "the one rule for a process that is cut off, which has nothing to do with the state",
     "connections": "the one place that opens a session of our own",
     "forks": "the one rule for a client that was opened before a fork",
     "unicode": "the one rule for text that UTF-8 cannot write",

@@ -141,7 +141,7 @@ class Webhooks:
         if (awaiter := take(update)) is not None:
             if self._notify:
                 self._notify.aside(WebhookReceived(job_id=update.id, status=update.status), awaiter)
-        elif self._pass_on is not None:
+        elif self._pass_on is not None and update.id not in self._known:
             # Before it is acknowledged: nobody sends it again.
             await self._pass_on(update)
         elif update.id not in self._known:

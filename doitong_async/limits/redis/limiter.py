@@ -14,7 +14,7 @@ from doitong_async.limits.key_state import KeyState
 from doitong_async.limits.limiter import RateLimiter
 from doitong_async.limits.permits import Priority, RequestPermit, Slot
 from doitong_async.limits.plan import Plan
-from doitong_async.limits.redis.away import AwayPolls
+from doitong_async.limits.redis.away import Absence
 from doitong_async.limits.redis.codec import digest
 from doitong_async.limits.redis.granting import Granting
 from doitong_async.limits.redis.link import Link, unreachable
@@ -29,8 +29,6 @@ R = TypeVar("R")
 
 FRESH_FOR: Final = 5.0
 """Seconds after which a grant may not be used any more: the process stood still, and counts as dead soon."""
-PATIENCE: Final = 60.0
-"""Seconds for which callers wait while Redis cannot be reached: our choice."""
 _MOST_REMEMBERED: Final = 1_000
 """Permits whose end is remembered, in case Redis comes back with a state in which they are in use."""
 _SOON: Final = 0.001
@@ -75,7 +73,7 @@ class SharedLimiter(RateLimiter):
         """How our last permits ended."""
         self._taken_up = 0
         self._is_leaving = False
-        self._away: AwayPolls | None = None
+        self._away: Absence | None = None
         self.on_change: Callable[[SharedKey], None] = lambda _: None
         """Called with each newer state."""
 
@@ -255,7 +253,7 @@ class SharedLimiter(RateLimiter):
             return
         for slot_id, slot in list(key.slots.items()):
             if slot.owner == self._me and slot_id not in self._held:
-                self._take_slot_of(slot_id)
+                self._take_slot(slot_id, slot)
         ours = [each for each in key.permits.items() if each[1].owner == self._me]
         for permit_id, permit in ours:
             if permit_id in self._ended:
@@ -263,6 +261,9 @@ class SharedLimiter(RateLimiter):
                 self._share(self._ended[permit_id])
             elif permit_id not in self._permits:
                 self._take_permit(permit_id, permit)
+        if key.poller != self._me:
+            # The poller that this process was waits in vain: it has its own jobs to see to.
+            self._poll_queue.fail(unreachable, unless=lambda position: position.is_asked)
         if not self.polls_count and self.now() >= self.rate.paused_until(Priority.POLL):
             while self._poll_queue:
                 self._poll_queue.grant(partial(RequestPermit, None, is_submit=False))
@@ -270,7 +271,11 @@ class SharedLimiter(RateLimiter):
         self._set_timer(key)
         self.on_change(key)
 
-    def _take_slot_of(self, slot_id: str) -> None:
+    def _take_slot(self, slot_id: str, slot: SharedSlot) -> None:
+        if slot.phase is not Phase.RESERVED:
+            # Redis came back with an older state, in which we still had it.
+            self._share(partial(SharedKey.leave_slot, slot_id=slot_id, until=slot.until, name=slot.name))
+            return
         self._held[slot_id] = SharedSlot(self._me)
         make = partial(Slot, self, is_counted=True, slot_id=slot_id)
         if not self._slot_queue.grant_first(make, who=lambda _: True):
@@ -308,16 +313,10 @@ class SharedLimiter(RateLimiter):
         """Let our own jobs be polled now and then, and end the waits that took too long."""
         now = self.now()
         if self._away is None:
-            self._away = AwayPolls(now, self.shared, self.plan)
+            self._away = Absence(now, self.shared, self.plan)
             self.on_change(self.shared)
-        left = partial(_may_wait, self._away, now)
-        self._slot_queue.fail(unreachable, unless=left)
-        self._submit_queue.fail(unreachable, unless=left)
-        # The poller itself goes on as long as it has jobs.
-        self._poll_queue.fail(unreachable, unless=lambda each: not each.is_asked or left(each))
-        if self._poll_queue and now >= self._away.next_moment():
-            self._away.send(now)
-            self._poll_queue.grant(partial(RequestPermit, self, is_submit=False, sent_at=now))
+        poll = partial(RequestPermit, self, is_submit=False, sent_at=now)
+        self._away.serve(now, self._slot_queue, self._submit_queue, self._poll_queue, poll)
 
     def _is_back(self) -> None:
         if self._away is not None:
@@ -360,7 +359,3 @@ def _is_for(granted: SharedPermit, is_poller: bool, position: Position) -> bool:
     if granted.is_submit:
         return position.slot == granted.slot
     return is_poller or position.is_asked
-
-
-def _may_wait(away: AwayPolls, now: float, position: Position) -> bool:
-    return now < max(position.since, away.since) + PATIENCE

@@ -256,7 +256,10 @@ class SharedKey(KeyState):
 
     def leave_slot(self, slot_id: str, until: float, name: str) -> None:
         """Leave a slot with a job, or a submit in doubt, that its process tracks no more."""
-        if (slot := self.slots.get(slot_id)) is not None:
+        slot = self.slots.get(slot_id)
+        if slot is not None and slot.phase is Phase.ENDED:
+            del self.slots[slot_id]
+        elif slot is not None:
             slot.owner, slot.until, slot.name = NOBODY, until, name
 
     def count_job(self, slot_id: str, wall: float) -> None:

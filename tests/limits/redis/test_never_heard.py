@@ -8,7 +8,7 @@ import pytest
 
 from doitong_async import AsyncDoitong, CoordinatorError
 from doitong_async.emulator import Emulator
-from doitong_async.limits.redis.limiter import PATIENCE
+from doitong_async.limits.redis.away import PATIENCE
 from tests.fake_redis import FakeRedisServer
 from tests.virtual import now, virtual
 
