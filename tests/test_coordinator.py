@@ -85,11 +85,11 @@ async def test_four_processes_finish_as_early_as_one(
 @pytest.mark.slow
 @virtual
 async def test_one_job_does_not_wait_behind_the_batch_of_another_process() -> None:
-    """Two hundred in one process, one in each of three others: those take their place at once."""
-    makespan, _ = await alone(Plan.PRO, 203, spread(4, 8))
+    """A hundred in one process, one in each of three others: those take their place at once."""
+    makespan, _ = await alone(Plan.PRO, 103, spread(4, 8))
     async with fleet(4, seconds=spread(4, 8), behaviour=STRICT) as (several, (big, *small)):
         begun = now()
-        batch = start(made_by(big, 200))
+        batch = start(made_by(big, 100))
         await asyncio.sleep(20)
         asked = now()
         await asyncio.gather(*(made_by(doitong, 1) for doitong in small))

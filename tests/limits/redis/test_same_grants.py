@@ -121,7 +121,7 @@ def at_redis(plan: Plan) -> SharedLimiter:
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(st.integers(1, 8), st.integers(1, 4), st.none() | st.integers(1, 9), st.lists(calls, max_size=15))
 @example(3, 2, None, [Call(False, 0.0, 0.25, 6.0, True, None, None)] * 12)
 @example(3, 2, 4, [Call(number % 3 == 0, number, 3.0, 6.0, True, None, None) for number in range(12)])
