@@ -76,16 +76,16 @@ class Runtime:
         self._webhooks = webhooks
         self.credits: Credits = credits_
         _check_session(session)
+        self._user = KeyUser(settings.plan, settings.plan_is_assumed, settings.polls_count)
+        self._shared: SharedLimiter | None = None
+        if settings.coordinator is not None:
+            self._shared = _shared_limiter(settings, self._user)
         self.owns_session: bool = session is None
         places = Places.of_service(
             settings.base_url, settings.output_hosts, allow_insecure_http=settings.allow_insecure_http
         )
         self._resolver = GuardedResolver(places)
         self._session = session or session_of(settings, self._resolver)
-        self._user = KeyUser(settings.plan, settings.plan_is_assumed, settings.polls_count)
-        self._shared: SharedLimiter | None = None
-        if settings.coordinator is not None:
-            self._shared = _shared_limiter(settings, self._user)
         self.limiter: RateLimiter = self._shared or limiter_of(
             settings.api_key.reveal(), settings.base_url, settings.plan, day_starts_at=settings.day_starts_at
         )

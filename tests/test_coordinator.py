@@ -656,3 +656,11 @@ async def test_redis_learns_no_path_of_a_ledger(tmp_path: Path) -> None:
         await asyncio.sleep(2)
         assert str(tmp_path) not in await everything_at(several.redis)
         assert state_of(doitong).day._written
+
+
+@virtual
+async def test_without_the_extra_an_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And leaves nothing open."""
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'doitong-async\[redis\]'"):
+        await AsyncDoitong(api_key="k", coordinator="redis://127.0.0.1:1/0").open()
