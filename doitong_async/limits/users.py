@@ -107,6 +107,8 @@ def narrowest(users: Sequence[KeyUser]) -> Plan:
     # An assumed plan does not narrow one that another client was given.
     plans = [each.plan for each in users if not each.plan_is_assumed]
     plans = plans or [each.plan for each in users]
+    if all(plan == plans[0] for plan in plans):
+        return plans[0]
     days = [plan.jobs_per_day for plan in plans if plan.jobs_per_day is not None]
     return replace(
         min(plans, key=lambda plan: plan.requests_per_minute),

@@ -118,6 +118,8 @@ def _pair(value: list[Any] | None) -> tuple[str, int | None] | None:
 
 def _packed(value: Any) -> Any:
     """Return the state of one of the pure parts: an object by its slots, a mapping as pairs."""
+    if value is None or isinstance(value, float | int | str):
+        return value
     if isinstance(value, Failure):
         # Its message may quote the request.
         return {"code": value.code, "http_status": value.http_status, "available": value.credits_available}
