@@ -29,6 +29,7 @@ from doitong_async.limits.limiter import RateLimiter
 from doitong_async.limits.users import KeyUser
 from doitong_async.resolver import GuardedResolver
 from doitong_async.result import Result
+from doitong_async.secret import name_of
 from doitong_async.settings import Options, Settings
 from doitong_async.submissions import SlotsInDoubt, Submissions, with_update
 from doitong_async.submit import Submitter
@@ -338,7 +339,6 @@ class Runtime:
 def _shared_limiter(settings: Settings, user: KeyUser) -> SharedLimiter:
     """Return the rate limiter of a key that other processes use, too."""
     # Only who shares a key needs what knows Redis.
-    from doitong_async.limits.redis.codec import name_of
     from doitong_async.limits.redis.limiter import SharedLimiter
     from doitong_async.limits.redis.store import Store
 

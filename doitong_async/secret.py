@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Final, Generic, SupportsIndex, TypeVar
 
@@ -80,6 +81,16 @@ class Sealed(Generic[_T]):
 
     def __reduce_ex__(self, _: object) -> tuple[Any, ...]:
         return Sealed, (MASK,)
+
+
+def digest(text: str) -> str:
+    """Return a name for something that must not be told."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:24]
+
+
+def name_of(base_url: str, api_key: str) -> str:
+    """Return the name of a key at one address: no more than a digest of both."""
+    return digest(f"{base_url} {api_key}")
 
 
 def hidden(value: Any) -> Any:

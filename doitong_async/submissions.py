@@ -20,7 +20,7 @@ from doitong_async.jobs.poller import Poller
 from doitong_async.jobs.token import JobRef, write_token
 from doitong_async.jobs.tracked import TrackedJob
 from doitong_async.limits.credits import Credits
-from doitong_async.limits.permits import Slot
+from doitong_async.limits.permits import IN_DOUBT_FOR, Slot
 from doitong_async.log import log
 from doitong_async.pricing import most_of
 from doitong_async.settings import Options, Settings
@@ -29,9 +29,6 @@ from doitong_async.transport.forms import Form, is_sent_alike, submit_body
 from doitong_async.types import GenerateRequest, Generation
 from doitong_async.webhooks.endpoint import Webhooks
 
-IN_DOUBT_FOR: Final = 120.0
-"""Seconds that a submit in doubt keeps its slot: our choice. An outage must not block the plan for as long
-as a job that is known to run."""
 END_WITHIN: Final = 10.0
 """Seconds that closing waits for the answers to submits in flight: our choice."""
 

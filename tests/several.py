@@ -89,8 +89,7 @@ class Fleet:
         """Let a process die: it says nothing more to anybody."""
         runtime = runtime_of(doitong)
         self.cables[doitong].is_cut = True
-        for session in (runtime.session,):
-            await session.close()
+        await runtime.session.close()
         self.dead.append(doitong)
 
     @property

@@ -178,7 +178,7 @@ MAY_IMPORT_LATE = {
     },
     "webhooks.endpoint": {"doitong_async.webhooks.adapters"},
     # Only who shares a key with other processes needs what knows Redis.
-    "runtime": {f"doitong_async.limits.redis.{name}" for name in ("codec", "limiter", "store")},
+    "runtime": {f"doitong_async.limits.redis.{name}" for name in ("limiter", "store")},
     "jobs.poller": {"doitong_async.jobs.shared_jobs"},
     "limits.redis.store": {"redis", "redis.asyncio", "redis.asyncio.retry", "redis.backoff"},
     # These tell which extra is missing, instead of showing a traceback.

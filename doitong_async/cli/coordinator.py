@@ -18,10 +18,9 @@ from doitong_async.cli.options import AsJson, BaseUrl, CoordinatorOption
 from doitong_async.cli.render import console_on, is_screen, write_json, write_line
 from doitong_async.cli.service import check_key
 from doitong_async.cli.units import short_span
-from doitong_async.limits.redis.codec import name_of
 from doitong_async.limits.redis.status import KeyStatus, ProcessStatus, read_status
 from doitong_async.limits.redis.store import Store
-from doitong_async.secret import Sealed
+from doitong_async.secret import Sealed, name_of
 from doitong_async.settings import checked_coordinator, root_of, secret_of_environment
 
 NAME: Final = "coordinator status"

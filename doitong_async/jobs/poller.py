@@ -294,18 +294,18 @@ class Poller:
     def _take(self, result: PollResult) -> None:
         if self.shared is not None:
             self.shared.tell(result)
-        polled = {tracked.last.id: tracked for tracked in self._polled()}
+        get = self.tracker.get if self.shared is None else self.shared.get
         for update in result.found:
             if (tracked := self.tracker.get(update.id)) is not None:
                 self.tracker.merge(tracked, update, is_pushed=False)
         for job_id in result.missing:
             self.tracker.miss(job_id)
         for job_id, reason in result.unreadable.items():
-            if (tracked := polled.get(job_id)) is not None:
+            if (tracked := get(job_id)) is not None:
                 tracked.polls.last_failure = reason
                 self._pacer.missed(tracked, self._loop.time())
         for job_id, failure in (result.spoilers | result.unaskable).items():
-            if (tracked := polled.get(job_id)) is not None:
+            if (tracked := get(job_id)) is not None:
                 tracked.polls.last_failure = failure.message
                 tracked.polls.failed_polls += 1
                 tracked.polls.due = self._loop.time() + schedule.spacing_after(tracked.polls.failed_polls)

@@ -65,6 +65,10 @@ class SharedJobs:
         self._asking: dict[str, asyncio.Task[None]] = {}
         limiter.on_change = self._observe
 
+    def get(self, job_id: str) -> TrackedJob | None:
+        """Return a job in flight, ours or another's that is polled here."""
+        return self._tracker.get(job_id) or self.guests.get(job_id)
+
     def begun(self, polled: Collection[TrackedJob]) -> float:
         """Return since when there have been jobs to poll, without a break: polls keep in step with that."""
         if not polled:

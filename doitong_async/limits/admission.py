@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -22,7 +21,7 @@ from doitong_async.limits.plan import Plan
 from doitong_async.limits.users import KeyUser
 from doitong_async.limits.wait_queue import Position, Returnable, Waiter
 from doitong_async.log import log
-from doitong_async.secret import Secret
+from doitong_async.secret import Secret, name_of
 
 T = TypeVar("T", bound=Returnable)
 _WAIT_IDS: Final = count(1)
@@ -39,8 +38,7 @@ def limiter_of(api_key: str, base_url: str, plan: Plan, *, day_starts_at: float 
     for closed in [loop for loop in list(_LIMITERS) if loop.is_closed()]:
         _LIMITERS.pop(closed, None)
     registry = _LIMITERS.setdefault(asyncio.get_running_loop(), {})
-    # Keep only a digest of the key.
-    name = hashlib.sha256(f"{base_url} {api_key}".encode()).hexdigest()
+    name = name_of(base_url, api_key)
     for idle in [each for each, limiter in registry.items() if limiter.is_idle]:
         del registry[idle]
     limiter = registry.get(name)

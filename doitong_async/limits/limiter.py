@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import platform
 import random
 from abc import ABC, abstractmethod
@@ -23,6 +22,7 @@ from doitong_async.limits.request_rate import RequestRate
 from doitong_async.limits.users import KeyUser, KeyUsers
 from doitong_async.limits.wait_queue import Position, Returnable, Waiter, WaitQueue
 from doitong_async.log import log
+from doitong_async.secret import digest
 from doitong_async.transport.failure import Failure
 
 _JITTER: Final = 1.0
@@ -58,12 +58,12 @@ class RateLimiter(ABC):
 
     @property
     def rate(self) -> RequestRate:
-        """The requests of the key; only for reading."""
+        """The requests of the key, which only the limiter changes."""
         return self._key.rate
 
     @property
     def day(self) -> DailyQuota:
-        """The jobs of the key's day; only for reading."""
+        """The jobs of the key's day, which only the limiter changes."""
         return self._key.day
 
     def _change(self, change: Callable[[KeyState], R]) -> R:
@@ -295,4 +295,4 @@ class RateLimiter(ABC):
 
 def _anonymous(source: str) -> str:
     """Return a name for a file of this machine that tells others neither of them."""
-    return hashlib.sha256(f"{platform.node()} {source}".encode(errors="surrogateescape")).hexdigest()[:24]
+    return digest(f"{platform.node()} {source}")

@@ -10,7 +10,7 @@ from doitong_async.clock import wall_time
 from doitong_async.limits.facts import JobFacts
 from doitong_async.limits.key_state import KeyState
 from doitong_async.limits.limiter import RateLimiter
-from doitong_async.limits.permits import Priority, RequestPermit, Slot
+from doitong_async.limits.permits import Priority, RequestPermit, Slot, uncounted_poll
 from doitong_async.limits.plan import Plan
 from doitong_async.limits.quota import LENGTH
 from doitong_async.limits.slots import SlotCount
@@ -80,7 +80,7 @@ class LocalLimiter(RateLimiter):
         """Return a permit to send one request now, or None if others wait or a limit forbids it."""
         now = self.now()
         if priority is Priority.POLL and not self.polls_count:
-            return None if now < self.rate.paused_until(priority) else _uncounted_poll()
+            return None if now < self.rate.paused_until(priority) else uncounted_poll()
         is_barred = priority is Priority.SUBMIT and self.rate.circuit.is_open(now)
         if is_barred or self._submit_queue or self._poll_queue:
             return None
@@ -126,7 +126,7 @@ class LocalLimiter(RateLimiter):
         now = self.now()
         self._serve_slots(now)
         while self._poll_queue and not self.polls_count and now >= self.rate.paused_until(Priority.POLL):
-            self._poll_queue.grant(_uncounted_poll)
+            self._poll_queue.grant(uncounted_poll)
         while (priority := self._next(now)) is not None:
             self._queue_of(priority).grant(partial(self._permit, priority))
         if self._timer is not None:
@@ -180,7 +180,3 @@ class LocalLimiter(RateLimiter):
             moments.append(self.rate.next_moment(now, Priority.SUBMIT, kept=self._kept_for_polls()))
         # What could be granted now was granted; only another event can change the rest.
         return min((moment for moment in moments if moment is not None and moment > now), default=None)
-
-
-def _uncounted_poll() -> RequestPermit:
-    return RequestPermit(None, is_submit=False)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
+
+IN_DOUBT_FOR: Final = 120.0
+"""Seconds that a submit in doubt keeps its slot: our choice. An outage must not block the plan for as long
+as a job that is known to run."""
 
 
 class Priority(Enum):
@@ -154,3 +158,8 @@ class RequestPermit:
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
             limiter.permit_is_over(was_sent=was_sent, is_submit=self._is_submit, number=self.number)
+
+
+def uncounted_poll() -> RequestPermit:
+    """Return the permit of a poll that does not count, and that nobody takes back."""
+    return RequestPermit(None, is_submit=False)

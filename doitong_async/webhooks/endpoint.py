@@ -141,10 +141,11 @@ class Webhooks:
         if (awaiter := take(update)) is not None:
             if self._notify:
                 self._notify.aside(WebhookReceived(job_id=update.id, status=update.status), awaiter)
-        elif self._pass_on is not None and update.id not in self._known:
-            # Before it is acknowledged: nobody sends it again.
-            await self._pass_on(update)
         elif update.id not in self._known:
+            if self._pass_on is not None:
+                # Before it is acknowledged: nobody sends it again.
+                await self._pass_on(update)
+                return update
             # Keep only the essentials of a large body: a poll can fetch the rest.
             is_large = len(body) > _LARGE
             self._keep(dataclasses.replace(update, metadata=None) if is_large else update, loop)

@@ -11,10 +11,10 @@ from doitong_async.limits.redis.granting import DEAD_AFTER, share_of_the_lost
 from doitong_async.limits.redis.link import unreachable
 from doitong_async.limits.redis.shared import SharedKey
 from doitong_async.limits.wait_queue import Position, WaitQueue
+from doitong_async.limits.window import PERIOD
 
 PATIENCE: Final = 60.0
 """Seconds for which callers wait while Redis cannot be reached: our choice."""
-_PERIOD: Final = 60.0
 
 
 class Absence:
@@ -35,7 +35,7 @@ class Absence:
         self._since = since
         self._begins = since + DEAD_AFTER
         self._back = [moment for moment in key.rate.back_at(since) if moment > self._begins]
-        self._spacing = _PERIOD / share_of_the_lost(plan.requests_per_minute, len(key.processes) or 1)
+        self._spacing = PERIOD / share_of_the_lost(plan.requests_per_minute, len(key.processes) or 1)
         self.sent: list[float] = []
         """When each poll was sent."""
 
@@ -43,7 +43,7 @@ class Absence:
         """Return when the next poll may be sent."""
         number = len(self.sent)
         is_known = number < len(self._back)
-        free = self._back[number] if is_known else self._begins + _PERIOD
+        free = self._back[number] if is_known else self._begins + PERIOD
         return max(self._begins, free, self.sent[-1] + self._spacing if self.sent else 0.0)
 
     def serve(

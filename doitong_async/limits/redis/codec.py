@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import deque
 from dataclasses import fields
@@ -29,14 +28,8 @@ class AnotherFormatError(Exception):
     """The text was written by another version of this library."""
 
 
-def digest(text: str) -> str:
-    """Return a name for something that must not be told."""
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-def name_of(base_url: str, api_key: str) -> str:
-    """Return the name under which Redis has the state of a key: no more than a digest of it."""
-    return digest(f"{base_url} {api_key}")
+class DamagedError(Exception):
+    """The text is no state of a key."""
 
 
 def dumped(key: SharedKey) -> str:
@@ -62,10 +55,18 @@ def loaded(text: str) -> SharedKey:
 
     Raises:
         AnotherFormatError: if another version of this library wrote it.
+        DamagedError: if it is none.
     """
-    value = json.loads(text)
-    if value["format"] != FORMAT:
-        raise AnotherFormatError
+    try:
+        value = json.loads(text)
+        if value["format"] != FORMAT:
+            raise AnotherFormatError
+        return _key_of(value)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedError from error
+
+
+def _key_of(value: dict[str, Any]) -> SharedKey:
     key = SharedKey(Plan.FREE, 0.0, 0.0)
     for name, (row, stated) in value["processes"].items():
         key.processes[name] = Process(_of_stated(stated), *row)

@@ -69,19 +69,15 @@ class Granting:
         self._expire()
         self._elect(me, signs)
         plan = key.plan
-        allowed = min(plan.requests_per_minute, key.reported or plan.requests_per_minute)
-        key.rate.limit = max(1, allowed - sum(key.lost.values()))
+        key.rate.limit = max(1, key.requests_per_minute - sum(key.lost.values()))
         key.day.limit = plan.jobs_per_day
         if key.restoring:
             # Others may have been granted what this state does not know.
             return
         while self._may_begin(plan) and (name := self._next_for_slot()) is not None:
             self._grant_slot(name)
-        while (priority := self._next(plan)) is not None:
-            if priority is Priority.POLL:
-                self._grant_poll()
-            else:
-                self._grant_submit(plan)
+        while self._grant_permit(plan):
+            continue
 
     def next_moment(self, name: str) -> float | None:
         """Return the next moment at which a process may get more without any other event."""
@@ -168,14 +164,20 @@ class Granting:
         taken = self._key.taken
         return self._key.rate.kept_for_polls(concurrent_jobs=plan.concurrent_jobs, slots_taken=taken)
 
-    def _next(self, plan: Plan) -> Priority | None:
-        poll = self._first_poll()
-        return self._key.rate.next(
+    def _grant_permit(self, plan: Plan) -> bool:
+        """Grant the next permit; return whether there was one to grant."""
+        poll, submit = self._first_poll(), self._first_submit(plan)
+        priority = self._key.rate.next(
             self._now,
             poll_waits_since=None if poll is None else poll[1],
-            submit_waits=self._first_submit(plan) is not None,
+            submit_waits=submit is not None,
             kept=self._kept_for_polls(plan),
         )
+        if priority is Priority.POLL and poll is not None:
+            self._grant_poll(poll[0])
+        elif priority is Priority.SUBMIT and submit is not None:
+            self._grant_submit(*submit)
+        return priority is not None
 
     def _polls(self, name: str) -> list[tuple[float, bool]]:
         """Return who may poll in a process: for all if it is the poller, else only for themselves."""
@@ -187,10 +189,7 @@ class Granting:
         first = _first((since, name) for name, since in firsts.items())
         return None if first is None else (first, firsts[first])
 
-    def _grant_poll(self) -> None:
-        first = self._first_poll()
-        assert first is not None
-        name, _ = first
+    def _grant_poll(self, name: str) -> None:
         number = self._key.rate.send(self._now, Priority.POLL)
         self._key.permits[self._new_id(name)] = SharedPermit(
             name, is_submit=False, number=number, at=self._now
@@ -214,10 +213,7 @@ class Granting:
         first = _first((key.processes[name].submit_tag, name) for name in ready)
         return None if first is None else (first, ready[first])
 
-    def _grant_submit(self, plan: Plan) -> None:
-        first = self._first_submit(plan)
-        assert first is not None
-        name, slot_id = first
+    def _grant_submit(self, name: str, slot_id: str) -> None:
         process = self._key.processes[name]
         number = self._key.rate.send(self._now, Priority.SUBMIT)
         self._key.permits[self._new_id(name)] = SharedPermit(

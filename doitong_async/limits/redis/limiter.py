@@ -12,10 +12,9 @@ from doitong_async.clock import wall_time
 from doitong_async.limits.facts import JobFacts, Sight
 from doitong_async.limits.key_state import KeyState
 from doitong_async.limits.limiter import RateLimiter
-from doitong_async.limits.permits import Priority, RequestPermit, Slot
+from doitong_async.limits.permits import Priority, RequestPermit, Slot, uncounted_poll
 from doitong_async.limits.plan import Plan
 from doitong_async.limits.redis.away import Absence
-from doitong_async.limits.redis.codec import digest
 from doitong_async.limits.redis.granting import Granting
 from doitong_async.limits.redis.link import Link, unreachable
 from doitong_async.limits.redis.replica import Replica
@@ -24,6 +23,7 @@ from doitong_async.limits.redis.store import Store
 from doitong_async.limits.users import KeyUser
 from doitong_async.limits.wait_queue import Position
 from doitong_async.log import log
+from doitong_async.secret import digest
 
 R = TypeVar("R")
 
@@ -32,6 +32,7 @@ FRESH_FOR: Final = 5.0
 _MOST_REMEMBERED: Final = 1_000
 """Permits whose end is remembered, in case Redis comes back with a state in which they are in use."""
 _SOON: Final = 0.001
+"""Seconds that a timer waits longer, as our estimate of Redis's clock is a little late."""
 
 
 class SharedLimiter(RateLimiter):
@@ -141,7 +142,7 @@ class SharedLimiter(RateLimiter):
         """Return a permit for a poll that does not count; all others have to be asked for."""
         is_free = priority is Priority.POLL and not self.polls_count
         may_send = is_free and self.now() >= self.rate.paused_until(priority)
-        return RequestPermit(None, is_submit=False) if may_send else None
+        return uncounted_poll() if may_send else None
 
     def slot_at_once(self, job_id: str = "") -> Slot:
         """Take the slot of a job that is running: the one that it has, or one more."""
@@ -266,7 +267,7 @@ class SharedLimiter(RateLimiter):
             self._poll_queue.fail(unreachable, unless=lambda position: position.is_asked)
         if not self.polls_count and self.now() >= self.rate.paused_until(Priority.POLL):
             while self._poll_queue:
-                self._poll_queue.grant(partial(RequestPermit, None, is_submit=False))
+                self._poll_queue.grant(uncounted_poll)
         _warn_of_other_plans(key.plan, self._user)
         self._set_timer(key)
         self.on_change(key)

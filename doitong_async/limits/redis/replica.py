@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from doitong_async.clock import elapsed_clock, wall_time
-from doitong_async.limits.redis.codec import dumped, loaded
+from doitong_async.limits.redis.codec import DamagedError, dumped, loaded
 from doitong_async.limits.redis.granting import Signs
 from doitong_async.limits.redis.server_clock import ServerClock
 from doitong_async.limits.redis.shared import NOBODY, SharedKey
@@ -212,7 +212,7 @@ def _read(text: str) -> SharedKey | None:
     """Return a state, or None if it is none."""
     try:
         return loaded(text)
-    except (ValueError, KeyError, TypeError):
+    except DamagedError:
         return None
 
 

@@ -14,11 +14,10 @@ from typing import Final
 
 from doitong_async.limits.facts import JobFacts, Sight
 from doitong_async.limits.key_state import KeyState
+from doitong_async.limits.permits import IN_DOUBT_FOR
 from doitong_async.limits.plan import Plan
 from doitong_async.limits.users import KeyUser, narrowest
 
-IN_DOUBT_FOR: Final = 120.0
-"""Seconds that the slot of a submit is kept whose process died before the answer came: our choice."""
 UNMATCHED_FOR: Final = 600.0
 """Seconds that the end of a job is kept which no process knows yet: our choice."""
 MOST_UNMATCHED: Final = 1_000
@@ -142,6 +141,12 @@ class SharedKey(KeyState):
     def plan(self) -> Plan:
         """The narrowest of the processes' plans."""
         return narrowest([process.stated.plan for process in self.processes.values()])
+
+    @property
+    def requests_per_minute(self) -> int:
+        """The plan's requests a minute, or fewer if the service said so."""
+        allowed = self.plan.requests_per_minute
+        return min(allowed, self.reported or allowed)
 
     @property
     def polls_count(self) -> bool:

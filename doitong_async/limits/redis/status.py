@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from doitong_async.clock import wall_time
 from doitong_async.errors import CoordinatorError
 from doitong_async.limits.permits import Priority
-from doitong_async.limits.redis.codec import AnotherFormatError, loaded
+from doitong_async.limits.redis.codec import AnotherFormatError, DamagedError, loaded
 from doitong_async.limits.redis.granting import DEAD_AFTER, Signs
 from doitong_async.limits.redis.shared import Phase, SharedKey, SharedSlot
 from doitong_async.limits.redis.store import Reply, Store, UnreachableError
@@ -109,7 +109,7 @@ async def read_status(store: Store) -> KeyStatus:
         raise CoordinatorError(
             "Another version of this library uses the coordinator, in a format that this one cannot read."
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except DamagedError:
         raise CoordinatorError("What the coordinator has for this key cannot be read.") from None
     return KeyStatus() if key is None else _status(key, reply, wall_time())
 
@@ -160,7 +160,7 @@ def _status(key: SharedKey, reply: Reply, wall: float) -> KeyStatus:
         found,
         plan=plan.name,
         concurrent_jobs=plan.concurrent_jobs,
-        requests_per_minute=min(plan.requests_per_minute, key.reported or plan.requests_per_minute),
+        requests_per_minute=key.requests_per_minute,
         jobs_per_day=plan.jobs_per_day,
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -147,13 +148,8 @@ class Store:
         """
         new_version, state = new or ("", "")
         arguments = [me, version, new_version, state, ",".join(tell), f"{now:.6f}", _EXPIRES_MS]
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                answer = await self._script(keys=self._keys, args=arguments)
-        except self._failures as error:
-            _check_cancelled()
-            raise self._unreachable(error) from None
-        _check_cancelled()
+        async with self._answering():
+            answer = await self._script(keys=self._keys, args=arguments)
         accepted, *rest = answer
         return _reply(rest, accepted=bool(accepted))
 
@@ -163,12 +159,8 @@ class Store:
         Raises:
             UnreachableError: if the server does not answer.
         """
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                answer = await self._reading(keys=self._keys[:2], args=[])
-        except self._failures as error:
-            raise self._unreachable(error) from None
-        _check_cancelled()
+        async with self._answering():
+            answer = await self._reading(keys=self._keys[:2], args=[])
         return _reply(answer, accepted=False)
 
     async def listen(self) -> list[str]:
@@ -178,16 +170,11 @@ class Store:
             UnreachableError: if the server does not answer.
         """
         stream = self._keys[2]
-        try:
-            async with asyncio.timeout(self._listen_ms / 1_000 + TIMEOUT):
-                if self._cursor is None:
-                    last = await self._listener.xrevrange(stream, count=1)
-                    self._cursor = last[0][0] if last else "0-0"
-                found: Any = await self._listener.xread({stream: self._cursor}, _MOST_READ, self._listen_ms)
-        except self._failures as error:
-            _check_cancelled()
-            raise self._unreachable(error) from None
-        _check_cancelled()
+        async with self._answering(self._listen_ms / 1_000 + TIMEOUT):
+            if self._cursor is None:
+                last = await self._listener.xrevrange(stream, count=1)
+                self._cursor = last[0][0] if last else "0-0"
+            found: Any = await self._listener.xread({stream: self._cursor}, _MOST_READ, self._listen_ms)
         names: list[str] = []
         for _, entries in found.items() if isinstance(found, dict) else found or ():
             for self._cursor, fields in _entries(entries):
@@ -196,12 +183,11 @@ class Store:
 
     async def warn_of_eviction(self) -> None:
         """Log a warning if the server may drop what it should keep."""
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                policy = (await self._client.info("memory")).get("maxmemory_policy", "noeviction")
-        except self._failures:
-            # Hosted servers may forbid the question.
-            return
+        policy = "noeviction"
+        # Hosted servers may forbid the question.
+        with suppress(UnreachableError):
+            async with self._answering():
+                policy = (await self._client.info("memory")).get("maxmemory_policy", policy)
         if policy != "noeviction":
             log.warning(
                 "The coordinator's maxmemory-policy is %s, so Redis may drop the state of the key. Set it to "
@@ -215,9 +201,17 @@ class Store:
             await self._listener.aclose()
             await self._client.aclose()
 
-    def _unreachable(self, error: BaseException) -> UnreachableError:
-        reason = str(error) or type(error).__name__
-        return UnreachableError(reason, is_final=isinstance(error, self._finals))
+    @asynccontextmanager
+    async def _answering(self, seconds: float = TIMEOUT) -> AsyncIterator[None]:
+        """Bound a command, and name what keeps it from an answer."""
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except self._failures as error:
+            _check_cancelled()
+            reason = str(error) or type(error).__name__
+            raise UnreachableError(reason, is_final=isinstance(error, self._finals)) from None
+        _check_cancelled()
 
 
 def _reply(answer: Any, *, accepted: bool) -> Reply:

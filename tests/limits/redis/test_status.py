@@ -11,9 +11,9 @@ import pytest
 
 from doitong_async import AsyncDoitong, CoordinatorError, Plan
 from doitong_async.emulator import Emulator, PlanLimits
-from doitong_async.limits.redis.codec import name_of
 from doitong_async.limits.redis.status import KeyStatus, read_status
 from doitong_async.limits.redis.store import Store
+from doitong_async.secret import name_of
 from tests.fake_redis import FakeRedisServer
 from tests.virtual import ends_of, virtual
 
