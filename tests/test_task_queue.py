@@ -9,10 +9,9 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import signal
 import sys
-from asyncio.subprocess import PIPE, Process, create_subprocess_exec
+from asyncio.subprocess import Process, create_subprocess_exec
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -23,8 +22,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from doitong_async.webhooks.serving import free_port
 from tests.plain_server import PlainServer
+from tests.redis_server import RedisServer
 from tests.test_readme import CELERY
 
 pytestmark = pytest.mark.slow
@@ -139,31 +138,11 @@ async def kill(worker: Process) -> None:
 
 
 @asynccontextmanager
-async def redis_server(folder: Path) -> AsyncIterator[int]:
-    """Run a Redis that writes nothing to disk, and yield its port."""
-    found = shutil.which("redis-server")
-    assert found is not None, "The Debian package redis-server is not installed."
-    with free_port() as listener:
-        port = listener.getsockname()[1]
-    options = ("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder))
-    server = await create_subprocess_exec(found, *options, stdout=PIPE)
-    assert server.stdout is not None
-    try:
-        async with asyncio.timeout(PATIENCE):
-            while b"Ready to accept connections" not in (line := await server.stdout.readline()):
-                assert line, "redis-server ended"
-        yield port
-    finally:
-        server.kill()
-        await server.communicate()
-
-
-@asynccontextmanager
 async def recipe(folder: Path, service: Service) -> AsyncIterator[Queue]:
     """Write the recipe to a folder, with a Redis on this machine for the one that it names."""
     async with AsyncExitStack() as ends:
         await ends.enter_async_context(service)
-        port = await ends.enter_async_context(redis_server(folder))
+        port = ends.enter_context(RedisServer()).port
         code = CELERY.replace("//cache:6379/", f"//127.0.0.1:{port}/")
         (folder / "pictures.py").write_text(code)
         (url,) = set(re.findall(r'broker="(redis://.*?)"', code))
